@@ -1,0 +1,1 @@
+"""What a learned prompt looks like."""

@@ -1,0 +1,1 @@
+"""Everything on disk: training state, frozen weights, prompts."""

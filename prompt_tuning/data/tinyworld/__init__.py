@@ -1,0 +1,1 @@
+"""The embedded data set: a generated world, its corpus and eight tasks."""

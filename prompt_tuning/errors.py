@@ -1,0 +1,21 @@
+"""Errors a user can cause, told in one line.
+
+A `UserError` says what was found, where, what was expected and how to fix it. The command
+line prints its message alone and exits with status 2; anything else is a bug and keeps its
+traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in the user's input; its message is all that the user sees."""
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """Returns `" Did you mean 'a' or 'b'?"` for the closest candidates, or an empty string."""
+    matches = difflib.get_close_matches(name, list(candidates), n=3, cutoff=0.5)
+    if not matches:
+        return ""
+    return f" Did you mean {' or '.join(repr(match) for match in matches)}?"

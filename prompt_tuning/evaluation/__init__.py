@@ -1,0 +1,1 @@
+"""From a trained prompt to predictions and scores."""
