@@ -1,0 +1,175 @@
+"""Initial values of a soft prompt (Lester et al. 2021, section 3.2, figure 3b).
+
+Each function returns an initialiser in Flax's form, `(key, shape, dtype) -> array` with shape
+[prompt, embed]. Text becomes token ids in the command line and files become arrays in
+`prompt_tuning.checkpoints.prompt_files`; here there are only arrays.
+
+`table` is the frozen model's token embedding, [vocab, embed]. A T5 table has more rows than its
+vocabulary has common pieces: sentinels come after them and padding last, and neither
+is an embedding worth starting from. `num_pieces` says how many rows, from the first, are.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from prompt_tuning.errors import UserError
+
+Initializer = Callable[[PRNGKeyArray, tuple[int, int], DTypeLike], Float[Array, "prompt embed"]]
+Table = Float[Array | np.ndarray, "vocab embed"]
+TokenIds = Sequence[int]
+
+NUM_PIECES = 5000
+"""Sampled vocabulary draws from this many of the first, most common, pieces (section 3.2)."""
+
+
+def random_uniform(low: float = -0.5, high: float = 0.5) -> Initializer:
+    """Draws from [low, high). The paper says [-0.5, 0.5]; its released code draws from [0, 0.5)."""
+
+    def initialize(
+        key: PRNGKeyArray, shape: tuple[int, int], dtype: DTypeLike = jnp.float32
+    ) -> Float[Array, "prompt embed"]:
+        return jax.random.uniform(key, shape, dtype, low, high)
+
+    return initialize
+
+
+def sampled_vocabulary(table: Table, num_pieces: int = NUM_PIECES) -> Initializer:
+    """Copies the embeddings of pieces drawn at random among the first `num_pieces`.
+
+    As in the released code, no piece is drawn twice unless the prompt is longer than
+    `num_pieces`, and the control pieces at the head of the vocabulary (padding, end of sequence,
+    unknown) are drawn like any other. A table of fewer rows is drawn from whole.
+
+    Raises:
+      UserError: `num_pieces` isn't positive; or, when called, the table's width isn't the prompt's.
+    """
+    if num_pieces < 1:
+        raise UserError(
+            f"The number of pieces to sample prompts from is {num_pieces}; it must be at least 1."
+        )
+    num_pieces = min(num_pieces, table.shape[0])
+
+    def initialize(
+        key: PRNGKeyArray, shape: tuple[int, int], dtype: DTypeLike = jnp.float32
+    ) -> Float[Array, "prompt embed"]:
+        length, embed_dim = shape
+        _check_width(table, embed_dim)
+        rows = jax.random.choice(key, num_pieces, (length,), replace=length > num_pieces)
+        return jnp.asarray(table)[rows].astype(dtype)
+
+    return initialize
+
+
+def class_label(
+    table: Table, label_ids: Sequence[TokenIds], num_pieces: int = NUM_PIECES
+) -> Initializer:
+    """Starts position i as label i: the mean of the embeddings of the label's pieces.
+
+    Positions after the last label are filled by sampled vocabulary. Labels beyond the prompt's
+    length are left out, with a warning.
+
+    Args:
+      table: the frozen model's token embedding.
+      label_ids: the pieces of each class label, without an end of sequence.
+      num_pieces: as in `sampled_vocabulary`.
+
+    Raises:
+      UserError: no labels, a label without pieces, or a piece that isn't a row of the table.
+    """
+    if not label_ids:
+        raise UserError(
+            "Class-label initialisation was given no labels. Set CLASS_LABELS, for example "
+            "CLASS_LABELS = ['entailment', 'not_entailment'], or choose another initialiser."
+        )
+    for position, ids in enumerate(label_ids):
+        _check_ids(table, ids, f"class label {position}")
+    return _starting_with(table, label_ids, num_pieces, "class labels")
+
+
+def from_string(table: Table, ids: TokenIds, num_pieces: int = NUM_PIECES) -> Initializer:
+    """Starts position i as the embedding of piece i of a text; the rest is sampled vocabulary.
+
+    Pieces beyond the prompt's length are left out, with a warning.
+
+    Args:
+      table: the frozen model's token embedding.
+      ids: the pieces of the text, without an end of sequence.
+      num_pieces: as in `sampled_vocabulary`.
+
+    Raises:
+      UserError: the text has no pieces, or a piece isn't a row of the table.
+    """
+    _check_ids(table, ids, "the initial text")
+    return _starting_with(table, [[token] for token in ids], num_pieces, "pieces of the text")
+
+
+def from_array(array: Float[Array | np.ndarray, "prompt embed"]) -> Initializer:
+    """Starts from a given prompt: one loaded from a file, or another task's (SPoT).
+
+    Raises:
+      UserError: when called for a prompt of another shape.
+    """
+
+    def initialize(
+        key: PRNGKeyArray, shape: tuple[int, int], dtype: DTypeLike = jnp.float32
+    ) -> Float[Array, "prompt embed"]:
+        del key
+        if tuple(array.shape) != tuple(shape):
+            raise UserError(
+                f"The initial prompt has shape {list(array.shape)}, but the prompt to train is "
+                f"{list(shape)} (length, embed). Set PROMPT_LENGTH to {array.shape[0]} if only the "
+                "length differs; a prompt of another width belongs to another model."
+            )
+        return jnp.asarray(array, dtype)
+
+    return initialize
+
+
+def _starting_with(
+    table: Table, groups: Sequence[TokenIds], num_pieces: int, groups_are: str
+) -> Initializer:
+    """Position i starts as the mean embedding of `groups[i]`, the rest as sampled vocabulary."""
+    sample = sampled_vocabulary(table, num_pieces)
+
+    def initialize(
+        key: PRNGKeyArray, shape: tuple[int, int], dtype: DTypeLike = jnp.float32
+    ) -> Float[Array, "prompt embed"]:
+        length = shape[0]
+        if len(groups) > length:
+            warnings.warn(
+                f"{len(groups)} {groups_are} don't fit a prompt of {length} positions; only the "
+                f"first {length} are used to initialise it.",
+                stacklevel=2,
+            )
+        prompt = sample(key, shape, dtype)
+        for position, ids in enumerate(groups[:length]):
+            pieces = jnp.asarray(table)[jnp.asarray(ids)]
+            prompt = prompt.at[position].set(pieces.astype(dtype).mean(axis=0))
+        return prompt
+
+    return initialize
+
+
+def _check_width(table: Table, embed_dim: int) -> None:
+    if table.shape[1] != embed_dim:
+        raise UserError(
+            f"The embedding table to initialise from is {table.shape[1]} wide, but the prompt is "
+            f"{embed_dim} wide. Use the table and the width of the same model."
+        )
+
+
+def _check_ids(table: Table, ids: TokenIds, whose: str) -> None:
+    if len(ids) == 0:
+        raise UserError(f"There are no pieces in {whose}; it needs at least one to start from.")
+    outside = [int(token) for token in ids if not 0 <= token < table.shape[0]]
+    if outside:
+        raise UserError(
+            f"Piece {outside[0]} of {whose} is outside the model's embedding table of "
+            f"{table.shape[0]} rows. The vocabulary doesn't belong to this model."
+        )
