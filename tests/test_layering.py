@@ -1,0 +1,154 @@
+"""The arrows of the design: which room may import which, and who may know a library.
+
+The rules are checked on the imports that stand in the source, wherever in a file they stand, and
+for TensorFlow also on what is really loaded.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import prompt_tuning
+
+PACKAGE = Path(prompt_tuning.__file__).parent
+
+# Leaves that every room may import, and what each room may import beside itself.
+LEAVES = {"errors", "axes"}
+CHECKPOINTS = {"checkpoints", "models", "methods"}
+MAY_IMPORT = {
+    "errors": set(),
+    "axes": set(),
+    "models": set(),
+    "data": set(),
+    "parallel": set(),
+    "assets": set(),
+    "methods": {"models"},  # injection.py alone, see below
+    "checkpoints": CHECKPOINTS,
+    "training": CHECKPOINTS,
+    "evaluation": CHECKPOINTS,
+    "analysis": CHECKPOINTS,
+    "sweeps": CHECKPOINTS | {"training", "evaluation", "analysis"},
+    "cli": CHECKPOINTS
+    | {"training", "evaluation", "analysis", "sweeps", "data", "parallel", "assets"},
+}
+
+# Libraries and the only places that may import them. torch is for tests and benchmarks.
+ONLY_IN = {
+    "flax": ("models/", "methods/"),
+    "tensorflow": ("data/",),
+    "tensorflow_datasets": ("data/",),
+    "tensorflow_text": ("data/",),
+    "seqio": ("data/",),
+    "gin": ("cli/",),
+    "orbax": ("checkpoints/manager.py",),
+    "torch": (),
+    "transformers": (),
+}
+
+
+def imported_modules(file: Path) -> Iterator[str]:
+    """Yields the dotted name of everything that `file` imports, relative imports resolved."""
+    here = ("prompt_tuning", *file.relative_to(PACKAGE).with_suffix("").parts)
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*here[: len(here) - node.level], *([base] if base else [])])
+            for alias in node.names:
+                yield f"{base}.{alias.name}"
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+IDS = [str(file.relative_to(PACKAGE)) for file in FILES]
+
+
+@pytest.mark.parametrize("file", FILES, ids=IDS)
+def test_imports_run_downwards(file: Path):
+    place = file.relative_to(PACKAGE).as_posix()
+    room = place.removesuffix(".py").split("/")[0]
+    if room == "__init__":
+        allowed = set()
+    else:
+        assert room in MAY_IMPORT, f"{place}: a new room needs its arrows in MAY_IMPORT"
+        allowed = MAY_IMPORT[room] | {room} | LEAVES
+    for module in imported_modules(file):
+        parts = module.split(".")
+        if parts[0] == "prompt_tuning" and len(parts) > 1:
+            name = parts[1]
+            if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file():
+                assert name in allowed, f"{place} imports {module}"
+            if room == "methods" and name == "models":
+                assert parts[2:3] == ["injection"], f"{place} imports {module}"
+        if parts[0] in ONLY_IN:
+            places = ONLY_IN[parts[0]]
+            assert place.startswith(places) if places else False, f"{place} imports {module}"
+
+
+def test_the_checker_sees_each_form_of_import(tmp_path, monkeypatch):
+    """The test above would pass on anything if `imported_modules` found nothing."""
+    package = tmp_path / "prompt_tuning"
+    (package / "models").mkdir(parents=True)
+    file = package / "models" / "t5.py"
+    file.write_text(
+        "import torch\nfrom prompt_tuning.data import tasks\nfrom . import layers\n"
+        "from ..errors import UserError\ndef f():\n    import gin.tf\n"
+    )
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", package)
+    assert list(imported_modules(file)) == [
+        "torch",
+        "prompt_tuning.data.tasks",
+        "prompt_tuning.models.layers",
+        "prompt_tuning.errors.UserError",
+        "gin.tf",
+    ]
+
+
+# What a resumed or second run needs, and the rooms that prepare no data.
+WITHOUT_TENSORFLOW = [
+    "prompt_tuning.models.t5",
+    "prompt_tuning.models.decoding",
+    "prompt_tuning.methods.prompt",
+    "prompt_tuning.checkpoints.manager",
+    "prompt_tuning.checkpoints.frozen",
+    "prompt_tuning.checkpoints.prompt_files",
+    "prompt_tuning.training.loop",
+    "prompt_tuning.training.step",
+    "prompt_tuning.evaluation.evaluator",
+    "prompt_tuning.evaluation.rank",
+    "prompt_tuning.analysis.neighbors",
+    "prompt_tuning.data.tokenized",
+    "prompt_tuning.data.batching",
+    "prompt_tuning.data.vocabularies",
+    "prompt_tuning.cli.train",
+    "prompt_tuning.cli.infer",
+]
+
+
+def test_tensorflow_stays_unloaded_where_no_data_is_prepared():
+    program = (
+        "import importlib, sys\n"
+        f"for name in {WITHOUT_TENSORFLOW!r}:\n"
+        "    importlib.import_module(name)\n"
+        "    found = {'tensorflow', 'seqio', 'torch'} & set(sys.modules)\n"
+        "    assert not found, f'{name} loads {found}'\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_the_command_line_starts_without_jax():
+    program = (
+        "import sys\n"
+        "from prompt_tuning.cli.__main__ import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as done:\n    assert done.code == 0\n"
+        "found = {'jax', 'tensorflow', 'gin'} & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, timeout=60, stdout=subprocess.DEVNULL
+    )
