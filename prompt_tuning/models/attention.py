@@ -1,0 +1,137 @@
+"""Multi-head attention with T5's relative position bias (Raffel et al., 2020, section 2.1).
+
+Logits aren't scaled by `head_dim ** -0.5`: the initialiser of the query kernel holds that factor.
+"""
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.layers import Projection, contract, dropout
+
+# Added to the logits of hidden positions: finite, so that a row with nothing visible isn't NaN.
+HIDDEN = -1e9
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class KeyValue:
+    """The keys and values that attention reads."""
+
+    key: Float[Array, "*layer batch source heads head_dim"]
+    value: Float[Array, "*layer batch source heads head_dim"]
+
+
+def mask_bias(mask: Bool[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Returns 0 where `mask` is True and a large negative number where it isn't."""
+    return jnp.where(mask, 0.0, HIDDEN)
+
+
+def relative_position_buckets(
+    relative_position: Int[Array, "*shape"],
+    *,
+    bidirectional: bool,
+    num_buckets: int,
+    max_distance: int,
+) -> Int[Array, "*shape"]:
+    """Returns the bucket of each key-minus-query distance.
+
+    Half of the buckets (of each sign's, if bidirectional) hold one distance each; the other half
+    widen logarithmically up to `max_distance`, past which all share the last one.
+    """
+    buckets = jnp.zeros_like(relative_position)
+    if bidirectional:
+        num_buckets //= 2
+        buckets += num_buckets * (relative_position > 0)
+        distance = jnp.abs(relative_position)
+    else:
+        distance = jnp.maximum(-relative_position, 0)
+    exact = num_buckets // 2
+    ratio = jnp.maximum(distance, 1).astype(jnp.float32) / exact
+    scale = (num_buckets - exact) / jnp.log(jnp.float32(max_distance / exact))
+    far = exact + (jnp.log(ratio) * scale).astype(distance.dtype)
+    return buckets + jnp.where(distance < exact, distance, jnp.minimum(far, num_buckets - 1))
+
+
+class RelativePositionBias(nn.Module):
+    """One learned number a head and bucket, shared by all layers of a stack."""
+
+    config: T5Config
+    bidirectional: bool
+
+    @nn.compact
+    def __call__(
+        self, query_positions: Int[Array, "target"], key_positions: Int[Array, "source"]
+    ) -> Float[Array, "heads target source"]:
+        """Returns what is added to the attention logits of every example."""
+        config = self.config
+        table = self.param(
+            "rel_embedding",
+            nn.initializers.normal(config.embed_dim**-0.5),
+            (config.num_heads, config.relative_attention_num_buckets),
+            jnp.dtype(config.param_dtype),
+        )
+        buckets = relative_position_buckets(
+            key_positions[None, :] - query_positions[:, None],
+            bidirectional=self.bidirectional,
+            num_buckets=config.relative_attention_num_buckets,
+            max_distance=config.relative_attention_max_distance,
+        )
+        return jnp.take(table, buckets, axis=1).astype(jnp.float32)
+
+
+class Attention(nn.Module):
+    """Multi-head attention, to itself or to another sequence."""
+
+    config: T5Config
+    deterministic: bool
+
+    def setup(self) -> None:
+        config = self.config
+        heads = (config.num_heads, config.head_dim)
+        into = dict(config=config, spec="btd,dhk->bthk", shape=(config.embed_dim, *heads))
+        width = config.embed_dim**-0.5
+        self.query = Projection(**into, stddev=width * config.head_dim**-0.5)
+        self.key = Projection(**into, stddev=width)
+        self.value = Projection(**into, stddev=width)
+        self.out = Projection(
+            config=config,
+            spec="bthk,hkd->btd",
+            shape=(*heads, config.embed_dim),
+            stddev=(config.num_heads * config.head_dim) ** -0.5,
+        )
+
+    def keys_and_values(self, x: Float[Array, "batch source embed"]) -> KeyValue:
+        """Returns the keys and values of `x`."""
+        dtype = jnp.dtype(self.config.compute_dtype)
+        return KeyValue(key=self.key(x).astype(dtype), value=self.value(x).astype(dtype))
+
+    def __call__(
+        self,
+        x: Float[Array, "rows target embed"],
+        keys_values: KeyValue,
+        *biases: Float[Array, "..."],
+    ) -> Float[Array, "rows target embed"]:
+        """Returns what `x` gathers from the values.
+
+        Args:
+          x: queries are made of it. `rows` may be a multiple of the keys' batch: then
+            consecutive rows read the same keys (beams, or label words of one example).
+          keys_values: from `keys_and_values`, or a cache.
+          *biases: each broadcasts to the logits, [batch, heads, target, source].
+        """
+        config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
+        batch = keys_values.key.shape[0]
+        query = self.query(x).astype(dtype)
+        query = query.reshape(batch, -1, *query.shape[2:])
+        logits = contract("bthk,bshk->bhts", query, keys_values.key, config)
+        for bias in biases:
+            logits += bias
+        weights = dropout(self, jax.nn.softmax(logits, axis=-1).astype(dtype))
+        gathered = contract("bhts,bshk->bthk", weights, keys_values.value, config)
+        gathered = gathered.reshape(*x.shape[:2], *gathered.shape[2:]).astype(dtype)
+        return self.out(gathered).astype(dtype)

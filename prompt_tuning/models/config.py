@@ -1,0 +1,131 @@
+"""T5 sizes as data: the five of the paper (v1.1), the original five (v1.0) and mT5's five.
+
+The paper's sizes are Table 4 of Raffel et al. (2020) with the v1.1 changes (gated GELU, untied
+output layer); mT5 is v1.1 with a vocabulary of 250,112 rows (Xue et al., 2021).
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from prompt_tuning.errors import UserError, did_you_mean
+
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class T5Config:
+    """The shape of a T5 and how it is to be computed.
+
+    Attributes:
+      name: what the model is called in files and messages.
+      gated_mlp: gated GELU in its tanh form (v1.1, mT5) rather than ReLU (v1.0).
+      tie_embeddings: the output layer is the embedding table and the decoder's output is
+        scaled by `embed_dim ** -0.5` before it (v1.0).
+      param_dtype: what the weights are stored in.
+      compute_dtype: what activations are held in; softmax, norms and logits are float32 always.
+      matmul_dtype: what the inputs of matrix products are rounded to, `compute_dtype` if empty.
+        Products are summed in float32 whatever it is. `"bfloat16"` beside float32 activations is
+        the fastest choice on a CPU with bfloat16 instructions.
+      remat: recompute each layer in the backward pass instead of keeping its activations.
+      unroll: layers a scan step holds; 0 unrolls all of them, which is faster to run and slower to
+        compile.
+    """
+
+    name: str
+    vocab_size: int = 32128
+    embed_dim: int
+    num_heads: int
+    head_dim: int = 64
+    mlp_dim: int
+    num_encoder_layers: int
+    num_decoder_layers: int
+    gated_mlp: bool = True
+    tie_embeddings: bool = False
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    norm_epsilon: float = 1e-6
+    dropout_rate: float = 0.0
+    pad_id: int = 0
+    eos_id: int = 1
+    param_dtype: str = "float32"
+    compute_dtype: str = "float32"
+    matmul_dtype: str = ""
+    remat: bool = False
+    unroll: int = 1
+
+    def __post_init__(self) -> None:
+        for field in ("param_dtype", "compute_dtype", "matmul_dtype"):
+            dtype = getattr(self, field)
+            if dtype not in DTYPES and (field, dtype) != ("matmul_dtype", ""):
+                raise UserError(
+                    f"{field} of model {self.name!r} is {dtype!r}; expected one of {DTYPES}."
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as a dict that `json` can write."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "T5Config":
+        """Returns the config written by `to_json`; raises UserError at an unknown or absent field."""
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(fields) - set(known))
+        absent = sorted(
+            name
+            for name, field in known.items()
+            if field.default is dataclasses.MISSING and name not in fields
+        )
+        if unknown or absent:
+            raise UserError(f"Not a T5 config: unknown fields {unknown}, absent fields {absent}.")
+        return cls(**fields)
+
+
+def _sizes(prefix: str, rows: dict[str, tuple[int, ...]], **common: Any) -> dict[str, T5Config]:
+    return {
+        f"{prefix}_{size}": T5Config(
+            name=f"{prefix}_{size}",
+            embed_dim=embed_dim,
+            mlp_dim=mlp_dim,
+            num_encoder_layers=layers,
+            num_decoder_layers=layers,
+            num_heads=heads,
+            head_dim=head_dim,
+            **common,
+        )
+        for size, (embed_dim, mlp_dim, layers, heads, head_dim) in rows.items()
+    }
+
+
+# size: embed_dim, mlp_dim, layers (encoder and decoder each), heads, head_dim
+_V1_1 = {
+    "small": (512, 1024, 8, 6, 64),
+    "base": (768, 2048, 12, 12, 64),
+    "large": (1024, 2816, 24, 16, 64),
+    "xl": (2048, 5120, 24, 32, 64),
+    "xxl": (4096, 10240, 24, 64, 64),
+}
+_V1_0 = {
+    "small": (512, 2048, 6, 8, 64),
+    "base": (768, 3072, 12, 12, 64),
+    "large": (1024, 4096, 24, 16, 64),
+    "3b": (1024, 16384, 24, 32, 128),
+    "11b": (1024, 65536, 24, 128, 128),
+}
+
+MODELS: dict[str, T5Config] = {
+    **_sizes("t5_1_1", _V1_1),
+    **_sizes("t5", _V1_0, gated_mlp=False, tie_embeddings=True),
+    **_sizes("mt5", _V1_1, vocab_size=250112),
+}
+
+
+def get_config(name: str, **changes: Any) -> T5Config:
+    """Returns the config of a named size, with any `changes` to its fields.
+
+    Raises:
+      UserError: no model is called `name`.
+    """
+    if name not in MODELS:
+        raise UserError(f"No model is called {name!r}.{did_you_mean(name, MODELS)}")
+    return dataclasses.replace(MODELS[name], **changes)

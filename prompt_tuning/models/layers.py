@@ -1,0 +1,168 @@
+"""Matrix products, projections, the norm, the embedding table and the feed-forward block.
+
+Attention is in attention.py, the stacks in t5.py. Einsum letters are those of axes.py.
+"""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from prompt_tuning.models.config import T5Config
+
+
+def contract(spec: str, x: Array, y: Array, config: T5Config) -> Array:
+    """Returns `einsum(spec, x, y)` in float32, its inputs rounded to the config's matmul dtype.
+
+    The cotangent is rounded in the same way, so that backward products run at the forward's
+    speed. Each letter of `spec` has to occur in two of its three terms.
+    """
+    return _contract(spec, jnp.dtype(config.matmul_dtype or config.compute_dtype), x, y)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _contract(spec: str, dtype: jnp.dtype, x: Array, y: Array) -> Array:
+    return jnp.einsum(spec, x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32)
+
+
+def _contract_forward(
+    spec: str, dtype: jnp.dtype, x: Array, y: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    return _contract(spec, dtype, x, y), (x, y)
+
+
+def _contract_backward(
+    spec: str, dtype: jnp.dtype, residuals: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    x, y = residuals
+    inputs, output = spec.split("->")
+    x_axes, y_axes = inputs.split(",")
+    x_cotangent = _contract(f"{output},{y_axes}->{x_axes}", dtype, cotangent, y)
+    y_cotangent = _contract(f"{x_axes},{output}->{y_axes}", dtype, x, cotangent)
+    return x_cotangent.astype(x.dtype), y_cotangent.astype(y.dtype)
+
+
+_contract.defvjp(_contract_forward, _contract_backward)
+
+
+class Projection(nn.Module):
+    """A matrix product with one `kernel` and no bias.
+
+    Attributes:
+      spec: einsum of the input with the kernel.
+      shape: the kernel's shape.
+      stddev: of the normal initialiser.
+    """
+
+    config: T5Config
+    spec: str
+    shape: tuple[int, ...]
+    stddev: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Returns the projected `x`, in float32 if it is the last one and else as activations."""
+        kernel = self.param(
+            "kernel",
+            nn.initializers.normal(self.stddev),
+            self.shape,
+            jnp.dtype(self.config.param_dtype),
+        )
+        return contract(self.spec, x, kernel, self.config)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm: no mean is taken off and no bias added (Zhang & Sennrich, 2019)."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch embed"]:
+        """Returns `x` divided by its root mean square over `embed`, times the scale."""
+        scale = self.param(
+            "scale", nn.initializers.ones, (x.shape[-1],), jnp.dtype(self.config.param_dtype)
+        )
+        wide = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+        normed = wide * jax.lax.rsqrt(mean_square + self.config.norm_epsilon)
+        return (normed * scale.astype(jnp.float32)).astype(x.dtype)
+
+
+class TokenEmbedder(nn.Module):
+    """The embedding table, which is the output layer too where the config ties them."""
+
+    config: T5Config
+
+    def setup(self) -> None:
+        self.embedding = self.param(
+            "embedding",
+            nn.initializers.normal(1.0),
+            (self.config.vocab_size, self.config.embed_dim),
+            jnp.dtype(self.config.param_dtype),
+        )
+
+    def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
+        """Returns the rows of `tokens`."""
+        return jnp.take(self.embedding, tokens, axis=0).astype(self.config.compute_dtype)
+
+    def attend(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length vocab"]:
+        """Returns logits against the table, for tied embeddings."""
+        return contract(
+            "btd,vd->btv", x * self.config.embed_dim**-0.5, self.embedding, self.config
+        )
+
+
+class MLP(nn.Module):
+    """The feed-forward block: gated GELU (Shazeer, 2020) in v1.1 and mT5, ReLU in v1.0."""
+
+    config: T5Config
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
+        """Returns the block's output, before the residual is added."""
+        config = self.config
+        dtype = jnp.dtype(config.compute_dtype)
+
+        def widen(name: str) -> Array:
+            return Projection(
+                config=config,
+                spec="btd,df->btf",
+                shape=(config.embed_dim, config.mlp_dim),
+                stddev=config.embed_dim**-0.5,
+                name=name,
+            )(x)
+
+        if config.gated_mlp:
+            hidden = nn.gelu(widen("wi_0"), approximate=True) * widen("wi_1")
+        else:
+            hidden = nn.relu(widen("wi"))
+        hidden = dropout(self, hidden.astype(dtype))
+        narrow = Projection(
+            config=config,
+            spec="btf,fd->btd",
+            shape=(config.mlp_dim, config.embed_dim),
+            stddev=config.mlp_dim**-0.5,
+            name="wo",
+        )
+        return narrow(hidden).astype(dtype)
+
+
+def dropout(module: nn.Module, x: Array) -> Array:
+    """Returns `x` with dropout at the config's rate, unless `module.deterministic`.
+
+    A function rather than a submodule: it has no parameters, and a rate of 0 costs nothing.
+    """
+    rate = module.config.dropout_rate
+    if module.deterministic or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(module.make_rng("dropout"), 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def count_parameters(params: object) -> int:
+    """Returns the number of numbers in a tree of arrays or of their shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -1,0 +1,309 @@
+"""T5 (Raffel et al., 2020) in v1.0, v1.1 and multilingual form, its layers stacked and scanned.
+
+    logits = T5(config).apply({"params": frozen}, batch, injection)
+
+Parameters carry T5X's names, with the layers of a stack on a leading `layer` axis. Sizes are in
+config.py, what a method may inject in injection.py, generation in decoding.py.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from prompt_tuning.models.attention import Attention, KeyValue, RelativePositionBias, mask_bias
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.injection import Injection, prepend_prompt
+from prompt_tuning.models.layers import MLP, Projection, RMSNorm, TokenEmbedder, dropout
+
+Batch = Mapping[str, Array]
+Params = dict[str, Any]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """What the decoder sees of the encoder; `source` counts the prompt too."""
+
+    outputs: Float[Array, "batch source embed"]
+    mask: Bool[Array, "batch source"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """Keys and values of the decoder, all layers stacked, kept between steps of decoding."""
+
+    own: KeyValue
+    cross: KeyValue | None
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward block, each behind a norm and beside a residual."""
+
+    config: T5Config
+    deterministic: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch source embed"],
+        position_bias: Float[Array, "heads source source"],
+        padding_bias: Float[Array, "batch 1 1 source"],
+    ) -> tuple[Float[Array, "batch source embed"], None]:
+        """Returns the next `x`, and the None that a scan wants."""
+        options = {"config": self.config, "deterministic": self.deterministic}
+        attention = Attention(**options, name="attention")
+        normed = RMSNorm(self.config, name="pre_attention_layer_norm")(x)
+        gathered = attention(
+            normed, attention.keys_and_values(normed), position_bias, padding_bias
+        )
+        x += dropout(self, gathered)
+        normed = RMSNorm(self.config, name="pre_mlp_layer_norm")(x)
+        x += dropout(self, MLP(**options, name="mlp")(normed))
+        return x, None
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, attention to the encoder, and feed-forward block."""
+
+    config: T5Config
+    deterministic: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "rows target embed"],
+        cache: Cache | None,
+        position: Int[Array, ""] | None,
+        encoder_outputs: Float[Array, "batch source embed"],
+        causal_bias: Float[Array, "heads target length"],
+        padding_bias: Float[Array, "batch 1 1 source"],
+    ) -> tuple[Float[Array, "rows target embed"], Cache | None]:
+        """Returns the next `x` and the cache with this step's keys and values written into it.
+
+        Without a cache `x` is the whole target. With one it is the single token at `position`,
+        and a cache that has no keys of the encoder yet gets them.
+        """
+        options = {"config": self.config, "deterministic": self.deterministic}
+        attention = Attention(**options, name="self_attention")
+        normed = RMSNorm(self.config, name="pre_self_attention_layer_norm")(x)
+        own = attention.keys_and_values(normed)
+        if cache is not None:
+            own = jax.tree.map(
+                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=1),
+                cache.own,
+                own,
+            )
+        x += dropout(self, attention(normed, own, causal_bias))
+
+        attention = Attention(**options, name="encoder_decoder_attention")
+        normed = RMSNorm(self.config, name="pre_cross_attention_layer_norm")(x)
+        cross = cache.cross if cache is not None else None
+        if cross is None:
+            cross = attention.keys_and_values(encoder_outputs)
+        x += dropout(self, attention(normed, cross, padding_bias))
+
+        normed = RMSNorm(self.config, name="pre_mlp_layer_norm")(x)
+        x += dropout(self, MLP(**options, name="mlp")(normed))
+        return x, None if cache is None else Cache(own=own, cross=cross)
+
+
+def _stack(layer: type[nn.Module], config: T5Config, length: int, in_axes: tuple) -> Any:
+    """Returns `layer` as `length` layers run one after another, their parameters stacked."""
+    if config.remat:
+        layer = nn.remat(layer, prevent_cse=False)
+    return nn.scan(
+        layer,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=in_axes,
+        length=length,
+        unroll=config.unroll or length,
+    )
+
+
+class Encoder(nn.Module):
+    """The encoder's layers and its final norm."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch source embed"],
+        mask: Bool[Array, "batch source"],
+        deterministic: bool,
+    ) -> Float[Array, "batch source embed"]:
+        """Returns the outputs for the embedded input `x`; padding is seen by nobody."""
+        config = self.config
+        options = {"config": config, "deterministic": deterministic}
+        positions = jnp.arange(x.shape[1])
+        position_bias = RelativePositionBias(config, bidirectional=True, name="relpos_bias")(
+            positions, positions
+        )
+        dropped = _Dropout(**options)
+        layers = _stack(
+            EncoderLayer, config, config.num_encoder_layers, (nn.broadcast, nn.broadcast)
+        )
+        x, _ = layers(**options, name="layers")(
+            dropped(x), position_bias, mask_bias(mask)[:, None, None, :]
+        )
+        return dropped(RMSNorm(config, name="encoder_norm")(x))
+
+
+class Decoder(nn.Module):
+    """The decoder's layers, its final norm and the output layer where it isn't tied."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "rows target embed"],
+        encoded: Encoded,
+        deterministic: bool,
+        cache: Cache | None = None,
+        position: Int[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "rows target features"], Cache | None]:
+        """Returns logits (or the last hidden layer, if tied) and the cache, if one was given."""
+        config = self.config
+        options = {"config": config, "deterministic": deterministic}
+        if cache is None:
+            queries = keys = jnp.arange(x.shape[1])
+        else:
+            queries, keys = position[None], jnp.arange(cache.own.key.shape[2])
+        position_bias = RelativePositionBias(config, bidirectional=False, name="relpos_bias")(
+            queries, keys
+        )
+        causal_bias = position_bias + mask_bias(keys[None, :] <= queries[:, None])
+        dropped = _Dropout(**options)
+        layers = _stack(
+            DecoderLayer, config, config.num_decoder_layers, (0, *(nn.broadcast,) * 4)
+        )
+        x, cache = layers(**options, name="layers")(
+            dropped(x),
+            cache,
+            position,
+            encoded.outputs,
+            causal_bias,
+            mask_bias(encoded.mask)[:, None, None, :],
+        )
+        x = dropped(RMSNorm(config, name="decoder_norm")(x))
+        if not config.tie_embeddings:
+            x = Projection(
+                config=config,
+                spec="btd,dv->btv",
+                shape=(config.embed_dim, config.vocab_size),
+                stddev=config.embed_dim**-0.5,
+                name="logits_dense",
+            )(x)
+        return x, cache
+
+
+class _Dropout(nn.Module):
+    """`dropout` for a module whose `deterministic` comes with the call."""
+
+    config: T5Config
+    deterministic: bool
+
+    def __call__(self, x: Array) -> Array:
+        return dropout(self, x)
+
+
+class T5(nn.Module):
+    """The frozen network.
+
+    A batch is a mapping with SeqIO's names: `encoder_input_tokens` [batch, source],
+    `decoder_input_tokens` [batch, target] and what the loss needs. Padding has id 0.
+    """
+
+    config: T5Config
+
+    def setup(self) -> None:
+        self.token_embedder = TokenEmbedder(self.config)
+        self.encoder = Encoder(self.config)
+        self.decoder = Decoder(self.config)
+
+    def __call__(
+        self, batch: Batch, injection: Injection = Injection(), *, deterministic: bool = True
+    ) -> Float[Array, "batch target vocab"]:
+        """Returns float32 logits for every position of the target (teacher forcing)."""
+        encoded = self.encode(
+            batch["encoder_input_tokens"], injection, deterministic=deterministic
+        )
+        return self.decode(encoded, batch["decoder_input_tokens"], deterministic=deterministic)
+
+    def encode(
+        self,
+        encoder_input_tokens: Int[Array, "batch source"],
+        injection: Injection = Injection(),
+        *,
+        deterministic: bool = True,
+    ) -> Encoded:
+        """Returns the encoder's outputs, those of the prompt first."""
+        embedded = self.token_embedder(encoder_input_tokens)
+        mask = encoder_input_tokens != self.config.pad_id
+        embedded, mask = prepend_prompt(embedded, mask, injection)
+        return Encoded(outputs=self.encoder(embedded, mask, deterministic), mask=mask)
+
+    def decode(
+        self,
+        encoded: Encoded,
+        decoder_input_tokens: Int[Array, "rows target"],
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "rows target vocab"]:
+        """Returns logits for targets that begin with the start token (the padding id).
+
+        `rows` may be n times the encoded batch: then rows n*i to n*i+n-1 are n targets of example
+        i, and the encoder's work is shared among them.
+        """
+        embedded = self.token_embedder(decoder_input_tokens)
+        hidden, _ = self.decoder(embedded, encoded, deterministic)
+        return self._logits(hidden)
+
+    def decode_step(
+        self,
+        encoded: Encoded,
+        tokens: Int[Array, "rows"],
+        cache: Cache,
+        position: Int[Array, ""],
+    ) -> tuple[Float[Array, "rows vocab"], Cache]:
+        """Returns logits for what follows `tokens`, which stand at `position`, and the new cache."""
+        embedded = self.token_embedder(tokens[:, None])
+        hidden, cache = self.decoder(embedded, encoded, True, cache, position)
+        return self._logits(hidden)[:, 0], cache
+
+    def _logits(self, x: Float[Array, "rows target features"]) -> Array:
+        return self.token_embedder.attend(x) if self.config.tie_embeddings else x
+
+
+def init_params(
+    config: T5Config, key: Key[Array, ""], *, embedding_stddev: float = 1.0
+) -> Params:
+    """Returns random weights at T5's own scales.
+
+    Kernels are normal with variance 1/fan-in (queries 1/(fan-in * head_dim), which stands in for
+    the scaling of attention logits), embeddings normal with `embedding_stddev`, 1.0 in T5; small
+    models train better from a small one.
+    """
+
+    @jax.jit
+    def init(key: Key[Array, ""]) -> Params:
+        tokens = jnp.ones((1, 1), jnp.int32)
+        batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
+        params = T5(config).init(key, batch)["params"]
+        params["token_embedder"]["embedding"] *= embedding_stddev
+        return params
+
+    return init(key)
+
+
+def abstract_params(config: T5Config) -> Params:
+    """Returns the shapes and dtypes of the weights, without making any."""
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
