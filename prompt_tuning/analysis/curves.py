@@ -1,0 +1,156 @@
+"""A run's learning curve as a picture, from the rows of its `metrics.jsonl`."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prompt_tuning.errors import UserError
+
+Row = Mapping[str, Any]
+
+_SCORE = "#0b6e99"
+_LOSS = "#8a5a00"
+_QUIET = "#666666"
+_LOSS_WINDOWS = 40
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads a `metrics.jsonl`; a last line that a killed run left unfinished is passed over.
+
+    Raises:
+      UserError: there is no such file, or another line isn't JSON.
+    """
+    try:
+        lines = Path(path).read_text().split("\n")
+    except OSError as error:
+        raise UserError(f"Can't read the metrics {path}: {error.strerror}.") from error
+    rows = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number} is not JSON: {error.msg}.") from error
+    return rows
+
+
+def plot_learning_curve(
+    rows: Iterable[Row],
+    path: str | os.PathLike[str],
+    *,
+    score: str,
+    loss: str = "loss",
+    title: str = "",
+) -> Path:
+    """Draws the development score and the training loss against the training step.
+
+    The score at step 0, that of the untrained prompt, is drawn as a line to rise from, and the
+    best is marked. Where a step occurs twice, as after a resumed run, its last row counts.
+
+    Args:
+      rows: each holds "step" and whichever of `score` and `loss` was measured there.
+      path: where the PNG goes.
+      score: the key of the development metric, such as "eval/accuracy".
+      loss: the key of the training loss.
+      title: above the picture.
+
+    Returns:
+      The path of the PNG.
+
+    Raises:
+      UserError: no row holds the score, or the picture can't be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    rows = list(rows)
+    score_steps, scores = _series(rows, score)
+    loss_steps, losses = _series(rows, loss)
+    if not len(scores):
+        measured = sorted({key for row in rows for key in row} - {"step"})
+        raise UserError(
+            f"No row of the metrics holds '{score}', so there is no curve to draw; "
+            f"they hold {', '.join(measured) or 'nothing'}."
+        )
+
+    figure = Figure(figsize=(7.2, 5.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    for axes in (top, bottom):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.margins(x=0.02)
+    if title:
+        figure.suptitle(title, fontsize=12)
+    _draw_score(top, score_steps, scores)
+    top.set_ylabel(f"development {score.rpartition('/')[2].replace('_', ' ')}")
+    _draw_loss(bottom, loss_steps, losses)
+    bottom.set_ylabel("training loss")
+    bottom.set_xlabel("training step")
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    path = Path(path)
+    try:
+        figure.savefig(path, format="png", metadata={"Software": None})
+    except OSError as error:
+        raise UserError(f"Can't write the learning curve {path}: {error.strerror}.") from error
+    return path
+
+
+def _series(rows: list[Row], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the steps where `key` was measured, in order, and its values there."""
+    by_step = {row["step"]: row[key] for row in rows if key in row}
+    steps = sorted(by_step)
+    return np.array(steps), np.array([by_step[step] for step in steps], np.float64)
+
+
+def _draw_score(axes: Any, steps: np.ndarray, scores: np.ndarray) -> None:
+    axes.plot(steps, scores, "o-", color=_SCORE, markersize=4, linewidth=1.8, clip_on=False)
+    low, high = scores.min(), scores.max()
+    room = 0.12 * max(high - low, 0.05)
+    axes.set_ylim(low - room, high + 2 * room)
+    if steps[0] == 0:
+        axes.axhline(scores[0], color=_QUIET, linewidth=1, linestyle=(0, (5, 3)))
+        axes.annotate(
+            f"untrained prompt {scores[0]:.3f}",
+            (1, scores[0]),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="right",
+            color=_QUIET,
+            fontsize=9,
+        )
+    best = int(scores.argmax())
+    on_the_right = steps[best] > (steps[0] + steps[-1]) / 2
+    axes.plot(steps[best], scores[best], "o", color=_SCORE, markersize=8, clip_on=False)
+    axes.annotate(
+        f"best {scores[best]:.3f} at step {steps[best]:,}",
+        (steps[best], scores[best]),
+        xytext=(0, 9),
+        textcoords="offset points",
+        ha="right" if on_the_right else "left",
+        color=_SCORE,
+        fontsize=10,
+        fontweight="bold",
+    )
+
+
+def _draw_loss(axes: Any, steps: np.ndarray, losses: np.ndarray) -> None:
+    """Draws every loss faintly and the mean of windows of them strongly."""
+    if not len(losses):
+        return
+    windows = np.array_split(np.arange(len(losses)), min(_LOSS_WINDOWS, len(losses)))
+    axes.plot(steps, losses, color=_LOSS, linewidth=0.6, alpha=0.35)
+    axes.plot(
+        [steps[window].mean() for window in windows],
+        [losses[window].mean() for window in windows],
+        color=_LOSS,
+        linewidth=1.8,
+    )
+    axes.set_ylim(bottom=0)
