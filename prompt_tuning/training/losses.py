@@ -1,0 +1,60 @@
+"""Token cross-entropy, in float32, as a sum and the weight it is to be divided by.
+
+Sums, not means: microbatches and devices hold different numbers of real tokens, so the mean is
+taken once, over all of them, by the step (`step.py`). The z-loss and label smoothing are T5X's
+(t5x/losses.py), which the paper's own code trains with.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOptions:
+    """What is added to the cross-entropy.
+
+    z_loss: coefficient of log(Z)^2, which keeps logits from drifting (the paper's released
+        code uses 1e-4; the paper mentions none).
+    label_smoothing: probability mass spread evenly over the wrong tokens.
+    """
+
+    z_loss: float = 0.0
+    label_smoothing: float = 0.0
+
+
+def cross_entropy(
+    logits: Float[Array, "*batch vocab"],
+    targets: Int[Array, "*batch"],
+    weights: Float[Array, "*batch"],
+    *,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Returns the weighted sum of the tokens' losses in nats, and the sum of the weights.
+
+    `z_loss` and `label_smoothing` are as in `LossOptions`.
+    With smoothing the entropy of the smoothed target is subtracted, so that a perfect prediction
+    still costs 0.
+    """
+    logits = logits.astype(jnp.float32)
+    vocab = logits.shape[-1]
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    # One-hot rather than a gather: its gradient is elementwise, not a scatter, so it fuses with
+    # the softmax's and adds in the same order on every backend.
+    target_logits = jnp.sum(logits * jax.nn.one_hot(targets, vocab), axis=-1)
+
+    if label_smoothing:
+        confidence = 1.0 - label_smoothing
+        spread = label_smoothing / (vocab - 1)
+        expected_logits = (confidence - spread) * target_logits + spread * jnp.sum(logits, axis=-1)
+        entropy = -confidence * math.log(confidence) - label_smoothing * math.log(spread)
+        losses = log_z - expected_logits - entropy
+    else:
+        losses = log_z - target_logits
+
+    losses += z_loss * log_z**2
+    return jnp.sum(losses * weights), jnp.sum(weights)

@@ -1,0 +1,87 @@
+"""The paper's optimiser, its alternatives, and learning-rate schedules, all through optax.
+
+Adafactor (Shazeer & Stern 2018, arXiv 1804.04235) as Lester et al. (2021) ran it, through T5X:
+no first moment, no scaling by the parameter's size, updates clipped to a root mean square of 1,
+second moments factored only where both of the two largest dimensions are at least 128.
+Pre-training uses T5's own setting of it: scaled by the parameter, with `rsqrt_decay`.
+"""
+
+import jax.numpy as jnp
+import optax
+
+Schedule = optax.Schedule
+"""Maps the number of updates made so far to a learning rate."""
+
+
+def adafactor(
+    learning_rate: float | Schedule = 0.3,
+    *,
+    decay_rate: float = 0.8,
+    clipping_threshold: float = 1.0,
+    weight_decay: float = 1e-5,
+    multiply_by_parameter_scale: bool = False,
+    min_dim_size_to_factor: int = 128,
+) -> optax.GradientTransformation:
+    """Adafactor; the defaults are the paper's.
+
+    With `t` counting updates from 1, `beta = 1 - t**-decay_rate` and `v` the running mean
+    (factored or not) of the squared gradient, a parameter moves as
+
+        u = g / sqrt(v);  u = u / max(1, rms(u) / clipping_threshold)
+        p = (1 - weight_decay) * p - learning_rate * u * scale
+
+    where `scale` is 1, or `max(rms(p), 1e-3)` if `multiply_by_parameter_scale`. The weight
+    decay does not depend on the learning rate.
+    """
+    return optax.adafactor(
+        learning_rate,
+        decay_rate=decay_rate,
+        clipping_threshold=clipping_threshold,
+        weight_decay_rate=weight_decay or None,
+        multiply_by_parameter_scale=multiply_by_parameter_scale,
+        min_dim_size_to_factor=min_dim_size_to_factor,
+        momentum=None,
+        eps=1e-30,
+    )
+
+
+def adamw(
+    learning_rate: float | Schedule,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019); its weight decay is times the learning rate."""
+    return optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+
+
+def constant(value: float) -> Schedule:
+    """The paper's schedule, at 0.3."""
+    return optax.constant_schedule(value)
+
+
+def linear_warmup(value: float, warmup_steps: int) -> Schedule:
+    """Rises from `value / warmup_steps` to `value` at update `warmup_steps`, then stays."""
+    return lambda count: value * jnp.minimum(1.0, (count + 1) / max(1, warmup_steps))
+
+
+def rsqrt_decay(value: float = 1.0, warmup_steps: int = 10_000) -> Schedule:
+    """T5's pre-training schedule (Raffel et al. 2020, 3.1.2): value / sqrt(max(n, warmup))."""
+    return lambda count: value / jnp.sqrt(jnp.maximum(count + 1.0, warmup_steps))
+
+
+def cosine_decay(
+    value: float, total_steps: int, *, warmup_steps: int = 0, final_fraction: float = 0.0
+) -> Schedule:
+    """Linear warm-up to `value`, then half a cosine to `final_fraction * value` at the end."""
+    warmup = linear_warmup(value, warmup_steps)
+    decay_steps = max(1, total_steps - warmup_steps)
+
+    def schedule(count):
+        progress = jnp.clip((count + 1 - warmup_steps) / decay_steps, 0.0, 1.0)
+        cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+        return warmup(count) * (final_fraction + (1.0 - final_fraction) * cosine)
+
+    return schedule
