@@ -1,0 +1,98 @@
+"""T5's text-to-text formats in plain Python: the only definition of the text of a task.
+
+A preprocessor takes one row (a dict with TFDS's field names, its label already a word) and
+returns the text of the inputs or targets. SeqIO sees the result of these same functions
+(`seqio_tasks.py`), so nothing is written twice. The formats are those of Raffel et al. (2020),
+appendix D, as T5's published preprocessors make them; `tests/data/test_superglue_text.py`
+compares character by character.
+
+Where rows come from is in `sources.py`, which format belongs to which task in `tasks/`.
+A bad row raises `KeyError` (a missing field) or `ValueError`; `Task.examples` adds file and line.
+"""
+
+import re
+import string
+from collections.abc import Mapping
+from typing import Any
+
+Row = Mapping[str, Any]
+
+UNLABELLED = "<unk>"
+"""T5's target for an example whose label is withheld, as in SuperGLUE's test splits."""
+
+_HIGHLIGHT_AFTER_STOP = re.compile(r"([.?!\"'])\n@highlight\n")
+_HIGHLIGHT = "\n@highlight\n"
+
+
+def text_field(row: Row, field: str) -> str:
+    """Returns a field of the row that must be text."""
+    value = row[field]
+    if not isinstance(value, str):
+        raise ValueError(f"field {field!r} is {value!r}, expected text")
+    return value
+
+
+def fields_text(row: Row, fields: Mapping[str, str]) -> str:
+    """Returns `name: text name: text ...`; `fields` maps each shown name to the row's field."""
+    return " ".join(f"{name}: {text_field(row, field)}" for name, field in fields.items())
+
+
+def multirc_text(row: Row) -> str:
+    """Returns MultiRC's inputs: the fields of a question, one answer and its paragraph, unmarked.
+
+    The paragraphs carry sentence numbers in bold and line breaks as HTML.
+    """
+    fields = {"question": "question", "answer": "answer", "paragraph": "paragraph"}
+    text = fields_text(row, fields).replace("<br>", " ")
+    return text.replace("<b>", "").replace("</b>", "")
+
+
+def record_text(row: Row) -> str:
+    """Returns ReCoRD's inputs: the query with its "@placeholder", the entities, the passage.
+
+    The bullet points that end a news passage become sentences of it.
+    """
+    passage = _HIGHLIGHT_AFTER_STOP.sub(r"\1 ", text_field(row, "passage"))
+    passage = passage.replace(_HIGHLIGHT, ". ")
+    entities = ", ".join(row["entities"])
+    return f"query: {text_field(row, 'query')} entities: {entities} passage: {passage}"
+
+
+def wsc_text(row: Row) -> str:
+    """Returns WSC's inputs: the text with the pronoun between asterisks.
+
+    `span2_index` counts words split at single spaces. In two published rows it misses the
+    pronoun, or punctuation sticks to it; then the nearest word that is the pronoun is taken and
+    its punctuation set apart.
+
+    Raises:
+        ValueError: the pronoun is nowhere in the text.
+    """
+    pronoun = text_field(row, "span2_text")
+    index = row["span2_index"]
+    words = text_field(row, "text").split(" ")
+    if 0 <= index < len(words) and words[index] == pronoun:
+        words[index] = f"*{pronoun}*"
+        return " ".join(words)
+
+    found = [i for i, word in enumerate(words) if word.rstrip(string.punctuation) == pronoun]
+    if not found:
+        raise ValueError(f"the pronoun {pronoun!r} is not a word of the text")
+    nearest = min(found, key=lambda i: abs(i - index))
+    punctuation = words[nearest].removeprefix(pronoun)
+    words[nearest] = f"*{pronoun}* {punctuation}".rstrip()
+    return " ".join(words).rstrip()
+
+
+def fix_wsc_span(text: str, span: str, index: int) -> str:
+    """Returns a WSC span spelled as in the text, as TFDS's `super_glue/wsc.fixed` does.
+
+    Some published spans differ from the text in the case of their first letter, in a full stop
+    at their end or in a line break.
+    """
+    words = text.split()
+    if span in text or not span or not 0 <= index < len(words):
+        return span
+    first_letter = span[0].lower() if words[index][0].islower() else span[0].upper()
+    fixed = (first_letter + span[1:]).rstrip(".").replace("\n", " ")
+    return fixed if fixed in text else span

@@ -1,0 +1,70 @@
+"""The two pre-training objectives of the frozen model, on token ids.
+
+Span corruption (Raffel et al., 2020, section 3.1.4) replaces random spans of a text by
+sentinels and asks for the spans; LM adaptation (Lester et al., 2021, section 3.1) shows the
+beginning of a text and asks for the rest. Both return lists of ids that end in EOS.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+EOS_ID = 1
+
+
+def span_corruption(
+    ids: Sequence[int],
+    rng: np.random.Generator,
+    *,
+    vocab_size: int,
+    noise_density: float = 0.15,
+    mean_span_length: float = 3.0,
+) -> tuple[list[int], list[int]]:
+    """Replaces random spans by sentinels.
+
+    Args:
+      ids: the text, without EOS, at least two tokens.
+      rng: source of the spans.
+      vocab_size: size of the vocabulary with its sentinels; the i-th span of a text is replaced
+        by `vocab_size - 1 - i`, T5's `<extra_id_i>`.
+      noise_density: share of the tokens that is corrupted.
+      mean_span_length: in tokens.
+
+    Returns:
+      `(inputs, targets)`, both ending in EOS; the targets are each sentinel and the span it
+      stands for.
+    """
+    length = len(ids)
+    num_noise = min(max(round(length * noise_density), 1), length - 1)
+    num_spans = max(round(num_noise / mean_span_length), 1)
+    num_spans = min(num_spans, length - num_noise)
+    noise_lengths = _random_partition(num_noise, num_spans, rng)
+    # A text may begin or end with a span, so the first and last kept stretch may be empty.
+    kept_lengths = _random_partition(length - num_noise + 2, num_spans + 1, rng)
+    kept_lengths[0] -= 1
+    kept_lengths[-1] -= 1
+
+    inputs: list[int] = []
+    targets: list[int] = []
+    position = 0
+    for i in range(num_spans):
+        sentinel = vocab_size - 1 - i
+        inputs += [*ids[position : position + kept_lengths[i]], sentinel]
+        position += kept_lengths[i]
+        targets += [sentinel, *ids[position : position + noise_lengths[i]]]
+        position += noise_lengths[i]
+    inputs += ids[position:]
+    return [*inputs, EOS_ID], [*targets, EOS_ID]
+
+
+def lm_adaptation(
+    prefix: Sequence[int], continuation: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Returns the prefix as inputs and its continuation as targets, both ending in EOS."""
+    return [*prefix, EOS_ID], [*continuation, EOS_ID]
+
+
+def _random_partition(total: int, parts: int, rng: np.random.Generator) -> list[int]:
+    """Splits `total` into `parts` positive lengths, uniformly at random."""
+    cuts = np.sort(rng.choice(total - 1, size=parts - 1, replace=False)) + 1
+    return np.diff(np.concatenate(([0], cuts, [total]))).tolist()

@@ -1,0 +1,313 @@
+"""SuperGLUE's eight tasks and two diagnostics (Wang et al., 2019), and TinyWorld's eight.
+
+One table says what differs between the tasks, one loop registers them: as `superglue_rte` (the
+task's name left out of the text, as in the paper), `superglue_rte_with_name` (T5's own text), and
+the same for `tinyworld_rte`, whose generated files have SuperGLUE's layout and are read by the
+very same code. Rows have TFDS's fields; the official jsonl files are brought to them here.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prompt_tuning.data import metrics, preprocessors
+from prompt_tuning.data.preprocessors import UNLABELLED, Row
+from prompt_tuning.data.sources import JsonlSource, Source, TfdsSource, default_cache_dir
+from prompt_tuning.data.tasks.task import Example, Metric, Task, register_task
+from prompt_tuning.errors import UserError
+
+JsonRow = dict[str, Any]
+
+MINIMUM_TFDS_VERSION = "1.0.2"
+"""Earlier ones list ReCoRD's entities in no fixed order."""
+
+_BOOLEAN = {False: "False", True: "True"}
+_ENTAILMENT = {"entailment": "entailment", "not_entailment": "not_entailment"}
+_OFFICIAL_FILES = {"train": "train.jsonl", "validation": "val.jsonl", "test": "test.jsonl"}
+
+
+def _flatten_label(row: JsonRow, words: Mapping[Any, str]) -> JsonRow:
+    label = row.get("label")
+    if label is None:
+        return {**row, "label": None}
+    if label not in words:
+        raise ValueError(f"label {label!r} is not one of {', '.join(map(repr, words))}")
+    return {**row, "label": words[label]}
+
+
+def _flatten_multirc(row: JsonRow, words: Mapping[Any, str]) -> Iterator[JsonRow]:
+    """Yields one row an answer; the file has one line a paragraph."""
+    for question in row["passage"]["questions"]:
+        for answer in question["answers"]:
+            flat = {
+                "paragraph": row["passage"]["text"],
+                "question": question["question"],
+                "answer": answer["text"],
+                "label": answer.get("label"),
+                "idx": {
+                    "paragraph": row["idx"],
+                    "question": question["idx"],
+                    "answer": answer["idx"],
+                },
+            }
+            yield _flatten_label(flat, words)
+
+
+def _flatten_record(row: JsonRow, words: Mapping[Any, str]) -> Iterator[JsonRow]:
+    """Yields one row a query; entities are marked in the passage by inclusive offsets."""
+    del words
+    passage = row["passage"]["text"]
+    spans = row["passage"]["entities"]
+    entities = sorted({passage[span["start"] : span["end"] + 1] for span in spans})
+    for query in row["qas"]:
+        yield {
+            "passage": passage,
+            "query": query["query"],
+            "entities": entities,
+            "answers": sorted({answer["text"] for answer in query.get("answers", ())}),
+            "idx": {"passage": row["idx"], "query": query["idx"]},
+        }
+
+
+def _flatten_wsc(row: JsonRow, words: Mapping[Any, str]) -> Iterator[JsonRow]:
+    """Yields the row with its spans at the top level, spelled as in the text."""
+    target = row["target"]
+    flat = {"text": row["text"], "idx": row["idx"], "label": row.get("label")}
+    for span in ("span1", "span2"):
+        index = target[f"{span}_index"]
+        flat[f"{span}_index"] = index
+        flat[f"{span}_text"] = preprocessors.fix_wsc_span(
+            row["text"], target[f"{span}_text"], index
+        )
+    yield _flatten_label(flat, words)
+
+
+def _flatten_plain(row: JsonRow, words: Mapping[Any, str]) -> Iterator[JsonRow]:
+    yield _flatten_label(row, words)
+
+
+def _classification(row: Row, training: bool, *, text: Callable[[Row], str]) -> Iterable[Example]:
+    del training
+    yield Example(
+        inputs=text(row), targets=row["label"] or UNLABELLED, metadata={"idx": row.get("idx")}
+    )
+
+
+def _multirc(row: Row, training: bool, *, text: Callable[[Row], str]) -> Iterable[Example]:
+    for example in _classification(row, training, text=text):
+        question = [row["idx"]["paragraph"], row["idx"]["question"]]
+        yield Example(
+            inputs=example.inputs,
+            targets=example.targets,
+            metadata={**example.metadata, "group": question},
+        )
+
+
+def _record(row: Row, training: bool, *, text: Callable[[Row], str]) -> Iterable[Example]:
+    """Yields one example an answer to train on, one a query to be scored on."""
+    answers = row["answers"] or [UNLABELLED]
+    for answer in answers if training else answers[:1]:
+        yield Example(
+            inputs=text(row),
+            targets=answer,
+            metadata={"idx": row["idx"], "answers": row["answers"]},
+        )
+
+
+def _wsc(row: Row, training: bool, *, text: Callable[[Row], str]) -> Iterable[Example]:
+    """Yields the candidate as the referent: to train on, only where it is the right one."""
+    label = row["label"]
+    if training and label is None:
+        raise ValueError("no label; a training example needs one")
+    if training and label == "False":
+        return
+    yield Example(
+        inputs=text(row),
+        targets=preprocessors.text_field(row, "span1_text") if label else UNLABELLED,
+        metadata={"idx": row["idx"], "label": label == "True"},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """What differs between the tasks.
+
+    Attributes:
+        name: the TFDS config and the middle of our task names.
+        folder: the official folder.
+        text: the inputs without the task's name.
+        words: from the label in the official file to the label word.
+        t5_name: what T5's text begins with, if not `name`.
+    """
+
+    name: str
+    folder: str
+    text: Callable[[Row], str]
+    words: Mapping[Any, str]
+    metrics: tuple[Metric, ...] = (metrics.accuracy,)
+    labels: tuple[str, ...] | None = None
+    t5_name: str = ""
+    tfds_config: str = ""
+    flatten: Callable[[JsonRow, Mapping[Any, str]], Iterable[JsonRow]] = _flatten_plain
+    render: Callable[..., Iterable[Example]] = _classification
+    diagnostic: bool = False
+
+
+def _fields(*names: str, **renamed: str) -> Callable[[Row], str]:
+    fields = {name: name for name in names} | renamed
+    return functools.partial(preprocessors.fields_text, fields=fields)
+
+
+_CB_LABELS = ("entailment", "contradiction", "neutral")
+
+_TABLE = (
+    _Entry(
+        name="boolq",
+        folder="BoolQ",
+        text=_fields("passage", "question"),
+        words=_BOOLEAN,
+        labels=("False", "True"),
+    ),
+    _Entry(
+        name="cb",
+        folder="CB",
+        text=_fields("hypothesis", "premise"),
+        words={label: label for label in _CB_LABELS},
+        labels=_CB_LABELS,
+        metrics=(metrics.accuracy, functools.partial(metrics.macro_f1, labels=_CB_LABELS)),
+    ),
+    _Entry(
+        name="copa",
+        folder="COPA",
+        text=_fields("choice1", "choice2", "premise", "question"),
+        words={0: "choice1", 1: "choice2"},
+        labels=("choice1", "choice2"),
+    ),
+    _Entry(
+        name="multirc",
+        folder="MultiRC",
+        text=preprocessors.multirc_text,
+        words=_BOOLEAN,
+        labels=("False", "True"),
+        metrics=(metrics.multirc,),
+        flatten=_flatten_multirc,
+        render=_multirc,
+    ),
+    _Entry(
+        name="record",
+        folder="ReCoRD",
+        text=preprocessors.record_text,
+        words={},
+        metrics=(metrics.record,),
+        flatten=_flatten_record,
+        render=_record,
+    ),
+    _Entry(
+        name="rte",
+        folder="RTE",
+        text=_fields("hypothesis", "premise"),
+        words=_ENTAILMENT,
+        labels=tuple(_ENTAILMENT),
+    ),
+    _Entry(
+        name="wic",
+        folder="WiC",
+        text=_fields("sentence1", "sentence2", "word"),
+        words=_BOOLEAN,
+        labels=("False", "True"),
+    ),
+    _Entry(
+        name="wsc",
+        folder="WSC",
+        text=preprocessors.wsc_text,
+        words=_BOOLEAN,
+        metrics=(metrics.wsc,),
+        t5_name="wsc:",
+        tfds_config="wsc.fixed",
+        flatten=_flatten_wsc,
+        render=_wsc,
+    ),
+    _Entry(
+        name="axb",
+        folder="AX-b",
+        text=_fields(hypothesis="sentence2", premise="sentence1"),
+        words=_ENTAILMENT,
+        labels=tuple(_ENTAILMENT),
+        metrics=(functools.partial(metrics.matthews_correlation, labels=tuple(_ENTAILMENT)),),
+        t5_name="rte",
+        diagnostic=True,
+    ),
+    _Entry(
+        name="axg",
+        folder="AX-g",
+        text=_fields("hypothesis", "premise"),
+        words=_ENTAILMENT,
+        labels=tuple(_ENTAILMENT),
+        t5_name="rte",
+        diagnostic=True,
+    ),
+)
+
+SUPERGLUE_TASKS = tuple(entry.name for entry in _TABLE if not entry.diagnostic)
+"""The eight tasks of the benchmark, diagnostics left out."""
+
+
+def _official_folder(entry: _Entry, folder: Path) -> JsonlSource:
+    if not folder.is_dir():
+        raise UserError(
+            f"Data folder {folder} does not exist; expected one holding BoolQ/, CB/, ... with the "
+            "official train.jsonl, val.jsonl and test.jsonl (or 'tfds')."
+        )
+    files = {"test": f"{entry.folder}.jsonl"} if entry.diagnostic else _OFFICIAL_FILES
+    return JsonlSource(
+        files={split: folder / entry.folder / file for split, file in files.items()},
+        expand=lambda row: entry.flatten(row, entry.words),
+    )
+
+
+def _superglue_source(entry: _Entry, data_dir: str | None) -> Source:
+    """A folder of the official files; None or "tfds" is TFDS, "tfds:FOLDER" its data folder."""
+    if data_dir is None or data_dir == "tfds" or data_dir.startswith("tfds:"):
+        return TfdsSource(
+            name=f"super_glue/{entry.tfds_config or entry.name}",
+            minimum_version=MINIMUM_TFDS_VERSION,
+            data_dir=(data_dir or "").partition(":")[2] or None,
+            cache_dir=default_cache_dir(),
+        )
+    return _official_folder(entry, Path(data_dir))
+
+
+def _tinyworld_source(entry: _Entry, data_dir: str | None) -> Source:
+    """The generated files; `data_dir` may name a folder of others (another seed or size)."""
+    if data_dir is None:
+        from prompt_tuning.data.tinyworld.generate import tinyworld_folder
+
+        return _official_folder(entry, tinyworld_folder())
+    return _official_folder(entry, Path(data_dir))
+
+
+def _named(text: Callable[[Row], str], name: str) -> Callable[[Row], str]:
+    return lambda row: f"{name} {text(row)}"
+
+
+def _register(entry: _Entry, benchmark: str, source: Callable[..., Source]) -> None:
+    with_name = _named(entry.text, entry.t5_name or entry.name)
+    for suffix, text in (("", entry.text), ("_with_name", with_name)):
+        register_task(
+            Task(
+                name=f"{benchmark}_{entry.name}{suffix}",
+                source=functools.partial(source, entry),
+                render=functools.partial(entry.render, text=text),
+                metrics=entry.metrics,
+                labels=entry.labels,
+                splits=("test",) if entry.diagnostic else tuple(_OFFICIAL_FILES),
+            )
+        )
+
+
+for _entry in _TABLE:
+    _register(_entry, "superglue", _superglue_source)
+    if not _entry.diagnostic:
+        _register(_entry, "tinyworld", _tinyworld_source)

@@ -1,0 +1,148 @@
+"""What a task is, and the list of all that are known.
+
+A task is a value: a source of rows, a function from a row to text, the label words, the metrics.
+SeqIO tasks, the token cache, training and evaluation are all made from that value, and
+`register_task` makes its name known to every command (docs/adding_a_task.md).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prompt_tuning.data.preprocessors import UNLABELLED, Row
+from prompt_tuning.data.sources import Source, bad_rows_named
+from prompt_tuning.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One example as text.
+
+    Attributes:
+        inputs: what the encoder reads.
+        targets: what the decoder is to say; "<unk>" where withheld.
+        metadata: what the metrics need besides, of JSON types.
+    """
+
+    inputs: str
+    targets: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+Metric = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], dict[str, float]]
+"""From the metadata of examples (with their "targets") and predicted texts to named scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task: rows, their text, and how answers are scored.
+
+    Attributes:
+        name: what commands call it.
+        source: from the data folder the user gave (None: the task's default) to the rows.
+        render: from a row to examples; its second argument is whether they are to be trained
+            on, for tasks that train on other examples than they are scored on. It raises
+            KeyError for a missing field and ValueError for a bad one.
+        metrics: each returns named scores in [0, 1] or [-1, 1]; their mean is the task's score.
+        labels: the label words, for rank classification and class-label initialisation; None
+            where the answer is free text.
+        splits: what the source has, with SeqIO's names.
+        lengths: the default feature lengths, in tokens with end of sequence (the paper's).
+    """
+
+    name: str
+    source: Callable[[str | None], Source]
+    render: Callable[[Row, bool], Iterable[Example]]
+    metrics: tuple[Metric, ...]
+    labels: tuple[str, ...] | None = None
+    splits: tuple[str, ...] = ("train", "validation", "test")
+    lengths: Mapping[str, int] = field(default_factory=lambda: {"inputs": 512, "targets": 8})
+
+    def examples(self, split: str, data_dir: str | None = None) -> Iterator[Example]:
+        """Yields the examples of a split, in the order of the source.
+
+        Raises:
+            UserError: an unknown split, a missing or malformed file, a bad row or a label that
+                is not one of the task's, with file and line.
+        """
+        if split not in self.splits:
+            raise UserError(
+                f"Task {self.name!r} has no split {split!r}; it has {', '.join(self.splits)}."
+            )
+        for where, row in self.source(data_dir).rows(split):
+            with bad_rows_named(where, dict(row)):
+                examples = list(self.render(row, split == "train"))
+                for example in examples:
+                    self._check_target(example, split)
+            yield from examples
+
+    def _check_target(self, example: Example, split: str) -> None:
+        target = example.targets
+        if target == UNLABELLED:
+            if split == "train":
+                raise ValueError("no label; a training example needs one")
+        elif self.labels is not None and target not in self.labels:
+            raise ValueError(f"label {target!r} is not one of {', '.join(self.labels)}")
+
+    def evaluate(
+        self, examples: Sequence[Mapping[str, Any]], predictions: Sequence[str]
+    ) -> dict[str, float]:
+        """Returns the task's metrics.
+
+        Args:
+            examples: the metadata of the examples, as `TokenizedSplit.metadata` has it.
+            predictions: the text predicted for each.
+
+        Raises:
+            UserError: there are no examples, or their labels are withheld.
+        """
+        if len(examples) != len(predictions):
+            raise ValueError(f"{len(examples)} examples but {len(predictions)} predictions")
+        if not examples:
+            raise UserError(f"Task {self.name!r} was given no examples to score.")
+        if any(example["targets"] == UNLABELLED for example in examples):
+            raise UserError(
+                f"The labels of task {self.name!r} are withheld in this split, so it cannot be "
+                "scored; evaluate on the validation split."
+            )
+        scores: dict[str, float] = {}
+        for metric in self.metrics:
+            scores |= metric(examples, predictions)
+        return scores
+
+    def score(self, metrics: Mapping[str, float]) -> float:
+        """Returns the one number of the task: the mean of its metrics (the paper's rule)."""
+        return sum(metrics.values()) / len(metrics)
+
+
+_TASKS: dict[str, Task] = {}
+
+
+def register_task(task: Task) -> Task:
+    """Makes a task known by its name, to every command and to SeqIO.
+
+    Raises:
+        UserError: the name is taken by another task.
+    """
+    if _TASKS.get(task.name, task) is not task:
+        raise UserError(f"There is already a task {task.name!r}; choose another name.")
+    _TASKS[task.name] = task
+    return task
+
+
+def get_task(name: str) -> Task:
+    """Returns the task of that name.
+
+    Raises:
+        UserError: there is none; the closest names are suggested.
+    """
+    if name not in list_tasks():
+        raise UserError(f"Unknown task {name!r}.{did_you_mean(name, list_tasks())}")
+    return _TASKS[name]
+
+
+def list_tasks() -> tuple[str, ...]:
+    """Returns the names of all tasks, sorted."""
+    from prompt_tuning.data.tasks import superglue  # noqa: F401  registers its tasks
+
+    return tuple(sorted(_TASKS))

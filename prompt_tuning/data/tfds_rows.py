@@ -1,0 +1,63 @@
+"""Rows of a TFDS data set as plain Python values; imports TensorFlow.
+
+Class labels become their names (None where withheld), bytes become text. `sources.py` keeps
+the result, so this runs once a split.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from prompt_tuning.data.quiet_tensorflow import tfds
+from prompt_tuning.errors import UserError
+
+
+def read_tfds(
+    name: str, minimum_version: str, data_dir: str | None, split: str
+) -> tuple[str, Iterator[dict[str, Any]]]:
+    """Returns the version and the rows of one split, in TFDS's own order.
+
+    Downloads and prepares the data set if `data_dir` does not hold it yet.
+
+    Raises:
+        UserError: the data set is unknown, too old, has no such split or cannot be downloaded.
+    """
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+        builder.download_and_prepare()
+    except Exception as error:  # TFDS raises several unrelated kinds, with pages of text
+        raise UserError(
+            f"TFDS cannot prepare {name} in {data_dir or 'its default folder'} "
+            f"({str(error).splitlines()[0]}); or give a folder of the official jsonl files."
+        ) from error
+    if builder.version < minimum_version:
+        raise UserError(f"TFDS has {name}:{builder.version}; expected {minimum_version} or newer.")
+    if split not in builder.info.splits:
+        raise UserError(
+            f"TFDS's {name} has no split {split!r}; expected one of {', '.join(builder.info.splits)}."
+        )
+    dataset = builder.as_dataset(split=split, shuffle_files=False)
+    labels = {
+        field: feature.names
+        for field, feature in builder.info.features.items()
+        if isinstance(feature, tfds.features.ClassLabel)
+    }
+    return str(builder.version), (_plain_row(row, labels) for row in tfds.as_numpy(dataset))
+
+
+def _plain_row(row: dict[str, Any], labels: dict[str, list[str]]) -> dict[str, Any]:
+    plain = {field: _plain(value) for field, value in row.items()}
+    for field, names in labels.items():
+        plain[field] = names[plain[field]] if plain[field] >= 0 else None
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value.tolist()]
+    return value.item() if isinstance(value, np.generic) else value
