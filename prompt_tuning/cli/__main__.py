@@ -1,0 +1,93 @@
+"""The command `prompt-tuning`: picks the command, and prints a user's mistake as one line.
+
+Each command is a module with `main(argv)`, imported only when it is asked for, and can also be
+run as `python -m prompt_tuning.cli.<command>`.
+"""
+
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import prompt_tuning
+from prompt_tuning.errors import UserError, did_you_mean
+
+COMMANDS = {
+    "quickstart": "train a prompt on a small frozen model in three minutes",
+    "train": "train a prompt against a frozen model",
+    "evaluate": "score a prompt on a task",
+    "infer": "answer lines of text or jsonl with a prompt",
+    "neighbors": "show the vocabulary pieces nearest to a prompt's positions",
+}
+
+# What the operating system says when a disk or a folder is the trouble, not the program.
+_DISK = {
+    errno.ENOSPC: "no space is left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission is denied",
+    errno.EROFS: "the file system is read-only",
+}
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command; returns the exit status. Raises UserError for the user's mistakes."""
+    name, *rest = argv or ["--help"]
+    if name in ("-h", "--help"):
+        print(_help())
+        return 0
+    if name == "--version":
+        print(prompt_tuning.__version__)
+        return 0
+    if name not in COMMANDS:
+        raise UserError(
+            f"Unknown command '{name}'; expected {', '.join(COMMANDS)}."
+            f"{did_you_mean(name, COMMANDS)}"
+        )
+    return importlib.import_module(f"prompt_tuning.cli.{name}").main(rest) or 0
+
+
+def run(command: Callable[[Sequence[str]], int | None] = main) -> None:
+    """Runs `command` on the process's arguments and exits with its status."""
+    sys.exit(status_of(command, sys.argv[1:]))
+
+
+def status_of(command: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
+    """Runs `command`; a mistake of the user's becomes one line on stderr and the status 2."""
+    # Read by TensorFlow when a command first prepares data: no start-up lines.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    try:
+        return command(argv) or 0
+    except UserError as error:
+        message = " ".join(str(error).split())
+    except BrokenPipeError:
+        # Whoever reads our output has had enough; the interpreter must not flush into the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = f" for {error.filename}" if error.filename else ""
+        message = f"Can't write or read{where}: {_DISK[error.errno]}. Free it or choose another."
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
+    print(f"prompt-tuning: {message}", file=sys.stderr)
+    return USER_ERROR
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = "\n".join(f"  {name:{width}}{summary}" for name, summary in COMMANDS.items())
+    return (
+        f"{prompt_tuning.__doc__}\n\nusage: prompt-tuning COMMAND [--help] ...\n\n"
+        f"commands:\n{lines}"
+    )
+
+
+if __name__ == "__main__":
+    run()

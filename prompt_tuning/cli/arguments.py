@@ -1,0 +1,86 @@
+"""Command-line arguments in T5X's manner, without absl.
+
+    --gin_file=PATH          may be repeated; later files override earlier ones
+    --gin.NAME=VALUE         sets a macro or a parameter, after all files
+    --gin_search_paths=A,B   folders to look for gin files in
+
+Parsing imports neither gin nor JAX, so `--help` and mistyped flags answer at once.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from prompt_tuning.cli.macros import MACROS
+from prompt_tuning.errors import UserError, did_you_mean
+
+_GIN = "--gin."
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that knows the gin flags and raises UserError at a wrong argument."""
+
+    def __init__(self, command: str, description: str, *, gin: bool = True):
+        """Args: the command's name, one line on it, and whether it takes the gin flags."""
+        width = max(map(len, MACROS)) + 2
+        macros = "\n".join(f"  {name:{width}}{macro.meaning}" for name, macro in MACROS.items())
+        super().__init__(
+            prog=f"prompt-tuning {command}",
+            description=description,
+            epilog=f"macros, each set as --gin.NAME=VALUE:\n{macros}" if gin else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._gin = gin
+        if gin:
+            group = self.add_argument_group("configuration")
+            group.add_argument(
+                "--gin_file",
+                action="append",
+                default=[],
+                metavar="PATH",
+                help="a gin file, by path or by its name in configs/; may be repeated",
+            )
+            group.add_argument(
+                "--gin_search_paths",
+                default="",
+                metavar="FOLDERS",
+                help="folders to find gin files in, separated by commas",
+            )
+            group.add_argument(
+                "--gin.NAME",
+                dest="gin_bindings",
+                metavar="VALUE",
+                default=[],
+                help="set a macro or a parameter, overriding every file",
+            )
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parses `argv`; `gin_bindings` of the result lists (name, value) pairs as texts.
+
+        Raises:
+          UserError: an argument is unknown, or a value is missing.
+        """
+        plain, bindings = [], []
+        arguments = iter(argv)
+        for argument in arguments:
+            if not (self._gin and argument.startswith(_GIN)):
+                plain.append(argument)
+                continue
+            name, equals, value = argument.removeprefix(_GIN).partition("=")
+            if not equals:
+                value = next(arguments, None)
+            if not name or value is None:
+                raise UserError(f"{argument} has no value; write --gin.NAME=VALUE.")
+            bindings.append((name, value))
+        parsed, unknown = self.parse_known_args(plain)
+        if unknown:
+            flag = unknown[0].partition("=")[0]
+            close = did_you_mean(flag, self._option_string_actions)
+            raise UserError(f"Unknown argument '{unknown[0]}'.{close} See {self.prog} --help.")
+        parsed.gin_bindings = bindings
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError where argparse would print its usage and exit."""
+        raise UserError(f"{message[0].upper()}{message[1:]}. See {self.prog} --help.")

@@ -1,0 +1,177 @@
+"""Reads gin files and flags, and turns gin's exceptions into one line for the user.
+
+Files are looked for by path, then in `--gin_search_paths`, then among the configs shipped with
+the package, so that `--gin_file=runs/train.gin` works anywhere.
+"""
+
+import functools
+import importlib.util  # gin's own file reader uses it without importing it
+import inspect
+import re
+import tokenize
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import gin
+from gin.config import parse_value
+
+import prompt_tuning
+from prompt_tuning.cli.macros import MACROS
+from prompt_tuning.errors import UserError, did_you_mean
+
+_PACKAGE = Path(prompt_tuning.__file__).parent
+_REQUIRED = "%gin.REQUIRED"
+
+
+@functools.cache
+def shipped_configs() -> Path:
+    """The folder of shipped gin files: inside an installed package, else beside it."""
+    assert importlib.util is not None
+    inside = _PACKAGE / "configs"
+    return inside if inside.is_dir() else _PACKAGE.parent / "configs"
+
+
+def load(
+    files: Sequence[str], bindings: Sequence[tuple[str, str]] = (), search_paths: str = ""
+) -> None:
+    """Replaces the configuration by these files, in order, and then these bindings.
+
+    Args:
+      files: gin files, by path or by name in a search path.
+      bindings: (name, value) texts of `--gin.NAME=VALUE`.
+      search_paths: folders separated by commas.
+
+    Raises:
+      UserError: a file isn't found or can't be read as gin; a name is unknown; a macro has a
+        value of a wrong type, or is required and not set.
+    """
+    folders = [Path(folder) for folder in search_paths.split(",") if folder]
+    folders.append(shipped_configs())
+    paths = [find(file, folders) for file in files]
+
+    gin.clear_config()
+    _include_folders[:] = folders
+    for path in paths:
+        _parse(gin.parse_config_file, str(path), where=str(path))
+    for name, value in bindings:
+        _parse(gin.parse_config, f"{name} = {_as_gin(value)}", where=f"--gin.{name}={value}")
+    _check_macros()
+
+
+def find(file: str, folders: Sequence[Path]) -> Path:
+    """Returns the path of a gin file.
+
+    Raises:
+      UserError: no such file, with close matches among the files that there are.
+    """
+    for path in [Path(file), *(folder / file for folder in folders)]:
+        if path.is_file():
+            return path
+    there = [
+        path.relative_to(folder).as_posix()
+        for folder in [Path(file).parent, *folders]
+        if folder.is_dir()
+        for path in folder.glob("**/*.gin" if folder in folders else "*.gin")
+    ]
+    places = ", ".join(str(folder) for folder in [Path.cwd(), *folders])
+    raise UserError(f"No gin file '{file}' in {places}.{did_you_mean(file, there)}")
+
+
+_include_folders: list[Path] = []
+
+
+def _included(file: str) -> Path | None:
+    return next((path for folder in _include_folders if (path := folder / file).is_file()), None)
+
+
+def _open_included(file: str) -> IO[str]:
+    path = _included(file)
+    assert path is not None
+    return path.open(encoding="utf-8")
+
+
+# gin's own list of search paths only ever grows; `include` looks in those of the latest `load`.
+gin.config.register_file_reader(_open_included, lambda file: _included(file) is not None)
+
+
+def macro(name: str) -> Any:
+    """Returns the value of a macro, or None where it is not set."""
+    try:
+        value = gin.query_parameter(f"{name}/macro.value")
+    except ValueError:
+        return None
+    return None if str(value) == _REQUIRED else value
+
+
+def text() -> str:
+    """Returns the whole configuration as a gin file that gives it again."""
+    return gin.config_str(max_line_length=100)
+
+
+def _as_gin(value: str) -> str:
+    """A value that is no gin expression is a text: quotes are a burden on a command line."""
+    try:
+        parse_value(value)
+    except (SyntaxError, tokenize.TokenError):
+        return repr(value)
+    return value
+
+
+def _parse(parse: Any, source: str, where: str) -> None:
+    try:
+        parse(source, skip_unknown=False)
+    except (ValueError, SyntaxError, OSError, ImportError, tokenize.TokenError) as error:
+        raise UserError(_one_line(str(error), where)) from error
+
+
+def _one_line(message: str, where: str) -> str:
+    """Says gin's message in one line, with close matches; `where` is the file or flag."""
+    first, *rest = message.splitlines()
+    lines = (re.match(r"\s*In file (.*)", line) for line in rest)
+    place = next((found[1].strip() for found in lines if found), where)
+    if found := re.match(r"No configurable matching (?:reference )?'@?([\w./]+)", first):
+        name = found[1].rpartition("/")[2]
+        return f"Unknown gin name '{name}' ({place}).{did_you_mean(name, _registered)}"
+    pattern = r"Configurable '([\w./]+)' doesn't have a parameter named '(\w+)'"
+    if found := re.match(pattern, first):
+        name, parameter = found[1], found[2]
+        close = did_you_mean(parameter, _registered.get(name, []))
+        return f"'{name}' has no parameter '{parameter}' ({place}).{close}"
+    if found := re.match(r"Unable to open file: (\S+?)\. ", first):
+        return f"No gin file '{found[1]}' ({place})."
+    return f"Can't read the configuration ({place}): {first}"
+
+
+def _check_macros() -> None:
+    """Finds macros that nothing uses, that are of a wrong type, and that still need a value."""
+    whole = gin.config_str()
+    used = set(re.findall(r"%([\w.]+)", whole))
+    for name in _defined_macros(whole):
+        if name not in MACROS and name not in used:
+            close = did_you_mean(name, set(MACROS) | used)
+            raise UserError(f"Unknown gin macro '{name}': nothing uses it.{close}")
+        value = gin.query_parameter(f"{name}/macro.value")
+        if str(value) == _REQUIRED:
+            meaning = f" ({MACROS[name].meaning})" if name in MACROS else ""
+            raise UserError(f"{name} is required and not set: add --gin.{name}=...{meaning}.")
+        if name in MACROS and str(value)[:1] not in "@%" and not MACROS[name].accepts(value):
+            raise UserError(f"{name} is {value!r}; expected {MACROS[name].expected}.")
+    for name in sorted(used - {"gin.REQUIRED"} - set(_defined_macros(whole))):
+        raise UserError(f"{name} is used by the configuration and not set: add --gin.{name}=...")
+
+
+def _defined_macros(whole: str) -> Iterator[str]:
+    """Yields the macros in the text of a configuration, where they stand before any section."""
+    macros = re.search(r"^# Macros:\n# =+\n(.*?)(?=^# |\Z)", whole, re.MULTILINE | re.DOTALL)
+    if macros:
+        yield from re.findall(r"^([\w./]+) =", macros[1], re.MULTILINE)
+
+
+_registered: dict[str, list[str]] = {}
+
+
+def register(function: Any) -> Any:
+    """Makes a function configurable by gin under its own name; the result fills in what it can."""
+    _registered[function.__name__] = list(inspect.signature(function).parameters)
+    return gin.configurable(function)

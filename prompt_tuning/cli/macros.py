@@ -1,0 +1,59 @@
+"""The gin macros that users set, under the names that T5X and the paper's code gave them.
+
+A gin file or `--gin.NAME=VALUE` may define any other macro too, as long as something uses it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Macro:
+    """What one macro holds.
+
+    kind: the types a value may have.
+    meaning: one line for `--help` and for messages.
+    """
+
+    kind: tuple[type, ...]
+    meaning: str
+
+    def accepts(self, value: Any) -> bool:
+        """Whether the value is of a right type; True and False are no numbers."""
+        return isinstance(value, self.kind) and (bool in self.kind or not isinstance(value, bool))
+
+    @property
+    def expected(self) -> str:
+        """The kind in words."""
+        return {
+            (str,): "a text",
+            (str, type(None)): "a text",
+            (int,): "a whole number",
+            (int, float): "a number",
+            (dict,): "lengths by feature, such as {'inputs': 512, 'targets': 8}",
+            (list, tuple): "a list of texts, such as ['True', 'False']",
+        }[self.kind]
+
+
+MACROS = {
+    "MIXTURE_OR_TASK_NAME": Macro(kind=(str,), meaning="the task to train on or to score"),
+    "TASK_FEATURE_LENGTHS": Macro(kind=(dict,), meaning="longest inputs and targets, in tokens"),
+    "TRAIN_STEPS": Macro(kind=(int,), meaning="training steps (the paper: 30000)"),
+    "MODEL_DIR": Macro(kind=(str,), meaning="the run folder"),
+    "INITIAL_CHECKPOINT_PATH": Macro(
+        kind=(str,), meaning="the frozen model: a file, a folder, or the name of a shipped one"
+    ),
+    "BATCH_SIZE": Macro(kind=(int,), meaning="examples a step (the paper: 32)"),
+    "PROMPT_LENGTH": Macro(kind=(int,), meaning="virtual tokens of the prompt (the paper: 100)"),
+    "CLASS_LABELS": Macro(kind=(list, tuple), meaning="label words that a prompt starts from"),
+    "PROMPT_FILE": Macro(
+        kind=(str, type(None)), meaning="a prompt file (.npy or .safetensors) to start from or use"
+    ),
+    "LEARNING_RATE": Macro(kind=(int, float), meaning="the learning rate (the paper: 0.3)"),
+    "SEED": Macro(kind=(int,), meaning="seed of the prompt's first values and the data's order"),
+    "VOCABULARY_PATH": Macro(kind=(str,), meaning="the SentencePiece model of the frozen model"),
+    "DATA_DIR": Macro(
+        kind=(str, type(None)),
+        meaning="a folder of the task's official jsonl files; TFDS is read where it is None",
+    ),
+}
