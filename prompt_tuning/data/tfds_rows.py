@@ -34,9 +34,8 @@ def read_tfds(
     if builder.version < minimum_version:
         raise UserError(f"TFDS has {name}:{builder.version}; expected {minimum_version} or newer.")
     if split not in builder.info.splits:
-        raise UserError(
-            f"TFDS's {name} has no split {split!r}; expected one of {', '.join(builder.info.splits)}."
-        )
+        known = ", ".join(builder.info.splits)
+        raise UserError(f"TFDS's {name} has no split {split!r}; expected one of {known}.")
     dataset = builder.as_dataset(split=split, shuffle_files=False)
     labels = {
         field: feature.names

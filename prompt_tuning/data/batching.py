@@ -1,0 +1,214 @@
+"""Length-bucketed batches, their order a pure function of (seed, step).
+
+There is no iterator to save: `BatchStream.batch(step)` computes which examples belong to a step,
+so that a resumed run, or any host of many, sees the same batches as an uninterrupted one.
+
+Examples are drawn by walking through one random permutation of a split after another. The draws
+of a *window* of consecutive steps are sorted by length and cut into batches, and the order of
+those batches is shuffled; a batch is padded to the smallest of a few source lengths, chosen to
+waste least on this data. So few shapes are compiled and little padding is computed. Several
+splits are mixed by giving their rates (`mixtures.py`).
+
+A batch is a dict of numpy arrays with the names of SeqIO's encoder-decoder features.
+"""
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from prompt_tuning.data.tokenized import TokenizedSplit
+from prompt_tuning.data.vocabularies import PAD_ID
+from prompt_tuning.errors import UserError
+
+Batch = dict[str, np.ndarray]
+"""Token ids [batch, source] and [batch, target] i32, loss weights [batch, target] f32."""
+
+LENGTH_MULTIPLE = 8
+"""Padded source lengths are multiples of this, which hardware likes."""
+
+MAX_WINDOW = 16
+"""Steps whose examples are sorted together: more wastes less padding but is less random."""
+
+# Streams of random numbers, each a function of (seed, stream, ...).
+_EXAMPLE_ORDER, _BATCH_ORDER = 0, 1
+
+
+def bucket_lengths(lengths: Int[np.ndarray, "examples"], num_buckets: int) -> tuple[int, ...]:
+    """Returns the padded lengths, at most `num_buckets`, that waste fewest tokens on this data.
+
+    Found exactly, by dynamic programming over the distinct lengths. The last holds the longest
+    example.
+
+    Args:
+        lengths: tokens of each example.
+        num_buckets: how many lengths, that is, compiled shapes.
+    """
+    rounded = -(-np.asarray(lengths) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    values, counts = np.unique(rounded, return_counts=True)
+    examples = np.concatenate([[0], np.cumsum(counts)])
+    # cost[j]: fewest padded tokens of the j shortest distinct lengths in the buckets so far.
+    cost = np.concatenate([[0.0], np.full(len(values), np.inf)])
+    last_start = []
+    for _ in range(min(num_buckets, len(values))):
+        # totals[i, j]: one more bucket, of the distinct lengths i to j.
+        totals = cost[:-1, None] + (examples[None, 1:] - examples[:-1, None]) * values[None, :]
+        totals[np.tril_indices(len(values), -1)] = np.inf
+        last_start.append(np.argmin(totals, axis=0))
+        cost = np.concatenate([[np.inf], np.min(totals, axis=0)])
+    boundaries = []
+    end = len(values)
+    for starts in reversed(last_start):
+        boundaries.append(int(values[end - 1]))
+        end = starts[end - 1]
+    return tuple(reversed(boundaries))
+
+
+class BatchStream:
+    """Training batches of one split, or of several mixed.
+
+    Args:
+        splits: where examples come from.
+        batch_size: examples a step, over all hosts.
+        seed: with the step, decides everything.
+        rates: the share of each split; None for equal shares.
+        num_lengths: how many source lengths batches are padded to.
+    """
+
+    def __init__(
+        self,
+        splits: TokenizedSplit | Sequence[TokenizedSplit],
+        *,
+        batch_size: int,
+        seed: int,
+        rates: Sequence[float] | None = None,
+        num_lengths: int = 4,
+    ):
+        self._splits = (splits,) if isinstance(splits, TokenizedSplit) else tuple(splits)
+        if batch_size < 1:
+            raise UserError(f"The batch size is {batch_size}; expected at least 1.")
+        if seed < 0:
+            raise UserError(f"The seed is {seed}; expected 0 or more.")
+        self._batch_size = batch_size
+        self._seed = seed
+        shares = np.ones(len(self._splits)) if rates is None else np.asarray(rates, np.float64)
+        self._rates = shares / shares.sum()
+        self._lengths = [split.inputs.lengths for split in self._splits]
+        self._source_lengths = bucket_lengths(np.concatenate(self._lengths), num_lengths)
+        self._target_length = max(int(split.targets.lengths.max()) for split in self._splits)
+        # Where a window spans more than half an epoch, many an example would meet its own copy.
+        half_epoch = sum(map(len, self._splits)) // (2 * batch_size)
+        # And in a window the most frequent split takes what the others, rounded up, leave.
+        others = len(self._splits) - 1
+        least = math.ceil(others / (batch_size * self._rates.max()))
+        self._window = max(1, least, min(MAX_WINDOW, half_epoch))
+        # One window serves its consecutive steps. This only saves time; it decides nothing.
+        self._window_rows = functools.lru_cache(maxsize=2)(self._draw_window)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """The (source, target) lengths that batches come in."""
+        return tuple((length, self._target_length) for length in self._source_lengths)
+
+    def examples(self, step: int) -> Int[np.ndarray, "batch 2"]:
+        """Returns the (split, example) numbers of the step's rows."""
+        return self._window_rows(step // self._window)[step % self._window]
+
+    def batch(self, step: int) -> Batch:
+        """Returns the batch of a step."""
+        return _pad(
+            [self._splits[split].inputs[row] for split, row in self.examples(step)],
+            [self._splits[split].targets[row] for split, row in self.examples(step)],
+            self._source_lengths,
+            self._target_length,
+        )
+
+    def _draw_window(self, window: int) -> Int[np.ndarray, "window batch 2"]:
+        size = self._window * self._batch_size
+        drawn = [
+            np.stack([np.full(stop - start, split), self._draws(split, start, stop)], axis=1)
+            for split, (start, stop) in enumerate(self._draw_ranges(window, size))
+        ]
+        rows = np.concatenate(drawn)
+        lengths = np.array([self._lengths[split][row] for split, row in rows])
+        # Random among equals: without the shuffle, ties would stand in the order of the splits.
+        rng = np.random.default_rng((self._seed, _BATCH_ORDER, window))
+        shuffled = rng.permutation(size)
+        by_length = shuffled[np.argsort(lengths[shuffled], kind="stable")]
+        batches = rows[by_length].reshape(self._window, self._batch_size, 2)
+        return batches[rng.permutation(self._window)]
+
+    def _draw_ranges(self, window: int, size: int) -> list[tuple[int, int]]:
+        """Returns which draws of each split fall into a window of `size` draws.
+
+        Each split's draws grow in proportion to its rate, the most frequent taking the rest, so
+        the shares are exact in the long run and within one draw in every window.
+        """
+        ends = np.floor(np.outer([window, window + 1], size * self._rates)).astype(np.int64)
+        largest = int(np.argmax(self._rates))
+        ends[:, largest] = 0
+        ends[:, largest] = np.array([window, window + 1]) * size - ends.sum(axis=1)
+        return [(int(start), int(stop)) for start, stop in ends.T]
+
+    def _draws(self, split: int, start: int, stop: int) -> Int[np.ndarray, "draws"]:
+        """Returns draws `start` to `stop` of a split: its permutations, one after another."""
+        size = len(self._splits[split])
+        draws = np.arange(start, stop)
+        rows = np.empty(len(draws), np.int64)
+        for epoch in range(start // size, -(-stop // size)):
+            rng = np.random.default_rng((self._seed, _EXAMPLE_ORDER, split, epoch))
+            inside = draws // size == epoch
+            rows[inside] = rng.permutation(size)[draws[inside] % size]
+        return rows
+
+
+def eval_batches(
+    split: TokenizedSplit, batch_size: int, num_lengths: int = 4
+) -> Iterator[tuple[Batch, Int[np.ndarray, "rows"]]]:
+    """Yields batches over every example once, shortest first, with the examples' numbers.
+
+    The last batch is filled up by repeating its first row with loss weights of zero; the numbers
+    are those of the real rows, which come first.
+    """
+    if batch_size < 1:
+        raise UserError(f"The batch size is {batch_size}; expected at least 1.")
+    lengths = split.inputs.lengths
+    source_lengths = bucket_lengths(lengths, num_lengths)
+    target_length = int(split.targets.lengths.max())
+    order = np.argsort(lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        filled = np.concatenate([rows, np.full(batch_size - len(rows), rows[0])])
+        batch = _pad(
+            [split.inputs[row] for row in filled],
+            [split.targets[row] for row in filled],
+            source_lengths,
+            target_length,
+        )
+        batch["decoder_loss_weights"][len(rows) :] = 0.0
+        yield batch, rows
+
+
+def _pad(
+    inputs: Sequence[np.ndarray],
+    targets: Sequence[np.ndarray],
+    source_lengths: Sequence[int],
+    target_length: int,
+) -> Batch:
+    longest = max(map(len, inputs))
+    source_length = next(length for length in source_lengths if length >= longest)
+    encoder_inputs = np.full((len(inputs), source_length), PAD_ID, np.int32)
+    decoder_targets = np.full((len(targets), target_length), PAD_ID, np.int32)
+    for row, (source, target) in enumerate(zip(inputs, targets, strict=True)):
+        encoder_inputs[row, : len(source)] = source
+        decoder_targets[row, : len(target)] = target
+    decoder_inputs = np.roll(decoder_targets, 1, axis=1)
+    decoder_inputs[:, 0] = PAD_ID  # T5 starts decoding from the padding id
+    return {
+        "encoder_input_tokens": encoder_inputs,
+        "decoder_input_tokens": decoder_inputs,
+        "decoder_target_tokens": decoder_targets,
+        "decoder_loss_weights": (decoder_targets != PAD_ID).astype(np.float32),
+    }

@@ -1,0 +1,123 @@
+"""Our tasks and mixtures as SeqIO's, and the tokenisation that goes through them.
+
+Imports TensorFlow, so only `tokenized.py` (on a task's first use) and SeqIO's own users come
+here. `register` puts every task and mixture into SeqIO's registries under the same names, for
+`seqio.get_dataset`, T5X and SeqIO's evaluator.
+"""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, TypedDict
+
+import numpy as np
+
+from prompt_tuning.data.mixtures import MIXTURES, proportional_rates
+from prompt_tuning.data.quiet_tensorflow import seqio, tf
+from prompt_tuning.data.tasks.task import Task, get_task, list_tasks
+from prompt_tuning.data.vocabularies import Vocabulary
+
+FEATURES = ("inputs", "targets")
+
+
+class TokenizedExample(TypedDict):
+    """One example as SeqIO makes it, and how many tokens it had before it was trimmed."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    inputs_full_length: int
+    targets_full_length: int
+    metadata: bytes
+
+
+def seqio_task(task: Task, vocabulary: Vocabulary, data_dir: str | None = None) -> seqio.Task:
+    """Returns the SeqIO task of one of ours: T5's steps on the text that `task` renders."""
+    feature = seqio.Feature(vocabulary=vocabulary.seqio(), add_eos=True)
+
+    def dataset_fn(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
+        del shuffle_files, seed  # one file a split; SeqIO shuffles examples
+        text = tf.TensorSpec((), tf.string)
+        return tf.data.Dataset.from_generator(
+            lambda: _text_rows(task, split, data_dir),
+            output_signature={"inputs": text, "targets": text, "metadata": text},
+        )
+
+    return seqio.Task(
+        task.name,
+        source=seqio.FunctionDataSource(dataset_fn, splits=task.splits),
+        output_features=dict.fromkeys(FEATURES, feature),
+        preprocessors=[
+            seqio.preprocessors.tokenize,
+            _keep_full_lengths,
+            seqio.CacheDatasetPlaceholder(),
+            seqio.preprocessors.append_eos_after_trim,
+        ],
+        postprocess_fn=_postprocess,
+        metric_fns=[_metric_fn(task)],
+    )
+
+
+def tokenize(
+    task: Task,
+    split: str,
+    vocabulary: Vocabulary,
+    lengths: Mapping[str, int],
+    data_dir: str | None = None,
+) -> Iterator[TokenizedExample]:
+    """Yields the examples of a split as SeqIO tokenises and trims them, in the source's order."""
+    dataset = seqio_task(task, vocabulary, data_dir).get_dataset(
+        sequence_length=dict(lengths), split=split, shuffle=False
+    )
+    yield from dataset.as_numpy_iterator()
+
+
+def register(vocabulary: Vocabulary, data_dirs: Mapping[str, str | None] | None = None) -> None:
+    """Adds all tasks and mixtures to SeqIO's registries, replacing what an earlier call added.
+
+    Args:
+        vocabulary: the vocabulary of their features.
+        data_dirs: the data folder of a task, by its name; others read their default source.
+    """
+    data_dirs = data_dirs or {}
+    for name in MIXTURES:
+        seqio.MixtureRegistry.remove(name)
+    for name in list_tasks():
+        seqio.TaskRegistry.remove(name)
+        task = seqio_task(get_task(name), vocabulary, data_dirs.get(name))
+        seqio.TaskRegistry.add_provider(name, task)
+    for name, members in MIXTURES.items():
+        rate = functools.cache(functools.partial(_rate, data_dirs=data_dirs))
+        seqio.MixtureRegistry.add(name, [(member, rate) for member in members])
+
+
+def _rate(task: seqio.Task, *, data_dirs: Mapping[str, str | None]) -> float:
+    count = sum(1 for _ in get_task(task.name).examples("train", data_dirs.get(task.name)))
+    return float(proportional_rates([count], normalize=False)[0])
+
+
+def _text_rows(task: Task, split: str, data_dir: str | None) -> Iterator[dict[str, str]]:
+    for example in task.examples(split, data_dir):
+        yield {
+            "inputs": example.inputs,
+            "targets": example.targets,
+            "metadata": json.dumps({"targets": example.targets, **example.metadata}),
+        }
+
+
+@seqio.map_over_dataset
+def _keep_full_lengths(example: dict[str, Any]) -> dict[str, Any]:
+    end_of_sequence = 1
+    full = {f"{name}_full_length": tf.size(example[name]) + end_of_sequence for name in FEATURES}
+    return {**example, **full}
+
+
+def _postprocess(output: str, example: Mapping[str, Any], is_target: bool) -> Any:
+    """Returns a prediction as it is, a target as the metadata that the metrics read."""
+    return json.loads(example["metadata"]) if is_target else output
+
+
+def _metric_fn(task: Task) -> Any:
+    def metric_fn(targets: list[dict[str, Any]], predictions: list[str]) -> dict[str, float]:
+        return task.evaluate(targets, predictions)
+
+    return metric_fn
