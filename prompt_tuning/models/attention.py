@@ -105,9 +105,17 @@ class Attention(nn.Module):
             stddev=(config.num_heads * config.head_dim) ** -0.5,
         )
 
+    @property
+    def _dtype(self) -> jnp.dtype:
+        """Dtype of queries, keys and values: they're used in matrix products only.
+
+        Were they wider, XLA on CPU would lack the backward products of batched bfloat16 matrices.
+        """
+        return jnp.dtype(self.config.product_dtype)
+
     def keys_and_values(self, x: Float[Array, "batch source embed"]) -> KeyValue:
         """Returns the keys and values of `x`."""
-        dtype = jnp.dtype(self.config.compute_dtype)
+        dtype = self._dtype
         return KeyValue(key=self.key(x).astype(dtype), value=self.value(x).astype(dtype))
 
     def __call__(
@@ -124,7 +132,7 @@ class Attention(nn.Module):
           keys_values: from `keys_and_values`, or a cache.
           *biases: each broadcasts to the logits, [batch, heads, target, source].
         """
-        config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
+        config, dtype = self.config, self._dtype
         batch = keys_values.key.shape[0]
         query = self.query(x).astype(dtype)
         query = query.reshape(batch, -1, *query.shape[2:])
@@ -134,4 +142,4 @@ class Attention(nn.Module):
         weights = dropout(self, jax.nn.softmax(logits, axis=-1).astype(dtype))
         gathered = contract("bhts,bshk->bthk", weights, keys_values.value, config)
         gathered = gathered.reshape(*x.shape[:2], *gathered.shape[2:]).astype(dtype)
-        return self.out(gathered).astype(dtype)
+        return self.out(gathered).astype(x.dtype)

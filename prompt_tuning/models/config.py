@@ -62,6 +62,11 @@ class T5Config:
                     f"{field} of model {self.name!r} is {dtype!r}; expected one of {DTYPES}."
                 )
 
+    @property
+    def product_dtype(self) -> str:
+        """What the inputs of matrix products are rounded to."""
+        return self.matmul_dtype or self.compute_dtype
+
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as a dict that `json` can write."""
         return dataclasses.asdict(self)

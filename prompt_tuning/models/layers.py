@@ -20,18 +20,18 @@ def contract(spec: str, x: Array, y: Array, config: T5Config) -> Array:
     The cotangent is rounded in the same way, so that backward products run at the forward's
     speed. Each letter of `spec` has to occur in two of its three terms.
     """
-    return _contract(spec, jnp.dtype(config.matmul_dtype or config.compute_dtype), x, y)
+    return _contract(spec, jnp.dtype(config.product_dtype), x, y)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _contract(spec: str, dtype: jnp.dtype, x: Array, y: Array) -> Array:
-    return jnp.einsum(spec, x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32)
+    return _product(spec, dtype, x, y, jnp.float32)
 
 
 def _contract_forward(
     spec: str, dtype: jnp.dtype, x: Array, y: Array
 ) -> tuple[Array, tuple[Array, Array]]:
-    return _contract(spec, dtype, x, y), (x, y)
+    return _product(spec, dtype, x, y, jnp.float32), (x, y)
 
 
 def _contract_backward(
@@ -40,9 +40,14 @@ def _contract_backward(
     x, y = residuals
     inputs, output = spec.split("->")
     x_axes, y_axes = inputs.split(",")
-    x_cotangent = _contract(f"{output},{y_axes}->{x_axes}", dtype, cotangent, y)
-    y_cotangent = _contract(f"{x_axes},{output}->{y_axes}", dtype, x, cotangent)
-    return x_cotangent.astype(x.dtype), y_cotangent.astype(y.dtype)
+    return (
+        _product(f"{output},{y_axes}->{x_axes}", dtype, cotangent, y, x.dtype),
+        _product(f"{x_axes},{output}->{y_axes}", dtype, x, cotangent, y.dtype),
+    )
+
+
+def _product(spec: str, dtype: jnp.dtype, x: Array, y: Array, result: jnp.dtype) -> Array:
+    return jnp.einsum(spec, x.astype(dtype), y.astype(dtype), preferred_element_type=result)
 
 
 _contract.defvjp(_contract_forward, _contract_backward)
@@ -110,9 +115,7 @@ class TokenEmbedder(nn.Module):
 
     def attend(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length vocab"]:
         """Returns logits against the table, for tied embeddings."""
-        return contract(
-            "btd,vd->btv", x * self.config.embed_dim**-0.5, self.embedding, self.config
-        )
+        return contract("btd,vd->btv", x * self.config.embed_dim**-0.5, self.embedding, self.config)
 
 
 class MLP(nn.Module):

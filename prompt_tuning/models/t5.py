@@ -59,9 +59,7 @@ class EncoderLayer(nn.Module):
         options = {"config": self.config, "deterministic": self.deterministic}
         attention = Attention(**options, name="attention")
         normed = RMSNorm(self.config, name="pre_attention_layer_norm")(x)
-        gathered = attention(
-            normed, attention.keys_and_values(normed), position_bias, padding_bias
-        )
+        gathered = attention(normed, attention.keys_and_values(normed), position_bias, padding_bias)
         x += dropout(self, gathered)
         normed = RMSNorm(self.config, name="pre_mlp_layer_norm")(x)
         x += dropout(self, MLP(**options, name="mlp")(normed))
@@ -182,9 +180,7 @@ class Decoder(nn.Module):
         )
         causal_bias = position_bias + mask_bias(keys[None, :] <= queries[:, None])
         dropped = _Dropout(**options)
-        layers = _stack(
-            DecoderLayer, config, config.num_decoder_layers, (0, *(nn.broadcast,) * 4)
-        )
+        layers = _stack(DecoderLayer, config, config.num_decoder_layers, (0, *(nn.broadcast,) * 4))
         x, cache = layers(**options, name="layers")(
             dropped(x),
             cache,
@@ -233,9 +229,7 @@ class T5(nn.Module):
         self, batch: Batch, injection: Injection = Injection(), *, deterministic: bool = True
     ) -> Float[Array, "batch target vocab"]:
         """Returns float32 logits for every position of the target (teacher forcing)."""
-        encoded = self.encode(
-            batch["encoder_input_tokens"], injection, deterministic=deterministic
-        )
+        encoded = self.encode(batch["encoder_input_tokens"], injection, deterministic=deterministic)
         return self.decode(encoded, batch["decoder_input_tokens"], deterministic=deterministic)
 
     def encode(
@@ -283,9 +277,7 @@ class T5(nn.Module):
         return self.token_embedder.attend(x) if self.config.tie_embeddings else x
 
 
-def init_params(
-    config: T5Config, key: Key[Array, ""], *, embedding_stddev: float = 1.0
-) -> Params:
+def init_params(config: T5Config, key: Key[Array, ""], *, embedding_stddev: float = 1.0) -> Params:
     """Returns random weights at T5's own scales.
 
     Kernels are normal with variance 1/fan-in (queries 1/(fan-in * head_dim), which stands in for
