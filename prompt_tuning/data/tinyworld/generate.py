@@ -1,0 +1,98 @@
+"""Writes TinyWorld's eight tasks as official SuperGLUE jsonl files.
+
+    <folder>/{BoolQ,CB,COPA,MultiRC,ReCoRD,RTE,WiC,WSC}/{train,val,test}.jsonl
+
+Deterministic: the same release is the same bytes on every machine. Unlike SuperGLUE's, the
+test files hold their labels.
+"""
+
+import itertools
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from prompt_tuning.data.tinyworld.tasks import TASKS
+from prompt_tuning.data.tinyworld.world import Region, World
+from prompt_tuning.errors import UserError
+
+RELEASE = "1"
+"""Names the cached folder; to be raised with every change of what is generated."""
+
+SPLITS: dict[str, tuple[Region, int]] = {
+    "train": ("train", 2000),
+    "val": ("validation", 400),
+    "test": ("test", 400),
+}
+"""File name to the region its facts are of, and its number of rows (passages)."""
+
+
+def default_cache() -> Path:
+    """Where generated data lies: `$XDG_CACHE_HOME/prompt_tuning`, usually in `~/.cache`."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "prompt_tuning"
+
+
+def tinyworld_folder(cache: Path | None = None) -> Path:
+    """Returns the folder with the eight tasks, writing it first if it isn't there.
+
+    Raises:
+      UserError: the cache can't be written.
+    """
+    folder = (cache or default_cache()) / f"tinyworld-{RELEASE}"
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+            for task in TASKS:
+                _write_task(Path(made) / "tinyworld" / task, task)
+            try:
+                (Path(made) / "tinyworld").rename(folder)
+            except OSError:  # another process was faster
+                if not folder.is_dir():
+                    raise
+    except OSError as error:
+        raise UserError(
+            f"Can't write TinyWorld to {str(folder)!r}: {error.strerror}. "
+            "Set XDG_CACHE_HOME to a folder that can be written."
+        ) from error
+    return folder
+
+
+def rows(task: str, split: str) -> list[dict[str, Any]]:
+    """Returns the rows of one file.
+
+    Args:
+      task: a key of `tasks.TASKS`, SuperGLUE's name of the folder.
+      split: a key of `SPLITS`.
+    """
+    region, count = SPLITS[split]
+    # Each task has a stream of its own: no passage of one is another's.
+    world = World(region, seed=list(TASKS).index(task))
+    numbered = []
+    for index, row in enumerate(itertools.islice(TASKS[task](world), count)):
+        row["idx"] = index
+        if task in ("MultiRC", "ReCoRD"):
+            _number_parts(row)
+        numbered.append(row)
+    return numbered
+
+
+def _number_parts(row: dict[str, Any]) -> None:
+    """Numbers a passage's questions and answers, within the passage."""
+    answer_index = 0
+    for index, question in enumerate(row["passage"].get("questions", row.get("qas", ()))):
+        question["idx"] = index
+        if "questions" in row["passage"]:
+            for answer in question["answers"]:
+                answer["idx"] = answer_index
+                answer_index += 1
+
+
+def _write_task(folder: Path, task: str) -> None:
+    folder.mkdir(parents=True)
+    for split in SPLITS:
+        lines = (json.dumps(row) + "\n" for row in rows(task, split))
+        (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")

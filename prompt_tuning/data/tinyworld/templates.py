@@ -1,0 +1,59 @@
+"""How facts are said in English, each in several ways.
+
+Statements end without punctuation; `sentence` closes and capitalises them.
+"""
+
+import random
+
+from prompt_tuning.data.tinyworld import lexicon
+from prompt_tuning.data.tinyworld.world import Action, Colour
+
+
+def sentence(statement: str, end: str = ".") -> str:
+    """Capitalises the first letter and closes with `end`."""
+    return statement[0].upper() + statement[1:] + end
+
+
+def a(noun: str) -> str:
+    """Puts "a" or "an" before the noun."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def say_action(
+    rng: random.Random, fact: Action, *, thing: str | None = None, place: bool = True
+) -> str:
+    """States the fact; `thing` replaces the noun (by its kind, say), `place` may be left out."""
+    past, participle = lexicon.VERBS[fact.verb]
+    thing = a(thing or fact.noun)
+    where = f" in the {fact.place}" if place else ""
+    return rng.choice(
+        (
+            f"{fact.person} {past} {thing}{where}",
+            f"{fact.person} {past} {thing}{where}",
+            f"{thing} was {participle} by {fact.person}{where}",
+            f"it was {fact.person} who {past} {thing}{where}",
+            f"in the {fact.place} {fact.person} {past} {thing}"
+            if place
+            else f"what {fact.person} {past} was {thing}",
+        )
+    )
+
+
+def ask_action(rng: random.Random, fact: Action, *, thing: str | None = None) -> str:
+    """Asks whether the fact holds; without punctuation."""
+    _, participle = lexicon.VERBS[fact.verb]
+    thing = a(thing or fact.noun)
+    return rng.choice(
+        (f"did {fact.person} {fact.verb} {thing}", f"was {thing} {participle} by {fact.person}")
+    )
+
+
+def say_colour(rng: random.Random, fact: Colour) -> str:
+    """States the fact."""
+    return rng.choice(
+        (
+            f"{fact.person} has a {fact.colour} {fact.noun}",
+            f"the {fact.noun} of {fact.person} is {fact.colour}",
+            f"{fact.colour} is the colour of the {fact.noun} that {fact.person} has",
+        )
+    )

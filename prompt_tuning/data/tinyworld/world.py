@@ -1,0 +1,187 @@
+"""Facts of TinyWorld, and which split each belongs to.
+
+A fact is a frozen tuple of words from `lexicon.py`. It is assigned to exactly one of the
+regions `corpus`, `train`, `validation` and `test` by a hash of its words, so that no fact told
+in the pre-training corpus is asked about in a task, and none is shared between splits. Who
+draws from a region can only get facts of that region.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import random
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+from prompt_tuning.data.tinyworld import lexicon
+
+Region = Literal["corpus", "train", "validation", "test"]
+Sense = Literal[0, 1]
+
+# Twentieths of the space of facts.
+_REGION_ENDS: tuple[tuple[Region, int], ...] = (
+    ("corpus", 12),
+    ("train", 16),
+    ("validation", 18),
+    ("test", 20),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Action:
+    """Somebody did something to a thing, somewhere: "Mara bought a robin in the market"."""
+
+    person: str
+    verb: str
+    noun: str
+    place: str
+
+    @property
+    def kind(self) -> str:
+        return lexicon.KIND_OF[self.noun]
+
+
+@dataclasses.dataclass(frozen=True)
+class Colour:
+    """Somebody's thing has a colour: "Mara's hat is red"."""
+
+    person: str
+    noun: str
+    colour: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """A cause and its effect that happened to somebody."""
+
+    person: str
+    index: int
+
+    @property
+    def cause(self) -> str:
+        return lexicon.EVENTS[self.index][0].format(p=self.person)
+
+    @property
+    def effect(self) -> str:
+        return lexicon.EVENTS[self.index][1].format(p=self.person)
+
+
+@dataclasses.dataclass(frozen=True)
+class Usage:
+    """A sentence that uses an ambiguous word in one of its two senses."""
+
+    person: str
+    word: str
+    sense: Sense
+    frame: int
+
+    @property
+    def sentence(self) -> str:
+        return lexicon.SENSES[self.word][self.sense][self.frame].format(p=self.person)
+
+
+@dataclasses.dataclass(frozen=True)
+class Motive:
+    """Somebody did something to another, because of something about one of the two."""
+
+    subject: str
+    object: str
+    index: int
+    about_subject: bool
+
+    @property
+    def verb(self) -> str:
+        return lexicon.MOTIVES[self.index][0]
+
+    @property
+    def reason(self) -> str:
+        return lexicon.MOTIVES[self.index][1 if self.about_subject else 2]
+
+    @property
+    def referent(self) -> str:
+        return self.subject if self.about_subject else self.object
+
+
+Fact = Action | Colour | Event | Usage | Motive
+F = TypeVar("F", Action, Colour, Event, Usage, Motive)
+
+
+def region_of(fact: Fact) -> Region:
+    """Returns the one region the fact belongs to, the same on every machine."""
+    words = "|".join((type(fact).__name__, *(str(part) for part in dataclasses.astuple(fact))))
+    twentieth = hashlib.sha256(words.encode()).digest()[0] * 20 // 256
+    return next(region for region, end in _REGION_ENDS if twentieth < end)
+
+
+class World:
+    """Draws facts of one region, reproducibly.
+
+    Args:
+      region: where facts come from; facts of other regions are never drawn.
+      seed: of the private random stream `rng`, which templates draw from as well.
+    """
+
+    def __init__(self, region: Region, seed: int):
+        self.region = region
+        self.rng = random.Random(f"{region}/{seed}")
+
+    def _draw(self, propose: Callable[[], F]) -> F:
+        while region_of(fact := propose()) != self.region:
+            pass
+        return fact
+
+    def people(self, count: int) -> list[str]:
+        """Draws different people."""
+        return self.rng.sample(lexicon.PEOPLE, count)
+
+    def kinds(self, count: int) -> list[str]:
+        """Draws different kinds."""
+        return self.rng.sample(list(lexicon.KINDS), count)
+
+    def action(self, person: str, *, verb: str | None = None, kind: str | None = None) -> Action:
+        choice = self.rng.choice
+        return self._draw(
+            lambda: Action(
+                person,
+                verb or choice(list(lexicon.VERBS)),
+                choice(lexicon.KINDS[kind or choice(list(lexicon.KINDS))]),
+                choice(lexicon.PLACES),
+            )
+        )
+
+    def colours(self, count: int) -> list[Colour]:
+        """Draws facts that differ in person, thing and colour."""
+        facts: list[Colour] = []
+        for person in self.people(count):
+            facts.append(self._draw(functools.partial(self._new_colour, person, tuple(facts))))
+        return facts
+
+    def _new_colour(self, person: str, told: tuple[Colour, ...]) -> Colour:
+        nouns = [noun for noun in lexicon.KIND_OF if noun not in {fact.noun for fact in told}]
+        colours = [c for c in lexicon.COLOURS if c not in {fact.colour for fact in told}]
+        return Colour(person, self.rng.choice(nouns), self.rng.choice(colours))
+
+    def event(self) -> Event:
+        choice = self.rng.choice
+        return self._draw(lambda: Event(choice(lexicon.PEOPLE), self._event_index()))
+
+    def other_event(self, event: Event) -> Event:
+        """An event of the same person with another cause; a distractor, of any region."""
+        return Event(event.person, self._event_index(excluding=event.index))
+
+    def _event_index(self, excluding: int | None = None) -> int:
+        return self.rng.choice([i for i in range(len(lexicon.EVENTS)) if i != excluding])
+
+    def usage(self, word: str, sense: Sense, *, not_frame: int | None = None) -> Usage:
+        choice = self.rng.choice
+        frames = [i for i in range(len(lexicon.SENSES[word][sense])) if i != not_frame]
+        return self._draw(lambda: Usage(choice(lexicon.PEOPLE), word, sense, choice(frames)))
+
+    def motive(self) -> Motive:
+        def propose() -> Motive:
+            same_gender = self.rng.choice((lexicon.WOMEN, lexicon.MEN))
+            subject, other = self.rng.sample(same_gender, 2)
+            index = self.rng.randrange(len(lexicon.MOTIVES))
+            return Motive(subject, other, index, self.rng.random() < 0.5)
+
+        return self._draw(propose)

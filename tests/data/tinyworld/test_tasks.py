@@ -1,0 +1,159 @@
+"""TinyWorld's tasks: deterministic, balanced, disjoint, and not to be solved by word counts."""
+
+import collections
+import functools
+import json
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from prompt_tuning.data.tinyworld import corpus, generate, lexicon, tasks, world
+
+rows = functools.cache(generate.rows)
+
+
+def flatten(task: str, split: str) -> list[tuple[str, object, int]]:
+    """Returns (text, label, group) of every decision a task asks for.
+
+    Where an answer is generated, the decision is whether a candidate is the answer, and the
+    candidates of one question are a group; otherwise the group is -1.
+    """
+    decisions = []
+    for index, row in enumerate(rows(task, split)):
+        if task == "MultiRC":
+            for question in row["passage"]["questions"]:
+                for answer in question["answers"]:
+                    text = f"{row['passage']['text']} {question['question']} {answer['text']}"
+                    decisions.append((text, bool(answer["label"]), -1))
+        elif task == "ReCoRD":
+            passage, query = row["passage"], row["qas"][0]
+            for entity in passage["entities"]:
+                name = passage["text"][entity["start"] : entity["end"] + 1]
+                text = f"{passage['text']} {query['query']} {name}"
+                decisions.append((text, name == query["answers"][0]["text"], index))
+        elif task == "WSC":
+            text = f"{row['text']} {row['target']['span1_text']}"
+            decisions.append((text, row["label"], -1))
+        else:
+            fields = (
+                value for key, value in row.items() if isinstance(value, str) and key != "label"
+            )
+            decisions.append((" ".join(fields), row["label"], -1))
+    return decisions
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+@pytest.mark.parametrize("binary", [False, True], ids=["counts", "presence"])
+def test_a_bag_of_words_does_not_solve_it(task, binary):
+    train, test = flatten(task, "train"), flatten(task, "val") + flatten(task, "test")
+    classifier = make_pipeline(
+        CountVectorizer(binary=binary, token_pattern=r"\S+"), LogisticRegression(max_iter=300)
+    )
+    classifier.fit([text for text, _, _ in train], [label for _, label, _ in train])
+    texts = [text for text, _, _ in test]
+    labels = [label for _, label, _ in test]
+    if task != "ReCoRD":
+        assert classifier.score(texts, labels) <= 0.65
+        return
+    chosen = {}
+    for score, label, (_, _, group) in zip(
+        classifier.decision_function(texts), labels, test, strict=True
+    ):
+        if score > chosen.get(group, (-np.inf, False))[0]:
+            chosen[group] = (score, label)
+    assert np.mean([label for _, label in chosen.values()]) <= 0.65
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_labels_are_balanced(task):
+    counts = collections.Counter(label for _, label, _ in flatten(task, "val"))
+    assert max(counts.values()) - min(counts.values()) <= 1 or task == "ReCoRD"
+
+
+def test_the_answer_to_record_is_in_no_favoured_place():
+    places = collections.Counter()
+    for row in rows("ReCoRD", "train"):
+        starts = [entity["start"] for entity in row["passage"]["entities"]]
+        places[starts.index(row["qas"][0]["answers"][0]["start"])] += 1
+    assert all(abs(count / 2000 - 1 / 3) < 0.05 for count in places.values())
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_no_passage_is_shared_between_splits(task):
+    seen = {split: set(map(passage_of, rows(task, split))) for split in generate.SPLITS}
+    assert not seen["train"] & seen["val"]
+    assert not seen["train"] & seen["test"]
+    assert not seen["val"] & seen["test"]
+
+
+def passage_of(row: dict) -> str:
+    """What a row tells, without what it asks, and without how often it asks it."""
+    if "passage" in row:
+        return row["passage"]["text"] if isinstance(row["passage"], dict) else row["passage"]
+    if "sentence1" in row:
+        return f"{row['sentence1']} {row['sentence2']}"
+    return row.get("text") or row["premise"]
+
+
+def test_no_told_fact_is_in_the_corpus():
+    told = {
+        said
+        for task in ("RTE", "BoolQ", "MultiRC", "ReCoRD", "CB", "WiC", "WSC", "COPA")
+        for row in rows(task, "val")
+        for said in passage_of(row).split(". ")
+    }
+    corpus_world = world.World("corpus", seed=0)
+    for _ in range(20_000):
+        text = corpus.document(corpus_world, exercises=0.5).context
+        assert not told & {said.rstrip(".") + "." for said in text.split(". ")} - {""}
+
+
+def test_every_fact_has_one_region_and_worlds_keep_to_theirs():
+    for region in ("corpus", "train", "validation", "test"):
+        some = world.World(region, seed=3)
+        for _ in range(20):
+            for fact in (
+                some.action("Mara"),
+                some.event(),
+                some.usage("bat", 0),
+                some.motive(),
+                *some.colours(3),
+            ):
+                assert world.region_of(fact) == region
+
+
+def test_rows_are_the_same_every_time():
+    again = generate.rows("RTE", "val")
+    assert json.dumps(again) == json.dumps(rows("RTE", "val"))
+    assert again[0] != rows("RTE", "test")[0]
+
+
+def test_every_kind_has_its_own_things():
+    assert len(lexicon.KIND_OF) == sum(map(len, lexicon.KINDS.values()))
+
+
+def test_wic_spans_hold_the_word():
+    for row in rows("WiC", "val"):
+        for number in (1, 2):
+            text = row[f"sentence{number}"]
+            assert text[row[f"start{number}"] : row[f"end{number}"]] == row["word"]
+
+
+def test_wsc_indices_are_of_words():
+    for row in rows("WSC", "val"):
+        words = row["text"].split()
+        target = row["target"]
+        assert words[target["span1_index"]] == target["span1_text"]
+        assert words[target["span2_index"]] == target["span2_text"]
+
+
+def test_the_folder_is_the_official_layout(tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "SPLITS", {"val": ("validation", 3)})
+    folder = generate.tinyworld_folder(tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(tasks.TASKS)
+    lines = (folder / "RTE" / "val.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == generate.rows("RTE", "val")
+    assert generate.tinyworld_folder(tmp_path) == folder
