@@ -25,13 +25,13 @@ def contract(spec: str, x: Array, y: Array, config: T5Config) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _contract(spec: str, dtype: jnp.dtype, x: Array, y: Array) -> Array:
-    return _product(spec, dtype, x, y, jnp.float32)
+    return _product(spec, dtype, x, y, jnp.dtype("float32"))
 
 
 def _contract_forward(
     spec: str, dtype: jnp.dtype, x: Array, y: Array
 ) -> tuple[Array, tuple[Array, Array]]:
-    return _product(spec, dtype, x, y, jnp.float32), (x, y)
+    return _product(spec, dtype, x, y, jnp.dtype("float32")), (x, y)
 
 
 def _contract_backward(
