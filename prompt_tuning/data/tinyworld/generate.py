@@ -8,11 +8,11 @@ test files hold their labels.
 
 import itertools
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from prompt_tuning.data.sources import default_cache_dir
 from prompt_tuning.data.tinyworld.tasks import TASKS
 from prompt_tuning.data.tinyworld.world import Region, World
 from prompt_tuning.errors import UserError
@@ -28,19 +28,13 @@ SPLITS: dict[str, tuple[Region, int]] = {
 """File name to the region its facts are of, and its number of rows (passages)."""
 
 
-def default_cache() -> Path:
-    """Where generated data lies: `$XDG_CACHE_HOME/prompt_tuning`, usually in `~/.cache`."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "prompt_tuning"
-
-
 def tinyworld_folder(cache: Path | None = None) -> Path:
     """Returns the folder with the eight tasks, writing it first if it isn't there.
 
     Raises:
       UserError: the cache can't be written.
     """
-    folder = (cache or default_cache()) / f"tinyworld-{RELEASE}"
+    folder = (cache or default_cache_dir()) / f"tinyworld-{RELEASE}"
     if folder.is_dir():
         return folder
     try:
@@ -56,7 +50,7 @@ def tinyworld_folder(cache: Path | None = None) -> Path:
     except OSError as error:
         raise UserError(
             f"Can't write TinyWorld to {str(folder)!r}: {error.strerror}. "
-            "Set XDG_CACHE_HOME to a folder that can be written."
+            "Set PROMPT_TUNING_CACHE to a folder that can be written."
         ) from error
     return folder
 
