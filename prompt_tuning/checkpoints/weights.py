@@ -1,8 +1,8 @@
 """Frozen weights in our own safetensors files.
 
 A file's keys are the paths of the parameter tree joined by "/", layers stacked as in the model;
-its metadata holds the `T5Config` as json beside whatever the writer adds. Readers of other
-people's formats (huggingface.py, t5x.py) end in `as_params` too.
+its metadata holds the `T5Config` as json beside whatever the writer adds. Other people's formats
+are read by huggingface.py and t5x.py; frozen.py recognises which one a path is.
 """
 
 import dataclasses
@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -22,7 +21,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params, abstract_params
 
-_CONFIG_KEY = "t5_config"
+CONFIG_KEY = "t5_config"
 
 
 def save_weights(
@@ -33,10 +32,10 @@ def save_weights(
     Raises:
       UserError: `frozen` doesn't have the parameters of `config`.
     """
-    flat = {name: np.asarray(value) for name, value in _flatten(frozen).items()}
-    _check_parameters(flat, config, "the weights to be saved")
-    fields = {**(metadata or {}), _CONFIG_KEY: json.dumps(config.to_json())}
-    save_file({name: np.ascontiguousarray(value) for name, value in flat.items()}, path, fields)
+    # The format stores row-major arrays, whatever strides a device array comes back with.
+    flat = {name: np.ascontiguousarray(value) for name, value in flatten(frozen).items()}
+    check_parameters(flat, stacked_shapes(config), source="the weights to be saved")
+    save_file(flat, path, {**(metadata or {}), CONFIG_KEY: json.dumps(config.to_json())})
 
 
 def load_weights(
@@ -52,60 +51,85 @@ def load_weights(
     Raises:
       UserError: the file isn't one of ours, or its parameters aren't those of its config.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = dict(file.metadata() or {})
-            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"Can't read weights from {str(path)!r}: {error}.") from error
-    if _CONFIG_KEY not in metadata:
+    flat, metadata = read_safetensors(path)
+    if CONFIG_KEY not in metadata:
         raise UserError(
-            f"{str(path)!r} is a safetensors file without a {_CONFIG_KEY!r} in its metadata, so "
-            "not a model saved by prompt_tuning. Give the folder of a Hugging Face model instead "
-            "of the file in it."
+            f"{str(path)!r} is a safetensors file without {CONFIG_KEY!r} in its metadata, so not a "
+            "model saved by prompt_tuning; of a Hugging Face model, give the folder."
         )
-    config = T5Config.from_json(json.loads(metadata.pop(_CONFIG_KEY)))
-    config, frozen = as_params(flat, config, dtype, source=repr(str(path)))
+    try:
+        config = T5Config.from_json(json.loads(metadata.pop(CONFIG_KEY)))
+    except json.JSONDecodeError as error:
+        raise UserError(f"The T5 config in {str(path)!r} isn't json: {error}.") from error
+    check_parameters(flat, stacked_shapes(config), source=repr(str(path)))
+    config, frozen = as_params(flat, config, dtype)
     return config, frozen, metadata
 
 
-def as_params(
-    flat: Mapping[str, np.ndarray], config: T5Config, dtype: str | None, *, source: str
-) -> tuple[T5Config, Params]:
-    """Returns arrays named by "/"-joined paths as the tree of `config`, and what config that is.
-
-    Args:
-      flat: the arrays.
-      config: the model they should be of.
-      dtype: cast to it; if None they keep the dtype they have.
-      source: what to call them in an error.
+def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Returns the arrays and the metadata of any safetensors file.
 
     Raises:
-      UserError: parameters are missing, extra or of another shape; all are listed.
+      UserError: there's no such file or it's damaged.
     """
-    _check_parameters(flat, config, source)
-    if dtype is None:
-        dtype = str(flat["token_embedder/embedding"].dtype)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"Can't read weights from {str(path)!r}: {error}.") from error
+
+
+def as_params(
+    flat: Mapping[str, np.ndarray], config: T5Config, dtype: str | None
+) -> tuple[T5Config, Params]:
+    """Returns checked arrays as the parameter tree, and the config with the dtype they now have.
+
+    Args:
+      flat: the arrays, named by "/"-joined paths.
+      config: the model they are of.
+      dtype: cast to it; if None, the embedding table's own.
+    """
+    dtype = dtype or str(flat["token_embedder/embedding"].dtype)
     config = dataclasses.replace(config, param_dtype=dtype)
-    arrays = {tuple(name.split("/")): jnp.asarray(value, dtype) for name, value in flat.items()}
-    return config, traverse_util.unflatten_dict(arrays)
+    return config, unflatten({name: jnp.asarray(value, dtype) for name, value in flat.items()})
 
 
-def _flatten(params: Params) -> dict[str, Any]:
-    return traverse_util.flatten_dict(params, sep="/")
+def stacked_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every parameter by its "/"-joined path."""
+    return {name: leaf.shape for name, leaf in flatten(abstract_params(config)).items()}
 
 
-def _check_parameters(flat: Mapping[str, Any], config: T5Config, source: str) -> None:
-    expected = {name: leaf.shape for name, leaf in _flatten(abstract_params(config)).items()}
-    problems = [f"{name} is missing" for name in sorted(expected.keys() - flat.keys())]
-    problems += [f"{name} isn't a parameter" for name in sorted(flat.keys() - expected.keys())]
+def check_parameters(
+    found: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], *, source: str
+) -> None:
+    """Raises UserError unless `found` has the `expected` names and shapes; lists all that differ."""
+    problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+    problems += [f"{name} doesn't belong" for name in sorted(found.keys() - expected.keys())]
     problems += [
-        f"{name} has shape {flat[name].shape}, expected {expected[name]}"
-        for name in sorted(expected.keys() & flat.keys())
-        if flat[name].shape != expected[name]
+        f"{name} has shape {tuple(found[name].shape)}, expected {expected[name]}"
+        for name in sorted(expected.keys() & found.keys())
+        if tuple(found[name].shape) != expected[name]
     ]
     if problems:
-        raise UserError(
-            f"The parameters in {source} aren't those of model {config.name!r}: "
-            f"{'; '.join(problems)}."
-        )
+        raise UserError(f"The parameters in {source} don't fit: {'; '.join(problems)}.")
+
+
+def flatten(tree: Params) -> dict[str, Any]:
+    """Returns the leaves of nested dicts by their "/"-joined paths."""
+    return {
+        "/".join(key.key for key in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def unflatten(flat: Mapping[str, Any]) -> Params:
+    """Returns the nested dicts that `flatten` made flat."""
+    tree: Params = {}
+    for name, leaf in flat.items():
+        *path, last = name.split("/")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = leaf
+    return tree
