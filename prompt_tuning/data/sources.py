@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 from prompt_tuning.errors import UserError
 
 JsonRow = dict[str, Any]
 
 
+@runtime_checkable
 class Source(Protocol):
     """Rows of a task by split."""
 
@@ -74,8 +75,10 @@ def bad_rows_named(where: str, row: JsonRow) -> Iterator[None]:
     except KeyError as error:
         found = ", ".join(map(repr, row))
         raise UserError(f"{where}: no field {error}; found {found}.") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise UserError(f"{where}: {error}.") from error
+    except (TypeError, AttributeError, IndexError) as error:  # a field of another kind
+        raise UserError(f"{where}: unexpected layout ({type(error).__name__}: {error}).") from error
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -85,10 +88,11 @@ def _lines(path: Path) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error}).") from error
     except OSError as error:
-        missing = next((p for p in path.parents[1::-1] if not p.exists()), path)
+        missing = next((p for p in (*reversed(path.parents), path) if not p.exists()), None)
+        reason = f"{missing} is missing" if missing else error.strerror
         raise UserError(
-            f"Cannot read {path}: {missing} {'is missing' if missing != path else error.strerror}; "
-            "expected the jsonl file of a split there. Check the data folder."
+            f"Cannot read {path}: {reason}; expected the jsonl file of a split. "
+            "Check the data folder."
         ) from error
 
 

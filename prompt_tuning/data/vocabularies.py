@@ -14,7 +14,7 @@ import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsInt
 
 import numpy as np
 import sentencepiece
@@ -67,7 +67,7 @@ class Vocabulary:
         """Returns the ids of `text`, without end of sequence."""
         return self._processor.encode(text)
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsInt]) -> str:
         """Returns the text of `ids` up to the first end of sequence; padding is nothing."""
         kept = []
         for id_ in map(int, ids):
@@ -77,9 +77,10 @@ class Vocabulary:
             kept.append(id_ if id_ < len(self) else UNK_ID)
         return self._processor.decode(kept)
 
-    def piece(self, id_: int) -> str:
+    def piece(self, id_: SupportsInt) -> str:
         """Returns one piece as it is written in the vocabulary, "▁" marking a word's start."""
-        return self._processor.id_to_piece(int(id_)) if id_ < len(self) else f"<unused_{id_}>"
+        id_ = int(id_)
+        return self._processor.id_to_piece(id_) if id_ < len(self) else f"<unused_{id_}>"
 
     def encode_labels(self, labels: Sequence[str]) -> Int[np.ndarray, "labels target"]:
         """Returns each label word's ids with end of sequence, padded to the longest."""

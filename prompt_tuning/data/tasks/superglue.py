@@ -32,7 +32,7 @@ def _flatten_label(row: JsonRow, words: Mapping[Any, str]) -> JsonRow:
     label = row.get("label")
     if label is None:
         return {**row, "label": None}
-    if label not in words:
+    if not isinstance(label, str | int) or label not in words:
         raise ValueError(f"label {label!r} is not one of {', '.join(map(repr, words))}")
     return {**row, "label": words[label]}
 
