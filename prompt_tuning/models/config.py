@@ -73,7 +73,7 @@ class T5Config:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "T5Config":
-        """Returns the config written by `to_json`; raises UserError at an unknown or absent field."""
+        """Returns the config that `to_json` wrote; raises UserError if fields differ."""
         known = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(fields) - set(known))
         absent = sorted(

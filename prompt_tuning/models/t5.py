@@ -268,7 +268,7 @@ class T5(nn.Module):
         cache: Cache,
         position: Int[Array, ""],
     ) -> tuple[Float[Array, "rows vocab"], Cache]:
-        """Returns logits for what follows `tokens`, which stand at `position`, and the new cache."""
+        """Returns logits for what follows `tokens`, which are at `position`, and the next cache."""
         embedded = self.token_embedder(tokens[:, None])
         hidden, cache = self.decoder(embedded, encoded, True, cache, position)
         return self._logits(hidden)[:, 0], cache

@@ -1,0 +1,149 @@
+"""Generating text: greedy, beam search and sampling over cached keys and values.
+
+Everything is one jitted function with a while loop that ends when all examples have. The keys and
+values of the encoder's outputs are computed in the first step and kept; beams share them.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.models.attention import KeyValue
+from prompt_tuning.models.beam_search import beam_search
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.sampling import restrict
+from prompt_tuning.models.t5 import T5, Cache, Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingOptions:
+    """How to generate.
+
+    Attributes:
+      max_length: tokens at most, the end of the sequence counted.
+      method: take the likeliest token, the likeliest sequence found, or draw one.
+      beam_size: hypotheses kept by beam search.
+      length_penalty: of beam search; see beam_search.py.
+      temperature: of sampling, like the next two; see sampling.py.
+      top_k: 0 for no such limit.
+      top_p: 1 for no such limit.
+    """
+
+    max_length: int = 32
+    method: Literal["greedy", "beam", "sample"] = "greedy"
+    beam_size: int = 4
+    length_penalty: float = 0.6
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        limits = {
+            "max_length": (self.max_length >= 1, "at least 1"),
+            "method": (self.method in ("greedy", "beam", "sample"), "greedy, beam or sample"),
+            "beam_size": (self.beam_size >= 1, "at least 1"),
+            "temperature": (self.temperature > 0, "above 0"),
+            "top_k": (self.top_k >= 0, "0 or more"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
+        }
+        for name, (valid, expected) in limits.items():
+            if not valid:
+                raise UserError(
+                    f"Decoding's {name} is {getattr(self, name)!r}; expected {expected}."
+                )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "options"))
+def generate(
+    model: T5,
+    frozen: Params,
+    encoder_input_tokens: Int[Array, "batch source"],
+    injection: Injection = Injection(),
+    options: DecodingOptions = DecodingOptions(),
+    key: Key[Array, ""] | None = None,
+) -> Int[Array, "batch length"]:
+    """Returns `options.max_length` tokens for each example, padding after the end.
+
+    Args:
+      model: the module.
+      frozen: its weights.
+      encoder_input_tokens: padded inputs; a row of padding alone yields padding if not by beam.
+      injection: what a method injects.
+      options: how to generate.
+      key: of the draws, for sampling only.
+    """
+    config = model.config
+    variables = {"params": frozen}
+    encoded = model.apply(variables, encoder_input_tokens, injection, method="encode")
+    batch = encoder_input_tokens.shape[0]
+
+    def step(
+        tokens: Int[Array, "rows"], cache: Cache, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "rows vocab"], Cache]:
+        return model.apply(variables, encoded, tokens, cache, position, method="decode_step")
+
+    if options.method == "beam":
+        return beam_search(
+            step,
+            _empty_cache(config, batch * options.beam_size, options.max_length),
+            batch=batch,
+            beam_size=options.beam_size,
+            max_length=options.max_length,
+            length_penalty=options.length_penalty,
+            pad_id=config.pad_id,
+            eos_id=config.eos_id,
+        )
+    if options.method == "sample" and key is None:
+        raise ValueError("Sampling needs a key.")
+
+    def choose(
+        logits: Float[Array, "batch vocab"], position: Int[Array, ""]
+    ) -> Int[Array, "batch"]:
+        if options.method == "greedy":
+            return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        logits = restrict(
+            logits,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+        )
+        return jax.random.categorical(jax.random.fold_in(key, position), logits).astype(jnp.int32)
+
+    State = tuple[Int[Array, ""], Int[Array, "batch length"], Bool[Array, "batch"], Cache]
+
+    def advance(state: State) -> State:
+        position, tokens, finished, cache = state
+        # At position 0 this reads the padding that `tokens` is made of: T5's start token.
+        last = jax.lax.dynamic_index_in_dim(
+            tokens, jnp.maximum(position - 1, 0), axis=1, keepdims=False
+        )
+        logits, cache = step(last, cache, position)
+        chosen = jnp.where(finished, config.pad_id, choose(logits, position))
+        tokens = jax.lax.dynamic_update_index_in_dim(tokens, chosen, position, axis=1)
+        return position + 1, tokens, finished | (chosen == config.eos_id), cache
+
+    def unfinished(state: State) -> Bool[Array, ""]:
+        position, _, finished, _ = state
+        return (position < options.max_length) & ~jnp.all(finished)
+
+    start = (
+        jnp.int32(0),
+        jnp.full((batch, options.max_length), config.pad_id, jnp.int32),
+        # Rows that only fill up a batch have no input; they mustn't keep the loop going.
+        jnp.all(encoder_input_tokens == config.pad_id, axis=1),
+        _empty_cache(config, batch, options.max_length),
+    )
+    # The first step is outside of the loop because it adds the encoder's keys to the cache.
+    return jax.lax.while_loop(unfinished, advance, advance(start))[1]
+
+
+def _empty_cache(config: T5Config, rows: int, length: int) -> Cache:
+    shape = (config.num_decoder_layers, rows, length, config.num_heads, config.head_dim)
+    zeros = jnp.zeros(shape, config.product_dtype)
+    return Cache(own=KeyValue(key=zeros, value=zeros), cross=None)
