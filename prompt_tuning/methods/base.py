@@ -15,6 +15,7 @@ themselves are one file each beside this one; initial values are in `initializer
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from prompt_tuning.models.injection import Injection
@@ -22,7 +23,7 @@ from prompt_tuning.models.injection import Injection
 Trained = Any
 """A pytree of a method's trainable arrays."""
 
-Batch = Mapping[str, Array]
+Batch = Mapping[str, Array | np.ndarray]
 """A batch of token ids under SeqIO's feature names; see `prompt_tuning.models.t5`."""
 
 

@@ -9,6 +9,7 @@ positions 0 to prompt - 1 and every position sees it. Initial values: `initializ
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from prompt_tuning.errors import UserError
@@ -57,6 +58,6 @@ def soft_prompt_array(trained: Trained) -> Float[Array, "prompt embed"]:
     return trained["params"]["prompt"]
 
 
-def soft_prompt_variables(prompt: Float[Array, "prompt embed"]) -> Trained:
+def soft_prompt_variables(prompt: Float[Array | np.ndarray, "prompt embed"]) -> Trained:
     """Returns the variables of a `SoftPrompt` that holds this prompt, such as one from a file."""
     return {"params": {"prompt": jnp.asarray(prompt, jnp.float32)}}

@@ -1,0 +1,168 @@
+"""From batches to predictions to metrics; what training, `evaluate` and `infer` have in common.
+
+    predictor = decoding_predictor(model, options, vocabulary.decode)
+    inject = functools.partial(method.apply, trained)
+    metrics, predictions = evaluate(predictor, frozen, inject, batches, metric_fn)
+
+A saved prompt's score is reproduced to the last digit because there is one program: all three
+callers run the function compiled here, on (frozen, injection, tokens), and the injection
+is made outside it, so that a prompt from a file and the same prompt in training are the same
+argument of the same executable. Rounding does depend on the shape of a batch; whoever compares
+scores uses the same batch size. Batches come as values: how text became ids is `data`'s
+affair, what the metric is the task's.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.evaluation.rank import label_log_likelihoods
+from prompt_tuning.models.decoding import DecodingOptions, generate
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.t5 import T5, Batch, Params
+
+Inject = Callable[[Batch], Injection]
+"""A method with its trained numbers: `functools.partial(method.apply, trained)`."""
+
+IndexedBatch = tuple[Batch, Sequence[int] | np.ndarray]
+"""A batch and the index of the example in each of its first rows; later rows are padding."""
+
+Metrics = Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """A way of getting an answer out of the model.
+
+    Attributes:
+      run: compiled, once for each shape: (frozen, injection, encoder_input_tokens, key) -> one
+        row of numbers an example. Only sampling draws on the key.
+      read: turns an example's row into its predicted text.
+    """
+
+    run: Callable[[Params, Injection, Int[Array, "batch source"], PRNGKeyArray], Array]
+    read: Callable[[np.ndarray], str]
+
+
+def decoding_predictor(
+    model: T5, options: DecodingOptions, decode: Callable[[Iterable[int]], str]
+) -> Predictor:
+    """Predicts by generating text: greedily, with a beam, or by sampling, as `options` say.
+
+    Args:
+      model: the network.
+      options: how to decode, and how many tokens at most.
+      decode: gives the text of token ids up to the end of sequence.
+    """
+
+    @jax.jit
+    def run(
+        frozen: Params,
+        injection: Injection,
+        encoder_input_tokens: Int[Array, "batch source"],
+        key: PRNGKeyArray,
+    ) -> Int[Array, "batch target"]:
+        return generate(model, frozen, encoder_input_tokens, injection, options, key)
+
+    return Predictor(run=run, read=lambda ids: decode(ids.tolist()))
+
+
+def rank_predictor(
+    model: T5, label_ids: Int[np.ndarray, "labels target"], labels: Sequence[str]
+) -> Predictor:
+    """Predicts the likeliest of a task's labels (see `rank.py`); of equals, the first.
+
+    Args:
+      model: the network.
+      label_ids: each label's token ids with end of sequence, padded.
+      labels: the labels' words, in the same order.
+
+    Raises:
+      UserError: there are no labels to choose among.
+    """
+    if not labels:
+        raise UserError(
+            "Rank classification needs the task's labels, but this task generates free text. "
+            "Evaluate it with greedy decoding."
+        )
+
+    @jax.jit
+    def run(
+        frozen: Params,
+        injection: Injection,
+        encoder_input_tokens: Int[Array, "batch source"],
+        key: PRNGKeyArray,
+    ) -> Int[Array, "batch"]:
+        del key
+        scores = label_log_likelihoods(
+            model, frozen, encoder_input_tokens, injection, jnp.asarray(label_ids)
+        )
+        return jnp.argmax(scores, axis=-1)
+
+    return Predictor(run=run, read=lambda index: labels[int(index)])
+
+
+def predict(
+    predictor: Predictor,
+    frozen: Params,
+    inject: Inject,
+    batches: Iterable[IndexedBatch],
+    *,
+    seed: int = 0,
+) -> Iterator[tuple[int, str]]:
+    """Yields (example index, predicted text), batch by batch as the batches come.
+
+    Args:
+      predictor: how to get an answer.
+      frozen: the model's weights.
+      inject: gives the injection for a batch.
+      batches: needs only "encoder_input_tokens" in each; rows past the indices are skipped.
+      seed: for sampling; batch i draws from a key of its own.
+    """
+    key = jax.random.key(seed)
+    for position, (batch, indices) in enumerate(batches):
+        rows = predictor.run(
+            frozen,
+            inject(batch),
+            jnp.asarray(batch["encoder_input_tokens"]),
+            jax.random.fold_in(key, position),
+        )
+        for index, row in zip(indices, np.asarray(rows), strict=False):
+            yield int(index), predictor.read(row)
+
+
+def evaluate(
+    predictor: Predictor,
+    frozen: Params,
+    inject: Inject,
+    batches: Iterable[IndexedBatch],
+    metric_fn: Callable[[Sequence[str]], Metrics],
+    *,
+    seed: int = 0,
+) -> tuple[dict[str, float], list[str]]:
+    """Predicts every example and measures the predictions.
+
+    Args:
+      predictor: how to get an answer.
+      frozen: the model's weights.
+      inject: gives the injection for a batch.
+      batches: every example once, in any order.
+      metric_fn: gives the metrics of predictions in the order of the examples' indices.
+      seed: for sampling.
+
+    Returns:
+      The metrics, and the predictions in the order of the examples' indices.
+
+    Raises:
+      UserError: there are no examples.
+    """
+    by_index = dict(predict(predictor, frozen, inject, batches, seed=seed))
+    if not by_index:
+        raise UserError("There are no examples to evaluate: the split is empty.")
+    predictions = [by_index[index] for index in sorted(by_index)]
+    return {name: float(value) for name, value in metric_fn(predictions).items()}, predictions

@@ -1,0 +1,47 @@
+"""Rank classification: the label that the model finds likeliest, given the input.
+
+Each label is scored by the log-likelihood of its whole token sequence, end of sequence included,
+as a target, not divided by its length; nothing is generated, so the answer is always one of the
+labels. The encoder runs once for an example however many labels there are: only the decoder sees
+them, as so many more rows of its batch.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.t5 import T5, Params
+
+
+def label_log_likelihoods(
+    model: T5,
+    frozen: Params,
+    encoder_input_tokens: Int[Array, "batch source"],
+    injection: Injection,
+    label_ids: Int[Array, "labels target"],
+) -> Float[Array, "batch labels"]:
+    """Returns the log-likelihood in nats, summed in float32 over each label's tokens.
+
+    Args:
+      model: the network.
+      frozen: its weights.
+      encoder_input_tokens: the inputs; padding has the config's `pad_id`.
+      injection: what a method adds for this batch.
+      label_ids: the token ids of each label with its end of sequence, padded with `pad_id`.
+    """
+    batch, labels = encoder_input_tokens.shape[0], label_ids.shape[0]
+    variables = {"params": frozen}
+    encoded = model.apply(variables, encoder_input_tokens, injection, method=T5.encode)
+
+    pad_id = model.config.pad_id
+    decoder_inputs = jnp.pad(label_ids, ((0, 0), (1, 0)), constant_values=pad_id)[:, :-1]
+    # `decode` takes n rows an example, those of the same example together.
+    logits = model.apply(
+        variables, encoded, jnp.tile(decoder_inputs, (batch, 1)), method=T5.decode
+    ).reshape(batch, labels, label_ids.shape[1], -1)
+
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    targets = jnp.broadcast_to(label_ids[None, :, :, None], (*logits.shape[:3], 1))
+    of_targets = jnp.take_along_axis(log_probabilities, targets, axis=-1)[..., 0]
+    return jnp.sum(of_targets, axis=-1, where=label_ids != pad_id)
