@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from prompt_tuning.training import losses
 
@@ -35,14 +35,11 @@ class TrainState:
     step: updates made.
     trained: the numbers being trained; a method's `init` makes them.
     opt_state: optax's state for them.
-    finite: False once a loss or an update was NaN or infinite; from then on no step changes
-        anything, so that a loop that reads its metrics late still finds the last finite numbers.
     """
 
     step: Int[Array, ""]
     trained: PyTree
     opt_state: PyTree
-    finite: Bool[Array, ""]
 
     @classmethod
     def create(cls, trained: PyTree, optimizer: optax.GradientTransformation) -> "TrainState":
@@ -51,7 +48,6 @@ class TrainState:
             step=jnp.zeros((), jnp.int32),
             trained=trained,
             opt_state=optimizer.init(trained),
-            finite=jnp.array(True),
         )
 
 
@@ -68,7 +64,8 @@ def make_train_step(
     size must be divisible by it. The old state's memory is given to the new one.
 
     Metrics, all float32 scalars: `loss` (mean over the batch's weights, nats), `weight_sum`
-    (target tokens) and `gradient_norm`.
+    (target tokens), `gradient_norm` and `update_norm`. A training that has diverged shows in
+    one of them as NaN or infinity.
     """
 
     def sums_and_gradient(trained, frozen, batch, key):
@@ -101,22 +98,17 @@ def make_train_step(
         loss = loss_sum / weight_sum
 
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.trained)
-        gradient_norm = optax.tree.norm(gradient)
-        finite = (
-            state.finite
-            & jnp.isfinite(loss)
-            & jnp.isfinite(gradient_norm)
-            & jnp.isfinite(optax.tree.norm(updates))
-        )
-        new_state = TrainState(
+        state = TrainState(
             step=state.step + 1,
             trained=optax.apply_updates(state.trained, updates),
             opt_state=opt_state,
-            finite=finite,
         )
-        held_state = dataclasses.replace(state, finite=finite)
-        state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, held_state)
-        metrics = {"loss": loss, "weight_sum": weight_sum, "gradient_norm": gradient_norm}
+        metrics = {
+            "loss": loss,
+            "weight_sum": weight_sum,
+            "gradient_norm": optax.tree.norm(gradient),
+            "update_norm": optax.tree.norm(updates),
+        }
         return state, metrics
 
     return jax.jit(train_step, donate_argnums=0)

@@ -91,20 +91,12 @@ def test_microbatches_draw_different_random_numbers(problem):
 
 
 @pytest.mark.parametrize("bad", ["loss", "update"])
-def test_a_non_finite_step_leaves_the_state_as_it_was_for_good(problem, bad):
+def test_divergence_shows_in_the_metrics(problem, bad):
     frozen, batch = problem
-    rate = (lambda count: jnp.where(count == 1, jnp.inf, 0.1)) if bad == "update" else 0.1
-    optimizer = optax.sgd(rate)
+    optimizer = optax.sgd(np.inf if bad == "update" else 0.1)
+    if bad == "loss":
+        batch["y"] = np.full(8, np.nan, np.float32)
     train_step = step_lib.make_train_step(linear_loss, optimizer)
-    key = jax.random.key(0)
-    state, _ = train_step(new_state(optimizer), frozen, batch, key)
-    good = np.array(state.trained["delta"])
-
-    poisoned = {**batch, "y": np.full(8, np.nan, np.float32)} if bad == "loss" else batch
-    state, metrics = train_step(state, frozen, poisoned, key)
-    assert not state.finite
-    assert bool(jnp.isnan(metrics["loss"])) == (bad == "loss")
-    state, _ = train_step(state, frozen, batch, key)
-    np.testing.assert_array_equal(state.trained["delta"], good)
-    assert state.step == 1
-    assert not state.finite
+    _, metrics = train_step(new_state(optimizer), frozen, batch, jax.random.key(0))
+    assert bool(jnp.isfinite(metrics["loss"])) == (bad == "update")
+    assert not jnp.isfinite(metrics["update_norm"])

@@ -1,0 +1,205 @@
+"""Training checkpoints: what is trained, its optimiser's state, and the run's progress.
+
+The only user of Orbax. A checkpoint holds kilobytes: frozen weights never enter it, and random
+keys and the order of the data need no place in it, since they follow from the seed and the step.
+Checkpoints are written in the background and appear whole or not at all; one that was damaged
+later is noticed by a checksum of its contents, told about, and the one before it is used.
+
+Prompts to be shipped are in `prompt_files.py`, frozen weights in `weights.py`.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+
+from prompt_tuning.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+Progress = dict[str, Any]
+"""Plain JSON values: everything of a run that is not an array."""
+
+
+class Restored(NamedTuple):
+    """One checkpoint's contents."""
+
+    step: int
+    state: PyTree
+    progress: Progress
+
+
+class CheckpointManager:
+    """The checkpoints of one run, `<folder>/<step>/`. Use it as a context manager, or close it."""
+
+    def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2):
+        """Opens `folder`, making it if need be, and clears away what a killed save left.
+
+        Args:
+          folder: where the checkpoints are.
+          keep: how many of the newest to keep; two survive damage to one.
+
+        Raises:
+          UserError: the folder can't be made or written.
+        """
+        # Orbax refuses a relative path.
+        self._folder = Path(folder).absolute()
+        with self._reporting_failure():
+            self._orbax = ocp.CheckpointManager(
+                self._folder,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=keep, cleanup_tmp_directories=True, save_root_metadata=False
+                ),
+            )
+
+    def steps(self) -> list[int]:
+        """The steps that have a finished checkpoint, ascending."""
+        return sorted(self._orbax.all_steps())
+
+    def save(self, step: int, state: PyTree, progress: Progress) -> None:
+        """Starts writing a checkpoint, once the one before it is on disk.
+
+        The state is copied first, so the next training step may take its memory.
+
+        Raises:
+          UserError: this or the previous checkpoint can't be written, as on a full disk.
+        """
+        state = jax.tree.map(jnp.copy, state)
+        record = {"checksum": _checksum(state), "progress": progress}
+        with self._reporting_failure():
+            self._orbax.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(record)
+                ),
+                force=True,
+            )
+
+    def restore_newest(self, like: PyTree) -> Restored | None:
+        """Returns the newest checkpoint that is whole, or None if there is none.
+
+        A damaged one is reported in one line and put aside as `<step>.damaged`.
+
+        Args:
+          like: a state of the same structure; its shapes, dtypes and shardings are restored to.
+
+        Raises:
+          UserError: checkpoints are there, but not one of them can be read.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return self._restore(step, like)
+            # Whatever Orbax makes of damaged files: it raises a dozen kinds of error.
+            except Exception as error:
+                _log.warning(
+                    "The checkpoint %s is damaged (%s); using the one before it.",
+                    self._folder / str(step),
+                    _first_line(error),
+                )
+                self._put_aside(step)
+        if steps:
+            raise UserError(
+                f"None of the checkpoints in {self._folder} can be read (steps "
+                f"{', '.join(map(str, steps))}); they were put aside as <step>.damaged. "
+                "Run the same command again to start from step 0."
+            )
+        return None
+
+    def wait(self) -> None:
+        """Returns once every checkpoint is on disk. Raises UserError if one can't be written."""
+        with self._reporting_failure():
+            self._orbax.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and frees what Orbax holds."""
+        with self._reporting_failure():
+            self._orbax.close()
+
+    def __enter__(self) -> "CheckpointManager":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _restore(self, step: int, like: PyTree) -> Restored:
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
+        )
+        items = self._orbax.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
+            ),
+        )
+        if _checksum(items.state) != items.progress["checksum"]:
+            raise ValueError("its contents don't match their checksum")
+        # Orbax ties every array to its device; one that was free to follow others, such as the
+        # step count beside a prompt spread over a mesh, has to stay so.
+        state = jax.tree.map(
+            lambda new, old: new if old.committed else jnp.asarray(np.asarray(new)),
+            items.state,
+            like,
+        )
+        return Restored(step, state, items.progress["progress"])
+
+    def _put_aside(self, step: int) -> None:
+        damaged = self._folder / f"{step}.damaged"
+        shutil.rmtree(damaged, ignore_errors=True)
+        with self._reporting_failure():
+            (self._folder / str(step)).rename(damaged)
+            self._orbax.reload()
+
+    @contextlib.contextmanager
+    def _reporting_failure(self) -> Iterator[None]:
+        """Turns a failure of the file system into one line."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            number = _os_error_number(error)
+            if number is None:
+                raise
+            raise UserError(
+                f"Can't write checkpoints to {self._folder}: {os.strerror(number)}. Free some "
+                "space or set MODEL_DIR to a folder you can write to; the same command goes on "
+                "from the last checkpoint."
+            ) from error
+
+
+def _os_error_number(error: OSError | ValueError) -> int | None:
+    """The system's error number; TensorStore reports it in the text of a ValueError."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(found[1]) if found else None
+
+
+def _from_orbax(record: logging.LogRecord) -> bool:
+    return f"{os.sep}orbax{os.sep}" in record.pathname
+
+
+# Orbax logs each failure several times, with tracebacks, before it raises it; ours is the one line.
+logging.getLogger("absl").addFilter(lambda record: not _from_orbax(record))
+
+
+def _checksum(state: PyTree) -> int:
+    checksum = 0
+    for leaf in jax.tree.leaves(state):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
+    return checksum
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0].rstrip(".") if text else type(error).__name__

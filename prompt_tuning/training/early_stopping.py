@@ -1,0 +1,34 @@
+"""Early stopping on the development score, and what is known about the best prompt so far.
+
+The paper picks the checkpoint that scores best on the development set (Lester et al. 2021,
+section 3); stopping once it has not improved for a while saves the steps that follow it.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Best:
+    """The best evaluation so far; kept in checkpoints, so its fields are plain values.
+
+    step: the step it was made at; None before the first evaluation.
+    score: the development score there, higher being better.
+    metrics: all its metrics.
+    evaluations_since: how many evaluations have followed without a better one.
+    """
+
+    step: int | None = None
+    score: float | None = None
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    evaluations_since: int = 0
+
+    def updated(self, step: int, score: float, metrics: dict[str, float]) -> "Best":
+        """Returns the best after one more evaluation. The earlier of two equal ones stays."""
+        # Written so that a NaN score is never an improvement.
+        if self.score is None or score > self.score:
+            return Best(step=step, score=score, metrics=dict(metrics))
+        return dataclasses.replace(self, evaluations_since=self.evaluations_since + 1)
+
+    def should_stop(self, patience: int | None) -> bool:
+        """Whether `patience` evaluations in a row brought nothing better (None: never)."""
+        return patience is not None and self.evaluations_since >= patience

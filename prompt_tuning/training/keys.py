@@ -1,0 +1,15 @@
+"""Random keys: one stream a purpose, all from the run's seed."""
+
+import zlib
+
+import jax
+from jaxtyping import Array, Key
+
+
+def stream_key(seed: int, name: str) -> Key[Array, ""]:
+    """Returns the key of a named stream, such as "dropout" or "prompt_init".
+
+    Streams are told apart by name, not by the order of splitting, so a new one leaves what the
+    others draw as it was.
+    """
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))

@@ -1,0 +1,136 @@
+"""Where a run's numbers go: `metrics.jsonl`, TensorBoard, Weights & Biases.
+
+`metrics.jsonl` is the record: a run that was killed and went on has the rows of one that was
+not, once each. TensorBoard's event files are written without TensorFlow, whose import costs
+seconds. What a run shows on the screen is in `screen.py`.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.training.run_folder import RunFolder, writing
+
+WALL_TIME_FIELDS = ("seconds", "examples_per_second", "tokens_per_second")
+"""Fields of a row that differ between two runs of the same command."""
+
+Row = Mapping[str, float]
+"""Numbers by name, with "step" among them."""
+
+
+class Writer(Protocol):
+    """Something that takes rows."""
+
+    def write(self, row: Row) -> None:
+        """Takes one row."""
+        ...
+
+    def close(self) -> None:
+        """Ends it."""
+        ...
+
+
+class MetricsFile:
+    """`metrics.jsonl`, written a row at a time and cut back to a checkpoint's place on resuming."""
+
+    def __init__(self, path: Path, offset: int = 0):
+        """Opens the file, dropping what lies beyond `offset` bytes."""
+        self._path = path
+        with writing(path):
+            self._file = open(path, "ab")  # noqa: SIM115 - closed by close()
+            # Cutting never lengthens: a file that has lost its end would be filled with zeros.
+            self._file.truncate(min(offset, path.stat().st_size))
+            self._file.seek(0, os.SEEK_END)
+
+    def write(self, row: Row) -> None:
+        """Appends a row; it outlives this process at once."""
+        with writing(self._path):
+            self._file.write(json.dumps(row).encode() + b"\n")
+            self._file.flush()
+
+    def sync(self) -> int:
+        """Makes the rows outlive the machine too; returns where the file ends, in bytes."""
+        with writing(self._path):
+            os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """Reads the rows of a `metrics.jsonl`."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class TensorBoardFile:
+    """One event file; TensorBoard takes the newest where a resumed run repeats steps."""
+
+    def __init__(self, folder: Path, step: int):
+        """Starts a file that goes on after `step`."""
+        self._path = folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
+        with writing(self._path):
+            self._writer = RecordWriter(open(self._path, "wb"))  # noqa: SIM115
+        self._write(Event(file_version="brain.Event:2"))
+        # Tells TensorBoard to drop the later steps of the files before this one.
+        self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, row: Row) -> None:
+        """Writes each number of a row as a scalar."""
+        values = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in row.items()
+            if name != "step"
+        ]
+        self._write(Event(step=int(row["step"]), summary=Summary(value=values)))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._writer.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        with writing(self._path):
+            self._writer.write(event.SerializeToString())
+            self._writer.flush()
+
+
+class WandbRun:
+    """Weights & Biases, if asked for; a run that goes on keeps its page there."""
+
+    def __init__(self, project: str, folder: RunFolder):
+        try:
+            import wandb
+        except ImportError:
+            raise UserError(
+                f"Logging to the W&B project '{project}' needs the package wandb, which is not "
+                "installed; run `pip install wandb`, or leave the option out."
+            ) from None
+        identity = folder.path / "wandb_id"
+        if not identity.exists():
+            folder.write_text(identity.name, wandb.util.generate_id())
+        self._run = wandb.init(
+            project=project,
+            id=identity.read_text(),
+            resume="allow",
+            name=folder.path.name,
+            dir=str(folder.path),
+            config=json.loads((folder.path / "settings.json").read_text()),
+        )
+
+    def write(self, row: Row) -> None:
+        """Logs a row at its step."""
+        self._run.log({name: value for name, value in row.items() if name != "step"}, row["step"])
+
+    def close(self) -> None:
+        """Sends what is left."""
+        self._run.finish()

@@ -1,0 +1,211 @@
+"""The folder of one run: everything it was given and everything it made.
+
+    settings.json        what the run's result depends on, to tell whether a folder is its own
+    config.gin           the operative configuration, as text
+    versions.json        packages, Python, devices and git commit
+    metrics.jsonl        losses and scores, one row a line (`logging.py`)
+    tensorboard/         the same for TensorBoard
+    predictions/         of each evaluation, one example a line
+    checkpoints/         to go on from (`prompt_tuning.checkpoints.manager`)
+    prompt_best.*        the prompt of the best evaluation
+    summary.json         task, scores, sizes and speed, once the run has ended
+
+The same command on the same folder goes on with the run; another one is refused.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from prompt_tuning.errors import UserError
+
+_PACKAGES = (
+    "prompt-tuning",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "seqio",
+    "sentencepiece",
+    "tensorflow",
+)
+_FOLDERS = ("checkpoints", "predictions", "tensorboard")
+_FILES = (
+    "settings.json",
+    "config.gin",
+    "versions.json",
+    "metrics.jsonl",
+    "summary.json",
+    "prompt_best.npy",
+    "prompt_best.safetensors",
+    "wandb_id",
+)
+_SHOWN_DIFFERENCES = 5
+
+
+class RunFolder:
+    """Paths in a run's folder, and writing to them whole or not at all."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.predictions = self.path / "predictions"
+        self.checkpoints = self.path / "checkpoints"
+        self.summary = self.path / "summary.json"
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        settings: Mapping[str, Any],
+        config_text: str,
+        overwrite: bool = False,
+    ) -> "RunFolder":
+        """Makes a new run's folder, or returns that of a run with the same settings.
+
+        Args:
+          path: the folder; those above it are made too.
+          settings: JSON values by name, all that the result depends on.
+          config_text: the operative configuration for `config.gin`.
+          overwrite: remove what another run has made there and start over. Files that no run
+            makes are left alone.
+
+        Raises:
+          UserError: the folder holds a run with other settings, or can't be written.
+        """
+        folder = cls(path)
+        # Through JSON and back, so that tuples and lists compare as what will be read later.
+        settings = json.loads(json.dumps(settings, default=str))
+        with writing(folder.path):
+            if overwrite:
+                folder._clear()
+            folder._check_owner(settings)
+            for name in _FOLDERS:
+                (folder.path / name).mkdir(parents=True, exist_ok=True)
+        folder.write_json("settings.json", settings)
+        folder.write_text("config.gin", config_text)
+        folder._record_versions()
+        return folder
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a file of this folder; a reader never sees half of it."""
+        path = self.path / name
+        temporary = path.with_name(f".{path.name}.tmp")
+        with writing(path):
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes a value as indented JSON."""
+        self.write_text(name, json.dumps(value, indent=2) + "\n")
+
+    def write_predictions(self, step: int, predictions: Iterable[Mapping[str, Any]]) -> None:
+        """Writes what an evaluation predicted, one example a line."""
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in predictions]
+        self.write_text(f"predictions/step_{step:08}.jsonl", "".join(lines))
+
+    def _record_versions(self) -> None:
+        """Keeps what the run was started with, and what else it later went on with."""
+        now = versions()
+        try:
+            recorded = json.loads((self.path / "versions.json").read_text())
+        except FileNotFoundError:
+            recorded = now
+        later = recorded.pop("resumed_with", [])
+        if now not in (recorded, *later):
+            later.append(now)
+        self.write_json("versions.json", {**recorded, "resumed_with": later})
+
+    def _check_owner(self, settings: dict[str, Any]) -> None:
+        try:
+            found = json.loads((self.path / "settings.json").read_text())
+        except FileNotFoundError:
+            if self.metrics.exists() or any(self.checkpoints.glob("*")):
+                raise UserError(
+                    f"{self.path} holds a run, but not the settings.json that tells which; give "
+                    "another MODEL_DIR, or --overwrite to start over here."
+                ) from None
+            return
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{self.path / 'settings.json'} is not JSON: {error.msg}; give another MODEL_DIR, "
+                "or --overwrite to start over here."
+            ) from error
+        differences = _differences(found, settings)
+        if differences:
+            more = len(differences) - _SHOWN_DIFFERENCES
+            shown = "; ".join(differences[:_SHOWN_DIFFERENCES]) + (
+                f"; and {more} more" if more > 0 else ""
+            )
+            raise UserError(
+                f"{self.path} belongs to a run with another configuration: {shown}. Give another "
+                "MODEL_DIR, or --overwrite to remove that run and start over."
+            )
+
+    def _clear(self) -> None:
+        for name in _FOLDERS:
+            if (self.path / name).exists():
+                shutil.rmtree(self.path / name)
+        for name in _FILES:
+            (self.path / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a failure to write `path` into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"Can't write {path}: {error.strerror or error}. "
+            "Free some space, or set MODEL_DIR to a folder you can write to."
+        ) from error
+
+
+def versions() -> dict[str, Any]:
+    """What the run's numbers depend on besides its settings."""
+    packages = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            packages[name] = importlib.metadata.version(name)
+    return {
+        "packages": packages,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout this package is in, with "-dirty" if files were changed since."""
+    package = Path(__file__).parents[1]
+    if not (package.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _differences(found: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    missing = "not set"
+    return [
+        f"{name} is {found.get(name, missing)} there, {given.get(name, missing)} now"
+        for name in sorted(found.keys() | given.keys())
+        if found.get(name, missing) != given.get(name, missing)
+    ]

@@ -1,0 +1,74 @@
+"""What a run shows while it goes: a bar on a terminal, elsewhere a line now and then."""
+
+import os
+import sys
+import time
+from typing import IO
+
+from tqdm import tqdm
+
+from prompt_tuning.training.logging import Row
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Screen:
+    """Loss, speed and time left, on standard error; every score on a line of its own."""
+
+    def __init__(self, step: int, total_steps: int, stream: IO[str] | None = None):
+        self._stream = stream or sys.stderr
+        self._first_step, self._total_steps = step, total_steps
+        self._started = time.monotonic()
+        self._last_line = float("-inf")
+        self._bar = None
+        if self._stream.isatty() and os.environ.get("TERM") != "dumb":
+            self._bar = tqdm(
+                initial=step,
+                total=total_steps,
+                unit="step",
+                file=self._stream,
+                dynamic_ncols=True,
+            )
+
+    def advance(self) -> None:
+        """Moves the bar by one step."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def write(self, row: Row) -> None:
+        """Shows a row: scores on a line; a loss in the bar, or on a line if the last is old."""
+        step = int(row["step"])
+        scores = [
+            f"{name.removeprefix('eval/')} {value:.4f}"
+            for name, value in row.items()
+            if name.startswith("eval/")
+        ]
+        if scores:
+            self.line(f"step {step:,}: {', '.join(scores)}")
+            return
+        text = (
+            f"loss {row['loss']:.4f}, {row['examples_per_second']:.1f} examples/s, "
+            f"{row['tokens_per_second']:,.0f} tokens/s"
+        )
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            left = tqdm.format_interval(self._seconds_left(step))
+            self.line(f"step {step:,} of {self._total_steps:,}: {text}, {left} left")
+
+    def line(self, text: str) -> None:
+        """Prints a line, above the bar if there is one."""
+        self._last_line = time.monotonic()
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _seconds_left(self, step: int) -> float:
+        per_step = (time.monotonic() - self._started) / (step - self._first_step)
+        return (self._total_steps - step) * per_step
