@@ -13,7 +13,7 @@ themselves are one file each beside this one; initial values are in `initializer
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
@@ -27,6 +27,7 @@ Batch = Mapping[str, Array | np.ndarray]
 """A batch of token ids under SeqIO's feature names; see `prompt_tuning.models.t5`."""
 
 
+@runtime_checkable
 class Method(Protocol):
     """Something that turns a few trained numbers into an injection."""
 
