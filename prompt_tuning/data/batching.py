@@ -83,7 +83,7 @@ class BatchStream:
         *,
         batch_size: int,
         seed: int,
-        rates: Sequence[float] | None = None,
+        rates: Sequence[float] | np.ndarray | None = None,
         num_lengths: int = 4,
     ):
         self._splits = (splits,) if isinstance(splits, TokenizedSplit) else tuple(splits)

@@ -105,6 +105,7 @@ def _text_rows(task: Task, split: str, data_dir: str | None) -> Iterator[dict[st
 
 
 @seqio.map_over_dataset
+@tf.autograph.experimental.do_not_convert
 def _keep_full_lengths(example: dict[str, Any]) -> dict[str, Any]:
     end_of_sequence = 1
     full = {f"{name}_full_length": tf.size(example[name]) + end_of_sequence for name in FEATURES}

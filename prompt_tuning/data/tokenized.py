@@ -44,7 +44,7 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, row: int) -> Int[np.ndarray, "length"]:
+    def __getitem__(self, row: int | np.integer) -> Int[np.ndarray, "length"]:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
     @property
