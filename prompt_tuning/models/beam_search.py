@@ -110,5 +110,4 @@ def beam_search(
         finished_scores=nothing,
         cache=cache,
     )
-    # The first step is outside of the loop because it adds the encoder's keys to the cache.
-    return jax.lax.while_loop(unfinished, advance, advance(start)).finished[:, 0]
+    return jax.lax.while_loop(unfinished, advance, start).finished[:, 0]

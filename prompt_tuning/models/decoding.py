@@ -1,7 +1,7 @@
 """Generating text: greedy, beam search and sampling over cached keys and values.
 
 Everything is one jitted function with a while loop that ends when all examples have. The keys and
-values of the encoder's outputs are computed in the first step and kept; beams share them.
+values of the encoder's outputs are computed once, and an example's beams share them.
 """
 
 import functools
@@ -13,9 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.models.attention import KeyValue
 from prompt_tuning.models.beam_search import beam_search
-from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.sampling import restrict
 from prompt_tuning.models.t5 import T5, Cache, Params
@@ -82,6 +80,8 @@ def generate(
     variables = {"params": frozen}
     encoded = model.apply(variables, encoder_input_tokens, injection, method="encode")
     batch = encoder_input_tokens.shape[0]
+    rows = batch * options.beam_size if options.method == "beam" else batch
+    cache = model.apply(variables, encoded, rows, options.max_length, method="start_cache")
 
     def step(
         tokens: Int[Array, "rows"], cache: Cache, position: Int[Array, ""]
@@ -91,7 +91,7 @@ def generate(
     if options.method == "beam":
         return beam_search(
             step,
-            _empty_cache(config, batch * options.beam_size, options.max_length),
+            cache,
             batch=batch,
             beam_size=options.beam_size,
             max_length=options.max_length,
@@ -137,13 +137,6 @@ def generate(
         jnp.full((batch, options.max_length), config.pad_id, jnp.int32),
         # Rows that only fill up a batch have no input; they mustn't keep the loop going.
         jnp.all(encoder_input_tokens == config.pad_id, axis=1),
-        _empty_cache(config, batch, options.max_length),
+        cache,
     )
-    # The first step is outside of the loop because it adds the encoder's keys to the cache.
-    return jax.lax.while_loop(unfinished, advance, advance(start))[1]
-
-
-def _empty_cache(config: T5Config, rows: int, length: int) -> Cache:
-    shape = (config.num_decoder_layers, rows, length, config.num_heads, config.head_dim)
-    zeros = jnp.zeros(shape, config.product_dtype)
-    return Cache(own=KeyValue(key=zeros, value=zeros), cross=None)
+    return jax.lax.while_loop(unfinished, advance, start)[1]

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from prompt_tuning.models.attention import Attention, KeyValue, RelativePositionBias, mask_bias
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection, prepend_prompt
-from prompt_tuning.models.layers import MLP, Projection, RMSNorm, TokenEmbedder, dropout
+from prompt_tuning.models.layers import MLP, Projection, RMSNorm, TokenEmbedder, contract, dropout
 
 Batch = Mapping[str, Array]
 Params = dict[str, Any]
@@ -36,10 +36,15 @@ class Encoded:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """Keys and values of the decoder, all layers stacked, kept between steps of decoding."""
+    """Keys and values that decoding keeps between steps, all layers stacked.
+
+    Attributes:
+      own: of the tokens decoded so far, zeros after them.
+      cross: of the encoder's outputs.
+    """
 
     own: KeyValue
-    cross: KeyValue | None
+    cross: KeyValue
 
 
 class EncoderLayer(nn.Module):
@@ -84,8 +89,7 @@ class DecoderLayer(nn.Module):
     ) -> tuple[Float[Array, "rows target embed"], Cache | None]:
         """Returns the next `x` and the cache with this step's keys and values written into it.
 
-        Without a cache `x` is the whole target. With one it is the single token at `position`,
-        and a cache that has no keys of the encoder yet gets them.
+        Without a cache `x` is the whole target. With one it is the single token at `position`.
         """
         options = {"config": self.config, "deterministic": self.deterministic}
         attention = Attention(**options, name="self_attention")
@@ -101,9 +105,7 @@ class DecoderLayer(nn.Module):
 
         attention = Attention(**options, name="encoder_decoder_attention")
         normed = RMSNorm(self.config, name="pre_cross_attention_layer_norm")(x)
-        cross = cache.cross if cache is not None else None
-        if cross is None:
-            cross = attention.keys_and_values(encoder_outputs)
+        cross = attention.keys_and_values(encoder_outputs) if cache is None else cache.cross
         x += dropout(self, attention(normed, cross, padding_bias))
 
         normed = RMSNorm(self.config, name="pre_mlp_layer_norm")(x)
@@ -260,6 +262,28 @@ class T5(nn.Module):
         embedded = self.token_embedder(decoder_input_tokens)
         hidden, _ = self.decoder(embedded, encoded, deterministic)
         return self._logits(hidden)
+
+    def start_cache(self, encoded: Encoded, rows: int, length: int) -> Cache:
+        """Returns the cache of `rows` targets before their first step.
+
+        Args:
+          encoded: what they will attend to.
+          rows: as in `decode`, the encoded batch or a multiple of it.
+          length: tokens that will be decoded at most.
+        """
+        config = self.config
+        dtype = jnp.dtype(config.product_dtype)
+        kernels = self.variables["params"]["decoder"]["layers"]["encoder_decoder_attention"]
+
+        def project(name: str) -> Array:
+            kernel = kernels[name]["kernel"]
+            return contract("bsd,ldhk->lbshk", encoded.outputs, kernel, config).astype(dtype)
+
+        shape = (config.num_decoder_layers, rows, length, config.num_heads, config.head_dim)
+        return Cache(
+            own=KeyValue(key=jnp.zeros(shape, dtype), value=jnp.zeros(shape, dtype)),
+            cross=KeyValue(key=project("key"), value=project("value")),
+        )
 
     def decode_step(
         self,

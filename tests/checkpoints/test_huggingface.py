@@ -1,0 +1,242 @@
+"""Parity with `transformers` on random weights: logits, greedy decoding and beam search."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_tuning.checkpoints.huggingface import (
+    config_from_huggingface,
+    load_huggingface,
+    params_from_state_dict,
+)
+from prompt_tuning.errors import UserError
+from prompt_tuning.models.decoding import DecodingOptions, generate
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.t5 import T5
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+VARIANTS = ("v1_1", "v1_0", "mt5")
+SIZE = {
+    "vocab_size": 120,
+    "d_model": 32,
+    "d_kv": 6,  # heads * d_kv isn't d_model in T5 1.1 Small either
+    "d_ff": 48,
+    "num_layers": 3,
+    "num_decoder_layers": 2,
+    "num_heads": 4,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 20,
+    "dropout_rate": 0.0,
+    "decoder_start_token_id": 0,
+}
+EXAMPLES, SOURCE, TARGET, PROMPT = 64, 24, 9, 5
+
+
+def _reference(variant: str):
+    """Returns a random model of `transformers`, and the config.json that its file would have."""
+    torch.manual_seed(VARIANTS.index(variant))
+    if variant == "v1_0":
+        config = transformers.T5Config(**SIZE, feed_forward_proj="relu")
+        model = transformers.T5ForConditionalGeneration(config)
+    elif variant == "v1_1":
+        config = transformers.T5Config(
+            **SIZE, feed_forward_proj="gated-gelu", tie_word_embeddings=False
+        )
+        model = transformers.T5ForConditionalGeneration(config)
+    else:
+        config = transformers.MT5Config(**SIZE, feed_forward_proj="gated-gelu")
+        model = transformers.MT5ForConditionalGeneration(config)
+    if variant != "v1_0":  # transformers 5 ties them whatever the config says
+        head = torch.randn(SIZE["vocab_size"], SIZE["d_model"])
+        model.lm_head.weight = torch.nn.Parameter(head)
+    else:  # with small residual branches a tied model repeats its last token
+        for name, parameter in model.named_parameters():
+            if name.endswith((".o.weight", ".wo.weight")):
+                parameter.data *= 4
+    fields = {**config.to_dict(), "model_type": "mt5" if variant == "mt5" else "t5"}
+    return model.eval(), fields
+
+
+def _state(model) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in model.state_dict().items()}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def pair(request):
+    """A random model in `transformers`, and the same one here: (theirs, ours, frozen)."""
+    model, fields = _reference(request.param)
+    config = config_from_huggingface(fields, name=request.param)
+    config, frozen = params_from_state_dict(_state(model), config, source="the test")
+    return model, T5(config), frozen
+
+
+@pytest.fixture(scope="module")
+def batch() -> dict[str, np.ndarray]:
+    """64 random inputs of 1 to 24 tokens, padded, with random targets."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, SOURCE + 1, EXAMPLES)
+    tokens = rng.integers(2, SIZE["vocab_size"], (EXAMPLES, SOURCE))
+    tokens = np.where(np.arange(SOURCE) < lengths[:, None], tokens, 0)
+    targets = rng.integers(2, SIZE["vocab_size"], (EXAMPLES, TARGET))
+    targets[:, 0] = 0
+    return {
+        "encoder_input_tokens": tokens.astype(np.int32),
+        "decoder_input_tokens": targets.astype(np.int32),
+    }
+
+
+@pytest.fixture(scope="module")
+def prompt() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(PROMPT, SIZE["d_model"])).astype(np.float32)
+
+
+def _prompted(model, batch, prompt):
+    """Returns `inputs_embeds` and `attention_mask` of the prompted inputs."""
+    tokens = torch.from_numpy(batch["encoder_input_tokens"]).long()
+    with torch.no_grad():
+        embedded = model.shared(tokens)
+    prompts = torch.from_numpy(prompt).expand(len(tokens), -1, -1)
+    seen = torch.ones(len(tokens), len(prompt), dtype=torch.long)
+    return {
+        "inputs_embeds": torch.cat([prompts, embedded], dim=1),
+        "attention_mask": torch.cat([seen, (tokens != 0).long()], dim=1),
+    }
+
+
+def _plain(batch):
+    tokens = torch.from_numpy(batch["encoder_input_tokens"]).long()
+    return {"input_ids": tokens, "attention_mask": (tokens != 0).long()}
+
+
+@pytest.mark.parametrize("prompted", [False, True])
+def test_logits_agree(pair, batch, prompt, prompted, record_property):
+    theirs, ours, frozen = pair
+    inputs = _prompted(theirs, batch, prompt) if prompted else _plain(batch)
+    injection = Injection(encoder_prompt=jnp.asarray(prompt)[None]) if prompted else Injection()
+    with torch.no_grad():
+        targets = torch.from_numpy(batch["decoder_input_tokens"]).long()
+        expected = theirs(**inputs, decoder_input_ids=targets).logits.numpy()
+    logits = jax.jit(ours.apply)({"params": frozen}, batch, injection)
+    difference = float(np.abs(logits - expected).max())
+    record_property("max_logit_difference", difference)
+    print(f"{ours.config.name} prompted={prompted}: max logit difference {difference:.1e}")
+    assert expected.std() > 0.5
+    assert difference < 1e-4
+
+
+@pytest.mark.parametrize("prompted", [False, True])
+def test_greedy_decoding_agrees_token_for_token(pair, batch, prompt, prompted):
+    theirs, ours, frozen = pair
+    inputs = _prompted(theirs, batch, prompt) if prompted else _plain(batch)
+    injection = Injection(encoder_prompt=jnp.asarray(prompt)[None]) if prompted else Injection()
+    length = 14
+    expected = theirs.generate(**inputs, max_new_tokens=length, do_sample=False, num_beams=1)
+    tokens = generate(
+        ours,
+        frozen,
+        batch["encoder_input_tokens"],
+        injection,
+        DecodingOptions(max_length=length),
+    )
+    expected = expected.numpy()[:, 1:]  # theirs begins with the start token
+    assert len(np.unique(expected)) > 20
+    np.testing.assert_array_equal(tokens[:, : expected.shape[1]], expected)
+    assert not tokens[:, expected.shape[1] :].any()
+
+
+def test_beam_search_agrees_token_for_token(pair, batch):
+    theirs, ours, frozen = pair
+    length, beams = 8, 3
+    # Without a length penalty: theirs divides by tokens ** penalty, ours by ((5 + tokens) / 6).
+    expected = theirs.generate(
+        **_plain(batch), max_new_tokens=length, do_sample=False, num_beams=beams, length_penalty=0.0
+    ).numpy()[:, 1:]
+    after_end = np.cumsum(expected == 1, axis=1) - (expected == 1) > 0
+    expected = np.where(after_end, 0, expected)  # theirs fills up with the end token
+    options = DecodingOptions(max_length=length, method="beam", beam_size=beams, length_penalty=0.0)
+    tokens = generate(ours, frozen, batch["encoder_input_tokens"], options=options)
+    np.testing.assert_array_equal(tokens[:, : expected.shape[1]], expected)
+    assert not tokens[:, expected.shape[1] :].any()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_reads_a_folder(variant, tmp_path, batch):
+    model, _ = _reference(variant)
+    if variant != "v1_0":
+        model.config.tie_word_embeddings = False  # or it saves the head as a copy of the table
+    folder = tmp_path / variant
+    model.save_pretrained(folder)
+    config, frozen = load_huggingface(folder, dtype="bfloat16")
+    assert (config.name, config.param_dtype) == (variant, "bfloat16")
+    assert config.tie_embeddings == (variant == "v1_0")
+    expected = model.state_dict()["encoder.block.1.layer.0.SelfAttention.q.weight"].numpy()
+    kernel = frozen["encoder"]["layers"]["attention"]["query"]["kernel"][1]
+    assert kernel.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(kernel.reshape(32, 24), jnp.asarray(expected.T, jnp.bfloat16))
+    assert np.isfinite(jax.jit(T5(config).apply)({"params": frozen}, batch)).all()
+
+
+def test_lists_what_does_not_fit():
+    model, fields = _reference("v1_1")
+    config = config_from_huggingface(fields, name="broken")
+    state = _state(model)
+    del state["encoder.block.1.layer.1.DenseReluDense.wi_0.weight"]
+    state["classifier.weight"] = np.zeros((2, 2), np.float32)
+    state["shared.weight"] = state["shared.weight"][:-1]
+    with pytest.raises(UserError) as error:
+        params_from_state_dict(state, config, source="'broken'")
+    message = str(error.value)
+    assert "encoder.block.1.layer.1.DenseReluDense.wi_0.weight is missing" in message
+    assert "classifier.weight doesn't belong" in message
+    assert "shared.weight has shape (119, 32), expected (120, 32)" in message
+
+
+def test_a_separate_head_in_a_tied_model_is_told():
+    model, fields = _reference("v1_0")
+    state = _state(model)
+    state["lm_head.weight"] = state["lm_head.weight"] + 1.0
+    config = config_from_huggingface(fields, name="odd")
+    with pytest.raises(UserError, match="tie_word_embeddings"):
+        params_from_state_dict(state, config, source="'odd'")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"model_type": "gpt2"}', "'gpt2'; expected 't5'"),
+        ('{"model_type": "t5", "feed_forward_proj": "gated-silu"}', "feed_forward_proj"),
+        ('{"model_type": "t5"}', "vocab_size"),
+        ("{", "Can't read"),
+    ],
+)
+def test_a_folder_of_another_model_is_told(tmp_path, content, message):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_huggingface(tmp_path)
+
+
+def test_shards_are_joined(tmp_path):
+    model, fields = _reference("v1_1")
+    from safetensors.numpy import save_file
+
+    state = {
+        name: np.ascontiguousarray(value)
+        for name, value in _state(model).items()
+        if "embed_tokens" not in name
+    }
+    names = sorted(state)
+    shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, held in shards.items():
+        save_file({name: state[name] for name in held}, tmp_path / file)
+    index = {"weight_map": {name: file for file, held in shards.items() for name in held}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    _, frozen = load_huggingface(tmp_path)
+    np.testing.assert_array_equal(
+        frozen["decoder"]["logits_dense"]["kernel"], state["lm_head.weight"].T
+    )
