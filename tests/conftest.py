@@ -1,9 +1,11 @@
 """Fixtures shared by all tests."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+import sentencepiece
 
 # Read by TensorFlow when it is imported: no start-up lines among the test output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -12,6 +14,16 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Token ids and generated data go where the tests' other files go, not to the user's cache."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROMPT_TUNING_CACHE", cache)
+        patch.setenv("XDG_CACHE_HOME", cache)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +39,103 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set PROMPT_TUNING_DATA to the folder that holds it")
     return folder
+
+
+ROWS = 6
+
+
+@pytest.fixture(scope="session")
+def tiny_superglue(tmp_path_factory) -> Path:
+    """SuperGLUE's eight folders with a few rows each, in the official layout."""
+    from prompt_tuning.data.tinyworld import generate
+    from prompt_tuning.data.tinyworld.tasks import TASKS
+
+    folder = tmp_path_factory.mktemp("superglue")
+    for task in TASKS:
+        (folder / task).mkdir()
+        rows = generate.rows(task, "val")[:ROWS]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        for split in ("train", "val", "test"):
+            (folder / task / f"{split}.jsonl").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_vocabulary_file(tiny_superglue) -> Path:
+    """A SentencePiece model of 200 pieces, made from the rows of `tiny_superglue`."""
+    text = [line for file in tiny_superglue.glob("*/train.jsonl") for line in file.open()]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text),
+        model_prefix=str(tiny_superglue.parent / "tiny"),
+        vocab_size=200,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    return tiny_superglue.parent / "tiny.model"
+
+
+@pytest.fixture(scope="session")
+def tiny_weights_file(tmp_path_factory) -> Path:
+    """A T5 1.1 of one layer with random weights, for `tiny_vocabulary_file`."""
+    import jax
+    import numpy as np
+
+    from prompt_tuning.checkpoints.weights import save_weights
+    from prompt_tuning.models.config import T5Config
+    from prompt_tuning.models.t5 import abstract_params
+
+    config = T5Config(
+        name="tiny_random",
+        vocab_size=384,
+        embed_dim=16,
+        num_heads=2,
+        head_dim=8,
+        mlp_dim=32,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+    )
+    path = tmp_path_factory.mktemp("weights") / "tiny_random.safetensors"
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: rng.normal(scale=0.3, size=leaf.shape).astype(np.float32),
+        abstract_params(config),
+    )
+    save_weights(path, params, config)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_prompt_file(tmp_path_factory) -> Path:
+    """A prompt of 3 virtual tokens for `tiny_weights_file`."""
+    import numpy as np
+
+    from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
+
+    stem = tmp_path_factory.mktemp("prompt") / "tiny"
+    prompt = np.random.default_rng(0).normal(size=(3, 16))
+    return save_prompt(stem, prompt, PromptMetadata(model="tiny_random"))[1]
+
+
+@pytest.fixture
+def tiny_flags(
+    tmp_path, tiny_superglue, tiny_vocabulary_file, tiny_weights_file, tiny_prompt_file
+) -> list[str]:
+    """Flags that shrink any shipped config to one step on random weights, in `tmp_path / "run"`."""
+    settings = {
+        "INITIAL_CHECKPOINT_PATH": tiny_weights_file,
+        "VOCABULARY_PATH": tiny_vocabulary_file,
+        "DATA_DIR": tiny_superglue,
+        "MODEL_DIR": tmp_path / "run",
+        "PROMPT_FILE": tiny_prompt_file,
+        "PROMPT_LENGTH": 3,
+        "TASK_FEATURE_LENGTHS": {"inputs": 40, "targets": 6},
+        "BATCH_SIZE": 2,
+        "TRAIN_STEPS": 1,
+        "frozen_model.architecture": None,
+        "train.tensorboard": False,
+    }
+    return [f"--gin.{name}={value}" for name, value in settings.items()]

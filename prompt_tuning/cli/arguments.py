@@ -55,6 +55,20 @@ class Parser(argparse.ArgumentParser):
                 help="set a macro or a parameter, overriding every file",
             )
 
+    def add_prompt_arguments(self) -> None:
+        """Adds a run folder and a prompt file, for commands that use a trained prompt."""
+        self.add_argument(
+            "run",
+            nargs="?",
+            metavar="RUN",
+            help="a run folder: its configuration and its best prompt are used",
+        )
+        self.add_argument(
+            "--prompt",
+            metavar="FILE",
+            help="a prompt file (.npy or .safetensors) in place of the run's best",
+        )
+
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parses `argv`; `gin_bindings` of the result lists (name, value) pairs as texts.
 

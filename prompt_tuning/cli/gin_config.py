@@ -5,9 +5,11 @@ the package, so that `--gin_file=runs/train.gin` works anywhere.
 """
 
 import functools
-import importlib.util  # gin's own file reader uses it without importing it
+import importlib.util  # noqa: F401  gin's file reader uses it without importing it
 import inspect
+import logging
 import re
+import sys
 import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +29,6 @@ _REQUIRED = "%gin.REQUIRED"
 @functools.cache
 def shipped_configs() -> Path:
     """The folder of shipped gin files: inside an installed package, else beside it."""
-    assert importlib.util is not None
     inside = _PACKAGE / "configs"
     return inside if inside.is_dir() else _PACKAGE.parent / "configs"
 
@@ -50,6 +51,9 @@ def load(
     folders.append(shipped_configs())
     paths = [find(file, folders) for file in files]
 
+    # `import my_task` in a gin file finds the user's own modules, as `python -m` would.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
     gin.clear_config()
     _include_folders[:] = folders
     for path in paths:
@@ -93,6 +97,8 @@ def _open_included(file: str) -> IO[str]:
 
 # gin's own list of search paths only ever grows; `include` looks in those of the latest `load`.
 gin.config.register_file_reader(_open_included, lambda file: _included(file) is not None)
+# Before it gets there gin looks for a package of that name, and logs that there is none.
+logging.getLogger().addFilter(lambda record: not str(record.msg).startswith("Path not found: "))
 
 
 def macro(name: str) -> Any:
@@ -109,12 +115,26 @@ def text() -> str:
     return gin.config_str(max_line_length=100)
 
 
+def settings() -> dict[str, str]:
+    """Returns every macro and parameter that is set, with its value as gin writes it."""
+    statements: list[str] = []
+    for line in text().splitlines():
+        if line.startswith(" "):
+            statements[-1] += " " + line.strip()
+        elif line and not line.startswith("#"):
+            statements.append(line.removesuffix("\\").strip())
+    pairs = (statement.partition("=") for statement in statements if "=" in statement)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
 def _as_gin(value: str) -> str:
     """A value that is no gin expression is a text: quotes are a burden on a command line."""
     try:
         parse_value(value)
     except (SyntaxError, tokenize.TokenError):
         return repr(value)
+    except ValueError:  # an unknown reference: said better with the name it is bound to
+        pass
     return value
 
 

@@ -1,0 +1,282 @@
+"""What gin can configure: each function here fills one library function or dataclass.
+
+The library takes values and knows nothing of gin; these few lines are where a name in a gin file
+meets an argument. Methods and their initialisers need the frozen model and its vocabulary, so
+gin is given a function of those two, `Base`:
+
+    train.method = @soft_prompt          # soft_prompt(base) -> a method
+    soft_prompt.initializer = @class_label   # class_label(base) -> an initialiser
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optax
+from jax.sharding import Mesh
+
+import prompt_tuning
+from prompt_tuning.checkpoints.frozen import load_frozen
+from prompt_tuning.checkpoints.prompt_files import load_prompt
+from prompt_tuning.cli.gin_config import register
+from prompt_tuning.data.mixtures import get_tasks
+from prompt_tuning.data.tasks.task import Task
+from prompt_tuning.data.vocabularies import T5_EXTRA_IDS, Vocabulary
+from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.methods import initializers
+from prompt_tuning.methods.base import Method
+from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.models.config import T5Config, get_config
+from prompt_tuning.models.decoding import DecodingOptions
+from prompt_tuning.models.t5 import T5, Params
+from prompt_tuning.training import optimizers
+from prompt_tuning.training.loop import TrainOptions
+from prompt_tuning.training.losses import LossOptions
+
+_ASSETS = Path(prompt_tuning.__file__).parent / "assets"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Base:
+    """What a prompt is trained on top of, and the devices that hold it."""
+
+    config: T5Config
+    params: Params
+    vocabulary: Vocabulary
+    mesh: Mesh
+
+    @property
+    def model(self) -> T5:
+        """The network that `params` belong to."""
+        return T5(self.config)
+
+    @property
+    def embedding(self) -> Any:
+        """The frozen token embedding, [vocab, embed]."""
+        return self.params["token_embedder"]["embedding"]
+
+
+@register
+def frozen_model(
+    checkpoint: str,
+    architecture: str | None = None,
+    param_dtype: str | None = None,
+    compute_dtype: str = "float32",
+    matmul_dtype: str = "",
+    remat: bool = False,
+    unroll: int = 1,
+    dropout_rate: float = 0.0,
+) -> tuple[T5Config, Params]:
+    """Loads the frozen model; the options after `architecture` are those of `T5Config`."""
+    config = get_config(architecture) if architecture else None
+    config, params = load_frozen(checkpoint, config, param_dtype)
+    config = dataclasses.replace(
+        config,
+        compute_dtype=compute_dtype,
+        matmul_dtype=matmul_dtype,
+        remat=remat,
+        unroll=unroll,
+        dropout_rate=dropout_rate,
+    )
+    return config, params
+
+
+@register
+def vocabulary(path: str, extra_ids: int = T5_EXTRA_IDS) -> Vocabulary:
+    """The SentencePiece vocabulary of the frozen model: a file, or the name of a shipped one."""
+    shipped = {file.stem: file for file in _ASSETS.rglob("*.model")}
+    return Vocabulary(shipped.get(path, path), extra_ids)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is trained on and scored: a task, or the tasks of a mixture; lengths in tokens."""
+
+    name: str
+    tasks: tuple[Task, ...]
+    lengths: Mapping[str, int]
+    data_dir: str | None
+    batch_size: int
+
+
+@register
+def data(
+    mixture_or_task: str,
+    batch_size: int,
+    feature_lengths: Mapping[str, int] | None = None,
+    data_dir: str | None = None,
+) -> Data:
+    """The tasks and how they are cut into batches; the lengths are the first task's if None."""
+    tasks = get_tasks(mixture_or_task)
+    if batch_size < 1:
+        raise UserError(f"BATCH_SIZE is {batch_size}; it must be at least 1.")
+    return Data(
+        name=mixture_or_task,
+        tasks=tasks,
+        lengths=dict(tasks[0].lengths if feature_lengths is None else feature_lengths),
+        data_dir=data_dir,
+        batch_size=batch_size,
+    )
+
+
+@register
+def soft_prompt(base: Base, length: int, initializer: Callable[[Base], Any]) -> Method:
+    """Prompt tuning's soft prompt of `length` virtual tokens."""
+    return SoftPrompt(length=length, embed_dim=base.config.embed_dim, initializer=initializer(base))
+
+
+@register
+def random_uniform(base: Base, low: float = -0.5, high: float = 0.5) -> initializers.Initializer:
+    """The paper's random initialisation; its released code draws from [0, 0.5)."""
+    del base
+    return initializers.random_uniform(low, high)
+
+
+@register
+def sampled_vocabulary(
+    base: Base, num_pieces: int = initializers.NUM_PIECES
+) -> initializers.Initializer:
+    """The embeddings of pieces drawn among the most common `num_pieces`."""
+    return initializers.sampled_vocabulary(_pieces(base), num_pieces)
+
+
+@register
+def class_label(
+    base: Base, labels: Sequence[str], num_pieces: int = initializers.NUM_PIECES
+) -> initializers.Initializer:
+    """The embeddings of the label words, then sampled vocabulary: the paper's default."""
+    ids = [base.vocabulary.encode(label) for label in labels]
+    return initializers.class_label(_pieces(base), ids, num_pieces)
+
+
+@register
+def from_string(
+    base: Base, text: str, num_pieces: int = initializers.NUM_PIECES
+) -> initializers.Initializer:
+    """The embeddings of a text's pieces, then sampled vocabulary."""
+    return initializers.from_string(_pieces(base), base.vocabulary.encode(text), num_pieces)
+
+
+@register
+def from_file(base: Base, path: str) -> initializers.Initializer:
+    """A prompt file's values: another run's prompt, or another task's (SPoT)."""
+    expect = (None, base.config.embed_dim)
+    prompt, _ = load_prompt(
+        path, expect, model=base.config.name, vocabulary_hash=base.vocabulary.hash
+    )
+    return initializers.from_array(prompt)
+
+
+def _pieces(base: Base) -> Any:
+    """The rows of the embedding that are pieces: neither sentinels nor the padding after them."""
+    return base.embedding[: len(base.vocabulary) - base.vocabulary.extra_ids]
+
+
+adafactor = register(optimizers.adafactor)
+adamw = register(optimizers.adamw)
+constant = register(optimizers.constant)
+linear_warmup = register(optimizers.linear_warmup)
+rsqrt_decay = register(optimizers.rsqrt_decay)
+cosine_decay = register(optimizers.cosine_decay)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """All that training needs beside the base and the data."""
+
+    method: Callable[[Base], Method]
+    optimizer: optax.GradientTransformation
+    loss: LossOptions
+    options: TrainOptions
+    folder: Path
+
+
+@register
+def train(
+    folder: str,
+    method: Callable[[Base], Method],
+    optimizer: optax.GradientTransformation,
+    train_steps: int,
+    seed: int = 0,
+    accumulation_steps: int = 1,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+    log_every: int = 100,
+    eval_every: int = 1000,
+    checkpoint_every: int = 1000,
+    keep_checkpoints: int = 2,
+    patience: int | None = None,
+    tensorboard: bool = True,
+    wandb_project: str | None = None,
+) -> Training:
+    """A training run; `TrainOptions` and `LossOptions` say what the options are."""
+    return Training(
+        method=method,
+        optimizer=optimizer,
+        loss=LossOptions(z_loss=z_loss, label_smoothing=label_smoothing),
+        options=TrainOptions(
+            train_steps=train_steps,
+            seed=seed,
+            accumulation_steps=accumulation_steps,
+            log_every=log_every,
+            eval_every=eval_every,
+            checkpoint_every=checkpoint_every,
+            keep_checkpoints=keep_checkpoints,
+            patience=patience,
+            tensorboard=tensorboard,
+            wandb_project=wandb_project,
+        ),
+        folder=Path(folder),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """How answers are got: by rank classification over the task's labels, else by decoding.
+
+    split: what is scored, where a command isn't told.
+    decoding: its `max_length` is in tokens with end of sequence.
+    seed: for sampling.
+    """
+
+    rank: bool
+    decoding: DecodingOptions
+    split: str
+    seed: int
+
+
+@register
+def predict(
+    data: Data,
+    method: str = "greedy",
+    split: str = "validation",
+    max_length: int | None = None,
+    beam_size: int = 4,
+    length_penalty: float = 0.6,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> Prediction:
+    """Evaluation and inference: "greedy", "beam", "sample", or "rank" over the task's labels.
+
+    An answer has at most as many tokens as the data's targets if `max_length` is None.
+    """
+    methods = ("greedy", "beam", "sample", "rank")
+    if method not in methods:
+        raise UserError(
+            f"predict.method is '{method}'; expected {', '.join(methods[:-1])} or {methods[-1]}."
+            f"{did_you_mean(method, methods)}"
+        )
+    rank = method == "rank"
+    decoding = DecodingOptions(
+        max_length=data.lengths["targets"] if max_length is None else max_length,
+        method="greedy" if rank else method,
+        beam_size=beam_size,
+        length_penalty=length_penalty,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+    )
+    return Prediction(rank=rank, decoding=decoding, split=split, seed=seed)

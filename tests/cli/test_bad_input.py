@@ -1,0 +1,278 @@
+"""What a user can get wrong: one clear line, exit status 2, and nothing on disk lost."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
+from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
+from prompt_tuning.training.run_folder import RunFolder
+
+FILES = [
+    "--gin_file=runs/train.gin",
+    "--gin_file=models/t5_1_1_small.gin",
+    "--gin_file=tasks/superglue_rte.gin",
+    "--gin_file=prompts/class_label.gin",
+]
+
+
+@pytest.fixture
+def fails(tiny_flags, tmp_path, capsys):
+    """Runs a command that must fail, and returns the line that it prints."""
+
+    def run(*argv: str, command: str = "train", flags: list[str] = tiny_flags) -> str:
+        capsys.readouterr()
+        assert status_of(main, [command, *FILES, *flags, *argv]) == USER_ERROR
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        lines = printed.err.strip().splitlines()
+        assert lines[-1].startswith("prompt-tuning: ")
+        assert "Traceback" not in printed.err
+        assert sum(line.startswith("prompt-tuning: ") for line in lines) == 1
+        return lines[-1]
+
+    return run
+
+
+def without(flags: list[str], name: str) -> list[str]:
+    return [flag for flag in flags if not flag.startswith(f"--gin.{name}=")]
+
+
+def write_task(folder: Path, train: str, validation: str | None = None) -> str:
+    (folder / "RTE").mkdir(parents=True)
+    (folder / "RTE" / "train.jsonl").write_text(train)
+    (folder / "RTE" / "val.jsonl").write_text(train if validation is None else validation)
+    return f"--gin.DATA_DIR={folder}"
+
+
+ROW = json.dumps({"premise": "a", "hypothesis": "b", "label": "entailment", "idx": 0}) + "\n"
+
+
+def test_unknown_command(fails):
+    line = fails(command="trian")
+    assert "Unknown command 'trian'" in line and "'train'" in line
+
+
+def test_unknown_gin_name(fails):
+    line = fails("--gin.sof_prompt.length=3")
+    assert "Unknown gin name 'sof_prompt'" in line and "'soft_prompt'" in line
+
+
+def test_unknown_gin_parameter(fails):
+    line = fails("--gin.adafactor.decay=0.8")
+    assert "'adafactor' has no parameter 'decay'" in line and "'decay_rate'" in line
+
+
+def test_unknown_macro(fails):
+    line = fails("--gin.PROMT_LENGTH=3")
+    assert "Unknown gin macro 'PROMT_LENGTH'" in line and "'PROMPT_LENGTH'" in line
+
+
+def test_unknown_gin_file(fails):
+    line = fails("--gin_file=models/t5_1_1_smal.gin")
+    assert "No gin file 'models/t5_1_1_smal.gin'" in line and "'models/t5_1_1_small.gin'" in line
+
+
+def test_missing_required_macro(fails, tiny_flags):
+    line = fails(flags=without(tiny_flags, "MODEL_DIR"))
+    assert "MODEL_DIR is required and not set: add --gin.MODEL_DIR=" in line
+
+
+def test_no_configuration(capsys):
+    assert status_of(main, ["train"]) == USER_ERROR
+    assert "No configuration: give --gin_file=" in capsys.readouterr().err
+
+
+def test_unknown_task(fails):
+    line = fails("--gin.MIXTURE_OR_TASK_NAME=superglue_rtee")
+    assert "superglue_rtee" in line and "Did you mean 'superglue_rte'" in line
+
+
+def test_unknown_model_size(fails):
+    line = fails("--gin.frozen_model.architecture=t5_1_1_smal")
+    assert "t5_1_1_smal" in line and "t5_1_1_small" in line
+
+
+@pytest.mark.parametrize("length", [0, -3])
+def test_prompt_length_not_positive(fails, length):
+    assert f"prompt length is {length}" in fails(f"--gin.PROMPT_LENGTH={length}")
+
+
+def test_batch_size_not_positive(fails):
+    assert "BATCH_SIZE is 0; it must be at least 1" in fails("--gin.BATCH_SIZE=0")
+
+
+@pytest.mark.parametrize(
+    ("array", "metadata", "message"),
+    [
+        (np.ones((3, 17)), {}, "is 17 wide, but the model's embeddings are 16 wide"),
+        (np.ones((3, 16, 1)), {}, "shape [3, 16, 1]; expected [length, embed]"),
+        (np.where(np.eye(3, 16), np.nan, 1), {}, "3 values that are NaN or infinite, the first at"),
+        (np.ones((3, 16)), {"model": "t5_1_1_xxl"}, "was trained for the model 't5_1_1_xxl'"),
+        (np.ones((3, 16)), {"vocabulary_hash": "0" * 64}, "with another vocabulary"),
+    ],
+)
+def test_prompt_that_does_not_fit(fails, tmp_path, array, metadata, message):
+    file = tmp_path / "prompt.safetensors"
+    save_file({"prompt": array.astype(np.float32)}, file, metadata)
+    assert message in fails(f"--prompt={file}", command="evaluate")
+
+
+def test_initial_prompt_of_another_length(fails, tmp_path):
+    file, _ = save_prompt(tmp_path / "p", np.ones((5, 16)), PromptMetadata())
+    line = fails("--gin_file=prompts/from_file.gin", f"--gin.PROMPT_FILE={file}")
+    assert "[5, 16]" in line and "[3, 16]" in line and "PROMPT_LENGTH" in line
+
+
+def test_no_prompt_file(fails, tmp_path):
+    assert "no prompt file" in fails(f"--prompt={tmp_path / 'none.npy'}", command="evaluate")
+
+
+def test_vocabulary_that_does_not_fit(fails):
+    # 100 more sentinels than the model has embeddings.
+    line = fails("--gin.vocabulary.extra_ids=300")
+    assert "has 384 embeddings" in line and "VOCABULARY_PATH" in line
+
+
+def test_vocabulary_file_that_is_none(fails, tmp_path):
+    (tmp_path / "spiece.model").write_text("not a model")
+    line = fails(f"--gin.VOCABULARY_PATH={tmp_path / 'spiece.model'}")
+    assert "spiece.model is not a SentencePiece model" in line
+
+
+@pytest.mark.parametrize("kind", ["absent", "empty_folder", "text"])
+def test_checkpoint_path_that_is_none(fails, tmp_path, kind):
+    path = tmp_path / "checkpoint"
+    if kind == "empty_folder":
+        path.mkdir()
+    if kind == "text":
+        path.write_text("weights")
+    assert str(path) in fails(f"--gin.INITIAL_CHECKPOINT_PATH={path}")
+
+
+def test_weights_with_missing_and_extra_parameters(fails, tmp_path, tiny_weights_file):
+    from safetensors import safe_open
+
+    with safe_open(tiny_weights_file, "numpy") as file:
+        metadata = file.metadata()
+    arrays = load_file(tiny_weights_file)
+    arrays["encoder/prefix"] = arrays.pop("decoder/decoder_norm/scale")
+    save_file(arrays, tmp_path / "w.safetensors", metadata)
+    line = fails(f"--gin.INITIAL_CHECKPOINT_PATH={tmp_path / 'w.safetensors'}")
+    assert "decoder/decoder_norm/scale" in line and "encoder/prefix" in line
+
+
+def test_malformed_jsonl(fails, tmp_path):
+    flag = write_task(tmp_path / "data", ROW + "{broken\n")
+    assert "train.jsonl:2: not JSON" in fails(flag)
+
+
+def test_missing_field(fails, tmp_path):
+    flag = write_task(tmp_path / "data", ROW + '{"premise": "a", "label": "entailment"}\n')
+    line = fails(flag)
+    assert "train.jsonl:2" in line and "'hypothesis'" in line
+
+
+def test_label_outside_the_set(fails, tmp_path):
+    flag = write_task(tmp_path / "data", ROW + ROW.replace("entailment", "maybe"))
+    line = fails(flag)
+    assert "train.jsonl:2" in line and "'maybe'" in line and "not_entailment" in line
+
+
+def test_empty_split(fails, tmp_path):
+    line = fails(write_task(tmp_path / "data", ROW, validation=""))
+    assert "'validation'" in line and "no examples" in line
+
+
+def test_no_data_folder(fails, tmp_path):
+    assert str(tmp_path / "none") in fails(f"--gin.DATA_DIR={tmp_path / 'none'}")
+
+
+def test_malformed_line_to_infer(fails, tmp_path, tiny_prompt_file):
+    (tmp_path / "in.jsonl").write_text('{"inputs": "a"}\n{"premise": "b"\n')
+    line = fails(
+        f"--prompt={tiny_prompt_file}",
+        f"--input={tmp_path / 'in.jsonl'}",
+        f"--output={tmp_path / 'out.jsonl'}",
+        command="infer",
+    )
+    assert "in.jsonl:2: not JSON" in line
+
+
+def test_infer_never_writes_over_answers(fails, tmp_path, tiny_prompt_file):
+    (tmp_path / "in.txt").write_text("a\n")
+    (tmp_path / "out.jsonl").write_text("precious\n")
+    line = fails(
+        f"--prompt={tiny_prompt_file}",
+        f"--input={tmp_path / 'in.txt'}",
+        f"--output={tmp_path / 'out.jsonl'}",
+        command="infer",
+    )
+    assert "File exists" in line
+    assert (tmp_path / "out.jsonl").read_text() == "precious\n"
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def finished_run(tiny_flags, tmp_path) -> Path:
+    """The folder of a run that has ended."""
+    assert status_of(main, ["train", *FILES, *tiny_flags]) == 0
+    return tmp_path / "run"
+
+
+def test_run_folder_of_another_config(fails, finished_run, tiny_flags):
+    before = snapshot(finished_run)
+    line = fails("--gin.LEARNING_RATE=0.1")
+    assert "LEARNING_RATE is 0.3 there, 0.1 now" in line and "--overwrite" in line
+    assert snapshot(finished_run) == before
+    argv = ["train", *FILES, *tiny_flags, "--gin.LEARNING_RATE=0.1", "--overwrite"]
+    assert status_of(main, argv) == 0
+
+
+def test_folder_that_is_no_run(fails, tmp_path):
+    assert "is not a run folder" in fails(str(tmp_path), command="evaluate")
+
+
+def test_full_disk_while_training(fails, finished_run, monkeypatch):
+    """Going on with a run when the disk is full leaves what it has made."""
+    before = snapshot(finished_run)
+
+    def full(self, name, value):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path / name))
+
+    monkeypatch.setattr(RunFolder, "write_text", full)
+    assert "no space is left on the disk" in fails()
+    assert snapshot(finished_run) == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_full_disk_while_writing_predictions(fails, tiny_prompt_file):
+    line = fails(f"--prompt={tiny_prompt_file}", "--predictions=/dev/full", command="evaluate")
+    assert "no space" in line.lower()
+
+
+def test_unwritable_folder(fails, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    line = fails(f"--gin.MODEL_DIR={tmp_path / 'file' / 'run'}")
+    assert "Can't write" in line and "MODEL_DIR" in line
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_batch_that_devices_cannot_share(tiny_flags):
+    command = [sys.executable, "-m", "prompt_tuning.cli.train", *FILES, *tiny_flags]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == USER_ERROR
+    assert "2 examples can't be shared evenly by 4 devices" in done.stderr
+    assert "multiple of 4" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,69 @@
+"""Every shipped gin file: what its head says, and a shrunken run of the command in it."""
+
+import io
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from prompt_tuning.cli import gin_config
+from prompt_tuning.cli.__main__ import main
+
+CONFIGS = gin_config.shipped_configs()
+FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.gin"))
+FIELDS = ("command", "hardware", "time", "expected")
+
+
+def head(name: str) -> str:
+    """The comment that a file begins with, without its number signs."""
+    lines = (CONFIGS / name).read_text(encoding="utf-8").splitlines()
+    comment = []
+    for line in lines:
+        if not line.startswith("#"):
+            break
+        comment.append(line.removeprefix("#"))
+    return "\n".join(comment)
+
+
+def command(name: str) -> list[str]:
+    """The words of the command in a file's head."""
+    found = re.search(r"command:((?:.*\\\n)*.*)", head(name))
+    assert found, f"{name} begins with no command"
+    return shlex.split(found[1])
+
+
+def test_there_are_configs():
+    assert "runs/train.gin" in FILES
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_head_tells_command_hardware_time_and_expectation(name):
+    for field in FIELDS:
+        assert re.search(rf"^ {field}: +\S", head(name), re.MULTILINE), f"no '{field}:' in {name}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_command_makes_a_shrunken_step(name, tiny_flags, tmp_path, monkeypatch, capsys):
+    program, *argv = command(name)
+    assert program == "prompt-tuning"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hypothesis: a premise: b\n"))
+    monkeypatch.chdir(tmp_path)
+    main([*argv, *tiny_flags])
+    printed = capsys.readouterr()
+
+    config = gin_config.text()
+    for line in (CONFIGS / name).read_text().splitlines():
+        if setting := re.match(r"[a-z]\w*\.\w+ =", line):
+            assert setting[0] in config, f"the command in {name} leaves out {setting[0]}"
+    if argv[0] == "train":
+        summary = json.loads(Path("run/summary.json").read_text())
+        assert summary["steps"] == 1
+        assert summary["trained_parameters"] == 3 * 16
+        assert 0 <= summary["score"] <= 1
+    elif argv[0] == "evaluate":
+        assert 0 <= json.loads(printed.out)["score"] <= 1
+    else:
+        assert isinstance(json.loads(printed.out)["prediction"], str)
