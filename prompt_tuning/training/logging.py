@@ -22,7 +22,7 @@ from prompt_tuning.training.run_folder import RunFolder, writing
 WALL_TIME_FIELDS = ("seconds", "examples_per_second", "tokens_per_second")
 """Fields of a row that differ between two runs of the same command."""
 
-Row = Mapping[str, float]
+Row = Mapping[str, float | int]
 """Numbers by name, with "step" among them."""
 
 

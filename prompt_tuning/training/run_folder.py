@@ -129,16 +129,21 @@ class RunFolder:
             later.append(now)
         self.write_json("versions.json", {**recorded, "resumed_with": later})
 
+    def _has_begun(self) -> bool:
+        """Whether a run has measured anything here; a command that failed before has not."""
+        measured = self.metrics.exists() and self.metrics.stat().st_size > 0
+        return measured or any(self.checkpoints.glob("*"))
+
     def _check_owner(self, settings: dict[str, Any]) -> None:
+        if not self._has_begun():
+            return
         try:
             found = json.loads((self.path / "settings.json").read_text())
         except FileNotFoundError:
-            if self.metrics.exists() or any(self.checkpoints.glob("*")):
-                raise UserError(
-                    f"{self.path} holds a run, but not the settings.json that tells which; give "
-                    "another MODEL_DIR, or --overwrite to start over here."
-                ) from None
-            return
+            raise UserError(
+                f"{self.path} holds a run, but not the settings.json that tells which; give "
+                "another MODEL_DIR, or --overwrite to start over here."
+            ) from None
         except json.JSONDecodeError as error:
             raise UserError(
                 f"{self.path / 'settings.json'} is not JSON: {error.msg}; give another MODEL_DIR, "
