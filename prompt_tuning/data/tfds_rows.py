@@ -24,7 +24,7 @@ def read_tfds(
         UserError: the data set is unknown, too old, has no such split or cannot be downloaded.
     """
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        builder: Any = tfds.builder(name, data_dir=data_dir)  # TFDS's own types are too narrow
         builder.download_and_prepare()
     except Exception as error:  # TFDS raises several unrelated kinds, with pages of text
         raise UserError(
