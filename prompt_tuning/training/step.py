@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from prompt_tuning.training import losses
 
@@ -32,12 +32,14 @@ StepMetrics = dict[str, Array]
 class TrainState:
     """All that changes as training goes on.
 
-    step: updates made.
+    Annotated as trees, since it also holds shapes or shardings in place of arrays.
+
+    step: updates made, an int32 scalar.
     trained: the numbers being trained; a method's `init` makes them.
     opt_state: optax's state for them.
     """
 
-    step: Int[Array, ""]
+    step: PyTree
     trained: PyTree
     opt_state: PyTree
 
