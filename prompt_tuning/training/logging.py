@@ -67,7 +67,7 @@ class MetricsFile:
         self._file.close()
 
 
-def read_rows(path: Path) -> list[dict[str, float]]:
+def read_rows(path: Path) -> list[dict[str, float | int]]:
     """Reads the rows of a `metrics.jsonl`."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -109,7 +109,7 @@ class WandbRun:
 
     def __init__(self, project: str, folder: RunFolder):
         try:
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise UserError(
                 f"Logging to the W&B project '{project}' needs the package wandb, which is not "
