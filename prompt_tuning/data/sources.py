@@ -68,7 +68,7 @@ class JsonlSource:
 
 
 @contextmanager
-def bad_rows_named(where: str, row: JsonRow) -> Iterator[None]:
+def bad_rows_named(where: str, row: Mapping[str, Any]) -> Iterator[None]:
     """Turns the errors of a preprocessor into a `UserError` that names the file and line."""
     try:
         yield

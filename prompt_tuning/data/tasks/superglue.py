@@ -140,6 +140,7 @@ class _Entry:
         text: the inputs without the task's name.
         words: from the label in the official file to the label word.
         t5_name: what T5's text begins with, if not `name`.
+        target_length: tokens of the longest answer; names of entities are longer than labels.
     """
 
     name: str
@@ -152,6 +153,7 @@ class _Entry:
     tfds_config: str = ""
     flatten: Callable[[JsonRow, Mapping[Any, str]], Iterable[JsonRow]] = _flatten_plain
     render: Callable[..., Iterable[Example]] = _classification
+    target_length: int = 8
     diagnostic: bool = False
 
 
@@ -201,6 +203,7 @@ _TABLE = (
         text=preprocessors.record_text,
         words={},
         metrics=(metrics.record,),
+        target_length=32,
         flatten=_flatten_record,
         render=_record,
     ),
@@ -224,6 +227,7 @@ _TABLE = (
         text=preprocessors.wsc_text,
         words=_BOOLEAN,
         metrics=(metrics.wsc,),
+        target_length=32,
         t5_name="wsc:",
         tfds_config="wsc.fixed",
         flatten=_flatten_wsc,
@@ -303,6 +307,7 @@ def _register(entry: _Entry, benchmark: str, source: Callable[..., Source]) -> N
                 metrics=entry.metrics,
                 labels=entry.labels,
                 splits=("test",) if entry.diagnostic else tuple(_OFFICIAL_FILES),
+                lengths={"inputs": 512, "targets": entry.target_length},
             )
         )
 

@@ -70,7 +70,7 @@ class Task:
                 f"Task {self.name!r} has no split {split!r}; it has {', '.join(self.splits)}."
             )
         for where, row in self.source(data_dir).rows(split):
-            with bad_rows_named(where, dict(row)):
+            with bad_rows_named(where, row):
                 examples = list(self.render(row, split == "train"))
                 for example in examples:
                     self._check_target(example, split)

@@ -7,6 +7,7 @@ import pytest
 
 from prompt_tuning.data.tasks.superglue import SUPERGLUE_TASKS
 from prompt_tuning.data.tasks.task import get_task
+from prompt_tuning.data.tinyworld import generate
 from prompt_tuning.errors import UserError
 
 # The golden file's source of each task, as a split of a folder in the official layout.
@@ -180,6 +181,16 @@ def test_bad_rows_are_named(tmp_path, task, row, message):
     path.write_text(json.dumps({"idx": 0} | row) + "\n")
     with pytest.raises(UserError, match=f"{path}:1: .*{message}"):
         list(get_task(f"superglue_{task.lower()}").examples("train", str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", SUPERGLUE_TASKS)
+def test_tinyworld_is_read_by_the_same_code(monkeypatch, tiny_superglue, name):
+    """From the generated folder by default, or from another in the same layout."""
+    monkeypatch.setattr(generate, "tinyworld_folder", lambda: tiny_superglue)
+    task = get_task(f"tinyworld_{name}_with_name")
+    expected = list(get_task(f"superglue_{name}_with_name").examples("train", str(tiny_superglue)))
+    assert list(task.examples("train")) == expected
+    assert list(task.examples("train", str(tiny_superglue))) == expected
 
 
 def test_missing_folder(tmp_path):
