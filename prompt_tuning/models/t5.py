@@ -6,6 +6,8 @@ Parameters carry T5X's names, with the layers of a stack on a leading `layer` ax
 config.py, what a method may inject in injection.py, generation in decoding.py.
 """
 
+import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,14 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from prompt_tuning.models.attention import Attention, KeyValue, RelativePositionBias, mask_bias
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection, prepend_prompt
-from prompt_tuning.models.layers import MLP, Projection, RMSNorm, TokenEmbedder, contract, dropout
+from prompt_tuning.models.layers import (
+    MLP,
+    Projection,
+    RMSNorm,
+    TokenEmbedder,
+    contract,
+    dropout,
+)
 
 Batch = Mapping[str, Array]
 Params = dict[str, Any]
@@ -309,15 +318,27 @@ def init_params(config: T5Config, key: Key[Array, ""], *, embedding_stddev: floa
     models train better from a small one.
     """
 
-    @jax.jit
-    def init(key: Key[Array, ""]) -> Params:
-        tokens = jnp.ones((1, 1), jnp.int32)
-        batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
-        params = T5(config).init(key, batch)["params"]
-        params["token_embedder"]["embedding"] *= embedding_stddev
-        return params
+    # How a model computes doesn't matter to its weights; left out, one compilation serves all.
+    shape = dataclasses.replace(
+        config,
+        name="",
+        compute_dtype="float32",
+        matmul_dtype="",
+        dropout_rate=0.0,
+        remat=False,
+        unroll=1,
+    )
+    params = _init(shape, key)
+    table = params["token_embedder"]["embedding"]
+    params["token_embedder"]["embedding"] = (table * embedding_stddev).astype(table.dtype)
+    return params
 
-    return init(key)
+
+@functools.partial(jax.jit, static_argnames=("config",))
+def _init(config: T5Config, key: Key[Array, ""]) -> Params:
+    tokens = jnp.ones((1, 1), jnp.int32)
+    batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
+    return T5(config).init(key, batch)["params"]
 
 
 def abstract_params(config: T5Config) -> Params:
