@@ -19,7 +19,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import sentencepiece
 from tqdm import tqdm
 
@@ -31,7 +30,7 @@ from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.layers import count_parameters
 from prompt_tuning.models.t5 import T5, init_params
 from prompt_tuning.training.losses import LossOptions
-from prompt_tuning.training.optimizers import adamw, cosine_decay
+from prompt_tuning.training.optimizers import adafactor, cosine_decay
 from prompt_tuning.training.step import TrainState, make_train_step, model_loss_fn
 
 ASSETS = Path(__file__).parents[2] / "prompt_tuning" / "assets" / "tinyworld"
@@ -39,10 +38,10 @@ RESULTS = Path(__file__).parent / "results"
 NUM_SENTINELS = 100
 CHUNK_DOCUMENTS = 16_384
 TOKENS_PER_BATCH = 1536
-BUCKETS = ((12, 8), (16, 8), (24, 12), (32, 12), (48, 16), (72, 40))
+BUCKETS = ((12, 8), (16, 8), (24, 12), (32, 12), (48, 16), (80, 40))
 """(encoder, decoder) lengths in tokens; a document goes to the first that holds it."""
 
-EXERCISES_SHARE = {"span_corruption": 0.5, "lm_adaptation": 0.85}
+EXERCISES_SHARE = {"span_corruption": 0.4, "lm_adaptation": 0.6}
 """How many of a phase's documents are exercises rather than stories."""
 
 
@@ -150,8 +149,8 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--span_corruption_steps", type=int, default=4_000)
     parser.add_argument("--lm_adaptation_steps", type=int, default=20_000)
-    parser.add_argument("--learning_rate", type=float, default=2e-3)
-    parser.add_argument("--embedding_stddev", type=float, default=0.1)
+    parser.add_argument("--learning_rate", type=float, default=0.02)
+    parser.add_argument("--embedding_stddev", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--probe_every", type=int, default=500, help="steps")
     parser.add_argument("--start_from", type=Path, help="weights to go on from")
@@ -163,11 +162,11 @@ def main() -> None:
     assert vocabulary.vocab_size() + NUM_SENTINELS == config.vocab_size
     model = T5(config)
     total = args.span_corruption_steps + args.lm_adaptation_steps
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0),
-        adamw(
-            cosine_decay(args.learning_rate, total, warmup_steps=400, final_fraction=0.02), b2=0.98
-        ),
+    # T5's own optimiser (Raffel et al., 2020, section 3.1.2), with a cosine rather than a root.
+    optimizer = adafactor(
+        cosine_decay(args.learning_rate, total, warmup_steps=400, final_fraction=0.01),
+        multiply_by_parameter_scale=True,
+        weight_decay=0.0,
     )
     if args.start_from:
         _, params, _ = load_weights(args.start_from)

@@ -139,14 +139,32 @@ def verify_colour(world: World) -> Document:
     return _exercise(world, JUDGEMENTS, answer, told, claim)
 
 
-def verify_kind(world: World) -> Document:
-    """Asks whether a thing is of a kind, with nothing told but the thing."""
-    kind, other = world.kinds(2)
-    holds = world.rng.random() < 0.5
-    noun = world.rng.choice(lexicon.KINDS[kind])
-    claim = sentence(f"{a(noun)} is {a(kind if holds else other)}")
+def verify_kinds(world: World) -> Document:
+    """Asks of one to five things whether each is of a kind, with nothing told but the things."""
+    claims, verdicts = [], []
     labels = world.rng.choice(VERDICTS)
-    return Document(f"{labels[0]} or {labels[1]}: {claim}", labels[0 if holds else 1])
+    for _ in range(world.rng.randint(1, 5)):
+        kind, other = world.kinds(2)
+        holds = world.rng.random() < 0.5
+        noun = world.rng.choice(lexicon.KINDS[kind])
+        claims.append(sentence(f"{a(noun)} is {a(kind if holds else other)}"))
+        verdicts.append(labels[0 if holds else 1])
+    return Document(f"{labels[0]} or {labels[1]}: {' '.join(claims)}", " ".join(verdicts))
+
+
+def verify_several(world: World) -> Document:
+    """Asks of several claims, each about one of one to three facts, whether it follows."""
+    facts = _actions(world, _size(world))
+    claims, verdicts = [], []
+    labels = world.rng.choice(VERDICTS)
+    for _ in range(world.rng.randint(2, 4)):
+        asked = world.rng.choice(facts)
+        holds = world.rng.random() < 0.5
+        kind = asked.kind if holds else _wrong_kind(world, facts, asked)
+        claims.append(sentence(say_action(world.rng, asked, thing=kind, place=False)))
+        verdicts.append(labels[0 if holds else 1])
+    told = " ".join(sentence(say_action(world.rng, fact)) for fact in facts)
+    return Document(f"{labels[0]} or {labels[1]}? {told} {' '.join(claims)}", " ".join(verdicts))
 
 
 def ask_who(world: World) -> Document:
@@ -255,21 +273,22 @@ def resolve_pronoun(world: World) -> Document:
     return Document(question, fact.referent)
 
 
+# Told as often as they are listed: most are of what is hardest to learn.
 STORIES: tuple[Callable[[World], Document], ...] = (
     word_list,
-    story,
-    colour_story,
+    *(story,) * 4,
+    *(colour_story,) * 2,
     event_story,
     sense_story,
     motive_story,
 )
 EXERCISES: tuple[Callable[[World], Document], ...] = (
-    verify_action,
-    verify_action,
-    verify_colour,
-    verify_kind,
+    *(verify_action,) * 2,
+    *(verify_several,) * 3,
+    *(verify_colour,) * 2,
+    *(verify_kinds,) * 2,
     ask_who,
-    ask_what,
+    *(ask_what,) * 2,
     verify_answer,
     choose_event,
     compare_senses,

@@ -1,0 +1,56 @@
+"""Span corruption and LM adaptation on token ids."""
+
+import numpy as np
+import pytest
+
+from prompt_tuning.data.pretraining import lm_adaptation, span_corruption
+
+VOCAB_SIZE = 200
+TEXT = list(range(10, 60))
+
+
+def merge(inputs: list[int], targets: list[int]) -> list[int]:
+    """Puts the spans of the targets where their sentinels stand in the inputs."""
+    spans: dict[int, list[int]] = {}
+    for token in targets[:-1]:
+        if token >= 100:
+            spans[token] = []
+        else:
+            spans[list(spans)[-1]].append(token)
+    merged = []
+    for token in inputs[:-1]:
+        merged += spans.pop(token) if token >= 100 else [token]
+    assert not spans
+    return merged
+
+
+@pytest.mark.parametrize("length", [2, 3, 7, 50])
+@pytest.mark.parametrize("seed", range(5))
+def test_spans_put_back_are_the_text(length, seed):
+    rng = np.random.default_rng(seed)
+    inputs, targets = span_corruption(TEXT[:length], rng, vocab_size=VOCAB_SIZE)
+    assert inputs[-1] == targets[-1] == 1
+    assert merge(inputs, targets) == TEXT[:length]
+
+
+def test_density_and_span_length_are_as_asked():
+    rng = np.random.default_rng(0)
+    inputs, targets = span_corruption(
+        TEXT, rng, vocab_size=VOCAB_SIZE, noise_density=0.3, mean_span_length=5.0
+    )
+    sentinels = [token for token in targets if token >= 100]
+    assert sentinels == [199, 198, 197]
+    assert len(targets) - 1 - len(sentinels) == 15
+    assert len(inputs) - 1 - len(sentinels) == 35
+
+
+def test_every_place_is_corrupted_now_and_then():
+    hidden = set()
+    for seed in range(300):
+        inputs, _ = span_corruption(TEXT[:20], np.random.default_rng(seed), vocab_size=VOCAB_SIZE)
+        hidden |= set(TEXT[:20]) - set(inputs)
+    assert hidden == set(TEXT[:20])
+
+
+def test_lm_adaptation_asks_for_the_rest():
+    assert lm_adaptation([5, 6], [7]) == ([5, 6, 1], [7, 1])
