@@ -1,0 +1,105 @@
+"""Our own safetensors files."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from prompt_tuning.checkpoints.weights import (
+    flatten,
+    load_weights,
+    read_safetensors,
+    save_weights,
+    unflatten,
+)
+from prompt_tuning.errors import UserError
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.t5 import init_params
+
+CONFIG = T5Config(
+    name="test",
+    vocab_size=50,
+    embed_dim=16,
+    num_heads=2,
+    head_dim=6,
+    mlp_dim=24,
+    num_encoder_layers=3,
+    num_decoder_layers=2,
+)
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    return init_params(CONFIG, jax.random.key(0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_round_trip(tmp_path, frozen, dtype):
+    weights = jax.tree.map(lambda x: x.astype(dtype), frozen)
+    config = dataclasses.replace(CONFIG, param_dtype=dtype)
+    save_weights(tmp_path / "a.safetensors", weights, config, {"made": "today"})
+    loaded_config, loaded, metadata = load_weights(tmp_path / "a.safetensors")
+    assert loaded_config == config
+    assert metadata == {"made": "today"}
+    jax.tree.map(np.testing.assert_array_equal, loaded, weights)
+    assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {jnp.dtype(dtype)}
+
+
+def test_loading_in_another_dtype(tmp_path, frozen):
+    save_weights(tmp_path / "a.safetensors", frozen, CONFIG)
+    config, loaded, _ = load_weights(tmp_path / "a.safetensors", dtype="bfloat16")
+    assert config.param_dtype == "bfloat16"
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        loaded,
+        jax.tree.map(lambda x: x.astype(jnp.bfloat16), frozen),
+    )
+
+
+def test_flatten_and_unflatten(frozen):
+    flat = flatten(frozen)
+    assert flat["encoder/layers/mlp/wo/kernel"].shape == (3, 24, 16)
+    assert jax.tree.all(jax.tree.map(lambda a, b: a is b, unflatten(flat), frozen))
+
+
+def test_what_does_not_fit_is_listed(tmp_path, frozen):
+    path = tmp_path / "a.safetensors"
+    save_weights(path, frozen, CONFIG)
+    _, metadata = read_safetensors(path)
+    flat = load_file(path)
+    del flat["encoder/encoder_norm/scale"]
+    flat["encoder/prompt"] = np.zeros(3, np.float32)
+    flat["token_embedder/embedding"] = np.zeros((51, 16), np.float32)
+    save_file(flat, path, metadata)
+    with pytest.raises(UserError) as error:
+        load_weights(path)
+    for part in (
+        str(path),
+        "encoder/encoder_norm/scale is missing",
+        "encoder/prompt doesn't belong",
+        "token_embedder/embedding has shape (51, 16), expected (50, 16)",
+    ):
+        assert part in str(error.value)
+
+
+def test_saving_another_models_weights_is_told(tmp_path, frozen):
+    with pytest.raises(UserError, match="encoder/layers/mlp/wo/kernel has shape"):
+        save_weights(tmp_path / "a", frozen, dataclasses.replace(CONFIG, mlp_dim=25))
+
+
+def test_files_that_are_not_ours_are_told(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(UserError, match="Can't read weights"):
+        load_weights(path)
+    path.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00not a header")
+    with pytest.raises(UserError, match="Can't read weights"):
+        load_weights(path)
+    save_file({"a": np.zeros(2)}, path)
+    with pytest.raises(UserError, match="not a model saved by prompt_tuning"):
+        load_weights(path)
+    save_file({"a": np.zeros(2)}, path, {"t5_config": "{"})
+    with pytest.raises(UserError, match="isn't json"):
+        load_weights(path)

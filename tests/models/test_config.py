@@ -1,0 +1,83 @@
+"""The sizes, as data."""
+
+import dataclasses
+import json
+
+import pytest
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.models.config import MODELS, T5Config, get_config
+from prompt_tuning.models.layers import count_parameters
+from prompt_tuning.models.t5 import abstract_params
+
+# v1.1 are the paper's; the others what `transformers` counts for the published models.
+PARAMETERS = {
+    "t5_1_1_small": 76_961_152,
+    "t5_1_1_base": 247_577_856,
+    "t5_1_1_large": 783_150_080,
+    "t5_1_1_xl": 2_849_757_184,
+    "t5_1_1_xxl": 11_135_332_352,
+    "t5_small": 60_506_624,
+    "t5_base": 222_903_552,
+    "t5_large": 737_668_096,
+    "t5_3b": 2_851_598_336,
+    "t5_11b": 11_307_321_344,
+    "mt5_small": 300_176_768,
+    "mt5_base": 582_401_280,
+    "mt5_large": 1_229_581_312,
+    "mt5_xl": 3_742_619_648,
+    "mt5_xxl": 12_921_057_280,
+}
+
+
+def test_every_model_is_counted():
+    assert set(PARAMETERS) == set(MODELS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_count(name):
+    assert count_parameters(abstract_params(get_config(name))) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "share"),
+    [
+        ("t5_1_1_small", 51_200, 0.0665),
+        ("t5_1_1_base", 76_800, 0.0310),
+        ("t5_1_1_large", 102_400, 0.0131),
+        ("t5_1_1_xl", 204_800, 0.0072),
+        ("t5_1_1_xxl", 409_600, 0.0037),
+    ],
+)
+def test_share_of_a_prompt_of_100_tokens(name, prompt, share):
+    assert 100 * get_config(name).embed_dim == prompt
+    assert round(100 * prompt / PARAMETERS[name], 4) == share
+
+
+def test_param_dtype_is_that_of_every_parameter():
+    params = abstract_params(get_config("t5_1_1_small", param_dtype="bfloat16"))
+    assert params["decoder"]["layers"]["mlp"]["wo"]["kernel"].dtype == "bfloat16"
+    assert params["encoder"]["relpos_bias"]["rel_embedding"].dtype == "bfloat16"
+
+
+def test_unknown_name_is_told_with_the_close_ones():
+    with pytest.raises(UserError, match="Did you mean 't5_1_1_large'"):
+        get_config("t5_1_1_lage")
+
+
+def test_json_round_trip():
+    config = get_config("mt5_base", remat=True, unroll=0)
+    assert T5Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_json_of_another_kind_is_told():
+    fields = get_config("t5_small").to_json()
+    del fields["mlp_dim"]
+    with pytest.raises(UserError, match=r"unknown fields \['depth'\], absent fields \['mlp_dim'\]"):
+        T5Config.from_json({**fields, "depth": 3})
+
+
+@pytest.mark.parametrize("field", ["param_dtype", "compute_dtype", "matmul_dtype"])
+def test_unknown_dtype_is_told(field):
+    with pytest.raises(UserError, match=f"{field} of model 't5_small' is 'float16'"):
+        dataclasses.replace(get_config("t5_small"), **{field: "float16"})
