@@ -3,22 +3,20 @@
 One table says what differs between the tasks, one loop registers them: as `superglue_rte` (the
 task's name left out of the text, as in the paper), `superglue_rte_with_name` (T5's own text), and
 the same for `tinyworld_rte`, whose generated files have SuperGLUE's layout and are read by the
-very same code. Rows have TFDS's fields; the official jsonl files are brought to them here.
+very same code. How a row of either kind becomes an example is in `superglue_rows.py`.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prompt_tuning.data import metrics, preprocessors
-from prompt_tuning.data.preprocessors import UNLABELLED, Row
+from prompt_tuning.data.preprocessors import Row
 from prompt_tuning.data.sources import JsonlSource, Source, TfdsSource, default_cache_dir
+from prompt_tuning.data.tasks import superglue_rows
 from prompt_tuning.data.tasks.task import Example, Metric, Task, register_task
 from prompt_tuning.errors import UserError
-
-JsonRow = dict[str, Any]
 
 MINIMUM_TFDS_VERSION = "1.0.2"
 """Earlier ones list ReCoRD's entities in no fixed order."""
@@ -26,108 +24,6 @@ MINIMUM_TFDS_VERSION = "1.0.2"
 _BOOLEAN = {False: "False", True: "True"}
 _ENTAILMENT = {"entailment": "entailment", "not_entailment": "not_entailment"}
 _OFFICIAL_FILES = {"train": "train.jsonl", "validation": "val.jsonl", "test": "test.jsonl"}
-
-
-def _flatten_label(row: JsonRow, words: Mapping[Any, str]) -> JsonRow:
-    label = row.get("label")
-    if label is None:
-        return {**row, "label": None}
-    if not isinstance(label, str | int) or label not in words:
-        raise ValueError(f"label {label!r} is not one of {', '.join(map(repr, words))}")
-    return {**row, "label": words[label]}
-
-
-def _flatten_multirc(row: JsonRow, words: Mapping[Any, str]) -> Iterator[JsonRow]:
-    """Yields one row an answer; the file has one line a paragraph."""
-    for question in row["passage"]["questions"]:
-        for answer in question["answers"]:
-            flat = {
-                "paragraph": row["passage"]["text"],
-                "question": question["question"],
-                "answer": answer["text"],
-                "label": answer.get("label"),
-                "idx": {
-                    "paragraph": row["idx"],
-                    "question": question["idx"],
-                    "answer": answer["idx"],
-                },
-            }
-            yield _flatten_label(flat, words)
-
-
-def _flatten_record(row: JsonRow, words: Mapping[Any, str]) -> Iterator[JsonRow]:
-    """Yields one row a query; entities are marked in the passage by inclusive offsets."""
-    del words
-    passage = row["passage"]["text"]
-    spans = row["passage"]["entities"]
-    entities = sorted({passage[span["start"] : span["end"] + 1] for span in spans})
-    for query in row["qas"]:
-        yield {
-            "passage": passage,
-            "query": query["query"],
-            "entities": entities,
-            "answers": sorted({answer["text"] for answer in query.get("answers", ())}),
-            "idx": {"passage": row["idx"], "query": query["idx"]},
-        }
-
-
-def _flatten_wsc(row: JsonRow, words: Mapping[Any, str]) -> Iterator[JsonRow]:
-    """Yields the row with its spans at the top level, spelled as in the text."""
-    target = row["target"]
-    flat = {"text": row["text"], "idx": row["idx"], "label": row.get("label")}
-    for span in ("span1", "span2"):
-        index = target[f"{span}_index"]
-        flat[f"{span}_index"] = index
-        flat[f"{span}_text"] = preprocessors.fix_wsc_span(
-            row["text"], target[f"{span}_text"], index
-        )
-    yield _flatten_label(flat, words)
-
-
-def _flatten_plain(row: JsonRow, words: Mapping[Any, str]) -> Iterator[JsonRow]:
-    yield _flatten_label(row, words)
-
-
-def _classification(row: Row, training: bool, *, text: Callable[[Row], str]) -> Iterable[Example]:
-    del training
-    yield Example(
-        inputs=text(row), targets=row["label"] or UNLABELLED, metadata={"idx": row.get("idx")}
-    )
-
-
-def _multirc(row: Row, training: bool, *, text: Callable[[Row], str]) -> Iterable[Example]:
-    for example in _classification(row, training, text=text):
-        question = [row["idx"]["paragraph"], row["idx"]["question"]]
-        yield Example(
-            inputs=example.inputs,
-            targets=example.targets,
-            metadata={**example.metadata, "group": question},
-        )
-
-
-def _record(row: Row, training: bool, *, text: Callable[[Row], str]) -> Iterable[Example]:
-    """Yields one example an answer to train on, one a query to be scored on."""
-    answers = row["answers"] or [UNLABELLED]
-    for answer in answers if training else answers[:1]:
-        yield Example(
-            inputs=text(row),
-            targets=answer,
-            metadata={"idx": row["idx"], "answers": row["answers"]},
-        )
-
-
-def _wsc(row: Row, training: bool, *, text: Callable[[Row], str]) -> Iterable[Example]:
-    """Yields the candidate as the referent: to train on, only where it is the right one."""
-    label = row["label"]
-    if training and label is None:
-        raise ValueError("no label; a training example needs one")
-    if training and label == "False":
-        return
-    yield Example(
-        inputs=text(row),
-        targets=preprocessors.text_field(row, "span1_text") if label else UNLABELLED,
-        metadata={"idx": row["idx"], "label": label == "True"},
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +34,7 @@ class _Entry:
         name: the TFDS config and the middle of our task names.
         folder: the official folder.
         text: the inputs without the task's name.
-        words: from the label in the official file to the label word.
+        words: the label words by the official file's label.
         t5_name: what T5's text begins with, if not `name`.
         target_length: tokens of the longest answer; names of entities are longer than labels.
     """
@@ -146,13 +42,13 @@ class _Entry:
     name: str
     folder: str
     text: Callable[[Row], str]
-    words: Mapping[Any, str]
+    words: superglue_rows.LabelWords
     metrics: tuple[Metric, ...] = (metrics.accuracy,)
     labels: tuple[str, ...] | None = None
     t5_name: str = ""
     tfds_config: str = ""
-    flatten: Callable[[JsonRow, Mapping[Any, str]], Iterable[JsonRow]] = _flatten_plain
-    render: Callable[..., Iterable[Example]] = _classification
+    flatten: Callable[..., Iterable[superglue_rows.JsonRow]] = superglue_rows.flatten_plain
+    render: Callable[..., Iterable[Example]] = superglue_rows.render_classification
     target_length: int = 8
     diagnostic: bool = False
 
@@ -194,8 +90,8 @@ _TABLE = (
         words=_BOOLEAN,
         labels=("False", "True"),
         metrics=(metrics.multirc,),
-        flatten=_flatten_multirc,
-        render=_multirc,
+        flatten=superglue_rows.flatten_multirc,
+        render=superglue_rows.render_multirc,
     ),
     _Entry(
         name="record",
@@ -204,8 +100,8 @@ _TABLE = (
         words={},
         metrics=(metrics.record,),
         target_length=32,
-        flatten=_flatten_record,
-        render=_record,
+        flatten=superglue_rows.flatten_record,
+        render=superglue_rows.render_record,
     ),
     _Entry(
         name="rte",
@@ -230,8 +126,8 @@ _TABLE = (
         target_length=32,
         t5_name="wsc:",
         tfds_config="wsc.fixed",
-        flatten=_flatten_wsc,
-        render=_wsc,
+        flatten=superglue_rows.flatten_wsc,
+        render=superglue_rows.render_wsc,
     ),
     _Entry(
         name="axb",
