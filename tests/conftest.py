@@ -120,16 +120,15 @@ def tiny_prompt_file(tmp_path_factory) -> Path:
     return save_prompt(stem, prompt, PromptMetadata(model="tiny_random"))[1]
 
 
-@pytest.fixture
-def tiny_flags(
-    tmp_path, tiny_superglue, tiny_vocabulary_file, tiny_weights_file, tiny_prompt_file
+@pytest.fixture(scope="session")
+def tiny_settings(
+    tiny_superglue, tiny_vocabulary_file, tiny_weights_file, tiny_prompt_file
 ) -> list[str]:
-    """Flags that shrink any shipped config to one step on random weights, in `tmp_path / "run"`."""
+    """Flags that shrink any shipped config to one step on random weights."""
     settings = {
         "INITIAL_CHECKPOINT_PATH": tiny_weights_file,
         "VOCABULARY_PATH": tiny_vocabulary_file,
         "DATA_DIR": tiny_superglue,
-        "MODEL_DIR": tmp_path / "run",
         "PROMPT_FILE": tiny_prompt_file,
         "PROMPT_LENGTH": 3,
         "TASK_FEATURE_LENGTHS": {"inputs": 40, "targets": 6},
@@ -139,3 +138,9 @@ def tiny_flags(
         "train.tensorboard": False,
     }
     return [f"--gin.{name}={value}" for name, value in settings.items()]
+
+
+@pytest.fixture
+def tiny_flags(tiny_settings, tmp_path) -> list[str]:
+    """The same flags, for a run in `tmp_path / "run"`."""
+    return [*tiny_settings, f"--gin.MODEL_DIR={tmp_path / 'run'}"]

@@ -1,7 +1,7 @@
 """Data parallelism over the devices of one process: batches are shared out, weights are copied.
 
 The steps are ordinary `jax.jit` functions; the layout of their arguments is all that tells XLA
-to run them on many devices. `BATCH` rows go along the mesh axis `data`.
+to run them on many devices. The rows of a batch go along the mesh axis `data`.
 """
 
 from typing import Any
@@ -32,9 +32,15 @@ def data_mesh(batch_size: int) -> Mesh:
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     """Puts a copy of every array on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return _place(tree, mesh, PartitionSpec())
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """Gives each device its share of the rows, the first axis of every array."""
-    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(DATA_AXIS)))
+    return _place(batch, mesh, PartitionSpec(DATA_AXIS))
+
+
+def _place(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
+    # On a single device arrays are where they should be, and a layout would only make JAX
+    # compile a second time, for arguments that have it.
+    return tree if mesh.size == 1 else jax.device_put(tree, NamedSharding(mesh, spec))

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -223,11 +224,18 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@pytest.fixture(scope="module")
+def some_run(tiny_settings, tmp_path_factory) -> Path:
+    """The folder of a run that has ended; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert status_of(main, ["train", *FILES, *tiny_settings, f"--gin.MODEL_DIR={folder}"]) == 0
+    return folder
+
+
 @pytest.fixture
-def finished_run(tiny_flags, tmp_path) -> Path:
-    """The folder of a run that has ended."""
-    assert status_of(main, ["train", *FILES, *tiny_flags]) == 0
-    return tmp_path / "run"
+def finished_run(some_run, tmp_path) -> Path:
+    """The folder of a run that has ended, where `tiny_flags` would run."""
+    return Path(shutil.copytree(some_run, tmp_path / "run"))
 
 
 def test_run_folder_of_another_config(fails, finished_run, tiny_flags):

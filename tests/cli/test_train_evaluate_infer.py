@@ -21,12 +21,13 @@ FILES = [
 ]
 
 
-@pytest.fixture
-def run_folder(tiny_flags, tmp_path):
-    """A finished run of four steps, evaluated by rank classification."""
+@pytest.fixture(scope="module")
+def run_folder(tiny_settings, tmp_path_factory):
+    """A finished run of four steps, evaluated by rank classification; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
     flags = ["--gin.TRAIN_STEPS=4", "--gin.train.eval_every=2", "--gin.predict.method=rank"]
-    main(["train", *FILES, *tiny_flags, *flags])
-    return tmp_path / "run"
+    main(["train", *FILES, *tiny_settings, *flags, f"--gin.MODEL_DIR={folder}"])
+    return folder
 
 
 def test_train_writes_a_run_folder(run_folder):
