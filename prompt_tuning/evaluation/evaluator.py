@@ -22,9 +22,10 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.rank import label_log_likelihoods
+from prompt_tuning.methods.base import Batch
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.t5 import T5, Batch, Params
+from prompt_tuning.models.t5 import T5, Params
 
 Inject = Callable[[Batch], Injection]
 """A method with its trained numbers: `functools.partial(method.apply, trained)`."""

@@ -9,36 +9,19 @@ import numpy as np
 import pytest
 
 from prompt_tuning.evaluation import rank
-from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.t5 import T5, Encoder, init_params
+from prompt_tuning.models.t5 import Encoder
 
-CONFIG = T5Config(
-    name="tiny",
-    vocab_size=64,
-    embed_dim=16,
-    num_heads=2,
-    head_dim=8,
-    mlp_dim=24,
-    num_encoder_layers=2,
-    num_decoder_layers=2,
-)
 LABELS = [[7, 8, 9, 1], [5, 1], [40, 41, 1]]
 LABEL_IDS = np.array([[7, 8, 9, 1], [5, 1, 0, 0], [40, 41, 1, 0]], np.int32)
 
 
-MODEL = T5(CONFIG)
 label_log_likelihoods = jax.jit(rank.label_log_likelihoods, static_argnums=0)
 
 
-@jax.jit
-def logits_of(frozen, batch, injection):
-    return MODEL.apply({"params": frozen}, batch, injection)
-
-
-@pytest.fixture(scope="module")
-def frozen():
-    return init_params(CONFIG, jax.random.key(0))
+@partial(jax.jit, static_argnums=0)
+def logits_of(model, frozen, batch, injection):
+    return model.apply({"params": frozen}, batch, injection)
 
 
 @pytest.fixture(scope="module")
@@ -56,28 +39,28 @@ def injection(request):
     return Injection(encoder_prompt=jax.random.normal(jax.random.key(1), (rows, 4, 16)))
 
 
-def test_scores_are_those_of_whole_forward_passes(frozen, tokens, injection):
-    scores = label_log_likelihoods(MODEL, frozen, tokens, injection, jnp.asarray(LABEL_IDS))
+def test_scores_are_those_of_whole_forward_passes(model, frozen, tokens, injection):
+    scores = label_log_likelihoods(model, frozen, tokens, injection, jnp.asarray(LABEL_IDS))
     for column, label in enumerate(LABELS):
         # Zeros after the label keep one shape for all; the decoder is causal.
         inputs = jnp.zeros((3, 4), jnp.int32).at[:, 1 : len(label)].set(jnp.array(label[:-1]))
         batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": inputs}
-        log_p = jax.nn.log_softmax(logits_of(frozen, batch, injection))
+        log_p = jax.nn.log_softmax(logits_of(model, frozen, batch, injection))
         expected = sum(log_p[:, i, token] for i, token in enumerate(label))
         np.testing.assert_allclose(scores[:, column], expected, rtol=1e-5)
     assert np.ptp(scores, axis=1).min() > 0.1  # the labels aren't told apart by rounding alone
 
 
-def test_padding_of_the_labels_changes_nothing(frozen, tokens):
+def test_padding_of_the_labels_changes_nothing(model, frozen, tokens):
     wider = np.pad(LABEL_IDS, ((0, 0), (0, 3)))
     scores, padded = (
-        label_log_likelihoods(MODEL, frozen, tokens, Injection(), jnp.asarray(ids))
+        label_log_likelihoods(model, frozen, tokens, Injection(), jnp.asarray(ids))
         for ids in (LABEL_IDS, wider)
     )
     np.testing.assert_allclose(scores, padded, rtol=1e-5)
 
 
-def test_the_encoder_runs_once_on_the_batch_itself(frozen, tokens):
+def test_the_encoder_runs_once_on_the_batch_itself(model, frozen, tokens):
     inputs = []
 
     def note(call, args, kwargs, context):
@@ -87,6 +70,6 @@ def test_the_encoder_runs_once_on_the_batch_itself(frozen, tokens):
 
     with nn.intercept_methods(note):
         jax.eval_shape(
-            partial(rank.label_log_likelihoods, MODEL), frozen, tokens, Injection(), LABEL_IDS
+            partial(rank.label_log_likelihoods, model), frozen, tokens, Injection(), LABEL_IDS
         )
     assert inputs == [(3, 10, 16)]

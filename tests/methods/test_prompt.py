@@ -11,7 +11,7 @@ from prompt_tuning.methods import initializers
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_array, soft_prompt_variables
 from prompt_tuning.models.config import MODELS, T5Config
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.t5 import T5, init_params
+from prompt_tuning.models.t5 import T5, abstract_params
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
@@ -32,7 +32,17 @@ MODEL = T5(CONFIG)
 
 @pytest.fixture(scope="module")
 def frozen():
-    return init_params(CONFIG, jax.random.key(0))
+    numbers = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        """T5's own scales, so that attention isn't saturated and gradients are smooth."""
+        names = {key.key for key in path}
+        if "scale" in names:
+            return jnp.ones(leaf.shape)
+        scale = 1.0 if "embedding" in names else 0.09 if "query" in names else 0.25
+        return jnp.asarray(numbers.normal(scale=scale, size=leaf.shape), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, abstract_params(CONFIG))
 
 
 @pytest.fixture(scope="module")
@@ -115,30 +125,32 @@ def test_a_prompt_of_embeddings_is_text_before_the_input(frozen, batch):
     assert np.abs(prompted - bare).max() > 0.1
 
 
-def train(method, frozen, batch, steps):
+@pytest.fixture(scope="module")
+def run(frozen, batch):
+    """Twenty steps on one batch: the frozen weights' bits before, the first prompt, the rest."""
+    before = bits(frozen)
+    method = SoftPrompt(length=LENGTH, embed_dim=16)
     optimizer = adafactor(0.3)
     step = make_train_step(prompt_loss_fn(MODEL, method, LossOptions()), optimizer)
     state = TrainState.create(method.init(jax.random.key(1), batch), optimizer)
+    start = np.array(soft_prompt_array(state.trained))
     losses = []
-    for _ in range(steps):
+    for _ in range(20):
         state, metrics = step(state, frozen, batch, jax.random.key(2))
         losses.append(float(metrics["loss"]))
-    return state, losses
+    return before, start, state, losses
 
 
-def test_only_the_prompt_moves(method, frozen, batch):
-    before = bits(frozen)
-    start = np.asarray(soft_prompt_array(method.init(jax.random.key(1), batch)))
-    state, losses = train(method, frozen, batch, steps=20)
+def test_only_the_prompt_moves(frozen, run):
+    before, start, state, losses = run
     assert bits(frozen) == before
     moved = np.abs(np.asarray(soft_prompt_array(state.trained)) - start).max(axis=1)
     assert (moved > 0.1).all()  # every position
     assert losses[-1] < losses[0] - 0.5
 
 
-def test_nothing_as_large_as_the_model_is_trained_or_kept(method, frozen, batch):
-    state, _ = train(method, frozen, batch, steps=1)
-    shapes = {leaf.shape for leaf in jax.tree.leaves(state) if leaf.ndim}
+def test_nothing_as_large_as_the_model_is_trained_or_kept(run):
+    shapes = {leaf.shape for leaf in jax.tree.leaves(run[2]) if leaf.ndim}
     assert shapes <= {(LENGTH, 16), (1,)}  # optax keeps (1,) where Adafactor doesn't factor
 
 
@@ -155,9 +167,9 @@ def test_the_gradient_is_of_the_prompt_alone_and_correct(method, frozen, batch):
     assert jax.tree.structure(gradient) == jax.tree.structure(trained)
     direction = jax.tree.map(lambda g: g / optax.tree.norm(gradient), gradient)
     ahead, behind = (
-        loss(jax.tree.map(lambda p, d, h=h: p + h * d, trained, direction)) for h in (0.01, -0.01)
+        loss(jax.tree.map(lambda p, d, h=h: p + h * d, trained, direction)) for h in (0.003, -0.003)
     )
-    assert (ahead - behind) / 0.02 == pytest.approx(float(optax.tree.norm(gradient)), rel=0.02)
+    assert (ahead - behind) / 0.006 == pytest.approx(float(optax.tree.norm(gradient)), rel=0.02)
 
 
 @pytest.mark.parametrize("length", [0, -3])
