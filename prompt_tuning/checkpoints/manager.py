@@ -196,7 +196,7 @@ logging.getLogger("absl").addFilter(lambda record: not _from_orbax(record))
 def _checksum(state: PyTree) -> int:
     checksum = 0
     for leaf in jax.tree.leaves(state):
-        checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
+        checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
     return checksum
 
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float, Int
 
 from prompt_tuning.checkpoints.manager import CheckpointManager
 from prompt_tuning.errors import UserError
@@ -33,6 +34,8 @@ from prompt_tuning.training.logging import (
     Writer,
     read_rows,
 )
+from prompt_tuning.training.options import TrainOptions
+from prompt_tuning.training.progress import Progress
 from prompt_tuning.training.run_folder import RunFolder
 from prompt_tuning.training.screen import Screen
 from prompt_tuning.training.signals import Interrupted, StopRequest
@@ -40,47 +43,6 @@ from prompt_tuning.training.step import Batch, LossFn, StepMetrics, TrainState, 
 
 _STEPS_IN_FLIGHT = 2
 """How many steps may be under way before the loop waits: enough to keep a device busy."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """How long and how often. Intervals count steps.
-
-    train_steps: updates to make in all (the paper: 30,000).
-    seed: of the order of the data and of dropout.
-    accumulation_steps: microbatches a batch is cut into, to fit in memory.
-    log_every: a row of losses is the mean over this many steps.
-    eval_every: the development set is also evaluated before the first and after the last step.
-    checkpoint_every: and after the last step.
-    keep_checkpoints: how many of the newest stay on disk.
-    patience: stop after this many evaluations in a row without a better score; None: never.
-    tensorboard: write event files.
-    wandb_project: log to this Weights & Biases project.
-    """
-
-    train_steps: int = 30_000
-    seed: int = 0
-    accumulation_steps: int = 1
-    log_every: int = 100
-    eval_every: int = 1000
-    checkpoint_every: int = 1000
-    keep_checkpoints: int = 2
-    patience: int | None = None
-    tensorboard: bool = True
-    wandb_project: str | None = None
-
-    def __post_init__(self):
-        for name in (
-            "train_steps",
-            "accumulation_steps",
-            "log_every",
-            "eval_every",
-            "checkpoint_every",
-            "keep_checkpoints",
-        ):
-            value = getattr(self, name)
-            if value < 1:
-                raise UserError(f"TrainOptions.{name} is {value}; it must be at least 1.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,34 +134,13 @@ def train(
     return result
 
 
-@dataclasses.dataclass(kw_only=True)
-class _Progress:
-    """What a checkpoint holds besides arrays: JSON values, exact to the last digit.
-
-    best: the best evaluation so far.
-    seconds: of all processes that have worked on this run.
-    metrics_offset: where `metrics.jsonl` ended, in bytes.
-    window: sums since the last row of losses, so that a run stopped between two rows later
-        writes the very row it would have written.
-    """
-
-    best: Best = dataclasses.field(default_factory=Best)
-    seconds: float = 0.0
-    metrics_offset: int = 0
-    window: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "_Progress":
-        return cls(**{**values, "best": Best(**values["best"])})
-
-
 class _InFlight(NamedTuple):
     """A step that has been started, and its numbers, which may still be on their way."""
 
     step: int
     metrics: StepMetrics
-    examples: int
-    tokens: int
+    examples: Array
+    tokens: Array
 
 
 class _Run:
@@ -217,10 +158,10 @@ class _Run:
 
         restored = checkpoints.restore_newest(state)
         if restored is None:
-            self._state, self._step, self._progress = state, 0, _Progress()
+            self._state, self._step, self._progress = state, 0, Progress()
         else:
             self._state, self._step = restored.state, restored.step
-            self._progress = _Progress.from_json(restored.progress)
+            self._progress = Progress.from_json(restored.progress)
         self._first_step = self._step
         self._seconds_before = self._progress.seconds
 
@@ -253,16 +194,17 @@ class _Run:
             ended = self._ended()
             if ended:
                 self._take_all()
-                self._write_window()
-            stopping = self._stop.signal_number is not None and not ended
-            if ended or stopping or self._step % options.checkpoint_every == 0:
+                self._write_window(self._step)
+            # Looked at once: it may come at any moment, and what is raised must be saved.
+            signal_number = None if ended else self._stop.signal_number
+            if ended or signal_number or self._step % options.checkpoint_every == 0:
                 self._save_checkpoint()
-            if stopping:
+            if signal_number:
                 self._checkpoints.wait()
                 self._screen.line(
                     f"Stopped and saved at step {self._step:,}; the same command goes on from here."
                 )
-                raise Interrupted(self._stop.signal_number)
+                raise Interrupted(signal_number)
         self._checkpoints.wait()
         return TrainResult(
             trained=self._state.trained,
@@ -297,7 +239,7 @@ class _Run:
             "stopped_early": self._step < self._options.train_steps,
             "trained_parameters": _count_parameters(self._state.trained),
             "frozen_parameters": _count_parameters(self._frozen),
-            "examples_per_second": statistics.median(rates),
+            "examples_per_second": statistics.median(rates) if rates else None,
             "wall_seconds": self._seconds(),
         }
 
@@ -309,7 +251,8 @@ class _Run:
     def _make_step(self) -> None:
         """Starts a step, then looks at the numbers of one that was started before it."""
         batch = self._batches(self._step)
-        examples, tokens = _count(batch, self._options.accumulation_steps)
+        _check_divisible(batch, self._options.accumulation_steps)
+        examples, tokens = _count(batch["encoder_input_tokens"], batch["decoder_loss_weights"])
         self._state, metrics = self._train_step(self._state, self._frozen, batch, self._key)
         self._step += 1
         self._in_flight.append(_InFlight(self._step, metrics, examples, tokens))
@@ -319,50 +262,34 @@ class _Run:
 
     def _take_one(self) -> None:
         """Waits for the oldest step in flight and adds its numbers to the window."""
-        entry = self._in_flight.popleft()
-        metrics = {name: float(value) for name, value in jax.device_get(entry.metrics).items()}
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                self._raise_diverged(entry.step, name.replace("_", " "), value)
-        window = self._progress.window
-        for name, value in (
-            ("steps", 1),
-            ("loss_sum", metrics["loss"] * metrics["weight_sum"]),
-            ("weight_sum", metrics["weight_sum"]),
-            ("gradient_norm", metrics["gradient_norm"]),
-        ):
-            window[name] = window.get(name, 0.0) + value
-        self._examples += entry.examples
-        self._tokens += entry.tokens
-        if entry.step % self._options.log_every == 0:
-            self._write_window(entry.step)
+        step, *numbers = self._in_flight.popleft()
+        metrics, examples, tokens = jax.device_get(numbers)
+        metrics = {name: float(value) for name, value in metrics.items()}
+        for name in ("loss", "gradient_norm", "update_norm"):
+            if not math.isfinite(metrics[name]):
+                self._raise_diverged(step, name.replace("_", " "), metrics[name])
+        self._progress.add_step(metrics)
+        self._counts += [examples, tokens]
+        if step % self._options.log_every == 0:
+            self._write_window(step)
 
     def _take_all(self) -> None:
         while self._in_flight:
             self._take_one()
 
-    def _write_window(self, step: int | None = None) -> None:
+    def _write_window(self, step: int) -> None:
         """Writes the row of losses since the last one, if there was a step since."""
-        window = self._progress.window
-        if not window:
-            return
-        seconds = time.monotonic() - self._timed_from
-        self._write(
-            {
-                "step": self._step if step is None else step,
-                "loss": window["loss_sum"] / window["weight_sum"],
-                "gradient_norm": window["gradient_norm"] / window["steps"],
-                "examples_per_second": self._examples / seconds,
-                "tokens_per_second": self._tokens / seconds,
-            }
-        )
-        self._progress.window = {}
+        means = self._progress.end_window()
+        if means is not None:
+            examples, tokens = self._counts / (time.monotonic() - self._timed_from)
+            speed = {"examples_per_second": float(examples), "tokens_per_second": float(tokens)}
+            self._write({"step": step, **means, **speed})
         self._start_timing()
 
     def _start_timing(self) -> None:
         """Starts counting what this process does for the speed in the next row."""
         self._timed_from = time.monotonic()
-        self._examples = self._tokens = 0
+        self._counts = np.zeros(2)
 
     def _run_evaluation(self) -> None:
         if self._evaluate is None:
@@ -392,7 +319,7 @@ class _Run:
         self._take_all()
         self._progress.metrics_offset = self._metrics_file.sync()
         self._progress.seconds = self._seconds()
-        self._checkpoints.save(self._step, self._state, dataclasses.asdict(self._progress))
+        self._checkpoints.save(self._step, self._state, self._progress.to_json())
 
     def _write(self, row: Row) -> None:
         row = {**row, "seconds": self._seconds()}
@@ -419,17 +346,25 @@ class _Run:
         )
 
 
-def _count(batch: Batch, parts: int) -> tuple[int, int]:
-    """Examples in a batch, and their tokens, inputs and targets; padding counts as neither."""
-    weights = np.asarray(batch["decoder_loss_weights"])
-    if len(weights) % parts:
+def _check_divisible(batch: Batch, parts: int) -> None:
+    examples = len(batch["decoder_loss_weights"])
+    if examples % parts:
         raise UserError(
-            f"A batch of {len(weights)} examples can't be cut into {parts} equal microbatches; "
-            "make BATCH_SIZE a multiple of TrainOptions.accumulation_steps."
+            f"A batch of {examples} examples can't be cut into {parts} equal microbatches; "
+            "make BATCH_SIZE a multiple of accumulation_steps."
         )
-    examples = int(np.count_nonzero(weights.any(axis=-1)))
-    inputs = int(np.count_nonzero(np.asarray(batch["encoder_input_tokens"])))
-    return examples, inputs + int(np.count_nonzero(weights))
+
+
+@jax.jit
+def _count(
+    inputs: Int[Array, "batch source"], weights: Float[Array, "batch target"]
+) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    """Examples in a batch, and tokens of inputs and targets together; padding is neither.
+
+    Counted on the device, where a batch that is spread over several stays whole.
+    """
+    examples = jnp.count_nonzero(jnp.any(weights > 0, axis=-1))
+    return examples, jnp.count_nonzero(inputs) + jnp.count_nonzero(weights)
 
 
 def _count_parameters(tree: Any) -> int:

@@ -88,14 +88,14 @@ class RunFolder:
         """
         folder = cls(path)
         # Through JSON and back, so that tuples and lists compare as what will be read later.
-        settings = json.loads(json.dumps(settings, default=str))
+        given = json.loads(json.dumps(settings, default=str))
         with writing(folder.path):
             if overwrite:
                 folder._clear()
-            folder._check_owner(settings)
+            folder._check_owner(given)
             for name in _FOLDERS:
                 (folder.path / name).mkdir(parents=True, exist_ok=True)
-        folder.write_json("settings.json", settings)
+        folder.write_json("settings.json", given)
         folder.write_text("config.gin", config_text)
         folder._record_versions()
         return folder
