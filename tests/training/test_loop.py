@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import signal
 
@@ -18,6 +19,12 @@ from prompt_tuning.training.signals import Interrupted
 SHORT = TrainOptions(train_steps=12, seed=3, log_every=5, eval_every=4, checkpoint_every=6)
 
 
+@pytest.fixture
+def run(tiny_run):
+    """Runs without dropout, which takes longest to compile."""
+    return functools.partial(tiny_run.run, keep=1.0)
+
+
 def rows_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -33,8 +40,8 @@ def scores(*values):
     return evaluate
 
 
-def test_a_run_and_its_folder(tiny_run, tmp_path):
-    result = tiny_run.run(tmp_path, options=SHORT)
+def test_a_run_and_its_folder(run, tmp_path):
+    result = run(tmp_path, options=SHORT)
     assert (result.step, result.stopped_early) == (12, False)
 
     rows = rows_of(tmp_path)
@@ -60,61 +67,61 @@ def test_a_run_and_its_folder(tiny_run, tmp_path):
     assert summary["wall_seconds"] > 0
 
 
-def test_the_saved_prompt_has_the_best_score(tiny_run, tmp_path):
-    result = tiny_run.run(tmp_path, options=SHORT)
+def test_the_saved_prompt_has_the_best_score(run, tiny_run, tmp_path):
+    result = run(tmp_path, options=SHORT)
     prompt, metadata = load_prompt(tmp_path / "prompt_best.safetensors")
     assert (metadata.step, metadata.score) == (result.best.step, result.best.score)
     assert tiny_run.score({"prompt": jnp.asarray(prompt)}) == result.best.score
 
 
-def test_a_row_is_the_mean_over_its_window(tiny_run, tmp_path):
+def test_a_row_is_the_mean_over_its_window(run, tmp_path):
     every = dataclasses.replace(SHORT, log_every=1)
-    single = [row["loss"] for row in run_rows(tiny_run, tmp_path / "a", every) if "loss" in row]
-    windows = [row["loss"] for row in run_rows(tiny_run, tmp_path / "b", SHORT) if "loss" in row]
+    single = [row["loss"] for row in run_rows(run, tmp_path / "a", every) if "loss" in row]
+    windows = [row["loss"] for row in run_rows(run, tmp_path / "b", SHORT) if "loss" in row]
     np.testing.assert_allclose(
         windows, [np.mean(single[:5]), np.mean(single[5:10]), np.mean(single[10:])], rtol=1e-6
     )
 
 
-def run_rows(tiny_run, folder, options):
-    tiny_run.run(folder, options=options)
+def run_rows(run, folder, options):
+    run(folder, options=options)
     return rows_of(folder)
 
 
-def test_arguments_are_left_as_they_were(tiny_run, tmp_path):
+def test_arguments_are_left_as_they_were(run, tiny_run, tmp_path):
     trained = {"prompt": jnp.ones((2, 16))}
     frozen = tiny_run.make_frozen()
     before = jax.tree.map(np.array, frozen)
-    tiny_run.run(tmp_path, options=SHORT, trained=trained, frozen=frozen)
+    run(tmp_path, options=SHORT, trained=trained, frozen=frozen)
     jax.tree.map(np.testing.assert_array_equal, frozen, before)
     np.testing.assert_array_equal(trained["prompt"], 1.0)
 
 
-def test_checkpoints_hold_no_frozen_weights(tiny_run, tmp_path):
+def test_checkpoints_hold_no_frozen_weights(run, tiny_run, tmp_path):
     frozen = {**tiny_run.make_frozen(), "ballast": jax.random.normal(jax.random.key(0), (10**6,))}
-    tiny_run.run(tmp_path, options=SHORT, frozen=frozen)
+    run(tmp_path, options=SHORT, frozen=frozen)
     files = [path for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()]
     assert 0 < sum(path.stat().st_size for path in files) < 50_000
 
 
-def test_early_stopping_keeps_the_best_prompt(tiny_run, tmp_path):
+def test_early_stopping_keeps_the_best_prompt(run, tmp_path):
     saved = []
     arguments = {
         "options": dataclasses.replace(SHORT, train_steps=40, patience=2),
         "save_best": lambda trained, step, score: saved.append((step, score)),
     }
-    result = tiny_run.run(tmp_path, evaluate=scores(0.5, 0.6, 0.6, float("nan"), 0.9), **arguments)
+    result = run(tmp_path, evaluate=scores(0.5, 0.6, 0.6, float("nan"), 0.9), **arguments)
     assert result.stopped_early
     assert (result.step, result.best.step, result.best.score) == (12, 4, 0.6)
     assert saved == [(0, 0.5), (4, 0.6)]
     assert json.loads((tmp_path / "summary.json").read_text())["stopped_early"]
     # It stays stopped: the evaluation would fail if it were called once more.
-    again = tiny_run.run(tmp_path, evaluate=scores(), **arguments)
+    again = run(tmp_path, evaluate=scores(), **arguments)
     assert (again.step, again.best) == (12, result.best)
 
 
 @pytest.mark.parametrize("bad_step", [1, 9])
-def test_a_nan_loss_stops_the_run_and_names_the_step(tiny_run, tmp_path, bad_step):
+def test_a_nan_loss_stops_the_run_and_names_the_step(run, tiny_run, tmp_path, bad_step):
     def batches(step):
         batch = tiny_run.make_batch(step)
         if step == bad_step - 1:
@@ -122,7 +129,7 @@ def test_a_nan_loss_stops_the_run_and_names_the_step(tiny_run, tmp_path, bad_ste
         return batch
 
     with pytest.raises(UserError, match=rf"the loss is nan at step {bad_step}\.") as caught:
-        tiny_run.run(tmp_path, options=SHORT, batches=batches)
+        run(tmp_path, options=SHORT, batches=batches)
     assert "\n" not in str(caught.value)
     prompt, _ = load_prompt(tmp_path / "prompt_best.npy")
     assert np.isfinite(prompt).all()
@@ -133,14 +140,14 @@ def test_a_nan_loss_stops_the_run_and_names_the_step(tiny_run, tmp_path, bad_ste
     assert steps == {1: [], 9: [6]}[bad_step]
 
 
-def test_an_infinite_update_stops_the_run_too(tiny_run, tmp_path):
+def test_an_infinite_update_stops_the_run_too(run, tmp_path):
     rate = lambda count: jnp.where(count == 11, jnp.inf, 0.1)  # noqa: E731 - a schedule
     with pytest.raises(UserError, match="the update norm is inf at step 12"):
-        tiny_run.run(tmp_path, options=SHORT, optimizer=adafactor(rate))
+        run(tmp_path, options=SHORT, optimizer=adafactor(rate))
     assert not (tmp_path / "checkpoints" / "12").exists()
 
 
-def test_a_signal_saves_at_the_next_step(tiny_run, tmp_path):
+def test_a_signal_saves_at_the_next_step(run, tiny_run, tmp_path):
     def batches(step):
         if step == 6:
             signal.raise_signal(signal.SIGTERM)
@@ -148,25 +155,25 @@ def test_a_signal_saves_at_the_next_step(tiny_run, tmp_path):
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted) as caught:
-        tiny_run.run(tmp_path, options=SHORT, batches=batches)
+        run(tmp_path, options=SHORT, batches=batches)
     assert caught.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before
     assert (tmp_path / "checkpoints" / "7").is_dir()
-    result = tiny_run.run(tmp_path, options=SHORT)
+    result = run(tmp_path, options=SHORT)
     assert result.step == 12
     assert [row["step"] for row in rows_of(tmp_path) if "loss" in row] == [5, 10, 12]
 
 
-def test_without_evaluation(tiny_run, tmp_path):
-    result = tiny_run.run(tmp_path, options=SHORT, evaluate=None, save_best=None)
+def test_without_evaluation(run, tmp_path):
+    result = run(tmp_path, options=SHORT, evaluate=None, save_best=None)
     assert result.best.step is None
     assert json.loads((tmp_path / "summary.json").read_text())["score"] is None
 
 
-def test_a_batch_that_can_not_be_cut(tiny_run, tmp_path):
+def test_a_batch_that_can_not_be_cut(run, tmp_path):
     options = dataclasses.replace(SHORT, accumulation_steps=3)
     with pytest.raises(UserError, match="4 examples can't be cut into 3 equal microbatches"):
-        tiny_run.run(tmp_path, options=options)
+        run(tmp_path, options=options)
 
 
 @pytest.mark.parametrize("name", ["train_steps", "eval_every", "accumulation_steps"])
@@ -175,7 +182,7 @@ def test_counts_are_positive(name):
         TrainOptions(**{name: 0})
 
 
-def test_steps_overlap(tiny_run, tmp_path):
+def test_steps_overlap(run, tiny_run, tmp_path):
     """The loop asks for the next batches before it has waited for the numbers of this one."""
     waited = []
     train_rows = []
@@ -186,13 +193,13 @@ def test_steps_overlap(tiny_run, tmp_path):
         return tiny_run.make_batch(step)
 
     options = dataclasses.replace(SHORT, log_every=1, eval_every=100, checkpoint_every=100)
-    tiny_run.run(tmp_path, options=options, batches=batches, evaluate=None, save_best=None)
+    run(tmp_path, options=options, batches=batches, evaluate=None, save_best=None)
     # Rows written when batch i is asked for: two steps behind.
     assert train_rows == [max(0, step - 2) for step in waited]
 
 
-def test_run_folder_is_that_of_its_settings(tiny_run, tmp_path):
-    tiny_run.run(tmp_path, options=SHORT)
+def test_run_folder_is_that_of_its_settings(run, tmp_path):
+    run(tmp_path, options=SHORT)
     settings = {"run": "tiny", "LEARNING_RATE": 0.3}
     with pytest.raises(UserError, match="LEARNING_RATE is not set there, 0.3 now"):
         RunFolder.open(tmp_path, settings=settings, config_text="")

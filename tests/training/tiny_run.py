@@ -7,6 +7,7 @@ whose compilation would take most of the time. The score is a loss on fixed batc
 exact as the prompt.
 """
 
+import functools
 import sys
 import time
 
@@ -47,7 +48,8 @@ def loss_fn(trained, frozen, batch, key, *, keep: float = 0.9):
     targets = batch["decoder_target_tokens"]
     hidden = jnp.tanh(frozen["embedding"][targets] @ jnp.diag(trained["prompt"][0]))
     hidden = hidden + trained["prompt"][1]
-    hidden *= jax.random.bernoulli(key, keep, hidden.shape) / keep
+    if keep < 1:
+        hidden *= jax.random.bernoulli(key, keep, hidden.shape) / keep
     return cross_entropy(hidden @ frozen["output"], targets, batch["decoder_loss_weights"])
 
 
@@ -56,7 +58,7 @@ def score(trained) -> float:
     return -float(exact(trained, make_frozen(), make_batch(900), jax.random.key(0), keep=1.0)[0])
 
 
-def run(folder_path, seconds_per_step: float = 0.0, **changes) -> TrainResult:
+def run(folder_path, seconds_per_step: float = 0.0, keep: float = 0.9, **changes) -> TrainResult:
     """Runs in the folder; `changes` replace arguments of `train`."""
     folder = RunFolder.open(folder_path, settings={"run": "tiny"}, config_text="# tiny\n")
 
@@ -75,7 +77,7 @@ def run(folder_path, seconds_per_step: float = 0.0, **changes) -> TrainResult:
 
     arguments = {
         "options": OPTIONS,
-        "loss_fn": loss_fn,
+        "loss_fn": functools.partial(loss_fn, keep=keep),
         "optimizer": adafactor(0.1),
         "trained": {"prompt": jax.random.normal(stream_key(OPTIONS.seed, "init"), (2, EMBED))},
         "frozen": make_frozen(),
