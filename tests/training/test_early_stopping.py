@@ -1,0 +1,33 @@
+import pytest
+
+from prompt_tuning.training.early_stopping import Best
+
+
+def after(*scores):
+    best = Best()
+    for step, score in enumerate(scores):
+        best = best.updated(step, score, {"accuracy": score})
+    return best
+
+
+@pytest.mark.parametrize(
+    ("scores", "step", "since"),
+    [
+        ((0.5,), 0, 0),
+        ((0.5, 0.6, 0.55), 1, 1),
+        ((0.5, 0.5, 0.5), 0, 2),
+        ((0.5, float("nan"), 0.6), 2, 0),
+        ((-3.0, -2.0), 1, 0),
+    ],
+)
+def test_best(scores, step, since):
+    best = after(*scores)
+    assert (best.step, best.evaluations_since) == (step, since)
+    assert best.score == scores[step] == best.metrics["accuracy"]
+
+
+def test_patience():
+    assert not after(0.5, 0.4).should_stop(2)
+    assert after(0.5, 0.4, 0.4).should_stop(2)
+    assert not after(0.5, 0.4, 0.4).should_stop(None)
+    assert not Best().should_stop(1)
