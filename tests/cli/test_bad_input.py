@@ -101,6 +101,11 @@ def test_unknown_model_size(fails):
     assert "t5_1_1_smal" in line and "t5_1_1_small" in line
 
 
+def test_checkpoint_of_another_size(fails):
+    line = fails("--gin.frozen_model.architecture=t5_1_1_small")
+    assert "its embed_dim is 16, not 512" in line
+
+
 @pytest.mark.parametrize("length", [0, -3])
 def test_prompt_length_not_positive(fails, length):
     assert f"prompt length is {length}" in fails(f"--gin.PROMPT_LENGTH={length}")

@@ -105,6 +105,7 @@ def test_infer_waits_only_for_the_first_row_of_a_group():
         assert [*rest, *(line for group in groups for line in group)] == ["b\n", "c\n"]
 
 
+@pytest.mark.slow
 def test_train_on_many_devices_gives_the_prompt_of_one(tiny_flags, tmp_path):
     """Batches are shared out over devices; the result differs by rounding alone."""
     prompts = []
