@@ -41,7 +41,7 @@ TOKENS_PER_BATCH = 1536
 BUCKETS = ((12, 8), (16, 8), (24, 12), (32, 12), (48, 16), (80, 40))
 """(encoder, decoder) lengths in tokens; a document goes to the first that holds it."""
 
-EXERCISES_SHARE = {"span_corruption": 0.4, "lm_adaptation": 0.6}
+EXERCISES_SHARE = {"span_corruption": 0.4, "lm_adaptation": 0.8}
 """How many of a phase's documents are exercises rather than stories."""
 
 

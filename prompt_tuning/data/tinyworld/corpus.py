@@ -197,6 +197,56 @@ def ask_what(world: World) -> Document:
     return _in_either_order(world, told, question, sentence(a(asked.kind)))
 
 
+def ask_several(world: World) -> Document:
+    """Asks of several facts, by one of the words of each, for another."""
+    facts = _actions(world, world.rng.choice((2, 2, 3, 4)))
+    asked_by, asked_for = world.rng.choice(
+        (
+            ("kind", "person"),
+            ("kind", "person"),
+            ("kind", "noun"),
+            ("noun", "person"),
+            ("person", "noun"),
+            ("person", "kind"),
+        )
+    )
+    told = " ".join(sentence(say_action(world.rng, fact)) for fact in facts)
+    asked = world.rng.sample(facts, len(facts))
+    queries = [getattr(fact, asked_by) for fact in asked]
+    answers = [getattr(fact, asked_for) for fact in asked]
+    if world.rng.random() < 0.4:
+        pairs = [f"{query}: {answer}." for query, answer in zip(queries, answers, strict=True)]
+        return Document(f"{told} {asked_by}: {asked_for}.", " ".join(pairs))
+    listed = " ".join(f"{query}?" for query in queries)
+    return _in_either_order(world, told, f"{asked_for}: {listed}", " ".join(answers))
+
+
+def match_kinds(world: World) -> Document:
+    """Asks which of several things is of a kind."""
+    kinds = world.kinds(world.rng.randint(2, 5))
+    nouns = [world.rng.choice(lexicon.KINDS[kind]) for kind in kinds]
+    asked = world.rng.sample(range(len(kinds)), world.rng.randint(1, len(kinds)))
+    listed = " ".join(f"{kinds[i]}?" for i in asked)
+    return _in_either_order(
+        world, " ".join(nouns) + ".", listed, " ".join(nouns[i] for i in asked)
+    )
+
+
+def choose_claim(world: World) -> Document:
+    """Asks which of two claims follows from one to three facts."""
+    facts = _actions(world, _size(world))
+    asked = world.rng.choice(facts)
+    claims = [
+        sentence(say_action(world.rng, asked, thing=kind, place=False))
+        for kind in (asked.kind, _wrong_kind(world, facts, asked))
+    ]
+    answer = world.rng.randrange(2)
+    labels = world.rng.choice(ORDINALS)
+    told = " ".join(sentence(say_action(world.rng, fact)) for fact in facts)
+    listed = f"{labels[0]}: {claims[answer]} {labels[1]}: {claims[1 - answer]}"
+    return Document(f"{labels[0]} or {labels[1]}? {told} {listed}", labels[answer])
+
+
 def verify_answer(world: World) -> Document:
     """Asks whether an answer to a question is right."""
     facts = _actions(world, _size(world))
@@ -229,7 +279,7 @@ def choose_event(world: World) -> Document:
     listed = " ".join(
         f"{label}: {sentence(option)}" for label, option in zip(labels, options, strict=True)
     )
-    if world.rng.random() < 0.2:
+    if world.rng.random() < 0.4:
         return Document(f"{sentence(told)} {question} {listed} copy:", sentence(right))
     return Document(
         f"{labels[0]} or {labels[1]}? {sentence(told)} {question} {listed}", labels[answer]
@@ -283,15 +333,18 @@ STORIES: tuple[Callable[[World], Document], ...] = (
     motive_story,
 )
 EXERCISES: tuple[Callable[[World], Document], ...] = (
-    *(verify_action,) * 2,
+    *(ask_several,) * 5,
+    *(match_kinds,) * 3,
+    *(choose_claim,) * 2,
+    *(verify_kinds,) * 3,
     *(verify_several,) * 3,
+    *(verify_action,) * 2,
     *(verify_colour,) * 2,
-    *(verify_kinds,) * 2,
-    ask_who,
-    *(ask_what,) * 2,
     verify_answer,
-    choose_event,
-    compare_senses,
+    ask_who,
+    ask_what,
+    *(choose_event,) * 2,
+    *(compare_senses,) * 2,
     resolve_pronoun,
 )
 
