@@ -195,7 +195,7 @@ def _check_fits(
     vocabulary_hash: str | None,
 ) -> None:
     length, embed_dim = expect
-    if None not in (model, metadata.model) and model != metadata.model:
+    if model and metadata.model and model != metadata.model:
         raise UserError(
             f"The prompt in {path} was trained for the model '{metadata.model}', but the model in "
             f"use is '{model}'. Load that model, or train a prompt for this one."
@@ -210,12 +210,11 @@ def _check_fits(
             f"The prompt in {path} has {prompt.shape[0]} positions; expected {length}. "
             f"Set PROMPT_LENGTH to {prompt.shape[0]}, or give another file."
         )
-    if None not in (vocabulary_hash, metadata.vocabulary_hash) and (
-        vocabulary_hash != metadata.vocabulary_hash
-    ):
+    trained_with = metadata.vocabulary_hash
+    if vocabulary_hash and trained_with and vocabulary_hash != trained_with:
         raise UserError(
             f"The prompt in {path} was trained with another vocabulary (SHA-256 "
-            f"{metadata.vocabulary_hash[:12]}...) than the one in use ({vocabulary_hash[:12]}...). "
+            f"{trained_with[:12]}...) than the one in use ({vocabulary_hash[:12]}...). "
             "Set VOCABULARY_PATH to the one it was trained with."
         )
 

@@ -37,9 +37,9 @@ def label_log_likelihoods(
     pad_id = model.config.pad_id
     decoder_inputs = jnp.pad(label_ids, ((0, 0), (1, 0)), constant_values=pad_id)[:, :-1]
     # `decode` takes n rows an example, those of the same example together.
-    logits = model.apply(
-        variables, encoded, jnp.tile(decoder_inputs, (batch, 1)), method=T5.decode
-    ).reshape(batch, labels, label_ids.shape[1], -1)
+    rows = jnp.tile(decoder_inputs, (batch, 1))
+    logits = jnp.asarray(model.apply(variables, encoded, rows, method=T5.decode))
+    logits = logits.reshape(batch, labels, *logits.shape[1:])
 
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     targets = jnp.broadcast_to(label_ids[None, :, :, None], (*logits.shape[:3], 1))
