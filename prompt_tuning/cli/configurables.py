@@ -11,7 +11,7 @@ gin is given a function of those two, `Base`:
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optax
 from jax.sharding import Mesh
@@ -153,7 +153,10 @@ def data(
 @register
 def soft_prompt(base: Base, length: int, initializer: Callable[[Base], Any]) -> Method:
     """Prompt tuning's soft prompt of `length` virtual tokens."""
-    return SoftPrompt(length=length, embed_dim=base.config.embed_dim, initializer=initializer(base))
+    prompt = SoftPrompt(
+        length=length, embed_dim=base.config.embed_dim, initializer=initializer(base)
+    )
+    return cast(Method, prompt)  # Flax types what `apply` returns only loosely
 
 
 @register

@@ -4,7 +4,6 @@ The score of a run's best prompt comes out as training measured it, to the last 
 compiled program runs on the same batches.
 """
 
-import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,6 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse(argv)
 
     from prompt_tuning.cli import configurables, session
-    from prompt_tuning.methods.prompt import soft_prompt_variables
 
     session.load_config(args, run=args.run)
     path = session.prompt_path(args.run, args.prompt)
@@ -33,9 +31,8 @@ def main(argv: Sequence[str]) -> None:
     split = args.split or prediction.split
     base = session.load_base(data)
     prompt, metadata = session.load_prompt_for(base, path)
-    method = session.prompt_method(base, prompt)
     score = session.scorer(base, data, prediction, split)
-    found = score(functools.partial(method.apply, soft_prompt_variables(prompt)))
+    found = score(session.inject_prompt(base, prompt))
 
     if args.predictions:
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in found.predictions]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import gin
-from gin.config import parse_value
+from gin.config import parse_value, register_file_reader
 
 import prompt_tuning
 from prompt_tuning.cli.macros import MACROS
@@ -96,7 +96,7 @@ def _open_included(file: str) -> IO[str]:
 
 
 # gin's own list of search paths only ever grows; `include` looks in those of the latest `load`.
-gin.config.register_file_reader(_open_included, lambda file: _included(file) is not None)
+register_file_reader(_open_included, lambda file: _included(file) is not None)
 # Before it gets there gin looks for a package of that name, and logs that there is none.
 logging.getLogger().addFilter(lambda record: not str(record.msg).startswith("Path not found: "))
 

@@ -39,7 +39,6 @@ def main(argv: Sequence[str]) -> None:
 
     from prompt_tuning.cli import configurables, session
     from prompt_tuning.evaluation.evaluator import predict
-    from prompt_tuning.methods.prompt import soft_prompt_variables
 
     session.load_config(args, run=args.run)
     path = session.prompt_path(args.run, args.prompt)
@@ -47,8 +46,7 @@ def main(argv: Sequence[str]) -> None:
     prediction = configurables.predict(data)
     base = session.load_base(data)
     prompt, _ = session.load_prompt_for(base, path)
-    method = session.prompt_method(base, prompt)
-    variables = soft_prompt_variables(prompt)
+    inject = session.inject_prompt(base, prompt)
     task = data.tasks[0]
     predictor = session.predictor_for(base, task, prediction)
 
@@ -59,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
             answers = predict(
                 predictor,
                 base.params,
-                lambda batch: method.apply(variables, batch),
+                inject,
                 [_batch([text for _, text in group], base, data)],
                 seed=prediction.seed + number,
             )

@@ -29,10 +29,8 @@ def main(argv: Sequence[str]) -> None:
     started = time.monotonic()
 
     from prompt_tuning.analysis.curves import plot_learning_curve, read_metrics
-    from prompt_tuning.checkpoints.prompt_files import load_prompt
     from prompt_tuning.cli import session
     from prompt_tuning.cli.train import open_folder, train
-    from prompt_tuning.methods.prompt import soft_prompt_array, soft_prompt_variables
 
     session.load_config(args)
     folder = open_folder(overwrite=args.overwrite)
@@ -45,10 +43,9 @@ def main(argv: Sequence[str]) -> None:
 
     score = session.scorer(job.base, job.data, job.prediction, "test")
     untrained = score(functools.partial(job.method.apply, job.trained)).score
-    before = soft_prompt_array(job.trained)
     best = train(job, folder).best
-    prompt, _ = load_prompt(where / f"{session.BEST_PROMPT}.safetensors", before.shape)
-    trained = score(functools.partial(job.method.apply, soft_prompt_variables(prompt))).score
+    prompt, _ = session.load_prompt_for(job.base, session.prompt_path(str(where), None))
+    trained = score(session.inject_prompt(job.base, prompt)).score
     curve = plot_learning_curve(
         read_metrics(folder.metrics),
         where / "learning_curve.png",
@@ -63,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
         f"{name}, test examples never trained on:\n"
         f"  score before, with an untrained prompt:   {untrained:.3f}\n"
         f"  score after, with the prompt of step {best.step:,}: {trained:.3f}\n"
-        f"  {time.monotonic() - started:.0f} seconds, of which none changed the model\n\n"
+        f"  {time.monotonic() - started:.0f} seconds in all\n\n"
         f"The run is in {where}/, its learning curve in {curve}\n\n"
         f"What to try next:\n"
         f"  prompt-tuning evaluate {where} --split test\n"

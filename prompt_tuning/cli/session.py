@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float32
@@ -30,7 +30,7 @@ from prompt_tuning.evaluation.evaluator import (
     rank_predictor,
 )
 from prompt_tuning.methods.base import Method, Trained
-from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_variables
 from prompt_tuning.parallel.mesh import data_mesh, replicate, shard_batch
 from prompt_tuning.training.keys import stream_key
 from prompt_tuning.training.loop import Evaluation
@@ -233,9 +233,11 @@ def load_prompt_for(
     )
 
 
-def prompt_method(base: Base, prompt: Float32[np.ndarray, "prompt embed"]) -> SoftPrompt:
-    """Returns the method of a prompt from a file, whatever its length."""
-    return SoftPrompt(length=prompt.shape[0], embed_dim=base.config.embed_dim)
+def inject_prompt(base: Base, prompt: Float32[np.ndarray, "prompt embed"]) -> Inject:
+    """Returns the injection of a prompt from a file, whatever its length."""
+    method = SoftPrompt(length=prompt.shape[0], embed_dim=base.config.embed_dim)
+    # Flax types what `apply` returns only loosely.
+    return functools.partial(cast(Method, method).apply, soft_prompt_variables(prompt))
 
 
 def neighbors_text(
