@@ -1,0 +1,33 @@
+"""The README's code runs, and what it names is there."""
+
+import re
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def readme(checkout) -> str:
+    return (checkout / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_prompt_enters_the_model_as_shown(readme):
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    assert names["logits"].shape == (1, 4, names["config"].vocab_size)
+    assert names["injection"].encoder_prompt.shape == (1, 20, names["config"].embed_dim)
+
+
+def test_files_it_names_are_there(readme, checkout):
+    paths = re.findall(r"\]\(((?!http)[^)#]+)\)", readme)
+    paths += re.findall(r"`((?:prompt_tuning|tests)/[\w/]+\.py)`", readme)
+    paths += [f"configs/{name}" for name in re.findall(r"--gin_file=(\S+\.gin)", readme)]
+    assert paths
+    assert [path for path in paths if not (checkout / path).exists()] == []
+
+
+def test_make_targets_it_names_are_there(readme, checkout):
+    targets = set(re.findall(r"make ([a-z-]+)\b", readme))
+    makefile = (checkout / "Makefile").read_text()
+    assert {"quickstart", "test"} <= targets
+    assert all(f"\n{target}:" in makefile for target in targets)
