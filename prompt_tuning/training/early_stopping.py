@@ -5,6 +5,7 @@ section 3); stopping once it has not improved for a while saves the steps that f
 """
 
 import dataclasses
+import math
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,8 @@ class Best:
 
     def updated(self, step: int, score: float, metrics: dict[str, float]) -> "Best":
         """Returns the best after one more evaluation. The earlier of two equal ones stays."""
-        # Written so that a NaN score is never an improvement.
-        if self.score is None or score > self.score:
+        # A NaN score is never an improvement, and any number is one over it.
+        if self.score is None or not (math.isnan(score) or score <= self.score):
             return Best(step=step, score=score, metrics=dict(metrics))
         return dataclasses.replace(self, evaluations_since=self.evaluations_since + 1)
 

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from prompt_tuning.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossOptions:
@@ -24,6 +26,12 @@ class LossOptions:
 
     z_loss: float = 0.0
     label_smoothing: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(
+                f"label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1."
+            )
 
 
 def cross_entropy(

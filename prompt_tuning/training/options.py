@@ -40,7 +40,8 @@ class TrainOptions:
             "eval_every",
             "checkpoint_every",
             "keep_checkpoints",
+            "patience",
         ):
             value = getattr(self, name)
-            if value < 1:
+            if value is not None and value < 1:
                 raise UserError(f"TrainOptions.{name} is {value}; it must be at least 1.")

@@ -176,7 +176,7 @@ def test_a_batch_that_can_not_be_cut(run, tmp_path):
         run(tmp_path, options=options)
 
 
-@pytest.mark.parametrize("name", ["train_steps", "eval_every", "accumulation_steps"])
+@pytest.mark.parametrize("name", ["train_steps", "eval_every", "accumulation_steps", "patience"])
 def test_counts_are_positive(name):
     with pytest.raises(UserError, match=f"TrainOptions.{name} is 0"):
         TrainOptions(**{name: 0})

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_tuning.errors import UserError
 from prompt_tuning.training import losses
 
 
@@ -52,3 +53,9 @@ def test_bfloat16_logits_are_summed_in_float32(case):
     loss, weight = losses.cross_entropy(jnp.asarray(logits, jnp.bfloat16), targets, weights)
     assert loss.dtype == weight.dtype == jnp.float32
     np.testing.assert_allclose(loss, reference(*case, 0.0, 0.0), rtol=1e-2)
+
+
+@pytest.mark.parametrize("label_smoothing", [-0.1, 1.0])
+def test_smoothing_leaves_some_mass_to_the_target(label_smoothing):
+    with pytest.raises(UserError, match=f"label_smoothing is {label_smoothing}; it must be"):
+        losses.LossOptions(label_smoothing=label_smoothing)
