@@ -101,11 +101,14 @@ class RunFolder:
         return folder
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes a file of this folder; a reader never sees half of it."""
+        """Writes a file of this folder: whole or not at all, even if the machine fails."""
         path = self.path / name
         temporary = path.with_name(f".{path.name}.tmp")
         with writing(path):
-            temporary.write_text(text, encoding="utf-8")
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(path)
 
     def write_json(self, name: str, value: Any) -> None:
