@@ -9,6 +9,7 @@ Prompts to be shipped are in `prompt_files.py`, frozen weights in `weights.py`.
 """
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -76,7 +77,7 @@ class CheckpointManager:
           UserError: this or the previous checkpoint can't be written, as on a full disk.
         """
         state = jax.tree.map(jnp.copy, state)
-        record = {"checksum": _checksum(state), "progress": progress}
+        record = {"checksum": _checksum(state, progress), "progress": progress}
         with self._reporting_failure():
             self._orbax.save(
                 step,
@@ -143,7 +144,7 @@ class CheckpointManager:
                 state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
             ),
         )
-        if _checksum(items.state) != items.progress["checksum"]:
+        if _checksum(items.state, items.progress["progress"]) != items.progress["checksum"]:
             raise ValueError("its contents don't match their checksum")
         # Orbax ties every array to its device; one that was free to follow others, such as the
         # step count beside a prompt spread over a mesh, has to stay so.
@@ -193,8 +194,8 @@ def _from_orbax(record: logging.LogRecord) -> bool:
 logging.getLogger("absl").addFilter(lambda record: not _from_orbax(record))
 
 
-def _checksum(state: PyTree) -> int:
-    checksum = 0
+def _checksum(state: PyTree, progress: Progress) -> int:
+    checksum = zlib.crc32(json.dumps(progress, sort_keys=True).encode())
     for leaf in jax.tree.leaves(state):
         checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
     return checksum

@@ -47,6 +47,11 @@ def damage(folder, how):
         path.unlink()
     elif how == "progress truncated":
         (folder / "progress" / "metadata").write_text('{"checksum": 1')
+    elif how == "progress altered":
+        path = folder / "progress" / "metadata"
+        written = path.read_text()
+        assert '"step": 2' in written
+        path.write_text(written.replace('"step": 2', '"step": 3'))
 
 
 def test_round_trip_is_exact_and_small(tmp_path):
@@ -100,7 +105,15 @@ def test_arrays_come_back_free_or_tied_to_devices_as_they_were(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "how", ["truncated", "flipped bit", "emptied", "file lost", "progress truncated"]
+    "how",
+    [
+        "truncated",
+        "flipped bit",
+        "emptied",
+        "file lost",
+        "progress truncated",
+        "progress altered",
+    ],
 )
 def test_a_damaged_newest_is_reported_and_the_one_before_is_used(tmp_path, caplog, how):
     with CheckpointManager(tmp_path) as manager:
