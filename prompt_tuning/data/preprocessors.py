@@ -3,7 +3,7 @@
 A preprocessor takes one row (a dict with TFDS's field names, its label already a word) and
 returns the text of the inputs or targets. SeqIO sees the result of these same functions
 (`seqio_tasks.py`), so nothing is written twice. The formats are those of Raffel et al. (2020),
-appendix D, as T5's published preprocessors make them; `tests/data/test_superglue_text.py`
+appendix D, as T5's published preprocessors make them; `tests/data/tasks/test_superglue.py`
 compares character by character.
 
 Where rows come from is in `sources.py`, which format belongs to which task in `tasks/`.

@@ -7,9 +7,8 @@ and line. Reading never imports TensorFlow, except for a TFDS split not read bef
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
@@ -147,11 +146,11 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         UserError: the folder cannot be written or the disk is full.
     """
-    temporary = None
+    # Not by `tempfile`, whose files nobody else may read: a cache can be shared.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            temporary = Path(file.name)
+        with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -162,5 +161,5 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             "with PROMPT_TUNING_CACHE."
         ) from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()

@@ -1,9 +1,9 @@
 """A task's examples as token ids, kept on disk.
 
 The first use of a split goes through SeqIO (`seqio_tasks.py`) and writes one `.npz` file; later
-uses read it in milliseconds and never import TensorFlow. The file is named by a hash of all that
-it depends on: the task, the vocabulary, the feature lengths and the rendered text itself, so a
-changed source file or text format is tokenised anew.
+uses read it and never import TensorFlow. The file is named by a hash of all that it depends on:
+the task, the vocabulary, the feature lengths and the text itself, which is therefore rendered at
+each use. So a changed source file or text format is tokenised anew.
 
 Batches are made from these in `batching.py`.
 """

@@ -77,6 +77,14 @@ def test_atomic_write_leaves_nothing_of_a_failure(tmp_path):
     assert [p.read_bytes() for p in path.parent.iterdir()] == [b"whole"]
 
 
+def test_a_cache_can_be_shared(tmp_path):
+    """Its files may be read by whoever may read any file made here."""
+    with atomic_write(tmp_path / "cache") as file:
+        file.write(b"whole")
+    (tmp_path / "plain").write_bytes(b"whole")
+    assert (tmp_path / "cache").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_unwritable_cache(tmp_path):
     (tmp_path / "file").write_text("in the way")
     in_the_way = pytest.raises(UserError, match="Cannot write .*")
