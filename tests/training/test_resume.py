@@ -85,10 +85,12 @@ def test_kill_at_random_moments_then_sigterm(tmp_path, uninterrupted):
     print(f"seed {seed}")
     moments = random.Random(seed)
     for signal_number in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
+        metrics = tmp_path / "metrics.jsonl"
+        written = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
         process = start(tmp_path, 0.05)
-        written = len(rows(tmp_path)) if (tmp_path / "metrics.jsonl").exists() else 0
-        wait_for_row(tmp_path, min(written, 1), process)
-        time.sleep(moments.uniform(0, 0.8))
+        # Past where the run was killed before: otherwise it would be killed while it starts.
+        wait_for_row(tmp_path, written, process)
+        time.sleep(moments.uniform(0, 0.4))
         process.send_signal(signal_number)
         _, errors = process.communicate(timeout=120)
         assert process.returncode in (0, -signal_number, 128 + signal_number), errors
