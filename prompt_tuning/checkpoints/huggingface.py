@@ -123,7 +123,8 @@ def params_from_state_dict(
     names = {_huggingface_name(name): name for name in layer_shapes(config)}
     ignored = set(_IGNORED)
     if config.tie_embeddings and "lm_head.weight" in state:
-        if not np.array_equal(state["lm_head.weight"], state.get("shared.weight")):
+        table = state.get("shared.weight")
+        if table is not None and not np.array_equal(state["lm_head.weight"], table):
             raise UserError(
                 f"{source} has an lm_head.weight of its own, yet its config.json says that "
                 "embeddings are tied; set tie_word_embeddings to false there."
@@ -157,9 +158,7 @@ def _huggingface_name(name: str) -> str:
     module, *projection = rest[:-1]
     parts = [_PROJECTIONS.get(part, part) for part in projection]
     number = layer.removeprefix("layers_")
-    return ".".join(
-        [stack, "block", number, "layer", _SUBLAYERS[stack][module], *parts, "weight"]
-    )
+    return ".".join([stack, "block", number, "layer", _SUBLAYERS[stack][module], *parts, "weight"])
 
 
 def _read_json(path: Path) -> dict[str, Any]:

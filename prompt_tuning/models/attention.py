@@ -93,11 +93,18 @@ class Attention(nn.Module):
     def setup(self) -> None:
         config = self.config
         heads = (config.num_heads, config.head_dim)
-        into = dict(config=config, spec="btd,dhk->bthk", shape=(config.embed_dim, *heads))
-        width = config.embed_dim**-0.5
-        self.query = Projection(**into, stddev=width * config.head_dim**-0.5)
-        self.key = Projection(**into, stddev=width)
-        self.value = Projection(**into, stddev=width)
+
+        def into_heads(stddev: float) -> Projection:
+            return Projection(
+                config=config,
+                spec="btd,dhk->bthk",
+                shape=(config.embed_dim, *heads),
+                stddev=stddev,
+            )
+
+        self.query = into_heads((config.embed_dim * config.head_dim) ** -0.5)
+        self.key = into_heads(config.embed_dim**-0.5)
+        self.value = into_heads(config.embed_dim**-0.5)
         self.out = Projection(
             config=config,
             spec="bthk,hkd->btd",

@@ -6,7 +6,7 @@ values of the encoder's outputs are computed once, and an example's beams share 
 
 import functools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,8 @@ class DecodingOptions:
 
     Attributes:
       max_length: tokens at most, the end of the sequence counted.
-      method: take the likeliest token, the likeliest sequence found, or draw one.
+      method: "greedy" takes the likeliest token, "beam" the likeliest sequence it finds, "sample"
+        draws tokens.
       beam_size: hypotheses kept by beam search.
       length_penalty: of beam search; see beam_search.py.
       temperature: of sampling, like the next two; see sampling.py.
@@ -34,7 +35,7 @@ class DecodingOptions:
     """
 
     max_length: int = 32
-    method: Literal["greedy", "beam", "sample"] = "greedy"
+    method: str = "greedy"
     beam_size: int = 4
     length_penalty: float = 0.6
     temperature: float = 1.0
@@ -57,6 +58,13 @@ class DecodingOptions:
                 )
 
 
+class _State(NamedTuple):
+    position: Int[Array, ""]
+    tokens: Int[Array, "batch length"]
+    finished: Bool[Array, "batch"]
+    cache: Cache
+
+
 @functools.partial(jax.jit, static_argnames=("model", "options"))
 def generate(
     model: T5,
@@ -77,16 +85,19 @@ def generate(
       key: of the draws, for sampling only.
     """
     config = model.config
-    variables = {"params": frozen}
-    encoded = model.apply(variables, encoder_input_tokens, injection, method="encode")
+
+    def apply(method: str, *arguments: Any) -> Any:
+        return model.apply({"params": frozen}, *arguments, method=method)
+
+    encoded = apply("encode", encoder_input_tokens, injection)
     batch = encoder_input_tokens.shape[0]
     rows = batch * options.beam_size if options.method == "beam" else batch
-    cache = model.apply(variables, encoded, rows, options.max_length, method="start_cache")
+    cache = apply("start_cache", encoded, rows, options.max_length)
 
     def step(
         tokens: Int[Array, "rows"], cache: Cache, position: Int[Array, ""]
     ) -> tuple[Float[Array, "rows vocab"], Cache]:
-        return model.apply(variables, encoded, tokens, cache, position, method="decode_step")
+        return apply("decode_step", encoded, tokens, cache, position)
 
     if options.method == "beam":
         return beam_search(
@@ -99,14 +110,14 @@ def generate(
             pad_id=config.pad_id,
             eos_id=config.eos_id,
         )
-    if options.method == "sample" and key is None:
-        raise ValueError("Sampling needs a key.")
 
     def choose(
         logits: Float[Array, "batch vocab"], position: Int[Array, ""]
     ) -> Int[Array, "batch"]:
         if options.method == "greedy":
             return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        if key is None:
+            raise ValueError("Sampling needs a key.")
         logits = restrict(
             logits,
             temperature=options.temperature,
@@ -115,9 +126,7 @@ def generate(
         )
         return jax.random.categorical(jax.random.fold_in(key, position), logits).astype(jnp.int32)
 
-    State = tuple[Int[Array, ""], Int[Array, "batch length"], Bool[Array, "batch"], Cache]
-
-    def advance(state: State) -> State:
+    def advance(state: _State) -> _State:
         position, tokens, finished, cache = state
         # At position 0 this reads the padding that `tokens` is made of: T5's start token.
         last = jax.lax.dynamic_index_in_dim(
@@ -126,17 +135,16 @@ def generate(
         logits, cache = step(last, cache, position)
         chosen = jnp.where(finished, config.pad_id, choose(logits, position))
         tokens = jax.lax.dynamic_update_index_in_dim(tokens, chosen, position, axis=1)
-        return position + 1, tokens, finished | (chosen == config.eos_id), cache
+        return _State(position + 1, tokens, finished | (chosen == config.eos_id), cache)
 
-    def unfinished(state: State) -> Bool[Array, ""]:
-        position, _, finished, _ = state
-        return (position < options.max_length) & ~jnp.all(finished)
+    def unfinished(state: _State) -> Bool[Array, ""]:
+        return (state.position < options.max_length) & ~jnp.all(state.finished)
 
-    start = (
-        jnp.int32(0),
-        jnp.full((batch, options.max_length), config.pad_id, jnp.int32),
+    start = _State(
+        position=jnp.int32(0),
+        tokens=jnp.full((batch, options.max_length), config.pad_id, jnp.int32),
         # Rows that only fill up a batch have no input; they mustn't keep the loop going.
-        jnp.all(encoder_input_tokens == config.pad_id, axis=1),
-        cache,
+        finished=jnp.all(encoder_input_tokens == config.pad_id, axis=1),
+        cache=cache,
     )
-    return jax.lax.while_loop(unfinished, advance, start)[1]
+    return jax.lax.while_loop(unfinished, advance, start).tokens

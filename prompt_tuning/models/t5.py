@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -91,14 +91,14 @@ class DecoderLayer(nn.Module):
         self,
         x: Float[Array, "rows target embed"],
         cache: Cache | None,
-        position: Int[Array, ""] | None,
+        position: Int[Array, ""],
         encoder_outputs: Float[Array, "batch source embed"],
         causal_bias: Float[Array, "heads target length"],
         padding_bias: Float[Array, "batch 1 1 source"],
     ) -> tuple[Float[Array, "rows target embed"], Cache | None]:
         """Returns the next `x` and the cache with this step's keys and values written into it.
 
-        Without a cache `x` is the whole target. With one it is the single token at `position`.
+        Without a cache `x` is the whole target. With one it begins at `position`.
         """
         options = {"config": self.config, "deterministic": self.deterministic}
         attention = Attention(**options, name="self_attention")
@@ -122,7 +122,7 @@ class DecoderLayer(nn.Module):
         return x, None if cache is None else Cache(own=own, cross=cross)
 
 
-def _stack(layer: type[nn.Module], config: T5Config, length: int, in_axes: tuple) -> Any:
+def _stack(layer: type[nn.Module], config: T5Config, length: int, in_axes: Any) -> Any:
     """Returns `layer` as `length` layers run one after another, their parameters stacked."""
     if config.remat:
         layer = nn.remat(layer, prevent_cse=False)
@@ -176,16 +176,14 @@ class Decoder(nn.Module):
         x: Float[Array, "rows target embed"],
         encoded: Encoded,
         deterministic: bool,
-        cache: Cache | None = None,
-        position: Int[Array, ""] | None = None,
+        cache: Cache | None,
+        position: Int[Array, ""],
     ) -> tuple[Float[Array, "rows target features"], Cache | None]:
         """Returns logits (or the last hidden layer, if tied) and the cache, if one was given."""
         config = self.config
         options = {"config": config, "deterministic": deterministic}
-        if cache is None:
-            queries = keys = jnp.arange(x.shape[1])
-        else:
-            queries, keys = position[None], jnp.arange(cache.own.key.shape[2])
+        queries = position + jnp.arange(x.shape[1])
+        keys = jnp.arange(x.shape[1] if cache is None else cache.own.key.shape[2])
         position_bias = RelativePositionBias(config, bidirectional=False, name="relpos_bias")(
             queries, keys
         )
@@ -269,7 +267,7 @@ class T5(nn.Module):
         i, and the encoder's work is shared among them.
         """
         embedded = self.token_embedder(decoder_input_tokens)
-        hidden, _ = self.decoder(embedded, encoded, deterministic)
+        hidden, _ = self.decoder(embedded, encoded, deterministic, None, jnp.int32(0))
         return self._logits(hidden)
 
     def start_cache(self, encoded: Encoded, rows: int, length: int) -> Cache:
@@ -303,8 +301,8 @@ class T5(nn.Module):
     ) -> tuple[Float[Array, "rows vocab"], Cache]:
         """Returns logits for what follows `tokens`, which are at `position`, and the next cache."""
         embedded = self.token_embedder(tokens[:, None])
-        hidden, cache = self.decoder(embedded, encoded, True, cache, position)
-        return self._logits(hidden)[:, 0], cache
+        hidden, advanced = self.decoder(embedded, encoded, True, cache, position)
+        return self._logits(hidden)[:, 0], cast(Cache, advanced)
 
     def _logits(self, x: Float[Array, "rows target features"]) -> Array:
         return self.token_embedder.attend(x) if self.config.tie_embeddings else x
@@ -338,7 +336,8 @@ def init_params(config: T5Config, key: Key[Array, ""], *, embedding_stddev: floa
 def _init(config: T5Config, key: Key[Array, ""]) -> Params:
     tokens = jnp.ones((1, 1), jnp.int32)
     batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
-    return T5(config).init(key, batch)["params"]
+    variables: Any = T5(config).init(key, batch)
+    return variables["params"]
 
 
 def abstract_params(config: T5Config) -> Params:

@@ -130,7 +130,7 @@ def test_sampling_without_a_key_is_an_error(frozen, inputs):
 
 @pytest.mark.parametrize(
     ("top_k", "top_p", "kept"),
-    [(0, 1.0, 4), (2, 1.0, 2), (9, 1.0, 4), (0, 0.5, 1), (0, 0.51, 2), (0, 0.81, 3), (2, 0.7, 2)],
+    [(0, 1.0, 4), (2, 1.0, 2), (9, 1.0, 4), (0, 0.49, 1), (0, 0.51, 2), (0, 0.81, 3), (2, 0.7, 2)],
 )
 def test_restricting_a_distribution(top_k, top_p, kept):
     probabilities = jnp.asarray([[0.1, 0.5, 0.1, 0.3]]) + jnp.asarray([[0.0, 0.0, 1e-6, 0.0]])
