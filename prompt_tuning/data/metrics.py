@@ -26,8 +26,7 @@ def macro_f1(
     examples: Examples, predictions: Sequence[str], *, labels: Sequence[str]
 ) -> dict[str, float]:
     """Unweighted mean over the labels of the F1 of each; 0 for a label that never occurs."""
-    wanted = np.array([label_index(example["targets"], labels) for example in examples])
-    predicted = np.array([label_index(prediction, labels) for prediction in predictions])
+    wanted, predicted = _label_indices(examples, predictions, labels)
     return {
         "macro_f1": float(np.mean([_f1(wanted == i, predicted == i) for i in range(len(labels))]))
     }
@@ -40,8 +39,7 @@ def matthews_correlation(
 
     A prediction that is no label counts as the wrong one.
     """
-    wanted = np.array([label_index(example["targets"], labels) for example in examples])
-    predicted = np.array([label_index(prediction, labels) for prediction in predictions])
+    wanted, predicted = _label_indices(examples, predictions, labels)
     predicted = np.where(predicted < 0, 1 - wanted, predicted)
     tp, tn, fp, fn = (
         float(np.sum((predicted == p) & (wanted == w))) for p, w in ((1, 1), (0, 0), (1, 0), (0, 1))
@@ -57,8 +55,7 @@ def multirc(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
     every one of its answers is judged rightly. F1a is the F1 of "True".
     """
     labels = ("False", "True")
-    wanted = np.array([label_index(example["targets"], labels) for example in examples])
-    predicted = np.array([label_index(prediction, labels) for prediction in predictions])
+    wanted, predicted = _label_indices(examples, predictions, labels)
     predicted = np.where(predicted < 0, 1 - wanted, predicted)
     questions: dict[tuple[Any, ...], bool] = defaultdict(lambda: True)
     for example, right in zip(examples, predicted == wanted, strict=True):
@@ -105,6 +102,15 @@ def wsc(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
 def superglue_score(task_metrics: Mapping[str, Mapping[str, float]]) -> float:
     """The SuperGLUE score: the mean over tasks, a task with two metrics counting their mean."""
     return float(np.mean([np.mean(list(metrics.values())) for metrics in task_metrics.values()]))
+
+
+def _label_indices(
+    examples: Examples, predictions: Sequence[str], labels: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the indices of the wanted and of the predicted labels; -1 is none of them."""
+    wanted = [label_index(example["targets"], labels) for example in examples]
+    predicted = [label_index(prediction, labels) for prediction in predictions]
+    return np.array(wanted), np.array(predicted)
 
 
 def _f1(wanted: np.ndarray, predicted: np.ndarray) -> float:
