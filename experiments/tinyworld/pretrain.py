@@ -1,4 +1,4 @@
-"""Pre-trains one of TinyWorld's models: span corruption, then LM adaptation.
+"""Pre-trains one of TinyWorld's models: span corruption, then LM adaptation in two parts.
 
     python experiments/tinyworld/pretrain.py --size small
 
@@ -12,6 +12,7 @@ import argparse
 import collections
 import itertools
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import sentencepiece
 from tqdm import tqdm
 
@@ -30,7 +32,7 @@ from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.layers import count_parameters
 from prompt_tuning.models.t5 import T5, init_params
 from prompt_tuning.training.losses import LossOptions
-from prompt_tuning.training.optimizers import adafactor, cosine_decay
+from prompt_tuning.training.optimizers import adamw, cosine_decay
 from prompt_tuning.training.step import TrainState, make_train_step, model_loss_fn
 
 ASSETS = Path(__file__).parents[2] / "prompt_tuning" / "assets" / "tinyworld"
@@ -41,8 +43,12 @@ TOKENS_PER_BATCH = 1536
 BUCKETS = ((12, 8), (16, 8), (24, 12), (32, 12), (48, 16), (80, 40))
 """(encoder, decoder) lengths in tokens; a document goes to the first that holds it."""
 
-EXERCISES_SHARE = {"span_corruption": 0.4, "lm_adaptation": 0.8}
-"""How many of a phase's documents are exercises rather than stories."""
+PHASES = {
+    "span_corruption": {"exercises": 0.4},
+    "word_knowledge": {"exercises": 1.0, "among": corpus.WORD_KNOWLEDGE},
+    "lm_adaptation": {"exercises": 0.85},
+}
+"""What each phase reads, as `corpus.document` takes it; the last two adapt to language modelling."""
 
 
 def size_config(name: str, embed: int, heads: int, layers: int) -> T5Config:
@@ -74,10 +80,8 @@ def examples(
     """Returns a chunk's (inputs, targets), a pure function of the phase and the chunk's number."""
     world = World("corpus", seed=chunk)
     rng = np.random.default_rng(chunk)
-    documents = [
-        corpus.document(world, exercises=EXERCISES_SHARE[phase]) for _ in range(CHUNK_DOCUMENTS)
-    ]
-    if phase == "lm_adaptation":
+    documents = [corpus.document(world, **PHASES[phase]) for _ in range(CHUNK_DOCUMENTS)]
+    if phase != "span_corruption":
         contexts = vocabulary.encode([document.context for document in documents])
         continuations = vocabulary.encode([document.continuation for document in documents])
         return list(itertools.starmap(lm_adaptation, zip(contexts, continuations, strict=True)))
@@ -144,12 +148,19 @@ def make_probe(model: T5, vocabulary, count: int = 256):
     return lambda params: {name: float(exact(params, batch)) for name, batch in probes.items()}
 
 
+def phase_at(phases: list[tuple[str, int]], step: int) -> str:
+    """Returns the phase that a step, counted from 1, belongs to."""
+    ends = itertools.accumulate(steps for _, steps in phases)
+    return next(phase for (phase, _), end in zip(phases, ends, strict=True) if step <= end)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--span_corruption_steps", type=int, default=4_000)
-    parser.add_argument("--lm_adaptation_steps", type=int, default=20_000)
-    parser.add_argument("--learning_rate", type=float, default=0.02)
+    parser.add_argument("--span_corruption_steps", type=int, default=2_000)
+    parser.add_argument("--word_knowledge_steps", type=int, default=3_000)
+    parser.add_argument("--lm_adaptation_steps", type=int, default=12_000)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--embedding_stddev", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--probe_every", type=int, default=500, help="steps")
@@ -161,19 +172,30 @@ def main() -> None:
     vocabulary = sentencepiece.SentencePieceProcessor(model_file=str(ASSETS / "tinyworld.model"))
     assert vocabulary.vocab_size() + NUM_SENTINELS == config.vocab_size
     model = T5(config)
-    total = args.span_corruption_steps + args.lm_adaptation_steps
-    # T5's own optimiser (Raffel et al., 2020, section 3.1.2), with a cosine rather than a root.
-    optimizer = adafactor(
-        cosine_decay(args.learning_rate, total, warmup_steps=400, final_fraction=0.01),
-        multiply_by_parameter_scale=True,
-        weight_decay=0.0,
+    phases = [(phase, getattr(args, f"{phase}_steps")) for phase in PHASES]
+    total = sum(steps for _, steps in phases)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        adamw(
+            cosine_decay(args.learning_rate, total, warmup_steps=400, final_fraction=0.02), b2=0.98
+        ),
     )
     if args.start_from:
-        _, params, _ = load_weights(args.start_from)
+        _, params, earlier = load_weights(args.start_from, "float32")
+        stages = json.loads(earlier["stages"])
     else:
+        stages = []
         params = init_params(
             config, jax.random.key(args.seed), embedding_stddev=args.embedding_stddev
         )
+    stages.append(
+        {
+            "command": " ".join(("pretrain.py", *sys.argv[1:])),
+            "steps": {phase: steps for phase, steps in phases if steps},
+            "tokens_per_batch": TOKENS_PER_BATCH,
+            "remark": "",
+        }
+    )
     state = TrainState.create(params, optimizer)
     step_fn = make_train_step(model_loss_fn(model, LossOptions(z_loss=1e-4)), optimizer)
     probe = make_probe(model, vocabulary)
@@ -183,10 +205,6 @@ def main() -> None:
     curve = (results / f"{args.size}.jsonl").open("w")
 
     first_chunk = 1_000_000 * args.seed
-    phases = (
-        ("span_corruption", args.span_corruption_steps),
-        ("lm_adaptation", args.lm_adaptation_steps),
-    )
     stream = itertools.chain.from_iterable(
         itertools.islice(batches(phase, vocabulary, config.vocab_size, first_chunk), steps)
         for phase, steps in phases
@@ -202,7 +220,7 @@ def main() -> None:
             continue
         row = {
             "step": step,
-            "phase": phases[0][0] if step <= phases[0][1] else phases[1][0],
+            "phase": phase_at(phases, step),
             "seconds": round(time.time() - started),
             "loss": round(float(np.mean(jax.device_get(losses))), 4),
             **{name: round(share, 3) for name, share in probe(state.trained).items()},
@@ -211,13 +229,7 @@ def main() -> None:
         curve.write(json.dumps(row) + "\n")
         curve.flush()
         progress.write(json.dumps(row))
-        metadata = {
-            "vocabulary": "tinyworld.model",
-            "steps": str(step),
-            "recipe": json.dumps(
-                {k: v for k, v in vars(args).items() if k not in ("output", "start_from")}
-            ),
-        }
+        metadata = {"vocabulary": "tinyworld.model", "stages": json.dumps(stages)}
         save_weights(output, state.trained, config, metadata)
     print(f"{count_parameters(state.trained):,} parameters in {output}")
 
