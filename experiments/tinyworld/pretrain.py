@@ -48,7 +48,7 @@ PHASES = {
     "word_knowledge": {"exercises": 1.0, "among": corpus.WORD_KNOWLEDGE},
     "lm_adaptation": {"exercises": 0.85},
 }
-"""What each phase reads, as `corpus.document` takes it; the last two adapt to language modelling."""
+"""What each phase reads, as `corpus.document` takes it; the last two are LM adaptation."""
 
 
 def size_config(name: str, embed: int, heads: int, layers: int) -> T5Config:
@@ -204,10 +204,12 @@ def main() -> None:
     results.mkdir(parents=True, exist_ok=True)
     curve = (results / f"{args.size}.jsonl").open("w")
 
-    first_chunk = 1_000_000 * args.seed
     stream = itertools.chain.from_iterable(
-        itertools.islice(batches(phase, vocabulary, config.vocab_size, first_chunk), steps)
-        for phase, steps in phases
+        itertools.islice(
+            batches(phase, vocabulary, config.vocab_size, 1_000_000 * (10 * args.seed + number)),
+            steps,
+        )
+        for number, (phase, steps) in enumerate(phases)
     )
     key = jax.random.key(args.seed)
     started = time.time()
