@@ -17,7 +17,7 @@ _SUFFIX = ".safetensors"
 
 
 def shipped_models() -> dict[str, Path]:
-    """Returns the files of the models inside the package by their names, `tiny_<size>`."""
+    """Returns the files of the models inside the package by their names, the files' stems."""
     folder = Path(str(resources.files("prompt_tuning") / "assets" / "tinyworld"))
     return {file.stem: file for file in sorted(folder.glob(f"*{_SUFFIX}"))}
 
