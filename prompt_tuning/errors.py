@@ -12,6 +12,10 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A mistake in the user's input; its message is all that the user sees."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in a notebook in place of a traceback."""
+        return [str(self)]
+
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Returns `" Did you mean 'a' or 'b'?"` for the closest candidates, or an empty string."""
