@@ -10,7 +10,7 @@ from prompt_tuning.models.config import MODELS, T5Config, get_config
 from prompt_tuning.models.layers import count_parameters
 from prompt_tuning.models.t5 import abstract_params
 
-# v1.1 are the paper's; the others what `transformers` counts for the published models.
+# v1.1 are the paper's; the others guard our own tables against change.
 PARAMETERS = {
     "t5_1_1_small": 76_961_152,
     "t5_1_1_base": 247_577_856,
