@@ -41,6 +41,31 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def _compiled(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def compile_once(_compiled):
+    """For tests that run one program again and again: it is compiled for the first of them."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    cache = {
+        "jax_compilation_cache_dir": str(_compiled),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in cache}
+    for name, value in cache.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
 ROWS = 6
 
 

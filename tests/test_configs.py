@@ -12,6 +12,8 @@ import pytest
 from prompt_tuning.cli import gin_config
 from prompt_tuning.cli.__main__ import main
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 CONFIGS = gin_config.shipped_configs()
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.gin"))
 FIELDS = ("command", "hardware", "time", "expected")
@@ -32,7 +34,7 @@ def command(name: str) -> list[str]:
     """The words of the command in a file's head."""
     found = re.search(r"command:((?:.*\\\n)*.*)", head(name))
     assert found, f"{name} begins with no command"
-    return shlex.split(found[1])
+    return shlex.split(found[1].replace("\\\n", " "))
 
 
 def test_there_are_configs():
@@ -58,7 +60,7 @@ def test_command_makes_a_shrunken_step(name, tiny_flags, tmp_path, monkeypatch, 
     for line in (CONFIGS / name).read_text().splitlines():
         if setting := re.match(r"[a-z]\w*\.\w+ =", line):
             assert setting[0] in config, f"the command in {name} leaves out {setting[0]}"
-    if argv[0] == "train":
+    if argv[0] in ("train", "quickstart"):
         summary = json.loads(Path("run/summary.json").read_text())
         assert summary["steps"] == 1
         assert summary["trained_parameters"] == 3 * 16

@@ -11,7 +11,7 @@ def readme(checkout) -> str:
 
 
 def test_the_prompt_enters_the_model_as_shown(readme):
-    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     names: dict = {}
     exec(code, names)
     assert names["logits"].shape == (1, 4, names["config"].vocab_size)
@@ -21,7 +21,7 @@ def test_the_prompt_enters_the_model_as_shown(readme):
 def test_files_it_names_are_there(readme, checkout):
     paths = re.findall(r"\]\(((?!http)[^)#]+)\)", readme)
     paths += re.findall(r"`((?:prompt_tuning|tests)/[\w/]+\.py)`", readme)
-    paths += [f"configs/{name}" for name in re.findall(r"--gin_file=(\S+\.gin)", readme)]
+    paths += [f"configs/{name}" for name in re.findall(r"--gin_file=(\w+/\w+\.gin)", readme)]
     assert paths
     assert [path for path in paths if not (checkout / path).exists()] == []
 

@@ -137,14 +137,19 @@ def data(
     feature_lengths: Mapping[str, int] | None = None,
     data_dir: str | None = None,
 ) -> Data:
-    """The tasks and how they are cut into batches; the lengths are the first task's if None."""
+    """The tasks and how they are cut into batches.
+
+    `feature_lengths` None takes the tasks' own, and of a mixture's the longest.
+    """
     tasks = get_tasks(mixture_or_task)
     if batch_size < 1:
         raise UserError(f"BATCH_SIZE is {batch_size}; it must be at least 1.")
+    features = tasks[0].lengths
+    longest = {feature: max(task.lengths[feature] for task in tasks) for feature in features}
     return Data(
         name=mixture_or_task,
         tasks=tasks,
-        lengths=dict(tasks[0].lengths if feature_lengths is None else feature_lengths),
+        lengths=dict(feature_lengths or longest),
         data_dir=data_dir,
         batch_size=batch_size,
     )

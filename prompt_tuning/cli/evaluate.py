@@ -5,8 +5,8 @@ compiled program runs on the same batches.
 """
 
 import json
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> None:
     )
     args = parser.parse(argv)
 
-    from prompt_tuning.cli import configurables, session
+    from prompt_tuning.cli import configurables, scoring, session
 
     session.load_config(args, run=args.run)
     path = session.prompt_path(args.run, args.prompt)
@@ -31,12 +31,11 @@ def main(argv: Sequence[str]) -> None:
     split = args.split or prediction.split
     base = session.load_base(data)
     prompt, metadata = session.load_prompt_for(base, path)
-    score = session.scorer(base, data, prediction, split)
-    found = score(session.inject_prompt(base, prompt))
-
-    if args.predictions:
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in found.predictions]
-        Path(args.predictions).write_text("".join(lines), encoding="utf-8")
+    score = scoring.scorer(base, data, prediction, session.load_splits(base, data, split))
+    with session.new_file(args.predictions or os.devnull) as file:
+        found = score(session.inject_prompt(base, prompt))
+        for row in found.predictions:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
     result = {
         "task": data.name,
         "split": split,

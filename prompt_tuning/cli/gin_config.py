@@ -115,6 +115,11 @@ def text() -> str:
     return gin.config_str(max_line_length=100)
 
 
+def operative_text() -> str:
+    """Returns what has been used of it, with the defaults of what was not set, in the same form."""
+    return gin.operative_config_str(max_line_length=100)
+
+
 def settings() -> dict[str, str]:
     """Returns every macro and parameter that is set, with its value as gin writes it."""
     statements: list[str] = []

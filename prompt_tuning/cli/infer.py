@@ -6,6 +6,7 @@ JSON object with its "prediction", in the order of the input.
 """
 
 import contextlib
+import itertools
 import json
 import queue
 import sys
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--output", default="-", metavar="FILE", help="- is standard output")
     args = parser.parse(argv)
 
-    from prompt_tuning.cli import configurables, session
+    from prompt_tuning.cli import configurables, scoring, session
     from prompt_tuning.evaluation.evaluator import predict
 
     session.load_config(args, run=args.run)
@@ -48,22 +49,30 @@ def main(argv: Sequence[str]) -> None:
     prompt, _ = session.load_prompt_for(base, path)
     inject = session.inject_prompt(base, prompt)
     task = data.tasks[0]
-    predictor = session.predictor_for(base, task, prediction)
+    predictor = scoring.predictor_for(base, data, task, prediction)
 
     name = "standard input" if args.input == "-" else args.input
+    # Only standard input may be somebody typing. What is sampled depends on how rows are grouped,
+    # and must not depend on how fast they come.
+    waits = args.input != "-" or prediction.decoding.method == "sample"
+    group = _full_groups if waits else _as_they_come
+    cut = 0
     with _reading(args.input) as lines, _writing(args.output) as output:
-        rows = _rows(lines, name, task)
-        for number, group in enumerate(_as_they_come(rows, data.batch_size)):
+        for number, rows in enumerate(group(_rows(lines, name, task), data.batch_size)):
+            ids = [base.vocabulary.encode(text) for _, text in rows]
+            cut += sum(len(row) >= data.lengths["inputs"] for row in ids)
             answers = predict(
                 predictor,
                 base.params,
                 inject,
-                [_batch([text for _, text in group], base, data)],
+                [_batch(ids, base, data)],
                 seed=prediction.seed + number,
             )
-            for (row, _), (_, text) in zip(group, answers, strict=True):
+            for (row, _), (_, text) in zip(rows, answers, strict=True):
                 output.write(json.dumps({**row, "prediction": text}, ensure_ascii=False) + "\n")
             output.flush()
+    if cut:
+        session.say(f"{cut} inputs were cut to {data.lengths['inputs']} tokens.")
 
 
 def _rows(lines: Iterable[str], name: str, task: "Task") -> Iterator[tuple[Row, str]]:
@@ -93,10 +102,17 @@ def _text_of(row: Row, where: str, task: "Task") -> str:
         return next(iter(task.render({**unlabelled, **row}, False))).inputs
 
 
+def _full_groups(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Yields groups of `size` rows, the last of what is left."""
+    rows = iter(rows)
+    while group := list(itertools.islice(rows, size)):
+        yield group
+
+
 def _as_they_come(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """Yields groups of up to `size` rows: those that are there, waiting only for the first.
 
-    So a file is answered in full batches and someone who types is answered line by line.
+    So what is there at once is answered together, and someone who types line by line.
     """
     arrived: queue.Queue = queue.Queue(maxsize=2 * size)
     end = object()
@@ -128,22 +144,23 @@ def _as_they_come(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
             group.append(item)
 
 
-def _batch(texts: Sequence[str], base: "Base", data: "Data") -> tuple[dict[str, Any], range]:
-    """Returns the texts as a batch of `batch_size` rows, padded to one of few lengths."""
+def _batch(
+    inputs: Sequence[Sequence[int]], base: "Base", data: "Data"
+) -> tuple[dict[str, Any], range]:
+    """Returns token ids as a batch of `batch_size` rows, cut or padded to one of few lengths."""
     from prompt_tuning.data.vocabularies import EOS_ID, PAD_ID
     from prompt_tuning.parallel.mesh import shard_batch
 
     limit = data.lengths["inputs"]
-    ids = [[*base.vocabulary.encode(text)[: limit - 1], EOS_ID] for text in texts]
+    rows = [[*ids[: limit - 1], EOS_ID] for ids in inputs]
     length = _SHORTEST
-    while length < max(map(len, ids)):
+    while length < max(map(len, rows)):
         length *= 2
     tokens = np.full((data.batch_size, min(length, limit)), PAD_ID, np.int32)
     tokens[:, 0] = EOS_ID  # rows without a text are ignored, but must not be empty
-    for row, text in zip(tokens, ids, strict=False):
-        row[: len(text)] = text
-    batch = shard_batch({"encoder_input_tokens": tokens}, base.mesh)
-    return batch, range(len(ids))
+    for place, row in zip(tokens, rows, strict=False):
+        place[: len(row)] = row
+    return shard_batch({"encoder_input_tokens": tokens}, base.mesh), range(len(rows))
 
 
 def _reading(path: str) -> contextlib.AbstractContextManager[IO[str]]:
@@ -154,13 +171,9 @@ def _reading(path: str) -> contextlib.AbstractContextManager[IO[str]]:
 
 
 def _writing(path: str) -> contextlib.AbstractContextManager[IO[str]]:
-    """Opens a new file: answers that are there already are never written over."""
-    try:
-        return (
-            contextlib.nullcontext(sys.stdout) if path == "-" else open(path, "x", encoding="utf-8")
-        )
-    except OSError as error:
-        raise UserError(f"Can't write {path}: {error.strerror}. Give another --output.") from error
+    from prompt_tuning.cli.session import new_file
+
+    return contextlib.nullcontext(sys.stdout) if path == "-" else new_file(path)
 
 
 if __name__ == "__main__":

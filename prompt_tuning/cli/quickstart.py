@@ -29,19 +29,20 @@ def main(argv: Sequence[str]) -> None:
     started = time.monotonic()
 
     from prompt_tuning.analysis.curves import plot_learning_curve, read_metrics
-    from prompt_tuning.cli import session
+    from prompt_tuning.cli import scoring, session
     from prompt_tuning.cli.train import open_folder, train
 
     session.load_config(args)
-    folder = open_folder(overwrite=args.overwrite)
+    session.say("Reading the task and the frozen model ...")
+    job = session.prepare()
+    folder = open_folder(job, overwrite=args.overwrite)
     where = folder.path
     if folder.summary.exists():
         session.say(f"{where} holds this run, finished already; --overwrite trains it again.")
-    session.say("Reading the task and the frozen model ...")
-    job = session.prepare()
     session.say(_introduction(job))
 
-    score = session.scorer(job.base, job.data, job.prediction, "test")
+    held_out = session.load_splits(job.base, job.data, "test")
+    score = scoring.scorer(job.base, job.data, job.prediction, held_out)
     untrained = score(functools.partial(job.method.apply, job.trained)).score
     best = train(job, folder).best
     prompt, _ = session.load_prompt_for(job.base, session.prompt_path(str(where), None))

@@ -1,14 +1,20 @@
-"""What `train`, `evaluate` and `infer` share: from the configuration to models, data and scores."""
+"""What the commands share: from the configuration to the model, the data and the prompt.
+
+How predictions are made and scored is in `scoring.py`.
+"""
 
 import argparse
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, cast
 
+import jax
 import numpy as np
 from jaxtyping import Float32
 
@@ -16,24 +22,16 @@ from prompt_tuning.analysis.neighbors import format_neighbors, nearest_neighbors
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt
 from prompt_tuning.cli import configurables, gin_config
 from prompt_tuning.cli.configurables import Base, Data, Prediction, Training
-from prompt_tuning.data.batching import BatchStream, eval_batches
+from prompt_tuning.data.batching import BatchStream
 from prompt_tuning.data.mixtures import proportional_rates
-from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.tokenized import TokenizedSplit, tokenized
 from prompt_tuning.errors import UserError
-from prompt_tuning.evaluation.evaluator import (
-    IndexedBatch,
-    Inject,
-    Predictor,
-    decoding_predictor,
-    evaluate,
-    rank_predictor,
-)
+from prompt_tuning.evaluation.evaluator import Inject
 from prompt_tuning.methods.base import Method, Trained
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_variables
-from prompt_tuning.parallel.mesh import data_mesh, replicate, shard_batch
+from prompt_tuning.models.t5 import Params
+from prompt_tuning.parallel.mesh import data_mesh, replicate
 from prompt_tuning.training.keys import stream_key
-from prompt_tuning.training.loop import Evaluation
 
 BEST_PROMPT = "prompt_best"
 CONFIG = "config.gin"
@@ -89,6 +87,8 @@ def load_base(data: Data) -> Base:
 class Job:
     """A training run as configured, with everything it needs in memory.
 
+    training_splits: of each task, in the order of `data.tasks`.
+    development_splits: likewise, what the best prompt is picked on.
     trained: the method's first values, on every device.
     """
 
@@ -96,20 +96,45 @@ class Job:
     data: Data
     prediction: Prediction
     training: Training
+    training_splits: Sequence[TokenizedSplit]
+    development_splits: Sequence[TokenizedSplit]
     stream: BatchStream
     method: Method
     trained: Trained
 
+    @property
+    def truncated(self) -> dict[str, dict[str, int]]:
+        """How many examples of each split were cut, by feature."""
+        splits = [*self.training_splits, *self.development_splits]
+        return {f"{split.task} {split.split}": dict(split.truncated) for split in splits}
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """What stands in the files that the settings only name, as short hashes.
+
+        A run is not gone on with on other data, weights or vocabulary at the same paths.
+        """
+        tokens = hashlib.sha256()
+        for split in [*self.training_splits, *self.development_splits]:
+            for array in (split.inputs.values, split.inputs.offsets, split.targets.values):
+                tokens.update(array.tobytes())
+            tokens.update(split.metadata_json)
+        return {
+            "contents of the vocabulary": self.base.vocabulary.hash[:16],
+            "contents of the data": tokens.hexdigest()[:16],
+            "contents of the frozen weights": weights_hash(self.base.params),
+        }
+
 
 def prepare() -> Job:
-    """Loads the model and the training data, and makes the method's first values."""
+    """Loads the model and the data, and makes the method's first values."""
     training = configurables.train()
     data = configurables.data()
     prediction = configurables.predict(data)
     base = load_base(data)
     method = training.method(base)
     seed = training.options.seed
-    splits = [load_split(base, data, task, "train") for task in data.tasks]
+    splits = load_splits(base, data, "train")
     stream = BatchStream(
         splits,
         batch_size=data.batch_size,
@@ -122,81 +147,42 @@ def prepare() -> Job:
         data=data,
         prediction=prediction,
         training=training,
+        training_splits=splits,
+        development_splits=load_splits(base, data, prediction.split),
         stream=stream,
         method=method,
         trained=replicate(trained, base.mesh),
     )
 
 
-def load_split(base: Base, data: Data, task: Task, split: str) -> TokenizedSplit:
-    """Returns a split as token ids and says how many of its examples were cut."""
-    found = tokenized(
-        task, split, vocabulary=base.vocabulary, lengths=data.lengths, data_dir=data.data_dir
-    )
-    for feature, count in found.truncated.items():
-        if count:
-            say(
-                f"{task.name} {split}: {count} of {len(found)} examples have {feature} longer "
-                f"than {data.lengths[feature]} tokens and were cut (TASK_FEATURE_LENGTHS)."
-            )
-    return found
+def weights_hash(params: Params) -> str:
+    """Returns a hash of every parameter's shape and of up to a thousand values across it.
 
-
-def predictor_for(base: Base, task: Task, prediction: Prediction) -> Predictor:
-    """Returns the way of answering that the configuration asks for."""
-    if not prediction.rank:
-        return decoding_predictor(base.model, prediction.decoding, base.vocabulary.decode)
-    labels = task.labels or ()
-    ids = base.vocabulary.encode_labels(labels) if labels else np.zeros((0, 1), np.int32)
-    return rank_predictor(base.model, ids, labels)
-
-
-Score = Callable[[Inject], Evaluation]
-
-
-def scorer(base: Base, data: Data, prediction: Prediction, split: str) -> Score:
-    """Returns a function from an injection to its scores on a split of every task.
-
-    A mixture's metrics carry the task's name, and its score is the mean of its tasks' scores.
+    Enough to tell two models apart, without reading tens of gigabytes back from a device.
     """
-    parts = [
-        (task, load_split(base, data, task, split), predictor_for(base, task, prediction))
-        for task in data.tasks
-    ]
-
-    def score(inject: Inject) -> Evaluation:
-        metrics: dict[str, float] = {}
-        scores, rows = [], []
-        for task, examples, predictor in parts:
-            found, predictions = evaluate(
-                predictor,
-                base.params,
-                inject,
-                _on_devices(eval_batches(examples, data.batch_size), base),
-                functools.partial(task.evaluate, examples.metadata),
-                seed=prediction.seed,
-            )
-            scores.append(task.score(found))
-            prefix = f"{task.name}/" if len(parts) > 1 else ""
-            metrics |= {f"{prefix}{name}": value for name, value in found.items()}
-            rows += _prediction_rows(task, examples.metadata, predictions)
-        return Evaluation(metrics=metrics, score=sum(scores) / len(scores), predictions=rows)
-
-    return score
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        values = leaf.reshape(-1)
+        digest.update(f"{leaf.shape} {leaf.dtype}".encode())
+        digest.update(np.asarray(values[:: -(-values.size // 1000)]).tobytes())
+    return digest.hexdigest()[:16]
 
 
-def _on_devices(batches: Iterable[IndexedBatch], base: Base) -> Iterator[IndexedBatch]:
-    for batch, indices in batches:
-        yield shard_batch(batch, base.mesh), indices
-
-
-def _prediction_rows(
-    task: Task, examples: Sequence[Mapping[str, Any]], predictions: Sequence[str]
-) -> list[dict[str, Any]]:
-    return [
-        {"task": task.name, **example, "prediction": prediction}
-        for example, prediction in zip(examples, predictions, strict=True)
-    ]
+def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
+    """Returns a split of every task as token ids; says how many examples were cut."""
+    splits = []
+    for task in data.tasks:
+        found = tokenized(
+            task, split, vocabulary=base.vocabulary, lengths=data.lengths, data_dir=data.data_dir
+        )
+        for feature, count in found.truncated.items():
+            if count:
+                say(
+                    f"{task.name} {split}: {count} of {len(found)} examples have {feature} longer "
+                    f"than {data.lengths[feature]} tokens and were cut (TASK_FEATURE_LENGTHS)."
+                )
+        splits.append(found)
+    return splits
 
 
 def prompt_path(run: str | None, given: str | None) -> str:
@@ -219,6 +205,23 @@ def prompt_path(run: str | None, given: str | None) -> str:
             "(.npy or .safetensors)."
         )
     return path
+
+
+@contextlib.contextmanager
+def new_file(path: str) -> Iterator[IO[str]]:
+    """Opens a file to write results to; what is there already is never written over.
+
+    Devices and pipes, such as /dev/stdout, may be named too.
+
+    Raises:
+      UserError: it exists, or can't be written.
+    """
+    is_stream = Path(path).exists() and not Path(path).is_file()
+    try:
+        with open(path, "w" if is_stream else "x", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"Can't write {path}: {error.strerror}. Give another path.") from error
 
 
 def load_prompt_for(

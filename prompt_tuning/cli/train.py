@@ -32,8 +32,9 @@ def main(argv: Sequence[str]) -> None:
     from prompt_tuning.cli import session
 
     session.load_config(args)
-    folder = open_folder(overwrite=args.overwrite)
-    best = train(session.prepare(), folder).best
+    job = session.prepare()
+    folder = open_folder(job, overwrite=args.overwrite)
+    best = train(job, folder).best
     where = folder.path
     session.say(
         f"Best score {best.score:.4f} at step {best.step}; all is in {where}/ "
@@ -44,16 +45,17 @@ def main(argv: Sequence[str]) -> None:
     )
 
 
-def open_folder(*, overwrite: bool) -> "RunFolder":
-    """Makes or goes back to the run folder; a wrong one is told before anything is loaded."""
-    from prompt_tuning.cli import configurables, gin_config
+def open_folder(job: "Job", *, overwrite: bool) -> "RunFolder":
+    """Makes the run folder, or goes back to that of the same settings and the same contents."""
+    from prompt_tuning.cli import gin_config
     from prompt_tuning.training.run_folder import RunFolder
 
     settings = gin_config.settings()
+    named = {name: text for name, text in settings.items() if name not in _IRRELEVANT}
     return RunFolder.open(
-        configurables.train().folder,
-        settings={name: text for name, text in settings.items() if name not in _IRRELEVANT},
-        config_text=gin_config.text(),
+        job.training.folder,
+        settings={**named, **job.contents},
+        config_text=gin_config.operative_text(),
         overwrite=overwrite,
     )
 
@@ -61,7 +63,7 @@ def open_folder(*, overwrite: bool) -> "RunFolder":
 def train(job: "Job", folder: "RunFolder") -> "TrainResult":
     """Trains; the best prompt, the metrics and the summary are written to the folder."""
     from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
-    from prompt_tuning.cli import session
+    from prompt_tuning.cli import scoring, session
     from prompt_tuning.methods.prompt import soft_prompt_array
     from prompt_tuning.parallel.mesh import shard_batch
     from prompt_tuning.training import loop
@@ -69,7 +71,7 @@ def train(job: "Job", folder: "RunFolder") -> "TrainResult":
 
     base, method, options = job.base, job.method, job.training.options
     split = job.prediction.split
-    score = session.scorer(base, job.data, job.prediction, split)
+    score = scoring.scorer(base, job.data, job.prediction, job.development_splits)
 
     def save_best(trained, step: int, best: float) -> None:
         metadata = PromptMetadata(
@@ -93,7 +95,11 @@ def train(job: "Job", folder: "RunFolder") -> "TrainResult":
         batches=lambda step: shard_batch(job.stream.batch(step), base.mesh),
         evaluate=lambda trained: score(functools.partial(method.apply, trained)),
         save_best=save_best,
-        facts={"task": job.data.name, "model": base.config.name},
+        facts={
+            "task": job.data.name,
+            "model": base.config.name,
+            "truncated_examples": job.truncated,
+        },
     )
 
 

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
 from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
-from prompt_tuning.training.run_folder import RunFolder
+
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 FILES = [
     "--gin_file=runs/train.gin",
@@ -256,22 +257,51 @@ def test_folder_that_is_no_run(fails, tmp_path):
     assert "is not a run folder" in fails(str(tmp_path), command="evaluate")
 
 
-def test_full_disk_while_training(fails, finished_run, monkeypatch):
-    """Going on with a run when the disk is full leaves what it has made."""
-    before = snapshot(finished_run)
+def test_run_folder_of_other_data(fails, tiny_flags, tmp_path, tiny_superglue):
+    """The same path, but other rows in it: the settings alone don't tell."""
+    data = Path(shutil.copytree(tiny_superglue, tmp_path / "data"))
+    argv = [f"--gin.DATA_DIR={data}"]
+    assert status_of(main, ["train", *FILES, *tiny_flags, *argv]) == 0
+    before = snapshot(tmp_path / "run")
+    rows = (data / "RTE" / "train.jsonl").read_text()
+    (data / "RTE" / "train.jsonl").write_text(rows + ROW)
+    assert "contents of the data is" in fails(*argv)
+    assert snapshot(tmp_path / "run") == before
 
-    def full(self, name, value):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path / name))
 
-    monkeypatch.setattr(RunFolder, "write_text", full)
-    assert "no space is left on the disk" in fails()
-    assert snapshot(finished_run) == before
+def test_full_disk_while_training(fails, tiny_flags, tmp_path, monkeypatch):
+    """The run stops with one line; with space again, the same command ends it."""
+    flags = ["--gin.TRAIN_STEPS=4", "--gin.train.checkpoint_every=1", "--gin.train.eval_every=1"]
+    writes = iter(range(100))
+
+    def fsync(descriptor):
+        if next(writes) > 12:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        assert "no space left" in fails(*flags).lower()
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert status_of(main, ["train", *FILES, *tiny_flags, *flags]) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 4
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_full_disk_while_writing_predictions(fails, tiny_prompt_file):
     line = fails(f"--prompt={tiny_prompt_file}", "--predictions=/dev/full", command="evaluate")
     assert "no space" in line.lower()
+
+
+def test_predictions_into_a_missing_folder(fails, tmp_path, tiny_prompt_file):
+    path = tmp_path / "none" / "p.jsonl"
+    line = fails(f"--prompt={tiny_prompt_file}", f"--predictions={path}", command="evaluate")
+    assert f"Can't write {path}: No such file or directory" in line
+
+
+def test_ranking_a_task_without_labels(fails, tiny_prompt_file):
+    flags = ["--gin_file=tasks/superglue_wsc.gin", "--gin.predict.method=rank"]
+    line = fails(*flags, f"--prompt={tiny_prompt_file}", command="evaluate")
+    assert "superglue_wsc" in line and "'greedy'" in line
 
 
 def test_unwritable_folder(fails, tmp_path):

@@ -1,17 +1,23 @@
 """From the command line to a score, and the same score again from the prompt's file."""
 
+import functools
 import io
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints.prompt_files import load_prompt
 from prompt_tuning.cli.__main__ import main
-from prompt_tuning.cli.infer import _as_they_come
+from prompt_tuning.cli.infer import _as_they_come, _full_groups
+
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 FILES = [
     "--gin_file=runs/train.gin",
@@ -35,12 +41,16 @@ def test_train_writes_a_run_folder(run_folder):
     assert summary["task"] == "superglue_rte"
     assert summary["model"] == "tiny_random"
     assert summary["trained_parameters"] == 3 * 16
+    # Six rows of about a hundred pieces, of which forty are kept.
+    assert summary["truncated_examples"]["superglue_rte train"]["inputs"] == 6
     prompt, metadata = load_prompt(run_folder / "prompt_best.safetensors", (3, 16))
     assert np.array_equal(prompt, np.load(run_folder / "prompt_best.npy"))
     assert metadata.score == summary["score"]
     assert metadata.step == summary["best_step"]
     assert len(metadata.vocabulary_hash) == 64
-    assert "LEARNING_RATE = 0.3" in (run_folder / "config.gin").read_text()
+    config = (run_folder / "config.gin").read_text()
+    assert "LEARNING_RATE = 0.3" in config
+    assert "adafactor.clipping_threshold = 1.0" in config, "a default that was used"
 
 
 def test_evaluate_reproduces_the_score_to_the_last_digit(run_folder, tmp_path, capsys):
@@ -105,6 +115,49 @@ def test_infer_waits_only_for_the_first_row_of_a_group():
         assert [*rest, *(line for group in groups for line in group)] == ["b\n", "c\n"]
 
 
+def test_files_are_answered_in_full_groups():
+    assert list(_full_groups(iter("abcde"), 2)) == [["a", "b"], ["c", "d"], ["e"]]
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_one_that_was_not(tiny_flags, tmp_path):
+    """kill -9 at random steps, then the same command: the same prompt and metrics, bit for bit."""
+    length = [
+        "--gin.TRAIN_STEPS=40",
+        "--gin.train.checkpoint_every=5",
+        "--gin.train.eval_every=10",
+        "--gin.train.log_every=1",
+        "--gin.LEARNING_RATE=0.05",
+    ]
+    command = [sys.executable, "-m", "prompt_tuning.cli.train", *FILES, *tiny_flags, *length]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run = functools.partial(subprocess.run, check=True, timeout=300, capture_output=True)
+    run([*command, f"--gin.MODEL_DIR={whole}"])
+
+    metrics = killed / "metrics.jsonl"
+    for step in sorted(random.sample(range(1, 35), 2)):
+        with subprocess.Popen([*command, f"--gin.MODEL_DIR={killed}"], stderr=-3) as process:
+            while process.poll() is None and f'"step": {step},' not in read(metrics):
+                time.sleep(0.005)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL, f"the run ended before step {step}"
+    run([*command, f"--gin.MODEL_DIR={killed}"])
+
+    for name in ("prompt_best.npy", "prompt_best.safetensors"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    assert rows_without_times(killed) == rows_without_times(whole)
+
+
+def read(path):
+    return path.read_text() if path.exists() else ""
+
+
+def rows_without_times(folder):
+    times = {"seconds", "examples_per_second", "tokens_per_second"}
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{name: value for name, value in row.items() if name not in times} for row in rows]
+
+
 @pytest.mark.slow
 def test_train_on_many_devices_gives_the_prompt_of_one(tiny_flags, tmp_path):
     """Batches are shared out over devices; the result differs by rounding alone."""
@@ -123,11 +176,14 @@ def test_train_on_many_devices_gives_the_prompt_of_one(tiny_flags, tmp_path):
 
 
 def test_a_users_own_task(tiny_flags, tmp_path, monkeypatch, checkout):
-    """The files of docs/adding_a_task.md, as they stand there."""
-    blocks = (checkout / "docs" / "adding_a_task.md").read_text().split("```")
-    (tmp_path / "my_task.py").write_text(blocks[1].removeprefix("python\n"))
-    (tmp_path / "my_task.gin").write_text(blocks[3])
-    command = blocks[5].replace("\\\n", " ").split()
+    """The files of the README, and the command of docs/adding_a_task.md, as they stand there."""
+    readme = (checkout / "README.md").read_text().split("```")
+    (python,) = [block for block in readme if "register_task(" in block]
+    (config,) = [block for block in readme if "import my_task" in block]
+    (tmp_path / "my_task.py").write_text(python.removeprefix("python\n"))
+    (tmp_path / "my_task.gin").write_text(config)
+    doc = (checkout / "docs" / "adding_a_task.md").read_text().split("```")
+    command = doc[1].replace("\\\n", " ").split()
     rows = [{"review": "fine", "label": "good"}, {"review": "dull", "label": "bad"}]
     (tmp_path / "reviews").mkdir()
     for name in ("train", "val"):
@@ -137,3 +193,5 @@ def test_a_users_own_task(tiny_flags, tmp_path, monkeypatch, checkout):
     flags = [flag for flag in tiny_flags if not flag.startswith("--gin.DATA_DIR=")]
     main([*command[1:], *flags])
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["task"] == "reviews"
+    # The run folder remembers the user's module.
+    main(["evaluate", "run"])

@@ -1,0 +1,88 @@
+"""How predictions are made and scored, as the configuration asks for."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from prompt_tuning.cli.configurables import Base, Data, Prediction
+from prompt_tuning.data.batching import eval_batches
+from prompt_tuning.data.metrics import superglue_score
+from prompt_tuning.data.tasks.task import Task
+from prompt_tuning.data.tokenized import TokenizedSplit
+from prompt_tuning.errors import UserError
+from prompt_tuning.evaluation.evaluator import (
+    IndexedBatch,
+    Inject,
+    Predictor,
+    decoding_predictor,
+    evaluate,
+    rank_predictor,
+)
+from prompt_tuning.parallel.mesh import shard_batch
+from prompt_tuning.training.loop import Evaluation
+
+Score = Callable[[Inject], Evaluation]
+
+
+def predictor_for(base: Base, data: Data, task: Task, prediction: Prediction) -> Predictor:
+    """Returns the way of answering a task.
+
+    In a mixture, the tasks without labels are decoded where the others are ranked.
+
+    Raises:
+      UserError: rank classification is asked for a single task that has no labels.
+    """
+    if prediction.rank and task.labels:
+        return rank_predictor(base.model, base.vocabulary.encode_labels(task.labels), task.labels)
+    if prediction.rank and len(data.tasks) == 1:
+        raise UserError(
+            f"predict.method is 'rank', but the answer to {task.name} is free text and has no "
+            "labels to rank; set it to 'greedy'."
+        )
+    return decoding_predictor(base.model, prediction.decoding, base.vocabulary.decode)
+
+
+def scorer(
+    base: Base, data: Data, prediction: Prediction, splits: Sequence[TokenizedSplit]
+) -> Score:
+    """Returns a function from an injection to its scores on a split of every task.
+
+    A mixture's metrics carry the task's name, and its score is the mean of its tasks' scores.
+    """
+    predictors = [predictor_for(base, data, task, prediction) for task in data.tasks]
+
+    def score(inject: Inject) -> Evaluation:
+        metrics: dict[str, dict[str, float]] = {}
+        rows: list[dict[str, Any]] = []
+        for task, examples, predictor in zip(data.tasks, splits, predictors, strict=True):
+            metrics[task.name], predictions = evaluate(
+                predictor,
+                base.params,
+                inject,
+                _on_devices(eval_batches(examples, data.batch_size), base),
+                functools.partial(task.evaluate, examples.metadata),
+                seed=prediction.seed,
+            )
+            rows += _prediction_rows(task, examples.metadata, predictions)
+        named = {
+            f"{task}/{name}" if len(data.tasks) > 1 else name: value
+            for task, values in metrics.items()
+            for name, value in values.items()
+        }
+        return Evaluation(metrics=named, score=superglue_score(metrics), predictions=rows)
+
+    return score
+
+
+def _on_devices(batches: Iterable[IndexedBatch], base: Base) -> Iterator[IndexedBatch]:
+    for batch, indices in batches:
+        yield shard_batch(batch, base.mesh), indices
+
+
+def _prediction_rows(
+    task: Task, examples: Sequence[Mapping[str, Any]], predictions: Sequence[str]
+) -> list[dict[str, Any]]:
+    return [
+        {"task": task.name, **example, "prediction": prediction}
+        for example, prediction in zip(examples, predictions, strict=True)
+    ]
