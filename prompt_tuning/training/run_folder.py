@@ -10,10 +10,13 @@
     prompt_best.*        the prompt of the best evaluation
     summary.json         task, scores, sizes and speed, once the run has ended
 
-The same command on the same folder goes on with the run; another one is refused.
+The same command on the same folder goes on with the run; another one is refused, and so is a
+second process while the first is training.
 """
 
 import contextlib
+import errno
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -52,6 +55,11 @@ _FILES = (
     "wandb_id",
 )
 _SHOWN_DIFFERENCES = 5
+_LOCK = ".lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+_locked: dict[tuple[int, int], int] = {}
+"""The lock files this process holds: device and inode number to file descriptor."""
 
 
 class RunFolder:
@@ -76,6 +84,8 @@ class RunFolder:
     ) -> "RunFolder":
         """Makes a new run's folder, or returns that of a run with the same settings.
 
+        The folder is this process's own until the process ends, however it ends.
+
         Args:
           path: the folder; those above it are made too.
           settings: JSON values by name, all that the result depends on.
@@ -84,12 +94,15 @@ class RunFolder:
             makes are left alone.
 
         Raises:
-          UserError: the folder holds a run with other settings, or can't be written.
+          UserError: the folder holds a run with other settings, another process is training in
+            it, or it can't be written.
         """
         folder = cls(path)
         # Through JSON and back, so that tuples and lists compare as what will be read later.
         given = json.loads(json.dumps(settings, default=str))
         with writing(folder.path):
+            folder.path.mkdir(parents=True, exist_ok=True)
+            _lock(folder.path)
             if overwrite:
                 folder._clear()
             folder._check_owner(given)
@@ -169,6 +182,35 @@ class RunFolder:
                 shutil.rmtree(self.path / name)
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
+
+
+def _lock(folder: Path) -> None:
+    """Takes a folder for this process. The system gives it back when the process dies.
+
+    Raises:
+      UserError: another process has it.
+    """
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    status = os.fstat(descriptor)
+    identity = status.st_dev, status.st_ino
+    if identity in _locked:
+        os.close(descriptor)
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(
+            f"Another process is training in {folder}; wait for it or stop it, or give another "
+            "MODEL_DIR."
+        ) from None
+    except OSError as error:
+        os.close(descriptor)
+        # Some network file systems have no locks; a run there goes without.
+        if error.errno not in _NO_LOCKS:
+            raise
+        return
+    _locked[identity] = descriptor
 
 
 @contextlib.contextmanager

@@ -1,5 +1,9 @@
+import errno
+import fcntl
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -105,3 +109,33 @@ def test_a_folder_without_permission(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     with pytest.raises(UserError, match="Can't write .*: Permission denied"):
         open_folder(tmp_path / "closed" / "run")
+
+
+def test_a_folder_is_one_process_s_until_it_dies(tmp_path):
+    script = (
+        "import sys\nfrom prompt_tuning.training.run_folder import RunFolder\n"
+        "RunFolder.open(sys.argv[1], settings={}, config_text='theirs')\n"
+        "print('open', flush=True)\nsys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "open\n"
+        for overwrite in (False, True):
+            with pytest.raises(UserError, match="Another process is training in") as caught:
+                open_folder(tmp_path, overwrite=overwrite)
+            assert str(tmp_path) in str(caught.value)
+            assert "\n" not in str(caught.value)
+        assert (tmp_path / "config.gin").read_text() == "theirs"
+        other.kill()
+    open_folder(tmp_path)
+    open_folder(tmp_path)  # and this process may come back to what is its own
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert open_folder(tmp_path).path == tmp_path
