@@ -9,6 +9,7 @@ Prompts to be shipped are in `prompt_files.py`, frozen weights in `weights.py`.
 """
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -90,13 +91,14 @@ class CheckpointManager:
     def restore_newest(self, like: PyTree) -> Restored | None:
         """Returns the newest checkpoint that is whole, or None if there is none.
 
-        A damaged one is reported in one line and put aside as `<step>.damaged`.
+        A damaged one is reported in one line and put aside as `<step>.damaged`. One that the
+        system won't let us read may be whole, and is left where it is.
 
         Args:
           like: a state of the same structure; its shapes, dtypes and shardings are restored to.
 
         Raises:
-          UserError: checkpoints are there, but not one of them can be read.
+          UserError: the system refuses to read a checkpoint, or they all are damaged.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -104,6 +106,13 @@ class CheckpointManager:
                 return self._restore(step, like)
             # Whatever Orbax makes of damaged files: it raises a dozen kinds of error.
             except Exception as error:
+                number = _os_error_number(error)
+                if number is not None and number not in _DAMAGE:
+                    raise UserError(
+                        f"Can't read the checkpoint {self._folder / str(step)}: "
+                        f"{os.strerror(number)}. It was left as it is; the same command goes on "
+                        "from it once it can be read."
+                    ) from error
                 _log.warning(
                     "The checkpoint %s is damaged (%s); using the one before it.",
                     self._folder / str(step),
@@ -138,7 +147,7 @@ class CheckpointManager:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
-        items = self._orbax.restore(
+        items: Any = self._orbax.restore(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
@@ -178,12 +187,22 @@ class CheckpointManager:
             ) from error
 
 
-def _os_error_number(error: OSError | ValueError) -> int | None:
-    """The system's error number; TensorStore reports it in the text of a ValueError."""
-    if isinstance(error, OSError):
-        return error.errno
-    found = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(found[1]) if found else None
+_DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+"""Numbers by which the system says that a file is lost, or something else in its place."""
+
+
+def _os_error_number(error: BaseException | None) -> int | None:
+    """The system's error number behind an error that Orbax raised, or None if there is none.
+
+    TensorStore reports it in the text of a ValueError, which Orbax may wrap in another error.
+    """
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.errno
+        if found := re.search(r"os_error_code='(\d+)'", str(error)):
+            return int(found[1])
+        error = error.__cause__
+    return None
 
 
 def _from_orbax(record: logging.LogRecord) -> bool:

@@ -134,6 +134,53 @@ def test_a_damaged_newest_is_reported_and_the_one_before_is_used(tmp_path, caplo
         assert_equal(manager.restore_newest(make_state(0)).state, make_state(3))
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.EIO, "Input/output error"),
+        ValueError("PERMISSION_DENIED: Error opening [os_error_code='13']"),
+    ],
+    ids=["permission", "disk", "TensorStore"],
+)
+def test_a_checkpoint_that_can_not_be_read_is_left_in_place(tmp_path, monkeypatch, failure):
+    state = make_state(1, 4, 4)
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(1, state, {})
+        manager.wait()
+
+        def fail(*_, **__):
+            # Orbax wraps what its threads raise.
+            raise Exception("Encountered error while reading array") from failure
+
+        with monkeypatch.context() as patch, pytest.raises(UserError) as caught:
+            patch.setattr(manager._orbax, "restore", fail)
+            manager.restore_newest(state)
+        message = str(caught.value)
+        assert message.startswith(f"Can't read the checkpoint {tmp_path / '1'}: ")
+        assert "Permission denied" in message or "Input/output error" in message
+        assert "\n" not in message
+        assert_equal(manager.restore_newest(make_state(0, 4, 4)).state, state)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+@pytest.mark.parametrize("name", ["", "state/manifest.ocdbt", "progress/metadata"])
+def test_a_checkpoint_without_permission_is_left_in_place(tmp_path, name):
+    state = make_state(1, 4, 4)
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(1, state, {})
+        manager.wait()
+        closed = tmp_path / "1" / name
+        mode = closed.stat().st_mode
+        closed.chmod(0)
+        try:
+            with pytest.raises(UserError, match="Permission denied.*left as it is"):
+                manager.restore_newest(state)
+        finally:
+            closed.chmod(mode)
+        assert_equal(manager.restore_newest(make_state(0, 4, 4)).state, state)
+
+
 def test_all_damaged(tmp_path):
     with CheckpointManager(tmp_path) as manager:
         for step in (1, 2):
