@@ -17,11 +17,12 @@ import prompt_tuning
 PACKAGE = Path(prompt_tuning.__file__).parent
 
 # Leaves that every room may import, and what each room may import beside itself.
-LEAVES = {"errors", "axes"}
+LEAVES = {"errors", "axes", "files"}
 CHECKPOINTS = {"checkpoints", "models", "methods"}
 MAY_IMPORT = {
     "errors": set(),
     "axes": set(),
+    "files": set(),
     "models": set(),
     "data": set(),
     "parallel": set(),

@@ -7,12 +7,9 @@ the released code saves `.npy` files as `checkpoint_<step>`. Nothing is ever unp
 weights are in `weights.py`; training state is in `manager.py`.
 """
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import safetensors
@@ -20,9 +17,11 @@ import safetensors.numpy
 from jaxtyping import Array, Float, Float32
 
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import atomic_write
 
 _KEY = "prompt"
 _NPY_MAGIC = b"\x93NUMPY"
+_FIX = "Give the prompt a folder that exists, can be written to and has space."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,10 +84,11 @@ def save_prompt(
         stem = stem / "prompt"
     array = np.ascontiguousarray(prompt, np.float32)
     npy = stem.with_name(stem.name + ".npy")
-    _write_atomically(npy, lambda file: np.save(file, array, allow_pickle=False))
+    with atomic_write(npy, fix=_FIX) as file:
+        np.save(file, array, allow_pickle=False)
     tensors = stem.with_name(stem.name + ".safetensors")
-    packed = safetensors.numpy.save({_KEY: array}, metadata.to_strings())
-    _write_atomically(tensors, lambda file: file.write(packed))
+    with atomic_write(tensors, fix=_FIX) as file:
+        file.write(safetensors.numpy.save({_KEY: array}, metadata.to_strings()))
     return npy, tensors
 
 
@@ -217,24 +217,6 @@ def _check_fits(
             f"{trained_with[:12]}...) than the one in use ({vocabulary_hash[:12]}...). "
             "Set VOCABULARY_PATH to the one it was trained with."
         )
-
-
-def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a temporary file beside `path`, flushes it to disk, and renames it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UserError(
-            f"Can't write the prompt file {path}: {error.strerror or error}. "
-            "Give a folder that exists, can be written to and has space."
-        ) from error
 
 
 def _one_line(error: Exception) -> str:

@@ -15,13 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import atomic_write
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params, abstract_params
 
 CONFIG_KEY = "t5_config"
+_FIX = "Give the weights a folder that exists, can be written to and has space."
 
 
 def save_weights(
@@ -30,12 +32,14 @@ def save_weights(
     """Writes a model to one safetensors file, in the dtypes that `frozen` has.
 
     Raises:
-      UserError: `frozen` doesn't have the parameters of `config`.
+      UserError: `frozen` doesn't have the parameters of `config`, or the file can't be written.
     """
     # The format stores row-major arrays, whatever strides a device array comes back with.
     flat = {name: np.ascontiguousarray(value) for name, value in flatten(frozen).items()}
     check_parameters(flat, stacked_shapes(config), source="the weights to be saved")
-    save_file(flat, path, {**(metadata or {}), CONFIG_KEY: json.dumps(config.to_json())})
+    packed = save(flat, {**(metadata or {}), CONFIG_KEY: json.dumps(config.to_json())})
+    with atomic_write(Path(path), fix=_FIX) as file:
+        file.write(packed)
 
 
 def load_weights(
@@ -103,7 +107,7 @@ def stacked_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
 def check_parameters(
     found: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], *, source: str
 ) -> None:
-    """Raises UserError unless `found` has the `expected` names and shapes; lists all that differ."""
+    """Raises UserError, listing what differs, unless `found` has these names and shapes."""
     problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
     problems += [f"{name} doesn't belong" for name in sorted(found.keys() - expected.keys())]
     problems += [

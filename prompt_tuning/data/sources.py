@@ -8,14 +8,18 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import atomic_write, writing
 
 JsonRow = dict[str, Any]
+
+CACHE_FIX = "Free some space, or choose another cache folder with PROMPT_TUNING_CACHE."
+"""What to do when the cache can't be written."""
 
 
 @runtime_checkable
@@ -126,7 +130,7 @@ class TfdsSource:
 
         version, rows = read_tfds(self.name, self.minimum_version, self.data_dir, split)
         path = folder / f"{split}-{version}.jsonl"
-        with atomic_write(path) as file:
+        with cache_file(path) as file:
             for row in rows:
                 file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         return path
@@ -140,26 +144,13 @@ def default_cache_dir() -> Path:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file that takes its name only once it is whole and on disk.
+def cache_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file of the cache, making its folder; it takes its name once it is whole.
 
     Raises:
         UserError: the folder cannot be written or the disk is full.
     """
-    # Not by `tempfile`, whose files nobody else may read: a cache can be shared.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with writing(path, fix=CACHE_FIX):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"Cannot write {path} ({error.strerror}); free space, or choose another cache folder "
-            "with PROMPT_TUNING_CACHE."
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with atomic_write(path, fix=CACHE_FIX) as file:
+        yield file

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from prompt_tuning.data.sources import atomic_write, default_cache_dir
+from prompt_tuning.data.sources import cache_file, default_cache_dir
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
@@ -169,7 +169,7 @@ def _write(
         arrays[f"{name}_values"] = np.concatenate(rows[name]).astype(np.int32)
         arrays[f"{name}_offsets"] = _offsets(rows[name])
         arrays[f"{name}_truncated"] = np.int64(truncated[name])
-    with atomic_write(path) as file:
+    with cache_file(path) as file:
         np.savez(file, **arrays)
 
 

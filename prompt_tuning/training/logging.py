@@ -17,7 +17,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.training.run_folder import RunFolder, writing
+from prompt_tuning.files import writing
+from prompt_tuning.training.run_folder import FIX, RunFolder
 
 WALL_TIME_FIELDS = ("seconds", "examples_per_second", "tokens_per_second")
 """Fields of a row that differ between two runs of the same command."""
@@ -44,7 +45,7 @@ class MetricsFile:
     def __init__(self, path: Path, offset: int = 0):
         """Opens the file, dropping what lies beyond `offset` bytes."""
         self._path = path
-        with writing(path):
+        with writing(path, fix=FIX):
             self._file = open(path, "ab")  # noqa: SIM115 - closed by close()
             # Cutting never lengthens: a file that has lost its end would be filled with zeros.
             self._file.truncate(min(offset, path.stat().st_size))
@@ -52,13 +53,13 @@ class MetricsFile:
 
     def write(self, row: Row) -> None:
         """Appends a row; it outlives this process at once."""
-        with writing(self._path):
+        with writing(self._path, fix=FIX):
             self._file.write(json.dumps(row).encode() + b"\n")
             self._file.flush()
 
     def sync(self) -> int:
         """Makes the rows outlive the machine too; returns where the file ends, in bytes."""
-        with writing(self._path):
+        with writing(self._path, fix=FIX):
             os.fsync(self._file.fileno())
         return self._file.tell()
 
@@ -78,7 +79,7 @@ class TensorBoardFile:
     def __init__(self, folder: Path, step: int):
         """Starts a file that goes on after `step`."""
         self._path = folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
-        with writing(self._path):
+        with writing(self._path, fix=FIX):
             self._writer = RecordWriter(open(self._path, "wb"))  # noqa: SIM115
         self._write(Event(file_version="brain.Event:2"))
         # Tells TensorBoard to drop the later steps of the files before this one.
@@ -99,7 +100,7 @@ class TensorBoardFile:
 
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()
-        with writing(self._path):
+        with writing(self._path, fix=FIX):
             self._writer.write(event.SerializeToString())
             self._writer.flush()
 

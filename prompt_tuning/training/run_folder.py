@@ -23,13 +23,14 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import atomic_write, writing
 
 _PACKAGES = (
     "prompt-tuning",
@@ -55,6 +56,9 @@ _FILES = (
     "wandb_id",
 )
 _SHOWN_DIFFERENCES = 5
+FIX = "Free some space, or set MODEL_DIR to a folder you can write to."
+"""What to do when a run's folder can't be written."""
+
 _LOCK = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -100,7 +104,7 @@ class RunFolder:
         folder = cls(path)
         # Through JSON and back, so that tuples and lists compare as what will be read later.
         given = json.loads(json.dumps(settings, default=str))
-        with writing(folder.path):
+        with writing(folder.path, fix=FIX):
             folder.path.mkdir(parents=True, exist_ok=True)
             _lock(folder.path)
             if overwrite:
@@ -115,14 +119,8 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a file of this folder: whole or not at all, even if the machine fails."""
-        path = self.path / name
-        temporary = path.with_name(f".{path.name}.tmp")
-        with writing(path):
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+        with atomic_write(self.path / name, fix=FIX) as file:
+            file.write(text.encode())
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a value as indented JSON."""
@@ -211,18 +209,6 @@ def _lock(folder: Path) -> None:
             raise
         return
     _locked[identity] = descriptor
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns a failure to write `path` into one line."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"Can't write {path}: {error.strerror or error}. "
-            "Free some space, or set MODEL_DIR to a folder you can write to."
-        ) from error
 
 
 def versions() -> dict[str, Any]:

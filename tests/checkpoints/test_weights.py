@@ -1,6 +1,8 @@
 """Our own safetensors files."""
 
 import dataclasses
+import errno
+import os
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +90,22 @@ def test_what_does_not_fit_is_listed(tmp_path, frozen):
 def test_saving_another_models_weights_is_told(tmp_path, frozen):
     with pytest.raises(UserError, match="encoder/layers/mlp/wo/kernel has shape"):
         save_weights(tmp_path / "a", frozen, dataclasses.replace(CONFIG, mlp_dim=25))
+
+
+def test_a_save_that_fails_leaves_the_old_file_whole(tmp_path, frozen, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    save_weights(path, frozen, CONFIG)
+    before = path.read_bytes()
+
+    def fsync(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    changed = jax.tree.map(lambda x: x + 1, frozen)
+    with pytest.raises(UserError, match="Can't write .*: No space left on device"):
+        save_weights(path, changed, CONFIG)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_files_that_are_not_ours_are_told(tmp_path):

@@ -201,7 +201,7 @@ def test_bad_lengths(options, lengths):
 
 def test_unwritable_cache(options, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="Cannot write .*PROMPT_TUNING_CACHE"):
+    with pytest.raises(UserError, match="Can't write .*PROMPT_TUNING_CACHE"):
         tokenized(RTE, "train", **(options | {"cache_dir": tmp_path / "file"}))
 
 

@@ -1,0 +1,47 @@
+"""Writing files: whole or not at all, and a failure told in one line.
+
+What is written here outlives a killed process and a failing machine: a file takes its name only
+once all of it is on disk, and until then its name keeps what it had.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from prompt_tuning.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, *, fix: str) -> Iterator[BinaryIO]:
+    """Opens a file that gets its name when the block ends without an error.
+
+    Args:
+      path: the file, in a folder that exists.
+      fix: a sentence that tells the user what to do where it can't be written.
+
+    Raises:
+      UserError: the folder is missing or can't be written, or the disk is full.
+    """
+    # Not by `tempfile`, whose files nobody else may read: a folder can be shared.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with writing(path, fix=fix):
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def writing(path: Path, *, fix: str) -> Iterator[None]:
+    """Turns a failure to write `path` into one line that ends with the sentence `fix`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"Can't write {path}: {error.strerror or error}. {fix}") from error
