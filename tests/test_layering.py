@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "errors": set(),
     "axes": set(),
     "files": set(),
+    "files": set(),
     "models": set(),
     "data": set(),
     "parallel": set(),

@@ -1,4 +1,4 @@
-"""Learning curves: what is read, what is drawn, and what is told when nothing can be."""
+"""Learning curves: what is drawn, and what is told when nothing can be."""
 
 import subprocess
 import sys
@@ -16,21 +16,6 @@ def run_rows(steps=40):
             yield {"step": step, "loss": 2.0 / step}
         if step % 10 == 0:
             yield {"step": step, "eval/accuracy": 0.5 + 0.01 * step}
-
-
-def test_an_unfinished_last_line_is_passed_over(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n{"step": 3, "lo')
-    assert curves.read_metrics(path) == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
-
-
-def test_a_broken_line_and_a_missing_file_are_told(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\nstep 2\n{"step": 3}\n')
-    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 is not JSON"):
-        curves.read_metrics(path)
-    with pytest.raises(UserError, match="Can't read the metrics"):
-        curves.read_metrics(tmp_path / "missing.jsonl")
 
 
 def test_a_series_is_in_order_and_a_resumed_step_counts_once():

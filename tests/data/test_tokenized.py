@@ -199,6 +199,13 @@ def test_bad_lengths(options, lengths):
         tokenized(RTE, "train", lengths=lengths, **options)
 
 
+def test_a_label_that_the_vocabulary_can_not_spell(options):
+    """However the answers are found: generated text could never equal it."""
+    odd = dataclasses.replace(RTE, labels=("entailment", "{not}"))
+    with pytest.raises(UserError, match="label '{not}' comes back from the vocabulary"):
+        tokenized(odd, "train", **options)
+
+
 def test_unwritable_cache(options, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="Can't write .*PROMPT_TUNING_CACHE"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
+from prompt_tuning.data.tasks.task import get_task, list_tasks
 from prompt_tuning.data.vocabularies import Vocabulary, vocabulary_hash
 from prompt_tuning.errors import UserError
 
@@ -46,6 +47,20 @@ def test_labels_are_padded_with_end_of_sequence(t5_vocabulary):
         t5_vocabulary.encode_labels(["entailment", "not_entailment"]),
         [[3, 35, 5756, 297, 1, 0], [59, 834, 35, 5756, 297, 1]],
     )
+
+
+@pytest.mark.parametrize("label", ["是", "two  spaces", "{yes}", " yes"])
+def test_a_label_that_the_vocabulary_can_not_spell(t5_vocabulary, label):
+    for check in (t5_vocabulary.check_labels, t5_vocabulary.encode_labels):
+        with pytest.raises(UserError, match="comes back from the vocabulary") as caught:
+            check(["yes", label])
+        assert repr(label) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_t5_spells_the_labels_of_every_task(t5_vocabulary):
+    for name in list_tasks():
+        t5_vocabulary.check_labels(get_task(name).labels or ())
 
 
 def test_hash_is_the_files_sha256(tiny_vocabulary):

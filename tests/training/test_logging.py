@@ -34,6 +34,21 @@ def test_a_lost_metrics_file_is_not_filled_with_zeros(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"step": 2}\n'
 
 
+def test_an_unfinished_last_line_is_passed_over(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n{"step": 3, "lo')
+    assert read_rows(path) == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
+
+
+def test_a_broken_line_and_a_missing_file_are_told(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\nstep 2\n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 is not JSON"):
+        read_rows(path)
+    with pytest.raises(UserError, match="Can't read the metrics"):
+        read_rows(tmp_path / "missing.jsonl")
+
+
 def test_a_full_disk_is_one_line(tmp_path):
     metrics = MetricsFile(tmp_path / "metrics.jsonl")
 

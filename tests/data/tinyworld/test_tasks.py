@@ -2,7 +2,10 @@
 
 import collections
 import functools
+import importlib.resources
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from prompt_tuning.data.tinyworld import corpus, generate, lexicon, tasks, world
+from prompt_tuning.errors import UserError
 
 rows = functools.cache(generate.rows)
 
@@ -157,3 +161,30 @@ def test_the_folder_is_the_official_layout(tmp_path, monkeypatch):
     lines = (folder / "RTE" / "val.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == generate.rows("RTE", "val")
     assert generate.tinyworld_folder(tmp_path) == folder
+
+
+def test_another_generator_fills_another_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "SPLITS", {"val": ("validation", 3)})
+    sources = tmp_path / "sources"
+    shutil.copytree(Path(generate.__file__).parent, sources)
+    monkeypatch.setattr(importlib.resources, "files", lambda package: sources)
+    folders = {generate.tinyworld_folder(tmp_path)}
+    for name in ("lexicon", "world", "templates", "tasks", "generate"):
+        with (sources / f"{name}.py").open("a") as file:
+            file.write("# changed\n")
+        folders.add(generate.tinyworld_folder(tmp_path))
+    assert len(folders) == 6
+    (sources / "corpus.py").write_text("# no row is made by it\n")
+    assert generate.tinyworld_folder(tmp_path) in folders
+
+
+def test_every_module_that_rows_are_made_by_names_the_folder():
+    """A new module of TinyWorld belongs in the digest, unless no row is made by it."""
+    modules = {path.name for path in Path(generate.__file__).parent.glob("*.py")}
+    assert modules - set(generate._SOURCES) == {"__init__.py", "corpus.py"}
+
+
+def test_a_cache_that_can_not_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="Can't write .*Not a directory.*PROMPT_TUNING_CACHE"):
+        generate.tinyworld_folder(tmp_path / "file")
