@@ -23,7 +23,6 @@ MAY_IMPORT = {
     "errors": set(),
     "axes": set(),
     "files": set(),
-    "files": set(),
     "models": set(),
     "data": set(),
     "parallel": set(),
