@@ -1,6 +1,8 @@
-"""A run's learning curve as a picture, from the rows of its `metrics.jsonl`."""
+"""A run's learning curve as a picture, from the rows of its `metrics.jsonl`.
 
-import json
+The file is read by `prompt_tuning.training.logging.read_rows`.
+"""
+
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,25 +18,6 @@ _SCORE = "#0b6e99"
 _LOSS = "#8a5a00"
 _QUIET = "#666666"
 _LOSS_WINDOWS = 40
-
-
-def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads a `metrics.jsonl`; a last line that a killed run left unfinished is passed over.
-
-    Raises:
-      UserError: there is no such file, or another line isn't JSON.
-    """
-    try:
-        lines = Path(path).read_text().split("\n")
-    except OSError as error:
-        raise UserError(f"Can't read the metrics {path}: {error.strerror}.") from error
-    rows = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number} is not JSON: {error.msg}.") from error
-    return rows
 
 
 def plot_learning_curve(

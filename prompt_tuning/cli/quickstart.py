@@ -28,9 +28,10 @@ def main(argv: Sequence[str]) -> None:
     args.gin_file.insert(0, CONFIG)
     started = time.monotonic()
 
-    from prompt_tuning.analysis.curves import plot_learning_curve, read_metrics
+    from prompt_tuning.analysis.curves import plot_learning_curve
     from prompt_tuning.cli import scoring, session
     from prompt_tuning.cli.train import open_folder, train
+    from prompt_tuning.training.logging import read_rows
 
     session.load_config(args)
     session.say("Reading the task and the frozen model ...")
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
     prompt, _ = session.load_prompt_for(job.base, session.prompt_path(str(where), None))
     trained = score(session.inject_prompt(job.base, prompt)).score
     curve = plot_learning_curve(
-        read_metrics(folder.metrics),
+        read_rows(folder.metrics),
         where / "learning_curve.png",
         score="eval/score",
         title=f"{prompt.size:,} trained numbers, {job.base.config.name} frozen: {job.data.name}",

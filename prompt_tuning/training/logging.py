@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from prompt_tuning.errors import UserError
@@ -68,9 +68,23 @@ class MetricsFile:
         self._file.close()
 
 
-def read_rows(path: Path) -> list[dict[str, float | int]]:
-    """Reads the rows of a `metrics.jsonl`."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def read_rows(path: str | os.PathLike[str]) -> list[dict[str, float | int]]:
+    """Reads a `metrics.jsonl`; a last line that a killed run left unfinished is passed over.
+
+    Raises:
+      UserError: there is no such file, or another line isn't JSON.
+    """
+    try:
+        lines = Path(path).read_text().split("\n")
+    except OSError as error:
+        raise UserError(f"Can't read the metrics {path}: {error.strerror}.") from error
+    rows = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number} is not JSON: {error.msg}.") from error
+    return rows
 
 
 class TensorBoardFile:
