@@ -2,23 +2,25 @@
 
     <folder>/{BoolQ,CB,COPA,MultiRC,ReCoRD,RTE,WiC,WSC}/{train,val,test}.jsonl
 
-Deterministic: the same release is the same bytes on every machine. Unlike SuperGLUE's, the
-test files hold their labels.
+Deterministic: the same source code makes the same bytes on every machine, so the folder is named
+by a digest of it. Unlike SuperGLUE's, the test files hold their labels.
 """
 
+import hashlib
+import importlib.resources
 import itertools
 import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from prompt_tuning.data.sources import default_cache_dir
+from prompt_tuning.data.sources import CACHE_FIX, default_cache_dir
 from prompt_tuning.data.tinyworld.tasks import TASKS
 from prompt_tuning.data.tinyworld.world import Region, World
-from prompt_tuning.errors import UserError
+from prompt_tuning.files import atomic_write, writing
 
-RELEASE = "1"
-"""Names the cached folder; to be raised with every change of what is generated."""
+_SOURCES = ("lexicon.py", "world.py", "templates.py", "tasks.py", "generate.py")
+"""The modules here that the rows are made by."""
 
 SPLITS: dict[str, tuple[Region, int]] = {
     "train": ("train", 2000),
@@ -34,10 +36,10 @@ def tinyworld_folder(cache: Path | None = None) -> Path:
     Raises:
       UserError: the cache can't be written.
     """
-    folder = (cache or default_cache_dir()) / f"tinyworld-{RELEASE}"
+    folder = (cache or default_cache_dir()) / f"tinyworld-{_digest()}"
     if folder.is_dir():
         return folder
-    try:
+    with writing(folder, fix=CACHE_FIX):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as made:
             for task in TASKS:
@@ -47,11 +49,6 @@ def tinyworld_folder(cache: Path | None = None) -> Path:
             except OSError:  # another process was faster
                 if not folder.is_dir():
                     raise
-    except OSError as error:
-        raise UserError(
-            f"Can't write TinyWorld to {str(folder)!r}: {error.strerror}. "
-            "Set PROMPT_TUNING_CACHE to a folder that can be written."
-        ) from error
     return folder
 
 
@@ -74,6 +71,15 @@ def rows(task: str, split: str) -> list[dict[str, Any]]:
     return numbered
 
 
+def _digest() -> str:
+    """Names what the source code here generates, without generating it."""
+    folder = importlib.resources.files("prompt_tuning.data.tinyworld")
+    digest = hashlib.sha256()
+    for name in _SOURCES:
+        digest.update(folder.joinpath(name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def _number_parts(row: dict[str, Any]) -> None:
     """Numbers a passage's questions and answers, within the passage."""
     answer_index = 0
@@ -88,5 +94,5 @@ def _number_parts(row: dict[str, Any]) -> None:
 def _write_task(folder: Path, task: str) -> None:
     folder.mkdir(parents=True)
     for split in SPLITS:
-        lines = (json.dumps(row) + "\n" for row in rows(task, split))
-        (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+        with atomic_write(folder / f"{split}.jsonl", fix=CACHE_FIX) as file:
+            file.writelines(json.dumps(row).encode() + b"\n" for row in rows(task, split))

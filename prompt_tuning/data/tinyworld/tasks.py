@@ -18,9 +18,11 @@ from typing import Any
 
 from prompt_tuning.data.tinyworld import lexicon
 from prompt_tuning.data.tinyworld.templates import a, ask_action, say_action, say_colour, sentence
-from prompt_tuning.data.tinyworld.world import Action, Colour, World
+from prompt_tuning.data.tinyworld.world import Action, Colour, Sense, World
 
 Row = dict[str, Any]
+
+_SENSE_AND_OTHER: tuple[tuple[Sense, Sense], ...] = ((0, 1), (1, 0))
 
 
 def rte(world: World) -> Iterator[Row]:
@@ -132,12 +134,12 @@ def wic(world: World) -> Iterator[Row]:
     while True:
         for label in (True, False):
             word = world.rng.choice(list(lexicon.SENSES))
-            sense = world.rng.choice((0, 1))
+            sense, other = world.rng.choice(_SENSE_AND_OTHER)
             first = world.usage(word, sense)
             second = (
                 world.usage(word, sense, not_frame=first.frame)
                 if label
-                else world.usage(word, 1 - sense)
+                else world.usage(word, other)
             )
             row: Row = {"word": word, "label": label}
             for number, text in enumerate((first.sentence, second.sentence), start=1):

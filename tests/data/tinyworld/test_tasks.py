@@ -186,5 +186,5 @@ def test_every_module_that_rows_are_made_by_names_the_folder():
 
 def test_a_cache_that_can_not_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="Can't write .*Not a directory.*PROMPT_TUNING_CACHE"):
+    with pytest.raises(UserError, match="Can't write .*File exists.*PROMPT_TUNING_CACHE"):
         generate.tinyworld_folder(tmp_path / "file")
