@@ -103,9 +103,11 @@ def tokenized(
         cache_dir: where to keep token ids; None is `default_cache_dir()`.
 
     Raises:
-        UserError: bad source, empty split, bad lengths, or the cache cannot be written.
+        UserError: bad source, empty split, bad lengths, a label that the vocabulary can't spell,
+            or the cache cannot be written.
     """
     lengths = _checked_lengths(task.lengths if lengths is None else lengths)
+    vocabulary.check_labels(task.labels or ())
     key = _key(task, split, vocabulary, lengths, data_dir)
     path = (cache_dir or default_cache_dir()) / "tokens" / f"{task.name}-{split}-{key[:16]}.npz"
     found = _read(path, task, split)

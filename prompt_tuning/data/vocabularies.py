@@ -82,8 +82,27 @@ class Vocabulary:
         id_ = int(id_)
         return self._processor.id_to_piece(id_) if id_ < len(self) else f"<unused_{id_}>"
 
+    def check_labels(self, labels: Iterable[str]) -> None:
+        """Checks that the model can say each label: that it is the text of its own ids.
+
+        Raises:
+            UserError: one is not, so every answer generated in its place would count as wrong.
+        """
+        for label in labels:
+            said = self.decode(self.encode(label))
+            if said != label:
+                raise UserError(
+                    f"The label {label!r} comes back from the vocabulary {self.path} as {said!r}, "
+                    "so no prediction could equal it; choose another word for it in the task."
+                )
+
     def encode_labels(self, labels: Sequence[str]) -> Int[np.ndarray, "labels target"]:
-        """Returns each label word's ids with end of sequence, padded to the longest."""
+        """Returns each label word's ids with end of sequence, padded to the longest.
+
+        Raises:
+            UserError: as `check_labels`.
+        """
+        self.check_labels(labels)
         rows = [self.encode(label) + [EOS_ID] for label in labels]
         padded = np.full((len(rows), max(map(len, rows))), PAD_ID, np.int32)
         for row, ids in zip(padded, rows, strict=True):
