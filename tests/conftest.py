@@ -87,8 +87,9 @@ def tiny_superglue(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_vocabulary_file(tiny_superglue) -> Path:
-    """A SentencePiece model of 200 pieces, made from the rows of `tiny_superglue`."""
+    """A SentencePiece model of 200 pieces, made from the rows and labels of `tiny_superglue`."""
     text = [line for file in tiny_superglue.glob("*/train.jsonl") for line in file.open()]
+    text += ["False True entailment not_entailment contradiction neutral choice1 choice2"] * 10
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(text),
         model_prefix=str(tiny_superglue.parent / "tiny"),

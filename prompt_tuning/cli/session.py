@@ -27,6 +27,7 @@ from prompt_tuning.data.mixtures import proportional_rates
 from prompt_tuning.data.tokenized import TokenizedSplit, tokenized
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.evaluator import Inject
+from prompt_tuning.files import writing
 from prompt_tuning.methods.base import Method, Trained
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_variables
 from prompt_tuning.models.t5 import Params
@@ -217,11 +218,11 @@ def new_file(path: str) -> Iterator[IO[str]]:
       UserError: it exists, or can't be written.
     """
     is_stream = Path(path).exists() and not Path(path).is_file()
-    try:
-        with open(path, "w" if is_stream else "x", encoding="utf-8") as file:
-            yield file
-    except OSError as error:
-        raise UserError(f"Can't write {path}: {error.strerror}. Give another path.") from error
+    with (
+        writing(Path(path), fix="Give another path."),
+        open(path, "w" if is_stream else "x", encoding="utf-8") as file,
+    ):
+        yield file
 
 
 def load_prompt_for(

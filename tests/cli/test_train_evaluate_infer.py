@@ -50,7 +50,8 @@ def test_train_writes_a_run_folder(run_folder):
     assert len(metadata.vocabulary_hash) == 64
     config = (run_folder / "config.gin").read_text()
     assert "LEARNING_RATE = 0.3" in config
-    assert "train.z_loss = 0.0" in config, "a default that was used"
+    assert "adafactor.clipping_threshold = 1.0" in config
+    assert "sampled_vocabulary" not in config, "what was not used"
 
 
 def test_evaluate_reproduces_the_score_to_the_last_digit(run_folder, tmp_path, capsys):
