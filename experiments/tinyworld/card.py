@@ -15,6 +15,12 @@ from prompt_tuning.models.layers import count_parameters
 ASSETS = Path(__file__).parents[2] / "prompt_tuning" / "assets" / "tinyworld"
 RESULTS = Path(__file__).parent / "results"
 
+PHASE_NAMES = {
+    "span_corruption": "span corruption",
+    "word_knowledge": "LM adaptation on word knowledge",
+    "lm_adaptation": "LM adaptation",
+}
+
 CARD = """\
 # {name}
 
@@ -56,9 +62,7 @@ def describe(metadata: dict[str, str]) -> str:
     stages = json.loads(metadata["stages"])
     return "\n".join(
         f"{number}. `{stage['command']}`: "
-        + ", ".join(
-            f"{n:,} steps of {phase.replace('_', ' ')}" for phase, n in stage["steps"].items()
-        )
+        + ", ".join(f"{n:,} steps of {PHASE_NAMES[phase]}" for phase, n in stage["steps"].items())
         + f", about {stage['tokens_per_batch']:,} tokens each{stage['remark']}."
         for number, stage in enumerate(stages, start=1)
     )
@@ -70,7 +74,7 @@ def main() -> None:
     size = parser.parse_args().size
     config, params, metadata = load_weights(ASSETS / f"tinyworld_{size}.safetensors")
     last = json.loads((RESULTS / f"{size}.jsonl").read_text().splitlines()[-1])
-    known = ("step", "phase", "seconds", "loss")
+    known = ("stage", "step", "phase", "seconds", "loss")
     probes = "\n".join(f"| {name} | {share} |" for name, share in last.items() if name not in known)
     card = CARD.format(
         size=size,
