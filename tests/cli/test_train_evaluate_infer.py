@@ -132,8 +132,8 @@ def test_a_killed_run_ends_as_one_that_was_not(tiny_flags, tmp_path):
     ]
     command = [sys.executable, "-m", "prompt_tuning.cli.train", *FILES, *tiny_flags, *length]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run = functools.partial(subprocess.run, check=True, timeout=300, capture_output=True)
-    run([*command, f"--gin.MODEL_DIR={whole}"])
+    finish = functools.partial(subprocess.run, check=True, timeout=300, capture_output=True)
+    finish([*command, f"--gin.MODEL_DIR={whole}"])
 
     metrics = killed / "metrics.jsonl"
     for step in sorted(random.sample(range(1, 35), 2)):
@@ -142,10 +142,11 @@ def test_a_killed_run_ends_as_one_that_was_not(tiny_flags, tmp_path):
                 time.sleep(0.005)
             process.kill()
         assert process.returncode == -signal.SIGKILL, f"the run ended before step {step}"
-    run([*command, f"--gin.MODEL_DIR={killed}"])
+    finish([*command, f"--gin.MODEL_DIR={killed}"])
 
-    for name in ("prompt_best.npy", "prompt_best.safetensors"):
-        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    assert (killed / "prompt_best.npy").read_bytes() == (whole / "prompt_best.npy").read_bytes()
+    metadata = [load_prompt(run / "prompt_best.safetensors")[1] for run in (killed, whole)]
+    assert metadata[0] == metadata[1]
     assert rows_without_times(killed) == rows_without_times(whole)
 
 
