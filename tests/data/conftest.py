@@ -190,6 +190,7 @@ def tiny_vocabulary(tmp_path_factory) -> Vocabulary:
     """T5's special ids, a hundred pieces and four sentinels."""
     folder = tmp_path_factory.mktemp("vocabulary")
     sentences = [json.dumps(row) for rows in ROWS.values() for row in rows]
+    sentences.append("True False")  # label words that the rows hold as booleans
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
         model_prefix=str(folder / "tiny"),

@@ -1,4 +1,4 @@
-"""The example of docs/adding_a_task.md, run as it stands there (the commands: tests/cli)."""
+"""The README's example of a task, run as it stands there (the commands: tests/cli)."""
 
 import json
 
@@ -15,8 +15,9 @@ def reviews(checkout, monkeypatch):
     """The documented task, registered for one test only."""
     get_task("superglue_rte")  # what is always there is there before the copy
     monkeypatch.setattr(task_module, "_TASKS", dict(task_module._TASKS))
-    page = (checkout / "docs" / "adding_a_task.md").read_text(encoding="utf-8")
-    program = page.split("```python\n")[1].split("```")[0]
+    page = (checkout / "README.md").read_text(encoding="utf-8")
+    programs = [block.split("```")[0] for block in page.split("```python\n")[1:]]
+    (program,) = (program for program in programs if "register_task(" in program)
     exec(compile(program, "my_task.py", "exec"), {"__name__": "my_task"})
     return get_task("reviews")
 
