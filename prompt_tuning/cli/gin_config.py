@@ -7,7 +7,7 @@ the package, so that `--gin_file=runs/train.gin` works anywhere.
 import functools
 import importlib.util  # noqa: F401  gin's file reader uses it without importing it
 import inspect
-import logging
+import os
 import re
 import sys
 import tokenize
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import gin
-from gin.config import parse_value, register_file_reader
+from gin.config import parse_value
 
 import prompt_tuning
 from prompt_tuning.cli.macros import MACROS
@@ -96,9 +96,12 @@ def _open_included(file: str) -> IO[str]:
 
 
 # gin's own list of search paths only ever grows; `include` looks in those of the latest `load`.
-register_file_reader(_open_included, lambda file: _included(file) is not None)
-# Before it gets there gin looks for a package of that name, and logs that there is none.
-logging.getLogger().addFilter(lambda record: not str(record.msg).startswith("Path not found: "))
+# Its reader of package resources is left out, for which there is no public way: it would take a
+# folder `runs/` in the working directory for a Python package, and fail on it.
+gin.config._FILE_READERS[:] = [
+    (open, os.path.isfile),
+    (_open_included, lambda file: _included(file) is not None),
+]
 
 
 def macro(name: str) -> Any:

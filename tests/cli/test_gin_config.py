@@ -95,6 +95,17 @@ def test_a_broken_file_is_named_with_its_line(folder):
         load(folder, files=("broken.gin",))
 
 
+def test_a_folder_of_the_users_does_not_hide_files_in_search_paths(folder, monkeypatch):
+    """As `runs/` does not hide the shipped `runs/train.gin`: the first run makes that folder."""
+    (folder / "configs" / "kitchen").mkdir(parents=True)
+    (folder / "cake.gin").rename(folder / "configs" / "kitchen" / "cake.gin")
+    (folder / "configs" / "outer.gin").write_text("include 'kitchen/cake.gin'\nMODEL_DIR = 'm'\n")
+    (folder / "kitchen").mkdir()
+    monkeypatch.chdir(folder)
+    load("configs", files=("outer.gin",))
+    assert gin.get_configurable("recipe")() == (3, 1, "m")
+
+
 def test_a_missing_include_is_named(folder):
     (folder / "outer.gin").write_text("include 'nowhere.gin'\n")
     with pytest.raises(UserError, match=r"No gin file 'nowhere.gin'"):
