@@ -63,7 +63,9 @@ def status_of(command: Callable[[Sequence[str]], int | None], argv: Sequence[str
     try:
         return command(argv) or 0
     except UserError as error:
-        message = " ".join(str(error).split())
+        # gin adds to an error which configurable raised it, with its address in memory.
+        told, _, _ = str(error).partition("\n  In call to configurable ")
+        message = " ".join(told.split())
     except BrokenPipeError:
         # Whoever reads our output has had enough; the interpreter must not flush into the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

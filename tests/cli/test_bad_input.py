@@ -37,6 +37,7 @@ def fails(tiny_flags, tmp_path, capsys):
         lines = printed.err.strip().splitlines()
         assert lines[-1].startswith("prompt-tuning: ")
         assert "Traceback" not in printed.err
+        assert "In call to configurable" not in printed.err
         assert sum(line.startswith("prompt-tuning: ") for line in lines) == 1
         return lines[-1]
 
