@@ -14,7 +14,8 @@ from prompt_tuning.errors import UserError
 def reviews(checkout, monkeypatch):
     """The documented task, registered for one test only."""
     get_task("superglue_rte")  # what is always there is there before the copy
-    monkeypatch.setattr(task_module, "_TASKS", dict(task_module._TASKS))
+    others = {name: task for name, task in task_module._TASKS.items() if name != "reviews"}
+    monkeypatch.setattr(task_module, "_TASKS", others)
     page = (checkout / "README.md").read_text(encoding="utf-8")
     programs = [block.split("```")[0] for block in page.split("```python\n")[1:]]
     (program,) = (program for program in programs if "register_task(" in program)
