@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import gin
+from gin import config as gin_internals
 from gin.config import parse_value
 
 import prompt_tuning
@@ -98,7 +99,8 @@ def _open_included(file: str) -> IO[str]:
 # gin's own list of search paths only ever grows; `include` looks in those of the latest `load`.
 # Its reader of package resources is left out, for which there is no public way: it would take a
 # folder `runs/` in the working directory for a Python package, and fail on it.
-gin.config._FILE_READERS[:] = [
+_readers: list[Any] = gin_internals._FILE_READERS
+_readers[:] = [
     (open, os.path.isfile),
     (_open_included, lambda file: _included(file) is not None),
 ]
