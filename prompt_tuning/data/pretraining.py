@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-EOS_ID = 1
+from prompt_tuning.data.vocabularies import EOS_ID
 
 
 def span_corruption(
