@@ -2,25 +2,36 @@
 
 The `.npy` file is the format of the paper's released prompts (float32, [prompt, embed]) and
 carries no metadata; the `.safetensors` file holds one array, `prompt`, and the fields of
-`PromptMetadata` as its string metadata. Files are recognised by their contents, not their names:
-the released code saves `.npy` files as `checkpoint_<step>`. Nothing is ever unpickled. Frozen
-weights are in `weights.py`; training state is in `manager.py`.
+`PromptMetadata` as its string metadata. `load_prompt` also takes a run folder and other people's
+forms: PEFT's adapters (`peft.py`) and T5X checkpoints (`t5x_prompts.py`). Which one a path is, is
+recognised by its contents, not its name. Nothing is ever unpickled. All forms are written by
+`prompt_export.py`. Frozen weights are in `weights.py`; training state is in `manager.py`.
 """
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
 from jaxtyping import Array, Float, Float32
 
+from prompt_tuning.checkpoints import peft, t5x_prompts
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
 
+BEST_PROMPT = "prompt_best"
+"""Stem of the files that hold the best prompt of a run folder."""
+
 _KEY = "prompt"
 _NPY_MAGIC = b"\x93NUMPY"
+_PICKLE_MAGICS = (b"PK\x03\x04", b"\x80")  # torch.save's zip archive, and a bare pickle
+# The first byte of a msgpack map, which a T5X checkpoint is. A safetensors file begins with the
+# length of its header, which may start with such a byte too, and then has "{" at offset 8.
+_MSGPACK_MAPS = (*range(0x81, 0x90), 0xDE, 0xDF)
 _FIX = "Give the prompt a folder that exists, can be written to and has space."
 
 
@@ -54,7 +65,7 @@ class PromptMetadata:
         return {name: str(value) for name, value in fields.items() if value is not None}
 
     @classmethod
-    def from_strings(cls, strings: dict[str, str]) -> "PromptMetadata":
+    def from_strings(cls, strings: Mapping[str, str]) -> "PromptMetadata":
         """Reads the fields back; unknown names are left for newer versions. Raises ValueError."""
         known = {field.name for field in dataclasses.fields(cls)}
         values = {name: text for name, text in strings.items() if name in known}
@@ -82,14 +93,25 @@ def save_prompt(
     stem = Path(stem)
     if stem.is_dir():
         stem = stem / "prompt"
+    npy = write_npy(stem.with_name(stem.name + ".npy"), prompt)
+    return npy, write_safetensors(stem.with_name(stem.name + ".safetensors"), prompt, metadata)
+
+
+def write_npy(path: Path, prompt: Float[Array | np.ndarray, "prompt embed"]) -> Path:
+    """Writes the `.npy` file alone and returns its path; raises UserError as `save_prompt`."""
+    with atomic_write(path, fix=_FIX) as file:
+        np.save(file, np.ascontiguousarray(prompt, np.float32), allow_pickle=False)
+    return path
+
+
+def write_safetensors(
+    path: Path, prompt: Float[Array | np.ndarray, "prompt embed"], metadata: PromptMetadata
+) -> Path:
+    """Writes the `.safetensors` file alone; returns and raises as `write_npy`."""
     array = np.ascontiguousarray(prompt, np.float32)
-    npy = stem.with_name(stem.name + ".npy")
-    with atomic_write(npy, fix=_FIX) as file:
-        np.save(file, array, allow_pickle=False)
-    tensors = stem.with_name(stem.name + ".safetensors")
-    with atomic_write(tensors, fix=_FIX) as file:
+    with atomic_write(path, fix=_FIX) as file:
         file.write(safetensors.numpy.save({_KEY: array}, metadata.to_strings()))
-    return npy, tensors
+    return path
 
 
 def load_prompt(
@@ -102,34 +124,67 @@ def load_prompt(
     """Reads a prompt and checks that it fits.
 
     Args:
-      path: a `.npy` or `.safetensors` prompt file, whatever its name.
+      path: a prompt in any form: a `.npy` or `.safetensors` file of whatever name, a run folder, a
+        folder of PEFT's `save_pretrained`, a T5X checkpoint or a step of its numpy_checkpoints.
       expect: (length, embed) that the prompt must have; None accepts any.
       model: name of the model it is to be used with; checked where the file names one.
       vocabulary_hash: the vocabulary in use; checked where the file names one.
 
     Returns:
-      The prompt as float32 and its metadata, which for a `.npy` file knows nothing.
+      The prompt as float32 and its metadata, which knows nothing unless we wrote the file.
 
     Raises:
       UserError: there is no such file, it isn't a prompt, its values aren't finite, its shape isn't
         the expected one, or it was trained for another model or vocabulary.
     """
     path = Path(path)
-    if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if p.suffix in (".npy", ".safetensors"))
-        hint = f" It holds {', '.join(inside)}." if inside else ""
-        raise UserError(f"{path} is a folder; give the path of a prompt file.{hint}")
+    array, metadata = _read_folder(path) if path.is_dir() else _read_file(path)
+    prompt = _check_array(path, array)
+    _check_fits(path, prompt, metadata, expect, model, vocabulary_hash)
+    return prompt, metadata
+
+
+def _read_folder(path: Path) -> tuple[np.ndarray, PromptMetadata]:
+    if peft.is_adapter(path):
+        return _read_adapter(path)
+    if t5x_prompts.is_checkpoint(path):
+        return t5x_prompts.load_t5x_prompt(path), PromptMetadata()
+    for name in (t5x_prompts.NUMPY_FILE, f"{BEST_PROMPT}.safetensors"):
+        if (path / name).is_file():
+            return _read_file(path / name)
+    inside = sorted(entry.name for entry in path.iterdir())
+    shown = ", ".join(inside[:5]) + (", ..." if len(inside) > 5 else "")
+    raise UserError(
+        f"{path} is a folder, and neither a run with a {BEST_PROMPT}.safetensors, nor an adapter, "
+        f"nor a T5X checkpoint; give the path of a prompt. It holds {shown or 'nothing'}."
+    )
+
+
+def _read_file(path: Path) -> tuple[np.ndarray, PromptMetadata]:
     try:
         with open(path, "rb") as file:
-            is_npy = file.read(len(_NPY_MAGIC)) == _NPY_MAGIC
+            start = file.read(9)
     except FileNotFoundError:
         raise UserError(f"There is no prompt file {path}; check PROMPT_FILE.") from None
     except OSError as error:
         raise UserError(f"Can't read the prompt file {path}: {error.strerror}.") from error
-    array, metadata = _read_npy(path) if is_npy else _read_safetensors(path)
-    prompt = _check_array(path, array)
-    _check_fits(path, prompt, metadata, expect, model, vocabulary_hash)
-    return prompt, metadata
+    if start.startswith(_NPY_MAGIC):
+        return _read_npy(path)
+    if start[8:] != b"{":
+        if start.startswith(_PICKLE_MAGICS):
+            raise UserError(
+                f"{path} is a pickle or an archive, as torch.save, older PEFT and numpy.savez "
+                "write; pickles can run code and are never loaded. Save the prompt as .npy or "
+                ".safetensors."
+            )
+        if start and start[0] in _MSGPACK_MAPS:
+            return t5x_prompts.load_t5x_prompt(path), PromptMetadata()
+    return _read_safetensors(path)
+
+
+def _read_adapter(folder: Path) -> tuple[np.ndarray, PromptMetadata]:
+    array, strings = peft.load_peft_prompt(folder)
+    return array, _metadata(folder / peft.WEIGHTS_FILE, strings)
 
 
 def _read_npy(path: Path) -> tuple[np.ndarray, PromptMetadata]:
@@ -148,20 +203,24 @@ def _read_safetensors(path: Path) -> tuple[np.ndarray, PromptMetadata]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             names = sorted(file.keys())
+            if names == [peft.PROMPT_KEY]:
+                return _read_adapter(path.parent)
             if names != [_KEY]:
                 shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
                 raise UserError(
                     f"{path} is not a prompt file: it holds {len(names)} arrays ({shown}); "
                     f"expected a single one called '{_KEY}'."
                 )
-            strings = file.metadata() or {}
-            array = file.get_tensor(_KEY)
+            return file.get_tensor(_KEY), _metadata(path, file.metadata() or {})
     except (safetensors.SafetensorError, TypeError) as error:
         raise UserError(
             f"{path} is not a prompt file: neither .npy nor .safetensors ({_one_line(error)})."
         ) from error
+
+
+def _metadata(path: Path, strings: Mapping[str, str]) -> PromptMetadata:
     try:
-        return array, PromptMetadata.from_strings(strings)
+        return PromptMetadata.from_strings(strings)
     except ValueError as error:
         raise UserError(f"The metadata of {path} is broken: {_one_line(error)}.") from error
 
@@ -172,7 +231,7 @@ def _check_array(path: Path, array: np.ndarray) -> Float32[np.ndarray, "prompt e
             f"{path} is not a prompt: its array has shape {list(array.shape)}; "
             "expected [length, embed]."
         )
-    if not np.issubdtype(array.dtype, np.floating):
+    if array.dtype != ml_dtypes.bfloat16 and not np.issubdtype(array.dtype, np.floating):
         raise UserError(f"{path} is not a prompt: its array holds {array.dtype}; expected float32.")
     with np.errstate(over="ignore"):
         prompt = array.astype(np.float32)

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "score a prompt on a task",
     "infer": "answer lines of text or jsonl with a prompt",
     "neighbors": "show the vocabulary pieces nearest to a prompt's positions",
+    "export": "write a prompt in another form, for PEFT, T5X or anyone",
 }
 
 # What the operating system says when a disk or a folder is the trouble, not the program.

@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--prompt",
             metavar="FILE",
-            help="a prompt file (.npy or .safetensors) in place of the run's best",
+            help="a prompt in any form (docs/adapters.md) in place of the run's best",
         )
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:

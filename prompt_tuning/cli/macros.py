@@ -47,7 +47,8 @@ MACROS = {
     "PROMPT_LENGTH": Macro(kind=(int,), meaning="virtual tokens of the prompt (the paper: 100)"),
     "CLASS_LABELS": Macro(kind=(list, tuple), meaning="label words that a prompt starts from"),
     "PROMPT_FILE": Macro(
-        kind=(str, type(None)), meaning="a prompt file (.npy or .safetensors) to start from or use"
+        kind=(str, type(None)),
+        meaning="a prompt in any form (docs/adapters.md) to start from or use",
     ),
     "LEARNING_RATE": Macro(kind=(int, float), meaning="the learning rate (the paper: 0.3)"),
     "SEED": Macro(kind=(int,), meaning="seed of the prompt's first values and the data's order"),

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from prompt_tuning.analysis.neighbors import format_neighbors, nearest_neighbors
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt
+from prompt_tuning.checkpoints.prompt_files import BEST_PROMPT, PromptMetadata, load_prompt
 from prompt_tuning.cli import configurables, gin_config
 from prompt_tuning.cli.configurables import Base, Data, Prediction, Training
 from prompt_tuning.data.batching import BatchStream
@@ -34,7 +34,6 @@ from prompt_tuning.models.t5 import Params
 from prompt_tuning.parallel.mesh import data_mesh, replicate
 from prompt_tuning.training.keys import stream_key
 
-BEST_PROMPT = "prompt_best"
 CONFIG = "config.gin"
 
 # A T5 table is longer than its vocabulary by what rounding up to a multiple of 128 adds; more

@@ -1,0 +1,209 @@
+"""Adapters of Hugging Face PEFT: a folder with adapter_config.json and adapter_model.safetensors.
+
+`read_adapter` and `write_adapter` know the folder, whatever is in it; the functions after them
+translate one method each between PEFT's arrays and ours. Here that is prompt tuning: one array,
+`prompt_embeddings`, in front of the encoder's input. For a T5, PEFT's default trains twice the
+rows it uses: it makes `num_virtual_tokens` of them for the encoder and as many for the decoder,
+then gives the encoder the first half and nothing the second (PEFT 0.21,
+`PeftModelForSeq2SeqLM.forward`). Both shapes are read, and the one without dead rows is written.
+PEFT itself isn't needed. Other forms of a prompt are in prompt_files.py.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (teaches NumPy the bfloat16 that safetensors may hold)
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jaxtyping import Array, Float
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.files import atomic_write
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLE_FILE = "adapter_model.bin"
+PROMPT_KEY = "prompt_embeddings"
+_TASK_TYPE = "SEQ_2_SEQ_LM"
+_FIX = "Give the adapter a folder that exists, can be written to and has space."
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """What an adapter's folder holds.
+
+    Attributes:
+      config: the fields of adapter_config.json.
+      arrays: the trained arrays by PEFT's names.
+      metadata: the strings in the header of adapter_model.safetensors.
+    """
+
+    config: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+    metadata: Mapping[str, str]
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder has any of an adapter's files."""
+    return any((folder / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE))
+
+
+def read_adapter(folder: Path, *, peft_type: str) -> Adapter:
+    """Reads an adapter of a T5.
+
+    Args:
+      folder: where PEFT's `save_pretrained` put it.
+      peft_type: PEFT's name of the method that it must be of, such as "PROMPT_TUNING".
+
+    Raises:
+      UserError: a file is missing or damaged, the weights are pickled, or the adapter is of another
+        method or for another kind of model.
+    """
+    config = _read_config(folder / CONFIG_FILE)
+    found = config.get("peft_type")
+    if found != peft_type:
+        raise UserError(
+            f"The adapter in {folder} is of peft_type {found!r} ({CONFIG_FILE}); only "
+            f"{peft_type!r} can be read here."
+        )
+    task_type = config.get("task_type")
+    if task_type != _TASK_TYPE:
+        raise UserError(
+            f"The adapter in {folder} has task_type {task_type!r} ({CONFIG_FILE}), so it was not "
+            f"trained on a T5; expected {_TASK_TYPE!r}."
+        )
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise UserError(_no_weights(folder))
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return Adapter(config=config, arrays=arrays, metadata=file.metadata() or {})
+    except (OSError, safetensors.SafetensorError, TypeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(
+            f"{path} is damaged or no safetensors file ({reason}); copy the adapter again."
+        ) from error
+
+
+def write_adapter(folder: Path, adapter: Adapter) -> list[Path]:
+    """Writes the two files that PEFT loads an adapter from, and returns their paths.
+
+    Raises:
+      UserError: they can't be written.
+    """
+    # PEFT refuses a safetensors file whose header doesn't say that its arrays came from PyTorch.
+    metadata = {**adapter.metadata, "format": "pt"}
+    weights, config = folder / WEIGHTS_FILE, folder / CONFIG_FILE
+    with atomic_write(weights, fix=_FIX) as file:
+        file.write(safetensors.numpy.save(dict(adapter.arrays), metadata))
+    with atomic_write(config, fix=_FIX) as file:
+        file.write(json.dumps(dict(adapter.config), indent=2).encode() + b"\n")
+    return [config, weights]
+
+
+def load_peft_prompt(
+    folder: Path,
+) -> tuple[Float[np.ndarray, "prompt embed"], Mapping[str, str]]:
+    """Returns the live rows of a prompt-tuning adapter, and the strings in its header.
+
+    Of 2n rows the first n are live, and a warning that says so is logged.
+
+    Raises:
+      UserError: as `read_adapter`; or the array is missing, or isn't alone, or its number of rows
+        is neither `num_virtual_tokens` nor twice it.
+    """
+    adapter = read_adapter(folder, peft_type="PROMPT_TUNING")
+    if sorted(adapter.arrays) != [PROMPT_KEY]:
+        raise UserError(
+            f"{folder / WEIGHTS_FILE} holds {', '.join(sorted(adapter.arrays)) or 'no array'}; "
+            f"expected {PROMPT_KEY} alone: a prompt can't carry what else was trained."
+        )
+    array = adapter.arrays[PROMPT_KEY]
+    length = adapter.config.get("num_virtual_tokens")
+    rows = array.shape[0] if array.ndim else 0
+    if not isinstance(length, int) or length < 1 or rows not in (length, 2 * length):
+        raise UserError(
+            f"{folder / WEIGHTS_FILE} has {PROMPT_KEY} of shape {list(array.shape)}, but "
+            f"num_virtual_tokens in {CONFIG_FILE} is {length!r}; expected as many rows, or twice "
+            "as many."
+        )
+    if rows == 2 * length:
+        _log.warning(
+            "The adapter in %s has %d rows, of which PEFT uses rows 0 to %d: those are taken, "
+            "and rows %d to %d, which nothing reads, are left out.",
+            folder,
+            rows,
+            length - 1,
+            length,
+            rows - 1,
+        )
+    return array[:length], adapter.metadata
+
+
+def save_peft_prompt(
+    folder: Path,
+    prompt: Float[Array | np.ndarray, "prompt embed"],
+    metadata: Mapping[str, str],
+    *,
+    base_model: str | None = None,
+) -> list[Path]:
+    """Writes a prompt as the adapter with which PEFT computes what we compute with it.
+
+    Args:
+      folder: one that exists.
+      prompt: kept as float32.
+      metadata: strings for the header of adapter_model.safetensors; PEFT doesn't read them.
+      base_model: the hub name or the folder of the frozen model. PEFT's `AutoPeftModel` classes
+        load it by this; where the user loads it, it isn't needed.
+
+    Raises:
+      UserError: the files can't be written.
+    """
+    array = np.ascontiguousarray(prompt, np.float32)
+    length, embed_dim = array.shape
+    config = {
+        "peft_type": "PROMPT_TUNING",
+        "task_type": _TASK_TYPE,
+        "num_virtual_tokens": length,
+        "token_dim": embed_dim,
+        # The encoder alone; PEFT would otherwise expect 2n rows.
+        "num_transformer_submodules": 1,
+        "prompt_tuning_init": "RANDOM",
+        "base_model_name_or_path": base_model,
+        "inference_mode": True,
+    }
+    adapter = Adapter(config=config, arrays={PROMPT_KEY: array}, metadata=metadata)
+    return write_adapter(folder, adapter)
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path.parent} holds an adapter's weights without {CONFIG_FILE}, which says what they "
+            "are; copy that file of the adapter too."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"Can't read {path}: {error}. Copy the adapter again.") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is not an adapter's configuration; expected a JSON object.")
+    return config
+
+
+def _no_weights(folder: Path) -> str:
+    if (folder / PICKLE_FILE).is_file():
+        return (
+            f"The weights in {folder} are pickled ({PICKLE_FILE}), which can run code and is never "
+            f"loaded; load the adapter with PEFT and call save_pretrained, which writes "
+            f"{WEIGHTS_FILE}."
+        )
+    return f"{folder} has {CONFIG_FILE} but no {WEIGHTS_FILE}; copy that file of the adapter too."

@@ -1,0 +1,95 @@
+"""Prompts as the paper's code keeps them: a variable of a T5X checkpoint, and a NumPy file.
+
+In its MODEL_DIR a training run of the released code leaves, at each saved step,
+
+    checkpoint_<step>/                              the whole model; the prompt is the variable
+                                                    target/encoder/prompt/prompt/prompt
+    numpy_checkpoints/checkpoint_<step>/
+        encoder.prompt.prompt.prompt                the prompt alone, an .npy file without a suffix
+
+and reads them back by `prompts.t5x_load` and `prompts.np_load`. Both are written here too, the
+checkpoint with the prompt alone in it. Whole checkpoints are read by t5x.py; other forms of a
+prompt are in prompt_files.py.
+"""
+
+from pathlib import Path
+
+import msgpack
+import numpy as np
+from jaxtyping import Array, Float
+
+from prompt_tuning.checkpoints import t5x
+from prompt_tuning.errors import UserError
+from prompt_tuning.files import atomic_write, writing
+
+VARIABLE = "encoder/prompt/prompt/prompt"
+NUMPY_FILE = VARIABLE.replace("/", ".")
+_VERSION = 3  # of the checkpoint format: T5X's own since June 2021
+_NDARRAY = 1  # Flax's msgpack extension code
+_FIX = "Give the prompt a folder that exists, can be written to and has space."
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a T5X checkpoint."""
+    return (folder / t5x.INDEX_FILE).is_file()
+
+
+def load_t5x_prompt(path: Path) -> np.ndarray:
+    """Returns the prompt that a T5X checkpoint holds beside its frozen weights.
+
+    Args:
+      path: the `checkpoint_<step>` folder, or a single msgpack file.
+
+    Raises:
+      UserError: it isn't a T5X checkpoint, or it has no prompt.
+    """
+    arrays = t5x._read_arrays(path)
+    if VARIABLE not in arrays:
+        prompts = [name for name in sorted(arrays) if "prompt" in name]
+        raise UserError(
+            f"The T5X checkpoint {path} has no variable target/{VARIABLE}"
+            + (
+                f", only {', '.join(prompts)}."
+                if prompts
+                else ": it is of a model without a prompt."
+            )
+        )
+    return arrays[VARIABLE]
+
+
+def save_t5x_prompt(
+    folder: Path, prompt: Float[Array | np.ndarray, "prompt embed"], *, step: int
+) -> list[Path]:
+    """Writes a prompt in both forms, as in a MODEL_DIR, and returns the two files' paths.
+
+    Args:
+      folder: one that exists; it stands for MODEL_DIR.
+      prompt: kept as float32.
+      step: the training step that names the folders inside.
+
+    Raises:
+      UserError: they can't be written.
+    """
+    array = np.ascontiguousarray(prompt, np.float32)
+    checkpoint = folder / f"checkpoint_{step}" / t5x.INDEX_FILE
+    alone = folder / "numpy_checkpoints" / f"checkpoint_{step}" / NUMPY_FILE
+    for file in (checkpoint, alone):
+        with writing(file.parent, fix=_FIX):
+            file.parent.mkdir(parents=True, exist_ok=True)
+    target = _packed(array)
+    for name in reversed(VARIABLE.split("/")):
+        target = {name: target}
+    state = {"step": _packed(np.array(step, np.int32))}
+    index = {"version": _VERSION, "optimizer": {"target": target, "state": state}}
+    with atomic_write(checkpoint, fix=_FIX) as file:
+        msgpack.pack(index, file)
+    with atomic_write(alone, fix=_FIX) as file:
+        np.save(file, array, allow_pickle=False)
+    return [checkpoint, alone]
+
+
+def _packed(array: np.ndarray) -> msgpack.ExtType:
+    """Returns an array as Flax puts it into msgpack, small enough to stand in the index itself."""
+    return msgpack.ExtType(
+        _NDARRAY, msgpack.packb((array.shape, array.dtype.name, array.tobytes()))
+    )
