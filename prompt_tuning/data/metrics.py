@@ -1,10 +1,12 @@
-"""The official metrics of SuperGLUE (Wang et al., 2019), as fractions.
+"""The official metrics of SuperGLUE, GLUE, SQuAD, MRQA and of summaries, as fractions.
 
 Each takes the metadata of the examples (a mapping with the "targets" text and what the task
 added) and the predicted texts, one each, and returns named scores. A prediction that is none of
 the labels is wrong, never skipped. `Task.evaluate` calls them and has checked the lengths.
+scikit-learn, SciPy and rouge-score are imported where they are used: starting takes long enough.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -35,17 +37,40 @@ def macro_f1(
 def matthews_correlation(
     examples: Examples, predictions: Sequence[str], *, labels: Sequence[str]
 ) -> dict[str, float]:
-    """Matthews correlation of two labels, in [-1, 1] (the metric of AX-b).
+    """Matthews correlation, in [-1, 1] (the metric of AX-b, CoLA and AX).
 
-    A prediction that is no label counts as the wrong one.
+    Predictions that are no label are a class of their own, as in T5's evaluation.
     """
+    from sklearn.metrics import matthews_corrcoef
+
+    wanted, predicted = _label_indices(examples, predictions, labels)
+    return {"matthews": float(matthews_corrcoef(wanted, predicted))}
+
+
+def f1(
+    examples: Examples, predictions: Sequence[str], *, labels: Sequence[str]
+) -> dict[str, float]:
+    """F1 of the second of two labels (the metric of MRPC and QQP)."""
     wanted, predicted = _label_indices(examples, predictions, labels)
     predicted = np.where(predicted < 0, 1 - wanted, predicted)
-    tp, tn, fp, fn = (
-        float(np.sum((predicted == p) & (wanted == w))) for p, w in ((1, 1), (0, 0), (1, 0), (0, 1))
-    )
-    scale = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    return {"matthews": float((tp * tn - fp * fn) / scale) if scale else 0.0}
+    return {"f1": _f1(wanted == 1, predicted == 1)}
+
+
+def similarity_correlations(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
+    """Pearson and Spearman correlation with the examples' "score", in [-1, 1] (STS-B's metrics).
+
+    A prediction that is no number counts as -1, as in T5's evaluation. If all predictions are
+    equal, there is no correlation; it counts as 0.
+    """
+    from scipy.stats import pearsonr, spearmanr
+
+    scores = [example["score"] for example in examples]
+    predicted = [_number(prediction) for prediction in predictions]
+    if len(set(predicted)) == 1 or len(set(scores)) == 1:
+        return {"pearson": 0.0, "spearman": 0.0}
+    pearson: Any = pearsonr(scores, predicted)  # SciPy types its results too loosely
+    spearman: Any = spearmanr(scores, predicted)
+    return {"pearson": float(pearson.statistic), "spearman": float(spearman.statistic)}
 
 
 def multirc(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
@@ -66,8 +91,12 @@ def multirc(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
     }
 
 
-def record(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
-    """ReCoRD's exact match and token F1, each the best over the listed "answers" of a query."""
+def squad(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
+    """Exact match and token F1 of SQuAD 1.1, MRQA and ReCoRD.
+
+    Each is the best over the listed "answers" of a question, after `normalize_answer`
+    (Rajpurkar et al., 2016).
+    """
 
     def best(score: Callable[[str, str], float]) -> float:
         return float(
@@ -83,6 +112,25 @@ def record(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
         )
 
     return {"exact_match": best(lambda answer, p: float(answer == p)), "f1": best(_token_f1)}
+
+
+def rouge(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
+    """ROUGE-1, ROUGE-2 and ROUGE-Lsum, F-measures averaged over the examples (Lin, 2004).
+
+    As T5 scores summaries: no stemming, and a sentence ends at a line break or at a full stop
+    between spaces.
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeLsum"])
+    scores = [
+        scorer.score(_sentence_lines(example["targets"]), _sentence_lines(prediction))
+        for example, prediction in zip(examples, predictions, strict=True)
+    ]
+    return {
+        name: float(np.mean([score[name].fmeasure for score in scores]))
+        for name in scorer.rouge_types
+    }
 
 
 def wsc(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
@@ -123,3 +171,15 @@ def _token_f1(answer: str, prediction: str) -> float:
     answer_words, predicted_words = answer.split(), prediction.split()
     common = sum((Counter(answer_words) & Counter(predicted_words)).values())
     return 2 * common / (len(answer_words) + len(predicted_words)) if common else 0.0
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        return -1.0
+    return number if math.isfinite(number) else -1.0
+
+
+def _sentence_lines(summary: str) -> str:
+    return summary.replace(" . ", " .\n")

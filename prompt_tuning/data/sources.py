@@ -1,17 +1,22 @@
-"""Where the rows of a task come from: jsonl files, or TFDS exported once to jsonl files.
+"""Where the rows of a task come from: files, or TFDS exported once to jsonl files.
 
 A source yields rows with the place each was read from, so that a bad row is reported by file
-and line. Reading never imports TensorFlow, except for a TFDS split not read before.
+and line. Files may be compressed (.gz, .xz). Reading never imports TensorFlow, except for a TFDS
+split not read before.
 """
 
+import csv
+import gzip
 import hashlib
 import json
+import lzma
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, TextIO, runtime_checkable
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write, writing
@@ -49,10 +54,8 @@ class JsonlSource:
     expand: Callable[[JsonRow], Iterable[JsonRow]] = _one_row
 
     def rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
-        if split not in self.files:
-            raise UserError(f"No split {split!r}; expected one of {', '.join(self.files)}.")
-        path = Path(self.files[split])
-        for number, line in enumerate(_lines(path), start=1):
+        path = _file_of(split, self.files)
+        for number, line in enumerate(read_lines(path), start=1):
             if not line.strip():
                 continue
             where = f"{path}:{number}"
@@ -64,10 +67,82 @@ class JsonlSource:
                 ) from error
             if not isinstance(row, dict):
                 raise UserError(f"{where}: expected a JSON object, found {line.strip()[:40]!r}.")
-            with bad_rows_named(where, row):
-                expanded = list(self.expand(row))
-            for one in expanded:
-                yield where, one
+            yield from _expanded(where, row, self.expand)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TsvSource:
+    """Rows of tab-separated columns, without quoting, one file a split; every value is text.
+
+    Each row also gets its number in the file, from 0, as "idx".
+
+    Attributes:
+        files: the file of each split.
+        columns: the names of the columns, by split; a split that is not here has a header line.
+        skip_short: leave out rows with too few columns, which are otherwise refused.
+        expand: as for `JsonlSource`.
+    """
+
+    files: Mapping[str, Path]
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    skip_short: bool = False
+    expand: Callable[[JsonRow], Iterable[JsonRow]] = _one_row
+
+    def rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
+        path = _file_of(split, self.files)
+        reader = csv.reader(read_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
+        columns = self.columns.get(split) or next(reader, [])
+        for number, values in enumerate(reader):
+            where = f"{path}:{reader.line_num}"
+            if len(values) < len(columns):
+                if self.skip_short:
+                    continue
+                raise UserError(
+                    f"{where}: {len(values)} columns; expected {len(columns)}: "
+                    f"{', '.join(columns)}, separated by tabs."
+                )
+            row = {"idx": number} | dict(zip(columns, values, strict=False))
+            yield from _expanded(where, row, self.expand)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonSource:
+    """A whole JSON file a split, such as SQuAD's.
+
+    Attributes:
+        files: the file of each split.
+        expand: gives the task's rows from what the file holds; raises as for `JsonlSource`.
+    """
+
+    files: Mapping[str, Path]
+    expand: Callable[[JsonRow], Iterable[JsonRow]]
+
+    def rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
+        path = _file_of(split, self.files)
+        try:
+            content = json.loads("".join(read_lines(path)))
+        except ValueError as error:
+            raise UserError(f"{path}: not JSON ({error}).") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: expected a JSON object, found {type(content).__name__}.")
+        rows = _expanded(str(path), content, self.expand)
+        for number, (_, row) in enumerate(rows, start=1):
+            yield f"{path}, row {number}", row
+
+
+def _file_of(split: str, files: Mapping[str, Path]) -> Path:
+    if split not in files:
+        raise UserError(f"No split {split!r}; expected one of {', '.join(files)}.")
+    return Path(files[split])
+
+
+def _expanded(
+    where: str, row: JsonRow, expand: Callable[[JsonRow], Iterable[JsonRow]]
+) -> Iterator[tuple[str, JsonRow]]:
+    with bad_rows_named(where, row):
+        expanded = list(expand(row))
+    for one in expanded:
+        yield where, one
 
 
 @contextmanager
@@ -84,19 +159,29 @@ def bad_rows_named(where: str, row: Mapping[str, Any]) -> Iterator[None]:
         raise UserError(f"{where}: unexpected layout ({type(error).__name__}: {error}).") from error
 
 
-def _lines(path: Path) -> Iterator[str]:
+def read_lines(path: Path) -> Iterator[str]:
+    """Yields the lines of a UTF-8 text file, unpacked if its name ends in .gz or .xz.
+
+    Raises:
+        UserError: the file is missing, cannot be read, is damaged or is not UTF-8.
+    """
     try:
-        with path.open(encoding="utf-8") as file:
+        with _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8-sig") as file:
             yield from file
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error}).") from error
+    except _DAMAGED as error:
+        raise UserError(f"{path} is damaged ({error}); fetch it again.") from error
     except OSError as error:
         missing = next((p for p in (*reversed(path.parents), path) if not p.exists()), None)
         reason = f"{missing} is missing" if missing else error.strerror
         raise UserError(
-            f"Cannot read {path}: {reason}; expected the jsonl file of a split. "
-            "Check the data folder."
+            f"Cannot read {path}: {reason}; expected the file of a split. Check the data folder."
         ) from error
+
+
+_OPENERS: Mapping[str, Callable[..., TextIO]] = {".gz": gzip.open, ".xz": lzma.open}  # pyright: ignore[reportAssignmentType]
+_DAMAGED = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +194,19 @@ class TfdsSource:
         minimum_version: an older prepared data set is refused.
         data_dir: TFDS's data folder; None is TFDS's own default.
         cache_dir: where the export is kept.
+        splits: TFDS's name of a split, where it is another than ours.
+        fields: the fields to read; None is all of them.
     """
 
     name: str
     minimum_version: str
     data_dir: str | None
     cache_dir: Path
+    splits: Mapping[str, str] = field(default_factory=dict)
+    fields: Sequence[str] | None = None
 
     def rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
+        split = self.splits.get(split, split)
         origin = self.data_dir or os.environ.get("TFDS_DATA_DIR") or "default"
         folder = hashlib.sha256(origin.encode()).hexdigest()[:8]
         exports = self.cache_dir / "tfds" / f"{self.name.replace('/', '-')}-{folder}"
@@ -128,7 +218,9 @@ class TfdsSource:
     def _export(self, split: str, folder: Path) -> Path:
         from prompt_tuning.data.tfds_rows import read_tfds
 
-        version, rows = read_tfds(self.name, self.minimum_version, self.data_dir, split)
+        version, rows = read_tfds(
+            self.name, self.minimum_version, self.data_dir, split, self.fields
+        )
         path = folder / f"{split}-{version}.jsonl"
         with cache_file(path) as file:
             for row in rows:

@@ -4,7 +4,7 @@ Class labels become their names (None where withheld), bytes become text. `sourc
 the result, so this runs once a split.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,16 @@ from prompt_tuning.errors import UserError
 
 
 def read_tfds(
-    name: str, minimum_version: str, data_dir: str | None, split: str
+    name: str,
+    minimum_version: str,
+    data_dir: str | None,
+    split: str,
+    fields: Sequence[str] | None = None,
 ) -> tuple[str, Iterator[dict[str, Any]]]:
     """Returns the version and the rows of one split, in TFDS's own order.
 
-    Downloads and prepares the data set if `data_dir` does not hold it yet.
+    Downloads and prepares the data set if `data_dir` does not hold it yet. Of each row only
+    `fields` are read, or everything if None.
 
     Raises:
         UserError: the data set is unknown, too old, has no such split or cannot be downloaded.
@@ -29,18 +34,19 @@ def read_tfds(
     except Exception as error:  # TFDS raises several unrelated kinds, with pages of text
         raise UserError(
             f"TFDS cannot prepare {name} in {data_dir or 'its default folder'} "
-            f"({str(error).splitlines()[0]}); or give a folder of the official jsonl files."
+            f"({str(error).splitlines()[0]}); or give a folder of the official files."
         ) from error
     if builder.version < minimum_version:
         raise UserError(f"TFDS has {name}:{builder.version}; expected {minimum_version} or newer.")
     if split not in builder.info.splits:
         known = ", ".join(builder.info.splits)
         raise UserError(f"TFDS's {name} has no split {split!r}; expected one of {known}.")
-    dataset = builder.as_dataset(split=split, shuffle_files=False)
+    wanted = fields and tfds.decode.PartialDecoding(dict.fromkeys(fields, True))
+    dataset = builder.as_dataset(split=split, shuffle_files=False, decoders=wanted)
     labels = {
         field: feature.names
         for field, feature in builder.info.features.items()
-        if isinstance(feature, tfds.features.ClassLabel)
+        if isinstance(feature, tfds.features.ClassLabel) and field in (fields or (field,))
     }
     return str(builder.version), (_plain_row(row, labels) for row in tfds.as_numpy(dataset))
 

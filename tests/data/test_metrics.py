@@ -78,7 +78,7 @@ def test_multirc_counts_what_is_no_label_as_wrong():
     }
 
 
-def test_record_takes_the_best_of_the_listed_answers():
+def test_squad_takes_the_best_of_the_listed_answers():
     examples = [
         {"targets": "Barack Obama", "answers": ["Barack Obama", "Obama"]},
         {"targets": "New York", "answers": ["New York"]},
@@ -86,7 +86,7 @@ def test_record_takes_the_best_of_the_listed_answers():
     ]
     predictions = ["the Obama.", "New York City", "BBC"]
     # F1 of the second: 2 of 3 words said, 2 of 2 wanted.
-    assert metrics.record(examples, predictions) == {
+    assert metrics.squad(examples, predictions) == {
         "exact_match": pytest.approx(1 / 3),
         "f1": pytest.approx((1 + 0.8 + 0) / 3),
     }

@@ -13,14 +13,21 @@ from pathlib import Path
 
 from prompt_tuning.data import metrics, preprocessors
 from prompt_tuning.data.preprocessors import Row
-from prompt_tuning.data.sources import JsonlSource, Source, TfdsSource, default_cache_dir
+from prompt_tuning.data.sources import JsonlSource, Source
 from prompt_tuning.data.tasks import superglue_rows
+from prompt_tuning.data.tasks.tables import (
+    existing_folder,
+    fields,
+    is_tfds,
+    named,
+    tfds_source,
+)
 from prompt_tuning.data.tasks.task import Example, Metric, Task, register_task
-from prompt_tuning.errors import UserError
 
 MINIMUM_TFDS_VERSION = "1.0.2"
 """Earlier ones list ReCoRD's entities in no fixed order."""
 
+_HOLDING = "BoolQ/, CB/, ... with the official train.jsonl, val.jsonl and test.jsonl"
 _BOOLEAN = {False: "False", True: "True"}
 _ENTAILMENT = {"entailment": "entailment", "not_entailment": "not_entailment"}
 _OFFICIAL_FILES = {"train": "train.jsonl", "validation": "val.jsonl", "test": "test.jsonl"}
@@ -53,25 +60,20 @@ class _Entry:
     diagnostic: bool = False
 
 
-def _fields(*names: str, **renamed: str) -> Callable[[Row], str]:
-    fields = {name: name for name in names} | renamed
-    return functools.partial(preprocessors.fields_text, fields=fields)
-
-
 _CB_LABELS = ("entailment", "contradiction", "neutral")
 
 _TABLE = (
     _Entry(
         name="boolq",
         folder="BoolQ",
-        text=_fields("passage", "question"),
+        text=fields("passage", "question"),
         words=_BOOLEAN,
         labels=("False", "True"),
     ),
     _Entry(
         name="cb",
         folder="CB",
-        text=_fields("hypothesis", "premise"),
+        text=fields("hypothesis", "premise"),
         words={label: label for label in _CB_LABELS},
         labels=_CB_LABELS,
         metrics=(metrics.accuracy, functools.partial(metrics.macro_f1, labels=_CB_LABELS)),
@@ -79,7 +81,7 @@ _TABLE = (
     _Entry(
         name="copa",
         folder="COPA",
-        text=_fields("choice1", "choice2", "premise", "question"),
+        text=fields("choice1", "choice2", "premise", "question"),
         words={0: "choice1", 1: "choice2"},
         labels=("choice1", "choice2"),
     ),
@@ -98,7 +100,7 @@ _TABLE = (
         folder="ReCoRD",
         text=preprocessors.record_text,
         words={},
-        metrics=(metrics.record,),
+        metrics=(metrics.squad,),
         target_length=32,
         flatten=superglue_rows.flatten_record,
         render=superglue_rows.render_record,
@@ -106,14 +108,14 @@ _TABLE = (
     _Entry(
         name="rte",
         folder="RTE",
-        text=_fields("hypothesis", "premise"),
+        text=fields("hypothesis", "premise"),
         words=_ENTAILMENT,
         labels=tuple(_ENTAILMENT),
     ),
     _Entry(
         name="wic",
         folder="WiC",
-        text=_fields("sentence1", "sentence2", "word"),
+        text=fields("sentence1", "sentence2", "word"),
         words=_BOOLEAN,
         labels=("False", "True"),
     ),
@@ -132,7 +134,7 @@ _TABLE = (
     _Entry(
         name="axb",
         folder="AX-b",
-        text=_fields(hypothesis="sentence2", premise="sentence1"),
+        text=fields(hypothesis="sentence2", premise="sentence1"),
         words=_ENTAILMENT,
         labels=tuple(_ENTAILMENT),
         metrics=(functools.partial(metrics.matthews_correlation, labels=tuple(_ENTAILMENT)),),
@@ -142,7 +144,7 @@ _TABLE = (
     _Entry(
         name="axg",
         folder="AX-g",
-        text=_fields("hypothesis", "premise"),
+        text=fields("hypothesis", "premise"),
         words=_ENTAILMENT,
         labels=tuple(_ENTAILMENT),
         t5_name="rte",
@@ -155,11 +157,6 @@ SUPERGLUE_TASKS = tuple(entry.name for entry in _TABLE if not entry.diagnostic)
 
 
 def _official_folder(entry: _Entry, folder: Path) -> JsonlSource:
-    if not folder.is_dir():
-        raise UserError(
-            f"Data folder {folder} does not exist; expected one holding BoolQ/, CB/, ... with the "
-            "official train.jsonl, val.jsonl and test.jsonl (or 'tfds')."
-        )
     files = {"test": f"{entry.folder}.jsonl"} if entry.diagnostic else _OFFICIAL_FILES
     return JsonlSource(
         files={split: folder / entry.folder / file for split, file in files.items()},
@@ -168,15 +165,10 @@ def _official_folder(entry: _Entry, folder: Path) -> JsonlSource:
 
 
 def _superglue_source(entry: _Entry, data_dir: str | None) -> Source:
-    """A folder of the official files; None or "tfds" is TFDS, "tfds:FOLDER" its data folder."""
-    if data_dir is None or data_dir == "tfds" or data_dir.startswith("tfds:"):
-        return TfdsSource(
-            name=f"super_glue/{entry.tfds_config or entry.name}",
-            minimum_version=MINIMUM_TFDS_VERSION,
-            data_dir=(data_dir or "").partition(":")[2] or None,
-            cache_dir=default_cache_dir(),
-        )
-    return _official_folder(entry, Path(data_dir))
+    if is_tfds(data_dir):
+        name = f"super_glue/{entry.tfds_config or entry.name}"
+        return tfds_source(data_dir, name, MINIMUM_TFDS_VERSION)
+    return _official_folder(entry, existing_folder(data_dir, _HOLDING))
 
 
 def _tinyworld_source(entry: _Entry, data_dir: str | None) -> Source:
@@ -185,15 +177,11 @@ def _tinyworld_source(entry: _Entry, data_dir: str | None) -> Source:
         from prompt_tuning.data.tinyworld.generate import tinyworld_folder
 
         return _official_folder(entry, tinyworld_folder())
-    return _official_folder(entry, Path(data_dir))
-
-
-def _named(text: Callable[[Row], str], name: str) -> Callable[[Row], str]:
-    return lambda row: f"{name} {text(row)}"
+    return _official_folder(entry, existing_folder(data_dir, _HOLDING))
 
 
 def _register(entry: _Entry, benchmark: str, source: Callable[..., Source]) -> None:
-    with_name = _named(entry.text, entry.t5_name or entry.name)
+    with_name = named(entry.text, entry.t5_name or entry.name)
     for suffix, text in (("", entry.text), ("_with_name", with_name)):
         register_task(
             Task(

@@ -143,6 +143,6 @@ def get_task(name: str) -> Task:
 
 def list_tasks() -> tuple[str, ...]:
     """Returns the names of all tasks, sorted."""
-    from prompt_tuning.data.tasks import superglue  # noqa: F401  registers its tasks
+    from prompt_tuning.data.tasks import glue, superglue  # noqa: F401  they register their tasks
 
     return tuple(sorted(_TASKS))

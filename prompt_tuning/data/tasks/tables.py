@@ -1,0 +1,76 @@
+"""What the tables of tasks have in common: where data comes from, and text with or without a name.
+
+A data folder is given as `--gin.DATA_DIR`: a folder of the official files, "tfds", or
+"tfds:FOLDER" for the data folder of TFDS; None is "tfds".
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from prompt_tuning.data import preprocessors
+from prompt_tuning.data.preprocessors import Row
+from prompt_tuning.data.sources import Source, TfdsSource, default_cache_dir
+from prompt_tuning.errors import UserError
+
+Text = Callable[[Row], str]
+"""What the encoder reads of a row."""
+
+
+def is_tfds(data_dir: str | None) -> bool:
+    """Returns whether the data folder stands for TFDS."""
+    return data_dir is None or data_dir == "tfds" or data_dir.startswith("tfds:")
+
+
+def tfds_source(
+    data_dir: str | None,
+    name: str,
+    minimum_version: str,
+    *,
+    splits: Mapping[str, str] | None = None,
+    fields: Sequence[str] | None = None,
+) -> Source:
+    """Returns a TFDS data set as a source; the arguments are those of `TfdsSource`."""
+    return TfdsSource(
+        name=name,
+        minimum_version=minimum_version,
+        data_dir=(data_dir or "").partition(":")[2] or None,
+        cache_dir=default_cache_dir(),
+        splits=splits or {},
+        fields=fields,
+    )
+
+
+def existing_folder(data_dir: str | None, holding: str) -> Path:
+    """Returns the data folder.
+
+    Args:
+        data_dir: as the user gave it, not standing for TFDS.
+        holding: what it is expected to hold, for the message.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    folder = Path(data_dir or "")
+    if not folder.is_dir():
+        raise UserError(
+            f"Data folder {folder} does not exist; expected one holding {holding} (or 'tfds')."
+        )
+    return folder
+
+
+def first_file(folder: Path, names: Sequence[str]) -> Path:
+    """Returns the first of the files that is there, or the first name if none is."""
+    found = (folder / name for name in names if (folder / name).is_file())
+    return next(found, folder / names[0])
+
+
+def fields(*names: str, **renamed: str) -> Text:
+    """Returns the text `name: value name: value ...` of some fields; see `fields_text`."""
+    shown = {name: name for name in names} | renamed
+    return functools.partial(preprocessors.fields_text, fields=shown)
+
+
+def named(text: Text, name: str) -> Text:
+    """Returns the text with T5's name of the task before it."""
+    return lambda row: f"{name} {text(row)}"
