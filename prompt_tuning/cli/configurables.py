@@ -22,7 +22,7 @@ from prompt_tuning.checkpoints.prompt_files import load_prompt
 from prompt_tuning.cli.gin_config import register
 from prompt_tuning.data.mixtures import get_tasks
 from prompt_tuning.data.tasks.task import Task
-from prompt_tuning.data.vocabularies import T5_EXTRA_IDS, Vocabulary
+from prompt_tuning.data.vocabularies import Vocabulary, find_vocabulary
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.methods import initializers
 from prompt_tuning.methods.base import Method
@@ -113,10 +113,22 @@ def frozen_model(
 
 
 @register
-def vocabulary(path: str, extra_ids: int = T5_EXTRA_IDS) -> Vocabulary:
-    """The SentencePiece vocabulary of the frozen model: a file, or the name of a shipped one."""
+def vocabulary(
+    path: str | None = None, checkpoint: str | None = None, extra_ids: int | None = None
+) -> Vocabulary:
+    """The vocabulary of the frozen model.
+
+    Args:
+      path: what `find_vocabulary` takes, or the name of a shipped vocabulary. None looks where
+        the checkpoint is.
+      checkpoint: the frozen model, as `frozen_model` takes it.
+      extra_ids: how many sentinels to append, as `Vocabulary` takes it.
+    """
+    path = path or checkpoint
+    if path is None:
+        raise UserError("No vocabulary: add --gin.VOCABULARY_PATH=... (a file or a folder).")
     shipped = {file.stem: file for file in _ASSETS.rglob("*.model")}
-    return Vocabulary(shipped.get(path, path), extra_ids)
+    return find_vocabulary(shipped.get(path, path), extra_ids)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -208,7 +220,7 @@ def from_file(base: Base, path: str) -> initializers.Initializer:
 
 def _pieces(base: Base) -> Any:
     """The rows of the embedding that are pieces: neither sentinels nor the padding after them."""
-    return base.embedding[: len(base.vocabulary) - base.vocabulary.extra_ids]
+    return base.embedding[: base.vocabulary.num_pieces]
 
 
 adafactor = register(optimizers.adafactor)

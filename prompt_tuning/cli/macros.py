@@ -52,7 +52,10 @@ MACROS = {
     ),
     "LEARNING_RATE": Macro(kind=(int, float), meaning="the learning rate (the paper: 0.3)"),
     "SEED": Macro(kind=(int,), meaning="seed of the prompt's first values and the data's order"),
-    "VOCABULARY_PATH": Macro(kind=(str,), meaning="the SentencePiece model of the frozen model"),
+    "VOCABULARY_PATH": Macro(
+        kind=(str, type(None)),
+        meaning="the model's vocabulary: a file or folder, 'byt5', or None for the checkpoint's own",
+    ),
     "DATA_DIR": Macro(
         kind=(str, type(None)),
         meaning="a folder of the task's official jsonl files; TFDS is read where it is None",

@@ -253,6 +253,6 @@ def neighbors_text(
         base.vocabulary.piece,
         k=k,
         metric=metric,
-        num_pieces=len(base.vocabulary) - base.vocabulary.extra_ids,
+        num_pieces=base.vocabulary.num_pieces,
     )
     return format_neighbors(found)

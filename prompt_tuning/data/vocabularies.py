@@ -1,23 +1,27 @@
-"""The vocabulary: a SentencePiece model on disk plus T5's sentinels, with or without TensorFlow.
+"""The vocabulary: SentencePiece (T5, mT5, Flan-T5) or bytes (ByT5), with or without TensorFlow.
 
 `Vocabulary` needs only the `sentencepiece` package, so that decoding, prompts made from label
 words and reading cached token ids start in milliseconds. Its ids are those of
 `seqio.SentencePieceVocabulary(path, extra_ids)`, which `Vocabulary.seqio()` returns for the
-SeqIO tasks of `seqio_tasks.py`.
+SeqIO tasks of `seqio_tasks.py`; `ByteVocabulary` is `seqio.ByteVocabulary` in the same way.
+`find_vocabulary` finds one by its path, in a checkpoint's folder or in a bucket.
 
-T5 reserves id 0 for padding (also the decoder's start), 1 for end of sequence and 2 for unknown;
-its `extra_ids` sentinels of span corruption, `<extra_id_0>` and so on, are not in the file but
-appended by code, numbered down from the last id (Raffel et al., 2020, section 3.1.4).
+T5 reserves id 0 for padding (also the decoder's start), 1 for end of sequence and 2 for unknown.
+The sentinels of span corruption, `<extra_id_0>` and so on, are numbered down from the last id
+(Raffel et al., 2020, section 3.1.4). T5's file leaves them out, so code appends them; mT5's file
+holds them; ByT5 takes the last hundred byte ids for them (Xue et al., 2022, section 3.1).
 """
 
 import functools
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsInt
 
 import numpy as np
 import sentencepiece
+from etils import epath
 from jaxtyping import Int
 from sentencepiece import sentencepiece_model_pb2
 
@@ -31,28 +35,68 @@ EOS_ID = 1
 UNK_ID = 2
 T5_EXTRA_IDS = 100
 
+BYTES = "byt5"
+"""What ByT5's vocabulary, which is in no file, is called where a path is asked for."""
+
+_FILES = ("spiece.model", "sentencepiece.model")
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_NUM_BYTES = 256
+_FIRST_BYTE = 3
+_T5_FILE = "gs://t5-data/vocabs/cc_all.32000/sentencepiece.model"
+_MT5_FILE = "gs://t5-data/vocabs/mc4.250000.100extra/sentencepiece.model"
+
 
 def vocabulary_hash(path: str | Path) -> str:
     """Returns the sha256 of the SentencePiece file, which names a vocabulary in metadata."""
-    return hashlib.sha256(_read(Path(path))).hexdigest()
+    return hashlib.sha256(_read(_as_path(path))).hexdigest()
+
+
+def find_vocabulary(path: str | Path, extra_ids: int | None = None) -> "Vocabulary":
+    """Returns the vocabulary that a path stands for.
+
+    Args:
+        path: a SentencePiece model file; a folder that holds one as Hugging Face or T5X name it,
+            such as a checkpoint's; either of them in a bucket (gs://); or "byt5".
+        extra_ids: how many sentinels to append, as `Vocabulary` takes it.
+
+    Raises:
+        UserError: the folder holds no vocabulary, or the file is none.
+    """
+    if str(path) == BYTES:
+        return ByteVocabulary()
+    folder = _as_path(path)
+    if not folder.is_dir():
+        return Vocabulary(path, extra_ids)
+    for name in _FILES:
+        if (folder / name).exists():
+            return Vocabulary(folder / name, extra_ids)
+    if _is_byt5(folder / _TOKENIZER_CONFIG):
+        return ByteVocabulary()
+    raise UserError(
+        f"{folder} holds no vocabulary (none of {', '.join(_FILES)}); set VOCABULARY_PATH to the "
+        f"one that the model was pre-trained with (T5 and Flan-T5: {_T5_FILE}, mT5: {_MT5_FILE}, "
+        f"ByT5: '{BYTES}')."
+    )
 
 
 class Vocabulary:
     """A SentencePiece vocabulary with T5's special ids.
 
     Args:
-        path: a SentencePiece model file.
-        extra_ids: how many sentinels to append (T5: 100).
+        path: a SentencePiece model file, on disk or in a bucket.
+        extra_ids: how many sentinels to append. None: none where the file holds its own, as
+            mT5's, else T5's hundred.
 
     Raises:
         UserError: the file is missing, is no SentencePiece model, or was trained with other
             special ids than T5's.
     """
 
-    def __init__(self, path: str | Path, extra_ids: int = T5_EXTRA_IDS):
-        self.path = Path(path)
-        self.extra_ids = extra_ids
-        self._processor = _load(self.path, extra_ids)
+    def __init__(self, path: str | Path | epath.Path, extra_ids: int | None = None):
+        self.path = _as_path(path)
+        self._processor, self.extra_ids, in_file = _load(self.path, extra_ids)
+        self.num_pieces = len(self) - self.extra_ids - in_file
+        """How many of the ids are text: those of the sentinels follow."""
 
     def __len__(self) -> int:
         """Number of ids, sentinels included (T5: 32,100; its embedding table has 32,128 rows)."""
@@ -61,7 +105,7 @@ class Vocabulary:
     @functools.cached_property
     def hash(self) -> str:
         """The sha256 of the file."""
-        return vocabulary_hash(self.path)
+        return hashlib.sha256(_read(self.path)).hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of `text`, without end of sequence."""
@@ -75,7 +119,10 @@ class Vocabulary:
                 break
             # The embedding table is wider than the vocabulary, so a model may say such an id.
             kept.append(id_ if id_ < len(self) else UNK_ID)
-        return self._processor.decode(kept)
+        return self._text(kept)
+
+    def _text(self, ids: list[int]) -> str:
+        return self._processor.decode(ids)
 
     def piece(self, id_: SupportsInt) -> str:
         """Returns one piece as it is written in the vocabulary, "▁" marking a word's start."""
@@ -109,27 +156,93 @@ class Vocabulary:
             row[: len(ids)] = ids
         return padded
 
-    def seqio(self) -> "seqio.SentencePieceVocabulary":
+    def seqio(self) -> "seqio.Vocabulary":
         """Returns the same vocabulary for SeqIO; imports TensorFlow."""
         from prompt_tuning.data.quiet_tensorflow import seqio
 
         return seqio.SentencePieceVocabulary(str(self.path), self.extra_ids)
 
 
-def _read(path: Path) -> bytes:
+class ByteVocabulary(Vocabulary):
+    """ByT5's vocabulary: the bytes of the text in UTF-8, from id 3 (Xue et al., 2022).
+
+    Its sentinels are no ids of their own: span corruption takes the last byte ids for them.
+    """
+
+    def __init__(self):
+        self.path = Path(BYTES)
+        self.extra_ids = 0
+        self.num_pieces = len(self)
+
+    def __len__(self) -> int:
+        """Number of ids, 259; ByT5's embedding table has 384 rows."""
+        return _FIRST_BYTE + _NUM_BYTES
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """A hash that names these ids, as a file's does where there is a file."""
+        return hashlib.sha256(b"bytes of UTF-8 from id 3; 0 padding, 1 end, 2 unknown").hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids of `text`, without end of sequence."""
+        return [byte + _FIRST_BYTE for byte in text.encode()]
+
+    def _text(self, ids: list[int]) -> str:
+        """Special ids, and bytes that are no UTF-8, are nothing, as in SeqIO."""
+        return bytes(i - _FIRST_BYTE for i in ids if i >= _FIRST_BYTE).decode(errors="ignore")
+
+    def piece(self, id_: SupportsInt) -> str:
+        """Returns a character of ASCII as it is, another byte as "<0xE9>"."""
+        id_ = int(id_)
+        if id_ < _FIRST_BYTE:
+            return ("<pad>", "</s>", "<unk>")[id_]
+        if id_ >= len(self):
+            return f"<unused_{id_}>"
+        byte = id_ - _FIRST_BYTE
+        return chr(byte) if chr(byte).isascii() and chr(byte).isprintable() else f"<0x{byte:02X}>"
+
+    def seqio(self) -> "seqio.Vocabulary":
+        """Returns the same vocabulary for SeqIO; imports TensorFlow."""
+        from prompt_tuning.data.quiet_tensorflow import seqio
+
+        return seqio.ByteVocabulary()
+
+
+def _as_path(path: str | Path | epath.Path) -> Path | epath.Path:
+    """A path of the bucket's kind for "gs://..."; `pathlib` would make one slash of the two."""
+    return epath.Path(path) if "://" in str(path) else Path(path)
+
+
+def _is_byt5(config: Path | epath.Path) -> bool:
+    try:
+        return json.loads(config.read_text()).get("tokenizer_class") == "ByT5Tokenizer"
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _read(path: Path | epath.Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
+    except Exception as error:  # a bucket's client raises kinds of its own
+        if not isinstance(error, OSError) and isinstance(path, Path):
+            raise
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(
-            f"Vocabulary file {path} cannot be read ({error.strerror}); expected a SentencePiece "
-            "model (T5's own is at gs://t5-data/vocabs/cc_all.32000/sentencepiece.model)."
+            f"Vocabulary file {path} cannot be read ({reason}); expected a SentencePiece "
+            f"model (T5's own is at {_T5_FILE})."
         ) from error
 
 
 @functools.lru_cache(maxsize=8)
-def _load(path: Path, extra_ids: int) -> sentencepiece.SentencePieceProcessor:
+def _load(
+    path: Path | epath.Path, extra_ids: int | None
+) -> tuple[sentencepiece.SentencePieceProcessor, int, int]:
+    """Returns the model with its sentinels: how many were appended, how many the file holds."""
     try:
         model = sentencepiece_model_pb2.ModelProto.FromString(_read(path))  # pyright: ignore[reportAttributeAccessIssue]
+        in_file = sum("<extra_id_" in piece.piece for piece in model.pieces)
+        if extra_ids is None:
+            extra_ids = 0 if in_file else T5_EXTRA_IDS
         # Later pieces have higher ids, so the sentinels go in from the last to the first. The
         # leading "▁" makes each stand at a word's start.
         for i in reversed(range(extra_ids)):
@@ -149,4 +262,4 @@ def _load(path: Path, extra_ids: int) -> sentencepiece.SentencePieceProcessor:
             f"Vocabulary {path} has pad, eos, unk ids {special}; T5 needs (0, 1, 2). Train it with "
             "--pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1."
         )
-    return processor
+    return processor, extra_ids, in_file

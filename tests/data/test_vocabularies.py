@@ -1,13 +1,24 @@
-"""The vocabulary without TensorFlow: T5's ids, bad files."""
+"""The vocabularies: T5's ids, mT5's and ByT5's, where they are found, bad files."""
 
 import hashlib
+import importlib.util
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sentencepiece
+from etils.epath import backend
+from sentencepiece import sentencepiece_model_pb2
 
 from prompt_tuning.data.tasks.task import get_task, list_tasks
-from prompt_tuning.data.vocabularies import Vocabulary, vocabulary_hash
+from prompt_tuning.data.vocabularies import (
+    ByteVocabulary,
+    Vocabulary,
+    find_vocabulary,
+    vocabulary_hash,
+)
 from prompt_tuning.errors import UserError
 
 
@@ -20,6 +31,106 @@ def test_t5_ids(t5_vocabulary):
     assert t5_vocabulary.piece(32_127) == "<unused_32127>"
     expected = "d60acb128cf7b7f2536e8f38a5b18a05535c9e14c7a355904270e15b0945ea86"
     assert t5_vocabulary.hash == vocabulary_hash(t5_vocabulary.path) == expected
+
+
+def test_ids_are_those_of_the_slow_t5_tokenizer_on_a_thousand_lines(t5_vocabulary, real_data):
+    path = Path(__file__).with_name("varied_lines.py")
+    spec = importlib.util.spec_from_file_location("varied_lines", path)
+    varied_lines = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(varied_lines)
+    lines = varied_lines.varied_lines(real_data)
+    expected = varied_lines.GOLDEN.read_text().split()
+    assert len(lines) == len(expected) == 1000
+    found = [varied_lines.digest(t5_vocabulary.encode(line)) for line in lines]
+    assert [line for line, f, e in zip(lines, found, expected, strict=True) if f != e] == []
+
+
+def test_the_hundred_sentinels_are_numbered_down_from_the_last_id(t5_vocabulary):
+    sentinels = " ".join(f"<extra_id_{i}>" for i in range(100))
+    assert t5_vocabulary.encode(sentinels) == list(range(32_099, 31_999, -1))
+    assert t5_vocabulary.num_pieces == 32_000
+
+
+def test_seqio_has_the_same_ids(tiny_vocabulary):
+    text = "A cat <extra_id_0> sat on the mat. é"
+    for vocabulary in (tiny_vocabulary, ByteVocabulary()):
+        theirs = vocabulary.seqio()
+        ids = vocabulary.encode(text)
+        assert theirs.encode(text) == theirs.encode_tf(text).numpy().tolist() == ids
+        assert theirs.vocab_size == len(vocabulary)
+        assert theirs.decode([*ids, 1]) == vocabulary.decode([*ids, 1, 0])
+
+
+def test_sentinels_that_the_file_holds_are_not_appended_again(tiny_vocabulary, tmp_path):
+    """As mT5's file holds them: its last pieces, `<extra_id_0>` the very last."""
+    model = sentencepiece_model_pb2.ModelProto.FromString(tiny_vocabulary.path.read_bytes())
+    for i in reversed(range(100)):
+        model.pieces.add(piece=f"▁<extra_id_{i}>", type=model.SentencePiece.USER_DEFINED)
+    (tmp_path / "mt5.model").write_bytes(model.SerializeToString())
+    vocabulary = Vocabulary(tmp_path / "mt5.model")
+    pieces = len(tiny_vocabulary) - tiny_vocabulary.extra_ids
+    assert (len(vocabulary), vocabulary.num_pieces) == (pieces + 100, pieces)
+    assert vocabulary.extra_ids == 0
+    assert vocabulary.encode("<extra_id_0>") == [len(vocabulary) - 1]
+    assert vocabulary.seqio().vocab_size == len(vocabulary)
+
+
+def test_bytes_are_byt5s_ids():
+    """The ids are those of `transformers`' ByT5 tokenizer, which is slow still."""
+    from transformers import ByT5Tokenizer
+
+    vocabulary, theirs = find_vocabulary("byt5"), ByT5Tokenizer()
+    for text in ("Life is like a box of chocolates.", "é日本\t🎉 \n"):
+        ids = vocabulary.encode(text)
+        assert ids == theirs.encode(text, add_special_tokens=False)
+        assert vocabulary.decode([*ids, 1, 0]) == text
+    assert [vocabulary.piece(i) for i in (1, 68, 200, 300)] == [
+        "</s>",
+        "A",
+        "<0xC5>",
+        "<unused_300>",
+    ]
+    assert vocabulary.decode([3 + 0xC3, 68]) == "A", "half a character is nothing"
+    assert len(vocabulary) == vocabulary.num_pieces == 259
+    assert len(vocabulary.hash) == 64
+
+
+@pytest.mark.parametrize("name", ["spiece.model", "sentencepiece.model"])
+def test_it_is_found_in_a_checkpoints_folder(tiny_vocabulary, tmp_path, name):
+    shutil.copy(tiny_vocabulary.path, tmp_path / name)
+    found = find_vocabulary(tmp_path)
+    assert found.path == tmp_path / name
+    assert found.hash == tiny_vocabulary.hash
+
+
+def test_byt5s_folder_is_known_by_its_tokenizer(tmp_path):
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({"tokenizer_class": "ByT5Tokenizer"}))
+    assert isinstance(find_vocabulary(tmp_path), ByteVocabulary)
+    config.write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"}))
+    with pytest.raises(UserError, match="holds no vocabulary .*spiece.model.*VOCABULARY_PATH"):
+        find_vocabulary(tmp_path)
+
+
+def test_it_is_read_from_a_bucket(tiny_vocabulary, tmp_path, monkeypatch):
+    """A folder stands for the bucket; that `epath` is asked for it is what is tested."""
+    shutil.copy(tiny_vocabulary.path, tmp_path / "spiece.model")
+
+    class Bucket:
+        def __getattr__(self, name):
+            function = getattr(backend.os_backend, name)
+            return lambda path, *rest: function(
+                path.replace("gs://bucket/t5", str(tmp_path)), *rest
+            )
+
+    monkeypatch.setattr(backend, "tf_backend", Bucket())
+    for path in ("gs://bucket/t5/spiece.model", "gs://bucket/t5"):
+        vocabulary = find_vocabulary(path, extra_ids=4)
+        assert vocabulary.encode("A cat sat.") == tiny_vocabulary.encode("A cat sat.")
+        assert str(vocabulary.path) == "gs://bucket/t5/spiece.model"
+        assert vocabulary.hash == tiny_vocabulary.hash
+    with pytest.raises(UserError, match="gs://bucket/t5/no.model cannot be read .No such file"):
+        find_vocabulary("gs://bucket/t5/no.model")
 
 
 def test_sentinels_are_appended_from_the_last_down(tiny_vocabulary):
