@@ -53,6 +53,8 @@ def test_command_makes_a_shrunken_step(name, tiny_flags, tmp_path, monkeypatch, 
     assert program == "prompt-tuning"
     monkeypatch.setattr(sys, "stdin", io.StringIO("hypothesis: a premise: b\n"))
     monkeypatch.chdir(tmp_path)
+    rows = "".join(f"film {i},{label}\n" for i in range(20) for label in ("good", "bad"))
+    Path("reviews.csv").write_text(f"text,label\n{rows}")
     main([*argv, *tiny_flags])
     printed = capsys.readouterr()
 

@@ -22,6 +22,8 @@ from prompt_tuning.checkpoints.prompt_files import load_prompt
 from prompt_tuning.cli.gin_config import register
 from prompt_tuning.data.mixtures import get_tasks
 from prompt_tuning.data.tasks.task import Task
+from prompt_tuning.data.templates import Template
+from prompt_tuning.data.user_files import UserFiles, user_task
 from prompt_tuning.data.vocabularies import Vocabulary, find_vocabulary
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.methods import initializers
@@ -144,27 +146,63 @@ class Data:
 
 @register
 def data(
-    mixture_or_task: str,
+    mixture_or_task: str | Task,
     batch_size: int,
     feature_lengths: Mapping[str, int] | None = None,
     data_dir: str | None = None,
 ) -> Data:
     """The tasks and how they are cut into batches.
 
-    `feature_lengths` None takes the tasks' own, and of a mixture's the longest.
+    `mixture_or_task` is a name, or the task itself, as `user_files` makes it. `feature_lengths`
+    None takes the tasks' own, and of a mixture's the longest.
     """
-    tasks = get_tasks(mixture_or_task)
+    given = isinstance(mixture_or_task, Task)
+    tasks = (mixture_or_task,) if given else get_tasks(mixture_or_task)
     if batch_size < 1:
         raise UserError(f"BATCH_SIZE is {batch_size}; it must be at least 1.")
     features = tasks[0].lengths
     longest = {feature: max(task.lengths[feature] for task in tasks) for feature in features}
     return Data(
-        name=mixture_or_task,
+        name=mixture_or_task.name if given else mixture_or_task,
         tasks=tasks,
         lengths=dict(feature_lengths or longest),
         data_dir=data_dir,
         batch_size=batch_size,
     )
+
+
+@register
+def user_files(
+    train_file: str,
+    input_template: str,
+    target_template: str,
+    validation_file: str | None = None,
+    test_file: str | None = None,
+    held_out: float = 0.1,
+    labels: Sequence[str] | None = None,
+    metric: str | None = None,
+    name: str | None = None,
+) -> Task:
+    """The task of a user's own CSV, TSV or jsonl files; see `UserFiles` and `user_task`."""
+    files = {"train": train_file, "validation": validation_file, "test": test_file}
+    source = UserFiles(
+        files={split: Path(file) for split, file in files.items() if file},
+        inputs=Template(input_template, "input template"),
+        targets=Template(target_template, "target template"),
+        held_out=held_out,
+    )
+    return user_task(source, name=name, labels=labels, metric=metric)
+
+
+@register
+def task_labels(task: Task) -> Sequence[str]:
+    """The label words of a task, for a prompt that starts from them."""
+    if not task.labels:
+        raise UserError(
+            f"The answers of {task.name} are free text, not labels: take "
+            "--gin_file=prompts/sampled_vocabulary.gin, or give --gin.user_files.labels=[...]."
+        )
+    return task.labels
 
 
 @register

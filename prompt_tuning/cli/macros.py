@@ -54,10 +54,19 @@ MACROS = {
     "SEED": Macro(kind=(int,), meaning="seed of the prompt's first values and the data's order"),
     "VOCABULARY_PATH": Macro(
         kind=(str, type(None)),
-        meaning="the model's vocabulary: a file or folder, 'byt5', or None for the checkpoint's own",
+        meaning="the model's vocabulary: a file, a folder, 'byt5', or None: the checkpoint's",
     ),
     "DATA_DIR": Macro(
         kind=(str, type(None)),
         meaning="a folder of the task's official jsonl files; TFDS is read where it is None",
     ),
+    "TRAIN_FILE": Macro(kind=(str,), meaning="your own data: a CSV, TSV or jsonl file"),
+    "VALIDATION_FILE": Macro(
+        kind=(str, type(None)), meaning="the same to score on; None holds out a tenth of TRAIN_FILE"
+    ),
+    "TEST_FILE": Macro(kind=(str, type(None)), meaning="the same for the test split"),
+    "INPUT_TEMPLATE": Macro(
+        kind=(str,), meaning="the input's text, such as 'review: {text}', by your columns"
+    ),
+    "TARGET_TEMPLATE": Macro(kind=(str,), meaning="the answer's text, such as '{label}'"),
 }

@@ -1,0 +1,231 @@
+"""A task made of a user's own CSV, TSV or jsonl files and two templates, without any Python.
+
+    UserFiles(files={"train": Path("reviews.csv")}, inputs=..., targets=...)   # the rows
+    user_task(source, ...)                                                     # the task
+
+The columns of a CSV or TSV file are named by its first line; CSV is quoted as spreadsheets write
+it, TSV isn't quoted at all, as in GLUE. A jsonl file has an object a line. Where there is no
+validation file, a share of the training rows is held out: which ones is decided by a hash of the
+row itself, so that it doesn't depend on the order of the rows, and a row that stands there twice
+is never on both sides. `templates.py` makes the text.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prompt_tuning.data import metrics
+from prompt_tuning.data.preprocessors import UNLABELLED, Row
+from prompt_tuning.data.sources import JsonlSource, JsonRow, bad_rows_named, read_lines
+from prompt_tuning.data.tasks.task import Example, Metric, Task
+from prompt_tuning.data.templates import Template
+from prompt_tuning.errors import UserError, did_you_mean
+
+MAX_LABELS = 20
+"""Up to as many different targets are taken for labels, where the user doesn't say."""
+
+_FORMATS = (".csv", ".tsv", ".jsonl")
+_LONGEST_FIELD = 2**31 - 1
+"""In characters; the `csv` module refuses fields that are longer than 128 KiB otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserFiles:
+    """The rows of a user's files.
+
+    Attributes:
+        files: the file of each split; "train" there must be, "validation" may be.
+        inputs: what the encoder is to read.
+        targets: what the decoder is to say; its columns may be missing in the test split.
+        held_out: the share of the training rows that are the validation split where that has no
+            file of its own.
+
+    Raises:
+        UserError: a file is of no known kind, or the share is not between 0 and 1.
+    """
+
+    files: Mapping[str, Path]
+    inputs: Template
+    targets: Template
+    held_out: float = 0.1
+
+    def __post_init__(self):
+        for path in self.files.values():
+            if _format(path) not in _FORMATS:
+                raise UserError(
+                    f"{path} is none of {', '.join(_FORMATS)} by its name (or one with .gz added)."
+                )
+        if not 0 < self.held_out < 1:
+            raise UserError(f"held_out is {self.held_out}; expected a share such as 0.1.")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that there are."""
+        return ("train", "validation", *(("test",) if "test" in self.files else ()))
+
+    def rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
+        """Yields each row of a split with the file and line it begins at.
+
+        Raises:
+            UserError: a file is missing, empty or damaged, a row is malformed, a column that a
+                template names isn't there, or no row is held out.
+        """
+        if split == "test" or "validation" in self.files:
+            yield from self.file_rows(split)
+            return
+        found = False
+        for where, row in self.file_rows("train"):
+            if (share(row) < self.held_out) == (split == "validation"):
+                found = True
+                yield where, row
+        if not found:
+            raise UserError(
+                f"{self.files['train']} has too few rows to hold out {self.held_out:g} of them "
+                f"for validation: none is left for {split}; give VALIDATION_FILE."
+            )
+
+    def file_rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
+        """Yields every row of one file, the held out ones too; raises as `rows`."""
+        path = self.files[split]
+        count = 0
+        for where, row in _read(path):
+            self._check(where, row, withheld=split == "test")
+            count += 1
+            yield where, row
+        if not count:
+            raise UserError(f"{path} is empty; expected rows{_header_expected(path)}.")
+
+    def _check(self, where: str, row: JsonRow, *, withheld: bool) -> None:
+        for template in (self.inputs, *(() if withheld else (self.targets,))):
+            for column in template.columns:
+                if column not in row:
+                    raise UserError(
+                        f"{where}: no column {column!r}, which the {template.name} names; there "
+                        f"are {', '.join(map(repr, row))}.{did_you_mean(column, row)}"
+                    )
+            with bad_rows_named(where, row):
+                if not template.render(row):
+                    raise ValueError(f"the {template.name} {template.text!r} gives no text")
+
+
+def share(row: Row) -> float:
+    """Returns a number in [0, 1) that a hash of the row's contents draws for it."""
+    text = json.dumps(row, sort_keys=True).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:6]) / 2**48
+
+
+def user_task(
+    source: UserFiles,
+    *,
+    name: str | None = None,
+    labels: Sequence[str] | None = None,
+    metric: str | None = None,
+) -> Task:
+    """Returns the task of a user's files.
+
+    Args:
+        source: the files and the templates.
+        name: the task's name; None is that of the training file.
+        labels: the label words. None: the different targets of the training file if they are
+            few (`MAX_LABELS`). Empty: none, the answer is free text.
+        metric: "accuracy", "macro_f1", "matthews" (two labels) or "rouge". None: "accuracy" for
+            labels, "rouge" for free text.
+
+    Raises:
+        UserError: the training file can't be read, or the metric doesn't suit the labels.
+    """
+    found = tuple(labels) if labels is not None else _find_labels(source)
+    stem = source.files["train"].name.removesuffix(".gz").rpartition(".")[0]
+    return Task(
+        name=name or stem,
+        source=lambda data_dir: source,
+        render=lambda row, training: _render(row, source),
+        metrics=(_metric(metric or ("accuracy" if found else "rouge"), found),),
+        labels=found or None,
+        splits=source.splits,
+    )
+
+
+def _metric(name: str, labels: tuple[str, ...]) -> Metric:
+    def of_labels(metric: Any) -> Metric:
+        return lambda examples, predictions: metric(examples, predictions, labels=labels)
+
+    known: dict[str, Metric] = {"accuracy": metrics.accuracy, "rouge": metrics.rouge}
+    if labels:
+        known["macro_f1"] = of_labels(metrics.macro_f1)
+    if len(labels) == 2:
+        known["matthews"] = of_labels(metrics.matthews_correlation)
+    if name not in known:
+        kind = f"{len(labels)} labels" if labels else "free text"
+        raise UserError(f"No metric {name!r} for {kind}; expected one of {', '.join(known)}.")
+    return known[name]
+
+
+def _find_labels(source: UserFiles) -> tuple[str, ...]:
+    found: set[str] = set()
+    for _, row in source.file_rows("train"):
+        found.add(source.targets.render(row))
+        if len(found) > MAX_LABELS:
+            return ()
+    return tuple(sorted(found))
+
+
+def _render(row: Row, source: UserFiles) -> Iterable[Example]:
+    # Only a test row can lack its target's columns, or have nothing in them.
+    withheld = any(row.get(column) in (None, "") for column in source.targets.columns)
+    used = {*source.inputs.columns, *source.targets.columns}
+    rest = {column: value for column, value in row.items() if column not in used}
+    yield Example(
+        inputs=source.inputs.render(row),
+        targets=UNLABELLED if withheld else source.targets.render(row),
+        metadata={"row": rest} if rest else {},
+    )
+
+
+def _format(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
+def _header_expected(path: Path) -> str:
+    return "" if _format(path) == ".jsonl" else " below a line that names the columns"
+
+
+def _read(path: Path) -> Iterator[tuple[str, JsonRow]]:
+    if _format(path) == ".jsonl":
+        yield from JsonlSource(files={"file": path}).rows("file")
+        return
+    csv.field_size_limit(_LONGEST_FIELD)
+    if _format(path) == ".csv":
+        reader = csv.reader(read_lines(path), strict=True)
+    else:
+        reader = csv.reader(read_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
+    header: list[str] = []
+    line = 1
+    try:
+        for values in reader:
+            where, line = f"{path}:{line}", reader.line_num + 1
+            if not values:
+                continue
+            if not header:
+                header = _checked_header(where, values)
+            elif len(values) != len(header):
+                raise UserError(
+                    f"{where}: {len(values)} fields, but the first line names {len(header)} "
+                    f"columns ({', '.join(header)}); quote fields that hold a separator."
+                )
+            else:
+                yield where, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path}:{line}: malformed row ({error}).") from error
+
+
+def _checked_header(where: str, names: Sequence[str]) -> list[str]:
+    names = [name.strip() for name in names]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{where}: the column {twice[0]!r} is named twice; rename one.")
+    return names
