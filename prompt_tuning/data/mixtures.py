@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from prompt_tuning.data.tasks.glue import GLUE_TASKS
+from prompt_tuning.data.tasks.question_answering import MRQA_TASKS
 from prompt_tuning.data.tasks.superglue import SUPERGLUE_TASKS
 from prompt_tuning.data.tasks.task import Task, get_task, list_tasks
 from prompt_tuning.errors import UserError, did_you_mean
@@ -17,12 +19,26 @@ from prompt_tuning.errors import UserError, did_you_mean
 T5_MAXIMUM = 2**19
 """T5's artificial limit on a task's size; no task of SuperGLUE reaches it."""
 
+
+def _mixtures(suffix: str) -> dict[str, tuple[str, ...]]:
+    """The mixtures of tasks whose text begins with T5's names, or of those without."""
+    superglue = tuple(f"superglue_{name}{suffix}" for name in SUPERGLUE_TASKS)
+    dpr = f"dpr{suffix}"
+    return {
+        f"superglue{suffix}": superglue,
+        f"superglue_and_dpr{suffix}": (*superglue, dpr),
+        f"superglue_wsc_and_dpr{suffix}": (f"superglue_wsc{suffix}", dpr),
+        f"tinyworld{suffix}": tuple(f"tinyworld_{name}{suffix}" for name in SUPERGLUE_TASKS),
+        f"glue{suffix}": tuple(f"glue_{name}{suffix}" for name in GLUE_TASKS),
+    }
+
+
 MIXTURES: Mapping[str, tuple[str, ...]] = {
-    f"{benchmark}{suffix}": tuple(f"{benchmark}_{name}{suffix}" for name in SUPERGLUE_TASKS)
-    for benchmark in ("superglue", "tinyworld")
-    for suffix in ("", "_with_name")
+    **_mixtures(""),
+    **_mixtures("_with_name"),
+    "mrqa": tuple(f"mrqa_{name}" for name in MRQA_TASKS),
 }
-"""Each mixture's tasks."""
+"""Each mixture's tasks. `mrqa` is for scoring only: its tasks have no training split."""
 
 
 def proportional_rates(

@@ -22,6 +22,8 @@ UNLABELLED = "<unk>"
 
 _HIGHLIGHT_AFTER_STOP = re.compile(r"([.?!\"'])\n@highlight\n")
 _HIGHLIGHT = "\n@highlight\n"
+_PUNCTUATION = re.compile(f"([{re.escape(string.punctuation)}])")
+_SPACES = re.compile(r"[ \t\n\f\r]+")
 
 
 def text_field(row: Row, field: str) -> str:
@@ -56,6 +58,27 @@ def record_text(row: Row) -> str:
     passage = passage.replace(_HIGHLIGHT, ". ")
     entities = ", ".join(row["entities"])
     return f"query: {text_field(row, 'query')} entities: {entities} passage: {passage}"
+
+
+def spaced_punctuation(text: str) -> str:
+    """Returns the text with each ASCII punctuation mark between spaces and all spaces single."""
+    return _SPACES.sub(" ", _PUNCTUATION.sub(r" \1 ", text))
+
+
+def question_text(row: Row) -> str:
+    """Returns the inputs of SQuAD and MRQA: the question and its context, punctuation spaced."""
+    spaced = {name: spaced_punctuation(text_field(row, name)) for name in ("question", "context")}
+    return _SPACES.sub(" ", f"question: {spaced['question']} context: {spaced['context']}")
+
+
+def pronoun_text(row: Row) -> str:
+    """Returns DPR's inputs: the sentence with the pronoun's first occurrence between asterisks.
+
+    A pronoun counts where a space stands before it and a space, full stop or comma after it; a
+    sentence without one is left as it is.
+    """
+    pronoun = re.compile(rf" ({re.escape(text_field(row, 'pronoun'))})([ .,])")
+    return pronoun.sub(r" *\1*\2", text_field(row, "sentence"), count=1)
 
 
 def wsc_text(row: Row) -> str:

@@ -143,6 +143,12 @@ def get_task(name: str) -> Task:
 
 def list_tasks() -> tuple[str, ...]:
     """Returns the names of all tasks, sorted."""
-    from prompt_tuning.data.tasks import glue, superglue  # noqa: F401  they register their tasks
+    from prompt_tuning.data.tasks import (  # noqa: F401  they register their tasks
+        dpr,
+        glue,
+        question_answering,
+        summarization,
+        superglue,
+    )
 
     return tuple(sorted(_TASKS))

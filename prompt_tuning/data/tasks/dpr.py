@@ -1,0 +1,78 @@
+"""Definite Pronoun Resolution (Rahman and Ng, 2012), further training data for WSC.
+
+An example is a sentence with a marked pronoun, the answer the candidate it refers to, in WSC's own
+format: so it can be mixed with WSC (`superglue_wsc_and_dpr`) or with all of SuperGLUE
+(`superglue_and_dpr`), as in the paper's released code. DPR's held-out sentences, which it calls
+its test set, are the validation split here; their answers are public.
+
+From TFDS, or from a folder that holds `DPR/train.c.txt` and `DPR/test.c.txt`: five lines an
+example, of which the last is empty.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prompt_tuning.data import metrics
+from prompt_tuning.data.preprocessors import Row, pronoun_text
+from prompt_tuning.data.sources import Source, bad_rows_named, read_lines
+from prompt_tuning.data.tasks.tables import Text, existing_folder, is_tfds, named, tfds_source
+from prompt_tuning.data.tasks.task import Example, Task, register_task
+
+_FILES = {"train": "train.c.txt", "validation": "test.c.txt"}
+_LINES = ("sentence", "pronoun", "candidates", "answer", "end")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FiveLineSource:
+    """The official files: sentence, pronoun, candidates, the right one, an empty line."""
+
+    folder: Path
+
+    def rows(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        path = self.folder / _FILES[split]
+        lines = [line.strip() for line in read_lines(path)]
+        for start in range(0, len(lines), len(_LINES)):
+            row: dict[str, Any] = dict(
+                zip(_LINES, lines[start : start + len(_LINES)], strict=False)
+            )
+            if not row["sentence"]:
+                break
+            where = f"{path}:{start + 1}"
+            with bad_rows_named(where, row):
+                candidates = [candidate.strip() for candidate in row["candidates"].split(",")]
+                if row["answer"] not in candidates:
+                    raise ValueError(f"answer {row['answer']!r} is not one of {candidates}")
+                label = str(candidates.index(row["answer"]))
+                flat = {key: row[key] for key in ("sentence", "pronoun")}
+                yield where, flat | {"candidates": candidates, "label": label}
+
+
+def _source(data_dir: str | None) -> Source:
+    if is_tfds(data_dir):
+        return tfds_source(
+            data_dir, "definite_pronoun_resolution", "1.1.0", splits={"validation": "test"}
+        )
+    return _FiveLineSource(folder=existing_folder(data_dir, "DPR/train.c.txt") / "DPR")
+
+
+def _render(text: Text, row: Row) -> Iterable[Example]:
+    yield Example(inputs=text(row), targets=row["candidates"][int(row["label"])])
+
+
+def _register(suffix: str, text: Text) -> None:
+    register_task(
+        Task(
+            name=f"dpr{suffix}",
+            source=_source,
+            render=lambda row, training: _render(text, row),
+            metrics=(metrics.accuracy,),
+            splits=tuple(_FILES),
+            lengths={"inputs": 512, "targets": 32},
+        )
+    )
+
+
+_register("", pronoun_text)
+_register("_with_name", named(pronoun_text, "wsc:"))

@@ -1,0 +1,141 @@
+"""SQuAD 1.1 (Rajpurkar et al., 2016) and MRQA 2019's out-of-domain sets (Fisch et al., 2019).
+
+The paper's experiment in domain shift (Lester et al., 2021, section 5): a prompt is trained on
+SQuAD, picked on SQuAD's development set, and scored on six sets of other domains, zero-shot:
+
+    prompt-tuning train --gin_file=tasks/squad.gin --gin.MODEL_DIR=runs/squad ...
+    prompt-tuning evaluate runs/squad --gin_file=tasks/mrqa.gin
+
+Both come from TFDS, or from a folder of the official files: SQuAD's json and MRQA's jsonl.gz.
+T5 sets punctuation apart in questions, contexts and answers alike, and compares predictions with
+answers that are so written; that is kept here.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from prompt_tuning.data import metrics
+from prompt_tuning.data.preprocessors import Row, question_text, spaced_punctuation
+from prompt_tuning.data.sources import JsonlSource, JsonSource, Source
+from prompt_tuning.data.tasks.tables import existing_folder, first_file, is_tfds, tfds_source
+from prompt_tuning.data.tasks.task import Example, Task, register_task
+
+_LENGTHS = {"inputs": 512, "targets": 32}
+_SQUAD_FILES = {"train": "train-v1.1.json", "validation": "dev-v1.1.json"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """One of MRQA's sets.
+
+    Attributes:
+        name: the TFDS config and the end of our task's name.
+        files: the official file's names: as downloaded, and as the organisers' script saves it.
+    """
+
+    name: str
+    files: tuple[str, ...]
+
+
+_MRQA = (
+    _Entry(name="textbook_qa", files=("TextbookQA.jsonl.gz",)),
+    _Entry(name="bio_asq", files=("BioASQ.jsonl.gz",)),
+    _Entry(name="race", files=("RACE.jsonl.gz",)),
+    _Entry(name="relation_extraction", files=("RelationExtraction.jsonl.gz",)),
+    _Entry(name="duo_rc", files=("DuoRC.jsonl.gz", "DuoRC.ParaphraseRC.jsonl.gz")),
+    _Entry(name="drop", files=("DROP.jsonl.gz",)),
+)
+
+MRQA_TASKS = tuple(entry.name for entry in _MRQA)
+"""The six out-of-domain sets, in the order of the paper's table."""
+
+
+def _flatten_squad(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields one row a question of SQuAD's file."""
+    for article in content["data"]:
+        for paragraph in article["paragraphs"]:
+            for question in paragraph["qas"]:
+                yield {
+                    "id": question["id"],
+                    "question": question["question"],
+                    "context": paragraph["context"],
+                    "answers": {"text": [answer["text"] for answer in question["answers"]]},
+                }
+
+
+def _flatten_mrqa(line: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields one row a question of a line of MRQA's file, whose first line is a header."""
+    if "header" in line:
+        return
+    for question in line["qas"]:
+        yield {
+            "qid": question["qid"],
+            "question": question["question"].strip(),
+            "context": line["context"].strip(),
+            "answers": question["answers"],
+        }
+
+
+def _squad_source(data_dir: str | None) -> Source:
+    if is_tfds(data_dir):
+        return tfds_source(data_dir, "squad/v1.1", "3.0.0")
+    folder = existing_folder(data_dir, "SQuAD's train-v1.1.json and dev-v1.1.json")
+    files = {split: folder / name for split, name in _SQUAD_FILES.items()}
+    return JsonSource(files=files, expand=_flatten_squad)
+
+
+def _mrqa_source(entry: _Entry, data_dir: str | None) -> Source:
+    if is_tfds(data_dir):
+        return tfds_source(
+            data_dir,
+            f"mrqa/{entry.name}",
+            "1.0.0",
+            splits={"validation": "test"},
+            fields=("qid", "question", "context", "answers"),
+        )
+    folder = existing_folder(data_dir, f"MRQA's out-of-domain {entry.files[0]}")
+    return JsonlSource(files={"validation": first_file(folder, entry.files)}, expand=_flatten_mrqa)
+
+
+def _example(row: Row, idx: str, answers: Iterable[str]) -> Example:
+    spaced = [spaced_punctuation(answer) for answer in answers]
+    if not spaced:
+        raise ValueError("no answers; expected at least one")
+    return Example(
+        inputs=question_text(row), targets=spaced[0], metadata={"idx": idx, "answers": spaced}
+    )
+
+
+def _render_squad(row: Row, training: bool) -> Iterable[Example]:
+    del training
+    yield _example(row, row["id"], row["answers"]["text"])
+
+
+def _render_mrqa(row: Row, training: bool) -> Iterable[Example]:
+    del training
+    yield _example(row, row["qid"], row["answers"])
+
+
+register_task(
+    Task(
+        name="squad",
+        source=_squad_source,
+        render=_render_squad,
+        metrics=(metrics.squad,),
+        splits=tuple(_SQUAD_FILES),
+        lengths=_LENGTHS,
+    )
+)
+for _entry in _MRQA:
+    register_task(
+        Task(
+            name=f"mrqa_{_entry.name}",
+            source=functools.partial(_mrqa_source, _entry),
+            render=_render_mrqa,
+            metrics=(metrics.squad,),
+            splits=("validation",),
+            lengths=_LENGTHS,
+        )
+    )
