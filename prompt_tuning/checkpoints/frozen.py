@@ -1,57 +1,113 @@
-"""Finding a frozen model: whatever a path holds, or a model that the package ships.
+"""Loading a frozen model: what is at a path, recognised by looking into it.
 
-Formats are read by weights.py (ours), huggingface.py and t5x.py.
+Where it is, is found by locations.py; formats are read by weights.py (ours), huggingface.py and
+t5x.py.
 """
 
-from importlib import resources
-from pathlib import Path
+import struct
+from dataclasses import dataclass
 
-from prompt_tuning.checkpoints.huggingface import CONFIG_FILE, load_huggingface
-from prompt_tuning.checkpoints.t5x import INDEX_FILE, load_t5x
-from prompt_tuning.checkpoints.weights import load_weights
-from prompt_tuning.errors import UserError, did_you_mean
+from etils import epath
+
+from prompt_tuning.checkpoints.huggingface import CONFIG_FILE, stored_huggingface
+from prompt_tuning.checkpoints.locations import locate
+from prompt_tuning.checkpoints.stored_arrays import (
+    Parameter,
+    ShardingOf,
+    read_parameters,
+    reading,
+)
+from prompt_tuning.checkpoints.t5x import INDEX_FILE, ORBAX_FILE, item_folder, stored_t5x
+from prompt_tuning.checkpoints.weights import stored_weights, unflatten
+from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
 
-_SUFFIX = ".safetensors"
-
-
-def shipped_models() -> dict[str, Path]:
-    """Returns the files of the models inside the package by their names, the files' stems."""
-    folder = Path(str(resources.files("prompt_tuning") / "assets" / "tinyworld"))
-    return {file.stem: file for file in sorted(folder.glob(f"*{_SUFFIX}"))}
-
 
 def load_frozen(
-    path_or_name: str | Path, config: T5Config | None = None, dtype: str | None = None
+    path_or_name: str | epath.PathLike,
+    config: T5Config | None = None,
+    dtype: str | None = None,
+    sharding_of: ShardingOf | None = None,
 ) -> tuple[T5Config, Params]:
     """Returns the config and the weights of a frozen model.
 
     Args:
-      path_or_name: a shipped model's name, or the path of our safetensors file, of a Hugging Face
-        folder, or of a T5X checkpoint (folder or single file).
+      path_or_name: a shipped model's name, a model's on the Hugging Face hub, or the local path or
+        gs:// path of our safetensors file, of a Hugging Face folder, or of a T5X checkpoint
+        (folder or single file).
       config: the shape of a T5X checkpoint, whose files don't tell all of it; the other formats
         carry their own.
       dtype: "float32" or "bfloat16" to cast the weights; as they were saved if None.
+      sharding_of: from a parameter's "/"-joined name and its shape to its layout on the devices;
+        the default device holds everything if None.
 
     Raises:
       UserError: it is none of these, or a damaged one.
     """
-    shipped = shipped_models()
-    if str(path_or_name) in shipped:
-        return load_weights(shipped[str(path_or_name)], dtype)[:2]
-    path = Path(path_or_name)
-    if path.is_file():
-        if path.suffix == _SUFFIX:
-            return load_weights(path, dtype)[:2]
-        return load_t5x(path, config, dtype)
-    if (path / CONFIG_FILE).is_file():
-        return load_huggingface(path, dtype)
-    if (path / INDEX_FILE).is_file():
-        return load_t5x(path, config, dtype)
-    found = "a folder with neither" if path.is_dir() else "neither a file nor a folder"
-    raise UserError(
-        f"{str(path)!r} isn't a checkpoint: it is {found} "
-        + (f"{CONFIG_FILE} nor {INDEX_FILE} in it" if path.is_dir() else "nor a shipped model")
-        + f" (those are {', '.join(shipped) or 'none'}).{did_you_mean(str(path_or_name), shipped)}"
-    )
+    stored = stored_frozen(path_or_name, config)
+    config, flat = read_parameters(stored.parameters, stored.config, dtype, sharding_of)
+    return config, unflatten(flat)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredModel:
+    """A frozen model that is still in its files.
+
+    Attributes:
+      format: what it was recognised as, in words.
+      config: its shape.
+      parameters: by their "/"-joined names.
+    """
+
+    format: str
+    config: T5Config
+    parameters: dict[str, Parameter]
+
+
+def stored_frozen(
+    path_or_name: str | epath.PathLike, config: T5Config | None = None
+) -> StoredModel:
+    """Finds and recognises a frozen model, and checks its names and shapes; reads no weights.
+
+    Raises:
+      UserError: as `load_frozen`.
+    """
+    path = locate(path_or_name)
+    if path.is_dir():
+        if (path / CONFIG_FILE).exists():
+            found, parameters = stored_huggingface(path)
+            return StoredModel(format="Hugging Face", config=found, parameters=parameters)
+        if item_folder(path) is None:
+            raise UserError(
+                f"{str(path)!r} isn't a checkpoint: it is a folder with none of {CONFIG_FILE}, "
+                f"{INDEX_FILE} and {ORBAX_FILE} in it."
+            )
+    elif _is_safetensors(path):
+        found, parameters, _ = stored_weights(path)
+        return StoredModel(format="safetensors", config=found, parameters=parameters)
+    found, parameters = stored_t5x(path, config)
+    return StoredModel(format="T5X", config=found, parameters=parameters)
+
+
+def _is_safetensors(path: epath.Path) -> bool:
+    """Tells our safetensors from a T5X file by the first bytes.
+
+    Raises:
+      UserError: it is a pickle or a zip, which are never weights of a whole model by themselves.
+    """
+    with reading(path), path.open("rb") as stream:
+        start = stream.read(9)
+    if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise UserError(
+            f"{str(path)!r} is a pickle, which is never loaded: reading one can run any program. "
+            "Give a safetensors file, a Hugging Face folder or a T5X checkpoint."
+        )
+    if start[:4] == b"PK\x03\x04":
+        raise UserError(
+            f"{str(path)!r} is a zip; of a pytorch_model.bin, give the folder with its "
+            f"{CONFIG_FILE}, and of another archive, what is in it."
+        )
+    if path.suffix == ".safetensors":
+        return True
+    return len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < 2**32

@@ -1,25 +1,36 @@
-"""Reads Hugging Face T5 and mT5 checkpoints: a folder with config.json and safetensors.
+"""Reads Hugging Face T5 and mT5 checkpoints: a folder with config.json and weights.
 
-Their kernels are transposed, [out, in], and there is one array a layer; names are translated into
-T5X's, and t5x.py stacks the layers.
+The weights are safetensors, in one file or in shards with an index, or PyTorch's own files. Their
+kernels are transposed, [out, in], and there is one array a layer; names are translated into those
+of layouts.py, which says how the model's parameters are filled from them.
 """
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
-from prompt_tuning.checkpoints.t5x import layer_shapes, stack_layers
-from prompt_tuning.checkpoints.weights import check_parameters, read_safetensors
+from prompt_tuning.checkpoints.layouts import layer_shapes, parameters_from_layers
+from prompt_tuning.checkpoints.safetensors_files import stored_safetensors
+from prompt_tuning.checkpoints.stored_arrays import (
+    Parameter,
+    ShardingOf,
+    StoredArray,
+    check_parameters,
+    read_parameters,
+    reading,
+)
+from prompt_tuning.checkpoints.torch_files import stored_torch
+from prompt_tuning.checkpoints.weights import unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
 
 CONFIG_FILE = "config.json"
-_WEIGHTS_FILE = "model.safetensors"
-_INDEX_FILE = "model.safetensors.index.json"
+_SAFETENSORS = "model.safetensors"
+_TORCH = "pytorch_model.bin"
 
 _TOP = {
     "token_embedder/embedding": "shared.weight",
@@ -54,22 +65,59 @@ _IGNORED = {
 }
 
 
-def load_huggingface(folder: str | Path, dtype: str | None = None) -> tuple[T5Config, Params]:
-    """Returns the config and the weights of a model folder, in one file or in shards.
+def load_huggingface(
+    folder: str | epath.PathLike, dtype: str | None = None, sharding_of: ShardingOf | None = None
+) -> tuple[T5Config, Params]:
+    """Returns the config and the weights of a model folder.
+
+    Args:
+      folder: with config.json and the weights.
+      dtype: cast the weights to it; as they were saved if None.
+      sharding_of: where each parameter goes, as for `read_parameters`.
 
     Raises:
       UserError: not such a folder, not a T5, or its parameters aren't those of its config.json.
     """
-    folder = Path(folder)
+    config, parameters = stored_huggingface(folder)
+    config, flat = read_parameters(parameters, config, dtype, sharding_of)
+    return config, unflatten(flat)
+
+
+def stored_huggingface(folder: str | epath.PathLike) -> tuple[T5Config, dict[str, Parameter]]:
+    """Returns the config and the parameters, which are still in the folder's files.
+
+    Raises:
+      UserError: as `load_huggingface`.
+    """
+    folder = epath.Path(folder)
     config = config_from_huggingface(_read_json(folder / CONFIG_FILE), name=folder.name)
-    if (folder / _INDEX_FILE).exists():
-        files = sorted(set(_read_json(folder / _INDEX_FILE).get("weight_map", {}).values()))
-    else:
-        files = [_WEIGHTS_FILE]
-    state = {}
-    for file in files:
-        state |= read_safetensors(folder / file)[0]
-    return params_from_state_dict(state, config, dtype, source=repr(str(folder)))
+    arrays: dict[str, StoredArray] = {}
+    for file in _weights_files(folder):
+        if file.name.endswith(".safetensors"):
+            arrays |= stored_safetensors(file)[0]
+        else:
+            arrays |= stored_torch(file)
+    return config, parameters_from_state(arrays, config, source=repr(str(folder)))
+
+
+def _weights_files(folder: epath.Path) -> list[epath.Path]:
+    for name in (_SAFETENSORS, _TORCH):
+        index = folder / f"{name}.index.json"
+        if index.exists():
+            files = sorted(set(_read_json(index).get("weight_map", {}).values()))
+            outside = [file for file in files if "/" in file or "\\" in file or file == ".."]
+            if outside:
+                raise UserError(
+                    f"The index {str(index)!r} names a file outside its folder, {outside[0]!r}; "
+                    "it isn't read."
+                )
+            return [folder / file for file in files]
+        if (folder / name).exists():
+            return [folder / name]
+    raise UserError(
+        f"{str(folder)!r} has a {CONFIG_FILE} but no weights that can be read; expected "
+        f"{_SAFETENSORS} or {_TORCH}, or shards with an index."
+    )
 
 
 def config_from_huggingface(fields: Mapping[str, Any], *, name: str) -> T5Config:
@@ -112,19 +160,19 @@ def config_from_huggingface(fields: Mapping[str, Any], *, name: str) -> T5Config
         raise UserError(f"The config.json of model {name!r} has no field {error}.") from error
 
 
-def params_from_state_dict(
-    state: Mapping[str, np.ndarray], config: T5Config, dtype: str | None = None, *, source: str
-) -> tuple[T5Config, Params]:
-    """Returns numpy arrays by Hugging Face's names as the parameter tree of `config`.
+def parameters_from_state(
+    state: Mapping[str, StoredArray], config: T5Config, *, source: str
+) -> dict[str, Parameter]:
+    """Returns how the model's parameters are filled from arrays by Hugging Face's names.
 
     Raises:
-      UserError: parameters are missing, extra or misshapen (all listed by Hugging Face's names).
+      UserError: arrays are missing, extra or misshapen (all listed by Hugging Face's names).
     """
     names = {_huggingface_name(name): name for name in layer_shapes(config)}
     ignored = set(_IGNORED)
     if config.tie_embeddings and "lm_head.weight" in state:
         table = state.get("shared.weight")
-        if table is not None and not np.array_equal(state["lm_head.weight"], table):
+        if table is not None and not _same_values(state["lm_head.weight"], table):
             raise UserError(
                 f"{source} has an lm_head.weight of its own, yet its config.json says that "
                 "embeddings are tied; set tie_word_embeddings to false there."
@@ -133,19 +181,23 @@ def params_from_state_dict(
     state = {name: value for name, value in state.items() if name not in ignored}
     shapes = layer_shapes(config)
     expected = {
-        theirs: shapes[ours] if _same_way_round(ours) else shapes[ours][::-1]
+        theirs: shapes[ours][::-1] if _transposed(ours) else shapes[ours]
         for theirs, ours in names.items()
     }
     check_parameters(state, expected, source=source)
-    arrays = {
-        ours: state[theirs] if _same_way_round(ours) else state[theirs].T
-        for theirs, ours in names.items()
-    }
-    return stack_layers(arrays, config, dtype)
+    arrays = {ours: state[theirs] for theirs, ours in names.items()}
+    return parameters_from_layers(arrays, config, transposed=_transposed)
 
 
-def _same_way_round(name: str) -> bool:
-    return not name.endswith(("/kernel", "/rel_embedding"))
+def _same_values(one: StoredArray, other: StoredArray) -> bool:
+    return one.shape == other.shape and all(
+        np.array_equal(rows, others)
+        for (_, rows), (_, others) in zip(one.blocks(), other.blocks(), strict=True)
+    )
+
+
+def _transposed(name: str) -> bool:
+    return name.endswith(("/kernel", "/rel_embedding"))
 
 
 def _huggingface_name(name: str) -> str:
@@ -161,8 +213,12 @@ def _huggingface_name(name: str) -> str:
     return ".".join([stack, "block", number, "layer", _SUBLAYERS[stack][module], *parts, "weight"])
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: epath.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"Can't read {str(path)!r}: {error}.") from error
+        with reading(path):
+            content = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"Can't read {str(path)!r}: it isn't json ({error}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"Can't read {str(path)!r}: expected a json object.")
+    return content

@@ -1,40 +1,62 @@
 """Reads T5X checkpoints: the format in which the paper's frozen models were published.
 
-A checkpoint is a msgpack index, `checkpoint`, with small arrays inline and large ones beside it in
-zarr folders (read through TensorStore), or the one msgpack file that Flax wrote before. Layers
-are separate there, `encoder/layers_3/attention/query/kernel`, and heads folded into one axis,
-[embed, heads * head_dim]. The names and shapes of that layout also serve huggingface.py.
+A checkpoint is one of
+
+- a msgpack index, `checkpoint`, with small arrays inline and large ones beside it in zarr folders,
+- one msgpack file, which Flax wrote before,
+- Orbax's layout, which T5X writes today: `_METADATA` names the arrays, which are zarr folders or
+  lie together in an OCDBT database; the folder may be the `state` of a step's.
+
+Arrays are read through TensorStore, which also reads buckets. layouts.py says what the arrays are
+called.
 """
 
-import dataclasses
+import json
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
-import ml_dtypes
-import msgpack
 import numpy as np
 import tensorstore
+from etils import epath
 
-from prompt_tuning.checkpoints.weights import (
-    as_params,
-    check_parameters,
-    stacked_shapes,
+from prompt_tuning.checkpoints.layouts import (
+    canonical,
+    expected_shapes,
+    infer_config,
+    parameters_from_layers,
 )
+from prompt_tuning.checkpoints.msgpack_files import stored_msgpack
+from prompt_tuning.checkpoints.stored_arrays import (
+    Parameter,
+    Rows,
+    ShardingOf,
+    StoredArray,
+    check_parameters,
+    read_parameters,
+    reading,
+    row_ranges,
+)
+from prompt_tuning.checkpoints.weights import unflatten
 from prompt_tuning.errors import UserError
-from prompt_tuning.models.config import MODELS, T5Config
+from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
 
 INDEX_FILE = "checkpoint"
-_NDARRAY = 1  # Flax's msgpack extension codes
-_NUMPY_SCALAR = 3
-_STACK = re.compile(r"(encoder|decoder)/layers/")
-_LAYER = re.compile(r"(encoder|decoder)/layers_(\d+)/")
+ORBAX_FILE = "_METADATA"
+_ITEMS = ("state", "default")  # T5X's and Orbax's names of a step's one item
+_DATABASE = "manifest.ocdbt"
+_PLACEHOLDER = "PLACEHOLDER://"  # what older versions of Orbax put in the index for an array
+# Where a model's parameters are among the rest, such as the optimiser's state.
+_MODELS = ("optimizer/target/", "target/", "params/params/", "params/", "")
 
 
 def load_t5x(
-    path: str | Path, config: T5Config | None = None, dtype: str | None = None
+    path: str | epath.PathLike,
+    config: T5Config | None = None,
+    dtype: str | None = None,
+    sharding_of: ShardingOf | None = None,
 ) -> tuple[T5Config, Params]:
     """Returns the config and the weights of a T5X checkpoint; its optimiser state is left alone.
 
@@ -43,158 +65,176 @@ def load_t5x(
       config: the model's shape. If None it is read off the parameters, which don't tell
         `relative_attention_max_distance`: T5's 128 is taken.
       dtype: cast the weights to it; as they were saved if None.
+      sharding_of: where each parameter goes, as for `read_parameters`.
 
     Raises:
       UserError: not a T5X checkpoint; parameters missing, extra or misshapen (all listed).
     """
-    path = Path(path)
-    arrays = _read_arrays(path)
-    config = config or infer_config(arrays, name=path.name, source=repr(str(path)))
-    check_parameters(arrays, layer_shapes(config), source=repr(str(path)))
-    return stack_layers(arrays, config, dtype)
+    config, parameters = stored_t5x(path, config)
+    config, flat = read_parameters(parameters, config, dtype, sharding_of)
+    return config, unflatten(flat)
 
 
-def layer_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
-    """Returns T5X's names of the parameters, one a layer, with T5X's shapes."""
-    layers = {"encoder": config.num_encoder_layers, "decoder": config.num_decoder_layers}
-    shapes = {}
-    for name, shape in stacked_shapes(config).items():
-        if match := _STACK.match(name):
-            stack = match.group(1)
-            for layer in range(layers[stack]):
-                one = name.replace("/layers/", f"/layers_{layer}/")
-                shapes[one] = _fold_heads(name, shape[1:])
-        else:
-            shapes[name] = shape
-    return shapes
-
-
-def stack_layers(
-    arrays: Mapping[str, np.ndarray], config: T5Config, dtype: str | None
-) -> tuple[T5Config, Params]:
-    """Returns arrays that have the names and shapes of `layer_shapes` as the model's tree."""
-    layers = {"encoder": config.num_encoder_layers, "decoder": config.num_decoder_layers}
-    flat = {}
-    for name, shape in stacked_shapes(config).items():
-        if match := _STACK.match(name):
-            names = [
-                name.replace("/layers/", f"/layers_{layer}/")
-                for layer in range(layers[match.group(1)])
-            ]
-            flat[name] = np.stack([arrays[one] for one in names]).reshape(shape)
-        else:
-            flat[name] = arrays[name]
-    return as_params(flat, config, dtype)
-
-
-def infer_config(arrays: Mapping[str, np.ndarray], *, name: str, source: str) -> T5Config:
-    """Returns the config whose parameters have the shapes of `arrays`, in T5X's layout.
-
-    It gets the name of the published size it equals, or else `name`.
+def stored_t5x(
+    path: str | epath.PathLike, config: T5Config | None = None
+) -> tuple[T5Config, dict[str, Parameter]]:
+    """Returns the config and the parameters, which are still in the checkpoint.
 
     Raises:
-      UserError: the parameters that tell the size aren't there.
+      UserError: as `load_t5x`.
     """
-
-    def shape(parameter: str, axes: int) -> tuple[int, ...]:
-        found = arrays[parameter].shape if parameter in arrays else None
-        if found is None or len(found) != axes:
-            raise UserError(
-                f"{source} doesn't hold a T5: {parameter} "
-                + ("is missing." if found is None else f"has shape {found}, expected {axes} axes.")
-            )
-        return found
-
-    def layers(stack: str) -> int:
-        numbers = [int(m.group(2)) for m in map(_LAYER.match, arrays) if m and m.group(1) == stack]
-        return max(numbers, default=-1) + 1
-
-    vocab_size, embed_dim = shape("token_embedder/embedding", 2)
-    num_heads, num_buckets = shape("encoder/relpos_bias/rel_embedding", 2)
-    gated = "encoder/layers_0/mlp/wi_0/kernel" in arrays
-    wide = "encoder/layers_0/mlp/wi_0/kernel" if gated else "encoder/layers_0/mlp/wi/kernel"
-    config = T5Config(
-        name=name,
-        vocab_size=vocab_size,
-        embed_dim=embed_dim,
-        num_heads=num_heads,
-        head_dim=shape("encoder/layers_0/attention/query/kernel", 2)[1] // num_heads,
-        mlp_dim=shape(wide, 2)[1],
-        num_encoder_layers=layers("encoder"),
-        num_decoder_layers=layers("decoder"),
-        gated_mlp=gated,
-        tie_embeddings="decoder/logits_dense/kernel" not in arrays,
-        relative_attention_num_buckets=num_buckets,
-    )
-    named = (known for known in MODELS.values() if dataclasses.replace(known, name=name) == config)
-    return next(named, config)
+    path = epath.Path(path)
+    source = repr(str(path))
+    arrays = canonical(variables(path), source=source)
+    config = config or infer_config(arrays, name=path.name, source=source)
+    check_parameters(arrays, expected_shapes(config, arrays), source=source)
+    return config, parameters_from_layers(arrays, config, transposed=lambda name: False)
 
 
-def _fold_heads(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if len(shape) < 3:
-        return shape
-    if name.endswith("/out/kernel"):
-        heads, head_dim, embed = shape
-        return (heads * head_dim, embed)
-    embed, heads, head_dim = shape
-    return (embed, heads * head_dim)
+def item_folder(path: str | epath.PathLike) -> epath.Path | None:
+    """Returns the folder of a T5X or Orbax checkpoint that has the index: `path`, or its item."""
+    path = epath.Path(path)
+    for folder in (path, *(path / item for item in _ITEMS)):
+        if any((folder / name).exists() for name in (ORBAX_FILE, INDEX_FILE)):
+            return folder
+    return None
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    index = path / INDEX_FILE if path.is_dir() else path
-    try:
-        content = msgpack.unpackb(
-            index.read_bytes(), ext_hook=_decode_extension, strict_map_key=False
-        )
-    except OSError as error:
-        raise UserError(f"{str(path)!r} isn't a T5X checkpoint: {error}.") from error
-    except (ValueError, msgpack.UnpackException) as error:
-        raise UserError(
-            f"{str(index)!r} isn't a T5X checkpoint: it isn't a whole msgpack file ({error})."
-        ) from error
-    node = content.get("optimizer", content) if isinstance(content, dict) else None
-    target = node.get("target") if isinstance(node, dict) else None
-    if not isinstance(target, dict):
+def variables(path: str | epath.PathLike) -> dict[str, StoredArray]:
+    """Returns a checkpoint's variables by their "/"-joined names, still in their files.
+
+    Those of the model alone, without the optimiser's state: `encoder/prompt/prompt/prompt` stands
+    as `target/encoder/prompt/prompt/prompt` in a T5X checkpoint.
+
+    Raises:
+      UserError: not a checkpoint in one of T5X's layouts.
+    """
+    path = epath.Path(path)
+    folder = item_folder(path)
+    if folder is not None and (folder / ORBAX_FILE).exists():
+        return _open_all(*_orbax_entries(folder))
+    index = path if folder is None else folder / INDEX_FILE
+    return _open_all(*_msgpack_entries(index))
+
+
+def _msgpack_entries(index: epath.Path) -> tuple[dict[str, Any], epath.Path]:
+    content = stored_msgpack(index)
+    entries = dict(_flat(content))
+    if not any(name.startswith(("optimizer/target/", "target/")) for name in entries):
         raise UserError(f"{str(index)!r} isn't a T5X checkpoint: it has no optimizer/target.")
-    return _resolve(target, index.parent, prefix="")
+    return _of_the_model(entries), index.parent
 
 
-def _resolve(node: Mapping[str, Any], folder: Path, prefix: str) -> dict[str, np.ndarray]:
-    arrays = {}
-    for key, value in node.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, np.ndarray):
-            arrays[name] = value
-        elif not isinstance(value, dict):
-            raise UserError(f"{name} in the T5X checkpoint {str(folder)!r} isn't an array.")
-        elif "__msgpack_chunked_array__" in value:
-            arrays[name] = _join_chunks(value)
-        elif "kvstore" in value:
-            arrays[name] = _read_zarr(folder / value["kvstore"]["path"], name)
+def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the leaves of a msgpack index: arrays, and what stands for an array elsewhere."""
+    if isinstance(node, dict) and "kvstore" not in node:
+        for key, value in node.items():
+            yield from _flat(value, f"{prefix}/{key}" if prefix else str(key))
+    else:
+        yield prefix, node
+
+
+def _orbax_entries(folder: epath.Path) -> tuple[dict[str, Any], epath.Path]:
+    index = folder / ORBAX_FILE
+    try:
+        with reading(index):
+            content = json.loads(index.read_text())
+        driver = "zarr3" if content.get("use_zarr3") else "zarr"
+        entries = {}
+        for leaf in content["tree_metadata"].values():
+            keys = [str(part["key"]) for part in leaf["key_metadata"]]
+            if leaf["value_metadata"]["value_type"] not in ("None", "Dict", "List"):
+                entries["/".join(keys)] = {"driver": driver, "kvstore": {"path": ".".join(keys)}}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{str(index)!r} can't be read as Orbax's list of arrays ({type(error).__name__}: "
+            f"{error})."
+        ) from error
+    return _of_the_model(entries), folder
+
+
+def _of_the_model(entries: Mapping[str, Any]) -> dict[str, Any]:
+    for prefix in _MODELS:
+        found = {
+            name.removeprefix(prefix): entry
+            for name, entry in entries.items()
+            if name.startswith(prefix)
+        }
+        if found:
+            return found
+    return {}
+
+
+def _open_all(entries: Mapping[str, Any], folder: epath.Path) -> dict[str, StoredArray]:
+    """Opens the arrays that are in zarr folders or a database, all at the same time."""
+    database = (folder / _DATABASE).exists()
+    arrays, opening = {}, {}
+    for name, entry in entries.items():
+        if isinstance(entry, str) and entry.startswith(_PLACEHOLDER):
+            entry = {"driver": "zarr", "kvstore": {"path": entry.removeprefix(_PLACEHOLDER)}}
+        if isinstance(entry, StoredArray):
+            arrays[name] = entry
+        elif isinstance(entry, Mapping):
+            opening[name] = tensorstore.open(_spec(entry, folder, name, database), open=True)
         else:
-            arrays |= _resolve(value, folder, prefix=f"{name}/")
+            raise UserError(f"{name} in the T5X checkpoint {str(folder)!r} isn't an array.")
+    for name, store in opening.items():
+        try:
+            arrays[name] = _stored(store.result(), name, folder)
+        except (ValueError, OSError) as error:
+            raise _unreadable(name, folder, error) from error
     return arrays
 
 
-def _read_zarr(folder: Path, name: str) -> np.ndarray:
-    store = {"driver": "file", "path": str(folder.absolute())}
-    try:
-        array = tensorstore.open({"driver": "zarr", "kvstore": store}, open=True).result()
-        return np.asarray(array.read().result())
-    except (ValueError, OSError) as error:
-        raise UserError(f"Can't read {name} from {str(folder)!r}: {error}.") from error
+def _spec(
+    entry: Mapping[str, Any], folder: epath.Path, name: str, database: bool
+) -> dict[str, Any]:
+    """TensorStore's specification of an array; only its name in the folder is taken from the index.
+
+    Raises:
+      UserError: the index names a file outside the checkpoint.
+    """
+    kvstore = entry["kvstore"]
+    inside = str(kvstore.get("path", "")).strip("/") if isinstance(kvstore, Mapping) else ""
+    if not inside or ".." in PurePosixPath(inside).parts or str(kvstore["path"]).startswith("/"):
+        raise UserError(
+            f"The checkpoint {str(folder)!r} says that {name} is in {kvstore}, which is not inside "
+            "its folder; it isn't read."
+        )
+    place = str(folder) if "://" in str(folder) else f"file://{folder.absolute()}"
+    if database:
+        store: Any = {"driver": "ocdbt", "base": f"{place}/", "path": inside}
+    else:
+        store = f"{place}/{inside}/"
+    driver = entry.get("driver") if entry.get("driver") in ("zarr", "zarr3") else "zarr"
+    # Or a file that was lost in copying would read as zeros.
+    return {"driver": driver, "kvstore": store, "fill_missing_data_reads": False}
 
 
-def _join_chunks(value: Mapping[str, Any]) -> np.ndarray:
-    """Joins an array that Flax cut up because msgpack holds at most 4 GiB in one piece."""
-    chunks, shape = value["chunks"], value["shape"]
-    pieces = [chunks[str(number)] for number in range(len(chunks))]
-    return np.concatenate(pieces).reshape([shape[str(axis)] for axis in range(len(shape))])
+def _stored(store: tensorstore.TensorStore, name: str, folder: epath.Path) -> StoredArray:
+    shape = tuple(store.shape)
+    dtype = np.dtype(store.dtype.numpy_dtype)
+    chunk_rows = int((store.chunk_layout.read_chunk.shape or (1,))[0] or 1)
+    row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+
+    def blocks() -> Iterator[Rows]:
+        try:
+            if not shape:
+                yield 0, np.asarray(store.read().result()).reshape(1)
+                return
+            # Whole chunks, or each would be read and unpacked several times.
+            for start, stop in row_ranges(shape[0], row_bytes, multiple=chunk_rows):
+                yield start, store[start:stop].read().result()
+        except (ValueError, OSError) as error:
+            raise _unreadable(name, folder, error) from error
+
+    return StoredArray(shape=shape or (1,), dtype=dtype, blocks=blocks)
 
 
-def _decode_extension(code: int, data: bytes) -> Any:
-    if code not in (_NDARRAY, _NUMPY_SCALAR):
-        raise ValueError(f"unknown extension {code}")
-    shape, dtype, content = msgpack.unpackb(data)
-    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
-    return np.frombuffer(content, kind).reshape(shape)
+def _unreadable(name: str, folder: epath.Path, error: Exception) -> UserError:
+    # TensorStore adds the whole specification of the array.
+    told = re.sub(r"^[A-Z_]+: | ?\[(tensorstore_spec|source locations)=.*", "", str(error))
+    return UserError(
+        f"Can't read {name} of the checkpoint {str(folder)!r}: {told.rstrip('. ')}. "
+        "It wasn't written or copied whole, perhaps; get it again."
+    )

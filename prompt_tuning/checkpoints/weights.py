@@ -12,18 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
+from prompt_tuning.checkpoints.safetensors_files import stored_safetensors, write_safetensors
+from prompt_tuning.checkpoints.stored_arrays import (
+    Parameter,
+    ShardingOf,
+    as_dtype,
+    check_parameters,
+    dtype_of,
+    read_parameters,
+)
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import atomic_write
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params, abstract_params
 
 CONFIG_KEY = "t5_config"
-_FIX = "Give the weights a folder that exists, can be written to and has space."
 
 
 def save_weights(
@@ -34,16 +38,46 @@ def save_weights(
     Raises:
       UserError: `frozen` doesn't have the parameters of `config`, or the file can't be written.
     """
-    # The format stores row-major arrays, whatever strides a device array comes back with.
-    flat = {name: np.ascontiguousarray(value) for name, value in flatten(frozen).items()}
+    flat = flatten(frozen)
     check_parameters(flat, stacked_shapes(config), source="the weights to be saved")
-    packed = save(flat, {**(metadata or {}), CONFIG_KEY: json.dumps(config.to_json())})
-    with atomic_write(Path(path), fix=_FIX) as file:
-        file.write(packed)
+    write_safetensors(
+        path,
+        ((name, np.asarray(value)) for name, value in flat.items()),
+        {name: value.shape for name, value in flat.items()},
+        {name: np.dtype(value.dtype) for name, value in flat.items()},
+        {**(metadata or {}), CONFIG_KEY: json.dumps(config.to_json())},
+    )
+
+
+def save_parameters(
+    path: str | Path,
+    parameters: Mapping[str, Parameter],
+    config: T5Config,
+    dtype: str | None,
+    metadata: Mapping[str, str],
+) -> T5Config:
+    """Writes a model that is still in its files to one of ours; holds a parameter at a time.
+
+    Returns:
+      The config with the dtype that the parameters now have: the one given, or as they were saved.
+
+    Raises:
+      UserError: a file is damaged, or the new one can't be written.
+    """
+    dtype = dtype_of(parameters, dtype)
+    config = dataclasses.replace(config, param_dtype=dtype)
+    write_safetensors(
+        path,
+        ((name, parameter.read(as_dtype(dtype))) for name, parameter in parameters.items()),
+        {name: parameter.shape for name, parameter in parameters.items()},
+        dict.fromkeys(parameters, as_dtype(dtype)),
+        {**metadata, CONFIG_KEY: json.dumps(config.to_json())},
+    )
+    return config
 
 
 def load_weights(
-    path: str | Path, dtype: str | None = None
+    path: str | Path, dtype: str | None = None, sharding_of: ShardingOf | None = None
 ) -> tuple[T5Config, Params, dict[str, str]]:
     """Returns the config, the weights and the metadata of a file that `save_weights` wrote.
 
@@ -51,11 +85,23 @@ def load_weights(
       path: the file.
       dtype: cast the weights to it; as they were saved if None. The config's `param_dtype` says
         which it came to be.
+      sharding_of: where each parameter goes, as for `read_parameters`.
 
     Raises:
       UserError: the file isn't one of ours, or its parameters aren't those of its config.
     """
-    flat, metadata = read_safetensors(path)
+    config, parameters, metadata = stored_weights(path)
+    config, flat = read_parameters(parameters, config, dtype, sharding_of)
+    return config, unflatten(flat), metadata
+
+
+def stored_weights(path: Any) -> tuple[T5Config, dict[str, Parameter], dict[str, str]]:
+    """Returns the config, the parameters still in the file, and the metadata of one of our files.
+
+    Raises:
+      UserError: as `load_weights`.
+    """
+    arrays, metadata = stored_safetensors(path)
     if CONFIG_KEY not in metadata:
         raise UserError(
             f"{str(path)!r} is a safetensors file without {CONFIG_KEY!r} in its metadata, so not a "
@@ -65,58 +111,18 @@ def load_weights(
         config = T5Config.from_json(json.loads(metadata.pop(CONFIG_KEY)))
     except json.JSONDecodeError as error:
         raise UserError(f"The T5 config in {str(path)!r} isn't json: {error}.") from error
-    check_parameters(flat, stacked_shapes(config), source=repr(str(path)))
-    config, frozen = as_params(flat, config, dtype)
-    return config, frozen, metadata
-
-
-def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Returns the arrays and the metadata of any safetensors file.
-
-    Raises:
-      UserError: there's no such file or it's damaged.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"Can't read weights from {str(path)!r}: {error}.") from error
-
-
-def as_params(
-    flat: Mapping[str, np.ndarray], config: T5Config, dtype: str | None
-) -> tuple[T5Config, Params]:
-    """Returns checked arrays as the parameter tree, and the config with the dtype they now have.
-
-    Args:
-      flat: the arrays, named by "/"-joined paths.
-      config: the model they are of.
-      dtype: cast to it; if None, the embedding table's own.
-    """
-    dtype = dtype or str(flat["token_embedder/embedding"].dtype)
-    config = dataclasses.replace(config, param_dtype=dtype)
-    return config, unflatten({name: jnp.asarray(value, dtype) for name, value in flat.items()})
+    shapes = stacked_shapes(config)
+    check_parameters(arrays, shapes, source=repr(str(path)))
+    parameters = {
+        name: Parameter(shape=shape, parts=[(arrays[name], lambda whole: whole)])
+        for name, shape in shapes.items()
+    }
+    return config, parameters, metadata
 
 
 def stacked_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter by its "/"-joined path."""
     return {name: leaf.shape for name, leaf in flatten(abstract_params(config)).items()}
-
-
-def check_parameters(
-    found: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], *, source: str
-) -> None:
-    """Raises UserError, listing what differs, unless `found` has these names and shapes."""
-    problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
-    problems += [f"{name} doesn't belong" for name in sorted(found.keys() - expected.keys())]
-    problems += [
-        f"{name} has shape {tuple(found[name].shape)}, expected {expected[name]}"
-        for name in sorted(expected.keys() & found.keys())
-        if tuple(found[name].shape) != expected[name]
-    ]
-    if problems:
-        raise UserError(f"The parameters in {source} don't fit: {'; '.join(problems)}.")
 
 
 def flatten(tree: Params) -> dict[str, Any]:

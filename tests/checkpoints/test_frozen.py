@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints import frozen as frozen_module
+from prompt_tuning.checkpoints import locations
 from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.checkpoints.weights import save_weights
 from prompt_tuning.errors import UserError
@@ -39,7 +39,7 @@ def test_our_own_file(file):
 
 
 def test_a_shipped_name(file, monkeypatch):
-    monkeypatch.setattr(frozen_module, "shipped_models", lambda: {"tiny_test": file})
+    monkeypatch.setattr(locations, "shipped_models", lambda: {"tiny_test": file})
     assert load_frozen("tiny_test")[0] == CONFIG
     with pytest.raises(UserError, match="Did you mean 'tiny_test'"):
         load_frozen("tiny_tset")
@@ -60,7 +60,7 @@ def test_a_hugging_face_folder_is_read_as_one(tmp_path):
 
 
 def test_what_is_no_checkpoint_is_told(tmp_path):
-    with pytest.raises(UserError, match="neither config.json nor checkpoint in it"):
+    with pytest.raises(UserError, match="none of config.json, checkpoint and _METADATA"):
         load_frozen(tmp_path)
     with pytest.raises(UserError, match="neither a file nor a folder"):
         load_frozen(tmp_path / "absent")

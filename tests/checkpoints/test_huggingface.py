@@ -10,8 +10,10 @@ import pytest
 from prompt_tuning.checkpoints.huggingface import (
     config_from_huggingface,
     load_huggingface,
-    params_from_state_dict,
+    parameters_from_state,
 )
+from prompt_tuning.checkpoints.stored_arrays import array_in_memory, read_parameters
+from prompt_tuning.checkpoints.weights import unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection
@@ -67,12 +69,19 @@ def _state(model) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in model.state_dict().items()}
 
 
+def _load(state, config, source="the test"):
+    arrays = {name: array_in_memory(value) for name, value in state.items()}
+    parameters = parameters_from_state(arrays, config, source=source)
+    config, flat = read_parameters(parameters, config, None)
+    return config, unflatten(flat)
+
+
 @pytest.fixture(scope="module", params=VARIANTS)
 def pair(request):
     """A random model in `transformers`, and the same one here: (theirs, ours, frozen)."""
     model, fields = _reference(request.param)
     config = config_from_huggingface(fields, name=request.param)
-    config, frozen = params_from_state_dict(_state(model), config, source="the test")
+    config, frozen = _load(_state(model), config)
     return model, T5(config), frozen
 
 
@@ -189,7 +198,7 @@ def test_lists_what_does_not_fit():
     state["classifier.weight"] = np.zeros((2, 2), np.float32)
     state["shared.weight"] = state["shared.weight"][:-1]
     with pytest.raises(UserError) as error:
-        params_from_state_dict(state, config, source="'broken'")
+        _load(state, config, source="'broken'")
     message = str(error.value)
     assert "encoder.block.1.layer.1.DenseReluDense.wi_0.weight is missing" in message
     assert "classifier.weight doesn't belong" in message
@@ -202,7 +211,7 @@ def test_a_separate_head_in_a_tied_model_is_told():
     state["lm_head.weight"] = state["lm_head.weight"] + 1.0
     config = config_from_huggingface(fields, name="odd")
     with pytest.raises(UserError, match="tie_word_embeddings"):
-        params_from_state_dict(state, config, source="'odd'")
+        _load(state, config, source="'odd'")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import msgpack
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.t5x import infer_config, layer_shapes, load_t5x
+from prompt_tuning.checkpoints.layouts import infer_config, layer_shapes
+from prompt_tuning.checkpoints.stored_arrays import array_in_memory
+from prompt_tuning.checkpoints.t5x import load_t5x
 from prompt_tuning.checkpoints.weights import flatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import MODELS
@@ -100,7 +102,9 @@ def _leaf(file, name) -> np.ndarray:
 @pytest.mark.parametrize("name", ["t5_1_1_small", "t5_base", "mt5_large"])
 def test_a_published_size_is_recognised(name):
     shapes = layer_shapes(MODELS[name])
-    arrays = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+    arrays = {
+        key: array_in_memory(np.broadcast_to(np.float32(0), shape)) for key, shape in shapes.items()
+    }
     assert infer_config(arrays, name="checkpoint_1000", source="x") == MODELS[name]
 
 
@@ -148,7 +152,7 @@ def test_a_missing_zarr_folder_is_told(zarr_folder, tmp_path):
         (msgpack.packb({"optimizer": {"state": 1}}), "no optimizer/target"),
         (msgpack.packb([1, 2]), "no optimizer/target"),
         (msgpack.packb({"optimizer": {"target": {"a": 1}}}), "isn't an array"),
-        (msgpack.packb({"optimizer": {"target": {}}}), "token_embedder/embedding is missing"),
+        (msgpack.packb({"optimizer": {"target": {}}}), "no optimizer/target"),
     ],
 )
 def test_other_files_are_told(tmp_path, content, message):

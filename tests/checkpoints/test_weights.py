@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from prompt_tuning.checkpoints.safetensors_files import stored_safetensors
 from prompt_tuning.checkpoints.weights import (
     flatten,
     load_weights,
-    read_safetensors,
     save_weights,
     unflatten,
 )
@@ -70,7 +70,7 @@ def test_flatten_and_unflatten(frozen):
 def test_what_does_not_fit_is_listed(tmp_path, frozen):
     path = tmp_path / "a.safetensors"
     save_weights(path, frozen, CONFIG)
-    _, metadata = read_safetensors(path)
+    _, metadata = stored_safetensors(path)
     flat = load_file(path)
     del flat["encoder/encoder_norm/scale"]
     flat["encoder/prompt"] = np.zeros(3, np.float32)
@@ -110,7 +110,7 @@ def test_a_save_that_fails_leaves_the_old_file_whole(tmp_path, frozen, monkeypat
 
 def test_files_that_are_not_ours_are_told(tmp_path):
     path = tmp_path / "a.safetensors"
-    with pytest.raises(UserError, match="Can't read weights"):
+    with pytest.raises(UserError, match="Can't read .*: No such file or directory"):
         load_weights(path)
     path.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00not a header")
     with pytest.raises(UserError, match="Can't read weights"):

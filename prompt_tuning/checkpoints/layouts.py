@@ -1,0 +1,245 @@
+"""The layouts in which T5X's models keep the parameters of a T5, brought to one.
+
+In the common one, which all published checkpoints have, layers are separate and heads folded into
+one axis: `encoder/layers_3/attention/query/kernel` is [embed, heads * head_dim]. Flaxformer and
+T5X's scalable example can also keep, and `canonical` brings back:
+
+- heads apart, [embed, heads, head_dim] (`split_head_kernel`),
+- fused kernels, `qkv_fused` [embed, 3, heads, head_dim], `kv_fused` [embed, 2, ...] and the feed-
+  forward block's `wi_fused` [embed, 2, mlp],
+- layers stacked on the second axis under `encoder/encoder` and `decoder/decoder` (`scan_layers`).
+  These stay stacked, as `encoder/layers/attention/query/kernel` [embed, layers, heads * head_dim].
+
+huggingface.py translates its names into those of the common layout.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from prompt_tuning.checkpoints.stored_arrays import (
+    Parameter,
+    Rows,
+    StoredArray,
+    array_in_memory,
+)
+from prompt_tuning.checkpoints.weights import stacked_shapes
+from prompt_tuning.errors import UserError
+from prompt_tuning.models.config import MODELS, T5Config
+
+_STACK = re.compile(r"(encoder|decoder)/layers/")
+_LAYER = re.compile(r"(encoder|decoder)/layers_(\d+)/")
+_SCANNED = re.compile(r"^(encoder|decoder)/\1/")
+_HEADS_FIRST = re.compile(r"attention/out/kernel$")
+_HEADS_LAST = re.compile(r"attention/(query|key|value)/kernel$")
+_FUSED = {
+    "qkv_fused": ("query", "key", "value"),
+    "kv_fused": ("key", "value"),
+    "wi_fused": ("wi_0", "wi_1"),
+}
+
+
+def canonical(arrays: Mapping[str, StoredArray], *, source: str) -> dict[str, StoredArray]:
+    """Returns a model's arrays by the common layout's names, those of `scan_layers` stacked.
+
+    Raises:
+      UserError: each layer has a relative position bias of its own, which a T5 shares.
+    """
+    result: dict[str, StoredArray] = {}
+    for name, array in arrays.items():
+        scanned = _SCANNED.match(name) is not None
+        name = _SCANNED.sub(r"\1/layers/", name)
+        if scanned and name.endswith("relpos_bias/rel_embedding"):
+            name, array = _shared_bias(name, array, source)
+        module, _, rest = name.rpartition("/")
+        parent, _, fused = module.rpartition("/")
+        if fused in _FUSED:
+            for position, part in enumerate(_FUSED[fused]):
+                one = f"{parent}/{part}/{rest}"
+                result[one] = _fold(one, _pick(array, position, scanned), scanned)
+        else:
+            result[name] = _fold(name, array, scanned)
+    return result
+
+
+def layer_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
+    """Returns the names and shapes of the common layout."""
+    shapes = {}
+    for name, shape in stacked_shapes(config).items():
+        if _STACK.match(name):
+            for one in _layer_names(name, config):
+                shapes[one] = _folded(name, shape[1:])
+        else:
+            shapes[name] = shape
+    return shapes
+
+
+def expected_shapes(
+    config: T5Config, arrays: Mapping[str, StoredArray]
+) -> dict[str, tuple[int, ...]]:
+    """Returns the names and shapes that canonical arrays should have, stacked where they are."""
+    shapes = {}
+    for name, shape in stacked_shapes(config).items():
+        if not _STACK.match(name):
+            shapes[name] = shape
+        elif name in arrays:
+            rows, *columns = _folded(name, shape[1:])
+            shapes[name] = (rows, shape[0], *columns)
+        else:
+            shapes |= dict.fromkeys(_layer_names(name, config), _folded(name, shape[1:]))
+    return shapes
+
+
+def parameters_from_layers(
+    arrays: Mapping[str, StoredArray], config: T5Config, transposed: Callable[[str], bool]
+) -> dict[str, Parameter]:
+    """Returns how the model's parameters are filled from arrays that `expected_shapes` describes.
+
+    Args:
+      arrays: checked canonical arrays.
+      config: the model's.
+      transposed: whether the array of a name is stored with its axes the other way round.
+    """
+    parameters = {}
+    for name, shape in stacked_shapes(config).items():
+        if not _STACK.match(name):
+            turned = transposed(name)
+            parts = [(arrays[name], _view(shape, None, turned))]
+        elif name in arrays:
+            folded = (shape[0], *_folded(name, shape[1:]))
+            parts = [(arrays[name], _scanned_view(folded))]
+        else:
+            folded = (shape[0], *_folded(name, shape[1:]))
+            parts = [
+                (arrays[one], _view(folded, layer, transposed(one)))
+                for layer, one in enumerate(_layer_names(name, config))
+            ]
+        parameters[name] = Parameter(shape=shape, parts=parts)
+    return parameters
+
+
+def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -> T5Config:
+    """Returns the config whose parameters have the shapes of canonical `arrays`.
+
+    It gets the name of the published size it equals, or else `name`. The shapes don't tell
+    `relative_attention_max_distance`: T5's 128 is taken.
+
+    Raises:
+      UserError: the parameters that tell the size aren't there.
+    """
+
+    def shape(parameter: str, axes: int) -> tuple[int, ...]:
+        stacked = _LAYER.sub(r"\1/layers/", parameter)
+        found = None
+        if parameter in arrays:
+            found = arrays[parameter].shape
+        elif stacked in arrays:
+            found = arrays[stacked].shape[:1] + arrays[stacked].shape[2:]
+        if found is None or len(found) != axes:
+            raise UserError(
+                f"{source} doesn't hold a T5: {parameter} "
+                + ("is missing." if found is None else f"has shape {found}, expected {axes} axes.")
+            )
+        return found
+
+    def layers(stack: str) -> int:
+        stacked = f"{stack}/layers/pre_mlp_layer_norm/scale"
+        if stacked in arrays:
+            return arrays[stacked].shape[1]
+        numbers = [int(m.group(2)) for m in map(_LAYER.match, arrays) if m and m.group(1) == stack]
+        return max(numbers, default=-1) + 1
+
+    vocab_size, embed_dim = shape("token_embedder/embedding", 2)
+    num_heads, num_buckets = shape("encoder/relpos_bias/rel_embedding", 2)
+    gated = any(name.endswith("/mlp/wi_0/kernel") for name in arrays)
+    config = T5Config(
+        name=name,
+        vocab_size=vocab_size,
+        embed_dim=embed_dim,
+        num_heads=num_heads,
+        head_dim=shape("encoder/layers_0/attention/query/kernel", 2)[1] // num_heads,
+        mlp_dim=shape(f"encoder/layers_0/mlp/{'wi_0' if gated else 'wi'}/kernel", 2)[1],
+        num_encoder_layers=layers("encoder"),
+        num_decoder_layers=layers("decoder"),
+        gated_mlp=gated,
+        tie_embeddings="decoder/logits_dense/kernel" not in arrays,
+        relative_attention_num_buckets=num_buckets,
+    )
+    named = (known for known in MODELS.values() if dataclasses.replace(known, name=name) == config)
+    return next(named, config)
+
+
+def _layer_names(name: str, config: T5Config) -> list[str]:
+    match = _STACK.match(name)
+    assert match is not None
+    layers = {"encoder": config.num_encoder_layers, "decoder": config.num_decoder_layers}
+    return [
+        name.replace("/layers/", f"/layers_{layer}/", 1) for layer in range(layers[match.group(1)])
+    ]
+
+
+def _folded(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of one layer's parameter with heads and head_dim as one axis."""
+    if len(shape) < 3:
+        return shape
+    if _HEADS_FIRST.search(name):
+        heads, head_dim, embed = shape
+        return (heads * head_dim, embed)
+    embed, heads, head_dim = shape
+    return (embed, heads * head_dim)
+
+
+def _view(
+    shape: tuple[int, ...], layer: int | None, transposed: bool
+) -> Callable[[np.ndarray], np.ndarray]:
+    def where(whole: np.ndarray) -> np.ndarray:
+        one = whole.reshape(shape) if layer is None else whole.reshape(shape)[layer]
+        return one.T if transposed else one
+
+    return where
+
+
+def _scanned_view(folded: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda whole: np.moveaxis(whole.reshape(folded), 0, 1)
+
+
+def _pick(array: StoredArray, position: int, scanned: bool) -> StoredArray:
+    """One of the kernels that are fused on the axis after the input's (and the layers')."""
+    axis = 2 if scanned else 1
+    shape = array.shape[:axis] + array.shape[axis + 1 :]
+    return array.map_blocks(shape, lambda start, rows: (start, rows.take(position, axis)))
+
+
+def _fold(name: str, array: StoredArray, scanned: bool) -> StoredArray:
+    """Folds heads into one axis with head_dim where they are apart."""
+    if len(array.shape) != (4 if scanned else 3):
+        return array
+    if _HEADS_LAST.search(name):
+        *first, heads, head_dim = array.shape
+        return array.map_blocks(
+            (*first, heads * head_dim),
+            lambda start, rows: (start, rows.reshape(*rows.shape[:-2], -1)),
+        )
+    if _HEADS_FIRST.search(name):
+        # [heads, head_dim, embed], or with the layers on the second axis.
+        heads, *layers, head_dim, embed = array.shape
+
+        def fold(start: int, rows: np.ndarray) -> Rows:
+            rows = np.moveaxis(rows, -2, 1)
+            return start * head_dim, rows.reshape(-1, *layers, embed)
+
+        return array.map_blocks((heads * head_dim, *layers, embed), fold)
+    return array
+
+
+def _shared_bias(name: str, array: StoredArray, source: str) -> tuple[str, StoredArray]:
+    """The one relative position bias [heads, buckets] of a stack whose layers all have it."""
+    biases = np.asarray(array)
+    if biases.ndim != 3 or (biases != biases[:, :1]).any():
+        raise UserError(
+            f"In {source} the layers have relative position biases of their own ({name}, "
+            f"{array.shape}); in a T5 they share one, so this model can't be loaded."
+        )
+    return name.replace("/layers/", "/"), array_in_memory(biases[:, 0])

@@ -1,0 +1,104 @@
+"""Where a frozen model is: shipped with the package, on disk, in a bucket, or on the hub.
+
+Models of the hub are brought to its cache by `huggingface_hub` (the extra `hf`). What is there is
+recognised by frozen.py.
+"""
+
+import importlib.util
+import re
+from importlib import resources
+from pathlib import Path
+
+from etils import epath
+
+from prompt_tuning.errors import UserError, did_you_mean
+
+SHIPPED_SUFFIX = ".safetensors"
+# The files of a model that are fetched, and what is fetched only where none of them has weights.
+_FILES = [
+    "config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*.safetensors",
+    "spiece.model",
+    "sentencepiece.model",
+    "tokenizer_config.json",
+]
+_TORCH_FILES = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"]
+_VOCABULARIES = ("spiece.model", "sentencepiece.model")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+def shipped_models() -> dict[str, Path]:
+    """Returns the files of the models inside the package by their names, the files' stems."""
+    folder = Path(str(resources.files("prompt_tuning") / "assets" / "tinyworld"))
+    return {file.stem: file for file in sorted(folder.glob(f"*{SHIPPED_SUFFIX}"))}
+
+
+def locate(path_or_name: str | epath.PathLike) -> epath.Path:
+    """Returns the file or folder of a frozen model; fetches it first where it is on the hub.
+
+    Args:
+      path_or_name: a shipped model's name; a local path; a path in a bucket, `gs://...`; or a
+        model of the hub, `google/t5-small-lm-adapt`, with `@` and a revision if not the newest.
+
+    Raises:
+      UserError: it is none of these, or the hub or the bucket can't be reached.
+    """
+    shipped = shipped_models()
+    if str(path_or_name) in shipped:
+        return epath.Path(shipped[str(path_or_name)])
+    path = epath.Path(path_or_name)
+    if _exists(path):
+        return path
+    if _HUB_NAME.fullmatch(str(path_or_name)) and not str(path_or_name).startswith("."):
+        return epath.Path(_from_hub(str(path_or_name)))
+    raise UserError(
+        f"{str(path)!r} isn't a checkpoint: it is neither a file nor a folder, nor a name such as "
+        f"google/t5-small-lm-adapt on the Hugging Face hub, nor a shipped model (those are "
+        f"{', '.join(shipped) or 'none'}).{did_you_mean(str(path_or_name), shipped)}"
+    )
+
+
+def vocabulary_file(path_or_name: str | epath.PathLike) -> epath.Path | None:
+    """Returns the SentencePiece model in a checkpoint's own folder, or None if it has none.
+
+    Raises:
+      UserError: as `locate`.
+    """
+    path = locate(path_or_name)
+    folder = path if path.is_dir() else path.parent
+    return next((folder / name for name in _VOCABULARIES if (folder / name).exists()), None)
+
+
+def _exists(path: epath.Path) -> bool:
+    try:
+        return path.exists()
+    except Exception as error:  # the cloud libraries raise errors of their own
+        told = " ".join(str(error).split())
+        raise UserError(f"Can't look up {str(path)!r}: {told}.") from error
+
+
+def _from_hub(name: str) -> str:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise UserError(
+            f"{name!r} is neither a file nor a folder here; to fetch a model of that name from the "
+            "Hugging Face hub, pip install 'prompt-tuning[hf]'."
+        )
+    import huggingface_hub
+
+    repository, _, revision = name.partition("@")
+    try:
+        for files in (_FILES, _FILES + _TORCH_FILES):
+            folder = huggingface_hub.snapshot_download(
+                repository, revision=revision or None, allow_patterns=files
+            )
+            if any(Path(folder).glob("model*.safetensors")):
+                break
+    except Exception as error:  # of HTTP, of the file system, and of the hub's own
+        told = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+        raise UserError(
+            f"{name!r} is neither a file nor a folder here, and the Hugging Face hub gives no "
+            f"model of that name ({type(error).__name__}: {told})."
+        ) from error
+    return folder

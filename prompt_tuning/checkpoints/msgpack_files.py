@@ -1,0 +1,96 @@
+"""Flax's msgpack files, array by array.
+
+A file is nested maps with arrays as an extension type, which holds the shape, the name of the
+dtype and the bytes (flax.serialization). Arrays are not read, only found: what `stored_msgpack`
+returns in their place knows where their bytes are.
+"""
+
+from collections.abc import Iterator
+from typing import IO, Any
+
+import msgpack
+import numpy as np
+from etils import epath
+
+from prompt_tuning.checkpoints.stored_arrays import (
+    Rows,
+    StoredArray,
+    array_in_file,
+    as_dtype,
+    reading,
+)
+from prompt_tuning.errors import UserError
+
+_NDARRAY = 1  # Flax's extension types
+_NUMPY_SCALAR = 3
+_CHUNKED = "__msgpack_chunked_array__"
+_LONGEST_HEAD = 1024  # bytes; of an array's shape and dtype
+_MAPS = {*range(0x80, 0x90), 0xDE, 0xDF}
+# First bytes of an extension, and how many bytes stand before its content; the last is its type.
+_EXTENSIONS = {0xC7: 3, 0xC8: 4, 0xC9: 6} | dict.fromkeys(range(0xD4, 0xD9), 2)
+
+
+def stored_msgpack(path: epath.Path) -> dict[str, Any]:
+    """Returns the nested maps of a file, with a `StoredArray` for each array.
+
+    Raises:
+      UserError: it can't be read, or isn't a whole msgpack file with a map in it.
+    """
+    with reading(path), path.open("rb") as stream, path.open("rb") as peeking:
+        # The size of the buffer is bounded by the largest array, which is passed over in it.
+        unpacker = msgpack.Unpacker(stream, max_buffer_size=0, strict_map_key=False)
+        try:
+            content = _value(unpacker, peeking, path)
+            if peeking.seek(0, 2) != unpacker.tell():
+                raise ValueError("there are more bytes after its end")
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise UserError(
+                f"{str(path)!r} isn't a T5X checkpoint: it isn't a whole msgpack file "
+                f"({str(error) or 'it ends too early'})."
+            ) from error
+    return content if isinstance(content, dict) else {}
+
+
+def _value(unpacker: msgpack.Unpacker, peeking: IO[bytes], path: epath.Path) -> Any:
+    start = unpacker.tell()
+    peeking.seek(start)
+    head = peeking.read(_LONGEST_HEAD)
+    if head[:1] and head[0] in _MAPS:
+        node = {}
+        for _ in range(unpacker.read_map_header()):
+            key = str(unpacker.unpack())
+            node[key] = _value(unpacker, peeking, path)
+        return _join_chunks(node) if _CHUNKED in node else node
+    if head[:1] and head[0] in _EXTENSIONS:
+        unpacker.skip()
+        return _array(head, unpacker.tell(), path)
+    return unpacker.unpack()
+
+
+def _array(head: bytes, end: int, path: epath.Path) -> StoredArray:
+    """The array of an extension that ends at byte `end` of the file, and begins with `head`."""
+    skipped = _EXTENSIONS[head[0]]
+    code = head[skipped - 1]
+    if code not in (_NDARRAY, _NUMPY_SCALAR):
+        raise ValueError(f"unknown extension {code}")
+    content = msgpack.Unpacker()
+    content.feed(head[skipped:])
+    content.read_array_header()
+    shape, name = tuple(content.unpack()), content.unpack()
+    dtype = as_dtype(name)
+    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    return array_in_file(path, end - size, shape or (1,), dtype)
+
+
+def _join_chunks(node: dict[str, Any]) -> StoredArray:
+    """Joins an array that Flax cut up because msgpack holds at most 4 GiB in one piece."""
+    axes, chunks = node["shape"], node["chunks"]
+    shape = tuple(axes[str(axis)] for axis in range(len(axes)))
+    pieces = [chunks[str(number)] for number in range(len(chunks))]
+
+    def blocks() -> Iterator[Rows]:
+        # The cuts are anywhere in the array's values, so it is put together first.
+        flat = np.concatenate([np.asarray(piece) for piece in pieces])
+        yield 0, flat.reshape(shape)
+
+    return StoredArray(shape=shape, dtype=pieces[0].dtype, blocks=blocks)

@@ -1,0 +1,128 @@
+"""Safetensors files, array by array: https://huggingface.co/docs/safetensors, "Format".
+
+Eight bytes with the length of a json header; the header, which gives for each array its dtype, its
+shape and where its bytes are after the header; the bytes. The `safetensors` package maps a whole
+file or packs it in memory; here no more than a block of it is held, and buckets can be read.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from etils import epath
+
+from prompt_tuning.checkpoints.stored_arrays import StoredArray, array_in_file, reading
+from prompt_tuning.errors import UserError
+from prompt_tuning.files import atomic_write
+
+_METADATA = "__metadata__"
+_LONGEST_HEADER = 100_000_000  # bytes, the limit that the format's own library sets
+_ALIGNMENT = 8
+_DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_FIX = "Give the weights a folder that exists, can be written to and has space."
+
+
+def stored_safetensors(path: Any) -> tuple[dict[str, StoredArray], dict[str, str]]:
+    """Returns the arrays and the metadata of a safetensors file; only its header is read.
+
+    Raises:
+      UserError: there's no such file, or its header is damaged or doesn't fit its length.
+    """
+    path = epath.Path(path)
+    with reading(path), path.open("rb") as stream:
+        size = path.stat().length
+        start = stream.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else math.inf
+        if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
+            raise _damaged(path, "its first eight bytes aren't the length of a header")
+        header = stream.read(int(length))
+    try:
+        entries = json.loads(header)
+        metadata = {str(k): str(v) for k, v in entries.pop(_METADATA, {}).items()}
+        return {
+            name: _stored(path, name, entry, 8 + int(length), size)
+            for name, entry in entries.items()
+        }, metadata
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise _damaged(path, f"its header can't be read ({error})") from error
+
+
+def _stored(
+    path: epath.Path, name: str, entry: Mapping[str, Any], data: int, size: int
+) -> StoredArray:
+    shape = tuple(int(length) for length in entry["shape"])
+    begin, end = entry["data_offsets"]
+    if entry["dtype"] not in _DTYPES:
+        raise UserError(
+            f"{name} in {str(path)!r} is of type {entry['dtype']}; expected floating-point numbers "
+            f"({', '.join(list(_DTYPES)[:4])})."
+        )
+    dtype = _DTYPES[entry["dtype"]]
+    if min(shape, default=0) < 0 or end - begin != math.prod(shape) * dtype.itemsize or begin < 0:
+        raise _damaged(path, f"{name} of shape {shape} doesn't fit the {end - begin} bytes it has")
+    if data + end > size:
+        raise _damaged(path, f"it ends before {name} does")
+    return array_in_file(path, data + begin, shape or (1,), dtype)
+
+
+def _damaged(path: epath.Path, what: str) -> UserError:
+    return UserError(
+        f"Can't read weights from {str(path)!r}: not a whole safetensors file, {what}."
+    )
+
+
+def write_safetensors(
+    path: str | Path,
+    arrays: Iterable[tuple[str, np.ndarray]],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtypes: Mapping[str, np.dtype],
+    metadata: Mapping[str, str],
+) -> None:
+    """Writes a safetensors file, one array at a time.
+
+    Args:
+      path: the file; it takes its name when all of it is written.
+      arrays: name and value, in the order of `shapes`.
+      shapes: of every array.
+      dtypes: of every array.
+      metadata: texts.
+
+    Raises:
+      UserError: it can't be written.
+    """
+    entries: dict[str, Any] = {_METADATA: dict(metadata)}
+    offset = 0
+    for name, shape in shapes.items():
+        end = offset + math.prod(shape) * dtypes[name].itemsize
+        entries[name] = {
+            "dtype": _NAMES[dtypes[name]],
+            "shape": list(shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % _ALIGNMENT)
+    with atomic_write(Path(path), fix=_FIX) as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        for (name, value), expected in zip(arrays, shapes, strict=True):
+            if name != expected:
+                raise ValueError(f"{name} comes where {expected} was announced.")
+            # The format is row-major, whatever strides a device array comes back with.
+            file.write(np.ascontiguousarray(value, dtypes[name]).view(np.uint8).reshape(-1).data)

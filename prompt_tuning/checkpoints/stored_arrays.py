@@ -1,0 +1,207 @@
+"""Arrays that are still in their file, and filling a model's parameters from them.
+
+A checkpoint is first looked at, names, shapes and dtypes alone, and then read a few megabytes at a
+time into one parameter after another. Beside the model in its final dtype, memory holds one
+parameter: the largest are read first, while there is little else.
+
+Which array goes where is said by the readers of the formats: weights.py, huggingface.py, t5x.py.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from etils import epath
+from jax.sharding import Sharding
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.models.config import DTYPES, T5Config
+
+BLOCK_BYTES = 16 * 2**20
+
+Rows = tuple[int, np.ndarray]
+"""The number of the first of some rows, and the rows."""
+
+ShardingOf = Callable[[str, tuple[int, ...]], Sharding]
+"""From a parameter's "/"-joined name and its shape to how it lies on the devices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredArray:
+    """An array of a checkpoint; `numpy.asarray` reads it.
+
+    Attributes:
+      shape: at least one axis; rows run along the first.
+      dtype: as it is stored.
+      blocks: reads it, some rows at a time and in order; raises UserError where it is damaged.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    blocks: Callable[[], Iterator[Rows]]
+
+    def copy_to(self, out: np.ndarray) -> None:
+        """Reads it into an array, or a view of one, that has this shape; casts to its dtype."""
+        for start, rows in self.blocks():
+            out[start : start + len(rows)] = rows
+
+    def map_blocks(
+        self, shape: tuple[int, ...], function: Callable[[int, np.ndarray], Rows]
+    ) -> "StoredArray":
+        """Returns the array whose blocks are what `function` makes of the blocks of this one."""
+        return StoredArray(
+            shape=shape,
+            dtype=self.dtype,
+            blocks=lambda: (function(start, rows) for start, rows in self.blocks()),
+        )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("An array that is still in its file can't be had without a copy.")
+        out = np.empty(self.shape, dtype or self.dtype)
+        self.copy_to(out)
+        return out
+
+
+def array_in_memory(array: np.ndarray) -> StoredArray:
+    """Returns an array that has been read already as a stored one."""
+    return StoredArray(shape=array.shape, dtype=array.dtype, blocks=lambda: iter([(0, array)]))
+
+
+def array_in_file(
+    file: epath.Path, offset: int, shape: tuple[int, ...], dtype: np.dtype
+) -> StoredArray:
+    """Returns the row-major array that stands in a file from byte `offset` on.
+
+    The file is read, not mapped: mapped pages would count as memory, and buckets can't be mapped.
+    """
+
+    def blocks() -> Iterator[Rows]:
+        row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+        with reading(file), file.open("rb") as stream:
+            stream.seek(offset)
+            for start, stop in row_ranges(shape[0], row_bytes):
+                data = stream.read((stop - start) * row_bytes)
+                if len(data) != (stop - start) * row_bytes:
+                    raise UserError(
+                        f"{str(file)!r} ends in the middle of its weights; it wasn't written or "
+                        "copied whole. Get it again."
+                    )
+                yield start, np.frombuffer(data, dtype).reshape(-1, *shape[1:])
+
+    return StoredArray(shape=shape, dtype=dtype, blocks=blocks)
+
+
+@contextlib.contextmanager
+def reading(path: epath.Path) -> Iterator[None]:
+    """Turns a failure to read `path` into one line.
+
+    Local files fail with OSError; what is read through a cloud's library, with that library's own.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and "://" not in str(path):
+            raise
+        told = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"Can't read {str(path)!r}: {told}.") from error
+
+
+def row_ranges(rows: int, row_bytes: int, multiple: int = 1) -> Iterable[tuple[int, int]]:
+    """Returns (start, stop) of blocks of about `BLOCK_BYTES`, and of a multiple of some rows."""
+    step = max(1, BLOCK_BYTES // max(1, row_bytes) // multiple) * multiple
+    return [(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """How one parameter of the model is filled.
+
+    Attributes:
+      shape: the parameter's.
+      parts: stored arrays, and for each the function that takes the whole parameter to the view
+        of it where the array belongs.
+    """
+
+    shape: tuple[int, ...]
+    parts: Sequence[tuple[StoredArray, Callable[[np.ndarray], np.ndarray]]]
+
+    def read(self, dtype: np.dtype) -> np.ndarray:
+        """Returns the parameter in that dtype."""
+        whole = np.empty(self.shape, dtype)
+        for array, where in self.parts:
+            array.copy_to(where(whole))
+        return whole
+
+
+def check_parameters(
+    found: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], *, source: str
+) -> None:
+    """Checks that `found` has these names and shapes, and real numbers.
+
+    Raises:
+      UserError: it lists what is missing, what doesn't belong and what is misshapen.
+    """
+    problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+    problems += [f"{name} doesn't belong" for name in sorted(found.keys() - expected.keys())]
+    for name in sorted(expected.keys() & found.keys()):
+        shape, dtype = tuple(found[name].shape), found[name].dtype
+        if shape != expected[name]:
+            problems.append(f"{name} has shape {shape}, expected {expected[name]}")
+        elif not jnp.issubdtype(dtype, jnp.floating):
+            problems.append(f"{name} holds {dtype}, expected floating-point numbers")
+    if problems:
+        raise UserError(f"The parameters in {source} don't fit: {'; '.join(problems)}.")
+
+
+def dtype_of(parameters: Mapping[str, Parameter], dtype: str | None) -> str:
+    """Returns the dtype asked for, else the embedding table's own, else float32."""
+    stored = str(parameters["token_embedder/embedding"].parts[0][0].dtype)
+    return dtype or (stored if stored in DTYPES else "float32")
+
+
+def read_parameters(
+    parameters: Mapping[str, Parameter],
+    config: T5Config,
+    dtype: str | None,
+    sharding_of: ShardingOf | None = None,
+) -> tuple[T5Config, dict[str, jax.Array]]:
+    """Reads a checked model onto the devices, one parameter after another.
+
+    Args:
+      parameters: the model's, by their "/"-joined names.
+      config: the model's.
+      dtype: cast to it; if None, as `dtype_of` says.
+      sharding_of: where each parameter goes; each device, on however many hosts, gets its shard
+        alone. The default device holds everything if None.
+
+    Returns:
+      The config with the dtype that the parameters now have, and the parameters.
+    """
+    dtype = dtype_of(parameters, dtype)
+    config = dataclasses.replace(config, param_dtype=dtype)
+    arrays = {}
+    for name in sorted(parameters, key=lambda name: -np.prod(parameters[name].shape)):
+        whole = parameters[name].read(as_dtype(dtype))
+        arrays[name] = jax.block_until_ready(_place(whole, name, sharding_of))
+    return config, arrays
+
+
+def as_dtype(name: str) -> np.dtype:
+    """Returns numpy's dtype of that name, bfloat16 too."""
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
+def _place(whole: np.ndarray, name: str, sharding_of: ShardingOf | None) -> jax.Array:
+    if sharding_of is None:
+        return jnp.asarray(whole)
+    sharding = sharding_of(name, whole.shape)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
