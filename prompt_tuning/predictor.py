@@ -1,0 +1,306 @@
+"""One frozen model answering for many prompts at once (Lester et al., 2021, Figure 2).
+
+    predictor = Predictor(config, params, vocabulary, prompts={"rte": rte, "wsc": wsc})
+    answers = predictor.predict(
+        [Example(prompt="rte", inputs="..."), Example(prompt="wsc", inputs="...")]
+    )
+
+Examples of any prompts and prompt lengths share a batch, each row with its own prompt in front.
+A shorter prompt is filled up on its left, and the filling is hidden from attention. Distances are
+all that T5 knows of positions, and those within `[P; X]` stay what they are without the filling,
+so a row computes what it would alone; only the order of float additions depends on the shape of
+the batch.
+
+Batches come in few shapes, compiled once each: rows are a power of two, inputs a power of two
+times 16 tokens, prompts a multiple of 8. Serving over HTTP is in `serving/`.
+"""
+
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Float32, Int, Int32
+
+from prompt_tuning.data.vocabularies import EOS_ID, PAD_ID, Vocabulary
+from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.evaluation.rank import label_log_likelihoods
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.decoding import DecodingOptions, generate
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.t5 import T5, Params
+from prompt_tuning.parallel.mesh import shard_batch
+
+SHORTEST_INPUT = 16
+PROMPT_MULTIPLE = 8
+
+Shape = tuple[int, ...]
+
+
+class UnknownPrompt(UserError):
+    """An example names a prompt that isn't loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """What is asked.
+
+    Attributes:
+      prompt: the name of the prompt to answer with.
+      inputs: the text, as the prompt's task writes it.
+      labels: to be ranked; the answer is the likeliest. Without any the answer is generated.
+    """
+
+    prompt: str
+    inputs: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What is answered.
+
+    Attributes:
+      text: the generated text, or the likeliest label.
+      scores: the log-likelihood of each label in nats (see `evaluation/rank.py`), empty without
+        labels.
+      truncated: whether the inputs were cut to the longest length.
+    """
+
+    text: str
+    scores: Mapping[str, float]
+    truncated: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """An example ready for a batch; it keeps its prompt, whatever is loaded or removed since."""
+
+    ids: Int32[np.ndarray, "source"]
+    prompt: Float32[np.ndarray, "prompt embed"]
+    labels: tuple[str, ...]
+    truncated: bool
+
+    @property
+    def shape(self) -> Shape:
+        """The padded lengths of the prompt and of the input, in tokens."""
+        return (
+            -(-len(self.prompt) // PROMPT_MULTIPLE) * PROMPT_MULTIPLE,
+            _doubled(SHORTEST_INPUT, len(self.ids)),
+        )
+
+
+class Predictor:
+    """Answers examples, each with the prompt that it names.
+
+    `prepare` may be called from any thread, and prompts may come and go while `run` is at work.
+
+    Args:
+      config: the model's sizes, as `load_frozen` gives them with
+      params: its weights.
+      vocabulary: the one it was pre-trained with.
+      prompts: arrays [prompt, embed] by name; see `add`.
+      batch_size: the most examples in one batch.
+      max_input_length: longer inputs are cut to so many tokens, end of sequence counted.
+      decoding: how to generate, greedily or by beam search.
+      mesh: devices that hold the weights and among which a batch is shared out.
+
+    Raises:
+      UserError: an option is out of range, or a prompt doesn't fit the model.
+    """
+
+    def __init__(
+        self,
+        config: T5Config,
+        params: Params,
+        vocabulary: Vocabulary,
+        *,
+        prompts: Mapping[str, Float[Array | np.ndarray, "_ _"]] = MappingProxyType({}),
+        batch_size: int = 32,
+        max_input_length: int = 512,
+        decoding: DecodingOptions = DecodingOptions(),
+        mesh: Mesh | None = None,
+    ):
+        for name, value in {"batch_size": batch_size, "max_input_length": max_input_length}.items():
+            if value < 1:
+                raise UserError(f"The predictor's {name} is {value}; it must be at least 1.")
+        if decoding.method == "sample":
+            raise UserError(
+                "A predictor can't sample: what is drawn would depend on the other examples of a "
+                "batch. Set the decoding method to 'greedy' or 'beam'."
+            )
+        self.config = config
+        self.vocabulary = vocabulary
+        self.batch_size = batch_size
+        self.max_input_length = max_input_length
+        self._params = params
+        self._decoding = decoding
+        self._mesh = mesh
+        self._model = T5(config)
+        self._shapes: set[Shape] = set()
+        self._prompts: dict[str, Float32[np.ndarray, "prompt embed"]] = {}
+        for name, prompt in prompts.items():
+            self.add(name, prompt)
+
+    @property
+    def prompts(self) -> Mapping[str, Float32[np.ndarray, "prompt embed"]]:
+        """The prompts by name."""
+        return MappingProxyType(self._prompts)
+
+    @property
+    def shapes(self) -> frozenset[Shape]:
+        """The shapes compiled so far: rows, prompt, input, and the labels' number and length."""
+        return frozenset(self._shapes)
+
+    def add(self, name: str, prompt: Float[Array | np.ndarray, "..."]) -> None:
+        """Takes in a prompt, in place of one of the same name.
+
+        Raises:
+          UserError: it isn't a finite array [prompt, embed] as wide as the model.
+        """
+        array = np.asarray(prompt, np.float32)
+        width = self.config.embed_dim
+        if array.ndim != 2 or not len(array) or array.shape[1] != width:
+            raise UserError(
+                f"The prompt '{name}' has shape {list(array.shape)}; expected [length, {width}], "
+                f"as wide as the model '{self.config.name}'."
+            )
+        if not np.isfinite(array).all():
+            raise UserError(f"The prompt '{name}' has values that are NaN or infinite.")
+        # Another mapping rather than a changed one: other threads may be reading this one.
+        self._prompts = {**self._prompts, name: array}
+
+    def remove(self, name: str) -> None:
+        """Lets a prompt go.
+
+        Raises:
+          UnknownPrompt: there is none of this name.
+        """
+        self._prompt(name)
+        self._prompts = {other: array for other, array in self._prompts.items() if other != name}
+
+    def predict(self, examples: Sequence[Example]) -> list[Answer]:
+        """Returns the answers in the order of the examples.
+
+        Raises:
+          UserError: see `prepare`.
+        """
+        return self.run([self.prepare(example) for example in examples])
+
+    def prepare(self, example: Example) -> Prepared:
+        """Looks up the prompt and makes token ids of the text.
+
+        Raises:
+          UnknownPrompt: no prompt has the name.
+          UserError: a label can't be spelled, is there twice, or is longer than an answer may be.
+        """
+        prompt = self._prompt(example.prompt)
+        ids = self.vocabulary.encode(example.inputs)
+        kept = [*ids[: self.max_input_length - 1], EOS_ID]
+        if example.labels:
+            self._encode_labels(example.labels)
+        return Prepared(
+            ids=np.asarray(kept, np.int32),
+            prompt=prompt,
+            labels=example.labels,
+            truncated=len(kept) <= len(ids),
+        )
+
+    def run(self, examples: Sequence[Prepared]) -> list[Answer]:
+        """Returns the answers in the order of the examples, which share batches where they can."""
+        answers: dict[int, Answer] = {}
+        order = sorted(range(len(examples)), key=lambda i: (examples[i].labels, examples[i].shape))
+        for labels, group in itertools.groupby(order, key=lambda i: examples[i].labels):
+            for indices in _cut(list(group), self.batch_size):
+                found = self._answer([examples[i] for i in indices], labels)
+                answers.update(zip(indices, found, strict=True))
+        return [answers[i] for i in range(len(examples))]
+
+    def _answer(self, rows: Sequence[Prepared], labels: tuple[str, ...]) -> list[Answer]:
+        tokens, injection = self._batch(rows)
+        assert injection.encoder_prompt is not None
+        shape = (len(tokens), injection.encoder_prompt.shape[1], tokens.shape[1])
+        if not labels:
+            self._shapes.add(shape)
+            ids = generate(self._model, self._params, tokens, injection, self._decoding)
+            texts = [self.vocabulary.decode(row.tolist()) for row in np.asarray(ids)]
+            return [
+                Answer(text=text, scores={}, truncated=row.truncated)
+                for row, text in zip(rows, texts, strict=False)
+            ]
+        label_ids = self._encode_labels(labels)
+        self._shapes.add((*shape, *label_ids.shape))
+        scores = _label_scores(self._model, self._params, tokens, injection, label_ids)
+        answers = []
+        for row, values in zip(rows, np.asarray(scores), strict=False):
+            by_label = dict(zip(labels, values.tolist(), strict=False))
+            best = max(by_label, key=by_label.__getitem__)
+            answers.append(Answer(text=best, scores=by_label, truncated=row.truncated))
+        return answers
+
+    def _batch(self, rows: Sequence[Prepared]) -> tuple[Int[Array, "batch source"], Injection]:
+        """Returns the padded inputs and prompts; the first row is repeated to fill up the batch."""
+        devices = 1 if self._mesh is None else self._mesh.size
+        size = min(_doubled(devices, len(rows)), self.batch_size)
+        prompt_length, input_length = np.max([row.shape for row in rows], axis=0)
+        tokens = np.full((size, min(input_length, self.max_input_length)), PAD_ID, np.int32)
+        prompts = np.zeros((size, prompt_length, self.config.embed_dim), np.float32)
+        mask = np.zeros((size, prompt_length), bool)
+        filled = itertools.chain(rows, itertools.repeat(rows[0]))
+        for row, place in zip(filled, range(size), strict=False):
+            tokens[place, : len(row.ids)] = row.ids
+            prompts[place, -len(row.prompt) :] = row.prompt
+            mask[place, -len(row.prompt) :] = True
+        # Unlike `jnp.asarray`, this compiles nothing.
+        tokens, prompts, mask = jax.device_put((tokens, prompts, mask))
+        batch = tokens, Injection(encoder_prompt=prompts, encoder_prompt_mask=mask)
+        return batch if self._mesh is None else shard_batch(batch, self._mesh)
+
+    def _encode_labels(self, labels: tuple[str, ...]) -> Int[np.ndarray, "labels target"]:
+        """Returns the labels' ids, with labels and lengths filled up to powers of two."""
+        if len(set(labels)) < len(labels):
+            raise UserError(f"The labels {list(labels)} hold one of them twice.")
+        ids = self.vocabulary.encode_labels(labels)
+        if ids.shape[1] > self._decoding.max_length:
+            raise UserError(
+                f"A label has {ids.shape[1]} tokens, end of sequence counted; answers have at most "
+                f"{self._decoding.max_length}."
+            )
+        more, longer = (_doubled(1, size) - size for size in ids.shape)
+        ids = np.pad(ids, ((0, 0), (0, longer)), constant_values=PAD_ID)
+        return np.pad(ids, ((0, more), (0, 0)), mode="edge")
+
+    def _prompt(self, name: str) -> Float32[np.ndarray, "prompt embed"]:
+        prompts = self._prompts
+        if name not in prompts:
+            known = f" Loaded are {', '.join(sorted(prompts))}." if prompts else " None is loaded."
+            raise UnknownPrompt(
+                f"No prompt is called '{name}'.{did_you_mean(name, prompts) or known}"
+            )
+        return prompts[name]
+
+
+@functools.partial(jax.jit, static_argnames=("model",))
+def _label_scores(
+    model: T5,
+    frozen: Params,
+    tokens: Int[Array, "batch source"],
+    injection: Injection,
+    label_ids: Int[Array, "labels target"],
+) -> Float[Array, "batch labels"]:
+    return label_log_likelihoods(model, frozen, tokens, injection, label_ids)
+
+
+def _doubled(smallest: int, least: int) -> int:
+    """Returns the first of `smallest`, its double, and so on that is at least `least`."""
+    while smallest < least:
+        smallest *= 2
+    return smallest
+
+
+def _cut(indices: list[int], size: int) -> list[list[int]]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
