@@ -31,21 +31,21 @@ _FIX = "Give the prompt a folder that exists, can be written to and has space."
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder is a T5X checkpoint."""
-    return (folder / t5x.INDEX_FILE).is_file()
+    return t5x.item_folder(folder) is not None
 
 
 def load_t5x_prompt(path: Path) -> np.ndarray:
     """Returns the prompt that a T5X checkpoint holds beside its frozen weights.
 
     Args:
-      path: the `checkpoint_<step>` folder, or a single msgpack file.
+      path: the `checkpoint_<step>` folder in any of T5X's layouts, or a single msgpack file.
 
     Raises:
       UserError: it isn't a T5X checkpoint, or it has no prompt.
     """
-    arrays = t5x._read_arrays(path)
-    if VARIABLE not in arrays:
-        prompts = [name for name in sorted(arrays) if "prompt" in name]
+    variables = t5x.variables(path)
+    if VARIABLE not in variables:
+        prompts = [name for name in sorted(variables) if "prompt" in name]
         raise UserError(
             f"The T5X checkpoint {path} has no variable target/{VARIABLE}"
             + (
@@ -54,7 +54,7 @@ def load_t5x_prompt(path: Path) -> np.ndarray:
                 else ": it is of a model without a prompt."
             )
         )
-    return arrays[VARIABLE]
+    return np.asarray(variables[VARIABLE])
 
 
 def save_t5x_prompt(
