@@ -17,7 +17,9 @@ COMMANDS = {
     "quickstart": "train a prompt on a small frozen model in three minutes",
     "train": "train a prompt against a frozen model",
     "evaluate": "score a prompt on a task",
-    "infer": "answer lines of text or jsonl with a prompt",
+    "infer": "answer lines of text or jsonl with a prompt, or with many",
+    "serve": "answer over HTTP with a folder of prompts",
+    "submit": "write the zip that the SuperGLUE or GLUE leaderboard takes",
     "neighbors": "show the vocabulary pieces nearest to a prompt's positions",
     "export": "write a prompt in another form, for PEFT, T5X or anyone",
 }

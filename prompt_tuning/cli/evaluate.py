@@ -1,7 +1,8 @@
 """`prompt-tuning evaluate`: scores a saved prompt, from a run folder or from any prompt file.
 
 The score of a run's best prompt comes out as training measured it, to the last digit: the same
-compiled program runs on the same batches.
+compiled program runs on the same batches. Where the labels are withheld, as in a leaderboard's test
+split, predictions are only written, for `prompt-tuning submit`.
 """
 
 import json
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 
 from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.errors import UserError
 
 
 def main(argv: Sequence[str]) -> None:
@@ -31,21 +33,29 @@ def main(argv: Sequence[str]) -> None:
     split = args.split or prediction.split
     base = session.load_base(data)
     prompt, metadata = session.load_prompt_for(base, path)
-    score = scoring.scorer(base, data, prediction, session.load_splits(base, data, split))
+    splits = session.load_splits(base, data, split)
+    withheld = scoring.withheld(splits)
+    if withheld and not args.predictions:
+        raise UserError(
+            f"The labels of {data.name}'s {split} split are withheld, so it can't be scored; add "
+            "--predictions FILE to write what is predicted, or --split validation."
+        )
+    inject = session.inject_prompt(base, prompt)
+    result = {"task": data.name, "split": split, "prompt": path}
     with session.new_file(args.predictions or os.devnull) as file:
-        found = score(session.inject_prompt(base, prompt))
-        for row in found.predictions:
+        if withheld:
+            rows = scoring.answers(base, data, prediction, splits, inject)
+            result["predictions"] = len(rows)
+        else:
+            found = scoring.scorer(base, data, prediction, splits)(inject)
+            rows = found.predictions
+            result |= {**found.metrics, "score": found.score}
+        for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    result = {
-        "task": data.name,
-        "split": split,
-        "prompt": path,
-        **found.metrics,
-        "score": found.score,
-    }
     print(json.dumps(result))
-    if metadata.score is not None and (data.name, split) == (metadata.task, prediction.split):
-        same = "the same" if metadata.score == found.score else "not the same"
+    measured = metadata.score is not None and "score" in result
+    if measured and (data.name, split) == (metadata.task, prediction.split):
+        same = "the same" if metadata.score == result["score"] else "not the same"
         session.say(f"Training measured {metadata.score} at step {metadata.step}: {same}.")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from prompt_tuning.cli.configurables import Base, Data, Prediction
 from prompt_tuning.data.batching import eval_batches
 from prompt_tuning.data.metrics import superglue_score
+from prompt_tuning.data.preprocessors import UNLABELLED
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import UserError
@@ -72,6 +73,33 @@ def scorer(
         return Evaluation(metrics=named, score=superglue_score(metrics), predictions=rows)
 
     return score
+
+
+def answers(
+    base: Base,
+    data: Data,
+    prediction: Prediction,
+    splits: Sequence[TokenizedSplit],
+    inject: Inject,
+) -> list[dict[str, Any]]:
+    """Returns what is predicted, an example a row, without scoring it: labels may be withheld."""
+    rows: list[dict[str, Any]] = []
+    for task, examples in zip(data.tasks, splits, strict=True):
+        _, predictions = evaluate(
+            predictor_for(base, data, task, prediction),
+            base.params,
+            inject,
+            _on_devices(eval_batches(examples, data.batch_size), base),
+            lambda predictions: {},
+            seed=prediction.seed,
+        )
+        rows += _prediction_rows(task, examples.metadata, predictions)
+    return rows
+
+
+def withheld(splits: Sequence[TokenizedSplit]) -> bool:
+    """Returns whether labels are missing, as in the test splits of a leaderboard."""
+    return any(row["targets"] == UNLABELLED for split in splits for row in split.metadata)
 
 
 def _on_devices(batches: Iterable[IndexedBatch], base: Base) -> Iterator[IndexedBatch]:

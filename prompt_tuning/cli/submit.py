@@ -1,0 +1,99 @@
+"""`prompt-tuning submit`: the file that the SuperGLUE or GLUE leaderboard takes.
+
+From test-set predictions that `prompt-tuning evaluate --split test --predictions` wrote, or from
+run folders, whose prompts then answer the test sets first. A run of RTE also answers SuperGLUE's
+two diagnostics, one of MNLI its other section and GLUE's.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.errors import UserError
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command; prints each file of the zip with its number of predictions."""
+    parser = Parser("submit", "Writes the zip that the SuperGLUE or GLUE leaderboard takes.")
+    parser.add_argument("benchmark", choices=("superglue", "glue"), help="the leaderboard")
+    parser.add_argument(
+        "--predictions",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="what `evaluate --split test --predictions FILE` wrote",
+    )
+    parser.add_argument(
+        "--runs", nargs="+", default=[], metavar="RUN", help="run folders that answer the test sets"
+    )
+    parser.add_argument("--output", metavar="ZIP", help="the zip to write")
+    parser.add_argument("--check", metavar="ZIP", help="check a zip instead of writing one")
+    parser.add_argument(
+        "--partial", action="store_true", help="some tasks only, which the leaderboard won't take"
+    )
+    args = parser.parse(argv)
+
+    from prompt_tuning.data.submission import (
+        check_submission,
+        read_predictions,
+        write_submission,
+    )
+
+    if args.check:
+        counts = check_submission(Path(args.check), args.benchmark, partial=args.partial)
+    elif args.output is None:
+        raise UserError("No zip to write: add --output submission.zip.")
+    elif not args.predictions and not args.runs:
+        raise UserError("Nothing to submit: give --predictions FILE... or --runs RUN...")
+    else:
+        rows = [*read_predictions(args.predictions), *_run_predictions(args)]
+        counts = write_submission(Path(args.output), args.benchmark, rows, partial=args.partial)
+    for file, count in counts.items():
+        print(f"{file:14}{count:8,} predictions")
+    state = "partial: the leaderboard takes all tasks" if args.partial else "complete"
+    print(f"{args.check or args.output} follows the official schema ({state}).")
+
+
+def _run_predictions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yields what each run's prompt answers on the test sets that are its."""
+    if not args.runs:
+        return
+    from prompt_tuning.cli import configurables, scoring, session
+
+    for folder in args.runs:
+        session.load_config(args, run=folder)
+        data = configurables.data()
+        prediction = configurables.predict(data)
+        data = dataclasses.replace(data, tasks=tuple(_test_tasks(args.benchmark, data.tasks)))
+        if not data.tasks:
+            raise UserError(f"{folder} is a run of {data.name}, no task of {args.benchmark}.")
+        session.say(f"{folder} answers {', '.join(task.name for task in data.tasks)} ...")
+        base = session.load_base(data)
+        prompt, _ = session.load_prompt_for(base, session.prompt_path(folder, None))
+        splits = session.load_splits(base, data, "test")
+        inject = session.inject_prompt(base, prompt)
+        yield from scoring.answers(base, data, prediction, splits, inject)
+
+
+def _test_tasks(benchmark: str, tasks: Sequence[Any]) -> Iterator[Any]:
+    """Yields the tasks that have a file in the submission, and the diagnostics they answer."""
+    from prompt_tuning.data.leaderboards import DIAGNOSTICS
+    from prompt_tuning.data.submission import leaderboard_task
+    from prompt_tuning.data.tasks.task import get_task
+
+    for task in tasks:
+        name = leaderboard_task(benchmark, task.name)
+        if name is None:
+            continue
+        yield task
+        suffix = task.name.removeprefix(f"{benchmark}_{name}")
+        for diagnostic in DIAGNOSTICS[benchmark].get(name, ()):
+            yield get_task(f"{benchmark}_{diagnostic}{suffix}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,276 @@
+"""Leaderboard files from predictions: SuperGLUE's zip of jsonl files, GLUE's of tsv files.
+
+`write_submission` turns the rows that `prompt-tuning evaluate --predictions` writes into the
+official labels and packs them; `check_submission` reads any such zip and holds it against the
+official schema. Every file is checked before it is packed. The tables are in `leaderboards.py`.
+"""
+
+import csv
+import io
+import json
+import re
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from prompt_tuning.data.leaderboards import GLUE_HEADER, LEADERBOARDS, Entry
+from prompt_tuning.data.postprocessors import names_referent
+from prompt_tuning.data.sources import JsonlSource
+from prompt_tuning.errors import UserError
+from prompt_tuning.files import atomic_write
+
+Prediction = Mapping[str, Any]
+"""The task's name, the metadata of an example ("idx" above all) and the "prediction"."""
+
+_RANK = (
+    "Predict with --gin.predict.method=rank, which always answers with one of the task's labels."
+)
+
+
+def read_predictions(paths: Iterable[str | Path]) -> Iterator[Prediction]:
+    """Yields the rows of files that `evaluate --predictions` wrote.
+
+    Raises:
+        UserError: a file can't be read, or a row is no prediction; with file and line.
+    """
+    for path in paths:
+        for where, row in JsonlSource(files={"test": Path(path)}).rows("test"):
+            missing = [name for name in ("task", "idx", "prediction") if row.get(name) is None]
+            if missing:
+                raise UserError(
+                    f"{where}: no {missing[0]!r}; expected the rows that prompt-tuning evaluate "
+                    "RUN --split test --predictions FILE writes."
+                )
+            yield row
+
+
+def leaderboard_task(benchmark: str, task: str) -> str | None:
+    """Returns the table's name of one of our tasks, or None if the leaderboard has no such file.
+
+    The text may have T5's name of the task in it or not (`superglue_rte_with_name`).
+    """
+    name = re.fullmatch(rf"{benchmark}_(\w+?)(_with_name)?", task)
+    return name[1] if name and name[1] in LEADERBOARDS[benchmark] else None
+
+
+def write_submission(
+    path: Path, benchmark: str, predictions: Iterable[Prediction], *, partial: bool = False
+) -> dict[str, int]:
+    """Writes the zip that a leaderboard takes.
+
+    Args:
+        path: the zip; a file of that name is replaced.
+        benchmark: "superglue" or "glue".
+        predictions: of the whole official test split of every task.
+        partial: write the files of some tasks only, which the leaderboard doesn't take.
+
+    Returns:
+        The number of predictions in each file, by its name.
+
+    Raises:
+        UserError: a task isn't of the benchmark or is missing; a prediction is none of the
+            labels; one is missing or there twice; or the zip can't be written.
+    """
+    rows: dict[str, list[Prediction]] = defaultdict(list)
+    for row in predictions:
+        name = leaderboard_task(benchmark, row["task"])
+        if name is None:
+            raise UserError(
+                f"The task {row['task']!r} has no file in a {benchmark} submission; expected "
+                f"{', '.join(f'{benchmark}_{known}' for known in LEADERBOARDS[benchmark])}."
+            )
+        rows[name].append(row)
+    table = LEADERBOARDS[benchmark]
+    contents = {table[name].file: _content(table[name], rows[name]) for name in table if rows[name]}
+    counts = _check_files(benchmark, contents, partial)
+    with (
+        atomic_write(path, fix="Give another path with --output.") as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return counts
+
+
+def check_submission(path: Path, benchmark: str, *, partial: bool = False) -> dict[str, int]:
+    """Reads a submission and returns the number of predictions in each file.
+
+    Raises:
+        UserError: it is no zip, holds a path outside itself or a file that doesn't belong, or a
+            file breaks the official schema; with file and line.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [PurePosixPath(name) for name in archive.namelist()]
+            for name in names:
+                if name.is_absolute() or ".." in name.parts or "\\" in str(name):
+                    raise UserError(f"{path} holds {str(name)!r}, a path outside the zip; refused.")
+            contents = {str(name): archive.read(str(name)).decode() for name in names}
+    except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{path} can't be read as a zip of text files ({reason}).") from error
+    return _check_files(benchmark, contents, partial)
+
+
+def _content(entry: Entry, rows: Sequence[Prediction]) -> str:
+    """Returns the file of one task, its rows in the order of the official index."""
+    labels: dict[tuple[int, ...], Any] = {}
+    for row in rows:
+        index = _index(entry, row)
+        if index in labels:
+            raise UserError(f"{row['task']}: idx {row['idx']} is predicted twice; give it once.")
+        labels[index] = _official_label(entry, row)
+    pairs = sorted(labels.items())
+    if entry.file.endswith(".tsv"):
+        return "".join("\t".join(map(str, row)) + "\n" for row in [GLUE_HEADER, *_indexed(pairs)])
+    if entry.kind == "multirc":
+        lines: Iterable[Any] = _multirc_lines(pairs)
+    else:
+        lines = [{"idx": index, "label": label} for index, label in _indexed(pairs)]
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def _indexed(pairs: Iterable[tuple[tuple[int, ...], Any]]) -> list[tuple[int, Any]]:
+    return [(index[-1], label) for index, label in pairs]
+
+
+def _index(entry: Entry, row: Prediction) -> tuple[int, ...]:
+    """Returns the official index: of a ReCoRD row its query, of a MultiRC row the whole way."""
+    idx = row["idx"]
+    try:
+        if entry.kind == "multirc":
+            return (int(idx["paragraph"]), int(idx["question"]), int(idx["answer"]))
+        return (int(idx["query"] if entry.kind == "record" else idx),)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{row['task']}: idx is {idx!r}, not the official index.") from error
+
+
+def _official_label(entry: Entry, row: Prediction) -> Any:
+    said = row["prediction"]
+    if entry.kind == "record":
+        return said
+    if entry.kind == "wsc":
+        candidate = row.get("candidate", row["targets"])
+        return entry.labels[str(bool(names_referent(said, candidate)))]
+    if entry.kind == "score":
+        if not _is_score(said):
+            raise UserError(
+                f"{row['task']}: the prediction of idx {row['idx']} is {said!r}, no number from 0 "
+                f"to 5. {_RANK}"
+            )
+        return f"{float(said):.3f}"
+    if said not in entry.labels:
+        raise UserError(
+            f"{row['task']}: the prediction of idx {row['idx']} is {said!r}, none of the labels "
+            f"{', '.join(entry.labels)}. {_RANK}"
+        )
+    return entry.labels[said]
+
+
+def _multirc_lines(pairs: Iterable[tuple[tuple[int, ...], Any]]) -> list[dict[str, Any]]:
+    """Returns a line a paragraph, its questions and their answers nested in it."""
+    paragraphs: dict[int, dict[int, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    for (paragraph, question, answer), label in pairs:
+        paragraphs[paragraph][question].append({"idx": answer, "label": label})
+    return [
+        {
+            "idx": paragraph,
+            "passage": {
+                "questions": [
+                    {"idx": question, "answers": answers} for question, answers in questions.items()
+                ]
+            },
+        }
+        for paragraph, questions in paragraphs.items()
+    ]
+
+
+def _check_files(benchmark: str, contents: Mapping[str, str], partial: bool) -> dict[str, int]:
+    entries = {entry.file: entry for entry in LEADERBOARDS[benchmark].values()}
+    if unknown := sorted(set(contents) - set(entries)):
+        raise UserError(
+            f"A {benchmark} submission has no file {unknown[0]!r}; it has {', '.join(entries)}."
+        )
+    missing = [file for file in entries if file not in contents]
+    if missing and (not partial or not contents):
+        raise UserError(
+            f"The {benchmark} submission lacks {', '.join(missing)}: the leaderboard takes no part "
+            "of it. Give the predictions of those tasks too, or --partial for the others alone."
+        )
+    return {file: _check_file(entries[file], content) for file, content in contents.items()}
+
+
+def _check_file(entry: Entry, content: str) -> int:
+    """Returns how many predictions a file holds, which is how many it must hold."""
+    read = _tsv_rows if entry.file.endswith(".tsv") else _jsonl_rows
+    seen = set()
+    for line, index, label in read(entry, content):
+        where = f"{entry.file}:{line}"
+        if index in seen:
+            raise UserError(f"{where}: index {index[-1]} is there twice.")
+        seen.add(index)
+        if not _is_official(entry, label):
+            allowed = ", ".join(map(repr, entry.official_labels)) or "a number from 0 to 5"
+            raise UserError(
+                f"{where}: {label!r} is no official label; expected "
+                f"{'a text' if entry.kind == 'record' else allowed}."
+            )
+    if len(seen) != entry.rows:
+        raise UserError(
+            f"{entry.file} has {len(seen)} predictions, but the official test split has "
+            f"{entry.rows} rows; predict the whole of it (evaluate --split test)."
+        )
+    return len(seen)
+
+
+def _is_official(entry: Entry, label: Any) -> bool:
+    if entry.kind == "record":
+        return isinstance(label, str)
+    if entry.kind == "score":
+        return _is_score(label)
+    return any(type(label) is type(known) and label == known for known in entry.official_labels)
+
+
+def _is_score(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 5
+    except ValueError:
+        return False
+
+
+def _tsv_rows(entry: Entry, content: str) -> Iterator[tuple[int, tuple[int, ...], Any]]:
+    rows = csv.reader(io.StringIO(content), delimiter="\t", quoting=csv.QUOTE_NONE)
+    for line, row in enumerate(rows, start=1):
+        expected = line == 1 and tuple(row) == GLUE_HEADER
+        if not expected and (line == 1 or len(row) != 2 or not row[0].isdecimal()):
+            raise UserError(
+                f"{entry.file}:{line}: {row!r}; expected "
+                f"{'the header index, prediction' if line == 1 else 'an index and a prediction'}."
+            )
+        if line > 1:
+            yield line, (int(row[0]),), row[1]
+
+
+def _jsonl_rows(entry: Entry, content: str) -> Iterator[tuple[int, tuple[int, ...], Any]]:
+    for number, line in enumerate(io.StringIO(content), start=1):
+        try:
+            row = json.loads(line)
+            if entry.kind == "multirc":
+                found = [
+                    ((row["idx"], question["idx"], answer["idx"]), answer)
+                    for question in row["passage"]["questions"]
+                    for answer in question["answers"]
+                ]
+            else:
+                found = [((row["idx"],), row)]
+            for index, labelled in found:
+                if set(labelled) != {"idx", "label"} or any(type(i) is not int for i in index):
+                    raise ValueError(f"found {json.dumps(labelled)}")
+                yield number, index, labelled["label"]
+        except (ValueError, KeyError, TypeError) as error:
+            shape = "a paragraph's questions and answers" if entry.kind == "multirc" else "a row"
+            raise UserError(
+                f"{entry.file}:{number}: not {shape} with a whole-number idx and a label ({error})."
+            ) from error
