@@ -1,7 +1,10 @@
 """The official metrics, on cases worked by hand."""
 
+import lzma
+
 import numpy as np
 import pytest
+from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from prompt_tuning.data import metrics
@@ -51,6 +54,85 @@ def test_matthews_of_constant_predictions_is_zero():
     two = ("entailment", "not_entailment")
     found = metrics.matthews_correlation(of(list(two)), ["entailment"] * 2, labels=two)
     assert found == {"matthews": 0.0}
+
+
+def test_matthews_by_hand():
+    # 2 right of 3 "a", 1 of 1 "b": (2*1 - 0*1) / sqrt(2*3*1*2).
+    found = metrics.matthews_correlation(of(list("baaa")), list("baab"), labels=("b", "a"))
+    assert found == {"matthews": pytest.approx(2 / np.sqrt(12))}
+
+
+def test_matthews_of_three_labels_and_of_none_of_them():
+    wanted = [*CB, *CB]
+    said = [*CB, "neutral", "nothing", "neutral"]
+    found = metrics.matthews_correlation(of(wanted), said, labels=CB)
+    assert found == {"matthews": pytest.approx(matthews_corrcoef(wanted, said))}
+
+
+def test_f1_of_the_second_label():
+    yes_no = ("no", "yes")
+    # 2 of 3 said, 2 of 3 found.
+    examples = of(["yes", "yes", "yes", "no", "no"])
+    found = metrics.f1(examples, ["yes", "yes", "no", "yes", "no"], labels=yes_no)
+    assert found == {"f1": pytest.approx(2 / 3)}
+    # "maybe" is wrong: a "no" where "yes" was wanted, a "yes" where "no" was.
+    found = metrics.f1(examples, ["yes", "yes", "maybe", "maybe", "no"], labels=yes_no)
+    assert found == {"f1": pytest.approx(2 / 3)}
+    assert metrics.f1(of(["no"]), ["no"], labels=yes_no) == {"f1": 0.0}
+
+    rng = np.random.default_rng(0)
+    wanted, said = rng.choice(yes_no, (2, 100)).tolist()
+    expected = f1_score(wanted, said, pos_label="yes")
+    assert metrics.f1(of(wanted), said, labels=yes_no) == {"f1": pytest.approx(expected)}
+
+
+def test_correlations_of_similarities():
+    scores = [1.0, 2.0, 3.0, 4.0]
+    examples = [{"targets": f"{score:.1f}", "score": score} for score in scores]
+    # Predictions 2, 1, 4, 3 have covariance 0.75 with scores of variance 1.25.
+    found = metrics.similarity_correlations(examples, ["2.0", "1.0", "4.0", "3.0"])
+    assert found == {"pearson": pytest.approx(0.6), "spearman": pytest.approx(0.6)}
+    # What is no number counts as -1.
+    found = metrics.similarity_correlations(examples, ["1.0", "two", "nan", "4.4"])
+    assert found == {
+        "pearson": pytest.approx(pearsonr(scores, [1, -1, -1, 4.4])[0]),
+        "spearman": pytest.approx(spearmanr(scores, [1, -1, -1, 4.4])[0]),
+    }
+    constant = metrics.similarity_correlations(examples, ["3.0"] * 4)
+    assert constant == {"pearson": 0.0, "spearman": 0.0}
+
+
+def test_rouge_by_hand():
+    examples = of(["the cat sat on the mat", "a b . c d . e"])
+    found = metrics.rouge(examples, ["the cat on a mat", "c d . a b . e"])
+    # First: 4 words in common of 6 and 5; "the cat" alone of 5 and 4 pairs; a subsequence of 4.
+    # Second: all words; of four pairs "a b" and "c d"; sentence by sentence all words again.
+    assert found == {
+        "rouge1": pytest.approx((8 / 11 + 1) / 2),
+        "rouge2": pytest.approx((2 / 9 + 2 / 4) / 2),
+        "rougeLsum": pytest.approx((8 / 11 + 1) / 2),
+    }
+    assert set(metrics.rouge(of(["x"]), [""]).values()) == {0.0}
+
+
+def real_questions(real_data) -> tuple[list[dict], list[str]]:
+    """A thousand pieces of real sentences as answers, and overlapping ones as predictions."""
+    with lzma.open(real_data / "corpus" / "enwiki_2015_core_100mb.txt.xz", "rt") as file:
+        words = file.read(200_000).split()
+    rng = np.random.default_rng(0)
+
+    def piece(start: int) -> str:
+        return " ".join(words[start : start + rng.integers(1, 6)])
+
+    starts = rng.integers(0, len(words) - 10, 1000)
+    answers = [[piece(start), piece(start + rng.integers(0, 3))] for start in starts]
+    return [{"answers": pair} for pair in answers], [piece(start) for start in starts]
+
+
+def test_squad_equals_the_official_script_on_real_text(real_data):
+    """What MRQA's `mrqa_official_eval.py` prints for these answers and predictions."""
+    found = metrics.squad(*real_questions(real_data))
+    assert found == {"exact_match": 0.321, "f1": pytest.approx(0.7747476190476172)}
 
 
 def multirc_examples() -> list[dict]:

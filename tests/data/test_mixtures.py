@@ -29,12 +29,11 @@ def test_a_mixture_is_the_eight_tasks():
         f"tinyworld_{name}_with_name" for name in T5_COUNTS
     ]
     assert [task.name for task in get_tasks("superglue_rte")] == ["superglue_rte"]
-    assert set(MIXTURES) == {
-        "superglue",
-        "superglue_with_name",
-        "tinyworld",
-        "tinyworld_with_name",
-    }
+    assert [task.name for task in get_tasks("superglue_wsc_and_dpr")] == ["superglue_wsc", "dpr"]
+    assert get_tasks("superglue_and_dpr") == (*get_tasks("superglue"), *get_tasks("dpr"))
+    with_name = {name for name in MIXTURES if name.endswith("_with_name")}
+    without = {f"{name}_with_name" for name in set(MIXTURES) - with_name - {"mrqa"}}
+    assert with_name == without
 
 
 def test_rates_are_proportional_up_to_the_maximum():
