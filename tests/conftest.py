@@ -161,6 +161,7 @@ def tiny_settings(
         "BATCH_SIZE": 2,
         "TRAIN_STEPS": 1,
         "frozen_model.architecture": None,
+        "frozen_model.name": None,
         "train.tensorboard": False,
     }
     return [f"--gin.{name}={value}" for name, value in settings.items()]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from etils import epath
 
 from prompt_tuning.checkpoints.huggingface import CONFIG_FILE, stored_huggingface
+from prompt_tuning.checkpoints.layouts import check_size
 from prompt_tuning.checkpoints.locations import locate
 from prompt_tuning.checkpoints.stored_arrays import (
     Parameter,
@@ -36,14 +37,14 @@ def load_frozen(
       path_or_name: a shipped model's name, a model's on the Hugging Face hub, or the local path or
         gs:// path of our safetensors file, of a Hugging Face folder, or of a T5X checkpoint
         (folder or single file).
-      config: the shape of a T5X checkpoint, whose files don't tell all of it; the other formats
-        carry their own.
+      config: the size that it must have. A T5X checkpoint, whose files don't tell everything of
+        the shape, gets the rest from it; the other formats carry their own.
       dtype: "float32" or "bfloat16" to cast the weights; as they were saved if None.
       sharding_of: from a parameter's "/"-joined name and its shape to its layout on the devices;
         the default device holds everything if None.
 
     Raises:
-      UserError: it is none of these, or a damaged one.
+      UserError: it is none of these, a damaged one, or one of another size than `config`'s.
     """
     stored = stored_frozen(path_or_name, config)
     config, flat = read_parameters(stored.parameters, stored.config, dtype, sharding_of)
@@ -74,20 +75,20 @@ def stored_frozen(
       UserError: as `load_frozen`.
     """
     path = locate(path_or_name)
-    if path.is_dir():
-        if (path / CONFIG_FILE).exists():
-            found, parameters = stored_huggingface(path)
-            return StoredModel(format="Hugging Face", config=found, parameters=parameters)
-        if item_folder(path) is None:
-            raise UserError(
-                f"{str(path)!r} isn't a checkpoint: it is a folder with none of {CONFIG_FILE}, "
-                f"{INDEX_FILE} and {ORBAX_FILE} in it."
-            )
-    elif _is_safetensors(path):
-        found, parameters, _ = stored_weights(path)
-        return StoredModel(format="safetensors", config=found, parameters=parameters)
-    found, parameters = stored_t5x(path, config)
-    return StoredModel(format="T5X", config=found, parameters=parameters)
+    if path.is_dir() and (path / CONFIG_FILE).exists():
+        kind, (found, parameters) = "Hugging Face", stored_huggingface(path)
+    elif path.is_dir() and item_folder(path) is None:
+        raise UserError(
+            f"{str(path)!r} isn't a checkpoint: it is a folder with none of {CONFIG_FILE}, "
+            f"{INDEX_FILE} and {ORBAX_FILE} in it."
+        )
+    elif path.is_file() and _is_safetensors(path):
+        kind, (found, parameters, _) = "safetensors", stored_weights(path)
+    else:
+        kind, (found, parameters) = "T5X", stored_t5x(path, config)
+    if config is not None:
+        check_size(found, config, source=str(path_or_name))
+    return StoredModel(format=kind, config=found, parameters=parameters)
 
 
 def _is_safetensors(path: epath.Path) -> bool:

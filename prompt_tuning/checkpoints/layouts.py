@@ -40,6 +40,20 @@ _FUSED = {
     "wi_fused": ("wi_0", "wi_1"),
 }
 
+# What shapes tell of a model.
+_SIZE = (
+    "vocab_size",
+    "embed_dim",
+    "num_heads",
+    "head_dim",
+    "mlp_dim",
+    "num_encoder_layers",
+    "num_decoder_layers",
+    "gated_mlp",
+    "tie_embeddings",
+    "relative_attention_num_buckets",
+)
+
 
 def canonical(arrays: Mapping[str, StoredArray], *, source: str) -> dict[str, StoredArray]:
     """Returns a model's arrays by the common layout's names, those of `scan_layers` stacked.
@@ -169,6 +183,24 @@ def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -
     )
     named = (known for known in MODELS.values() if dataclasses.replace(known, name=name) == config)
     return next(named, config)
+
+
+def check_size(found: T5Config, expected: T5Config, *, source: str) -> None:
+    """Checks that a checkpoint is of the size that is expected.
+
+    Raises:
+      UserError: it tells in what they differ.
+    """
+    differences = [
+        f"its {field} is {getattr(found, field)}, not {getattr(expected, field)}"
+        for field in _SIZE
+        if getattr(found, field) != getattr(expected, field)
+    ]
+    if differences:
+        raise UserError(
+            f"The checkpoint {source} is not of model {expected.name!r}: {'; '.join(differences)}. "
+            "Give the gin file of its own size."
+        )
 
 
 def _layer_names(name: str, config: T5Config) -> list[str]:

@@ -23,6 +23,7 @@ from etils import epath
 
 from prompt_tuning.checkpoints.layouts import (
     canonical,
+    check_size,
     expected_shapes,
     infer_config,
     parameters_from_layers,
@@ -68,7 +69,8 @@ def load_t5x(
       sharding_of: where each parameter goes, as for `read_parameters`.
 
     Raises:
-      UserError: not a T5X checkpoint; parameters missing, extra or misshapen (all listed).
+      UserError: not a T5X checkpoint; not of the config's size; parameters missing, extra or
+        misshapen (all listed).
     """
     config, parameters = stored_t5x(path, config)
     config, flat = read_parameters(parameters, config, dtype, sharding_of)
@@ -86,7 +88,10 @@ def stored_t5x(
     path = epath.Path(path)
     source = repr(str(path))
     arrays = canonical(variables(path), source=source)
-    config = config or infer_config(arrays, name=path.name, source=source)
+    inferred = infer_config(arrays, name=path.name, source=source)
+    if config is not None:
+        check_size(inferred, config, source=source)
+    config = config or inferred
     check_parameters(arrays, expected_shapes(config, arrays), source=source)
     return config, parameters_from_layers(arrays, config, transposed=lambda name: False)
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "serve": "answer over HTTP with a folder of prompts",
     "submit": "write the zip that the SuperGLUE or GLUE leaderboard takes",
     "neighbors": "show the vocabulary pieces nearest to a prompt's positions",
+    "convert": "write a frozen model, from wherever it is, as one safetensors file",
     "export": "write a prompt in another form, for PEFT, T5X or anyone",
 }
 

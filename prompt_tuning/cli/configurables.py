@@ -59,23 +59,11 @@ class Base:
         return self.params["token_embedder"]["embedding"]
 
 
-_SHAPE = (
-    "vocab_size",
-    "embed_dim",
-    "num_heads",
-    "head_dim",
-    "mlp_dim",
-    "num_encoder_layers",
-    "num_decoder_layers",
-    "gated_mlp",
-    "tie_embeddings",
-)
-
-
 @register
 def frozen_model(
     checkpoint: str,
     architecture: str | None = None,
+    name: str | None = None,
     param_dtype: str | None = None,
     compute_dtype: str = "float32",
     matmul_dtype: str = "",
@@ -83,28 +71,20 @@ def frozen_model(
     unroll: int = 1,
     dropout_rate: float = 0.0,
 ) -> tuple[T5Config, Params]:
-    """Loads the frozen model; the options after `architecture` are those of `T5Config`.
+    """Loads the frozen model; the options after `name` are those of `T5Config`.
+
+    `name` is what prompts remember of the model: LM-adapted models have the architecture of those
+    that aren't. It is the architecture's if None.
 
     Raises:
       UserError: the checkpoint is of another size than `architecture`.
     """
     expected = get_config(architecture) if architecture else None
     config, params = load_frozen(checkpoint, expected, param_dtype)
-    if expected is not None:
-        differences = [
-            f"{field} is {getattr(config, field)}, not {getattr(expected, field)}"
-            for field in _SHAPE
-            if getattr(config, field) != getattr(expected, field)
-        ]
-        if differences:
-            raise UserError(
-                f"The checkpoint {checkpoint} is not of model '{architecture}': its "
-                f"{'; its '.join(differences)}. Give the gin file of its own size."
-            )
     config = dataclasses.replace(
         config,
         # Not the folder's name: a prompt fits the model wherever its files are.
-        name=architecture or config.name,
+        name=name or architecture or config.name,
         compute_dtype=compute_dtype,
         matmul_dtype=matmul_dtype,
         remat=remat,
