@@ -16,18 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  (teaches NumPy the bfloat16 that safetensors may hold)
 import numpy as np
-import safetensors
 import safetensors.numpy
 from jaxtyping import Array, Float
 
+from prompt_tuning.checkpoints.safetensors_files import stored_safetensors
+from prompt_tuning.checkpoints.torch_files import stored_torch
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-PICKLE_FILE = "adapter_model.bin"
+TORCH_FILE = "adapter_model.bin"  # what PEFT wrote before
+TORCH_MAGICS = (b"PK\x03\x04", b"\x80")
+"""First bytes of PyTorch's files: a zip archive or, of old, a bare pickle."""
 PROMPT_KEY = "prompt_embeddings"
 _TASK_TYPE = "SEQ_2_SEQ_LM"
 _FIX = "Give the adapter a folder that exists, can be written to and has space."
@@ -42,7 +44,7 @@ class Adapter:
     Attributes:
       config: the fields of adapter_config.json.
       arrays: the trained arrays by PEFT's names.
-      metadata: the strings in the header of adapter_model.safetensors.
+      metadata: the strings in the header of adapter_model.safetensors; PEFT doesn't read them.
     """
 
     config: Mapping[str, Any]
@@ -52,20 +54,25 @@ class Adapter:
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder has any of an adapter's files."""
-    return any((folder / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE))
+    return any((folder / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE, TORCH_FILE))
 
 
-def read_adapter(folder: Path, *, peft_type: str) -> Adapter:
+def read_adapter(path: Path, *, peft_type: str) -> Adapter:
     """Reads an adapter of a T5.
 
     Args:
-      folder: where PEFT's `save_pretrained` put it.
+      path: the folder of PEFT's `save_pretrained`, or the file of weights in it.
       peft_type: PEFT's name of the method that it must be of, such as "PROMPT_TUNING".
 
     Raises:
-      UserError: a file is missing or damaged, the weights are pickled, or the adapter is of another
-        method or for another kind of model.
+      UserError: a file is missing or damaged, weights in a pickle can't be read without running
+        code, or the adapter is of another method or for another kind of model.
     """
+    file = _weights_file(path) if path.is_dir() else path
+    with open(file, "rb") as stream:
+        is_torch = stream.read(8).startswith(TORCH_MAGICS)
+    arrays, metadata = (stored_torch(file), {}) if is_torch else stored_safetensors(file)
+    folder = file.parent
     config = _read_config(folder / CONFIG_FILE)
     found = config.get("peft_type")
     if found != peft_type:
@@ -79,18 +86,8 @@ def read_adapter(folder: Path, *, peft_type: str) -> Adapter:
             f"The adapter in {folder} has task_type {task_type!r} ({CONFIG_FILE}), so it was not "
             f"trained on a T5; expected {_TASK_TYPE!r}."
         )
-    path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise UserError(_no_weights(folder))
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return Adapter(config=config, arrays=arrays, metadata=file.metadata() or {})
-    except (OSError, safetensors.SafetensorError, TypeError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise UserError(
-            f"{path} is damaged or no safetensors file ({reason}); copy the adapter again."
-        ) from error
+    values = {name: np.asarray(array) for name, array in arrays.items()}
+    return Adapter(config=config, arrays=values, metadata=metadata)
 
 
 def write_adapter(folder: Path, adapter: Adapter) -> list[Path]:
@@ -109,10 +106,8 @@ def write_adapter(folder: Path, adapter: Adapter) -> list[Path]:
     return [config, weights]
 
 
-def load_peft_prompt(
-    folder: Path,
-) -> tuple[Float[np.ndarray, "prompt embed"], Mapping[str, str]]:
-    """Returns the live rows of a prompt-tuning adapter, and the strings in its header.
+def load_peft_prompt(path: Path) -> tuple[np.ndarray, Mapping[str, str]]:
+    """Returns the live rows of a prompt-tuning adapter, [prompt, embed], and its metadata.
 
     Of 2n rows the first n are live, and a warning that says so is logged.
 
@@ -120,26 +115,26 @@ def load_peft_prompt(
       UserError: as `read_adapter`; or the array is missing, or isn't alone, or its number of rows
         is neither `num_virtual_tokens` nor twice it.
     """
-    adapter = read_adapter(folder, peft_type="PROMPT_TUNING")
+    adapter = read_adapter(path, peft_type="PROMPT_TUNING")
     if sorted(adapter.arrays) != [PROMPT_KEY]:
         raise UserError(
-            f"{folder / WEIGHTS_FILE} holds {', '.join(sorted(adapter.arrays)) or 'no array'}; "
+            f"The adapter {path} holds {', '.join(sorted(adapter.arrays)) or 'no array'}; "
             f"expected {PROMPT_KEY} alone: a prompt can't carry what else was trained."
         )
     array = adapter.arrays[PROMPT_KEY]
     length = adapter.config.get("num_virtual_tokens")
-    rows = array.shape[0] if array.ndim else 0
+    rows = len(array)
     if not isinstance(length, int) or length < 1 or rows not in (length, 2 * length):
         raise UserError(
-            f"{folder / WEIGHTS_FILE} has {PROMPT_KEY} of shape {list(array.shape)}, but "
+            f"The adapter {path} has {PROMPT_KEY} of shape {list(array.shape)}, but "
             f"num_virtual_tokens in {CONFIG_FILE} is {length!r}; expected as many rows, or twice "
             "as many."
         )
     if rows == 2 * length:
         _log.warning(
-            "The adapter in %s has %d rows, of which PEFT uses rows 0 to %d: those are taken, "
+            "The adapter %s has %d rows, of which PEFT uses rows 0 to %d: those are taken, "
             "and rows %d to %d, which nothing reads, are left out.",
-            folder,
+            path,
             rows,
             length - 1,
             length,
@@ -199,11 +194,10 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     return config
 
 
-def _no_weights(folder: Path) -> str:
-    if (folder / PICKLE_FILE).is_file():
-        return (
-            f"The weights in {folder} are pickled ({PICKLE_FILE}), which can run code and is never "
-            f"loaded; load the adapter with PEFT and call save_pretrained, which writes "
-            f"{WEIGHTS_FILE}."
-        )
-    return f"{folder} has {CONFIG_FILE} but no {WEIGHTS_FILE}; copy that file of the adapter too."
+def _weights_file(folder: Path) -> Path:
+    for name in (WEIGHTS_FILE, TORCH_FILE):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(
+        f"{folder} has {CONFIG_FILE} but no {WEIGHTS_FILE}; copy that file of the adapter too."
+    )

@@ -28,7 +28,6 @@ BEST_PROMPT = "prompt_best"
 
 _KEY = "prompt"
 _NPY_MAGIC = b"\x93NUMPY"
-_PICKLE_MAGICS = (b"PK\x03\x04", b"\x80")  # torch.save's zip archive, and a bare pickle
 # The first byte of a msgpack map, which a T5X checkpoint is. A safetensors file begins with the
 # length of its header, which may start with such a byte too, and then has "{" at offset 8.
 _MSGPACK_MAPS = (*range(0x81, 0x90), 0xDE, 0xDF)
@@ -171,20 +170,16 @@ def _read_file(path: Path) -> tuple[np.ndarray, PromptMetadata]:
     if start.startswith(_NPY_MAGIC):
         return _read_npy(path)
     if start[8:] != b"{":
-        if start.startswith(_PICKLE_MAGICS):
-            raise UserError(
-                f"{path} is a pickle or an archive, as torch.save, older PEFT and numpy.savez "
-                "write; pickles can run code and are never loaded. Save the prompt as .npy or "
-                ".safetensors."
-            )
+        if start.startswith(peft.TORCH_MAGICS):
+            return _read_adapter(path)
         if start and start[0] in _MSGPACK_MAPS:
             return t5x_prompts.load_t5x_prompt(path), PromptMetadata()
     return _read_safetensors(path)
 
 
-def _read_adapter(folder: Path) -> tuple[np.ndarray, PromptMetadata]:
-    array, strings = peft.load_peft_prompt(folder)
-    return array, _metadata(folder / peft.WEIGHTS_FILE, strings)
+def _read_adapter(path: Path) -> tuple[np.ndarray, PromptMetadata]:
+    array, strings = peft.load_peft_prompt(path)
+    return array, _metadata(path, strings)
 
 
 def _read_npy(path: Path) -> tuple[np.ndarray, PromptMetadata]:
@@ -204,7 +199,7 @@ def _read_safetensors(path: Path) -> tuple[np.ndarray, PromptMetadata]:
         with safetensors.safe_open(path, framework="numpy") as file:
             names = sorted(file.keys())
             if names == [peft.PROMPT_KEY]:
-                return _read_adapter(path.parent)
+                return _read_adapter(path)
             if names != [_KEY]:
                 shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
                 raise UserError(

@@ -1,6 +1,7 @@
 """Adapters to and from the installed PEFT: the same logits and the same greedy answers."""
 
 import copy
+import importlib.util
 import json
 import os
 import pickle
@@ -190,6 +191,8 @@ def test_an_adapter_of_half_precision_is_read(theirs, tmp_path):
     expected = model.prompt_encoder["default"].embedding.weight.detach().to(torch.bfloat16)
     model.prompt_encoder["default"].to(torch.bfloat16)
     model.save_pretrained(tmp_path)
+    with safetensors.safe_open(tmp_path / "adapter_model.safetensors", framework="pt") as file:
+        assert file.get_tensor("prompt_embeddings").dtype == torch.bfloat16
     np.testing.assert_array_equal(load_prompt(tmp_path)[0], expected.float().numpy())
 
 
@@ -269,7 +272,7 @@ def test_half_an_adapter_is_refused(adapter):
     whole = path.read_bytes()
     for size in (0, 5, 60, len(whole) - 1):
         path.write_bytes(whole[:size])
-        refused("adapter_model.safetensors is damaged", adapter)
+        refused("adapter_model.safetensors': not a whole safetensors file", adapter)
     path.unlink()
     refused("adapter_config.json but no adapter_model.safetensors", adapter)
 
@@ -285,11 +288,20 @@ class Trap:
 
 
 @pytest.mark.parametrize("save", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x))])
-def test_pickled_weights_are_refused_and_nothing_in_them_runs(adapter, tmp_path, save):
+def test_a_pickle_of_more_than_tensors_is_refused_and_nothing_in_it_runs(adapter, tmp_path, save):
     (adapter / "adapter_model.safetensors").unlink()
-    save({"prompt_embeddings": Trap(str(tmp_path / "sprung"))}, adapter / "adapter_model.bin")
-    refused("are pickled.*call save_pretrained", adapter)
-    refused("pickle or an archive", adapter / "adapter_model.bin")
-    (adapter / "adapter_model.bin").rename(adapter / "adapter_model.safetensors")
-    refused("adapter_model.safetensors is damaged", adapter)
+    for name in ("adapter_model.bin", "prompt.npy", "adapter_model.safetensors"):
+        save({"prompt_embeddings": Trap(str(tmp_path / "sprung"))}, adapter / name)
+        # PyTorch takes a file called .safetensors for one, whatever is in it.
+        message = "Can't read weights" if "safe" in name else "more in it than tensors, which is"
+        refused(message, adapter / name)
+        refused(message, adapter)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_a_pickle_needs_pytorch(adapter, prompt, monkeypatch):
+    (adapter / "adapter_model.safetensors").unlink()
+    torch.save({"prompt_embeddings": torch.from_numpy(prompt)}, adapter / "adapter_model.bin")
+    np.testing.assert_array_equal(load_prompt(adapter)[0], prompt)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    refused("only PyTorch can read, and that isn't installed", adapter)
