@@ -118,7 +118,7 @@ class BatchStream:
 
     def batch(self, step: int) -> Batch:
         """Returns the batch of a step."""
-        return _pad(
+        return pad_batch(
             [self._splits[split].inputs[row] for split, row in self.examples(step)],
             [self._splits[split].targets[row] for split, row in self.examples(step)],
             self._source_lengths,
@@ -181,7 +181,7 @@ def eval_batches(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         filled = np.concatenate([rows, np.full(batch_size - len(rows), rows[0])])
-        batch = _pad(
+        batch = pad_batch(
             [split.inputs[row] for row in filled],
             [split.targets[row] for row in filled],
             source_lengths,
@@ -191,12 +191,13 @@ def eval_batches(
         yield batch, rows
 
 
-def _pad(
+def pad_batch(
     inputs: Sequence[np.ndarray],
     targets: Sequence[np.ndarray],
     source_lengths: Sequence[int],
     target_length: int,
 ) -> Batch:
+    """Returns examples as a batch, the inputs padded to the first length that holds them all."""
     longest = max(map(len, inputs))
     source_length = next(length for length in source_lengths if length >= longest)
     encoder_inputs = np.full((len(inputs), source_length), PAD_ID, np.int32)

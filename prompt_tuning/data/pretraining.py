@@ -35,9 +35,7 @@ def span_corruption(
       stands for.
     """
     length = len(ids)
-    num_noise = min(max(round(length * noise_density), 1), length - 1)
-    num_spans = max(round(num_noise / mean_span_length), 1)
-    num_spans = min(num_spans, length - num_noise)
+    num_noise, num_spans = noise_and_spans(length, noise_density, mean_span_length)
     noise_lengths = _random_partition(num_noise, num_spans, rng)
     # A text may begin or end with a span, so the first and last kept stretch may be empty.
     kept_lengths = _random_partition(length - num_noise + 2, num_spans + 1, rng)
@@ -55,6 +53,39 @@ def span_corruption(
         position += noise_lengths[i]
     inputs += ids[position:]
     return [*inputs, EOS_ID], [*targets, EOS_ID]
+
+
+def noise_and_spans(
+    length: int, noise_density: float = 0.15, mean_span_length: float = 3.0
+) -> tuple[int, int]:
+    """Returns how many tokens of a text `span_corruption` corrupts, and in how many spans."""
+    num_noise = min(max(round(length * noise_density), 1), length - 1)
+    num_spans = max(round(num_noise / mean_span_length), 1)
+    return num_noise, min(num_spans, length - num_noise)
+
+
+def span_corruption_lengths(
+    input_length: int, *, noise_density: float = 0.15, mean_span_length: float = 3.0
+) -> tuple[int, int]:
+    """Returns how long a text may be for its corrupted inputs to fit, and how long its targets are.
+
+    Args:
+      input_length: tokens of the inputs with EOS, at least three.
+      noise_density: as in `span_corruption`.
+      mean_span_length: as in `span_corruption`.
+
+    Returns:
+      `(text_length, target_length)` in tokens, the targets with EOS. T5's 512 gives (568, 114).
+    """
+
+    def lengths(text_length: int) -> tuple[int, int]:
+        num_noise, num_spans = noise_and_spans(text_length, noise_density, mean_span_length)
+        return text_length - num_noise + num_spans + 1, num_noise + num_spans + 1
+
+    text_length = 2
+    while lengths(text_length + 1)[0] <= input_length:
+        text_length += 1
+    return text_length, lengths(text_length)[1]
 
 
 def lm_adaptation(

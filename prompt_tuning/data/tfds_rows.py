@@ -19,23 +19,31 @@ def read_tfds(
     data_dir: str | None,
     split: str,
     fields: Sequence[str] | None = None,
+    *,
+    prepare: bool = True,
 ) -> tuple[str, Iterator[dict[str, Any]]]:
     """Returns the version and the rows of one split, in TFDS's own order.
 
-    Downloads and prepares the data set if `data_dir` does not hold it yet. Of each row only
-    `fields` are read, or everything if None.
+    Downloads and prepares the data set if `data_dir` does not hold it yet, unless `prepare` is
+    False. Of each row only `fields` are read, or everything if None.
 
     Raises:
         UserError: the data set is unknown, too old, has no such split or cannot be downloaded.
     """
     try:
         builder: Any = tfds.builder(name, data_dir=data_dir)  # TFDS's own types are too narrow
-        builder.download_and_prepare()
+        if prepare:
+            builder.download_and_prepare()
     except Exception as error:  # TFDS raises several unrelated kinds, with pages of text
         raise UserError(
             f"TFDS cannot prepare {name} in {data_dir or 'its default folder'} "
             f"({str(error).splitlines()[0]}); or give a folder of the official files."
         ) from error
+    if not builder.is_prepared():
+        raise UserError(
+            f"TFDS's {name} is not in {data_dir or 'its default folder'}, and preparing it takes a "
+            "cluster; give the data folder that holds it, or files of its text."
+        )
     if builder.version < minimum_version:
         raise UserError(f"TFDS has {name}:{builder.version}; expected {minimum_version} or newer.")
     if split not in builder.info.splits:

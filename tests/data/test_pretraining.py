@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from prompt_tuning.data.pretraining import lm_adaptation, span_corruption
+from prompt_tuning.data.pretraining import (
+    lm_adaptation,
+    span_corruption,
+    span_corruption_lengths,
+)
 
 VOCAB_SIZE = 200
 TEXT = list(range(10, 60))
@@ -50,6 +54,22 @@ def test_every_place_is_corrupted_now_and_then():
         inputs, _ = span_corruption(TEXT[:20], np.random.default_rng(seed), vocab_size=VOCAB_SIZE)
         hidden |= set(TEXT[:20]) - set(inputs)
     assert hidden == set(TEXT[:20])
+
+
+@pytest.mark.parametrize(
+    ("input_length", "options", "expected"),
+    [
+        (512, {}, (568, 114)),
+        (64, {"noise_density": 0.2, "mean_span_length": 2.0}, (70, 22)),
+        (64, {"noise_density": 0.2, "mean_span_length": 1.0}, (63, 27)),
+    ],
+)
+def test_lengths_are_t5s(input_length, options, expected):
+    """As `random_spans_helper` of T5 gives them; the last two are in its own test."""
+    assert span_corruption_lengths(input_length, **options) == expected
+    rng = np.random.default_rng(0)
+    inputs, targets = span_corruption(range(3, 3 + expected[0]), rng, vocab_size=1000, **options)
+    assert (len(inputs) <= input_length, len(targets)) == (True, expected[1])
 
 
 def test_lm_adaptation_asks_for_the_rest():

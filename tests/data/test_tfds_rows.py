@@ -71,7 +71,9 @@ def test_failed_download_is_one_line(monkeypatch, tmp_path):
     from prompt_tuning.data.quiet_tensorflow import tfds
 
     monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", no_network)
-    with pytest.raises(UserError, match="cannot prepare super_glue/rte in .*no network.*official files"):
+    with pytest.raises(
+        UserError, match="cannot prepare super_glue/rte in .*no network.*official files"
+    ):
         list(get_task("superglue_rte").examples("train", f"tfds:{tmp_path}"))
 
 

@@ -1,0 +1,258 @@
+"""Plain text to pre-train on: C4 or any text, as token ids on disk and batches of an objective.
+
+    text = text_files("wiki.txt.xz", drop_markup=True)          # or c4_text()
+    ids = tokenized_text(text, vocabulary, max_tokens=50_000_000)
+    stream = PretrainingStream(ids, vocabulary, objective="lm_adaptation", batch_size=32, seed=0)
+    batch = stream.batch(step)
+
+Text is read once, as a stream, and its ids are kept in one file that is mapped into memory: a
+corpus may be larger than memory, and any piece of it can be read at once. Hence a batch is a pure
+function of (seed, step), as in `batching.py`: a resumed run sees what an uninterrupted one would.
+
+Documents follow each other without a mark and are cut into pieces of one length, as T5 does for
+span corruption (Raffel et al., 2020, section 3.1.4); an epoch is a random permutation of the
+pieces. What the objectives make of a piece is in `pretraining.py`.
+"""
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Integer
+
+from prompt_tuning.data.batching import Batch, pad_batch
+from prompt_tuning.data.pretraining import (
+    lm_adaptation,
+    noise_and_spans,
+    span_corruption,
+    span_corruption_lengths,
+)
+from prompt_tuning.data.sources import (
+    JsonlSource,
+    bad_rows_named,
+    cache_file,
+    default_cache_dir,
+    read_lines,
+)
+from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.errors import UserError
+
+Objective = Literal["span_corruption", "lm_adaptation"]
+
+C4_VERSION = "2.2.0"
+"""The oldest C4 of TFDS that is read; T5 was trained on it."""
+
+_FORMAT = 1
+"""Part of the ids' file name: raise it when the contents change meaning."""
+
+_JSON = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+_MARKUP = re.compile(r"formula_\d|\||<br|\{\{|\[\[")
+_WRITE_TOKENS = 1 << 20
+
+# Streams of random numbers, each a function of (seed, stream, ...).
+_PIECE_ORDER, _PIECE = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A stream of documents.
+
+    Attributes:
+        name: tells this text from any other; changed files have another name.
+        documents: starts reading.
+    """
+
+    name: str
+    documents: Callable[[], Iterator[str]]
+
+
+def text_files(*paths: str | Path, drop_markup: bool = False) -> Text:
+    """Returns the documents of files, in their order.
+
+    Args:
+        paths: files of a document a line (.txt), or of a JSON object with its "text" a line
+            (.json or .jsonl, such as C4's c4-train.00000-of-01024.json.gz); .gz and .xz are
+            unpacked.
+        drop_markup: leave out documents with the residue of MediaWiki's and HTML's markup.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    files = [Path(path) for path in paths]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"Text file {file} does not exist; expected .txt or .jsonl.")
+
+    def documents() -> Iterator[str]:
+        for file in files:
+            for document in _file_documents(file):
+                if not (drop_markup and _MARKUP.search(document)):
+                    yield document
+
+    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return Text(name=json.dumps([stats, drop_markup]), documents=documents)
+
+
+def c4_text(split: str = "train", *, config: str = "en", data_dir: str | None = None) -> Text:
+    """Returns C4 as TFDS has it; it must be prepared already, which takes a cluster.
+
+    Args:
+        split: "train" or "validation".
+        config: "en", "realnewslike" and so on.
+        data_dir: TFDS's data folder, which may be a bucket; None is TFDS's own default.
+    """
+
+    def documents() -> Iterator[str]:
+        from prompt_tuning.data.tfds_rows import read_tfds
+
+        _, rows = read_tfds(f"c4/{config}", C4_VERSION, data_dir, split, ("text",), prepare=False)
+        return (row["text"] for row in rows)
+
+    return Text(name=json.dumps(["c4", config, split, data_dir]), documents=documents)
+
+
+def _file_documents(file: Path) -> Iterator[str]:
+    if file.name.endswith(_JSON):
+        for where, row in JsonlSource(files={"text": file}).rows("text"):
+            with bad_rows_named(where, row):
+                yield row["text"]
+    else:
+        yield from (line.strip() for line in read_lines(file) if line.strip())
+
+
+def tokenized_text(
+    text: Text, vocabulary: Vocabulary, *, max_tokens: int, cache_dir: Path | None = None
+) -> Integer[np.ndarray, "tokens"]:
+    """Returns the ids of a text's first documents, mapped from a file that is made at first use.
+
+    Args:
+        text: the documents.
+        vocabulary: the model's.
+        max_tokens: where to stop; the file has at most so many ids, of 2 or 4 bytes each.
+        cache_dir: where to keep the file; None is `default_cache_dir()`.
+
+    Raises:
+        UserError: the text is empty or can't be read, or the cache can't be written.
+    """
+    # T5's ids fit two bytes, mT5's don't.
+    dtype = np.dtype("<u2" if len(vocabulary) <= 1 << 16 else "<i4")
+    key = json.dumps([_FORMAT, text.name, vocabulary.hash, len(vocabulary), max_tokens])
+    name = f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.{dtype.name}"
+    path = (cache_dir or default_cache_dir()) / "corpora" / name
+    if not path.is_file():
+        with cache_file(path) as file:
+            for ids in _chunks(text, vocabulary, max_tokens):
+                file.write(ids.astype(dtype).tobytes())
+            if not file.tell():
+                raise UserError(f"There is no text to train on in {text.name}.")
+    return np.memmap(path, dtype, mode="r")
+
+
+def _chunks(
+    text: Text, vocabulary: Vocabulary, max_tokens: int
+) -> Iterator[Integer[np.ndarray, "tokens"]]:
+    """Yields the first `max_tokens` ids of all documents, about a million at a time."""
+    pending: list[int] = []
+    left = max_tokens
+    for document in text.documents():
+        pending += vocabulary.encode(document)
+        if len(pending) >= min(left, _WRITE_TOKENS):
+            yield np.array(pending[:left])
+            left -= min(left, len(pending))
+            pending = []
+            if not left:
+                return
+    if pending:
+        yield np.array(pending)
+
+
+class PretrainingStream:
+    """Batches of one objective, each a pure function of the seed and the step.
+
+    Span corruption gives inputs of exactly `input_length` tokens and targets of one length. LM
+    adaptation cuts each piece in two at a random place, and pads both parts to `input_length`.
+
+    Args:
+        ids: the text, as `tokenized_text` returns it.
+        vocabulary: the model's.
+        objective: "span_corruption" or "lm_adaptation".
+        batch_size: pieces a step, over all hosts.
+        seed: with the step, decides everything.
+        input_length: tokens of the inputs with EOS.
+
+    Raises:
+        UserError: the text is shorter than a piece, or the vocabulary has too few sentinels.
+    """
+
+    def __init__(
+        self,
+        ids: Integer[np.ndarray, "tokens"],
+        vocabulary: Vocabulary,
+        *,
+        objective: Objective,
+        batch_size: int,
+        seed: int,
+        input_length: int = 512,
+    ):
+        self._ids = ids
+        self._vocab_size = len(vocabulary)
+        self._objective = objective
+        self._batch_size = batch_size
+        self._seed = seed
+        self._input_length = input_length
+        if objective == "span_corruption":
+            self._piece_length, self._target_length = span_corruption_lengths(input_length)
+            _, num_spans = noise_and_spans(self._piece_length)
+            num_sentinels = len(vocabulary) - vocabulary.num_pieces
+            if num_spans > num_sentinels:
+                raise UserError(
+                    f"Inputs of {input_length} tokens need {num_spans} sentinels, but the "
+                    f"vocabulary has {num_sentinels}; make the inputs shorter."
+                )
+        else:
+            self._piece_length, self._target_length = input_length - 1, input_length
+        self._num_pieces = len(ids) // self._piece_length
+        if not self._num_pieces:
+            raise UserError(
+                f"The text has {len(ids)} tokens; pre-training with inputs of {input_length} "
+                f"tokens needs at least {self._piece_length}."
+            )
+        # One epoch serves many steps. This only saves time; it decides nothing.
+        self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """After how many steps every piece has been seen once."""
+        return self._num_pieces / self._batch_size
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The (source, target) lengths of every batch."""
+        return self._input_length, self._target_length
+
+    def batch(self, step: int) -> Batch:
+        """Returns the batch of a step."""
+        draws = range(step * self._batch_size, (step + 1) * self._batch_size)
+        pairs = [self._example(*divmod(draw, self._num_pieces)) for draw in draws]
+        inputs, targets = ([np.array(ids) for ids in part] for part in zip(*pairs, strict=True))
+        return pad_batch(inputs, targets, (self._input_length,), self._target_length)
+
+    def _epoch_order(self, epoch: int) -> Integer[np.ndarray, "pieces"]:
+        return np.random.default_rng((self._seed, _PIECE_ORDER, epoch)).permutation(
+            self._num_pieces
+        )
+
+    def _example(self, epoch: int, position: int) -> tuple[list[int], list[int]]:
+        start = int(self._order(epoch)[position]) * self._piece_length
+        piece = self._ids[start : start + self._piece_length].tolist()
+        rng = np.random.default_rng((self._seed, _PIECE, epoch, position))
+        if self._objective == "span_corruption":
+            return span_corruption(piece, rng, vocab_size=self._vocab_size)
+        cut = int(rng.integers(1, len(piece)))
+        return lm_adaptation(piece[:cut], piece[cut:])
