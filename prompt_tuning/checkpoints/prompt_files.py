@@ -26,6 +26,8 @@ from prompt_tuning.files import atomic_write
 BEST_PROMPT = "prompt_best"
 """Stem of the files that hold the best prompt of a run folder."""
 
+# What a folder's prompt is called: a run's, or one that was saved or exported into a folder.
+_NAMES = (f"{BEST_PROMPT}.safetensors", "prompt.safetensors", "prompt.npy")
 _KEY = "prompt"
 _NPY_MAGIC = b"\x93NUMPY"
 # The first byte of a msgpack map, which a T5X checkpoint is. A safetensors file begins with the
@@ -123,8 +125,9 @@ def load_prompt(
     """Reads a prompt and checks that it fits.
 
     Args:
-      path: a prompt in any form: a `.npy` or `.safetensors` file of whatever name, a run folder, a
-        folder of PEFT's `save_pretrained`, a T5X checkpoint or a step of its numpy_checkpoints.
+      path: a prompt in any form: a `.npy` or `.safetensors` file of whatever name, a run folder or
+        one that `save_prompt` wrote into, a folder of PEFT's `save_pretrained`, a T5X checkpoint,
+        or a step of its numpy_checkpoints.
       expect: (length, embed) that the prompt must have; None accepts any.
       model: name of the model it is to be used with; checked where the file names one.
       vocabulary_hash: the vocabulary in use; checked where the file names one.
@@ -148,14 +151,14 @@ def _read_folder(path: Path) -> tuple[np.ndarray, PromptMetadata]:
         return _read_adapter(path)
     if t5x_prompts.is_checkpoint(path):
         return t5x_prompts.load_t5x_prompt(path), PromptMetadata()
-    for name in (t5x_prompts.NUMPY_FILE, f"{BEST_PROMPT}.safetensors"):
+    for name in (t5x_prompts.NUMPY_FILE, *_NAMES):
         if (path / name).is_file():
             return _read_file(path / name)
     inside = sorted(entry.name for entry in path.iterdir())
     shown = ", ".join(inside[:5]) + (", ..." if len(inside) > 5 else "")
     raise UserError(
-        f"{path} is a folder, and neither a run with a {BEST_PROMPT}.safetensors, nor an adapter, "
-        f"nor a T5X checkpoint; give the path of a prompt. It holds {shown or 'nothing'}."
+        f"{path} is a folder, and neither an adapter nor a T5X checkpoint, and has none of "
+        f"{', '.join(_NAMES)}; give the path of a prompt. It holds {shown or 'nothing'}."
     )
 
 
