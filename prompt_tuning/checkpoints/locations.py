@@ -14,7 +14,8 @@ from etils import epath
 from prompt_tuning.errors import UserError, did_you_mean
 
 SHIPPED_SUFFIX = ".safetensors"
-# The files of a model that are fetched, and what is fetched only where none of them has weights.
+# The files of a model that are fetched, its vocabulary among them, and what is fetched only where
+# none of them has weights.
 _FILES = [
     "config.json",
     "model.safetensors",
@@ -25,7 +26,6 @@ _FILES = [
     "tokenizer_config.json",
 ]
 _TORCH_FILES = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"]
-_VOCABULARIES = ("spiece.model", "sentencepiece.model")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -58,17 +58,6 @@ def locate(path_or_name: str | epath.PathLike) -> epath.Path:
         f"google/t5-small-lm-adapt on the Hugging Face hub, nor a shipped model (those are "
         f"{', '.join(shipped) or 'none'}).{did_you_mean(str(path_or_name), shipped)}"
     )
-
-
-def vocabulary_file(path_or_name: str | epath.PathLike) -> epath.Path | None:
-    """Returns the SentencePiece model in a checkpoint's own folder, or None if it has none.
-
-    Raises:
-      UserError: as `locate`.
-    """
-    path = locate(path_or_name)
-    folder = path if path.is_dir() else path.parent
-    return next((folder / name for name in _VOCABULARIES if (folder / name).exists()), None)
 
 
 def _exists(path: epath.Path) -> bool:

@@ -64,9 +64,7 @@ def stored_safetensors(path: Any) -> tuple[dict[str, StoredArray], dict[str, str
         raise _damaged(path, f"its header can't be read ({error})") from error
 
 
-def _stored(
-    path: epath.Path, name: str, entry: Mapping[str, Any], data: int, size: int
-) -> StoredArray:
+def _stored(path: epath.Path, name: str, entry: Any, data: int, size: int) -> StoredArray:
     shape = tuple(int(length) for length in entry["shape"])
     begin, end = entry["data_offsets"]
     if entry["dtype"] not in _DTYPES:

@@ -5,6 +5,7 @@ They are pickles, in a zip with the arrays beside it since PyTorch 1.6. Only
 """
 
 import importlib.util
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -58,7 +59,8 @@ def _load(path: epath.Path, *, mapped: bool) -> Any:
     import torch
 
     try:
-        with reading(path):
+        with reading(path), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that it doesn't know, which are told below
             if mapped:
                 return torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
             with path.open("rb") as stream:

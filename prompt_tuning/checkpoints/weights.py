@@ -6,6 +6,7 @@ are read by huggingface.py and t5x.py; frozen.py recognises which one a path is.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,6 +123,11 @@ def stored_weights(path: Any) -> tuple[T5Config, dict[str, Parameter], dict[str,
 
 def stacked_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter by its "/"-joined path."""
+    return dict(_stacked_shapes(config))
+
+
+@functools.lru_cache(maxsize=8)  # tracing the model takes a second
+def _stacked_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
     return {name: leaf.shape for name, leaf in flatten(abstract_params(config)).items()}
 
 
