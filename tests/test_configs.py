@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -48,13 +49,16 @@ def test_head_tells_command_hardware_time_and_expectation(name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_command_makes_a_shrunken_step(name, tiny_flags, tmp_path, monkeypatch, capsys):
+def test_command_makes_a_shrunken_step(
+    name, tiny_flags, tiny_prompt_file, tmp_path, monkeypatch, capsys
+):
     program, *argv = command(name)
     assert program == "prompt-tuning"
     monkeypatch.setattr(sys, "stdin", io.StringIO("hypothesis: a premise: b\n"))
     monkeypatch.chdir(tmp_path)
     rows = "".join(f"film {i},{label}\n" for i in range(20) for label in ("good", "bad"))
     Path("reviews.csv").write_text(f"text,label\n{rows}")
+    shutil.copy(tiny_prompt_file, "rte.npy")
     main([*argv, *tiny_flags])
     printed = capsys.readouterr()
 
@@ -69,5 +73,7 @@ def test_command_makes_a_shrunken_step(name, tiny_flags, tmp_path, monkeypatch, 
         assert 0 <= summary["score"] <= 1
     elif argv[0] == "evaluate":
         assert 0 <= json.loads(printed.out)["score"] <= 1
+    elif argv[0] == "show":
+        assert printed.out.count("the encoder reads") == 3
     else:
         assert isinstance(json.loads(printed.out)["prediction"], str)

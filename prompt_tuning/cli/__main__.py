@@ -19,6 +19,8 @@ COMMANDS = {
     "evaluate": "score a prompt on a task",
     "infer": "answer lines of text or jsonl with a prompt, or with many",
     "serve": "answer over HTTP with a folder of prompts",
+    "tasks": "list the tasks, with sizes where known",
+    "show": "print examples of a task as the model sees them",
     "submit": "write the zip that the SuperGLUE or GLUE leaderboard takes",
     "neighbors": "show the vocabulary pieces nearest to a prompt's positions",
     "convert": "write a frozen model, from wherever it is, as one safetensors file",

@@ -1,0 +1,150 @@
+"""`prompt-tuning show`: examples of a task as the model sees them, text and token ids.
+
+The encoder reads the prompt's positions, which are trained vectors and no tokens, and then the
+tokens of the input. No model is loaded: only the data, the vocabulary and the prompt's length
+matter here.
+"""
+
+import itertools
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.errors import UserError
+
+if TYPE_CHECKING:
+    from prompt_tuning.data.tasks.task import Example
+    from prompt_tuning.data.vocabularies import Vocabulary
+
+DEFAULTS = "runs/show.gin"
+_NARROWEST = 80
+_INDENT = 8
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command; prints the first examples of a split of each task."""
+    parser = Parser("show", "Prints examples of a task as the model sees them, text and ids.")
+    parser.add_argument(
+        "task", nargs="?", metavar="TASK", help="a task or mixture (default: the gin files')"
+    )
+    parser.add_argument("-n", type=int, default=3, help="how many examples (default: 3)")
+    parser.add_argument("--split", help="the split (default: train where there is one)")
+    args = parser.parse(argv)
+    if args.n < 1:
+        raise UserError(f"-n is {args.n}; it must be at least 1.")
+
+    from prompt_tuning.cli import configurables, gin_config, session
+
+    bindings = list(args.gin_bindings)
+    if args.task:
+        bindings.append(("MIXTURE_OR_TASK_NAME", repr(args.task)))
+    gin_config.load([DEFAULTS, *args.gin_file], bindings, args.gin_search_paths)
+    data = configurables.data()
+    vocabulary = configurables.vocabulary()
+    prompt_length = gin_config.macro("PROMPT_LENGTH")
+    if gin_config.macro("VOCABULARY_PATH") == "tinyworld" and "tinyworld" not in data.name:
+        session.say(
+            "The ids are those of the small vocabulary that is shipped; give "
+            "--gin.VOCABULARY_PATH=... for your model's."
+        )
+    lengths = gin_config.macro("TASK_FEATURE_LENGTHS") or data.lengths
+    width = max(shutil.get_terminal_size().columns, _NARROWEST)
+    for task in data.tasks:
+        split = args.split or ("train" if "train" in task.splits else task.splits[0])
+        examples = list(itertools.islice(task.examples(split, data.data_dir), args.n))
+        if not examples:
+            raise UserError(f"The {split} split of {task.name} has no examples.")
+        for number, example in enumerate(examples):
+            print(f"{task.name}, {split}, example {number}")
+            print("\n".join(example_lines(example, vocabulary, lengths, prompt_length, width)))
+            print()
+
+
+def example_lines(
+    example: "Example",
+    vocabulary: "Vocabulary",
+    lengths: Mapping[str, int],
+    prompt_length: int,
+    width: int,
+) -> Iterator[str]:
+    """Yields the lines that show one example.
+
+    Args:
+      example: its text.
+      vocabulary: the frozen model's.
+      lengths: of "inputs" and "targets", in tokens with end of sequence; more is cut off.
+      prompt_length: virtual tokens before the input.
+      width: of a line, in characters.
+    """
+    yield ""
+    for name, text in (("inputs", example.inputs), ("targets", example.targets)):
+        indent = " " * (_INDENT + 2)
+        yield from textwrap.wrap(
+            " ".join(text.split()),
+            width,
+            initial_indent=f"  {name:{_INDENT}}",
+            subsequent_indent=indent,
+        )
+    inputs, cut = _ids(example.inputs, vocabulary, lengths["inputs"])
+    yield ""
+    yield (
+        f"  the encoder reads {prompt_length + len(inputs)} positions: {prompt_length} of the "
+        f"prompt, {len(inputs)} tokens{cut}"
+    )
+    yield from _grid(_prompt_cells(prompt_length), 0, width)
+    yield from _grid(_cells(inputs, vocabulary), prompt_length, width)
+    targets, cut = _ids(example.targets, vocabulary, lengths["targets"])
+    yield f"  the decoder is to say {len(targets)} tokens{cut}"
+    yield from _grid(_cells(targets, vocabulary), 0, width)
+
+
+Cell = tuple[str, str]
+"""What stands at a position, and its id."""
+
+
+def _ids(text: str, vocabulary: "Vocabulary", length: int) -> tuple[list[int], str]:
+    """Returns the ids with end of sequence, and a remark if there were too many."""
+    from prompt_tuning.data.vocabularies import EOS_ID
+
+    ids = [*vocabulary.encode(text), EOS_ID]
+    if len(ids) <= length:
+        return ids, ""
+    return [*ids[: length - 1], EOS_ID], f" (cut from {len(ids)})"
+
+
+def _cells(ids: Sequence[int], vocabulary: "Vocabulary") -> list[Cell]:
+    return [(vocabulary.piece(id_), str(id_)) for id_ in ids]
+
+
+def _prompt_cells(length: int) -> list[Cell]:
+    """Returns the prompt's positions, those in the middle of a long prompt left out."""
+    positions = range(length)
+    shown = [*positions] if length <= 6 else [*positions[:3], None, *positions[-2:]]
+    return [("...", "") if p is None else (f"[P{p}]", "prompt") for p in shown]
+
+
+def _grid(cells: Sequence[Cell], first: int, width: int) -> Iterator[str]:
+    """Yields pieces above their ids, in as many pairs of lines as it takes.
+
+    Each pair begins with the position of its first cell.
+    """
+    line: list[Cell] = []
+    position = first
+    for cell in [*cells, None]:
+        room = width - _INDENT - sum(max(map(len, c)) + 1 for c in line)
+        if cell is not None and (not line or max(map(len, cell)) <= room):
+            line.append(cell)
+            continue
+        widths = [max(map(len, c)) for c in line]
+        for start, row in zip((str(position), ""), zip(*line, strict=True), strict=True):
+            padded = (f"{text:{w}}" for text, w in zip(row, widths, strict=True))
+            yield f"{start:>{_INDENT - 2}}  {' '.join(padded)}".rstrip()
+        position += len(line)
+        line = [] if cell is None else [cell]
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,75 @@
+"""`prompt-tuning tasks`: every task and mixture, with sizes where they are known."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.arguments import Parser
+
+_SPLITS = ("train", "validation", "test")
+_NAMED = "_with_name"
+_LONGEST_ANSWERS = 40
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command; prints a line a task."""
+    Parser(
+        "tasks",
+        "Lists the tasks and mixtures, each a MIXTURE_OR_TASK_NAME. Your own files need none of "
+        "them: see --gin_file=tasks/user_files.gin and docs/data.md.",
+        gin=False,
+    ).parse(argv)
+
+    from prompt_tuning.data.mixtures import MIXTURES
+    from prompt_tuning.data.tasks.task import list_tasks
+
+    rows = [("task", *_SPLITS, "tokens", "answers"), *_task_rows(list_tasks())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *numbers, tokens, answers in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:4], strict=True)]
+        print(f"{name:{widths[0]}}  {'  '.join(cells)}  {tokens:>{widths[4]}}  {answers}".rstrip())
+    print("\nRows of each split: - where there is none, ? where the size isn't known.")
+    print("Tokens: the longest input and the longest answer.")
+    print(f"* also as NAME{_NAMED}: with T5's name of the task in the text.")
+    print("\nmixture")
+    for name, members in MIXTURES.items():
+        if not name.endswith(_NAMED):
+            both = "*" if f"{name}{_NAMED}" in MIXTURES else ""
+            text = f"{len(members)} tasks: {', '.join(members)}"
+            indent = f"{name + both:{widths[0]}}  "
+            print(
+                textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=" " * len(indent))
+            )
+    print("\nSee some of it:  prompt-tuning show tinyworld_rte -n 3")
+
+
+def _task_rows(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yields the cells of each task but those that another's row stands for."""
+    from prompt_tuning.data.tasks.sizes import SIZES
+    from prompt_tuning.data.tasks.task import get_task
+
+    for name in names:
+        if name.removesuffix(_NAMED) != name and name.removesuffix(_NAMED) in names:
+            continue
+        task = get_task(name)
+        sizes = SIZES.get(name, {})
+        counts = [
+            (f"{sizes[split]:,}" if split in sizes else "?") if split in task.splits else "-"
+            for split in _SPLITS
+        ]
+        both = "*" if f"{name}{_NAMED}" in names else ""
+        tokens = f"{task.lengths['inputs']} > {task.lengths['targets']}"
+        yield (f"{name}{both}", *counts, tokens, _answers(task.labels))
+
+
+def _answers(labels: Sequence[str] | None) -> str:
+    if labels is None:
+        return "free text"
+    text = ", ".join(labels)
+    if len(text) <= _LONGEST_ANSWERS:
+        return text
+    return f"{labels[0]}, ..., {labels[-1]} ({len(labels)} labels)"
+
+
+if __name__ == "__main__":
+    run(main)
