@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 import prompt_tuning
 from prompt_tuning.checkpoints.frozen import load_frozen
+from prompt_tuning.checkpoints.locations import locate
 from prompt_tuning.checkpoints.prompt_files import load_prompt
 from prompt_tuning.cli.gin_config import register
 from prompt_tuning.data.mixtures import get_tasks
@@ -106,11 +107,13 @@ def vocabulary(
       checkpoint: the frozen model, as `frozen_model` takes it.
       extra_ids: how many sentinels to append, as `Vocabulary` takes it.
     """
-    path = path or checkpoint
-    if path is None:
+    if path is not None:
+        shipped = {file.stem: file for file in _ASSETS.rglob("*.model")}
+        return find_vocabulary(shipped.get(path, path), extra_ids)
+    if checkpoint is None:
         raise UserError("No vocabulary: add --gin.VOCABULARY_PATH=... (a file or a folder).")
-    shipped = {file.stem: file for file in _ASSETS.rglob("*.model")}
-    return find_vocabulary(shipped.get(path, path), extra_ids)
+    found = locate(checkpoint)
+    return find_vocabulary(found if found.is_dir() else found.parent, extra_ids)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -51,12 +51,12 @@ def vocabulary_hash(path: str | Path) -> str:
     return hashlib.sha256(_read(_as_path(path))).hexdigest()
 
 
-def find_vocabulary(path: str | Path, extra_ids: int | None = None) -> "Vocabulary":
+def find_vocabulary(path: str | Path | epath.Path, extra_ids: int | None = None) -> "Vocabulary":
     """Returns the vocabulary that a path stands for.
 
     Args:
-        path: a SentencePiece model file; a folder that holds one as Hugging Face or T5X name it,
-            such as a checkpoint's; either of them in a bucket (gs://); or "byt5".
+        path: a SentencePiece model file; a folder that holds one, such as a checkpoint's; either
+            of them in a bucket (gs://); or "byt5".
         extra_ids: how many sentinels to append, as `Vocabulary` takes it.
 
     Raises:
@@ -70,6 +70,8 @@ def find_vocabulary(path: str | Path, extra_ids: int | None = None) -> "Vocabula
     for name in _FILES:
         if (folder / name).exists():
             return Vocabulary(folder / name, extra_ids)
+    if len(files := list(folder.glob("*.model"))) == 1:
+        return Vocabulary(files[0], extra_ids)
     if _is_byt5(folder / _TOKENIZER_CONFIG):
         return ByteVocabulary()
     raise UserError(
