@@ -1,0 +1,67 @@
+"""What `serve` and `infer --prompts` share: one frozen model for many prompts, as configured."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+
+from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli.configurables import Base, Data, Prediction
+from prompt_tuning.cli.gin_config import register
+from prompt_tuning.errors import UserError
+from prompt_tuning.predictor import Predictor
+
+CONFIG = "runs/serve.gin"
+
+
+@register
+def predictor(batch_size: int, feature_lengths: Mapping[str, int]) -> Data:
+    """How inputs of any task are cut into batches: the most examples, the longest lengths."""
+    if batch_size < 1:
+        raise UserError(f"BATCH_SIZE is {batch_size}; it must be at least 1.")
+    return Data(name="any", tasks=(), lengths=feature_lengths, data_dir=None, batch_size=batch_size)
+
+
+def load(args: argparse.Namespace, *, run: str | None = None) -> tuple[Base, Predictor]:
+    """Loads the model that the configuration names; the predictor has no prompts yet.
+
+    Args:
+      args: with the gin files and flags.
+      run: a run folder whose configuration stands before them.
+
+    Raises:
+      UserError: the configuration can't be read, or asks for what can't be served.
+    """
+    session.load_config(args, run=run, defaults=[CONFIG])
+    data = predictor()
+    prediction: Prediction = configurables.predict(data)
+    if prediction.rank:
+        raise UserError(
+            "predict.method is 'rank', but prompts of many tasks share the model here. Give the "
+            'examples that are to be ranked their "labels", and set --gin.predict.method=greedy.'
+        )
+    base = session.load_base(data)
+    return base, Predictor(
+        base.config,
+        base.params,
+        base.vocabulary,
+        batch_size=data.batch_size,
+        max_input_length=data.lengths["inputs"],
+        decoding=prediction.decoding,
+        mesh=base.mesh,
+    )
+
+
+def named_files(pairs: Sequence[str]) -> dict[str, str]:
+    """Returns the files of `NAME=FILE ...` by their names.
+
+    Raises:
+      UserError: one isn't such a pair, or a name is there twice.
+    """
+    files: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, file = pair.partition("=")
+        if not (name and equals and file):
+            raise UserError(f"--prompts has '{pair}'; expected NAME=FILE, such as rte=rte.npy.")
+        if name in files:
+            raise UserError(f"--prompts names '{name}' twice: {files[name]} and {file}.")
+        files[name] = file
+    return files

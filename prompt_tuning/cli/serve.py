@@ -1,0 +1,80 @@
+"""`prompt-tuning serve`: one frozen model answers over HTTP for all prompts of a folder.
+
+The interface is in `prompt_tuning/serving/app.py` and in docs/serving.md.
+"""
+
+from collections.abc import Sequence
+
+from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.errors import UserError
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command until it is stopped."""
+    parser = Parser("serve", "Answers over HTTP with one frozen model and a folder of prompts.")
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="NAME.safetensors or NAME.npy in it is the prompt NAME"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)"
+    )
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (8000)")
+    parser.add_argument(
+        "--max_wait", type=float, default=5, metavar="MS", help="an example waits for others (5)"
+    )
+    parser.add_argument(
+        "--max_queue", type=int, default=1024, metavar="N", help="examples that may wait (1024)"
+    )
+    parser.add_argument(
+        "--max_examples", type=int, default=256, metavar="N", help="examples of a request (256)"
+    )
+    parser.add_argument(
+        "--max_body", type=int, default=1_000_000, metavar="BYTES", help="size of a request (1 MB)"
+    )
+    args = parser.parse(argv)
+    if args.max_examples > args.max_queue:
+        raise UserError(
+            f"--max_examples is {args.max_examples}, but only {args.max_queue} may wait; such a "
+            "request would never be taken. Raise --max_queue."
+        )
+    try:
+        from prompt_tuning.serving import server
+        from prompt_tuning.serving.app import create_app
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"The server needs {error.name}, which isn't installed: pip install "
+            "'prompt-tuning[serve]'."
+        ) from error
+
+    from prompt_tuning.cli import many_prompts, session
+    from prompt_tuning.serving.batching import BatchingOptions
+    from prompt_tuning.serving.limits import Limits
+    from prompt_tuning.serving.prompt_folder import PromptFolder
+
+    limits = Limits(body_bytes=args.max_body, examples=args.max_examples)
+    # The address first: whether it can be had is known before the model is loaded.
+    with server.listen(args.host, args.port) as bound:
+        base, predictor = many_prompts.load(args)
+        batching = BatchingOptions(
+            max_size=predictor.batch_size, max_wait=args.max_wait / 1000, max_queue=args.max_queue
+        )
+        folder = PromptFolder(args.folder, predictor)
+        for name, why in folder.rescan().refused.items():
+            session.say(f"The prompt '{name}' is left out: {why}")
+        if not server.is_loopback(bound):
+            session.say(
+                f"Whoever reaches {args.host} can use this server: it asks for no password."
+            )
+
+        def started() -> None:
+            names = ", ".join(sorted(predictor.prompts)) or "none yet"
+            session.say(f"Serving {base.config.name} at {server.url_of(bound)}; prompts: {names}")
+
+        app = create_app(predictor, folder, limits=limits, batching=batching)
+        server.serve(app, bound, started)
+    session.say("Stopped.")
+
+
+if __name__ == "__main__":
+    run(main)

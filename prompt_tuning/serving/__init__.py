@@ -1,0 +1,1 @@
+"""The predictor over HTTP: `prompt-tuning serve`. FastAPI and uvicorn are imported only here."""

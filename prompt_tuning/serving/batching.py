@@ -1,0 +1,168 @@
+"""Dynamic batching: examples that different clients send at about the same time share a batch.
+
+A batch leaves as soon as it is full, or once its oldest example has waited `max_wait`. While the
+model is at work, in a thread of its own, examples gather for the next batch, so under load no
+time is lost in waiting. Everything else happens in one asyncio event loop, without locks.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from prompt_tuning.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class QueueFull(Exception):
+    """There is no place for these examples now; there will be soon."""
+
+
+class Closed(Exception):
+    """The batcher takes no more examples: the server is stopping."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchingOptions:
+    """When a batch leaves.
+
+    Attributes:
+      max_size: examples in a batch at most.
+      max_wait: seconds that an example waits for company at most, if the model is free.
+      max_queue: examples that may wait; more are turned away.
+
+    Raises:
+      UserError: a value is out of range.
+    """
+
+    max_size: int = 32
+    max_wait: float = 0.005
+    max_queue: int = 1024
+
+    def __post_init__(self) -> None:
+        for name, least in {"max_size": 1, "max_wait": 0, "max_queue": 1}.items():
+            if not getattr(self, name) >= least:
+                raise UserError(
+                    f"Batching's {name} is {getattr(self, name)}; it must be at least {least}."
+                )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Waiting(Generic[Item, Result]):
+    item: Item
+    since: float
+    result: "asyncio.Future[Result]"
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs `run` on batches of what `submit` is given.
+
+    Args:
+      run: gives the result of each item of a batch, in order; called by one thread at a time.
+      options: when a batch leaves.
+      observe: told each batch's size and the seconds it took.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item]], Sequence[Result]],
+        options: BatchingOptions,
+        observe: Callable[[int, float], None] = lambda size, seconds: None,
+    ):
+        self._run = run
+        self._options = options
+        self._observe = observe
+        self._queue: deque[_Waiting[Item, Result]] = deque()
+        self._changed = asyncio.Event()
+        self._closing = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._worker: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        """The number of items that wait."""
+        return len(self._queue)
+
+    @property
+    def running(self) -> bool:
+        """Whether items are being taken and worked on."""
+        return self._worker is not None and not self._worker.done() and not self._closing
+
+    def start(self) -> None:
+        """Begins to work; to be called in the event loop."""
+        self._worker = asyncio.create_task(self._work())
+
+    async def submit(self, items: Sequence[Item]) -> list[Result]:
+        """Returns the items' results, once all are there.
+
+        Raises:
+          QueueFull: there is no place for all of them; none is taken.
+          Closed: the batcher is closing.
+          Exception: what `run` raised for a batch that held one of them.
+        """
+        if not self.running:
+            raise Closed
+        if len(self._queue) + len(items) > self._options.max_queue:
+            raise QueueFull
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        waiting = [_Waiting(item=item, since=now, result=loop.create_future()) for item in items]
+        self._queue.extend(waiting)
+        self._changed.set()
+        return list(await asyncio.gather(*(each.result for each in waiting)))
+
+    async def close(self) -> None:
+        """Takes no more, answers what waits, and ends."""
+        self._closing = True
+        self._changed.set()
+        if self._worker is not None:
+            await self._worker
+        self._thread.shutdown()
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while batch := await self._next_batch():
+            started = time.perf_counter()
+            try:
+                results = await loop.run_in_executor(
+                    self._thread, self._run, [each.item for each in batch]
+                )
+            except Exception as error:
+                # Those who wait are told, and the next batch may well succeed.
+                for each in batch:
+                    if not each.result.done():
+                        each.result.set_exception(error)
+                continue
+            self._observe(len(batch), time.perf_counter() - started)
+            for each, result in zip(batch, results, strict=True):
+                if not each.result.done():
+                    each.result.set_result(result)
+
+    async def _next_batch(self) -> list[_Waiting[Item, Result]]:
+        """Returns at least one item; none once the batcher is closing and nothing waits."""
+        while True:
+            await self._full_or_due()
+            size = min(len(self._queue), self._options.max_size)
+            batch = [self._queue.popleft() for _ in range(size)]
+            # Whoever has stopped waiting needs no answer.
+            wanted = [each for each in batch if not each.result.done()]
+            if wanted or (self._closing and not self._queue):
+                return wanted
+
+    async def _full_or_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._closing and len(self._queue) < self._options.max_size:
+            left = None
+            if self._queue:
+                left = self._queue[0].since + self._options.max_wait - loop.time()
+                if left <= 0:
+                    return
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), left)
+            except TimeoutError:
+                return

@@ -1,0 +1,148 @@
+"""The prompts of a server: the files of one folder, by name, and no file outside it.
+
+`rte.safetensors`, or else `rte.npy`, is the prompt `rte`. Names have letters, digits, `.`, `_`
+and `-` alone, so they hold no path; a link in the folder is followed only to a place inside it.
+"""
+
+import dataclasses
+import re
+import threading
+from pathlib import Path
+
+from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt
+from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.predictor import Predictor
+
+SUFFIXES = (".safetensors", ".npy")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
+
+
+class NoSuchPromptFile(UserError):
+    """The folder has no file for a prompt of this name."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A prompt in use.
+
+    Attributes:
+      name: what examples call it.
+      length: its virtual tokens.
+      metadata: what its file says of it.
+      version: changes when the file does.
+    """
+
+    name: str
+    length: int
+    metadata: PromptMetadata
+    version: tuple[str, int, int, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What a look at the folder brought: names, and why a file was refused."""
+
+    loaded: list[str]
+    removed: list[str]
+    refused: dict[str, str]
+
+
+class PromptFolder:
+    """Loads prompts from a folder into a predictor; safe to call from several threads.
+
+    Args:
+      folder: where the files are.
+      predictor: what answers with them.
+
+    Raises:
+      UserError: there is no such folder.
+    """
+
+    def __init__(self, folder: str | Path, predictor: Predictor):
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise UserError(f"There is no folder {folder}; give one with prompt files in it.")
+        self._predictor = predictor
+        self._loaded: dict[str, Loaded] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def loaded(self) -> list[Loaded]:
+        """The prompts in use, by name."""
+        with self._lock:
+            return [self._loaded[name] for name in sorted(self._loaded)]
+
+    def load(self, name: str) -> Loaded:
+        """Loads the prompt of a name, or loads it again.
+
+        Raises:
+          NoSuchPromptFile: the folder has none.
+          UserError: the name can't be one, its file is outside the folder, or isn't a prompt for
+            the model.
+        """
+        with self._lock:
+            return self._load(name)
+
+    def rescan(self) -> Changes:
+        """Loads what is new or changed, drops what is gone; a file that doesn't fit is refused."""
+        with self._lock:
+            loaded, refused = [], {}
+            names = self._names()
+            for name in names:
+                try:
+                    before = self._loaded.get(name)
+                    if before is None or before.version != _version(self._file(name)):
+                        self._load(name)
+                        loaded.append(name)
+                except UserError as error:
+                    refused[name] = str(error)
+            removed = sorted(self._loaded.keys() - names)
+            for name in removed:
+                self._predictor.remove(name)
+                del self._loaded[name]
+            return Changes(loaded=loaded, removed=removed, refused=refused)
+
+    def _load(self, name: str) -> Loaded:
+        file = self._file(name)
+        version = _version(file)
+        predictor = self._predictor
+        prompt, metadata = load_prompt(
+            file,
+            (None, predictor.config.embed_dim),
+            model=predictor.config.name,
+            vocabulary_hash=predictor.vocabulary.hash,
+        )
+        predictor.add(name, prompt)
+        loaded = Loaded(name=name, length=len(prompt), metadata=metadata, version=version)
+        self._loaded[name] = loaded
+        return loaded
+
+    def _names(self) -> list[str]:
+        # Hidden files are others' half-written ones.
+        files = (path for path in self.folder.iterdir() if not path.name.startswith("."))
+        return sorted({path.stem for path in files if path.suffix in SUFFIXES})
+
+    def _file(self, name: str) -> Path:
+        """Returns the file of a name, which lies in the folder wherever links lead."""
+        if not _NAME.fullmatch(name):
+            raise UserError(
+                f"{name[:100]!r} can't be the name of a prompt; expected up to 100 letters, "
+                "digits, '.', '_' or '-', such as 'rte'."
+            )
+        for suffix in SUFFIXES:
+            path = self.folder / f"{name}{suffix}"
+            if path.is_symlink() and not path.resolve().is_relative_to(self.folder.resolve()):
+                raise UserError(
+                    f"The prompt '{name}' is a link out of the prompt folder; copy the file there."
+                )
+            if path.is_file():
+                return path
+        raise NoSuchPromptFile(
+            f"The prompt folder has no {' or '.join(name + suffix for suffix in SUFFIXES)}."
+            f"{did_you_mean(name, self._names())}"
+        )
+
+
+def _version(file: Path) -> tuple[str, int, int, int]:
+    status = file.stat()
+    return file.name, status.st_mtime_ns, status.st_size, status.st_ino

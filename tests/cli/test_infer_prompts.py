@@ -1,0 +1,103 @@
+"""`prompt-tuning infer --prompts`: each line is answered with the prompt that it names."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
+from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
+from prompt_tuning.data.tasks.task import get_task
+
+pytestmark = pytest.mark.usefixtures("compile_once")
+
+LABELS = ["entailment", "not_entailment"]
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    """The files of two prompts of different lengths, one of which tells its task."""
+    folder = tmp_path_factory.mktemp("prompts")
+    rng = np.random.default_rng(4)
+    metadata = PromptMetadata(model="tiny_random", task="superglue_rte")
+    told = save_prompt(folder / "rte", rng.normal(size=(3, 16)), metadata)[1]
+    untold = folder / "wsc.npy"
+    np.save(untold, rng.normal(size=(7, 16)).astype(np.float32))
+    return [f"rte={told}", f"wsc={untold}"]
+
+
+@pytest.fixture
+def infer(tiny_settings, prompts, monkeypatch, capsys):
+    """Answers lines, and returns the rows; or the error, if that is what is expected."""
+
+    def run(lines, *flags, prompts=prompts, fails=False):
+        text = "".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines)
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        capsys.readouterr()
+        model = ["--gin_file=models/t5_1_1_small.gin", *tiny_settings]
+        status = status_of(main, ["infer", *model, *flags, "--prompts", *prompts])
+        printed = capsys.readouterr()
+        assert status == (USER_ERROR if fails else 0), printed.err
+        return printed.err if fails else [json.loads(line) for line in printed.out.splitlines()]
+
+    return run
+
+
+def test_a_mixture_is_answered_in_order_as_each_prompt_alone(infer):
+    rte = {"prompt": "rte", "premise": "A cat sat.", "hypothesis": "A dog sat."}
+    (rendered,) = get_task("superglue_rte").render({**rte, "idx": 0, "label": None}, False)
+    text = rendered.inputs
+    wsc = {"prompt": "wsc", "inputs": "A cat sat.", "id": 7}
+    ranked = {"prompt": "rte", "inputs": text, "labels": LABELS}
+    rows = infer([rte, wsc, ranked, {"prompt": "rte", "inputs": text}])
+    predictions = [row.pop("prediction") for row in rows]
+    scores = rows[2].pop("scores")
+    assert rows == [rte, wsc, ranked, {"prompt": "rte", "inputs": text}]
+    assert predictions[0] == predictions[3], "the prompt's task makes the text"
+    assert predictions[2] == max(LABELS, key=scores.__getitem__)
+    assert infer([wsc])[0]["prediction"] == predictions[1]
+
+
+def test_a_single_prompt_need_not_be_named(infer, prompts):
+    (row,) = infer(["A cat sat.\n"], prompts=prompts[1:])
+    (named,) = infer([{"prompt": "wsc", "inputs": "A cat sat."}])
+    assert row["prediction"] == named["prediction"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("A cat sat.\n", "standard input:1: no prompt is named"),
+        (
+            {"prompt": "rtee", "inputs": "a"},
+            "standard input:1: No prompt is called 'rtee'. Did you",
+        ),
+        ({"prompt": 3, "inputs": "a"}, "standard input:1: no prompt is named"),
+        ({"prompt": "rte", "inputs": 3}, '"inputs" is 3; expected a text'),
+        ({"prompt": "wsc", "text": "a"}, 'the file of the prompt "wsc" tells no task'),
+        ({"prompt": "rte", "premise": "a"}, "no field 'hypothesis'"),
+        ({"prompt": "rte", "inputs": "a", "labels": "b"}, "\"labels\" is 'b'; expected a list"),
+        ("{broken\n", "standard input:1: not JSON"),
+    ],
+)
+def test_a_wrong_line_is_told(infer, line, message):
+    assert message in infer([line], fails=True)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["rte"], "--prompts has 'rte'; expected NAME=FILE"),
+        (["=rte.npy"], "--prompts has '=rte.npy'"),
+        (["a=b", "a=c"], "--prompts names 'a' twice: b and c"),
+        (["a=none.npy"], "none.npy"),
+    ],
+)
+def test_wrong_prompts_are_told(infer, pairs, message):
+    assert message in infer([], prompts=pairs, fails=True)
+
+
+def test_one_prompt_or_many_but_not_both(infer):
+    assert "either --prompt or --prompts" in infer([], "--prompt=a.npy", fails=True)
