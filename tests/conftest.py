@@ -1,7 +1,9 @@
 """Fixtures shared by all tests."""
 
+import importlib.util
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,10 +88,29 @@ def tiny_superglue(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def official_files(tmp_path_factory) -> Path:
+    """A few rows of every task but SuperGLUE's, in the official layouts."""
+    path = CHECKOUT / "tests" / "official_files.py"
+    spec = importlib.util.spec_from_file_location("official_files", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.write(tmp_path_factory.mktemp("official_files"))
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_superglue, official_files) -> Path:
+    """A data folder with a few rows of every task: SuperGLUE's files beside all the others."""
+    return Path(shutil.copytree(official_files, tiny_superglue, dirs_exist_ok=True))
+
+
+@pytest.fixture(scope="session")
 def tiny_vocabulary_file(tiny_superglue) -> Path:
     """A SentencePiece model of 200 pieces, made from the rows and labels of `tiny_superglue`."""
     text = [line for file in tiny_superglue.glob("*/train.jsonl") for line in file.open()]
     text += ["False True entailment not_entailment contradiction neutral choice1 choice2"] * 10
+    text += ["acceptable unacceptable positive negative equivalent not_equivalent"] * 10
+    text += ["duplicate not_duplicate 0.0 0.2 0.4 0.6 0.8 1.2 2.4 3.6 4.8 5.0"] * 10
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(text),
         model_prefix=str(tiny_superglue.parent / "tiny"),
@@ -148,13 +169,13 @@ def tiny_prompt_file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_settings(
-    tiny_superglue, tiny_vocabulary_file, tiny_weights_file, tiny_prompt_file
+    tiny_data, tiny_vocabulary_file, tiny_weights_file, tiny_prompt_file
 ) -> list[str]:
     """Flags that shrink any shipped config to one step on random weights."""
     settings = {
         "INITIAL_CHECKPOINT_PATH": tiny_weights_file,
         "VOCABULARY_PATH": tiny_vocabulary_file,
-        "DATA_DIR": tiny_superglue,
+        "DATA_DIR": tiny_data,
         "PROMPT_FILE": tiny_prompt_file,
         "PROMPT_LENGTH": 3,
         "TASK_FEATURE_LENGTHS": {"inputs": 40, "targets": 6},

@@ -1,22 +1,8 @@
-"""A few rows of each of the paper's tasks in the official layouts, and TFDS made to read them."""
+"""A few rows of each of the paper's tasks in the official layouts, as text."""
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-
-
-@pytest.fixture(scope="session")
-def official_files(checkout, tmp_path_factory) -> Path:
-    """The data folder that `official_files.py` fills."""
-    spec = importlib.util.spec_from_file_location(
-        "official_files", checkout / "tests" / "official_files.py"
-    )
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.write(tmp_path_factory.mktemp("official_files"))
 
 
 @pytest.fixture

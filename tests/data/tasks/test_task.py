@@ -79,3 +79,8 @@ def test_a_name_is_given_once(task):
     assert "superglue_rte" in list_tasks()
     with pytest.raises(UserError, match="already a task 'superglue_rte'"):
         register_task(taken)
+
+
+def test_t5_can_say_every_label(t5_vocabulary):
+    for name in list_tasks():
+        t5_vocabulary.check_labels(get_task(name).labels or ())
