@@ -46,8 +46,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def load_config(args: argparse.Namespace, *, run: str | None = None) -> None:
-    """Reads the configuration: that of a run folder first, then the gin files and flags."""
+def load_config(
+    args: argparse.Namespace, *, run: str | None = None, defaults: Sequence[str] = ()
+) -> None:
+    """Reads the configuration: defaults, that of a run folder, then the gin files and flags."""
     logging.getLogger("absl").setLevel(logging.ERROR)
     files = list(args.gin_file)
     if run is not None:
@@ -60,7 +62,7 @@ def load_config(args: argparse.Namespace, *, run: str | None = None) -> None:
             "No configuration: give --gin_file=..., such as those that the top of "
             f"{gin_config.shipped_configs() / 'runs'}/*.gin names."
         )
-    gin_config.load(files, args.gin_bindings, args.gin_search_paths)
+    gin_config.load([*defaults, *files], args.gin_bindings, args.gin_search_paths)
 
 
 def load_base(data: Data) -> Base:
@@ -202,7 +204,7 @@ def prompt_path(run: str | None, given: str | None) -> str:
     if path is None:
         raise UserError(
             "No prompt: give a run folder, --prompt FILE, or --gin.PROMPT_FILE=FILE "
-            "(.npy or .safetensors)."
+            "(docs/adapters.md lists the forms)."
         )
     return path
 
