@@ -1,0 +1,192 @@
+"""Every command of docs/data.md as it stands there, on tiny data and random weights."""
+
+import dataclasses
+import json
+import re
+import shlex
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
+from prompt_tuning.data.leaderboards import LEADERBOARDS
+
+pytestmark = pytest.mark.usefixtures("compile_once")
+
+TEST_ROWS = 3
+
+
+@pytest.fixture(scope="module")
+def commands(checkout) -> dict[str, list[str]]:
+    """The arguments of each command, by its first two words and the file it writes or reads."""
+    page = (checkout / "docs" / "data.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    found = [shlex.split(line)[1:] for line in re.findall(r"^    prompt-tuning .*", page, re.M)]
+    named = {" ".join(word for word in argv[:2] if word[0] != "-"): argv for argv in found}
+    named["submit runs"] = next(argv for argv in found if "--runs" in argv)
+    named["submit predictions"] = next(argv for argv in found if argv[2:3] == ["--predictions"])
+    named["submit check"] = next(argv for argv in found if "--check" in argv)
+    assert len(found) == len(named) - 1, "a command that no test knows"
+    return named
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_superglue, tiny_vocabulary_file, tiny_weights_file):
+    """What the page's commands find where they are run."""
+    folder = tmp_path_factory.mktemp("page")
+    rows = [f"{i},film {i} is {label},{label}" for i in range(30) for label in ("good", "bad")]
+    (folder / "reviews.csv").write_text("\n".join(["id,text,label", *rows]))
+    (folder / "new.csv").write_text("id,text\nx,film 1 is good\ny,film 2 is bad\n")
+    shutil.copytree(tiny_superglue, folder / "superglue")
+    tests = [json.loads(line) for line in (tiny_superglue / "RTE" / "test.jsonl").open()]
+    for name in ("RTE/test", "AX-b/AX-b", "AX-g/AX-g"):
+        file = folder / "superglue" / f"{name}.jsonl"
+        file.parent.mkdir(exist_ok=True)
+        plain = [
+            {"idx": i, **{key: row[key] for key in ("premise", "hypothesis")}}
+            | {"sentence1": row["premise"], "sentence2": row["hypothesis"]}
+            for i, row in enumerate(tests[:TEST_ROWS])
+        ]
+        file.write_text("".join(json.dumps(row) + "\n" for row in plain))
+    shutil.copy(tiny_vocabulary_file, folder / "spiece.model")
+    (folder / "t5-small-lm-adapt").mkdir()
+    shutil.copy(tiny_vocabulary_file, folder / "t5-small-lm-adapt" / "spiece.model")
+    shutil.copy(tiny_weights_file, folder / "t5-small-lm-adapt" / "tiny_random.safetensors")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_the_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+
+
+@pytest.fixture(autouse=True)
+def tiny_test_sets(monkeypatch):
+    """The leaderboards' row counts, shrunken to those of the tiny data."""
+    for name, entry in LEADERBOARDS["superglue"].items():
+        tiny = dataclasses.replace(entry, rows=TEST_ROWS)
+        monkeypatch.setitem(LEADERBOARDS["superglue"], name, tiny)
+
+
+def without(flags, *names):
+    return [flag for flag in flags if not flag.startswith(tuple(f"--gin.{n}=" for n in names))]
+
+
+@pytest.fixture(scope="module")
+def reviews(commands, folder, tiny_settings):
+    """The page's run on the user's own files, its vocabulary found beside the checkpoint."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        flags = without(tiny_settings, "VOCABULARY_PATH", "INITIAL_CHECKPOINT_PATH")
+        weights = "--gin.INITIAL_CHECKPOINT_PATH=t5-small-lm-adapt/tiny_random.safetensors"
+        main([*commands["train"], *flags, weights])
+    return folder / "runs" / "reviews"
+
+
+@pytest.fixture(scope="module")
+def rte(folder, tiny_settings):
+    """A run of RTE on the tiny SuperGLUE."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        names = ("models/t5_1_1_small", "tasks/superglue_rte", "prompts/class_label", "runs/train")
+        files = [f"--gin_file={name}.gin" for name in names]
+        flags = ["--gin.DATA_DIR=superglue", "--gin.MODEL_DIR=runs/rte"]
+        main(["train", *files, *without(tiny_settings, "DATA_DIR"), *flags])
+
+
+def test_tasks_and_show(commands, capsys):
+    main(commands["tasks"])
+    main(commands["show superglue_rte"])
+    assert capsys.readouterr().out.count("the encoder reads") == 3
+    main(commands["show"])
+    out = capsys.readouterr().out
+    assert re.search(r"inputs  review: film \d+ is (good|bad)\n  targets \1\n", out)
+
+
+def test_own_files_are_trained_on_and_answered(reviews, commands, capsys):
+    summary = json.loads((reviews / "summary.json").read_text())
+    assert (summary["task"], summary["steps"]) == ("reviews", 1)
+    assert set(summary["metrics"]) == {"accuracy"}
+    assert 'TRAIN_FILE = "reviews.csv"' in (reviews / "config.gin").read_text().replace("'", '"')
+    capsys.readouterr()
+    main(commands["evaluate runs/reviews"])
+    assert json.loads(capsys.readouterr().out)["predictions"] == 2
+    rows = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    assert [row["row"] for row in rows] == [{"id": "x"}, {"id": "y"}]
+    assert all(isinstance(row["prediction"], str) for row in rows)
+
+
+def test_withheld_labels_are_not_scored(reviews, capsys):
+    assert status_of(main, ["evaluate", str(reviews), "--split=test"]) == USER_ERROR
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "The labels of reviews's test split are withheld" in told
+    assert "--predictions FILE" in told
+
+
+def test_free_text_has_no_labels_to_start_from(commands, tiny_flags, capsys):
+    free = [*commands["train"], *without(tiny_flags, "TASK_FEATURE_LENGTHS")]
+    assert status_of(main, [*free, "--gin.user_files.labels=[]"]) == USER_ERROR
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "The answers of reviews are free text" in told and "sampled_vocabulary.gin" in told
+
+
+def test_a_template_of_an_unknown_column(commands, tiny_flags, capsys):
+    argv = [*commands["train"], *tiny_flags, "--gin.INPUT_TEMPLATE={txt}"]
+    assert status_of(main, argv) == USER_ERROR
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("prompt-tuning: reviews.csv:2: no column 'txt', which the input")
+    assert "Did you mean 'text'?" in lines[-1]
+
+
+def test_predictions_become_a_submission(rte, commands, capsys):
+    main(commands["evaluate runs/rte"])
+    row = {"idx": 0, "targets": "<unk>", "candidate": "man", "prediction": ""}
+    for name, entry in LEADERBOARDS["superglue"].items():
+        if name == "rte":
+            continue
+        words = [*entry.labels, "man"]
+        rows = [
+            row | {"task": f"superglue_{name}", "idx": index_of(entry, i), "prediction": words[0]}
+            for i in range(TEST_ROWS)
+        ]
+        with open(f"{name}.jsonl", "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in rows)
+    main(commands["submit predictions"])
+    capsys.readouterr()
+    main(commands["submit check"])
+    out = capsys.readouterr().out
+    assert "submission.zip follows the official schema (complete)" in out
+    assert len(out.splitlines()) == 11
+
+
+def index_of(entry, i):
+    whole = {"paragraph": 0, "question": 0, "answer": i, "passage": 0, "query": i}
+    return whole if entry.kind in ("multirc", "record") else i
+
+
+def test_a_run_answers_its_tests_and_the_diagnostics(rte, commands, capsys):
+    main(commands["submit runs"])
+    out = capsys.readouterr().out
+    assert "rte.zip follows the official schema (partial" in out
+    with zipfile.ZipFile("rte.zip") as archive:
+        assert sorted(archive.namelist()) == ["AX-b.jsonl", "AX-g.jsonl", "RTE.jsonl"]
+        rows = [json.loads(line) for line in archive.read("AX-g.jsonl").splitlines()]
+    assert [row["idx"] for row in rows] == [0, 1, 2]
+    assert {row["label"] for row in rows} <= {"entailment", "not_entailment"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["superglue"], "No zip to write: add --output"),
+        (["superglue", "--output=a.zip"], "Nothing to submit: give --predictions"),
+        (["squad", "--output=a.zip"], "argument benchmark: invalid choice: 'squad'"),
+        (["glue", "--output=a.zip", "--predictions", "no.jsonl"], "no.jsonl is missing"),
+        (["glue", "--runs", "no", "--output=a.zip"], "no is not a run folder"),
+    ],
+)
+def test_what_submit_refuses(argv, told, capsys):
+    assert status_of(main, ["submit", *argv]) == USER_ERROR
+    error = capsys.readouterr().err.casefold()
+    assert told.casefold() in error and error.count("\n") == 1
