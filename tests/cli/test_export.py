@@ -3,10 +3,12 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import warnings
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -58,40 +60,74 @@ def tiny(tiny_settings):
     return [flag for flag in tiny_settings if not flag.startswith("--gin.PROMPT_FILE")]
 
 
-def test_the_commands_of_the_page_run(page, workplace, base_folder, tiny, monkeypatch, capsys):
-    """Each in turn, shrunken; training is got ready, no more."""
-    monkeypatch.chdir(workplace)
-    given = load_prompt("runs/rte")
-    commands = re.findall(r"^    prompt-tuning ((?:.*\\\n)*.*)", page, re.MULTILINE)
-    assert len(commands) == 8
+@pytest.fixture(scope="module")
+def commands(page, base_folder):
+    """The page's commands as lists of arguments, the name of the hub replaced by a folder."""
+    found = re.findall(r"^    prompt-tuning ((?:.*\\\n)*.*)", page, re.MULTILINE)
+    assert len(found) == 8
+    local = (command.replace("google/t5-small-lm-adapt", str(base_folder)) for command in found)
+    return [shlex.split(command.replace("\\\n", " ")) for command in local]
+
+
+@pytest.fixture
+def exported(commands, workplace, tmp_path, monkeypatch):
+    """A copy of the folder, in which the page's exports have been run; the prompt they wrote."""
+    shutil.copytree(workplace, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    for argv in commands:
+        if argv[0] == "export":
+            main(argv)
+    return load_prompt("runs/rte")
+
+
+def test_the_exports_of_the_page_hold_the_prompt(exported):
+    prompt, metadata = exported
+    for form in ("adapters/rte", "numpy/rte", "prompts/rte", "t5x/rte/checkpoint_1200"):
+        np.testing.assert_array_equal(load_prompt(form)[0], prompt)
+    for form in ("adapters/rte", "prompts/rte"):
+        assert load_prompt(form)[1] == metadata
+
+
+def test_the_other_commands_of_the_page_take_what_was_exported(exported, commands, tiny):
+    """As far as the prompt that each would use, or start from."""
+    for argv in commands:
+        if argv[0] != "export":
+            found = prompt_used([*argv, *tiny, "--gin.PROMPT_LENGTH=3"])
+            np.testing.assert_array_equal(found, exported[0])
+
+
+def prompt_used(argv):
+    from prompt_tuning.cli import configurables, session
+    from prompt_tuning.cli.arguments import Parser
+
+    command, *rest = argv
+    parser = Parser(command, "")
+    if command == "train":
+        session.load_config(parser.parse(rest))
+        base = session.load_base(configurables.data())
+        method = configurables.train().method(base)
+        return np.asarray(soft_prompt_array(method.init(jax.random.key(0), {})))
+    parser.add_prompt_arguments()
+    parser.add_argument("--input")
+    args = parser.parse(rest)
+    session.load_config(args, run=args.run)
+    base = session.load_base(configurables.data())
+    return session.load_prompt_for(base, session.prompt_path(args.run, args.prompt))[0]
+
+
+@pytest.mark.slow
+def test_the_other_commands_of_the_page_run(exported, commands, tiny, capsys):
     printed = {}
-    for command in commands:
-        command = command.replace("google/t5-small-lm-adapt", str(base_folder))
-        argv = shlex.split(command.replace("\\\n", " "))
-        if argv[0] == "train":
-            found = trained_from([*argv[1:], *tiny, "--gin.PROMPT_LENGTH=3"])
-            np.testing.assert_array_equal(found, given[0])
-        else:
-            main(argv if argv[0] == "export" else [*argv, *tiny])
+    for argv in commands:
+        if argv[0] not in ("export", "train"):
+            capsys.readouterr()
+            main([*argv, *tiny])
             printed[argv[0]] = capsys.readouterr().out
-    for form in ("adapters/rte", "numpy/rte/prompt.npy", "prompts/rte/prompt.safetensors"):
-        np.testing.assert_array_equal(load_prompt(form)[0], given[0])
-    for form in ("adapters/rte", "prompts/rte/prompt.safetensors"):
-        assert load_prompt(form)[1] == given[1]
     main(["evaluate", "runs/rte", *tiny])
     own = json.loads(capsys.readouterr().out)
     assert {**json.loads(printed["evaluate"]), "prompt": own["prompt"]} == own
     assert len(printed["infer"].splitlines()) == 2
     assert len(printed["neighbors"].splitlines()) == 3
-
-
-def trained_from(argv):
-    """Returns the prompt that `train` would start from."""
-    from prompt_tuning.cli import session
-    from prompt_tuning.cli.arguments import Parser
-
-    session.load_config(Parser("train", "").parse(argv))
-    return np.asarray(soft_prompt_array(session.prepare().trained))
 
 
 def test_the_programs_of_the_page_run(page, workplace, base_folder, tmp_path, monkeypatch):
