@@ -1,11 +1,13 @@
-"""Pre-trains one of TinyWorld's models: span corruption, then LM adaptation in two parts.
+"""Pre-trains one of TinyWorld's models: span corruption, then LM adaptation lesson by lesson.
 
     python experiments/tinyworld/pretrain.py --size small
 
-Documents are made as they are needed, so none is seen twice. The learning curve goes to
-`results/<size>.jsonl` with zero-shot probes: the share of exercises of each sort, told of facts
-that the corpus holds back and in the corpus's own phrasing, that the model answers exactly. The
-weights go to the package's assets, with a card.
+Documents are made as they are needed, so none is seen twice. A lesson of the curriculum
+(`prompt_tuning/data/tinyworld/corpus.py`) ends when the model has mastered it, or after
+`--lesson_steps`; then it reads the whole mixture. What it has learnt is measured zero-shot: the
+share of exercises of each sort, told of facts that the corpus holds back and in the corpus's own
+phrasing, that it answers exactly. The learning curve goes to `results/<size>.jsonl`, the weights
+to the package's assets; `card.py` writes their card.
 """
 
 import argparse
@@ -14,7 +16,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -24,31 +26,27 @@ import optax
 import sentencepiece
 from tqdm import tqdm
 
-from prompt_tuning.checkpoints.weights import load_weights, save_weights
+from prompt_tuning.checkpoints.weights import save_weights
 from prompt_tuning.data.pretraining import lm_adaptation, span_corruption
 from prompt_tuning.data.tinyworld import corpus
+from prompt_tuning.data.tinyworld.stories import Document
 from prompt_tuning.data.tinyworld.world import World
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.layers import count_parameters
 from prompt_tuning.models.t5 import T5, init_params
 from prompt_tuning.training.losses import LossOptions
-from prompt_tuning.training.optimizers import adamw, cosine_decay
+from prompt_tuning.training.optimizers import adamw
 from prompt_tuning.training.step import TrainState, make_train_step, model_loss_fn
 
 ASSETS = Path(__file__).parents[2] / "prompt_tuning" / "assets" / "tinyworld"
 RESULTS = Path(__file__).parent / "results"
 NUM_SENTINELS = 100
-CHUNK_DOCUMENTS = 16_384
-TOKENS_PER_BATCH = 1536
-BUCKETS = ((12, 8), (16, 8), (24, 12), (32, 12), (48, 16), (80, 40))
+CHUNK_DOCUMENTS = 8_192
+BUCKETS = ((16, 8), (24, 8), (24, 16), (40, 16), (56, 28), (88, 40))
 """(encoder, decoder) lengths in tokens; a document goes to the first that holds it."""
 
-PHASES = {
-    "span_corruption": {"exercises": 0.4},
-    "word_knowledge": {"exercises": 1.0, "among": corpus.WORD_KNOWLEDGE},
-    "lm_adaptation": {"exercises": 0.85},
-}
-"""What each phase reads, as `corpus.document` takes it; the last two are LM adaptation."""
+Pair = tuple[list[int], list[int]]
+"""Token ids of an encoder's input and of its target."""
 
 
 def size_config(name: str, embed: int, heads: int, layers: int) -> T5Config:
@@ -67,6 +65,7 @@ def size_config(name: str, embed: int, heads: int, layers: int) -> T5Config:
 
 SIZES = {
     "mini": size_config("mini", 48, 3, 2),
+    "medium": size_config("medium", 64, 4, 3),
     "small": size_config("small", 96, 4, 3),
     "base": size_config("base", 128, 4, 4),
     "large": size_config("large", 192, 6, 5),
@@ -74,19 +73,21 @@ SIZES = {
 }
 
 
-def examples(
-    phase: str, vocabulary: sentencepiece.SentencePieceProcessor, vocab_size: int, chunk: int
-) -> list[tuple[list[int], list[int]]]:
-    """Returns a chunk's (inputs, targets), a pure function of the phase and the chunk's number."""
-    world = World("corpus", seed=chunk)
-    rng = np.random.default_rng(chunk)
-    documents = [corpus.document(world, **PHASES[phase]) for _ in range(CHUNK_DOCUMENTS)]
-    if phase != "span_corruption":
-        contexts = vocabulary.encode([document.context for document in documents])
-        continuations = vocabulary.encode([document.continuation for document in documents])
-        return list(itertools.starmap(lm_adaptation, zip(contexts, continuations, strict=True)))
-    texts = vocabulary.encode([document.text for document in documents])
-    return [span_corruption(ids, rng, vocab_size=vocab_size) for ids in texts]
+def phase_stream(
+    phase: int, write: Callable[[World], Document], encode: Callable, seed: int, vocab_size: int
+) -> Iterator[Pair]:
+    """Yields a phase's examples: phase 0 is span corruption, all others LM adaptation."""
+    for chunk in itertools.count(1_000_000 * (100 * seed + phase)):
+        world = World("corpus", seed=chunk)
+        documents = [write(world) for _ in range(CHUNK_DOCUMENTS)]
+        if phase == 0:
+            rng = np.random.default_rng(chunk)
+            for ids in encode([document.text for document in documents]):
+                yield span_corruption(ids, rng, vocab_size=vocab_size)
+        else:
+            contexts = encode([document.context for document in documents])
+            continuations = encode([document.continuation for document in documents])
+            yield from map(lm_adaptation, contexts, continuations)
 
 
 def pad(rows: list[list[int]], length: int) -> np.ndarray:
@@ -97,7 +98,7 @@ def pad(rows: list[list[int]], length: int) -> np.ndarray:
     return padded
 
 
-def make_batch(pairs: list[tuple[list[int], list[int]]], bucket: tuple[int, int]) -> dict:
+def make_batch(pairs: list[Pair], bucket: tuple[int, int]) -> dict:
     """Returns the pairs under SeqIO's names, padded to the bucket's lengths."""
     targets = pad([target for _, target in pairs], bucket[1])
     return {
@@ -108,34 +109,28 @@ def make_batch(pairs: list[tuple[list[int], list[int]]], bucket: tuple[int, int]
     }
 
 
-def batches(phase: str, vocabulary, vocab_size: int, first_chunk: int) -> Iterator[dict]:
-    """Yields batches of about TOKENS_PER_BATCH tokens, each of one bucket, in random order."""
-    for chunk in itertools.count(first_chunk):
-        sorted_into = collections.defaultdict(list)
-        for inputs, targets in examples(phase, vocabulary, vocab_size, chunk):
-            bucket = next(b for b in BUCKETS if len(inputs) <= b[0] and len(targets) <= b[1])
-            sorted_into[bucket].append((inputs, targets))
-        ready = []
-        for bucket, pairs in sorted_into.items():
-            size = TOKENS_PER_BATCH // sum(bucket)
-            ready += [(bucket, pairs[i : i + size]) for i in range(0, len(pairs) - size + 1, size)]
-        np.random.default_rng(chunk).shuffle(ready)
-        for bucket, pairs in ready:
-            yield make_batch(pairs, bucket)
+def batches(examples: Iterator[Pair], tokens: int) -> Iterator[dict]:
+    """Yields batches of about `tokens` tokens, each as soon as a bucket has enough examples."""
+    waiting = collections.defaultdict(list)
+    for inputs, targets in examples:
+        bucket = next(b for b in BUCKETS if len(inputs) <= b[0] and len(targets) <= b[1])
+        waiting[bucket].append((inputs, targets))
+        if len(waiting[bucket]) == tokens // sum(bucket):
+            yield make_batch(waiting.pop(bucket), bucket)
 
 
-def make_probe(model: T5, vocabulary, count: int = 256):
-    """Returns a function from weights to {exercise: share answered exactly}."""
-    bucket = BUCKETS[-1]
-    world = World("validation", seed=0)
+def make_probe(model: T5, encode: Callable, count: int = 128):
+    """Returns a function from weights and exercises to {exercise: share answered exactly}."""
     probes = {}
     for exercise in dict.fromkeys(corpus.EXERCISES):
+        world = World("validation", seed=0)
         documents = [exercise(world) for _ in range(count)]
-        pairs = [
-            lm_adaptation(vocabulary.encode(d.context), vocabulary.encode(d.continuation))
-            for d in documents
-        ]
-        probes[exercise.__name__] = make_batch(pairs, bucket)
+        contexts = encode([document.context for document in documents])
+        continuations = encode([document.continuation for document in documents])
+        pairs = list(map(lm_adaptation, contexts, continuations))
+        longest = [max(map(len, sequences)) for sequences in zip(*pairs, strict=True)]
+        bucket = next(b for b in BUCKETS if longest[0] <= b[0] and longest[1] <= b[1])
+        probes[exercise] = make_batch(pairs, bucket)
 
     @jax.jit
     def exact(params, batch):
@@ -145,26 +140,24 @@ def make_probe(model: T5, vocabulary, count: int = 256):
         right = (predicted == batch["decoder_target_tokens"]) | (batch["decoder_loss_weights"] == 0)
         return jnp.mean(jnp.all(right, axis=-1))
 
-    return lambda params: {name: float(exact(params, batch)) for name, batch in probes.items()}
-
-
-def phase_at(phases: list[tuple[str, int]], step: int) -> str:
-    """Returns the phase that a step, counted from 1, belongs to."""
-    ends = itertools.accumulate(steps for _, steps in phases)
-    return next(phase for (phase, _), end in zip(phases, ends, strict=True) if step <= end)
+    return lambda params, exercises: {
+        exercise.__name__: round(float(exact(params, probes[exercise])), 3)
+        for exercise in dict.fromkeys(exercises)
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--span_corruption_steps", type=int, default=2_000)
-    parser.add_argument("--word_knowledge_steps", type=int, default=3_000)
-    parser.add_argument("--lm_adaptation_steps", type=int, default=12_000)
+    parser.add_argument("--span_corruption_steps", type=int, default=1_000)
+    parser.add_argument("--lesson_steps", type=int, default=2_500, help="at most, per lesson")
+    parser.add_argument("--mixture_steps", type=int, default=4_000)
+    parser.add_argument("--mastery", type=float, default=0.9, help="share that ends a lesson")
     parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--embedding_stddev", type=float, default=1.0)
+    parser.add_argument("--tokens_per_batch", type=int, default=2_048)
+    parser.add_argument("--relative_bias_stddev", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--probe_every", type=int, default=500, help="steps")
-    parser.add_argument("--start_from", type=Path, help="weights to go on from")
+    parser.add_argument("--probe_every", type=int, default=250, help="steps")
     parser.add_argument("--output", type=Path, help="a folder; default: the package's assets")
     args = parser.parse_args()
 
@@ -172,68 +165,94 @@ def main() -> None:
     vocabulary = sentencepiece.SentencePieceProcessor(model_file=str(ASSETS / "tinyworld.model"))
     assert vocabulary.vocab_size() + NUM_SENTINELS == config.vocab_size
     model = T5(config)
-    phases = [(phase, getattr(args, f"{phase}_steps")) for phase in PHASES]
-    total = sum(steps for _, steps in phases)
+    params = init_params(config, jax.random.key(args.seed))
+    params = sharpen_positions(params, args.relative_bias_stddev)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
-        adamw(
-            cosine_decay(args.learning_rate, total, warmup_steps=400, final_fraction=0.02), b2=0.98
-        ),
-    )
-    if args.start_from:
-        _, params, earlier = load_weights(args.start_from, "float32")
-        stages = json.loads(earlier["stages"])
-    else:
-        stages = []
-        params = init_params(
-            config, jax.random.key(args.seed), embedding_stddev=args.embedding_stddev
-        )
-    stages.append(
-        {
-            "command": " ".join(("pretrain.py", *sys.argv[1:])),
-            "steps": {phase: steps for phase, steps in phases if steps},
-            "tokens_per_batch": TOKENS_PER_BATCH,
-            "remark": "",
-        }
+        optax.inject_hyperparams(adamw)(learning_rate=0.0, b2=0.98),
     )
     state = TrainState.create(params, optimizer)
     step_fn = make_train_step(model_loss_fn(model, LossOptions(z_loss=1e-4)), optimizer)
-    probe = make_probe(model, vocabulary)
+    probe = make_probe(model, vocabulary.encode)
+
     output = (args.output or ASSETS) / f"{config.name}.safetensors"
     results = args.output or RESULTS
     results.mkdir(parents=True, exist_ok=True)
     curve = (results / f"{args.size}.jsonl").open("w")
 
-    stream = itertools.chain.from_iterable(
-        itertools.islice(
-            batches(phase, vocabulary, config.vocab_size, 1_000_000 * (10 * args.seed + number)),
-            steps,
-        )
-        for number, (phase, steps) in enumerate(phases)
+    mixture = len(corpus.CURRICULUM) + 1
+    phases = (
+        ("span corruption", lambda world: corpus.document(world, exercises=0.4)),
+        *(
+            (lesson.name, lambda world, number=number: corpus.lesson_document(world, number))
+            for number, lesson in enumerate(corpus.CURRICULUM)
+        ),
+        ("mixture", lambda world: corpus.document(world, exercises=0.85)),
     )
     key = jax.random.key(args.seed)
     started = time.time()
-    losses = []
-    progress = tqdm(stream, total=total, desc=config.name, unit="step", mininterval=5)
-    for step, batch in enumerate(progress, start=1):
-        state, metrics = step_fn(state, None, batch, key)
-        losses.append(metrics["loss"])
-        if step % args.probe_every and step != total:
-            continue
-        row = {
-            "step": step,
-            "phase": phase_at(phases, step),
-            "seconds": round(time.time() - started),
-            "loss": round(float(np.mean(jax.device_get(losses))), 4),
-            **{name: round(share, 3) for name, share in probe(state.trained).items()},
-        }
+    step = 0
+    steps_taken = {}
+    for phase, (name, write) in enumerate(phases):
+        lesson = corpus.CURRICULUM[phase - 1].goals if 0 < phase < mixture else ()
+        most = {0: args.span_corruption_steps, mixture: args.mixture_steps}.get(
+            phase, args.lesson_steps
+        )
+        stream = phase_stream(phase, write, vocabulary.encode, args.seed, config.vocab_size)
+        progress = tqdm(
+            itertools.islice(batches(stream, args.tokens_per_batch), most),
+            total=most,
+            desc=f"{config.name}: {name}",
+            unit="step",
+            mininterval=10,
+        )
         losses = []
-        curve.write(json.dumps(row) + "\n")
-        curve.flush()
-        progress.write(json.dumps(row))
-        metadata = {"vocabulary": "tinyworld.model", "stages": json.dumps(stages)}
-        save_weights(output, state.trained, config, metadata)
+        for steps, batch in enumerate(progress, start=1):
+            step += 1
+            decayed = 0.98 * (steps / most) if phase == mixture else 0.0
+            rate = args.learning_rate * min(1.0, step / 400) * (1.0 - decayed)
+            state.opt_state[1].hyperparams["learning_rate"] = np.float32(rate)
+            state, metrics = step_fn(state, None, batch, key)
+            losses.append(metrics["loss"])
+            if steps % args.probe_every and steps != most:
+                continue
+            shares = probe(state.trained, lesson or corpus.EXERCISES)
+            mastered = bool(lesson) and min(shares.values()) >= args.mastery
+            row = {
+                "step": step,
+                "phase": name,
+                "seconds": round(time.time() - started),
+                "loss": round(float(np.mean(jax.device_get(losses))), 4),
+                **shares,
+            }
+            losses = []
+            curve.write(json.dumps(row) + "\n")
+            curve.flush()
+            progress.write(json.dumps(row))
+            steps_taken[name] = steps
+            metadata = {
+                "vocabulary": "tinyworld.model",
+                "command": " ".join(("pretrain.py", *sys.argv[1:])),
+                "steps": json.dumps(steps_taken),
+            }
+            save_weights(output, state.trained, config, metadata)
+            if mastered:
+                break
     print(f"{count_parameters(state.trained):,} parameters in {output}")
+
+
+def sharpen_positions(params: dict, stddev: float) -> dict:
+    """Scales the relative position biases to a standard deviation of `stddev`.
+
+    At T5's own scale of embed_dim**-0.5 no head prefers any distance, and an optimiser that moves
+    a parameter by 0.001 a step is long in teaching one to look at the word before.
+    """
+
+    def scale(path, leaf):
+        is_bias = "rel_embedding" in jax.tree_util.keystr(path)
+        return leaf * (stddev / jnp.std(leaf)) if is_bias else leaf
+
+    return jax.tree_util.tree_map_with_path(scale, params)
 
 
 if __name__ == "__main__":

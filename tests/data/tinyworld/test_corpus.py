@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from prompt_tuning.data.tinyworld import corpus, lexicon, world
+from prompt_tuning.data.tinyworld import corpus, exercises, lexicon, world
 
 ALL = dict.fromkeys((*corpus.STORIES, *corpus.EXERCISES))
 
@@ -35,7 +35,7 @@ def test_no_document_has_a_tasks_format():
 def test_verdicts_on_kinds_are_true():
     some = world.World("corpus", seed=2)
     for _ in range(200):
-        document = corpus.verify_kinds(some)
+        document = exercises.verify_kinds(some)
         labels, claims = re.fullmatch(r"(\S+ or \S+): (.*)", document.context).groups()
         holds_label = labels.split(" or ")[0]
         said = re.findall(r"An? (\w+) is an? (\w+)\.", claims)
@@ -49,9 +49,9 @@ def test_judgements_on_colours_are_true():
     some = world.World("corpus", seed=3)
     seen = set()
     for _ in range(300):
-        document = corpus.verify_colour(some)
+        document = exercises.verify_colour(some)
         names = next(
-            n for n in corpus.JUDGEMENTS if f"{n[0]}, {n[1]} or {n[2]}" in document.context
+            n for n in exercises.JUDGEMENTS if f"{n[0]}, {n[1]} or {n[2]}" in document.context
         )
         answer = names.index(document.continuation)
         colours = re.findall(rf"\b(?:{'|'.join(lexicon.COLOURS)})\b", document.context.lower())
@@ -64,6 +64,42 @@ def test_judgements_on_colours_are_true():
 def test_whom_and_what_is_asked_for_is_told():
     some = world.World("corpus", seed=4)
     for _ in range(200):
-        document = corpus.ask_who(some)
+        document = exercises.ask_who(some)
         assert document.continuation in lexicon.PEOPLE
         assert document.continuation in document.context
+
+
+def test_what_is_found_is_told():
+    some = world.World("corpus", seed=5)
+    for _ in range(200):
+        document = exercises.find_kinds(some)
+        labels = re.search(r"(\S+) or (\S+): ", document.context).groups()
+        asked = re.findall(r"(\w+)\?", document.context)
+        words = set(re.findall(r"\w+", document.context))
+        told = {lexicon.KIND_OF[word] for word in words & lexicon.KIND_OF.keys()}
+        verdicts = [word for word in re.findall(r"\w+", document.continuation) if word in labels]
+        assert verdicts == [labels[0 if kind in told else 1] for kind in asked]
+
+
+def test_recall_answers_with_the_other_word_of_the_pair():
+    some = world.World("corpus", seed=6)
+    for _ in range(200):
+        document = exercises.recall(some)
+        pairs = [
+            pair.strip()
+            for pair in re.sub(r"\w+\?", "", document.context).split(".")
+            if pair.strip()
+        ]
+        asked = re.findall(r"(\w+)\?", document.context)
+        for word, answer in zip(asked, document.continuation.split(), strict=True):
+            (pair,) = (pair for pair in pairs if word in re.findall(r"\w+", pair))
+            assert {word, answer} <= set(re.findall(r"\w+", pair))
+
+
+def test_a_lesson_has_its_own_exercises_and_rehearses_earlier_ones():
+    some = world.World("corpus", seed=7)
+    first = [corpus.lesson_document(some, 0) for _ in range(200)]
+    assert sum("copy:" in document.context for document in first) > 150
+    last = [corpus.lesson_document(some, len(corpus.CURRICULUM) - 1) for _ in range(200)]
+    assert sum("copy:" in document.context for document in last) < 100
+    assert sum("cause?" in d.context or "effect?" in d.context for d in last) > 20

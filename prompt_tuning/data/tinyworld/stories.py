@@ -1,0 +1,95 @@
+"""Stories of TinyWorld: documents that tell facts, and tell them again in other words.
+
+`exercises.py` has the documents that ask and answer, `corpus.py` how often each is drawn.
+"""
+
+import dataclasses
+
+from prompt_tuning.data.tinyworld import lexicon
+from prompt_tuning.data.tinyworld.templates import a, say_action, say_colour, sentence
+from prompt_tuning.data.tinyworld.world import Action, Motive, World
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """A text in two parts; an exercise's continuation is its answer."""
+
+    context: str
+    continuation: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.context} {self.continuation}"
+
+
+def word_list(world: World) -> Document:
+    """Says what kinds some things are."""
+    kinds = world.kinds(3)
+    facts = [f"{a(world.rng.choice(lexicon.KINDS[kind]))} is {a(kind)}" for kind in kinds]
+    return Document(" ".join(map(sentence, facts[:2])), sentence(facts[2]))
+
+
+def story(world: World) -> Document:
+    """Tells one to three facts, then the same by the kinds of their things, in another order."""
+    facts = actions(world, size(world))
+    told = [sentence(say_action(world.rng, fact)) for fact in facts]
+    again = [
+        sentence(say_action(world.rng, fact, thing=fact.kind, place=False))
+        for fact in world.rng.sample(facts, len(facts))
+    ]
+    link = world.rng.choice(("So", "That is:", "In other words:", "This means:"))
+    return Document(f"{' '.join(told)} {link}", " ".join(again))
+
+
+def colour_story(world: World) -> Document:
+    """Tells what colour things have, twice."""
+    facts = world.colours(size(world))
+    told = [sentence(say_colour(world.rng, fact)) for fact in facts]
+    again = [sentence(say_colour(world.rng, fact)) for fact in world.rng.sample(facts, len(facts))]
+    return Document(" ".join(told), " ".join(again))
+
+
+def event_story(world: World) -> Document:
+    """Tells an event with its cause or effect."""
+    event = world.event()
+    return world.rng.choice(
+        (
+            Document(f"{sentence(event.cause)} So", sentence(event.effect)),
+            Document(f"{sentence(event.effect, '')} because", sentence(event.cause)),
+            Document(f"{sentence(event.cause)} Then", sentence(event.effect)),
+        )
+    )
+
+
+def sense_story(world: World) -> Document:
+    """Uses a word twice in the same sense."""
+    word = world.rng.choice(list(lexicon.SENSES))
+    sense = world.rng.choice((0, 1))
+    first = world.usage(word, sense)
+    second = world.usage(word, sense, not_frame=first.frame)
+    return Document(sentence(first.sentence), sentence(second.sentence))
+
+
+def motive_story(world: World) -> Document:
+    """Tells why somebody did something to another, by name."""
+    fact = world.motive()
+    return Document(deed(fact) + " because", f"{fact.referent} {fact.reason}.")
+
+
+def size(world: World) -> int:
+    """How many facts a document tells."""
+    return world.rng.choice((1, 1, 2, 2, 3, 3))
+
+
+def actions(world: World, count: int) -> list[Action]:
+    """Draws facts of different people and kinds, with one verb or with several."""
+    verb = world.rng.choice((None, world.rng.choice(list(lexicon.VERBS))))
+    return [
+        world.action(person, verb=verb, kind=kind)
+        for person, kind in zip(world.people(count), world.kinds(count), strict=True)
+    ]
+
+
+def deed(fact: Motive) -> str:
+    """Says what somebody did to another; the reason is left out."""
+    return f"{fact.subject} {fact.verb} {fact.object}"
