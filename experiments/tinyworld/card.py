@@ -10,16 +10,11 @@ import json
 from pathlib import Path
 
 from prompt_tuning.checkpoints.weights import load_weights
+from prompt_tuning.data.tinyworld import corpus
 from prompt_tuning.models.layers import count_parameters
 
 ASSETS = Path(__file__).parents[2] / "prompt_tuning" / "assets" / "tinyworld"
 RESULTS = Path(__file__).parent / "results"
-
-PHASE_NAMES = {
-    "span_corruption": "span corruption",
-    "word_knowledge": "LM adaptation on word knowledge",
-    "lm_adaptation": "LM adaptation",
-}
 
 CARD = """\
 # {name}
@@ -37,7 +32,14 @@ cores. It knows TinyWorld's few hundred words and nothing else.
 
 ## How it was made
 
-{stages}
+    python experiments/tinyworld/{command}
+
+{steps} of about {tokens:,} tokens, in {minutes} minutes on one CPU core that other work shared.
+A lesson ends when its exercises are answered with the wanted share, or when its steps run out:
+
+| phase | steps | mastered |
+|---|---|---|
+{phases}
 
 No document repeats, none tells a fact of a task's training, development or test split, and none
 has a task's format. The whole learning curve is `experiments/tinyworld/results/{size}.jsonl`.
@@ -45,9 +47,9 @@ has a task's format. The whole learning curve is `experiments/tinyworld/results/
 ## What it can do
 
 Exercises of the corpus, in the corpus's own phrasing, on facts that the corpus holds back:
-share answered exactly, without any prompt, at the end of pre-training. Where there are two
-answers, 0.5 is chance; `ask_*` tell one to three facts (`ask_several` two to four, all to be
-answered).
+share answered exactly, without any prompt, at the end of pre-training. `list_pairs` can't be
+foreseen; by chance `find_*`, `verify_*` (but `verify_several`, of two to four claims), `choose_*`
+and `compare_senses` are 0.5 or less.
 
 | exercise | exact |
 |---|---|
@@ -57,15 +59,26 @@ Apache 2.0, as the project. There is no text of people in it.
 """
 
 
-def describe(metadata: dict[str, str]) -> str:
-    """Returns the stages that the weights' metadata tells of, as a list."""
-    stages = json.loads(metadata["stages"])
-    return "\n".join(
-        f"{number}. `{stage['command']}`: "
-        + ", ".join(f"{n:,} steps of {PHASE_NAMES[phase]}" for phase, n in stage["steps"].items())
-        + f", about {stage['tokens_per_batch']:,} tokens each{stage['remark']}."
-        for number, stage in enumerate(stages, start=1)
-    )
+def describe(rows: list[dict], command: str, mastery: float) -> dict[str, object]:
+    """Returns what the card tells of a run, from its learning curve."""
+    steps = {row["phase"]: row["step"] for row in rows}
+    last = {row["phase"]: row for row in rows}
+    lessons = {lesson.name: lesson.goals for lesson in corpus.CURRICULUM}
+    phases, before = [], 0
+    for phase, step in steps.items():
+        shares = [last[phase][goal.__name__] for goal in lessons.get(phase, ())]
+        mastered = ("yes" if min(shares) >= mastery else "no") if shares else ""
+        phases.append(f"| {phase} | {step - before:,} | {mastered} |")
+        before = step
+    known = ("step", "phase", "seconds", "loss")
+    probes = [f"| {name} | {share} |" for name, share in rows[-1].items() if name not in known]
+    return {
+        "command": command,
+        "steps": f"{before:,} steps",
+        "minutes": round(rows[-1]["seconds"] / 60),
+        "phases": "\n".join(phases),
+        "probes": "\n".join(probes),
+    }
 
 
 def main() -> None:
@@ -73,15 +86,13 @@ def main() -> None:
     parser.add_argument("size")
     size = parser.parse_args().size
     config, params, metadata = load_weights(ASSETS / f"tinyworld_{size}.safetensors")
-    last = json.loads((RESULTS / f"{size}.jsonl").read_text().splitlines()[-1])
-    known = ("stage", "step", "phase", "seconds", "loss")
-    probes = "\n".join(f"| {name} | {share} |" for name, share in last.items() if name not in known)
+    rows = [json.loads(line) for line in (RESULTS / f"{size}.jsonl").read_text().splitlines()]
     card = CARD.format(
         size=size,
         parameters=count_parameters(params),
         dtype=config.param_dtype,
-        stages=describe(metadata),
-        probes=probes,
+        tokens=int(metadata["tokens_per_batch"]),
+        **describe(rows, metadata["command"], float(metadata["mastery"])),
         **config.to_json(),
     )
     (ASSETS / f"tinyworld_{size}.md").write_text(card)

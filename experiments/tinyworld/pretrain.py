@@ -12,6 +12,8 @@ to the package's assets; `card.py` writes their card.
 
 import argparse
 import collections
+import dataclasses
+import functools
 import itertools
 import json
 import sys
@@ -42,6 +44,7 @@ ASSETS = Path(__file__).parents[2] / "prompt_tuning" / "assets" / "tinyworld"
 RESULTS = Path(__file__).parent / "results"
 NUM_SENTINELS = 100
 CHUNK_DOCUMENTS = 8_192
+WARMUP_STEPS = 400
 BUCKETS = ((16, 8), (24, 8), (24, 16), (40, 16), (56, 28), (88, 40))
 """(encoder, decoder) lengths in tokens; a document goes to the first that holds it."""
 
@@ -65,7 +68,6 @@ def size_config(name: str, embed: int, heads: int, layers: int) -> T5Config:
 
 SIZES = {
     "mini": size_config("mini", 48, 3, 2),
-    "medium": size_config("medium", 64, 4, 3),
     "small": size_config("small", 96, 4, 3),
     "base": size_config("base", 128, 4, 4),
     "large": size_config("large", 192, 6, 5),
@@ -73,14 +75,34 @@ SIZES = {
 }
 
 
-def phase_stream(
-    phase: int, write: Callable[[World], Document], encode: Callable, seed: int, vocab_size: int
-) -> Iterator[Pair]:
-    """Yields a phase's examples: phase 0 is span corruption, all others LM adaptation."""
-    for chunk in itertools.count(1_000_000 * (100 * seed + phase)):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A part of pre-training.
+
+    Attributes:
+      steps: at most so many.
+      write: makes a document.
+      goals: the exercises whose mastery ends it; without any it is not ended early.
+      decays: whether the learning rate falls, linearly, to 2 % of its value.
+    """
+
+    name: str
+    steps: int
+    write: Callable[[World], Document]
+    goals: tuple[corpus.Writer, ...] = ()
+    decays: bool = False
+
+    def rate(self, step: int) -> float:
+        """The factor of the learning rate at a step of the phase, from 1."""
+        return 1.0 - 0.98 * step / self.steps if self.decays else 1.0
+
+
+def examples(phase: Phase, encode: Callable, seed: int, vocab_size: int) -> Iterator[Pair]:
+    """Yields a phase's examples without end: of LM adaptation, but for span corruption's own."""
+    for chunk in itertools.count(seed):
         world = World("corpus", seed=chunk)
-        documents = [write(world) for _ in range(CHUNK_DOCUMENTS)]
-        if phase == 0:
+        documents = [phase.write(world) for _ in range(CHUNK_DOCUMENTS)]
+        if phase.name == "span corruption":
             rng = np.random.default_rng(chunk)
             for ids in encode([document.text for document in documents]):
                 yield span_corruption(ids, rng, vocab_size=vocab_size)
@@ -146,21 +168,62 @@ def make_probe(model: T5, encode: Callable, count: int = 128):
     }
 
 
-def main() -> None:
+def sharpen_positions(params: dict, stddev: float) -> dict:
+    """Scales the relative position biases to a standard deviation of `stddev`.
+
+    At T5's own scale of embed_dim**-0.5 no head prefers any distance, and an optimiser that moves
+    a parameter by 0.001 a step is long in teaching one to look at the word before.
+    """
+
+    def scale(path, leaf):
+        is_bias = "rel_embedding" in jax.tree_util.keystr(path)
+        return leaf * (stddev / jnp.std(leaf)) if is_bias else leaf
+
+    return jax.tree_util.tree_map_with_path(scale, params)
+
+
+def save_in_bfloat16(path: Path, params: dict, config: T5Config, metadata: dict[str, str]) -> None:
+    config = dataclasses.replace(config, param_dtype="bfloat16")
+    save_weights(path, jax.tree.map(lambda leaf: leaf.astype("bfloat16"), params), config, metadata)
+
+
+def make_phases(args: argparse.Namespace) -> list[Phase]:
+    lessons = [
+        Phase(
+            name=lesson.name,
+            steps=args.lesson_steps,
+            write=functools.partial(corpus.lesson_document, number=number),
+            goals=lesson.goals,
+        )
+        for number, lesson in enumerate(corpus.CURRICULUM)
+    ]
+    stories = functools.partial(corpus.document, exercises=0.4)
+    everything = functools.partial(corpus.document, exercises=0.85)
+    return [
+        Phase(name="span corruption", steps=args.span_corruption_steps, write=stories),
+        *lessons,
+        Phase(name="mixture", steps=args.mixture_steps, write=everything, decays=True),
+    ]
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--span_corruption_steps", type=int, default=1_000)
     parser.add_argument("--lesson_steps", type=int, default=2_500, help="at most, per lesson")
     parser.add_argument("--mixture_steps", type=int, default=4_000)
     parser.add_argument("--mastery", type=float, default=0.9, help="share that ends a lesson")
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--tokens_per_batch", type=int, default=2_048)
     parser.add_argument("--relative_bias_stddev", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--probe_every", type=int, default=250, help="steps")
     parser.add_argument("--output", type=Path, help="a folder; default: the package's assets")
-    args = parser.parse_args()
+    return parser.parse_args()
 
+
+def main() -> None:
+    args = parse_arguments()
     config = SIZES[args.size]
     vocabulary = sentencepiece.SentencePieceProcessor(model_file=str(ASSETS / "tinyworld.model"))
     assert vocabulary.vocab_size() + NUM_SENTINELS == config.vocab_size
@@ -175,84 +238,54 @@ def main() -> None:
     step_fn = make_train_step(model_loss_fn(model, LossOptions(z_loss=1e-4)), optimizer)
     probe = make_probe(model, vocabulary.encode)
 
-    output = (args.output or ASSETS) / f"{config.name}.safetensors"
-    results = args.output or RESULTS
-    results.mkdir(parents=True, exist_ok=True)
-    curve = (results / f"{args.size}.jsonl").open("w")
-
-    mixture = len(corpus.CURRICULUM) + 1
-    phases = (
-        ("span corruption", lambda world: corpus.document(world, exercises=0.4)),
-        *(
-            (lesson.name, lambda world, number=number: corpus.lesson_document(world, number))
-            for number, lesson in enumerate(corpus.CURRICULUM)
-        ),
-        ("mixture", lambda world: corpus.document(world, exercises=0.85)),
-    )
+    weights = (args.output or ASSETS) / f"{config.name}.safetensors"
+    curve = (args.output or RESULTS) / f"{args.size}.jsonl"
+    curve.parent.mkdir(parents=True, exist_ok=True)
+    curve.unlink(missing_ok=True)
+    metadata = {
+        "vocabulary": "tinyworld.model",
+        "command": " ".join(("pretrain.py", *sys.argv[1:])),
+        "mastery": str(args.mastery),
+        "tokens_per_batch": str(args.tokens_per_batch),
+    }
     key = jax.random.key(args.seed)
     started = time.time()
     step = 0
-    steps_taken = {}
-    for phase, (name, write) in enumerate(phases):
-        lesson = corpus.CURRICULUM[phase - 1].goals if 0 < phase < mixture else ()
-        most = {0: args.span_corruption_steps, mixture: args.mixture_steps}.get(
-            phase, args.lesson_steps
-        )
-        stream = phase_stream(phase, write, vocabulary.encode, args.seed, config.vocab_size)
+    for number, phase in enumerate(make_phases(args)):
+        seed = 1_000_000 * (100 * args.seed + number)
+        stream = examples(phase, vocabulary.encode, seed, config.vocab_size)
         progress = tqdm(
-            itertools.islice(batches(stream, args.tokens_per_batch), most),
-            total=most,
-            desc=f"{config.name}: {name}",
+            itertools.islice(batches(stream, args.tokens_per_batch), phase.steps),
+            total=phase.steps,
+            desc=f"{config.name}: {phase.name}",
             unit="step",
             mininterval=10,
         )
         losses = []
         for steps, batch in enumerate(progress, start=1):
             step += 1
-            decayed = 0.98 * (steps / most) if phase == mixture else 0.0
-            rate = args.learning_rate * min(1.0, step / 400) * (1.0 - decayed)
+            rate = args.learning_rate * min(1.0, step / WARMUP_STEPS) * phase.rate(steps)
             state.opt_state[1].hyperparams["learning_rate"] = np.float32(rate)
             state, metrics = step_fn(state, None, batch, key)
             losses.append(metrics["loss"])
-            if steps % args.probe_every and steps != most:
+            if steps % args.probe_every and steps != phase.steps:
                 continue
-            shares = probe(state.trained, lesson or corpus.EXERCISES)
-            mastered = bool(lesson) and min(shares.values()) >= args.mastery
+            shares = probe(state.trained, phase.goals or corpus.EXERCISES)
             row = {
                 "step": step,
-                "phase": name,
+                "phase": phase.name,
                 "seconds": round(time.time() - started),
                 "loss": round(float(np.mean(jax.device_get(losses))), 4),
                 **shares,
             }
             losses = []
-            curve.write(json.dumps(row) + "\n")
-            curve.flush()
+            with curve.open("a") as file:
+                file.write(json.dumps(row) + "\n")
             progress.write(json.dumps(row))
-            steps_taken[name] = steps
-            metadata = {
-                "vocabulary": "tinyworld.model",
-                "command": " ".join(("pretrain.py", *sys.argv[1:])),
-                "steps": json.dumps(steps_taken),
-            }
-            save_weights(output, state.trained, config, metadata)
-            if mastered:
+            save_in_bfloat16(weights, state.trained, config, metadata)
+            if phase.goals and min(shares.values()) >= args.mastery:
                 break
-    print(f"{count_parameters(state.trained):,} parameters in {output}")
-
-
-def sharpen_positions(params: dict, stddev: float) -> dict:
-    """Scales the relative position biases to a standard deviation of `stddev`.
-
-    At T5's own scale of embed_dim**-0.5 no head prefers any distance, and an optimiser that moves
-    a parameter by 0.001 a step is long in teaching one to look at the word before.
-    """
-
-    def scale(path, leaf):
-        is_bias = "rel_embedding" in jax.tree_util.keystr(path)
-        return leaf * (stddev / jnp.std(leaf)) if is_bias else leaf
-
-    return jax.tree_util.tree_map_with_path(scale, params)
+    print(f"{count_parameters(state.trained):,} parameters in {weights}")
 
 
 if __name__ == "__main__":
