@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from prompt_tuning.cli import configurables, gin_config  # noqa: F401  gin's names
 from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
 from prompt_tuning.data.leaderboards import LEADERBOARDS
 
@@ -85,14 +86,16 @@ def reviews(commands, folder, tiny_settings):
 
 
 @pytest.fixture(scope="module")
-def rte(folder, tiny_settings):
-    """A run of RTE on the tiny SuperGLUE."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        names = ("models/t5_1_1_small", "tasks/superglue_rte", "prompts/class_label", "runs/train")
-        files = [f"--gin_file={name}.gin" for name in names]
-        flags = ["--gin.DATA_DIR=superglue", "--gin.MODEL_DIR=runs/rte"]
-        main(["train", *files, *without(tiny_settings, "DATA_DIR"), *flags])
+def rte(folder, tiny_settings, tiny_prompt_file):
+    """A run folder of RTE on the tiny SuperGLUE: a configuration and a prompt."""
+    names = ("models/t5_1_1_small", "tasks/superglue_rte", "runs/evaluate")
+    flags = [*tiny_settings, "--gin.DATA_DIR=superglue"]
+    bindings = [tuple(flag.removeprefix("--gin.").split("=", 1)) for flag in flags]
+    gin_config.load([f"{name}.gin" for name in names], bindings)
+    run = folder / "runs" / "rte"
+    run.mkdir(parents=True)
+    (run / "config.gin").write_text(gin_config.text())
+    shutil.copy(tiny_prompt_file, run / "prompt_best.safetensors")
 
 
 def test_tasks_and_show(commands, capsys):
