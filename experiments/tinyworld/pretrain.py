@@ -67,7 +67,8 @@ def size_config(name: str, embed: int, heads: int, layers: int) -> T5Config:
 
 
 SIZES = {
-    "mini": size_config("mini", 48, 3, 2),
+    "tiny": size_config("tiny", 48, 3, 2),
+    "mini": size_config("mini", 64, 4, 3),
     "small": size_config("small", 96, 4, 3),
     "base": size_config("base", 128, 4, 4),
     "large": size_config("large", 192, 6, 5),
