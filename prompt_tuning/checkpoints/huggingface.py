@@ -168,7 +168,7 @@ def parameters_from_state(
     Raises:
       UserError: arrays are missing, extra or misshapen (all listed by Hugging Face's names).
     """
-    names = {_huggingface_name(name): name for name in layer_shapes(config)}
+    names = {huggingface_name(name): name for name in layer_shapes(config)}
     ignored = set(_IGNORED)
     if config.tie_embeddings and "lm_head.weight" in state:
         table = state.get("shared.weight")
@@ -200,7 +200,7 @@ def _transposed(name: str) -> bool:
     return name.endswith(("/kernel", "/rel_embedding"))
 
 
-def _huggingface_name(name: str) -> str:
+def huggingface_name(name: str) -> str:
     """Returns Hugging Face's name of a parameter named in T5X's way."""
     if name in _TOP:
         return _TOP[name]

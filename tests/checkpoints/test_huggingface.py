@@ -159,6 +159,25 @@ def test_greedy_decoding_agrees_token_for_token(pair, batch, prompt, prompted):
     assert not tokens[:, expected.shape[1] :].any()
 
 
+def test_logits_agree_over_all_of_mt5s_vocabulary():
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 250112, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1}
+    theirs_config = transformers.MT5Config(**sizes, num_heads=2, feed_forward_proj="gated-gelu")
+    theirs = transformers.MT5ForConditionalGeneration(theirs_config).eval()
+    theirs.lm_head.weight = torch.nn.Parameter(torch.randn(sizes["vocab_size"], sizes["d_model"]))
+    fields = {**theirs_config.to_dict(), "model_type": "mt5"}
+    config, frozen = _load(_state(theirs), config_from_huggingface(fields, name="mt5"))
+    tokens = np.array([[250111, 250000, 32128, 5, 1]], np.int32)
+    with torch.no_grad():
+        ids = torch.from_numpy(tokens).long()
+        expected = theirs(input_ids=ids, decoder_input_ids=ids).logits.numpy()
+    batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
+    logits = jax.jit(T5(config).apply)({"params": frozen}, batch)
+    assert logits.shape == (1, 5, 250112)
+    assert expected.std() > 0.5
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
 def test_beam_search_agrees_token_for_token(pair, batch):
     theirs, ours, frozen = pair
     length, beams = 8, 3
