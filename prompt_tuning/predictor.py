@@ -162,7 +162,7 @@ class Predictor:
         Raises:
           UserError: it isn't a finite array [prompt, embed] as wide as the model.
         """
-        array = np.asarray(prompt, np.float32)
+        array = np.array(prompt, np.float32)
         width = self.config.embed_dim
         if array.ndim != 2 or not len(array) or array.shape[1] != width:
             raise UserError(
@@ -215,7 +215,7 @@ class Predictor:
         answers: dict[int, Answer] = {}
         order = sorted(range(len(examples)), key=lambda i: (examples[i].labels, examples[i].shape))
         for labels, group in itertools.groupby(order, key=lambda i: examples[i].labels):
-            for indices in _cut(list(group), self.batch_size):
+            while indices := list(itertools.islice(group, self.batch_size)):
                 found = self._answer([examples[i] for i in indices], labels)
                 answers.update(zip(indices, found, strict=True))
         return [answers[i] for i in range(len(examples))]
@@ -300,7 +300,3 @@ def _doubled(smallest: int, least: int) -> int:
     while smallest < least:
         smallest *= 2
     return smallest
-
-
-def _cut(indices: list[int], size: int) -> list[list[int]]:
-    return [indices[start : start + size] for start in range(0, len(indices), size)]

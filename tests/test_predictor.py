@@ -186,14 +186,14 @@ def test_prompts_come_and_go_without_touching_what_is_prepared(predictor, prompt
 
 
 def test_long_inputs_are_cut_and_said_to_be(predictor):
-    whole, cut = predictor.predict(
-        [Example(prompt="one", inputs="a"), Example(prompt="one", inputs="a b c " * 30)]
-    )
-    assert not whole.truncated and cut.truncated
     text = " ".join(["a"] * 15)
     assert len(predictor.vocabulary.encode(text)) == 15
-    assert not predictor.prepare(Example(prompt="one", inputs=text)).truncated
-    assert predictor.prepare(Example(prompt="one", inputs=text + " a")).truncated
+    whole = predictor.prepare(Example(prompt="one", inputs=text))
+    cut = predictor.prepare(Example(prompt="one", inputs=text + " b"))
+    assert whole.ids.tolist() == cut.ids.tolist() == [*predictor.vocabulary.encode(text), 1]
+    assert not whole.truncated and cut.truncated
+    (answer,) = predictor.run([cut])
+    assert answer.truncated
 
 
 def test_nothing_asked_nothing_answered(predictor):

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -45,25 +47,50 @@ def infer(tiny_settings, prompts, monkeypatch, capsys):
     return run
 
 
-def test_a_mixture_is_answered_in_order_as_each_prompt_alone(infer):
+def test_a_mixture_is_answered_in_order_as_each_prompt_alone(infer, prompts):
     rte = {"prompt": "rte", "premise": "A cat sat.", "hypothesis": "A dog sat."}
     (rendered,) = get_task("superglue_rte").render({**rte, "idx": 0, "label": None}, False)
-    text = rendered.inputs
     wsc = {"prompt": "wsc", "inputs": "A cat sat.", "id": 7}
-    ranked = {"prompt": "rte", "inputs": text, "labels": LABELS}
-    rows = infer([rte, wsc, ranked, {"prompt": "rte", "inputs": text}])
+    lines = [
+        rte,
+        wsc,
+        {"prompt": "rte", "inputs": rendered.inputs, "labels": LABELS},
+        {"prompt": "rte", "inputs": rendered.inputs},
+    ]
+    rows = infer(lines, "--gin.BATCH_SIZE=4")
     predictions = [row.pop("prediction") for row in rows]
     scores = rows[2].pop("scores")
-    assert rows == [rte, wsc, ranked, {"prompt": "rte", "inputs": text}]
+    assert rows == lines
     assert predictions[0] == predictions[3], "the prompt's task makes the text"
     assert predictions[2] == max(LABELS, key=scores.__getitem__)
-    assert infer([wsc])[0]["prediction"] == predictions[1]
+    # A single prompt need not be named.
+    (alone,) = infer(["A cat sat.\n"], prompts=prompts[1:])
+    assert alone["prediction"] == predictions[1]
 
 
-def test_a_single_prompt_need_not_be_named(infer, prompts):
-    (row,) = infer(["A cat sat.\n"], prompts=prompts[1:])
-    (named,) = infer([{"prompt": "wsc", "inputs": "A cat sat."}])
-    assert row["prediction"] == named["prediction"]
+@pytest.mark.slow
+def test_rows_are_shared_out_among_devices(tiny_settings, prompts):
+    lines = "".join(
+        json.dumps({"prompt": name, "inputs": text}) + "\n"
+        for name in ("rte", "wsc")
+        for text in ("A cat sat.", "A dog.", "the bird sees")
+    )
+    command = [sys.executable, "-m", "prompt_tuning.cli.infer", *tiny_settings]
+    command += ["--gin_file=models/t5_1_1_small.gin", "--prompts", *prompts]
+    printed = [
+        subprocess.run(
+            command,
+            input=lines,
+            env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+            check=True,
+            timeout=300,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for devices in (1, 2)
+    ]
+    assert printed[0].count("prediction") == 6
+    assert printed[0] == printed[1]
 
 
 @pytest.mark.parametrize(
