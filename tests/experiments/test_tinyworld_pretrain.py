@@ -1,0 +1,78 @@
+"""The script that pre-trains TinyWorld's models: every document fits, phases are as they say."""
+
+import argparse
+import importlib.util
+import itertools
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import sentencepiece
+
+from prompt_tuning.data.tinyworld import corpus
+from prompt_tuning.models.t5 import init_params
+
+SCRIPT = Path(__file__).parents[2] / "experiments" / "tinyworld" / "pretrain.py"
+
+
+@pytest.fixture(scope="module")
+def pretrain():
+    spec = importlib.util.spec_from_file_location("tinyworld_pretrain", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.CHUNK_DOCUMENTS = 512
+    return module
+
+
+@pytest.fixture(scope="module")
+def phases(pretrain):
+    return pretrain.make_phases(
+        argparse.Namespace(span_corruption_steps=3, lesson_steps=2, mixture_steps=4)
+    )
+
+
+@pytest.fixture(scope="module")
+def vocabulary(pretrain):
+    model = str(pretrain.ASSETS / "tinyworld.model")
+    return sentencepiece.SentencePieceProcessor(model_file=model)
+
+
+def test_phases_are_span_corruption_the_lessons_and_the_mixture(phases):
+    lessons = [lesson.name for lesson in corpus.CURRICULUM]
+    assert [phase.name for phase in phases] == ["span corruption", *lessons, "mixture"]
+    assert [phase.rate(phase.steps) for phase in phases[:-1]] == [1.0] * len(phases[:-1])
+    assert phases[-1].rate(4) == pytest.approx(0.02)
+    assert all(phase.goals for phase in phases[1:-1])
+
+
+def test_every_document_fits_a_bucket_and_batches_have_their_shapes(pretrain, phases, vocabulary):
+    shapes = {(512 // sum(bucket), *bucket) for bucket in pretrain.BUCKETS}
+    for phase in phases:
+        examples = pretrain.examples(phase, vocabulary.encode, seed=0, vocab_size=1408)
+        for batch in itertools.islice(pretrain.batches(examples, tokens=512), 10):
+            inputs, targets = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
+            assert (*inputs.shape, targets.shape[1]) in shapes
+            np.testing.assert_array_equal(batch["decoder_input_tokens"][:, 1:], targets[:, :-1])
+            assert np.all(batch["decoder_loss_weights"] == (targets != 0))
+            assert inputs.max() < 1408
+
+
+def test_span_corruption_has_sentinels_and_lm_adaptation_has_none(pretrain, phases, vocabulary):
+    for phase, has_sentinels in ((phases[0], True), (phases[-1], False)):
+        examples = pretrain.examples(phase, vocabulary.encode, seed=0, vocab_size=1408)
+        for inputs, _ in itertools.islice(examples, 50):
+            assert any(token >= 1308 for token in inputs) == has_sentinels
+
+
+def test_positions_are_sharpened_and_nothing_else(pretrain):
+    config = pretrain.SIZES["tiny"]
+    before = init_params(config, jax.random.key(0))
+    after = pretrain.sharpen_positions(before, 3.0)
+    for (path, old), new in zip(
+        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
+    ):
+        if "rel_embedding" in jax.tree_util.keystr(path):
+            assert np.std(new) == pytest.approx(3.0, rel=1e-4)
+        else:
+            np.testing.assert_array_equal(old, new)
