@@ -10,6 +10,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,9 @@ from prompt_tuning.files import atomic_write
 
 Prediction = Mapping[str, Any]
 """The task's name, the metadata of an example ("idx" above all) and the "prediction"."""
+
+# A zip may also be damaged within, encrypted, or packed in a way that Python doesn't know.
+_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 _RANK = (
     "Predict with --gin.predict.method=rank, which always answers with one of the task's labels."
@@ -103,12 +107,15 @@ def check_submission(path: Path, benchmark: str, *, partial: bool = False) -> di
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [PurePosixPath(name) for name in archive.namelist()]
+            names = archive.namelist()
             for name in names:
-                if name.is_absolute() or ".." in name.parts or "\\" in str(name):
-                    raise UserError(f"{path} holds {str(name)!r}, a path outside the zip; refused.")
-            contents = {str(name): archive.read(str(name)).decode() for name in names}
-    except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+                inside = PurePosixPath(name)
+                if inside.is_absolute() or ".." in inside.parts or "\\" in name:
+                    raise UserError(f"{path} holds {name!r}, a path outside the zip; refused.")
+                if names.count(name) > 1:
+                    raise UserError(f"{path} holds {name!r} twice; make the zip anew.")
+            contents = {name: archive.read(name).decode() for name in names}
+    except (*_UNREADABLE, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path} can't be read as a zip of text files ({reason}).") from error
     return _check_files(benchmark, contents, partial)
@@ -152,7 +159,11 @@ def _official_label(entry: Entry, row: Prediction) -> Any:
     if entry.kind == "record":
         return said
     if entry.kind == "wsc":
-        candidate = row.get("candidate", row["targets"])
+        if not isinstance(candidate := row.get("candidate"), str):
+            raise UserError(
+                f"{row['task']}: the row of idx {row['idx']} has no 'candidate', the noun phrase "
+                "that the pronoun may refer to; predict the test split again."
+            )
         return entry.labels[str(bool(names_referent(said, candidate)))]
     if entry.kind == "score":
         if not _is_score(said):

@@ -157,6 +157,8 @@ ROW = '{"idx": %d, "label": "%s"}\n'
         ({"../CB.jsonl": ""}, "holds '../CB.jsonl', a path outside the zip"),
         ({"/etc/CB.jsonl": ""}, "a path outside the zip"),
         ({"CB.tsv": ""}, "no file 'CB.tsv'"),
+        ({"predictions/": ""}, "no file 'predictions/'"),
+        ({"./CB.jsonl": ""}, "no file './CB.jsonl'"),
         ({"CB.jsonl": "{"}, r"CB.jsonl:1: not a row"),
         ({"CB.jsonl": ROW % (0, "entailment") + ROW % (0, "neutral")}, "CB.jsonl:2: .*twice"),
         ({"CB.jsonl": ROW % (0, "Entailment")}, "CB.jsonl:1: 'Entailment' is no official label"),
@@ -183,6 +185,23 @@ def test_glue_files_that_are_refused(tmp_path):
         path = zipped(tmp_path / "bad.zip", **{"CoLA.tsv": content})
         with pytest.raises(UserError, match=match):
             check_submission(path, "glue", partial=True)
+
+
+def test_a_zip_that_is_damaged_within_or_has_a_file_twice(tmp_path):
+    path = tmp_path / "bad.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("CB.jsonl", ROW % (0, "neutral"))
+    content = bytearray(path.read_bytes())
+    content[38:48] = b"\xff" * 10  # the first bytes of what is packed
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="bad.zip can't be read as a zip"):
+        check_submission(path, "superglue", partial=True)
+
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("CB.jsonl", "")
+        archive.writestr("CB.jsonl", "")
+    with pytest.raises(UserError, match="holds 'CB.jsonl' twice"):
+        check_submission(path, "superglue", partial=True)
 
 
 def test_what_is_no_zip(tmp_path):
