@@ -209,11 +209,10 @@ class PretrainingStream:
         if objective == "span_corruption":
             self._piece_length, self._target_length = span_corruption_lengths(input_length)
             _, num_spans = noise_and_spans(self._piece_length)
-            num_sentinels = len(vocabulary) - vocabulary.num_pieces
-            if num_spans > num_sentinels:
+            if num_spans > vocabulary.num_sentinels:
                 raise UserError(
                     f"Inputs of {input_length} tokens need {num_spans} sentinels, but the "
-                    f"vocabulary has {num_sentinels}; make the inputs shorter."
+                    f"vocabulary has {vocabulary.num_sentinels}; make the inputs shorter."
                 )
         else:
             self._piece_length, self._target_length = input_length - 1, input_length

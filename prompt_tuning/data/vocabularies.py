@@ -99,6 +99,8 @@ class Vocabulary:
         self._processor, self.extra_ids, in_file = _load(self.path, extra_ids)
         self.num_pieces = len(self) - self.extra_ids - in_file
         """How many of the ids are text: those of the sentinels follow."""
+        self.num_sentinels = len(self) - self.num_pieces
+        """How many of the last ids span corruption may take for sentinels."""
 
     def __len__(self) -> int:
         """Number of ids, sentinels included (T5: 32,100; its embedding table has 32,128 rows)."""
@@ -175,6 +177,7 @@ class ByteVocabulary(Vocabulary):
         self.path = Path(BYTES)
         self.extra_ids = 0
         self.num_pieces = len(self)
+        self.num_sentinels = T5_EXTRA_IDS
 
     def __len__(self) -> int:
         """Number of ids, 259; ByT5's embedding table has 384 rows."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.data.corpora import PretrainingStream, c4_text, text_files, tokenized_text
+from prompt_tuning.data.vocabularies import ByteVocabulary
 from prompt_tuning.errors import UserError
 
 DOCUMENTS = ["A cat sat on the mat.", "Rain fell.", "Two dogs ran home.", "Ann met Bob in Rome."]
@@ -107,6 +108,12 @@ def test_span_corruption_fills_its_shape(ids, tiny_vocabulary):
         for row in batch["encoder_input_tokens"]:
             used = [id_ for id_ in row.tolist() if id_ in sentinels]
             assert used == sorted(used, reverse=True) and used[0] == len(tiny_vocabulary) - 1
+
+
+def test_span_corruption_of_bytes_takes_the_last_ids_for_sentinels():
+    ids = np.arange(3, 131).repeat(10)  # the bytes of ASCII
+    inputs = stream(ids, ByteVocabulary(), "span_corruption").batch(0)["encoder_input_tokens"]
+    assert [row[row > 130].tolist() for row in inputs] == [[258], [258]]
 
 
 def test_a_batch_is_a_function_of_seed_and_step(ids, tiny_vocabulary):
