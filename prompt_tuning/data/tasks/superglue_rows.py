@@ -117,9 +117,12 @@ def render_wsc(row: Row, training: bool, *, text: Callable[[Row], str]) -> Itera
         raise ValueError("no label; a training example needs one")
     if training and label == "False":
         return
-    candidate = preprocessors.text_field(row, "span1_text")
     yield Example(
         inputs=text(row),
-        targets=candidate if label else UNLABELLED,
-        metadata={"idx": row["idx"], "label": label == "True", "candidate": candidate},
+        targets=preprocessors.text_field(row, "span1_text") if label else UNLABELLED,
+        metadata={
+            "idx": row["idx"],
+            "label": label == "True",
+            "candidate": row.get("span1_text"),
+        },
     )

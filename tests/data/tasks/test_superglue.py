@@ -117,6 +117,12 @@ def test_multirc_rows_and_groups(tiny_superglue):
     assert task.evaluate(metadata, ["True", "True", "True"]) == {"f1a": 0.8, "exact_match": 0.5}
 
 
+def test_an_unlabelled_row_of_wsc_needs_no_candidate():
+    row = {"text": "Ann saw her .", "span2_text": "her", "span2_index": 2, "idx": 0, "label": None}
+    (example,) = get_task("superglue_wsc").render(row, False)
+    assert (example.inputs, example.targets) == ("Ann saw *her* .", "<unk>")
+
+
 def test_wsc_is_trained_on_positive_examples_only(tiny_superglue):
     task = get_task("superglue_wsc_with_name")
     trained = list(task.examples("train", str(tiny_superglue)))
