@@ -41,10 +41,14 @@ def read_predictions(paths: Iterable[str | Path]) -> Iterator[Prediction]:
     """
     for path in paths:
         for where, row in JsonlSource(files={"test": Path(path)}).rows("test"):
-            missing = [name for name in ("task", "idx", "prediction") if row.get(name) is None]
-            if missing:
+            kinds = {"task": str, "idx": int | dict, "prediction": str}
+            wrong = [name for name, kind in kinds.items() if not isinstance(row.get(name), kind)]
+            if wrong:
+                found = (
+                    f"{wrong[0]!r} is {row[wrong[0]]!r}" if wrong[0] in row else f"no {wrong[0]!r}"
+                )
                 raise UserError(
-                    f"{where}: no {missing[0]!r}; expected the rows that prompt-tuning evaluate "
+                    f"{where}: {found}; expected the rows that prompt-tuning evaluate "
                     "RUN --split test --predictions FILE writes."
                 )
             yield row

@@ -216,6 +216,11 @@ def test_rows_that_are_no_predictions(tmp_path):
     path.write_text('{"task": "superglue_cb", "prediction": "neutral"}\n')
     with pytest.raises(UserError, match="predictions.jsonl:1: no 'idx'; expected the rows that"):
         list(read_predictions([path]))
+    path.write_text('{"task": "superglue_cb", "idx": 0, "prediction": ["neutral"]}\n')
+    with pytest.raises(
+        UserError, match="predictions.jsonl:1: 'prediction' is .* expected the rows"
+    ):
+        list(read_predictions([path]))
 
 
 def test_row_counts_are_those_of_the_real_test_files(real_data):
