@@ -58,7 +58,7 @@ MACROS = {
     ),
     "DATA_DIR": Macro(
         kind=(str, type(None)),
-        meaning="a folder of the task's official jsonl files; TFDS is read where it is None",
+        meaning="a folder of the task's official files, or 'tfds:FOLDER'; None reads TFDS",
     ),
     "TRAIN_FILE": Macro(kind=(str,), meaning="your own data: a CSV, TSV or jsonl file"),
     "VALIDATION_FILE": Macro(

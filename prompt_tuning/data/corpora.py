@@ -150,7 +150,10 @@ def tokenized_text(
             for ids in _chunks(text, vocabulary, max_tokens):
                 file.write(ids.astype(dtype).tobytes())
             if not file.tell():
-                raise UserError(f"There is no text to train on in {text.name}.")
+                raise UserError(
+                    "There is no text to train on: every document is empty or left out "
+                    f"({text.name})."
+                )
     return np.memmap(path, dtype, mode="r")
 
 

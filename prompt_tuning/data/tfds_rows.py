@@ -37,7 +37,7 @@ def read_tfds(
     except Exception as error:  # TFDS raises several unrelated kinds, with pages of text
         raise UserError(
             f"TFDS cannot prepare {name} in {data_dir or 'its default folder'} "
-            f"({str(error).splitlines()[0]}); or give a folder of the official files."
+            f"({_first_line(error)}); or give a folder of the official files."
         ) from error
     if not builder.is_prepared():
         raise UserError(
@@ -57,6 +57,10 @@ def read_tfds(
         if isinstance(feature, tfds.features.ClassLabel) and field in (fields or (field,))
     }
     return str(builder.version), (_plain_row(row, labels) for row in tfds.as_numpy(dataset))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _plain_row(row: dict[str, Any], labels: dict[str, list[str]]) -> dict[str, Any]:
