@@ -29,6 +29,9 @@ _MAPS = {*range(0x80, 0x90), 0xDE, 0xDF}
 # First bytes of an extension, and how many bytes stand before its content; the last is its type.
 _EXTENSIONS = {0xC7: 3, 0xC8: 4, 0xC9: 6} | dict.fromkeys(range(0xD4, 0xD9), 2)
 
+# First bytes of a piece of binary data, and how many bytes tell its length.
+_BINARIES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+
 
 def stored_msgpack(path: epath.Path) -> dict[str, Any]:
     """Returns the nested maps of a file, with a `StoredArray` for each array.
@@ -43,7 +46,13 @@ def stored_msgpack(path: epath.Path) -> dict[str, Any]:
             content = _value(unpacker, peeking, path)
             if peeking.seek(0, 2) != unpacker.tell():
                 raise ValueError("there are more bytes after its end")
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
+        except (
+            ValueError,
+            TypeError,
+            LookupError,
+            RecursionError,
+            msgpack.UnpackException,
+        ) as error:
             raise UserError(
                 f"{str(path)!r} isn't a T5X checkpoint: it isn't a whole msgpack file "
                 f"({str(error) or 'it ends too early'})."
@@ -79,6 +88,11 @@ def _array(head: bytes, end: int, path: epath.Path) -> StoredArray:
     shape, name = tuple(content.unpack()), content.unpack()
     dtype = as_dtype(name)
     size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    start = skipped + content.tell()
+    width = _BINARIES.get(head[start], 0)
+    stored = int.from_bytes(head[start + 1 : start + 1 + width], "big")
+    if stored != size:
+        raise ValueError(f"an array of shape {list(shape)} has {stored} bytes in place of {size}")
     return array_in_file(path, end - size, shape or (1,), dtype)
 
 

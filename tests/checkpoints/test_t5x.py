@@ -153,6 +153,16 @@ def test_a_missing_zarr_folder_is_told(zarr_folder, tmp_path):
         (msgpack.packb([1, 2]), "no optimizer/target"),
         (msgpack.packb({"optimizer": {"target": {"a": 1}}}), "isn't an array"),
         (msgpack.packb({"optimizer": {"target": {}}}), "no optimizer/target"),
+        (
+            msgpack.packb({"a": msgpack.ExtType(1, msgpack.packb(([8], "float32", bytes(16))))}),
+            r"shape \[8\] has 16 bytes in place of 32",
+        ),
+        (
+            msgpack.packb(
+                {"a": {"__msgpack_chunked_array__": True, "shape": {"0": 8}, "chunks": {}}}
+            ),
+            "isn't a whole msgpack file",
+        ),
     ],
 )
 def test_other_files_are_told(tmp_path, content, message):
