@@ -49,6 +49,10 @@ ORBAX_FILE = "_METADATA"
 _ITEMS = ("state", "default")  # T5X's and Orbax's names of a step's one item
 _DATABASE = "manifest.ocdbt"
 _PLACEHOLDER = "PLACEHOLDER://"  # what older versions of Orbax put in the index for an array
+# Arrays are read one after another, so more threads would only each keep the memory of a chunk.
+_ONE_THREAD = tensorstore.Context(
+    {"data_copy_concurrency": {"limit": 1}, "file_io_concurrency": {"limit": 1}}
+)
 # Where a model's parameters are among the rest, such as the optimiser's state.
 _MODELS = ("optimizer/target/", "target/", "params/params/", "params/", "")
 
@@ -180,7 +184,8 @@ def _open_all(entries: Mapping[str, Any], folder: epath.Path) -> dict[str, Store
         if isinstance(entry, StoredArray):
             arrays[name] = entry
         elif isinstance(entry, Mapping):
-            opening[name] = tensorstore.open(_spec(entry, folder, name, database), open=True)
+            spec = _spec(entry, folder, name, database)
+            opening[name] = tensorstore.open(spec, open=True, context=_ONE_THREAD)
         else:
             raise UserError(f"{name} in the T5X checkpoint {str(folder)!r} isn't an array.")
     for name, store in opening.items():
