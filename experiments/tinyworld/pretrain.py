@@ -1,10 +1,12 @@
 """Pre-trains one of TinyWorld's models: span corruption, then LM adaptation lesson by lesson.
 
     python experiments/tinyworld/pretrain.py --size small
+    python experiments/tinyworld/pretrain.py --size base --grow_from small
 
 Documents are made as they are needed, so none is seen twice. A lesson of the curriculum
 (`prompt_tuning/data/tinyworld/corpus.py`) ends when the model has mastered it, or after
-`--lesson_steps`; then it reads the whole mixture. What it has learnt is measured zero-shot: the
+`--lesson_steps`; then it reads the whole mixture. A model grown from a smaller one (`grow.py`) has
+had the lessons and reads the mixture alone. What it has learnt is measured zero-shot: the
 share of exercises of each sort, told of facts that the corpus holds back and in the corpus's own
 phrasing, that it answers exactly. The learning curve goes to `results/<size>.jsonl`, the weights
 to the package's assets; `card.py` writes their card.
@@ -26,9 +28,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import sentencepiece
+from grow import grow
 from tqdm import tqdm
 
-from prompt_tuning.checkpoints.weights import save_weights
+from prompt_tuning.checkpoints.weights import load_weights, save_weights
 from prompt_tuning.data.pretraining import lm_adaptation, span_corruption
 from prompt_tuning.data.tinyworld import corpus
 from prompt_tuning.data.tinyworld.stories import Document
@@ -200,16 +203,27 @@ def make_phases(args: argparse.Namespace) -> list[Phase]:
     ]
     stories = functools.partial(corpus.document, exercises=0.4)
     everything = functools.partial(corpus.document, exercises=0.85)
-    return [
-        Phase(name="span corruption", steps=args.span_corruption_steps, write=stories),
-        *lessons,
-        Phase(name="mixture", steps=args.mixture_steps, write=everything, decays=True),
-    ]
+    mixture = Phase(name="mixture", steps=args.mixture_steps, write=everything, decays=True)
+    if args.grow_from:
+        return [mixture]
+    spans = Phase(name="span corruption", steps=args.span_corruption_steps, write=stories)
+    return [spans, *lessons, mixture]
+
+
+def first_params(args: argparse.Namespace, config: T5Config) -> dict:
+    """Returns random weights, or a smaller model's, grown to the size."""
+    params = init_params(config, jax.random.key(args.seed))
+    params = sharpen_positions(params, args.relative_bias_stddev)
+    if not args.grow_from:
+        return params
+    small, trained, _ = load_weights(ASSETS / f"tinyworld_{args.grow_from}.safetensors")
+    return grow(trained, small, params, config)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--grow_from", choices=SIZES, help="a smaller size, pre-trained already")
     parser.add_argument("--span_corruption_steps", type=int, default=1_000)
     parser.add_argument("--lesson_steps", type=int, default=2_500, help="at most, per lesson")
     parser.add_argument("--mixture_steps", type=int, default=4_000)
@@ -229,8 +243,7 @@ def main() -> None:
     vocabulary = sentencepiece.SentencePieceProcessor(model_file=str(ASSETS / "tinyworld.model"))
     assert vocabulary.vocab_size() + NUM_SENTINELS == config.vocab_size
     model = T5(config)
-    params = init_params(config, jax.random.key(args.seed))
-    params = sharpen_positions(params, args.relative_bias_stddev)
+    params = first_params(args, config)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
         optax.inject_hyperparams(adamw)(learning_rate=0.0, b2=0.98),

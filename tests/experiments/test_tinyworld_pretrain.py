@@ -1,6 +1,7 @@
 """The script that pre-trains TinyWorld's models: every document fits, phases are as they say."""
 
 import argparse
+import dataclasses
 import importlib.util
 import itertools
 from pathlib import Path
@@ -20,7 +21,9 @@ SCRIPT = Path(__file__).parents[2] / "experiments" / "tinyworld" / "pretrain.py"
 def pretrain():
     spec = importlib.util.spec_from_file_location("tinyworld_pretrain", SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)  # as Python does for a script
+        spec.loader.exec_module(module)
     module.CHUNK_DOCUMENTS = 512
     return module
 
@@ -28,7 +31,7 @@ def pretrain():
 @pytest.fixture(scope="module")
 def phases(pretrain):
     return pretrain.make_phases(
-        argparse.Namespace(span_corruption_steps=3, lesson_steps=2, mixture_steps=4)
+        argparse.Namespace(span_corruption_steps=3, lesson_steps=2, mixture_steps=4, grow_from=None)
     )
 
 
@@ -76,3 +79,23 @@ def test_positions_are_sharpened_and_nothing_else(pretrain):
             assert np.std(new) == pytest.approx(3.0, rel=1e-4)
         else:
             np.testing.assert_array_equal(old, new)
+
+
+def test_a_grown_model_computes_what_the_small_one_does(pretrain):
+    small = pretrain.size_config("small_test", 12, 2, 1)
+    large = dataclasses.replace(
+        pretrain.size_config("large_test", 32, 4, 2), mlp_dim=40, num_decoder_layers=3
+    )
+    trained = pretrain.sharpen_positions(init_params(small, jax.random.key(0)), 3.0)
+    grown = pretrain.grow(trained, small, init_params(large, jax.random.key(1)), large)
+    tokens = jax.random.randint(jax.random.key(2), (2, 9), 1, 1408)
+    batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens[:, :5]}
+    before = pretrain.T5(small).apply({"params": trained}, batch)
+    logits, pull = jax.vjp(lambda p: pretrain.T5(large).apply({"params": p}, batch), grown)
+    np.testing.assert_allclose(logits, before, rtol=1e-4, atol=1e-4)
+    # And everything that is silent at first learns from the first step on.
+    (gradient,) = pull(jax.random.normal(jax.random.key(3), logits.shape))
+    layers = gradient["decoder"]["layers"]
+    for silent in (layers["mlp"]["wo"], layers["self_attention"]["out"]):
+        assert all(np.any(silent["kernel"][layer] != 0) for layer in range(3))
+    assert np.any(gradient["token_embedder"]["embedding"][:, 12:] != 0)

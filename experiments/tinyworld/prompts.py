@@ -1,0 +1,80 @@
+"""Tunes a prompt on each of TinyWorld's eight tasks, to see what a frozen model can be asked for.
+
+    python experiments/tinyworld/prompts.py small
+
+Each is one `prompt-tuning train` run, with the paper's optimiser and the start that suits the
+task: its label words, or sampled vocabulary where answers are free text. The best prompt by the
+validation split is scored once on the test split. The table goes to `results/prompts_<size>.json`,
+task by task; tasks that are in it already are left out, so an interrupted call goes on.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from prompt_tuning.cli import evaluate, train
+from prompt_tuning.data.tasks.task import get_task
+from prompt_tuning.data.tinyworld.tasks import TASKS
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def tune(size: str, task: str, steps: int, length: int, seed: int, folder: Path) -> dict:
+    """Returns what a run came to, and how its best prompt scores on the test split."""
+    start = "class_label" if get_task(task).labels else "sampled_vocabulary"
+    files = (f"models/tinyworld_{size}", f"tasks/{task}", f"prompts/{start}", "runs/train")
+    settings = {
+        "MODEL_DIR": folder,
+        "PROMPT_LENGTH": length,
+        "TRAIN_STEPS": steps,
+        "SEED": seed,
+        "train.eval_every": 50,
+        "train.checkpoint_every": steps,
+        "train.tensorboard": False,
+    }
+    train.main(
+        [f"--gin_file={file}.gin" for file in files]
+        + [f"--gin.{name}={value}" for name, value in settings.items()]
+    )
+    summary = json.loads((folder / "summary.json").read_text())
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        evaluate.main([str(folder), "--split", "test"])
+    return {
+        "prompt_length": length,
+        "initialization": start,
+        "steps": steps,
+        "seed": seed,
+        "best_step": summary["best_step"],
+        "validation": summary["metrics"],
+        "validation_score": round(summary["score"], 4),
+        "test_score": round(json.loads(printed.getvalue())["score"], 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("size", help="of a shipped model, such as small")
+    parser.add_argument("--steps", type=int, default=600, help="of 32 examples")
+    parser.add_argument("--prompt_length", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    path = RESULTS / f"prompts_{args.size}.json"
+    table = json.loads(path.read_text()) if path.exists() else {}
+    for task in (f"tinyworld_{name.lower()}" for name in TASKS):
+        if task in table:
+            continue
+        folder = Path(tempfile.mkdtemp()) / "run"
+        table[task] = tune(args.size, task, args.steps, args.prompt_length, args.seed, folder)
+        shutil.rmtree(folder.parent)
+        path.write_text(json.dumps(table, indent=1) + "\n")
+    for task, row in table.items():
+        print(f"{task:20s} validation {row['validation_score']:.3f}  test {row['test_score']:.3f}")
+    print(f"The table is in {path}; the frozen model was pretrain.py's {args.size}.")
+
+
+if __name__ == "__main__":
+    main()
