@@ -43,9 +43,9 @@ def main(argv: Sequence[str]) -> None:
         f"{job.stream.steps_per_epoch:,.1f} steps of {job.objective.batch_size} pieces an epoch."
     )
     result = pretrain(job, folder)
-    where = folder.path
+    where, best = folder.path, result.best
     session.say(
-        f"Held-out loss {-result.best.score:.4f} at its best, at step {result.best.step}; the "
+        f"Held-out loss {best.metrics['loss']:.4f} at its best, at step {best.step}; the "
         f"weights of step {result.step} are {where / WEIGHTS}.\n"
         f"Train a prompt on them: prompt-tuning train --gin_file=runs/train.gin ... "
         f"--gin.INITIAL_CHECKPOINT_PATH={where / WEIGHTS} --gin.VOCABULARY_PATH=None"

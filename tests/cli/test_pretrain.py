@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints.weights import flatten, load_weights
+from prompt_tuning.cli import pretraining
 from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
-from prompt_tuning.data.corpora import PretrainingStream
+from prompt_tuning.data.corpora import PretrainingStream, c4_text
 from prompt_tuning.data.vocabularies import Vocabulary
 
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -143,3 +144,13 @@ def test_a_prompt_needs_a_model(tiny_flags, capsys):
     argv = [*(f"--gin_file={name}.gin" for name in files), *tiny_flags]
     assert status_of(main, ["train", *argv, "--gin.INITIAL_CHECKPOINT_PATH=None"]) == USER_ERROR
     assert "INITIAL_CHECKPOINT_PATH is None; set it to one" in capsys.readouterr().err
+
+
+def test_c4_is_scored_on_its_own_validation_split():
+    found = pretraining.corpus("c4/realnewslike", data_dir="tfds:folder")
+    expected = [
+        c4_text(split, config="realnewslike", data_dir="folder")
+        for split in ("train", "validation")
+    ]
+    assert [found.train.name, found.held_out.name] == [text.name for text in expected]
+    assert found.shuffled
