@@ -12,7 +12,8 @@ so a row computes what it would alone; only the order of float additions depends
 the batch.
 
 Batches come in few shapes, compiled once each: rows are a power of two, inputs a power of two
-times 16 tokens, prompts a multiple of 8. Serving over HTTP is in `serving/`.
+times 16 tokens, prompts a multiple of 8, labels to be ranked 4, 16 or 64, of 8 tokens or the
+longest answer's. Serving over HTTP is in `serving/`.
 """
 
 import functools
@@ -37,6 +38,9 @@ from prompt_tuning.parallel.mesh import shard_batch
 
 SHORTEST_INPUT = 16
 PROMPT_MULTIPLE = 8
+FEWEST_LABELS = 4
+LABEL_FACTOR = 4
+SHORTEST_LABEL = 8
 
 Shape = tuple[int, ...]
 
@@ -261,16 +265,23 @@ class Predictor:
         return batch if self._mesh is None else shard_batch(batch, self._mesh)
 
     def _encode_labels(self, labels: tuple[str, ...]) -> Int[np.ndarray, "labels target"]:
-        """Returns the labels' ids, with labels and lengths filled up to powers of two."""
+        """Returns the labels' ids, filled up to one of few shapes, which a client can't add to.
+
+        There are so many more labels, the last one over again, and so many more tokens of padding,
+        which count for nothing in a label's score.
+        """
         if len(set(labels)) < len(labels):
             raise UserError(f"The labels {list(labels)} hold one of them twice.")
         ids = self.vocabulary.encode_labels(labels)
-        if ids.shape[1] > self._decoding.max_length:
+        number, length = ids.shape
+        longest = self._decoding.max_length
+        if length > longest:
             raise UserError(
-                f"A label has {ids.shape[1]} tokens, end of sequence counted; answers have at most "
-                f"{self._decoding.max_length}."
+                f"A label has {length} tokens, end of sequence counted; answers have at most "
+                f"{longest}."
             )
-        more, longer = (_doubled(1, size) - size for size in ids.shape)
+        more = _multiplied(FEWEST_LABELS, LABEL_FACTOR, number) - number
+        longer = (longest if length > SHORTEST_LABEL else min(SHORTEST_LABEL, longest)) - length
         ids = np.pad(ids, ((0, 0), (0, longer)), constant_values=PAD_ID)
         return np.pad(ids, ((0, more), (0, 0)), mode="edge")
 
@@ -297,6 +308,11 @@ def _label_scores(
 
 def _doubled(smallest: int, least: int) -> int:
     """Returns the first of `smallest`, its double, and so on that is at least `least`."""
+    return _multiplied(smallest, 2, least)
+
+
+def _multiplied(smallest: int, factor: int, least: int) -> int:
+    """Returns the first of `smallest`, `factor` times it, and so on that is at least `least`."""
     while smallest < least:
-        smallest *= 2
+        smallest *= factor
     return smallest

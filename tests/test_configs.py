@@ -64,6 +64,7 @@ def test_command_makes_a_shrunken_step(
     rows = "".join(f"film {i},{label}\n" for i in range(20) for label in ("good", "bad"))
     Path("reviews.csv").write_text(f"text,label\n{rows}")
     shutil.copy(tiny_prompt_file, "rte.npy")
+    Path("corpus.txt").write_text("".join(f"The film {i} is good.\n" for i in range(400)))
     main([*argv, *tiny_flags])
     printed = capsys.readouterr()
 
@@ -71,7 +72,11 @@ def test_command_makes_a_shrunken_step(
     for line in (CONFIGS / name).read_text().splitlines():
         if setting := re.match(r"[a-z]\w*\.\w+ =", line):
             assert setting[0] in config, f"the command in {name} leaves out {setting[0]}"
-    if argv[0] in ("train", "quickstart"):
+    if argv[0] == "pretrain":
+        summary = json.loads(Path("run/summary.json").read_text())
+        assert summary["steps"] == 1 and summary["frozen_parameters"] == 0
+        assert Path("run/weights.safetensors").is_file()
+    elif argv[0] in ("train", "quickstart"):
         summary = json.loads(Path("run/summary.json").read_text())
         assert summary["steps"] == 1
         assert summary["trained_parameters"] == 3 * 16

@@ -164,6 +164,39 @@ def test_nothing_is_compiled_twice(base, prompts, compilations):
     assert 1 < len(compilations) == len(predictor.shapes) <= 2
 
 
+def test_labels_of_any_number_and_length_compile_few_programs(base, prompts, compilations):
+    """A client who ranks ever other labels makes the server compile no more than four times."""
+    longest = 11  # no other test ranks labels of this length
+    predictor = Predictor(
+        *base,
+        prompts=prompts,
+        batch_size=1,
+        max_input_length=16,
+        decoding=DecodingOptions(max_length=longest),
+    )
+    vocabulary = base[2]
+    words = ["a " * n + letter for n in range(3) for letter in "bcdefghijklmn"]
+    lengths = set()
+    for number in (1, 2, 3, 4, 5, 7, 9, 16):
+        for repeats in range(1, 8):
+            labels = (*words[: number - 1], ("the " * repeats).strip())
+            length = vocabulary.encode_labels(labels).shape[1]
+            if length <= longest:
+                lengths.add((number, length))
+                (answer,) = predictor.predict([Example(prompt="one", inputs="a", labels=labels)])
+                assert list(answer.scores) == list(labels)
+    assert len(lengths) > 20
+    assert len(compilations) == len(predictor.shapes) <= 4
+
+
+def test_a_label_scores_the_same_among_few_and_many(predictor):
+    one = Example(prompt="three", inputs="a b", labels=("entailment",))
+    many = dataclasses.replace(one, labels=("entailment", *"abcdefg"))
+    (alone,), (among,) = predictor.predict([one]), predictor.predict([many])
+    np.testing.assert_allclose(alone.scores["entailment"], among.scores["entailment"], rtol=1e-5)
+    assert len(among.scores) == 8
+
+
 @pytest.mark.slow
 def test_beam_search_answers_as_each_alone(base, prompts, mixture):
     options = DecodingOptions(max_length=4, method="beam", beam_size=2)

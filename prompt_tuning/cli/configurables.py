@@ -62,7 +62,7 @@ class Base:
 
 @register
 def frozen_model(
-    checkpoint: str,
+    checkpoint: str | None,
     architecture: str | None = None,
     name: str | None = None,
     param_dtype: str | None = None,
@@ -78,8 +78,10 @@ def frozen_model(
     that aren't. It is the architecture's if None.
 
     Raises:
-      UserError: the checkpoint is of another size than `architecture`.
+      UserError: the checkpoint is of another size than `architecture`, or None.
     """
+    if checkpoint is None:
+        raise UserError("No frozen model: INITIAL_CHECKPOINT_PATH is None; set it to one.")
     expected = get_config(architecture) if architecture else None
     config, params = load_frozen(checkpoint, expected, param_dtype)
     config = dataclasses.replace(
@@ -254,9 +256,9 @@ cosine_decay = register(optimizers.cosine_decay)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
-    """All that training needs beside the base and the data."""
+    """All that training needs beside the base and the data; pre-training has no method."""
 
-    method: Callable[[Base], Method]
+    method: Callable[[Base], Method] | None
     optimizer: optax.GradientTransformation
     loss: LossOptions
     options: TrainOptions
@@ -266,7 +268,7 @@ class Training:
 @register
 def train(
     folder: str,
-    method: Callable[[Base], Method],
+    method: Callable[[Base], Method] | None,
     optimizer: optax.GradientTransformation,
     train_steps: int,
     seed: int = 0,

@@ -160,19 +160,28 @@ def _prepared(
 
 def _rows(lines: Iterable[str], name: str) -> Iterator[tuple[Row, str]]:
     """Yields each line as the row to give back and where it stands; skips empty lines."""
-    for number, line in enumerate(lines, start=1):
+    from prompt_tuning.data.sources import check_characters, load_json
+
+    for number, line in enumerate(_decoded(lines, name), start=1):
         line = line.rstrip("\r\n")
         if not line.strip():
             continue
         where = f"{name}:{number}"
-        if not line.lstrip().startswith("{"):
-            yield {"inputs": line}, where
-            continue
         try:
-            row = json.loads(line)
+            check_characters(line)
+            row = load_json(line) if line.lstrip().startswith("{") else {"inputs": line}
         except ValueError as error:
-            raise UserError(f"{where}: not JSON ({error}); expected one object a line.") from error
+            raise UserError(
+                f"{where}: {error}; expected a text or one JSON object a line."
+            ) from error
         yield row, where
+
+
+def _decoded(lines: Iterable[str], name: str) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not UTF-8 text ({error}).") from error
 
 
 def _text_of(row: Row, where: str, task: "Task") -> str:
@@ -181,8 +190,7 @@ def _text_of(row: Row, where: str, task: "Task") -> str:
     if isinstance(row.get("inputs"), str):
         return row["inputs"]
     with bad_rows_named(where, row):
-        unlabelled = {"idx": None, "label": None, "answers": []}
-        return next(iter(task.render({**unlabelled, **row}, False))).inputs
+        return task.inputs_of(row)
 
 
 def _full_groups(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -32,6 +32,7 @@ class Macro:
             (int, float): "a number",
             (dict,): "lengths by feature, such as {'inputs': 512, 'targets': 8}",
             (list, tuple): "a list of texts, such as ['True', 'False']",
+            (str, list, tuple): "a text or a list of texts",
         }[self.kind]
 
 
@@ -41,7 +42,8 @@ MACROS = {
     "TRAIN_STEPS": Macro(kind=(int,), meaning="training steps (the paper: 30000)"),
     "MODEL_DIR": Macro(kind=(str,), meaning="the run folder"),
     "INITIAL_CHECKPOINT_PATH": Macro(
-        kind=(str,), meaning="the frozen model: a file, a folder, or the name of a shipped one"
+        kind=(str, type(None)),
+        meaning="the frozen model: a file, a folder, or the name of a shipped one",
     ),
     "BATCH_SIZE": Macro(kind=(int,), meaning="examples a step (the paper: 32)"),
     "PROMPT_LENGTH": Macro(kind=(int,), meaning="virtual tokens of the prompt (the paper: 100)"),
@@ -69,4 +71,10 @@ MACROS = {
         kind=(str,), meaning="the input's text, such as 'review: {text}', by your columns"
     ),
     "TARGET_TEMPLATE": Macro(kind=(str,), meaning="the answer's text, such as '{label}'"),
+    "CORPUS": Macro(
+        kind=(str, list, tuple), meaning="text to pre-train on: a file, a list of files, or 'c4'"
+    ),
+    "OBJECTIVE": Macro(
+        kind=(str,), meaning="of pre-training: 'span_corruption' or 'lm_adaptation'"
+    ),
 }

@@ -25,11 +25,13 @@ from prompt_tuning.cli.configurables import Base, Data, Prediction, Training
 from prompt_tuning.data.batching import BatchStream
 from prompt_tuning.data.mixtures import proportional_rates
 from prompt_tuning.data.tokenized import TokenizedSplit, tokenized
+from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.evaluator import Inject
 from prompt_tuning.files import writing
 from prompt_tuning.methods.base import Method, Trained
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_variables
+from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
 from prompt_tuning.parallel.mesh import data_mesh, replicate
 from prompt_tuning.training.keys import stream_key
@@ -75,6 +77,12 @@ def load_base(data: Data) -> Base:
     mesh = data_mesh(data.batch_size)
     vocabulary = configurables.vocabulary()
     config, params = configurables.frozen_model()
+    check_vocabulary(vocabulary, config)
+    return Base(config=config, params=replicate(params, mesh), vocabulary=vocabulary, mesh=mesh)
+
+
+def check_vocabulary(vocabulary: Vocabulary, config: T5Config) -> None:
+    """Checks by their sizes that a vocabulary and a model belong together."""
     unused = config.vocab_size - len(vocabulary)
     if not 0 <= unused < _UNUSED_ROWS:
         raise UserError(
@@ -82,7 +90,6 @@ def load_base(data: Data) -> Base:
             f"'{config.name}' has {config.vocab_size} embeddings; set VOCABULARY_PATH to the "
             "vocabulary that it was pre-trained with."
         )
-    return Base(config=config, params=replicate(params, mesh), vocabulary=vocabulary, mesh=mesh)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,6 +138,8 @@ class Job:
 def prepare() -> Job:
     """Loads the model and the data, and makes the method's first values."""
     training = configurables.train()
+    if training.method is None:
+        raise UserError("train.method is None, as for pre-training; set it, as methods/*.gin do.")
     data = configurables.data()
     prediction = configurables.predict(data)
     base = load_base(data)

@@ -11,6 +11,7 @@ from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
 
 if TYPE_CHECKING:
+    from prompt_tuning.cli.pretraining import PretrainingJob
     from prompt_tuning.cli.session import Job
     from prompt_tuning.training.loop import TrainResult
     from prompt_tuning.training.run_folder import RunFolder
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     )
 
 
-def open_folder(job: "Job", *, overwrite: bool) -> "RunFolder":
+def open_folder(job: "Job | PretrainingJob", *, overwrite: bool) -> "RunFolder":
     """Makes the run folder, or goes back to that of the same settings and the same contents."""
     from prompt_tuning.cli import gin_config
     from prompt_tuning.training.run_folder import RunFolder

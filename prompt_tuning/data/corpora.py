@@ -21,17 +21,17 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Integer
 
 from prompt_tuning.data.batching import Batch, pad_batch
 from prompt_tuning.data.pretraining import (
+    Objective,
     lm_adaptation,
     noise_and_spans,
+    piece_lengths,
     span_corruption,
-    span_corruption_lengths,
 )
 from prompt_tuning.data.sources import (
     JsonlSource,
@@ -42,8 +42,6 @@ from prompt_tuning.data.sources import (
 )
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
-
-Objective = Literal["span_corruption", "lm_adaptation"]
 
 C4_VERSION = "2.2.0"
 """The oldest C4 of TFDS that is read; T5 was trained on it."""
@@ -117,6 +115,34 @@ def c4_text(split: str = "train", *, config: str = "en", data_dir: str | None = 
     return Text(name=json.dumps(["c4", config, split, data_dir]), documents=documents)
 
 
+def held_out(text: Text, share: float) -> tuple[Text, Text]:
+    """Returns a text in two: what is trained on, and what is kept back to be scored on.
+
+    A hash of each document decides, so that neither its place nor other documents make a
+    difference, and one that stands there twice is never on both sides.
+
+    Args:
+        text: the documents.
+        share: how much of it is kept back, above 0 and below 1.
+
+    Raises:
+        UserError: the share is none.
+    """
+    if not 0 < share < 1:
+        raise UserError(f"The held-out share is {share}; expected one such as 0.01.")
+
+    def part(kept_back: bool) -> Text:
+        def documents() -> Iterator[str]:
+            for document in text.documents():
+                draw = int.from_bytes(hashlib.sha256(document.encode()).digest()[:6]) / 2**48
+                if (draw < share) == kept_back:
+                    yield document
+
+        return Text(name=json.dumps([text.name, share, kept_back]), documents=documents)
+
+    return part(False), part(True)
+
+
 def _file_documents(file: Path) -> Iterator[str]:
     if file.name.endswith(_JSON):
         for where, row in JsonlSource(files={"text": file}).rows("text"):
@@ -151,8 +177,7 @@ def tokenized_text(
                 file.write(ids.astype(dtype).tobytes())
             if not file.tell():
                 raise UserError(
-                    "There is no text to train on: every document is empty or left out "
-                    f"({text.name})."
+                    f"There is no text: every document is empty or left out ({text.name})."
                 )
     return np.memmap(path, dtype, mode="r")
 
@@ -178,8 +203,9 @@ def _chunks(
 class PretrainingStream:
     """Batches of one objective, each a pure function of the seed and the step.
 
-    Span corruption gives inputs of exactly `input_length` tokens and targets of one length. LM
-    adaptation cuts each piece in two at a random place, and pads both parts to `input_length`.
+    Pieces are the longest whose inputs and targets fit. Span corruption fills either the inputs or
+    the targets exactly; LM adaptation cuts each piece in two at a random place, and pads both
+    parts.
 
     Args:
         ids: the text, as `tokenized_text` returns it.
@@ -188,9 +214,11 @@ class PretrainingStream:
         batch_size: pieces a step, over all hosts.
         seed: with the step, decides everything.
         input_length: tokens of the inputs with EOS.
+        target_length: the same of the targets; None is as many as the inputs lead to.
 
     Raises:
-        UserError: the text is shorter than a piece, or the vocabulary has too few sentinels.
+        UserError: there is no such objective, a length is too short, the text is shorter than a
+            piece, or the vocabulary has too few sentinels.
     """
 
     def __init__(
@@ -202,6 +230,7 @@ class PretrainingStream:
         batch_size: int,
         seed: int,
         input_length: int = 512,
+        target_length: int | None = None,
     ):
         self._ids = ids
         self._vocab_size = len(vocabulary)
@@ -209,16 +238,16 @@ class PretrainingStream:
         self._batch_size = batch_size
         self._seed = seed
         self._input_length = input_length
+        self._piece_length, self._target_length = piece_lengths(
+            objective, input_length, target_length
+        )
         if objective == "span_corruption":
-            self._piece_length, self._target_length = span_corruption_lengths(input_length)
             _, num_spans = noise_and_spans(self._piece_length)
             if num_spans > vocabulary.num_sentinels:
                 raise UserError(
                     f"Inputs of {input_length} tokens need {num_spans} sentinels, but the "
                     f"vocabulary has {vocabulary.num_sentinels}; make the inputs shorter."
                 )
-        else:
-            self._piece_length, self._target_length = input_length - 1, input_length
         self._num_pieces = len(ids) // self._piece_length
         if not self._num_pieces:
             raise UserError(

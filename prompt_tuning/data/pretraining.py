@@ -6,10 +6,56 @@ beginning of a text and asks for the rest. Both return lists of ids that end in 
 """
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 
 from prompt_tuning.data.vocabularies import EOS_ID
+from prompt_tuning.errors import UserError, did_you_mean
+
+Objective = Literal["span_corruption", "lm_adaptation"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+
+SHORTEST = 3
+"""The fewest tokens of inputs and of targets: one of the text, a sentinel, and EOS."""
+
+
+def piece_lengths(
+    objective: str, input_length: int, target_length: int | None = None
+) -> tuple[int, int]:
+    """Returns how long a piece of text may be for an objective's inputs and targets to fit.
+
+    Args:
+      objective: one of `OBJECTIVES`.
+      input_length: the longest inputs, in tokens with EOS.
+      target_length: the same of the targets; None is as many as inputs of that length lead to.
+
+    Returns:
+      `(piece_length, target_length)` in tokens, the targets with EOS.
+
+    Raises:
+      UserError: there is no such objective, or a length is too short.
+    """
+    if objective not in OBJECTIVES:
+        raise UserError(
+            f"Unknown objective {objective!r}; expected {' or '.join(OBJECTIVES)}."
+            f"{did_you_mean(objective, OBJECTIVES)}"
+        )
+    for name, length in (("inputs", input_length), ("targets", target_length)):
+        if length is not None and length < SHORTEST:
+            raise UserError(
+                f"Pre-training with {name} of {length} tokens is not possible: with end of "
+                f"sequence counted, at least {SHORTEST} are needed (T5: 512 and 114)."
+            )
+    if objective == "lm_adaptation":
+        # Either part may be nearly all of the piece.
+        return min(input_length, target_length or input_length) - 1, target_length or input_length
+    length, found = span_corruption_lengths(input_length)
+    while target_length is not None and found > target_length:
+        length -= 1
+        num_noise, num_spans = noise_and_spans(length)
+        found = num_noise + num_spans + 1
+    return length, target_length or found
 
 
 def span_corruption(

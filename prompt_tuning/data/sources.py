@@ -10,6 +10,7 @@ import hashlib
 import json
 import lzma
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,11 +60,9 @@ class JsonlSource:
                 continue
             where = f"{path}:{number}"
             try:
-                row = json.loads(line)
+                row = load_json(line)
             except ValueError as error:
-                raise UserError(
-                    f"{where}: not JSON ({error}); expected one JSON object a line."
-                ) from error
+                raise UserError(f"{where}: {error}; expected one JSON object a line.") from error
             if not isinstance(row, dict):
                 raise UserError(f"{where}: expected a JSON object, found {line.strip()[:40]!r}.")
             yield from _expanded(where, row, self.expand)
@@ -122,9 +121,9 @@ class JsonSource:
     def rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
         path = _file_of(split, self.files)
         try:
-            content = json.loads("".join(read_lines(path)))
+            content = load_json("".join(read_lines(path)))
         except ValueError as error:
-            raise UserError(f"{path}: not JSON ({error}).") from error
+            raise UserError(f"{path}: {error}.") from error
         if not isinstance(content, dict):
             raise UserError(f"{path}: expected a JSON object, found {type(content).__name__}.")
         rows = _expanded(str(path), content, self.expand)
@@ -159,6 +158,35 @@ def bad_rows_named(where: str, row: Mapping[str, Any]) -> Iterator[None]:
         raise UserError(f"{where}: {error}.") from error
     except (TypeError, AttributeError, IndexError) as error:  # a field of another kind
         raise UserError(f"{where}: unexpected layout ({type(error).__name__}: {error}).") from error
+
+
+def load_json(text: str) -> Any:
+    """Returns what a JSON text holds.
+
+    Raises:
+        ValueError: it is no JSON, or holds half a character.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON ({error})") from error
+    check_characters(text)
+    if r"\ud" in text.casefold():  # the only way in which JSON can spell one
+        check_characters(json.dumps(value, ensure_ascii=False))
+    return value
+
+
+def check_characters(text: str) -> None:
+    """Checks that a text has whole characters, which a vocabulary can read and a file can hold.
+
+    Raises:
+        ValueError: it has a lone surrogate.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start])
+        raise ValueError(f"{half} is half a character (a lone surrogate), not text") from error
 
 
 def read_lines(path: Path) -> Iterator[str]:
@@ -212,8 +240,14 @@ class TfdsSource:
         origin = self.data_dir or os.environ.get("TFDS_DATA_DIR") or "default"
         folder = hashlib.sha256(origin.encode()).hexdigest()[:8]
         exports = self.cache_dir / "tfds" / f"{self.name.replace('/', '-')}-{folder}"
-        exported = next(iter(sorted(exports.glob(f"{split}-*.jsonl"), reverse=True)), None)
-        if exported is None:
+        versions = {
+            _version(path.stem.removeprefix(f"{split}-")): path
+            for path in exports.glob(f"{split}-*.jsonl")
+        }
+        newest = max(versions, default=())
+        if newest >= _version(self.minimum_version):
+            exported = versions[newest]
+        else:
             exported = self._export(split, exports)
         return JsonlSource(files={split: exported}).rows(split)
 
@@ -228,6 +262,11 @@ class TfdsSource:
             for row in rows:
                 file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         return path
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Returns the numbers of a version such as "1.0.10", which is newer than "1.0.9"."""
+    return tuple(map(int, re.findall(r"\d+", text)))
 
 
 def default_cache_dir() -> Path:

@@ -110,12 +110,29 @@ class UserFiles:
             with bad_rows_named(where, row):
                 if not template.render(row):
                     raise ValueError(f"the {template.name} {template.text!r} gives no text")
+        with bad_rows_named(where, row):
+            self._check_answer(row, withheld=withheld)
+
+    def _check_answer(self, row: JsonRow, *, withheld: bool) -> None:
+        """Refuses half an answer, and in a split that is not the test split also no answer."""
+        empty = empty_columns(row, self.targets)
+        if empty and not (withheld and set(empty) == set(self.targets.columns)):
+            raise ValueError(
+                f"column {empty[0]!r}, which the target template names, is empty; fill it in"
+                + (", or leave every column of the answer empty to withhold it" * withheld)
+            )
 
 
 def share(row: Row) -> float:
     """Returns a number in [0, 1) that a hash of the row's contents draws for it."""
     text = json.dumps(row, sort_keys=True).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:6]) / 2**48
+
+
+def empty_columns(row: Row, template: Template) -> list[str]:
+    """Returns the columns of a template that a row lacks or has nothing in."""
+    values = {column: row.get(column) for column in template.columns}
+    return [column for column, value in values.items() if value is None or not str(value).strip()]
 
 
 def user_task(
@@ -144,6 +161,7 @@ def user_task(
         name=name or stem,
         source=lambda data_dir: source,
         render=lambda row, training: _render(row, source),
+        text=source.inputs.render,
         metrics=(_metric(metric or ("accuracy" if found else "rouge"), found),),
         labels=found or None,
         splits=source.splits,
@@ -175,8 +193,8 @@ def _find_labels(source: UserFiles) -> tuple[str, ...]:
 
 
 def _render(row: Row, source: UserFiles) -> Iterable[Example]:
-    # Only a test row can lack its target's columns, or have nothing in them.
-    withheld = any(row.get(column) in (None, "") for column in source.targets.columns)
+    # Only a row of the test split can: in it every column of the answer is empty, or none.
+    withheld = bool(empty_columns(row, source.targets))
     used = {*source.inputs.columns, *source.targets.columns}
     rest = {column: value for column, value in row.items() if column not in used}
     yield Example(

@@ -333,7 +333,7 @@ class _Run:
         self._checkpoints.wait()
         best = self._progress.best
         kept = []
-        if best.step is not None:
+        if best.step is not None and self._save_best is not None:
             kept.append(f"prompt_best of step {best.step} (score {best.score:.4f})")
         # The loss of step n is that of the numbers after step n - 1, which are in doubt.
         checkpoints = [kept_step for kept_step in self._checkpoints.steps() if kept_step < step - 1]

@@ -8,6 +8,7 @@
     predictions/         of each evaluation, one example a line
     checkpoints/         to go on from (`prompt_tuning.checkpoints.manager`)
     prompt_best.*        the prompt of the best evaluation
+    weights.safetensors  after pre-training: the model; its vocabulary is spiece.model
     summary.json         task, scores, sizes and speed, once the run has ended
 
 The same command on the same folder goes on with the run; another one is refused, and so is a
@@ -53,6 +54,8 @@ _FILES = (
     "summary.json",
     "prompt_best.npy",
     "prompt_best.safetensors",
+    "weights.safetensors",
+    "spiece.model",
     "wandb_id",
 )
 _SHOWN_DIFFERENCES = 5

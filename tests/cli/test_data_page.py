@@ -25,6 +25,8 @@ def commands(checkout) -> dict[str, list[str]]:
     page = (checkout / "docs" / "data.md").read_text(encoding="utf-8").replace("\\\n", " ")
     found = [shlex.split(line)[1:] for line in re.findall(r"^    prompt-tuning .*", page, re.M)]
     named = {" ".join(word for word in argv[:2] if word[0] != "-"): argv for argv in found}
+    named["train"], named["train on a new model"] = (a for a in found if a[0] == "train")
+    named["pretrain"], named["pretrain further"] = (a for a in found if a[0] == "pretrain")
     named["submit runs"] = next(argv for argv in found if "--runs" in argv)
     named["submit predictions"] = next(argv for argv in found if argv[2:3] == ["--predictions"])
     named["submit check"] = next(argv for argv in found if "--check" in argv)
@@ -39,6 +41,7 @@ def folder(tmp_path_factory, tiny_superglue, tiny_vocabulary_file, tiny_weights_
     rows = [f"{i},film {i} is {label},{label}" for i in range(30) for label in ("good", "bad")]
     (folder / "reviews.csv").write_text("\n".join(["id,text,label", *rows]))
     (folder / "new.csv").write_text("id,text\nx,film 1 is good\ny,film 2 is bad\n")
+    (folder / "wiki.txt").write_text("".join(f"film {i} is good.\n" for i in range(400)))
     shutil.copytree(tiny_superglue, folder / "superglue")
     tests = [json.loads(line) for line in (tiny_superglue / "RTE" / "test.jsonl").open()]
     for name in ("RTE/test", "AX-b/AX-b", "AX-g/AX-g"):
@@ -118,6 +121,26 @@ def test_own_files_are_trained_on_and_answered(reviews, commands, capsys):
     rows = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
     assert [row["row"] for row in rows] == [{"id": "x"}, {"id": "y"}]
     assert all(isinstance(row["prediction"], str) for row in rows)
+
+
+def test_plain_text_makes_a_model_that_takes_a_prompt(commands, folder, tiny_settings, capsys):
+    flags = without(tiny_settings, "VOCABULARY_PATH", "INITIAL_CHECKPOINT_PATH")
+    sizes = {"embed_dim": 16, "num_heads": 2, "head_dim": 8, "mlp_dim": 32}
+    sizes |= {"num_encoder_layers": 1, "num_decoder_layers": 1}
+    tiny = [f"--gin.new_model.{name}={size}" for name, size in sizes.items()]
+    adamw = ["--gin.train.optimizer=@adamw()", "--gin.adamw.learning_rate=0.01"]
+    main([*commands["pretrain"], *flags, *tiny, *adamw])
+    main([*commands["pretrain further"], *flags])
+    main([*commands["train on a new model"], *flags, "--gin.DATA_DIR=superglue"])
+    found = {
+        run: json.loads((folder / "runs" / run / "summary.json").read_text())
+        for run in ("wiki", "wiki_lm", "wiki_rte")
+    }
+    assert found["wiki"]["objective"] == "span_corruption" and found["wiki"]["model"] == "wiki"
+    assert found["wiki_lm"]["objective"] == "lm_adaptation"
+    # A prompt remembers the model as adapted, which it doesn't fit otherwise.
+    assert found["wiki_rte"]["model"] == "wiki_lm"
+    assert found["wiki_rte"]["frozen_parameters"] == found["wiki"]["trained_parameters"]
 
 
 def test_withheld_labels_are_not_scored(reviews, capsys):

@@ -107,6 +107,9 @@ def test_rows_are_shared_out_among_devices(tiny_settings, prompts):
         ({"prompt": "rte", "premise": "a"}, "no field 'hypothesis'"),
         ({"prompt": "rte", "inputs": "a", "labels": "b"}, "\"labels\" is 'b'; expected a list"),
         ("{broken\n", "standard input:1: not JSON"),
+        ('{"prompt": "rte", "inputs": "\\ud800"}\n', r"standard input:1: '\ud800' is half a"),
+        ('{"prompt": "rte", "inputs": "a", "labels": ["\\uDFFF"]}\n', r"'\udfff' is half a"),
+        ("\udce9t\u00e9\n", r"standard input:1: '\udce9' is half a"),
     ],
 )
 def test_a_wrong_line_is_told(infer, line, message):

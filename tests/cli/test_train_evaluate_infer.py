@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints.prompt_files import load_prompt
-from prompt_tuning.cli.__main__ import main
+from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
 from prompt_tuning.cli.infer import _as_they_come, _full_groups
 
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -94,6 +94,24 @@ def test_infer_predicts_what_evaluation_predicted(run_folder, tmp_path, tiny_sup
     main(["evaluate", str(run_folder), f"--predictions={tmp_path / 'p.jsonl'}"])
     evaluated = {r["idx"]: r["prediction"] for r in map(json.loads, (tmp_path / "p.jsonl").open())}
     assert answers == evaluated
+
+
+def test_infer_tells_what_is_no_text(run_folder, tmp_path, capsys):
+    lines = tmp_path / "lines.jsonl"
+    for content, told in {
+        b'{"inputs": "a"}\n{"inputs": "\\ud800"}\n': r"lines.jsonl:2: '\ud800' is half a character",
+        b'{"premise": "\\ud83d", "hypothesis": "b"}': r"lines.jsonl:1: '\ud83d' is half a",
+        b"caf\xe9\n": "lines.jsonl is not UTF-8 text",
+    }.items():
+        lines.write_bytes(content)
+        capsys.readouterr()
+        assert status_of(main, ["infer", str(run_folder), f"--input={lines}"]) == USER_ERROR
+        error = capsys.readouterr().err
+        assert told in error and "Traceback" not in error and error.count("\n") == 1
+    # Two halves that belong together are one character.
+    lines.write_text(r'{"inputs": "\ud83d\ude00"}')
+    main(["infer", str(run_folder), f"--input={lines}"])
+    assert json.loads(capsys.readouterr().out)["inputs"] == "\U0001f600"
 
 
 def test_neighbors_prints_a_line_a_position(run_folder, capsys):

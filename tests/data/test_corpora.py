@@ -7,7 +7,13 @@ import re
 import numpy as np
 import pytest
 
-from prompt_tuning.data.corpora import PretrainingStream, c4_text, text_files, tokenized_text
+from prompt_tuning.data.corpora import (
+    PretrainingStream,
+    c4_text,
+    held_out,
+    text_files,
+    tokenized_text,
+)
 from prompt_tuning.data.vocabularies import ByteVocabulary
 from prompt_tuning.errors import UserError
 
@@ -50,6 +56,26 @@ def test_markup_can_be_dropped(tmp_path):
     path.write_text("Plain.\nIt is formula_12 here.\n| table\n{{cite}}\n[[link]]\na <br /> b\n")
     assert list(text_files(path, drop_markup=True).documents()) == ["Plain."]
     assert len(list(text_files(path).documents())) == 6
+
+
+def test_documents_are_kept_back_by_a_hash(tmp_path):
+    path = tmp_path / "text.txt"
+    lines = [f"Document {i}." for i in range(500)]
+
+    def parts(lines, share=0.2):
+        path.write_text("\n".join(lines))
+        return [list(part.documents()) for part in held_out(text_files(path), share)]
+
+    train, kept = parts(lines)
+    assert sorted([*train, *kept]) == sorted(lines) and 60 < len(kept) < 140
+    # Neither order nor copies make a difference.
+    assert set(parts(lines[::-1] * 2)[1]) == set(kept)
+    assert set(parts(lines, 0.5)[1]) > set(kept)
+    names = {part.name for share in (0.2, 0.5) for part in held_out(text_files(path), share)}
+    assert len(names) == 4, "each is cached by itself"
+    for share in (0.0, 1.0, 1.5):
+        with pytest.raises(UserError, match="held-out share is .*; expected one such as 0.01"):
+            held_out(text_files(path), share)
 
 
 def test_ids_are_the_documents_end_to_end(ids, text_file, tiny_vocabulary, tmp_path, monkeypatch):
@@ -114,6 +140,17 @@ def test_span_corruption_of_bytes_takes_the_last_ids_for_sentinels():
     ids = np.arange(3, 131).repeat(10)  # the bytes of ASCII
     inputs = stream(ids, ByteVocabulary(), "span_corruption").batch(0)["encoder_input_tokens"]
     assert [row[row > 130].tolist() for row in inputs] == [[258], [258]]
+
+
+def test_inputs_and_targets_have_lengths_of_their_own(ids, tiny_vocabulary):
+    for objective in ("span_corruption", "lm_adaptation"):
+        batches = stream(ids, tiny_vocabulary, objective, target_length=6)
+        assert batches.shape == (24, 6)
+        batch = batches.batch(0)
+        assert batch["encoder_input_tokens"].shape == (2, 24)
+        assert batch["decoder_target_tokens"].shape == (2, 6)
+        ends = batch["decoder_target_tokens"].max(axis=1) > 0
+        assert ends.all() and (batch["decoder_target_tokens"] == 1).any(axis=1).all()
 
 
 def test_a_batch_is_a_function_of_seed_and_step(ids, tiny_vocabulary):

@@ -5,9 +5,11 @@ import pytest
 
 from prompt_tuning.data.pretraining import (
     lm_adaptation,
+    piece_lengths,
     span_corruption,
     span_corruption_lengths,
 )
+from prompt_tuning.errors import UserError
 
 VOCAB_SIZE = 200
 TEXT = list(range(10, 60))
@@ -70,6 +72,48 @@ def test_lengths_are_t5s(input_length, options, expected):
     rng = np.random.default_rng(0)
     inputs, targets = span_corruption(range(3, 3 + expected[0]), rng, vocab_size=1000, **options)
     assert (len(inputs) <= input_length, len(targets)) == (True, expected[1])
+
+
+@pytest.mark.parametrize(
+    ("objective", "lengths", "expected"),
+    [
+        ("span_corruption", (512, 114), (568, 114)),
+        ("span_corruption", (512, None), (568, 114)),
+        ("span_corruption", (512, 200), (568, 200)),
+        ("span_corruption", (3, 3), (2, 3)),
+        ("lm_adaptation", (512, 512), (511, 512)),
+        ("lm_adaptation", (512, None), (511, 512)),
+        ("lm_adaptation", (512, 64), (63, 64)),
+        ("lm_adaptation", (3, 3), (2, 3)),
+    ],
+)
+def test_pieces_are_as_long_as_fits(objective, lengths, expected):
+    assert piece_lengths(objective, *lengths) == expected
+
+
+@pytest.mark.parametrize("target_length", [3, 4, 6, 9, 50])
+def test_pieces_are_the_longest_whose_targets_fit(target_length):
+    length, _ = piece_lengths("span_corruption", 200, target_length)
+
+    def targets(length: int) -> int:
+        rng = np.random.default_rng(0)
+        return len(span_corruption(range(3, 3 + length), rng, vocab_size=1000)[1])
+
+    assert targets(length) <= target_length
+    assert length == piece_lengths("span_corruption", 200)[0] or targets(length + 1) > target_length
+
+
+@pytest.mark.parametrize(
+    ("objective", "lengths", "told"),
+    [
+        ("lm_adaption", (8, 8), "Unknown objective 'lm_adaption'.*Did you mean 'lm_adaptation'"),
+        ("span_corruption", (2, 8), "inputs of 2 tokens is not possible.*at least 3"),
+        ("lm_adaptation", (8, 2), "targets of 2 tokens is not possible.*at least 3"),
+    ],
+)
+def test_what_fits_nothing_is_refused(objective, lengths, told):
+    with pytest.raises(UserError, match=told):
+        piece_lengths(objective, *lengths)
 
 
 def test_lm_adaptation_asks_for_the_rest():

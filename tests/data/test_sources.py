@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from prompt_tuning.data.sources import JsonlSource, cache_file, default_cache_dir
+from prompt_tuning.data.sources import JsonlSource, TfdsSource, cache_file, default_cache_dir
 from prompt_tuning.errors import UserError
 
 
@@ -32,6 +32,7 @@ def test_a_line_can_hold_several_rows(tmp_path):
     ("line", "message"),
     [
         ('{"a": 1', r"train.jsonl:2: not JSON \(.*\); expected one JSON object a line"),
+        (r'{"a": ["1\udfff"]}', r"train.jsonl:2: '\\udfff' is half a character \(a lone surrogate"),
         ("[1, 2]", r"train.jsonl:2: expected a JSON object, found '\[1, 2\]'"),
         ('{"b": 2}', r"train.jsonl:2: no field 'a'; found 'b'"),
         ('{"a": "x"}', r"train.jsonl:2: invalid literal for int"),
@@ -75,6 +76,37 @@ def test_a_cache_file_makes_its_folder_and_is_whole_or_not_there(tmp_path):
     with cache_file(path) as file:
         file.write(b"whole")
     assert [p.read_bytes() for p in path.parent.iterdir()] == [b"whole"]
+
+
+def test_the_newest_export_is_read_and_none_that_is_too_old(tmp_path, monkeypatch):
+    source = TfdsSource(name="a/b", minimum_version="1.0.9", data_dir="d", cache_dir=tmp_path)
+    exported = []
+
+    def read_tfds(name, minimum_version, data_dir, split, fields):
+        exported.append(split)
+        return "1.0.9", iter([{"version": "1.0.9"}])
+
+    monkeypatch.setattr("prompt_tuning.data.tfds_rows.read_tfds", read_tfds)
+
+    def version() -> str:
+        ((_, row),) = source.rows("train")
+        return row["version"]
+
+    def export(version: str) -> None:
+        (tmp_path / "tfds").mkdir(exist_ok=True)
+        (folder / f"train-{version}.jsonl").write_text(f'{{"version": "{version}"}}\n')
+
+    assert version() == "1.0.9" and exported == ["train"]
+    (folder,) = (tmp_path / "tfds").iterdir()
+    for newer in ("1.0.10", "1.2.0", "1.10.0"):
+        export(newer)
+        assert version() == newer
+    export("1.9.9")
+    assert version() == "1.10.0" and exported == ["train"]
+    for path in folder.iterdir():
+        path.unlink()
+    export("1.0.8")
+    assert version() == "1.0.9" and exported == ["train", "train"]
 
 
 def test_unwritable_cache(tmp_path):

@@ -153,6 +153,8 @@ def test_templates():
         ("r.csv", "text,label,text\na,b,c\n", "r.csv:1: the column 'text' is named twice"),
         ("r.csv", "text,label\na,\n", "r.csv:2: the target template '{label}' gives no text"),
         ("r.jsonl", '{"text": "a", "label": "b"}\n{"text": ', "r.jsonl:2: not JSON"),
+        ("r.jsonl", r'{"text": "a\ud800", "label": "b"}', r"r.jsonl:1: '\ud800' is half a"),
+        ("r.jsonl", '{"a": ' * 99_999, "r.jsonl:1: not JSON"),
         ("r.jsonl", '["a"]', "r.jsonl:1: expected a JSON object"),
         ("r.jsonl", '{"text": "a", "label": null}', "r.jsonl:1: column 'label' is None"),
         ("r.jsonl", '{"text": ["a"], "label": "b"}', "r.jsonl:1: column 'text' is ['a']"),
@@ -166,6 +168,30 @@ def test_mistakes_are_told_in_one_line(tmp_path, name, content, told):
         list(user_task(source(path)).examples("train"))
     message = str(raised.value)
     assert told in message and message.startswith(str(path)) and "\n" not in message
+
+
+def test_an_answer_is_whole_or_withheld(tmp_path):
+    files = {
+        "train": write(tmp_path / "r.csv", "text,label,why\na,yes,it is\nb,no,it is not\n"),
+        "test": write(tmp_path / "t.csv", "text,label,why\na,yes,it is\nb, ,\n"),
+    }
+    task = user_task(source(None, targets="{label}, as {why}", files=files))
+    assert [example.targets for example in task.examples("test")] == ["yes, as it is", "<unk>"]
+    for split, rest in {"test": "or leave every column of the answer", "train": ""}.items():
+        write(files[split], "text,label,why\na,yes,it is\nb,no,\n")
+        told = f"{files[split]}:3: column 'why', which the target template names, is empty; fill it"
+        with pytest.raises(UserError, match=told) as raised:
+            list(task.examples(split))
+        assert rest in str(raised.value)
+    # One column, and words around it that are no answer by themselves.
+    write(files["train"], "text,label\na,yes\nb,\n")
+    with pytest.raises(UserError, match="r.csv:3: column 'label', which the target .* is empty"):
+        user_task(source(None, targets="It is {label}", files=files))
+
+
+def test_a_row_to_be_answered_needs_no_answer(tmp_path):
+    task = user_task(source(write(tmp_path / "r.csv", CSV)))
+    assert task.inputs_of({"text": "Fine."}) == "review: Fine."
 
 
 def test_other_mistakes(tmp_path):

@@ -276,3 +276,10 @@ def test_many_clients_at_once_are_answered_as_each_alone(client, predictor):
     batches = client.get("/metrics").text
     (count,) = re.findall(r"^prompt_tuning_batch_examples_count (\S+)$", batches, re.MULTILINE)
     assert float(count) < 12, "else none shared a batch"
+
+
+@pytest.mark.parametrize(
+    "body", [r'{"prompt": "rte", "inputs": "a", "\ud800": 1}', r'{"\ud800": [], "examples": []}']
+)
+def test_half_a_character_in_a_name_is_refused_too(client, body):
+    refused(client.post("/predict", content=body, headers=JSON), 422)

@@ -67,6 +67,7 @@ def _register(suffix: str, text: Text) -> None:
             name=f"dpr{suffix}",
             source=_source,
             render=lambda row, training: _render(text, row),
+            text=text,
             metrics=(metrics.accuracy,),
             splits=tuple(_FILES),
             lengths={"inputs": 512, "targets": 32},

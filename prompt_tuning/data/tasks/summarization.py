@@ -69,6 +69,7 @@ def _register(entry: _Entry) -> None:
                 name=f"{entry.name}{suffix}",
                 source=functools.partial(_source, entry),
                 render=functools.partial(_render, text=text, summary=entry.summary),
+                text=text,
                 metrics=(metrics.rouge,),
                 splits=tuple(_FILES),
                 lengths={"inputs": 512, "targets": entry.target_length},

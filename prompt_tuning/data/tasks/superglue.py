@@ -188,6 +188,7 @@ def _register(entry: _Entry, benchmark: str, source: Callable[..., Source]) -> N
                 name=f"{benchmark}_{entry.name}{suffix}",
                 source=functools.partial(source, entry),
                 render=functools.partial(entry.render, text=text),
+                text=text,
                 metrics=entry.metrics,
                 labels=entry.labels,
                 splits=("test",) if entry.diagnostic else tuple(_OFFICIAL_FILES),

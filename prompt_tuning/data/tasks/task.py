@@ -43,6 +43,9 @@ class Task:
         render: from a row to examples; its second argument is whether they are to be trained
             on, for tasks that train on other examples than they are scored on. It raises
             KeyError for a missing field and ValueError for a bad one.
+        text: from a row, which need have neither an answer nor a number, to what the encoder
+            reads of it; raises as `render`. None: what `render` makes of the row, with "<unk>" for
+            a "label" that is not there, and None for an "idx".
         metrics: each returns named scores in [0, 1] or [-1, 1]; their mean is the task's score.
         labels: the label words, for rank classification and class-label initialisation; None
             where the answer is free text.
@@ -54,6 +57,7 @@ class Task:
     source: Callable[[str | None], Source]
     render: Callable[[Row, bool], Iterable[Example]]
     metrics: tuple[Metric, ...]
+    text: Callable[[Row], str] | None = None
     labels: tuple[str, ...] | None = None
     splits: tuple[str, ...] = ("train", "validation", "test")
     lengths: Mapping[str, int] = field(default_factory=lambda: {"inputs": 512, "targets": 8})
@@ -75,6 +79,18 @@ class Task:
                 for example in examples:
                     self._check_target(example, split)
             yield from examples
+
+    def inputs_of(self, row: Row) -> str:
+        """Returns what the encoder reads of a row that is to be answered.
+
+        Raises:
+            KeyError: the row lacks a field.
+            ValueError: a field is bad.
+        """
+        if self.text is not None:
+            return self.text(row)
+        unlabelled = {"idx": None, "label": UNLABELLED}
+        return next(iter(self.render({**unlabelled, **row}, False))).inputs
 
     def _check_target(self, example: Example, split: str) -> None:
         target = example.targets

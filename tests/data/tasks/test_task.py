@@ -59,6 +59,12 @@ def test_withheld_label_is_no_training_example(task):
         list(blind.examples("train"))
 
 
+def test_a_row_to_be_answered_needs_no_label(task):
+    assert task.inputs_of({"text": "a"}) == "a"
+    written = dataclasses.replace(task, text=lambda row: f"text: {row['text']}")
+    assert written.inputs_of({"text": "a"}) == "text: a"
+
+
 def test_evaluate_and_score(task):
     examples = [{"targets": "yes"}, {"targets": "no"}]
     assert task.evaluate(examples, ["yes", "yes"]) == {"accuracy": 0.5}

@@ -1,0 +1,109 @@
+"""`prompt-tuning pretrain`: trains all weights of a model on plain text, into a run folder.
+
+It goes on with a model (`INITIAL_CHECKPOINT_PATH`), or starts from random weights. The same
+command on the same folder goes on with an interrupted run. What it makes, `weights.safetensors`
+and the vocabulary beside it, is a frozen model for every other command.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.arguments import Parser
+
+if TYPE_CHECKING:
+    from prompt_tuning.cli.pretraining import PretrainingJob
+    from prompt_tuning.training.loop import TrainResult
+    from prompt_tuning.training.run_folder import RunFolder
+
+CONFIG = "runs/pretrain.gin"
+WEIGHTS = "weights.safetensors"
+VOCABULARY = "spiece.model"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    parser = Parser("pretrain", "Trains all weights of a model on plain text.")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="remove the run that MODEL_DIR holds and start over",
+    )
+    args = parser.parse(argv)
+    args.gin_file.insert(0, CONFIG)
+
+    from prompt_tuning.cli import pretraining, session
+    from prompt_tuning.cli.train import open_folder
+
+    session.load_config(args)
+    job = pretraining.prepare()
+    folder = open_folder(job, overwrite=args.overwrite)
+    session.say(
+        f"{job.objective.name.replace('_', ' ')} on {job.tokens:,} tokens, "
+        f"{job.stream.steps_per_epoch:,.1f} steps of {job.objective.batch_size} pieces an epoch."
+    )
+    result = pretrain(job, folder)
+    where, best = folder.path, result.best
+    session.say(
+        f"Held-out loss {best.metrics['loss']:.4f} at its best, at step {best.step}; the "
+        f"weights of step {result.step} are {where / WEIGHTS}.\n"
+        f"Train a prompt on them: prompt-tuning train --gin_file=runs/train.gin ... "
+        f"--gin.INITIAL_CHECKPOINT_PATH={where / WEIGHTS} --gin.VOCABULARY_PATH=None"
+    )
+
+
+def pretrain(job: "PretrainingJob", folder: "RunFolder") -> "TrainResult":
+    """Trains; the last weights, the metrics and the summary are written to the folder."""
+    import dataclasses
+
+    from prompt_tuning.checkpoints.weights import save_weights
+    from prompt_tuning.cli.pretraining import held_out_scorer
+    from prompt_tuning.parallel.mesh import shard_batch
+    from prompt_tuning.training import loop
+    from prompt_tuning.training.step import model_loss_fn
+
+    base, training = job.base, job.training
+    result = loop.train(
+        training.options,
+        folder=folder,
+        loss_fn=model_loss_fn(base.model, training.loss),
+        optimizer=training.optimizer,
+        trained=base.params,
+        frozen=None,
+        batches=lambda step: shard_batch(job.stream.batch(step), base.mesh),
+        evaluate=held_out_scorer(job),
+        facts={
+            "objective": job.objective.name,
+            "model": job.model_name,
+            "tokens": job.tokens,
+        },
+    )
+    save_vocabulary(job, folder)
+    save_weights(
+        folder.path / WEIGHTS,
+        result.trained,
+        dataclasses.replace(base.config, name=job.model_name),
+        {
+            "vocabulary": base.vocabulary.path.name,
+            "vocabulary_hash": base.vocabulary.hash,
+            "objective": job.objective.name,
+            "step": str(result.step),
+        },
+    )
+    return result
+
+
+def save_vocabulary(job: "PretrainingJob", folder: "RunFolder") -> None:
+    """Puts the vocabulary's file beside the weights, where it is looked for; ByT5's is none."""
+    from prompt_tuning.data.vocabularies import ByteVocabulary
+    from prompt_tuning.files import atomic_write
+    from prompt_tuning.training.run_folder import FIX
+
+    vocabulary = job.base.vocabulary
+    if not isinstance(vocabulary, ByteVocabulary):
+        with atomic_write(folder.path / VOCABULARY, fix=FIX) as file:
+            file.write(vocabulary.path.read_bytes())
+
+
+if __name__ == "__main__":
+    run(main)

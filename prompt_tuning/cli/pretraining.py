@@ -1,0 +1,296 @@
+"""What `prompt-tuning pretrain` is configured by: the text, the objective, the first weights.
+
+Everything else (steps, optimiser, run folder) is what `train` takes in gin, with `train.method`
+None: all weights are trained.
+"""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli.configurables import Base, Training
+from prompt_tuning.cli.gin_config import macro, register
+from prompt_tuning.data.corpora import (
+    PretrainingStream,
+    Text,
+    c4_text,
+    held_out,
+    text_files,
+    tokenized_text,
+)
+from prompt_tuning.data.pretraining import piece_lengths
+from prompt_tuning.data.tasks.tables import is_tfds
+from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.errors import UserError
+from prompt_tuning.models.config import T5Config, get_config
+from prompt_tuning.models.t5 import T5, Params, init_params
+from prompt_tuning.parallel.mesh import data_mesh, replicate, shard_batch
+from prompt_tuning.training.keys import stream_key
+from prompt_tuning.training.loop import Evaluation
+from prompt_tuning.training.losses import LossOptions
+from prompt_tuning.training.step import model_loss_fn
+
+_ROW_MULTIPLE = 128
+_HASHED_BLOCKS, _HASHED_TOKENS = 1000, 4096
+
+
+@register
+def new_model(
+    vocabulary: Vocabulary,
+    architecture: str,
+    seed: int = 0,
+    embed_dim: int | None = None,
+    num_heads: int | None = None,
+    head_dim: int | None = None,
+    mlp_dim: int | None = None,
+    num_encoder_layers: int | None = None,
+    num_decoder_layers: int | None = None,
+    embedding_stddev: float = 1.0,
+    compute_dtype: str = "float32",
+    matmul_dtype: str = "",
+    remat: bool = False,
+    unroll: int = 1,
+    dropout_rate: float = 0.0,
+) -> tuple[T5Config, Params]:
+    """Random weights of a named size, or of one's own: each size that is given replaces its.
+
+    The embedding table has a row for each id of the vocabulary, and T5's unused ones up to a
+    multiple of 128.
+
+    Raises:
+      UserError: there is no such architecture, or a size is below 1.
+    """
+    sizes = {
+        "embed_dim": embed_dim,
+        "num_heads": num_heads,
+        "head_dim": head_dim,
+        "mlp_dim": mlp_dim,
+        "num_encoder_layers": num_encoder_layers,
+        "num_decoder_layers": num_decoder_layers,
+    }
+    given = {name: size for name, size in sizes.items() if size is not None}
+    for name, size in given.items():
+        if size < 1:
+            raise UserError(f"new_model.{name} is {size}; it must be at least 1.")
+    config = get_config(
+        architecture,
+        vocab_size=-(-len(vocabulary) // _ROW_MULTIPLE) * _ROW_MULTIPLE,
+        compute_dtype=compute_dtype,
+        matmul_dtype=matmul_dtype,
+        remat=remat,
+        unroll=unroll,
+        dropout_rate=dropout_rate,
+        **given,
+    )
+    key = stream_key(seed, "model_init")
+    return config, init_params(config, key, embedding_stddev=embedding_stddev)
+
+
+@register
+def corpus(
+    text: str | Sequence[str],
+    data_dir: str | None = None,
+    drop_markup: bool = False,
+    held_out_share: float = 0.01,
+) -> tuple[Text, Text]:
+    """The text to train on, and the text kept back to be scored on.
+
+    Args:
+      text: a file, several, or "c4" or one of its configs, such as "c4/realnewslike"; see
+        `text_files` and `c4_text`. C4 is scored on its own validation split.
+      data_dir: for C4, "tfds:FOLDER".
+      drop_markup: as `text_files` takes it.
+      held_out_share: see `held_out`.
+
+    Raises:
+      UserError: a file is missing, or the share is none.
+    """
+    if isinstance(text, str) and text.partition("/")[0] == "c4":
+        if not is_tfds(data_dir):
+            raise UserError(f"DATA_DIR is '{data_dir}', but C4 comes from TFDS: 'tfds:FOLDER'.")
+        config = text.partition("/")[2] or "en"
+        folder = (data_dir or "").partition(":")[2] or None
+        train, validation = (
+            c4_text(split, config=config, data_dir=folder) for split in ("train", "validation")
+        )
+        return train, validation
+    files = [text] if isinstance(text, str) else list(text)
+    if not files:
+        raise UserError("CORPUS names no file; expected one of text, a list of them, or 'c4'.")
+    return held_out(text_files(*files, drop_markup=drop_markup), held_out_share)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What is to be learnt of the text.
+
+    name: one of `data.pretraining.OBJECTIVES`.
+    lengths: the longest inputs and targets, in tokens with EOS.
+    batch_size: pieces of text a step.
+    held_out_batches: how many of them an evaluation scores.
+    model_name: what prompts are to remember of the model; None is the run folder's name.
+    """
+
+    name: str
+    lengths: Mapping[str, int]
+    batch_size: int
+    held_out_batches: int
+    model_name: str | None
+
+    @property
+    def piece_length(self) -> int:
+        """Tokens of text that make one example."""
+        return piece_lengths(self.name, self.lengths["inputs"], self.lengths["targets"])[0]
+
+
+@register
+def objective(
+    name: str,
+    feature_lengths: Mapping[str, int],
+    batch_size: int,
+    held_out_batches: int = 16,
+    model_name: str | None = None,
+) -> Objective:
+    """The objective and its batches.
+
+    Raises:
+      UserError: there is no such objective, or a number is too low.
+    """
+    for option, value in {"BATCH_SIZE": batch_size, "held_out_batches": held_out_batches}.items():
+        if value < 1:
+            raise UserError(f"{option} is {value}; it must be at least 1.")
+    if set(feature_lengths) != {"inputs", "targets"}:
+        raise UserError(
+            f"TASK_FEATURE_LENGTHS is {dict(feature_lengths)}; expected tokens of both, such as "
+            "{'inputs': 512, 'targets': 114}."
+        )
+    found = Objective(
+        name=name,
+        lengths=feature_lengths,
+        batch_size=batch_size,
+        held_out_batches=held_out_batches,
+        model_name=model_name,
+    )
+    assert found.piece_length > 1
+    return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainingJob:
+    """A run of pre-training as configured, with everything it needs in memory.
+
+    base: the model with its first weights.
+    stream: batches of the text.
+    held_out: batches of the text that was kept back.
+    tokens: of the text that the run can read.
+    contents: hashes of what the settings only name, as `session.Job` has them.
+    """
+
+    base: Base
+    training: Training
+    objective: Objective
+    stream: PretrainingStream
+    held_out: PretrainingStream
+    tokens: int
+    contents: Mapping[str, str]
+
+    @property
+    def model_name(self) -> str:
+        """What prompts for the new weights remember; those for the old ones don't fit them."""
+        return self.objective.model_name or self.training.folder.name
+
+
+def prepare() -> PretrainingJob:
+    """Reads the text, and loads or makes the first weights.
+
+    Raises:
+      UserError: something can't be read, or the text is too short.
+    """
+    training: Training = configurables.train()
+    task: Objective = objective()
+    text, kept_back = corpus()
+    mesh = data_mesh(task.batch_size)
+    vocabulary = configurables.vocabulary()
+    session.say("Reading the text ...")
+    a_step = task.batch_size * task.piece_length
+    # No more than the run reads, and of what is kept back no more than an evaluation.
+    ids = tokenized_text(text, vocabulary, max_tokens=training.options.train_steps * a_step)
+    stream = _stream(ids, vocabulary, task, training.options.seed)
+    try:
+        kept_ids = tokenized_text(kept_back, vocabulary, max_tokens=task.held_out_batches * a_step)
+        held_out_stream = _stream(kept_ids, vocabulary, task, seed=0)
+    except UserError as error:
+        raise UserError(
+            f"Too little text is kept back to be scored on; raise corpus.held_out_share. ({error})"
+        ) from error
+    if macro("INITIAL_CHECKPOINT_PATH") is None:
+        config, params = new_model(vocabulary)
+    else:
+        config, params = configurables.frozen_model()
+    session.check_vocabulary(vocabulary, config)
+    base = Base(config=config, params=replicate(params, mesh), vocabulary=vocabulary, mesh=mesh)
+    return PretrainingJob(
+        base=base,
+        training=training,
+        objective=task,
+        stream=stream,
+        held_out=held_out_stream,
+        tokens=len(ids),
+        contents={
+            "contents of the vocabulary": vocabulary.hash[:16],
+            "contents of the text": _text_hash(ids, kept_ids),
+            "contents of the first weights": session.weights_hash(base.params),
+        },
+    )
+
+
+def _stream(
+    ids: np.ndarray, vocabulary: Vocabulary, task: Objective, seed: int
+) -> PretrainingStream:
+    return PretrainingStream(
+        ids,
+        vocabulary,
+        objective=task.name,  # pyright: ignore[reportArgumentType]  it is checked there
+        batch_size=task.batch_size,
+        seed=seed,
+        input_length=task.lengths["inputs"],
+        target_length=task.lengths["targets"],
+    )
+
+
+def _text_hash(*parts: np.ndarray) -> str:
+    """Returns a hash of texts' lengths and of up to four million tokens across each."""
+    digest = hashlib.sha256()
+    for ids in parts:
+        digest.update(f"{len(ids)} {ids.dtype}".encode())
+        for start in range(0, len(ids), max(_HASHED_TOKENS, len(ids) // _HASHED_BLOCKS)):
+            digest.update(ids[start : start + _HASHED_TOKENS].tobytes())
+    return digest.hexdigest()[:16]
+
+
+def held_out_scorer(job: PretrainingJob) -> Callable[[Params], Evaluation]:
+    """Returns a function from weights to their loss in nats a token on the text kept back.
+
+    The batches are the same ones at every evaluation. Dropout is off, and the loss is the
+    cross-entropy alone. Its score, higher being better, is the loss's negative.
+    """
+    base = job.base
+    model = T5(dataclasses.replace(base.config, dropout_rate=0.0))
+    loss_fn = jax.jit(model_loss_fn(model, LossOptions()))
+    number = min(job.objective.held_out_batches, math.ceil(job.held_out.steps_per_epoch))
+    unused_key = jax.random.key(0)
+
+    def score(params: Params) -> Evaluation:
+        sums = np.zeros(2)
+        for step in range(number):
+            batch = shard_batch(job.held_out.batch(step), base.mesh)
+            sums += jax.device_get(loss_fn(params, None, batch, unused_key))
+        loss = float(sums[0] / sums[1])
+        return Evaluation(metrics={"loss": loss}, score=-loss)
+
+    return score
