@@ -24,6 +24,7 @@ import numpy as np
 from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
 from prompt_tuning.errors import UserError
+from prompt_tuning.json_text import parse_json
 
 if TYPE_CHECKING:
     from prompt_tuning.cli.configurables import Base, Data
@@ -169,7 +170,7 @@ def _rows(lines: Iterable[str], name: str) -> Iterator[tuple[Row, str]]:
             yield {"inputs": line}, where
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise UserError(f"{where}: not JSON ({error}); expected one object a line.") from error
         yield row, where

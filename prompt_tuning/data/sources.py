@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Protocol, TextIO, runtime_checkable
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write, writing
+from prompt_tuning.json_text import parse_json
 
 JsonRow = dict[str, Any]
 
@@ -59,7 +60,7 @@ class JsonlSource:
                 continue
             where = f"{path}:{number}"
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError as error:
                 raise UserError(
                     f"{where}: not JSON ({error}); expected one JSON object a line."
@@ -122,7 +123,7 @@ class JsonSource:
     def rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
         path = _file_of(split, self.files)
         try:
-            content = json.loads("".join(read_lines(path)))
+            content = parse_json("".join(read_lines(path)))
         except ValueError as error:
             raise UserError(f"{path}: not JSON ({error}).") from error
         if not isinstance(content, dict):
