@@ -11,7 +11,7 @@ from etils import epath
 
 from prompt_tuning.checkpoints.huggingface import CONFIG_FILE, stored_huggingface
 from prompt_tuning.checkpoints.layouts import check_size
-from prompt_tuning.checkpoints.locations import locate
+from prompt_tuning.checkpoints.locations import locate, model_name
 from prompt_tuning.checkpoints.stored_arrays import (
     Parameter,
     ShardingOf,
@@ -74,9 +74,9 @@ def stored_frozen(
     Raises:
       UserError: as `load_frozen`.
     """
-    path = locate(path_or_name)
+    path, name = locate(path_or_name), model_name(path_or_name)
     if path.is_dir() and (path / CONFIG_FILE).exists():
-        kind, (found, parameters) = "Hugging Face", stored_huggingface(path)
+        kind, (found, parameters) = "Hugging Face", stored_huggingface(path, name=name)
     elif path.is_dir() and item_folder(path) is None:
         raise UserError(
             f"{str(path)!r} isn't a checkpoint: it is a folder with none of {CONFIG_FILE}, "
@@ -85,7 +85,7 @@ def stored_frozen(
     elif path.is_file() and _is_safetensors(path):
         kind, (found, parameters, _) = "safetensors", stored_weights(path)
     else:
-        kind, (found, parameters) = "T5X", stored_t5x(path, config)
+        kind, (found, parameters) = "T5X", stored_t5x(path, config, name=name)
     if config is not None:
         check_size(found, config, source=str(path_or_name))
     return StoredModel(format=kind, config=found, parameters=parameters)

@@ -5,7 +5,6 @@ kernels are transposed, [out, in], and there is one array a layer; names are tra
 of layouts.py, which says how the model's parameters are filled from them.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +24,8 @@ from prompt_tuning.checkpoints.stored_arrays import (
 from prompt_tuning.checkpoints.torch_files import stored_torch
 from prompt_tuning.checkpoints.weights import unflatten
 from prompt_tuning.errors import UserError
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.json_text import parse_json, shown
+from prompt_tuning.models.config import T5Config, problem_of
 from prompt_tuning.models.t5 import Params
 
 CONFIG_FILE = "config.json"
@@ -83,14 +83,23 @@ def load_huggingface(
     return config, unflatten(flat)
 
 
-def stored_huggingface(folder: str | epath.PathLike) -> tuple[T5Config, dict[str, Parameter]]:
+def stored_huggingface(
+    folder: str | epath.PathLike, *, name: str | None = None
+) -> tuple[T5Config, dict[str, Parameter]]:
     """Returns the config and the parameters, which are still in the folder's files.
+
+    Args:
+      folder: as `load_huggingface` takes it.
+      name: what the model is called; the last part of `folder` if None.
 
     Raises:
       UserError: as `load_huggingface`.
     """
     folder = epath.Path(folder)
-    config = config_from_huggingface(_read_json(folder / CONFIG_FILE), name=folder.name)
+    file = folder / CONFIG_FILE
+    config = config_from_huggingface(
+        _read_json(file), name=name or folder.name, source=repr(str(file))
+    )
     arrays: dict[str, StoredArray] = {}
     for file in _weights_files(folder):
         if file.name.endswith(".safetensors"):
@@ -104,14 +113,7 @@ def _weights_files(folder: epath.Path) -> list[epath.Path]:
     for name in (_SAFETENSORS, _TORCH):
         index = folder / f"{name}.index.json"
         if index.exists():
-            files = sorted(set(_read_json(index).get("weight_map", {}).values()))
-            outside = [file for file in files if "/" in file or "\\" in file or file == ".."]
-            if outside:
-                raise UserError(
-                    f"The index {str(index)!r} names a file outside its folder, {outside[0]!r}; "
-                    "it isn't read."
-                )
-            return [folder / file for file in files]
+            return [folder / file for file in _shards(index)]
         if (folder / name).exists():
             return [folder / name]
     raise UserError(
@@ -120,44 +122,87 @@ def _weights_files(folder: epath.Path) -> list[epath.Path]:
     )
 
 
-def config_from_huggingface(fields: Mapping[str, Any], *, name: str) -> T5Config:
+def _shards(index: epath.Path) -> list[str]:
+    """The files that an index names, each in the index's own folder."""
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(
+            f"The index {str(index)!r} has the weight_map {shown(weight_map)}; expected an object "
+            "from the name of each parameter to the file that holds it."
+        )
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or file in ("", ".") or not file.isprintable():
+            raise UserError(
+                f"The index {str(index)!r} says that {shown(name)} is in {shown(file)}; expected "
+                "the name of a file."
+            )
+        if "/" in file or "\\" in file or file == "..":
+            raise UserError(
+                f"The index {str(index)!r} names a file outside its folder, {file!r}; it isn't "
+                "read."
+            )
+    return sorted(set(weight_map.values()))
+
+
+def config_from_huggingface(
+    fields: Mapping[str, Any], *, name: str, source: str = CONFIG_FILE
+) -> T5Config:
     """Returns the config that a config.json describes.
 
+    Args:
+      fields: what it holds.
+      name: what the model is called.
+      source: the file, for messages.
+
     Raises:
-      UserError: it is of another architecture, or has another feed-forward block.
+      UserError: it is of another architecture, has another feed-forward block, or lacks a field or
+        has something else than a size in it.
     """
     kind = fields.get("model_type")
     if kind not in ("t5", "mt5"):
-        raise UserError(f"The model {name!r} is of type {kind!r}; expected 't5' or 'mt5'.")
+        raise UserError(f"{source} is of type {shown(kind)}; expected 't5' or 'mt5'.")
     activation = fields.get("feed_forward_proj", "relu")
     if activation not in ("relu", "gated-gelu"):
         raise UserError(
-            f"The model {name!r} has feed_forward_proj={activation!r}; expected 'relu' or "
-            "'gated-gelu'."
+            f"{source} has feed_forward_proj={shown(activation)}; expected 'relu' or 'gated-gelu'."
         )
+
+    def field(ours: str, theirs: str, default: Any = None) -> Any:
+        value = fields.get(theirs)
+        if value is None:
+            value = default
+        if value is None:
+            raise UserError(f"{source} has no field {theirs!r}, which every T5's has.")
+        if wanted := problem_of(ours, value):
+            raise UserError(f"{source} has {theirs}={shown(value)}; expected {wanted}.")
+        return value
+
     # transformers 5 writes that embeddings are tied whatever they are, and beside it whether the
     # decoder's output is scaled, which is what v1.0 alone does; before, `tie` said it.
-    tied = fields.get("scale_decoder_outputs", fields.get("tie_word_embeddings", True) is not False)
-    try:
-        return T5Config(
-            name=name,
-            vocab_size=fields["vocab_size"],
-            embed_dim=fields["d_model"],
-            num_heads=fields["num_heads"],
-            head_dim=fields["d_kv"],
-            mlp_dim=fields["d_ff"],
-            num_encoder_layers=fields["num_layers"],
-            num_decoder_layers=fields.get("num_decoder_layers") or fields["num_layers"],
-            gated_mlp=activation == "gated-gelu",
-            tie_embeddings=tied and kind == "t5",
-            relative_attention_num_buckets=fields["relative_attention_num_buckets"],
-            relative_attention_max_distance=fields.get("relative_attention_max_distance", 128),
-            norm_epsilon=fields.get("layer_norm_epsilon", 1e-6),
-            pad_id=fields.get("pad_token_id", 0),
-            eos_id=fields.get("eos_token_id", 1),
-        )
-    except KeyError as error:
-        raise UserError(f"The config.json of model {name!r} has no field {error}.") from error
+    tied = field("tie_embeddings", "tie_word_embeddings", True)
+    tied = field("tie_embeddings", "scale_decoder_outputs", tied)
+    layers = field("num_encoder_layers", "num_layers")
+    return T5Config(
+        name=name,
+        vocab_size=field("vocab_size", "vocab_size"),
+        embed_dim=field("embed_dim", "d_model"),
+        num_heads=field("num_heads", "num_heads"),
+        head_dim=field("head_dim", "d_kv"),
+        mlp_dim=field("mlp_dim", "d_ff"),
+        num_encoder_layers=layers,
+        num_decoder_layers=field("num_decoder_layers", "num_decoder_layers", layers),
+        gated_mlp=activation == "gated-gelu",
+        tie_embeddings=tied and kind == "t5",
+        relative_attention_num_buckets=field(
+            "relative_attention_num_buckets", "relative_attention_num_buckets"
+        ),
+        relative_attention_max_distance=field(
+            "relative_attention_max_distance", "relative_attention_max_distance", 128
+        ),
+        norm_epsilon=field("norm_epsilon", "layer_norm_epsilon", 1e-6),
+        pad_id=field("pad_id", "pad_token_id", 0),
+        eos_id=field("eos_id", "eos_token_id", 1),
+    )
 
 
 def parameters_from_state(
@@ -216,9 +261,11 @@ def huggingface_name(name: str) -> str:
 def _read_json(path: epath.Path) -> dict[str, Any]:
     try:
         with reading(path):
-            content = json.loads(path.read_text())
+            content = parse_json(path.read_bytes())
     except ValueError as error:
         raise UserError(f"Can't read {str(path)!r}: it isn't json ({error}).") from error
     if not isinstance(content, dict):
-        raise UserError(f"Can't read {str(path)!r}: expected a json object.")
+        raise UserError(
+            f"Can't read {str(path)!r}: it holds {shown(content)}, expected a json object."
+        )
     return content

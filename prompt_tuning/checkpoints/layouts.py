@@ -14,6 +14,7 @@ huggingface.py translates its names into those of the common layout.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping
 
@@ -27,10 +28,11 @@ from prompt_tuning.checkpoints.stored_arrays import (
 )
 from prompt_tuning.checkpoints.weights import stacked_shapes
 from prompt_tuning.errors import UserError
+from prompt_tuning.json_text import shown
 from prompt_tuning.models.config import MODELS, T5Config
 
 _STACK = re.compile(r"(encoder|decoder)/layers/")
-_LAYER = re.compile(r"(encoder|decoder)/layers_(\d+)/")
+_LAYER = re.compile(r"(encoder|decoder)/layers_(\d{1,4})/")
 _SCANNED = re.compile(r"^(encoder|decoder)/\1/")
 _HEADS_FIRST = re.compile(r"attention/out/kernel$")
 _HEADS_LAST = re.compile(r"attention/(query|key|value)/kernel$")
@@ -39,6 +41,10 @@ _FUSED = {
     "kv_fused": ("key", "value"),
     "wi_fused": ("wi_0", "wi_1"),
 }
+
+_LARGEST_BIAS = (
+    2**24
+)  # values of all layers' relative position biases; T5's have a hundred thousand
 
 # What shapes tell of a model.
 _SIZE = (
@@ -59,7 +65,8 @@ def canonical(arrays: Mapping[str, StoredArray], *, source: str) -> dict[str, St
     """Returns a model's arrays by the common layout's names, those of `scan_layers` stacked.
 
     Raises:
-      UserError: each layer has a relative position bias of its own, which a T5 shares.
+      UserError: each layer has a relative position bias of its own, which a T5 shares, or a fused
+        kernel doesn't hold as many as its name says.
     """
     result: dict[str, StoredArray] = {}
     for name, array in arrays.items():
@@ -70,6 +77,12 @@ def canonical(arrays: Mapping[str, StoredArray], *, source: str) -> dict[str, St
         module, _, rest = name.rpartition("/")
         parent, _, fused = module.rpartition("/")
         if fused in _FUSED:
+            axis = 2 if scanned else 1
+            if array.shape[axis : axis + 1] != (len(_FUSED[fused]),):
+                raise UserError(
+                    f"In {source} {shown(name)} has shape {shown(array.shape)}; expected "
+                    f"{len(_FUSED[fused])} kernels on axis {axis}."
+                )
             for position, part in enumerate(_FUSED[fused]):
                 one = f"{parent}/{part}/{rest}"
                 result[one] = _fold(one, _pick(array, position, scanned), scanned)
@@ -141,7 +154,7 @@ def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -
     `relative_attention_max_distance`: T5's 128 is taken.
 
     Raises:
-      UserError: the parameters that tell the size aren't there.
+      UserError: the parameters that tell the size aren't there, or tell none that can be.
     """
 
     def shape(parameter: str, axes: int) -> tuple[int, ...]:
@@ -161,6 +174,7 @@ def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -
     def layers(stack: str) -> int:
         stacked = f"{stack}/layers/pre_mlp_layer_norm/scale"
         if stacked in arrays:
+            shape(stacked, 2)
             return arrays[stacked].shape[1]
         numbers = [int(m.group(2)) for m in map(_LAYER.match, arrays) if m and m.group(1) == stack]
         return max(numbers, default=-1) + 1
@@ -168,19 +182,22 @@ def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -
     vocab_size, embed_dim = shape("token_embedder/embedding", 2)
     num_heads, num_buckets = shape("encoder/relpos_bias/rel_embedding", 2)
     gated = any(name.endswith("/mlp/wi_0/kernel") for name in arrays)
-    config = T5Config(
-        name=name,
-        vocab_size=vocab_size,
-        embed_dim=embed_dim,
-        num_heads=num_heads,
-        head_dim=shape("encoder/layers_0/attention/query/kernel", 2)[1] // num_heads,
-        mlp_dim=shape(f"encoder/layers_0/mlp/{'wi_0' if gated else 'wi'}/kernel", 2)[1],
-        num_encoder_layers=layers("encoder"),
-        num_decoder_layers=layers("decoder"),
-        gated_mlp=gated,
-        tie_embeddings="decoder/logits_dense/kernel" not in arrays,
-        relative_attention_num_buckets=num_buckets,
-    )
+    try:
+        config = T5Config(
+            name=name,
+            vocab_size=vocab_size,
+            embed_dim=embed_dim,
+            num_heads=num_heads,
+            head_dim=shape("encoder/layers_0/attention/query/kernel", 2)[1] // max(1, num_heads),
+            mlp_dim=shape(f"encoder/layers_0/mlp/{'wi_0' if gated else 'wi'}/kernel", 2)[1],
+            num_encoder_layers=layers("encoder"),
+            num_decoder_layers=layers("decoder"),
+            gated_mlp=gated,
+            tie_embeddings="decoder/logits_dense/kernel" not in arrays,
+            relative_attention_num_buckets=num_buckets,
+        )
+    except UserError as error:  # of a size that is none
+        raise UserError(f"{source} doesn't hold a T5: {error}") from error
     named = (known for known in MODELS.values() if dataclasses.replace(known, name=name) == config)
     return next(named, config)
 
@@ -268,8 +285,13 @@ def _fold(name: str, array: StoredArray, scanned: bool) -> StoredArray:
 
 def _shared_bias(name: str, array: StoredArray, source: str) -> tuple[str, StoredArray]:
     """The one relative position bias [heads, buckets] of a stack whose layers all have it."""
+    if len(array.shape) != 3 or math.prod(array.shape) > _LARGEST_BIAS or not array.shape[1]:
+        raise UserError(
+            f"In {source} {shown(name)} has shape {shown(array.shape)}; expected a relative "
+            "position bias [heads, layers, buckets]."
+        )
     biases = np.asarray(array)
-    if biases.ndim != 3 or (biases != biases[:, :1]).any():
+    if (biases != biases[:, :1]).any():
         raise UserError(
             f"In {source} the layers have relative position biases of their own ({name}, "
             f"{array.shape}); in a T5 they share one, so this model can't be loaded."

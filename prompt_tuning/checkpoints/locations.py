@@ -5,6 +5,7 @@ recognised by frozen.py.
 """
 
 import importlib.util
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -27,6 +28,10 @@ _FILES = [
 ]
 _TORCH_FILES = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"]
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+# A model in the hub's cache, `models--google--t5-small-lm-adapt/snapshots/<hash>`.
+_SNAPSHOT = re.compile(r"models--(?:.*--)?([^/]+)/snapshots/[^/]+")
+# The folder inside a checkpoint that T5X and Orbax call the item.
+_ITEM = re.compile(r"/(state|default)$")
 
 
 def shipped_models() -> dict[str, Path]:
@@ -51,13 +56,35 @@ def locate(path_or_name: str | epath.PathLike) -> epath.Path:
     path = epath.Path(path_or_name)
     if _exists(path):
         return path
-    if _HUB_NAME.fullmatch(str(path_or_name)) and not str(path_or_name).startswith("."):
+    if _is_hub_name(str(path_or_name)):
         return epath.Path(_from_hub(str(path_or_name)))
     raise UserError(
         f"{str(path)!r} isn't a checkpoint: it is neither a file nor a folder, nor a name such as "
         f"google/t5-small-lm-adapt on the Hugging Face hub, nor a shipped model (those are "
         f"{', '.join(shipped) or 'none'}).{did_you_mean(str(path_or_name), shipped)}"
     )
+
+
+def model_name(path_or_name: str | epath.PathLike) -> str:
+    """Returns what a model is called that doesn't say it itself, the same wherever it lies.
+
+    Prompts remember it. It is the last part of what `locate` takes: `t5-small-lm-adapt` for
+    `google/t5-small-lm-adapt` on the hub, whatever the revision; for that model in the hub's cache,
+    where the last folder is called by a hash; and for a folder of that name, local or in a bucket.
+    """
+    given = str(path_or_name)
+    path = epath.Path(path_or_name)
+    if _is_hub_name(given) and not _exists(path):
+        return given.partition("@")[0].rpartition("/")[2]
+    # A "." is called as the folder that it stands for.
+    place = str(path) if "://" in given else os.path.abspath(os.path.expanduser(path))
+    if snapshot := _SNAPSHOT.search(place):
+        return snapshot.group(1)
+    return _ITEM.sub("", place).rstrip("/").rpartition("/")[2]
+
+
+def _is_hub_name(text: str) -> bool:
+    return _HUB_NAME.fullmatch(text) is not None and not text.startswith(".")
 
 
 def _exists(path: epath.Path) -> bool:

@@ -21,9 +21,11 @@ import safetensors.numpy
 from jaxtyping import Array, Float
 
 from prompt_tuning.checkpoints.safetensors_files import stored_safetensors
+from prompt_tuning.checkpoints.stored_arrays import read_small
 from prompt_tuning.checkpoints.torch_files import stored_torch
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
+from prompt_tuning.json_text import parse_json, shown, shown_names
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -77,16 +79,18 @@ def read_adapter(path: Path, *, peft_type: str) -> Adapter:
     found = config.get("peft_type")
     if found != peft_type:
         raise UserError(
-            f"The adapter in {folder} is of peft_type {found!r} ({CONFIG_FILE}); only "
+            f"The adapter in {folder} is of peft_type {shown(found)} ({CONFIG_FILE}); only "
             f"{peft_type!r} can be read here."
         )
     task_type = config.get("task_type")
     if task_type != _TASK_TYPE:
         raise UserError(
-            f"The adapter in {folder} has task_type {task_type!r} ({CONFIG_FILE}), so it was not "
-            f"trained on a T5; expected {_TASK_TYPE!r}."
+            f"The adapter in {folder} has task_type {shown(task_type)} ({CONFIG_FILE}), so it was "
+            f"not trained on a T5; expected {_TASK_TYPE!r}."
         )
-    values = {name: np.asarray(array) for name, array in arrays.items()}
+    values = {
+        name: read_small(array, shown(name), source=str(file)) for name, array in arrays.items()
+    }
     return Adapter(config=config, arrays=values, metadata=metadata)
 
 
@@ -117,18 +121,20 @@ def load_peft_prompt(path: Path) -> tuple[np.ndarray, Mapping[str, str]]:
     """
     adapter = read_adapter(path, peft_type="PROMPT_TUNING")
     if sorted(adapter.arrays) != [PROMPT_KEY]:
+        found = shown_names(sorted(adapter.arrays)) or "no array"
         raise UserError(
-            f"The adapter {path} holds {', '.join(sorted(adapter.arrays)) or 'no array'}; "
-            f"expected {PROMPT_KEY} alone: a prompt can't carry what else was trained."
+            f"The adapter {path} holds {found}; expected {PROMPT_KEY} alone: "
+            "a prompt can't carry what else was trained."
         )
     array = adapter.arrays[PROMPT_KEY]
     length = adapter.config.get("num_virtual_tokens")
     rows = len(array)
-    if not isinstance(length, int) or length < 1 or rows not in (length, 2 * length):
+    # By its type: `true` is an int too.
+    if type(length) is not int or length < 1 or rows not in (length, 2 * length):
         raise UserError(
             f"The adapter {path} has {PROMPT_KEY} of shape {list(array.shape)}, but "
-            f"num_virtual_tokens in {CONFIG_FILE} is {length!r}; expected as many rows, or twice "
-            "as many."
+            f"num_virtual_tokens in {CONFIG_FILE} is {shown(length)}; expected as many rows, or "
+            "twice as many."
         )
     if rows == 2 * length:
         _log.warning(
@@ -181,7 +187,7 @@ def save_peft_prompt(
 
 def _read_config(path: Path) -> Mapping[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise UserError(
             f"{path.parent} holds an adapter's weights without {CONFIG_FILE}, which says what they "

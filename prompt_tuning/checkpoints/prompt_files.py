@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Float32
 from prompt_tuning.checkpoints import peft, t5x_prompts
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
+from prompt_tuning.json_text import shown_names
 
 BEST_PROMPT = "prompt_best"
 """Stem of the files that hold the best prompt of a run folder."""
@@ -33,6 +34,7 @@ _NPY_MAGIC = b"\x93NUMPY"
 # The first byte of a msgpack map, which a T5X checkpoint is. A safetensors file begins with the
 # length of its header, which may start with such a byte too, and then has "{" at offset 8.
 _MSGPACK_MAPS = (*range(0x81, 0x90), 0xDE, 0xDF)
+_LONGEST_REASON = 200  # characters
 _FIX = "Give the prompt a folder that exists, can be written to and has space."
 
 
@@ -188,7 +190,7 @@ def _read_adapter(path: Path) -> tuple[np.ndarray, PromptMetadata]:
 def _read_npy(path: Path) -> tuple[np.ndarray, PromptMetadata]:
     try:
         return np.load(path, allow_pickle=False), PromptMetadata()
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # of a dozen kinds: the header is parsed as Python's literals
         if "allow_pickle" in str(error):
             raise UserError(
                 f"{path} holds pickled Python objects, which are never loaded; expected a plain "
@@ -204,13 +206,12 @@ def _read_safetensors(path: Path) -> tuple[np.ndarray, PromptMetadata]:
             if names == [peft.PROMPT_KEY]:
                 return _read_adapter(path)
             if names != [_KEY]:
-                shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
                 raise UserError(
-                    f"{path} is not a prompt file: it holds {len(names)} arrays ({shown}); "
-                    f"expected a single one called '{_KEY}'."
+                    f"{path} is not a prompt file: it holds {len(names)} arrays "
+                    f"({shown_names(names)}); expected a single one called '{_KEY}'."
                 )
             return file.get_tensor(_KEY), _metadata(path, file.metadata() or {})
-    except (safetensors.SafetensorError, TypeError) as error:
+    except (safetensors.SafetensorError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"{path} is not a prompt file: neither .npy nor .safetensors ({_one_line(error)})."
         ) from error
@@ -277,4 +278,4 @@ def _check_fits(
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+    return " ".join(str(error).split())[:_LONGEST_REASON].rstrip(".")

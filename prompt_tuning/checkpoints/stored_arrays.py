@@ -10,6 +10,7 @@ Which array goes where is said by the readers of the formats: weights.py, huggin
 import contextlib
 import ctypes
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,10 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import DTYPES, T5Config
 
 BLOCK_BYTES = 16 * 2**20
+# 4 GB in float32, several times what the largest adapter's largest array has.
+_MOST_VALUES = 2**30
+# What one message lists at most: every parameter of the largest T5, in separate layers.
+_MOST_PROBLEMS = 1000
 
 Rows = tuple[int, np.ndarray]
 """The number of the first of some rows, and the rows."""
@@ -68,6 +73,21 @@ class StoredArray:
         out = np.empty(self.shape, dtype or self.dtype)
         self.copy_to(out)
         return out
+
+
+def read_small(array: StoredArray, name: str, *, source: str) -> np.ndarray:
+    """Reads an array of an adapter: small, whatever a damaged or hostile file says.
+
+    Raises:
+      UserError: it has more values than any adapter's.
+    """
+    values = math.prod(array.shape)
+    if values > _MOST_VALUES:
+        raise UserError(
+            f"{name} in {source} has shape {list(array.shape)}, {values:,} values; no adapter has "
+            f"as many, so it isn't read."
+        )
+    return np.asarray(array)
 
 
 def array_in_memory(array: np.ndarray) -> StoredArray:
@@ -117,8 +137,13 @@ def reading(path: epath.Path) -> Iterator[None]:
 
 
 def row_ranges(rows: int, row_bytes: int, multiple: int = 1) -> Iterable[tuple[int, int]]:
-    """Returns (start, stop) of blocks of about `BLOCK_BYTES`, and of a multiple of some rows."""
-    step = max(1, BLOCK_BYTES // max(1, row_bytes) // multiple) * multiple
+    """Returns (start, stop) of blocks of about `BLOCK_BYTES`, and of a multiple of some rows.
+
+    Rows without any bytes have no blocks, however many there are.
+    """
+    if not row_bytes:
+        return []
+    step = max(1, BLOCK_BYTES // row_bytes // multiple) * multiple
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
@@ -160,6 +185,8 @@ def check_parameters(
             problems.append(f"{name} has shape {shape}, expected {expected[name]}")
         elif not jnp.issubdtype(dtype, jnp.floating):
             problems.append(f"{name} holds {dtype}, expected floating-point numbers")
+    if len(problems) > _MOST_PROBLEMS:
+        problems[_MOST_PROBLEMS:] = [f"and {len(problems) - _MOST_PROBLEMS:,} more"]
     if problems:
         raise UserError(f"The parameters in {source} don't fit: {'; '.join(problems)}.")
 

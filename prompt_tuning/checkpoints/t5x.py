@@ -11,8 +11,8 @@ Arrays are read through TensorStore, which also reads buckets. layouts.py says w
 called.
 """
 
-import json
 import re
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -41,6 +41,7 @@ from prompt_tuning.checkpoints.stored_arrays import (
 )
 from prompt_tuning.checkpoints.weights import unflatten
 from prompt_tuning.errors import UserError
+from prompt_tuning.json_text import parse_json, shown
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
 
@@ -82,9 +83,14 @@ def load_t5x(
 
 
 def stored_t5x(
-    path: str | epath.PathLike, config: T5Config | None = None
+    path: str | epath.PathLike, config: T5Config | None = None, *, name: str | None = None
 ) -> tuple[T5Config, dict[str, Parameter]]:
     """Returns the config and the parameters, which are still in the checkpoint.
+
+    Args:
+      path: as `load_t5x` takes it.
+      config: likewise.
+      name: what a model is called that is of no published size; the last part of `path` if None.
 
     Raises:
       UserError: as `load_t5x`.
@@ -92,7 +98,7 @@ def stored_t5x(
     path = epath.Path(path)
     source = repr(str(path))
     arrays = canonical(variables(path), source=source)
-    inferred = infer_config(arrays, name=path.name, source=source)
+    inferred = infer_config(arrays, name=name or path.name, source=source)
     if config is not None:
         check_size(inferred, config, source=source)
     config = config or inferred
@@ -147,7 +153,7 @@ def _orbax_entries(folder: epath.Path) -> tuple[dict[str, Any], epath.Path]:
     index = folder / ORBAX_FILE
     try:
         with reading(index):
-            content = json.loads(index.read_text())
+            content = parse_json(index.read_bytes())
         driver = "zarr3" if content.get("use_zarr3") else "zarr"
         entries = {}
         for leaf in content["tree_metadata"].values():
@@ -157,7 +163,7 @@ def _orbax_entries(folder: epath.Path) -> tuple[dict[str, Any], epath.Path]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{str(index)!r} can't be read as Orbax's list of arrays ({type(error).__name__}: "
-            f"{error})."
+            f"{shown(str(error))})."
         ) from error
     return _of_the_model(entries), folder
 
@@ -185,9 +191,12 @@ def _open_all(entries: Mapping[str, Any], folder: epath.Path) -> dict[str, Store
             arrays[name] = entry
         elif isinstance(entry, Mapping):
             spec = _spec(entry, folder, name, database)
-            opening[name] = tensorstore.open(spec, open=True, context=_ONE_THREAD)
+            try:
+                opening[name] = tensorstore.open(spec, open=True, context=_ONE_THREAD)
+            except ValueError as error:  # a name that can't be one
+                raise _unreadable(name, folder, error) from error
         else:
-            raise UserError(f"{name} in the T5X checkpoint {str(folder)!r} isn't an array.")
+            raise UserError(f"{shown(name)} in the T5X checkpoint {str(folder)!r} isn't an array.")
     for name, store in opening.items():
         try:
             arrays[name] = _stored(store.result(), name, folder)
@@ -205,20 +214,32 @@ def _spec(
       UserError: the index names a file outside the checkpoint.
     """
     kvstore = entry["kvstore"]
-    inside = str(kvstore.get("path", "")).strip("/") if isinstance(kvstore, Mapping) else ""
-    if not inside or ".." in PurePosixPath(inside).parts or str(kvstore["path"]).startswith("/"):
+    path = kvstore.get("path") if isinstance(kvstore, Mapping) else None
+    inside = path.strip("/") if isinstance(path, str) else ""
+    if not inside or ".." in PurePosixPath(inside).parts or str(path).startswith("/"):
         raise UserError(
-            f"The checkpoint {str(folder)!r} says that {name} is in {kvstore}, which is not inside "
-            "its folder; it isn't read."
+            f"The checkpoint {str(folder)!r} says that {shown(name)} is in {shown(kvstore)}, which "
+            "is not inside its folder; it isn't read."
         )
-    place = str(folder) if "://" in str(folder) else f"file://{folder.absolute()}"
     if database:
-        store: Any = {"driver": "ocdbt", "base": f"{place}/", "path": inside}
+        store: Any = {"driver": "ocdbt", "base": _kvstore(folder), "path": inside}
     else:
-        store = f"{place}/{inside}/"
+        store = _kvstore(folder, inside)
     driver = entry.get("driver") if entry.get("driver") in ("zarr", "zarr3") else "zarr"
     # Or a file that was lost in copying would read as zeros.
     return {"driver": driver, "kvstore": store, "fill_missing_data_reads": False}
+
+
+def _kvstore(folder: epath.Path, inside: str = "") -> Any:
+    """TensorStore's specification of a folder, or of one inside it.
+
+    The name inside comes from a file. In an address it would be unpacked, "%2e%2e" to "..", so
+    that it is given as it is, or packed first.
+    """
+    end = f"{inside}/" if inside else ""
+    if "://" in str(folder):
+        return f"{folder}/{urllib.parse.quote(end)}"
+    return {"driver": "file", "path": f"{folder.absolute()}/{end}"}
 
 
 def _stored(store: tensorstore.TensorStore, name: str, folder: epath.Path) -> StoredArray:
@@ -244,6 +265,7 @@ def _stored(store: tensorstore.TensorStore, name: str, folder: epath.Path) -> St
 def _unreadable(name: str, folder: epath.Path, error: Exception) -> UserError:
     # TensorStore adds the whole specification of the array.
     told = re.sub(r"^[A-Z_]+: | ?\[(tensorstore_spec|source locations)=.*", "", str(error))
+    told = " ".join(told.split())
     return UserError(
         f"Can't read {name} of the checkpoint {str(folder)!r}: {told.rstrip('. ')}. "
         "It wasn't written or copied whole, perhaps; get it again."

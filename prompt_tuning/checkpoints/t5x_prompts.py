@@ -19,8 +19,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from prompt_tuning.checkpoints import t5x
+from prompt_tuning.checkpoints.stored_arrays import read_small
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write, writing
+from prompt_tuning.json_text import shown_names
 
 VARIABLE = "encoder/prompt/prompt/prompt"
 NUMPY_FILE = VARIABLE.replace("/", ".")
@@ -49,12 +51,12 @@ def load_t5x_prompt(path: Path) -> np.ndarray:
         raise UserError(
             f"The T5X checkpoint {path} has no variable target/{VARIABLE}"
             + (
-                f", only {', '.join(prompts)}."
+                f", only {shown_names(prompts)}."
                 if prompts
                 else ": it is of a model without a prompt."
             )
         )
-    return np.asarray(variables[VARIABLE])
+    return read_small(variables[VARIABLE], VARIABLE, source=f"the T5X checkpoint {path}")
 
 
 def save_t5x_prompt(

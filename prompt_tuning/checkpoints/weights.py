@@ -25,6 +25,7 @@ from prompt_tuning.checkpoints.stored_arrays import (
     read_parameters,
 )
 from prompt_tuning.errors import UserError
+from prompt_tuning.json_text import parse_json
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params, abstract_params
 
@@ -109,9 +110,11 @@ def stored_weights(path: Any) -> tuple[T5Config, dict[str, Parameter], dict[str,
             "model saved by prompt_tuning; of a Hugging Face model, give the folder."
         )
     try:
-        config = T5Config.from_json(json.loads(metadata.pop(CONFIG_KEY)))
-    except json.JSONDecodeError as error:
+        config = T5Config.from_json(parse_json(metadata.pop(CONFIG_KEY)))
+    except ValueError as error:
         raise UserError(f"The T5 config in {str(path)!r} isn't json: {error}.") from error
+    except UserError as error:
+        raise UserError(f"Can't use the T5 config in {str(path)!r}: {error}") from error
     shapes = stacked_shapes(config)
     check_parameters(arrays, shapes, source=repr(str(path)))
     parameters = {
@@ -128,7 +131,8 @@ def stacked_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
 
 @functools.lru_cache(maxsize=8)  # tracing the model takes a second
 def _stacked_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
-    return {name: leaf.shape for name, leaf in flatten(abstract_params(config)).items()}
+    params = abstract_params(dataclasses.replace(config, unroll=1))  # the fastest to trace
+    return {name: leaf.shape for name, leaf in flatten(params).items()}
 
 
 def flatten(tree: Params) -> dict[str, Any]:

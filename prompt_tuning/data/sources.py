@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Protocol, TextIO, runtime_checkable
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write, writing
+from prompt_tuning.json_text import parse_json
 
 JsonRow = dict[str, Any]
 
@@ -167,8 +168,8 @@ def load_json(text: str) -> Any:
         ValueError: it is no JSON, or holds half a character.
     """
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"not JSON ({error})") from error
     check_characters(text)
     if r"\ud" in text.casefold():  # the only way in which JSON can spell one

@@ -21,12 +21,15 @@ from prompt_tuning.data.postprocessors import names_referent
 from prompt_tuning.data.sources import JsonlSource
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
+from prompt_tuning.json_text import parse_json, shown
 
 Prediction = Mapping[str, Any]
 """The task's name, the metadata of an example ("idx" above all) and the "prediction"."""
 
 # A zip may also be damaged within, encrypted, or packed in a way that Python doesn't know.
 _UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+
+_INDEX = re.compile("[0-9]{1,9}")
 
 _RANK = (
     "Predict with --gin.predict.method=rank, which always answers with one of the task's labels."
@@ -259,9 +262,9 @@ def _tsv_rows(entry: Entry, content: str) -> Iterator[tuple[int, tuple[int, ...]
     rows = csv.reader(io.StringIO(content), delimiter="\t", quoting=csv.QUOTE_NONE)
     for line, row in enumerate(rows, start=1):
         expected = line == 1 and tuple(row) == GLUE_HEADER
-        if not expected and (line == 1 or len(row) != 2 or not row[0].isdecimal()):
+        if not expected and (line == 1 or len(row) != 2 or not _INDEX.fullmatch(row[0])):
             raise UserError(
-                f"{entry.file}:{line}: {row!r}; expected "
+                f"{entry.file}:{line}: {shown(row)}; expected "
                 f"{'the header index, prediction' if line == 1 else 'an index and a prediction'}."
             )
         if line > 1:
@@ -271,7 +274,7 @@ def _tsv_rows(entry: Entry, content: str) -> Iterator[tuple[int, tuple[int, ...]
 def _jsonl_rows(entry: Entry, content: str) -> Iterator[tuple[int, tuple[int, ...], Any]]:
     for number, line in enumerate(io.StringIO(content), start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             if entry.kind == "multirc":
                 found = [
                     ((row["idx"], question["idx"], answer["idx"]), answer)
@@ -282,7 +285,7 @@ def _jsonl_rows(entry: Entry, content: str) -> Iterator[tuple[int, tuple[int, ..
                 found = [((row["idx"],), row)]
             for index, labelled in found:
                 if set(labelled) != {"idx", "label"} or any(type(i) is not int for i in index):
-                    raise ValueError(f"found {json.dumps(labelled)}")
+                    raise ValueError(f"found {shown(labelled)}")
                 yield number, index, labelled["label"]
         except (ValueError, KeyError, TypeError) as error:
             shape = "a paragraph's questions and answers" if entry.kind == "multirc" else "a row"

@@ -14,7 +14,6 @@ holds them; ByT5 takes the last hundred byte ids for them (Xue et al., 2022, sec
 
 import functools
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsInt
@@ -26,6 +25,7 @@ from jaxtyping import Int
 from sentencepiece import sentencepiece_model_pb2
 
 from prompt_tuning.errors import UserError
+from prompt_tuning.json_text import parse_json
 
 if TYPE_CHECKING:
     import seqio
@@ -220,7 +220,7 @@ def _as_path(path: str | Path | epath.Path) -> Path | epath.Path:
 
 def _is_byt5(config: Path | epath.Path) -> bool:
     try:
-        return json.loads(config.read_text()).get("tokenizer_class") == "ByT5Tokenizer"
+        return parse_json(config.read_bytes()).get("tokenizer_class") == "ByT5Tokenizer"
     except (OSError, ValueError, AttributeError):
         return False
 

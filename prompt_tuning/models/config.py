@@ -5,12 +5,33 @@ output layer); mT5 is v1.1 with a vocabulary of 250,112 rows (Xue et al., 2021).
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.json_text import shown
 
 DTYPES = ("float32", "bfloat16")
+
+_LARGEST = 2**31 - 1
+# The least and the most that a whole number of the config can be. Ten times the layers of the
+# deepest T5 there is; with more, a few bytes of a file would ask for a list of names without end.
+_RANGES = {
+    "vocab_size": (1, _LARGEST),
+    "embed_dim": (1, _LARGEST),
+    "num_heads": (1, _LARGEST),
+    "head_dim": (1, _LARGEST),
+    "mlp_dim": (1, _LARGEST),
+    "num_encoder_layers": (1, 1000),
+    "num_decoder_layers": (1, 1000),
+    "relative_attention_num_buckets": (4, _LARGEST),  # two for each sign of a distance
+    "relative_attention_max_distance": (1, _LARGEST),
+    "pad_id": (0, _LARGEST),
+    "eos_id": (0, _LARGEST),
+    "unroll": (0, 1000),
+}
+_SWITCHES = ("gated_mlp", "tie_embeddings", "remat")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +76,7 @@ class T5Config:
     unroll: int = 1
 
     def __post_init__(self) -> None:
+        _check_values(dataclasses.asdict(self))
         for field in ("param_dtype", "compute_dtype", "matmul_dtype"):
             dtype = getattr(self, field)
             if dtype not in DTYPES and (field, dtype) != ("matmul_dtype", ""):
@@ -72,8 +94,10 @@ class T5Config:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "T5Config":
-        """Returns the config that `to_json` wrote; raises UserError if fields differ."""
+    def from_json(cls, fields: Any) -> "T5Config":
+        """Returns the config that `to_json` wrote; raises UserError if fields differ or are odd."""
+        if not isinstance(fields, dict):
+            raise UserError(f"Not a T5 config: found {shown(fields)}, expected a json object.")
         known = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(fields) - set(known))
         absent = sorted(
@@ -82,8 +106,35 @@ class T5Config:
             if field.default is dataclasses.MISSING and name not in fields
         )
         if unknown or absent:
-            raise UserError(f"Not a T5 config: unknown fields {unknown}, absent fields {absent}.")
+            raise UserError(
+                f"Not a T5 config: unknown fields {shown(unknown)}, absent fields {absent}."
+            )
+        _check_values(fields)
         return cls(**fields)
+
+
+def _check_values(fields: Mapping[str, Any]) -> None:
+    for field, value in fields.items():
+        if wanted := problem_of(field, value):
+            name = shown(fields["name"])
+            raise UserError(f"{field} of model {name} is {shown(value)}; expected {wanted}.")
+
+
+def problem_of(field: str, value: Any) -> str | None:
+    """Returns what was expected of a field of `T5Config`, or None if the value is that."""
+    number = type(value) is int  # which True isn't
+    if field in _RANGES:
+        least, most = _RANGES[field]
+        ok = number and least <= value <= most
+        return None if ok else f"a whole number from {least} to {most:,}"
+    if field in _SWITCHES:
+        return None if isinstance(value, bool) else "true or false"
+    if field == "norm_epsilon":
+        return None if isinstance(value, float) and 0 < value < 1 else "a number between 0 and 1"
+    if field == "dropout_rate":
+        ok = (number or isinstance(value, float)) and 0 <= value < 1
+        return None if ok else "a number from 0 to below 1"
+    return None if isinstance(value, str) else "a text"
 
 
 def _sizes(prefix: str, rows: dict[str, tuple[int, ...]], **common: Any) -> dict[str, T5Config]:

@@ -18,6 +18,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import writing
+from prompt_tuning.json_text import parse_json, shown
 from prompt_tuning.training.run_folder import FIX, RunFolder
 
 WALL_TIME_FIELDS = ("seconds", "examples_per_second", "tokens_per_second")
@@ -72,19 +73,29 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, float | int]]:
     """Reads a `metrics.jsonl`; a last line that a killed run left unfinished is passed over.
 
     Raises:
-      UserError: there is no such file, or another line isn't JSON.
+      UserError: there is no such file, or another line isn't a JSON object of numbers with a step.
     """
     try:
-        lines = Path(path).read_text().split("\n")
+        lines = Path(path).read_bytes().split(b"\n")
     except OSError as error:
         raise UserError(f"Can't read the metrics {path}: {error.strerror}.") from error
     rows = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number} is not JSON: {error.msg}.") from error
+            row = parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number} is not JSON: {error}.") from error
+        if not (isinstance(row, dict) and "step" in row and all(map(_is_number, row.values()))):
+            raise UserError(
+                f"{path}, line {number} holds {shown(row)}; expected numbers by name, the step "
+                "among them."
+            )
+        rows.append(row)
     return rows
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 class TensorBoardFile:

@@ -32,6 +32,7 @@ import jax
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write, writing
+from prompt_tuning.json_text import parse_json, shown
 
 _PACKAGES = (
     "prompt-tuning",
@@ -138,10 +139,13 @@ class RunFolder:
         """Keeps what the run was started with, and what else it later went on with."""
         now = versions()
         try:
-            recorded = json.loads((self.path / "versions.json").read_text())
-        except FileNotFoundError:
-            recorded = now
-        later = recorded.pop("resumed_with", [])
+            recorded = parse_json((self.path / "versions.json").read_bytes())
+            later = recorded.pop("resumed_with", [])
+            if not isinstance(later, list):
+                raise ValueError("what it was resumed with is no list")
+        # A record of what was, and nothing that the run depends on: a broken one begins anew.
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):
+            recorded, later = dict(now), []
         if now not in (recorded, *later):
             later.append(now)
         self.write_json("versions.json", {**recorded, "resumed_with": later})
@@ -155,25 +159,27 @@ class RunFolder:
         if not self._has_begun():
             return
         try:
-            found = json.loads((self.path / "settings.json").read_text())
+            found = parse_json((self.path / "settings.json").read_bytes())
+            if not isinstance(found, dict):
+                raise ValueError(f"it holds {shown(found)}, no object")
         except FileNotFoundError:
             raise UserError(
                 f"{self.path} holds a run, but not the settings.json that tells which; give "
                 "another MODEL_DIR, or --overwrite to start over here."
             ) from None
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise UserError(
-                f"{self.path / 'settings.json'} is not JSON: {error.msg}; give another MODEL_DIR, "
-                "or --overwrite to start over here."
+                f"{self.path / 'settings.json'} is not JSON of settings: {error}; give another "
+                "MODEL_DIR, or --overwrite to start over here."
             ) from error
         differences = _differences(found, settings)
         if differences:
             more = len(differences) - _SHOWN_DIFFERENCES
-            shown = "; ".join(differences[:_SHOWN_DIFFERENCES]) + (
+            listed = "; ".join(differences[:_SHOWN_DIFFERENCES]) + (
                 f"; and {more} more" if more > 0 else ""
             )
             raise UserError(
-                f"{self.path} belongs to a run with another configuration: {shown}. Give another "
+                f"{self.path} belongs to a run with another configuration: {listed}. Give another "
                 "MODEL_DIR, or --overwrite to remove that run and start over."
             )
 

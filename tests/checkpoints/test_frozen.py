@@ -5,9 +5,13 @@ import json
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from prompt_tuning.checkpoints import locations
 from prompt_tuning.checkpoints.frozen import load_frozen
+from prompt_tuning.checkpoints.huggingface import config_from_huggingface, huggingface_name
+from prompt_tuning.checkpoints.layouts import layer_shapes
+from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt, save_prompt
 from prompt_tuning.checkpoints.weights import save_weights
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config
@@ -57,6 +61,36 @@ def test_a_hugging_face_folder_is_read_as_one(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bart"}))
     with pytest.raises(UserError, match="of type 'bart'"):
         load_frozen(tmp_path)
+
+
+def test_prompts_of_a_hub_model_fit_its_other_snapshots(tmp_path, monkeypatch):
+    """The name that prompts remember is the model's own, not that of the snapshot's folder."""
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    fields = {"model_type": "t5", "vocab_size": 8, "d_model": 4, "num_heads": 2, "d_kv": 2}
+    fields |= {"d_ff": 4, "num_layers": 1, "relative_attention_num_buckets": 4}
+    config = config_from_huggingface(fields, name="x")
+    shapes = {
+        huggingface_name(name): shape[::-1] if name.endswith(("kernel", "rel_embedding")) else shape
+        for name, shape in layer_shapes(config).items()
+    }
+    revisions = {None: "1111111111", "v2": "2222222222"}
+    for hash_ in revisions.values():
+        folder = tmp_path / "models--google--t5-tiny" / "snapshots" / hash_
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(fields))
+        arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+        save_file(arrays, folder / "model.safetensors")
+
+    def snapshot_download(repository, *, revision, allow_patterns):
+        return str(tmp_path / "models--google--t5-tiny" / "snapshots" / revisions[revision])
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    (first, _), (second, _) = load_frozen("google/t5-tiny"), load_frozen("google/t5-tiny@v2")
+    assert first.name == second.name == "t5-tiny"
+    _, prompt = save_prompt(tmp_path / "p", np.ones((2, 4)), PromptMetadata(model=first.name))
+    load_prompt(prompt, (2, 4), model=second.name)
+    given = load_frozen(tmp_path / "models--google--t5-tiny" / "snapshots" / "1111111111")
+    assert given[0].name == "t5-tiny"
 
 
 def test_what_is_no_checkpoint_is_told(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from etils.epath import backend, gpath, testing
 
 from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.locations import locate
+from prompt_tuning.checkpoints.locations import locate, model_name
 from prompt_tuning.errors import UserError
 
 BUCKET = "gs://bucket"
@@ -55,6 +55,42 @@ def test_the_hub_is_asked_for_torch_files_only_where_it_has_no_others(hub, tmp_p
     files.add("model.safetensors")
     locate("google/t5-small-lm-adapt@abc123")
     assert [revision for _, revision, _ in asked] == ["abc123"]
+
+
+def test_a_model_is_called_the_same_wherever_it_lies(tmp_path, monkeypatch):
+    hash_ = "2d4b3c8f0a5e4d1f9b7c6a8e0d3f2b1c4a5e6d7f"
+    cached = tmp_path / "models--google--t5-v1_1-small" / "snapshots" / hash_
+    copied = tmp_path / "t5-v1_1-small"
+    for folder in (cached, copied):
+        folder.mkdir(parents=True)
+    linked = tmp_path / "linked"
+    linked.symlink_to(copied)
+    for given in (
+        "google/t5-v1_1-small",
+        "google/t5-v1_1-small@main",
+        f"google/t5-v1_1-small@{hash_}",
+        "google/t5-v1_1-small@refs/pr/7",
+        cached,
+        copied,
+        f"{copied}/",
+        linked / ".." / "t5-v1_1-small",
+        "gs://bucket/models/t5-v1_1-small",
+        "gs://bucket/models/t5-v1_1-small/",
+        "gs://bucket/t5-v1_1-small/state",
+    ):
+        assert model_name(given) == "t5-v1_1-small", given
+    for folder in (cached, copied):
+        monkeypatch.chdir(folder)
+        assert model_name(".") == "t5-v1_1-small"
+    monkeypatch.chdir(tmp_path)
+    assert model_name("t5-v1_1-small") == "t5-v1_1-small"
+    assert model_name("gs://bucket/lm100k/checkpoint_1100000/state") == "checkpoint_1100000"
+
+
+def test_a_folder_here_of_a_hub_models_name(tmp_path, monkeypatch):
+    (tmp_path / "google" / "model@1").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert model_name("google/model@1") == "model@1"
 
 
 def test_what_the_hub_does_not_have(hub):

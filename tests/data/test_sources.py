@@ -5,7 +5,13 @@ import re
 
 import pytest
 
-from prompt_tuning.data.sources import JsonlSource, TfdsSource, cache_file, default_cache_dir
+from prompt_tuning.data.sources import (
+    JsonlSource,
+    JsonSource,
+    TfdsSource,
+    cache_file,
+    default_cache_dir,
+)
 from prompt_tuning.errors import UserError
 
 
@@ -33,6 +39,8 @@ def test_a_line_can_hold_several_rows(tmp_path):
     [
         ('{"a": 1', r"train.jsonl:2: not JSON \(.*\); expected one JSON object a line"),
         (r'{"a": ["1\udfff"]}', r"train.jsonl:2: '\\udfff' is half a character \(a lone surrogate"),
+        ("[" * 100_000, r"train.jsonl:2: not JSON \(it is nested more than 100 deep\)"),
+        ('{"a": ' + "[" * 200 + "]" * 200 + "}", r"train.jsonl:2: not JSON \(it is nested"),
         ("[1, 2]", r"train.jsonl:2: expected a JSON object, found '\[1, 2\]'"),
         ('{"b": 2}', r"train.jsonl:2: no field 'a'; found 'b'"),
         ('{"a": "x"}', r"train.jsonl:2: invalid literal for int"),
@@ -44,6 +52,13 @@ def test_bad_line_is_named(tmp_path, line, message):
     with pytest.raises(UserError, match=message) as raised:
         list(bad.rows("train"))
     assert "\n" not in str(raised.value)
+
+
+def test_a_whole_file_that_is_nested_too_deep(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text('{"data": ' + "[" * 100_000)
+    with pytest.raises(UserError, match="train.json: not JSON .it is nested more than 100 deep"):
+        list(JsonSource(files={"train": path}, expand=lambda row: [row]).rows("train"))
 
 
 def test_file_that_is_not_utf8(tmp_path):

@@ -160,6 +160,7 @@ ROW = '{"idx": %d, "label": "%s"}\n'
         ({"predictions/": ""}, "no file 'predictions/'"),
         ({"./CB.jsonl": ""}, "no file './CB.jsonl'"),
         ({"CB.jsonl": "{"}, r"CB.jsonl:1: not a row"),
+        ({"CB.jsonl": "[" * 100_000}, r"CB.jsonl:1: not a row.*nested more than 100 deep"),
         ({"CB.jsonl": ROW % (0, "entailment") + ROW % (0, "neutral")}, "CB.jsonl:2: .*twice"),
         ({"CB.jsonl": ROW % (0, "Entailment")}, "CB.jsonl:1: 'Entailment' is no official label"),
         ({"COPA.jsonl": '{"idx": 0, "label": true}'}, "COPA.jsonl:1: True is no official label"),
@@ -180,6 +181,7 @@ def test_glue_files_that_are_refused(tmp_path):
     for content, match in (
         ("0\t1\n", "CoLA.tsv:1: .*expected the header index, prediction"),
         ("index\tprediction\n0\n", "CoLA.tsv:2: .*an index and a prediction"),
+        (f"index\tprediction\n{'9' * 5000}\t1\n", "CoLA.tsv:2: .*an index and a prediction"),
         ("index\tprediction\n0\t2\n", "CoLA.tsv:2: '2' is no official label; expected '0', '1'"),
     ):
         path = zipped(tmp_path / "bad.zip", **{"CoLA.tsv": content})

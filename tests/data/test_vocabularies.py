@@ -112,6 +112,13 @@ def test_byt5s_folder_is_known_by_its_tokenizer(tmp_path):
         find_vocabulary(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, "[1]", "{", ""])
+def test_another_tokenizers_config_is_no_byt5s(tmp_path, content):
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    with pytest.raises(UserError, match="spiece.model"):
+        find_vocabulary(tmp_path)
+
+
 def test_it_is_read_from_a_bucket(tiny_vocabulary, tmp_path, monkeypatch):
     """A folder stands for the bucket; that `epath` is asked for it is what is tested."""
     shutil.copy(tiny_vocabulary.path, tmp_path / "spiece.model")

@@ -49,6 +49,18 @@ def test_a_broken_line_and_a_missing_file_are_told(tmp_path):
         read_rows(tmp_path / "missing.jsonl")
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["[1]", "3", '{"loss": 1.0}', '{"step": "1"}', "[" * 100_000, "\udcff"],
+    ids=lambda c: c[:9],
+)
+def test_a_line_of_something_else_is_told(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(f'{{"step": 1}}\n{line}\n'.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 (is not JSON|holds .*; expected)"):
+        read_rows(path)
+
+
 def test_a_full_disk_is_one_line(tmp_path):
     metrics = MetricsFile(tmp_path / "metrics.jsonl")
 

@@ -84,9 +84,24 @@ def test_a_run_without_its_settings(tmp_path):
     (tmp_path / "settings.json").unlink()
     with pytest.raises(UserError, match=r"not the settings\.json"):
         open_folder(tmp_path)
-    (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(UserError, match="is not JSON"):
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "3", "[" * 100_000, b"\xff"], ids=lambda c: c[:9])
+def test_a_run_whose_settings_are_damaged(tmp_path, content):
+    open_folder(tmp_path, begun=True)
+    content = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / "settings.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"settings\.json is not JSON of settings: .*--overwrite"):
         open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"resumed_with": 3}', "[" * 100_000])
+def test_a_damaged_record_of_versions_begins_anew(tmp_path, content):
+    """Nothing depends on it, so the run goes on."""
+    open_folder(tmp_path, begun=True)
+    (tmp_path / "versions.json").write_text(content)
+    open_folder(tmp_path)
+    assert json.loads((tmp_path / "versions.json").read_text())["packages"]["optax"]
 
 
 def test_predictions_are_one_example_a_line(tmp_path):

@@ -1,0 +1,462 @@
+"""Files that say what no checkpoint does: each is told in one line, whoever wrote it.
+
+What is checked is the shape of the answer: a `UserError` that names the file, the thing found and
+what was expected, and nothing read, run or allocated beside. Plain damage, truncated files and
+arrays of another size, has its tests beside each reader's.
+"""
+
+import json
+import struct
+import time
+
+import msgpack
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from prompt_tuning.checkpoints.frozen import load_frozen
+from prompt_tuning.checkpoints.prompt_files import load_prompt
+from prompt_tuning.errors import UserError
+
+FIELDS = {
+    "model_type": "t5",
+    "vocab_size": 8,
+    "d_model": 4,
+    "num_heads": 2,
+    "d_kv": 2,
+    "d_ff": 4,
+    "num_layers": 1,
+    "relative_attention_num_buckets": 4,
+}
+T5_CONFIG = {
+    "name": "x",
+    "embed_dim": 4,
+    "num_heads": 2,
+    "mlp_dim": 4,
+    "num_encoder_layers": 1,
+    "num_decoder_layers": 1,
+}
+DEEP = "[" * 100_000
+DEEP_BUT_CLOSED = "[" * 400 + "]" * 400
+LONGEST_LINE = 700
+
+
+def short(parameter):
+    """A test's name for a parameter that may be long."""
+    return str(parameter)[:40]
+
+
+@pytest.fixture
+def told():
+    """Runs a reader that must fail, and returns its one line."""
+
+    def run(read, path, *expected):
+        started = time.monotonic()
+        with pytest.raises(UserError) as error:
+            read(path)
+        assert time.monotonic() - started < 60, "it was told, but only after long work"
+        line = str(error.value)
+        assert "\n" not in line and line.isprintable(), line
+        assert len(line) < LONGEST_LINE, line
+        for part in (path.name, *expected):
+            assert part in line, line
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("[1, 2]", "holds [1, 2], expected a json object"),
+        ('"t5"', "expected a json object"),
+        ("", "isn't json"),
+        (b"\xff\xfe\xfa", "isn't json"),
+        (DEEP, "nested more than"),
+        (DEEP_BUT_CLOSED, "nested more than"),
+        ('{"d_model": ' + "9" * 5000 + "}", "isn't json"),
+        ({"model_type": ["t5"]}, "is of type ['t5']; expected 't5' or 'mt5'"),
+        ({"model_type": "t" * 10_000}, "expected 't5' or 'mt5'"),
+        ({"feed_forward_proj": {"a": 1}}, "feed_forward_proj={'a': 1}; expected 'relu'"),
+        ({"d_model": "512"}, "d_model='512'; expected a whole number"),
+        ({"d_model": [4]}, "d_model=[4]; expected a whole number"),
+        ({"d_model": None}, "no field 'd_model'"),
+        ({"d_model": True}, "d_model=True; expected a whole number"),
+        ({"d_model": 4.0}, "d_model=4.0; expected a whole number"),
+        ({"d_model": float("nan")}, "d_model=nan; expected a whole number"),
+        ({"d_model": float("inf")}, "d_model=inf; expected a whole number"),
+        ({"d_model": -4}, "d_model=-4; expected a whole number from 1"),
+        ({"d_model": 0}, "d_model=0; expected a whole number from 1"),
+        ({"d_model": 10**30}, "expected a whole number from 1 to 2,147,483,647"),
+        ({"num_layers": 10**9}, "num_layers=1000000000; expected a whole number from 1 to 1,000"),
+        ({"num_decoder_layers": "1"}, "num_decoder_layers='1'; expected a whole number"),
+        ({"relative_attention_num_buckets": 1}, "num_buckets=1; expected a whole number from 4"),
+        ({"layer_norm_epsilon": "tiny"}, "layer_norm_epsilon='tiny'; expected a number"),
+        ({"layer_norm_epsilon": float("nan")}, "layer_norm_epsilon=nan; expected a number"),
+        ({"layer_norm_epsilon": -1}, "layer_norm_epsilon=-1; expected a number"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings='no'; expected true or false"),
+        ({"scale_decoder_outputs": []}, "scale_decoder_outputs=[]; expected true or false"),
+        ({"pad_token_id": -1}, "pad_token_id=-1; expected a whole number from 0"),
+        ({"eos_token_id": [1]}, "eos_token_id=[1]; expected a whole number"),
+    ],
+)
+def test_config_json(tmp_path, told, content, expected):
+    path = tmp_path / "config.json"
+    if isinstance(content, dict):
+        content = json.dumps(FIELDS | content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    told(lambda path: load_frozen(path.parent), path, expected)
+
+
+def test_a_config_json_of_sizes_that_no_weights_have(tmp_path, told):
+    sizes = {"d_model": 2**31 - 1, "vocab_size": 2**31 - 1, "num_layers": 100}
+    (tmp_path / "config.json").write_text(json.dumps(FIELDS | sizes))
+    save_file({"shared.weight": np.ones((8, 4), np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"and \d,\d\d\d more\.$"):
+        load_frozen(tmp_path)
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (DEEP, "nested more than"),
+        ("[]", "expected a json object"),
+        ({}, "has the weight_map None; expected an object"),
+        ({"weight_map": {}}, "has the weight_map {}; expected an object"),
+        ({"weight_map": ["a.safetensors"]}, "has the weight_map ['a.safetensors']"),
+        ({"weight_map": {"a": 3}}, "says that 'a' is in 3; expected the name of a file"),
+        ({"weight_map": {"a": ["b"]}}, "says that 'a' is in ['b']"),
+        ({"weight_map": {"a": None, "b": "c"}}, "says that 'a' is in None"),
+        ({"weight_map": {"a": ""}}, "says that 'a' is in ''"),
+        ({"weight_map": {"a": "."}}, "says that 'a' is in '.'"),
+        ({"weight_map": {"a": "b\0"}}, "says that 'a' is in 'b\\x00'"),
+        ({"weight_map": {"a": "b\nc"}}, "says that 'a' is in 'b\\nc'"),
+        ({"weight_map": {"a": ".."}}, "a file outside its folder, '..'"),
+        ({"weight_map": {"a": "../b.safetensors"}}, "a file outside its folder"),
+        ({"weight_map": {"a": "/etc/passwd"}}, "a file outside its folder"),
+        ({"weight_map": {"a": "b\\..\\c"}}, "a file outside its folder"),
+    ],
+)
+def test_an_index_of_shards(tmp_path, told, weights, content, expected):
+    (tmp_path / "config.json").write_text(json.dumps(FIELDS))
+    path = tmp_path / f"{weights}.index.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    told(lambda path: load_frozen(path.parent), path, expected)
+
+
+def safetensors(path, header: str | bytes, data: bytes = b""):
+    header = header.encode() if isinstance(header, str) else header
+    path.write_bytes(struct.pack("<Q", len(header)) + header + data)
+    return path
+
+
+def entry(**changes):
+    fields = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    return json.dumps({"a": fields | changes})
+
+
+HEADERS = [
+    ("{" + DEEP, "its header can't be read"),
+    ('{"a": ' + DEEP_BUT_CLOSED + "}", "nested more than"),
+    ('{"a": 3}', "its header can't be read"),
+    ('{"__metadata__": [1]}', "its header can't be read"),
+    ('{"__metadata__": {"a": [1]}}', "isn't texts by name"),
+    (b'{"\xff": 3}', "its header can't be read"),
+    (entry(shape="2"), "is described by"),
+    (entry(shape=["2"]), "is described by"),
+    (entry(shape=[2.0]), "is described by"),
+    (entry(shape=[float("inf")]), "is described by"),
+    (entry(shape=[True, True]), "is described by"),
+    (entry(shape=None), "its header can't be read"),
+    (entry(shape=[-1, -2]), "doesn't fit the 8 bytes"),
+    (entry(shape=[10**30, 10**30]), "doesn't fit the 8 bytes"),
+    (entry(data_offsets=[0.0, 8.0]), "is described by"),
+    (entry(data_offsets=[0, 4, 8]), "is described by"),
+    (entry(data_offsets=[-8, 0]), "doesn't fit the 8 bytes"),
+    (entry(data_offsets=[10**30, 10**30 + 8]), "ends before 'a' does"),
+    (entry(dtype=["F32"]), "its header can't be read"),
+    (entry(dtype="F4"), "is of type 'F4'; expected floating-point numbers"),
+]
+
+
+@pytest.mark.parametrize(("header", "expected"), HEADERS)
+def test_a_safetensors_header(tmp_path, told, header, expected):
+    path = safetensors(tmp_path / "model.safetensors", header, bytes(8))
+    told(load_frozen, path, expected)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (DEEP, "isn't json"),
+        ("[1]", "found [1], expected a json object"),
+        ("3", "found 3, expected a json object"),
+        ({"embed_dim": "4"}, "embed_dim of model 'x' is '4'; expected a whole number"),
+        ({"embed_dim": float("nan")}, "embed_dim of model 'x' is nan"),
+        ({"num_encoder_layers": 10**12}, "num_encoder_layers of model 'x' is 1000000000000"),
+        ({"name": ["x"]}, "is ['x']; expected a text"),
+        ({"gated_mlp": 1}, "gated_mlp of model 'x' is 1; expected true or false"),
+        ({"param_dtype": "float8"}, "expected one of ('float32', 'bfloat16')"),
+        ({"param_dtype": []}, "param_dtype of model 'x' is []; expected a text"),
+        ({"dropout_rate": 2}, "dropout_rate of model 'x' is 2; expected a number"),
+        ({"unroll": 10**9}, "unroll of model 'x' is 1000000000"),
+        ({"evil": 1}, "unknown fields ['evil']"),
+    ],
+)
+def test_our_own_metadata(tmp_path, told, config, expected):
+    text = config if isinstance(config, str) else json.dumps(T5_CONFIG | config)
+    path = tmp_path / "model.safetensors"
+    save_file({"a": np.ones(2, np.float32)}, path, {"t5_config": text})
+    told(load_frozen, path, expected)
+
+
+def extension(shape, dtype, data=b""):
+    return msgpack.ExtType(1, msgpack.packb((shape, dtype, data)))
+
+
+def nested(depth, key="a"):
+    """A map in a map in a map; msgpack's own packer stops at 511."""
+    return b"\x81\xa1" + key.encode() + nested(depth - 1, key) if depth else b"\x01"
+
+
+def chunked(shape, chunks):
+    return {"a": {"__msgpack_chunked_array__": True, "shape": shape, "chunks": chunks}}
+
+
+EIGHT = extension([2], "float32", bytes(8))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        nested(300),
+        b"\x81\xa1a" * 100_000,
+        b"\x91" * 100_000,
+        b"\x81" + b"\x91" * 2000 + b"\x01" + b"\x01",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xc9\xff\xff\xff\xff\x01abc",
+        {"a": msgpack.ExtType(1, b"")},
+        {"a": msgpack.ExtType(77, b"abc")},
+        {"a": extension([-2, -1], "float32", bytes(8))},
+        {"a": extension([2**40, 2**40], "float32")},  # their product is 0 in 64 bits
+        {"a": extension(["2"], "float32", bytes(8))},
+        {"a": extension("2", "float32", bytes(8))},
+        {"a": extension([1], "object", bytes(8))},
+        {"a": extension([1], "V8", bytes(8))},
+        {"a": extension([1], None, bytes(8))},
+        {"a": extension([1], ["f4"], bytes(4))},
+        chunked({"0": -2}, {"0": EIGHT}),
+        chunked({"0": 3}, {"0": EIGHT}),
+        chunked({"0": 2}, {"0": "text"}),
+        chunked([2], {"0": EIGHT}),
+        chunked({"0": 2}, 7),
+    ],
+    ids=short,
+)
+@pytest.mark.parametrize("read", [load_frozen, load_prompt])
+def test_msgpack(tmp_path, told, read, content):
+    path = tmp_path / "checkpoint"
+    path.write_bytes(content if isinstance(content, bytes) else msgpack.packb(content))
+    if read is load_prompt and path.read_bytes()[:1] not in (b"\x81", b"\xdf"):
+        pytest.skip("no map, so that it isn't taken for msgpack")
+    told(read, path, "isn't a whole msgpack file")
+
+
+def t5x_index(tmp_path, target):
+    content = {"optimizer": {"target": {"encoder": {"prompt": target}}}}
+    (tmp_path / "checkpoint").write_bytes(msgpack.packb(content))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "kvstore",
+    ["text", {}, {"path": 3}, {"path": ["a"]}, {"path": "a/../../b"}, {"path": "/etc/a"}],
+    ids=short,
+)
+def test_a_t5x_index_that_leads_nowhere(tmp_path, told, kvstore):
+    target = {"driver": "zarr", "kvstore": kvstore}
+    told(load_frozen, t5x_index(tmp_path, target), "not inside its folder")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "%2e%2e/outside", "file:///etc", "a?b", "a|zip:", "a#b"])
+def test_a_t5x_index_with_odd_names(tmp_path, told, path):
+    """They are names of folders as they stand; none of them is there."""
+    import tensorstore
+
+    outside = {"driver": "file", "path": f"{tmp_path}/outside/"}
+    spec = {"driver": "zarr", "kvstore": outside, "metadata": {"chunks": [2]}}
+    tensorstore.open(spec, create=True, dtype="float32", shape=(2,)).result().write(1).result()
+    (tmp_path / "checkpoint_3").mkdir()
+    target = {"driver": ["zarr"], "kvstore": {"driver": "gfile", "path": path}}
+    told(load_frozen, t5x_index(tmp_path / "checkpoint_3", target), "Can't read encoder/prompt")
+
+
+def test_names_that_an_address_would_unpack(tmp_path):
+    """A folder whose name has what an address gives a meaning to is read as any other."""
+    import tensorstore
+
+    folder = tmp_path / "100% of #1 a?b|c"
+    spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": f"{folder}/a%20b/"}}
+    spec["metadata"] = {"chunks": [2, 3]}
+    store = tensorstore.open(spec, create=True, dtype="float32", shape=(2, 3)).result()
+    store.write(np.ones((2, 3), np.float32)).result()
+    target = {"driver": "zarr", "kvstore": {"driver": "gfile", "path": "a%20b"}}
+    t5x_index(folder, {"prompt": {"prompt": target}})
+    np.testing.assert_array_equal(load_prompt(folder)[0], np.ones((2, 3)))
+
+
+def test_arrays_of_a_size_that_no_prompt_has(tmp_path, told):
+    """The description alone says so; an array of it would not fit any memory."""
+    description = {"zarr_format": 2, "shape": [2**40, 16], "chunks": [4, 16], "dtype": "<f4"}
+    description |= {"compressor": None, "fill_value": None, "order": "C", "filters": None}
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / ".zarray").write_text(json.dumps(description))
+    target = {"driver": "zarr", "kvstore": {"driver": "gfile", "path": "p"}}
+    t5x_index(tmp_path, {"prompt": {"prompt": target}})
+    told(load_prompt, tmp_path, "17,592,186,044,416 values")
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776, 16), }"
+    header = header.ljust(117) + b"\n"
+    path = tmp_path / "p.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+    told(load_prompt, path, "is not a readable .npy file")
+
+
+@pytest.mark.parametrize("shape", ["(" + "[" * 900 + "]" * 900 + ")", "(" + "-" * 5000 + "1,)"])
+def test_an_npy_header_that_python_cannot_parse(tmp_path, told, shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    path = tmp_path / "p.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+    told(load_prompt, path, "is not a readable .npy file")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        DEEP,
+        "[1]",
+        '{"tree_metadata": []}',
+        '{"tree_metadata": {"a": 3}}',
+        '{"tree_metadata": {"a": {"key_metadata": [3], "value_metadata": {}}}}',
+        '{"tree_metadata": {"a": {"key_metadata": [], "value_metadata": []}}}',
+        b'{"tree_metadata": "\xff"}',
+    ],
+    ids=short,
+)
+def test_orbaxs_list(tmp_path, told, content):
+    path = tmp_path / "_METADATA"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    told(lambda path: load_frozen(path.parent), path, "can't be read as Orbax's list of arrays")
+
+
+@pytest.mark.parametrize("key", ["../../outside", "/etc/a", "a/../../b"])
+def test_orbaxs_list_that_leads_outside(tmp_path, told, key):
+    leaf = {"key_metadata": [{"key": key}], "value_metadata": {"value_type": "jax.Array"}}
+    (tmp_path / "_METADATA").write_text(json.dumps({"tree_metadata": {"a": leaf}}))
+    told(load_frozen, tmp_path, "not inside its folder")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("encoder/encoder/relpos_bias/rel_embedding", (2, 3)),
+        ("encoder/encoder/relpos_bias/rel_embedding", (2, 0, 3)),
+        ("encoder/layers_0/attention/qkv_fused/kernel", (4,)),
+        ("encoder/layers_0/attention/qkv_fused/kernel", (4, 2, 2, 2)),
+        ("encoder/encoder/mlp/wi_fused/kernel", (4, 2, 4)),
+        ("encoder/encoder/pre_mlp_layer_norm/scale", (4,)),
+        ("encoder/relpos_bias/rel_embedding", (0, 4)),
+        ("encoder/relpos_bias/rel_embedding", (4,)),
+        (f"encoder/layers_{'9' * 4}/mlp/wi/kernel", (4, 4)),
+        (f"encoder/layers_{'9' * 5000}/mlp/wi/kernel", (4, 4)),
+    ],
+    ids=short,
+)
+def test_t5x_arrays_of_odd_shapes(tmp_path, told, name, shape):
+    shapes = {
+        "token_embedder/embedding": (8, 4),
+        "encoder/relpos_bias/rel_embedding": (2, 4),
+        "encoder/layers_0/attention/query/kernel": (4, 4),
+        "encoder/layers_0/mlp/wi/kernel": (4, 4),
+    } | {name: shape}
+    target: dict = {}
+    for path, lengths in shapes.items():
+        *folders, last = path.split("/")
+        node = target
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[last] = extension(list(lengths), "float32", bytes(4 * int(np.prod(lengths))))
+    path = tmp_path / "checkpoint"
+    path.write_bytes(msgpack.packb({"target": target}))
+    started = time.monotonic()
+    with pytest.raises(UserError) as error:
+        load_frozen(path)
+    assert time.monotonic() - started < 60
+    assert "\n" not in str(error.value) and path.name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (DEEP, "nested more than"),
+        (b"\xff", "Can't read"),
+        ("[1]", "expected a JSON object"),
+        ({"peft_type": ["PROMPT_TUNING"]}, "peft_type ['PROMPT_TUNING']"),
+        ({"peft_type": "P" * 10_000}, "only 'PROMPT_TUNING' can be read"),
+        ({"task_type": {}}, "task_type {}"),
+        ({"num_virtual_tokens": True}, "num_virtual_tokens in adapter_config.json is True"),
+        ({"num_virtual_tokens": "1"}, "num_virtual_tokens in adapter_config.json is '1'"),
+        ({"num_virtual_tokens": float("nan")}, "num_virtual_tokens in adapter_config.json is nan"),
+        ({"num_virtual_tokens": -1}, "num_virtual_tokens in adapter_config.json is -1"),
+        ({"num_virtual_tokens": 10**400}, "expected as many rows"),
+    ],
+)
+def test_peft(tmp_path, told, config, expected):
+    prompt = {"prompt_embeddings": np.ones((1, 4), np.float32)}
+    save_file(prompt, tmp_path / "adapter_model.safetensors")
+    fields = {"peft_type": "PROMPT_TUNING", "task_type": "SEQ_2_SEQ_LM", "num_virtual_tokens": 1}
+    if isinstance(config, dict):
+        config = json.dumps(fields | config)
+    path = tmp_path / "adapter_config.json"
+    path.write_bytes(config if isinstance(config, bytes) else config.encode())
+    told(load_prompt, tmp_path, expected)
+
+
+@pytest.mark.parametrize(("header", "expected"), HEADERS)
+def test_pefts_weights(tmp_path, told, header, expected):
+    safetensors(tmp_path / "adapter_model.safetensors", header, bytes(8))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    told(load_prompt, tmp_path, expected)
+
+
+@pytest.mark.parametrize(("header", "expected"), HEADERS)
+def test_a_safetensors_prompt(tmp_path, told, header, expected):
+    told(load_prompt, safetensors(tmp_path / "p.safetensors", header, bytes(8)), "not a prompt")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"step": "nine"}, {"seed": "1" * 5000}, {"score": "high"}, {"step": "1e3"}],
+    ids=short,
+)
+def test_a_prompts_metadata(tmp_path, told, metadata):
+    path = tmp_path / "p.safetensors"
+    save_file({"prompt": np.ones((1, 4), np.float32)}, path, metadata)
+    told(load_prompt, path, "metadata of")
+
+
+def test_pytorch_tensors_that_are_no_numbers(tmp_path, told):
+    torch = pytest.importorskip("torch")
+    (tmp_path / "adapter_config.json").write_text(
+        '{"peft_type": "PROMPT_TUNING", "task_type": "SEQ_2_SEQ_LM", "num_virtual_tokens": 1}'
+    )
+    path = tmp_path / "adapter_model.bin"
+    for tensor in (
+        torch.ones(1, 4).to_sparse(),
+        torch.ones(1, 4).to(torch.float8_e4m3fn),
+        torch.ones(1, 4, device="meta"),
+        torch.ones(1, 4, dtype=torch.complex64),
+    ):
+        torch.save({"prompt_embeddings": tensor}, path)
+        told(load_prompt, path, "'prompt_embeddings' holds")
+    torch.save({"prompt_embeddings": torch.ones(1).expand(2**36, 4)}, path)
+    told(load_prompt, path, "274,877,906,944 values")

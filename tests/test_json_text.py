@@ -1,0 +1,37 @@
+"""JSON of others: all that can be wrong with it is a ValueError."""
+
+import pytest
+
+from prompt_tuning.json_text import MAX_DEPTH, parse_json, shown, shown_names
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[" * 100_000, '{"a":' * 100_000, b"\xff", b"[\xff]", "9" * 5000]
+)
+def test_what_is_not_json(text):
+    with pytest.raises(ValueError):
+        parse_json(text)
+
+
+@pytest.mark.parametrize(("open_", "close"), ["[]", ('{"a": ', "}")])
+def test_depth(open_, close):
+    inside = open_ * (MAX_DEPTH - 1) + "{}" + close * (MAX_DEPTH - 1)
+    assert parse_json(inside)
+    with pytest.raises(ValueError, match="nested more than 100 deep"):
+        parse_json(f"{open_}{inside}{close}")
+    with pytest.raises(ValueError, match="nested more than 100 deep"):
+        parse_json(f'[{{"first": 1}}, {open_}{inside}{close}]')
+
+
+def test_what_it_says():
+    assert parse_json(b'{"a": [1, "\xc3\xbc", null]}') == {"a": [1, "ü", None]}
+    assert parse_json("3") == 3
+
+
+def test_shown_is_short_and_on_one_line():
+    for value in ("x" * 10_000, "a\nb", [1] * 10_000, {str(i): i for i in range(999)}, 10**400):
+        text = shown(value)
+        assert len(text) < 400 and text.isprintable()
+    assert shown_names(["a", "b\n"]) == "a, b\\n"
+    assert shown_names(["a"] * 9) == "a, a, a, a, a, ..."
+    assert shown("encoder/layers_0/mlp/wi/kernel") == "'encoder/layers_0/mlp/wi/kernel'"
