@@ -148,6 +148,7 @@ class _InFlight(NamedTuple):
     """A step that has been started, and its numbers, which may still be on their way."""
 
     step: int
+    flops: int
     metrics: StepMetrics
     examples: Array
     tokens: Array
@@ -279,7 +280,7 @@ class _Run:
             batch = self._batches.next()
         _check_divisible(batch, self._options.accumulation_steps)
         examples, tokens = _count(batch["encoder_input_tokens"], batch["decoder_loss_weights"])
-        self._monitor.count_step(self._state, self._frozen, batch, self._key)
+        flops = self._monitor.step_flops(self._state, self._frozen, batch, self._key)
         with self._part_of_startup("step"), self._profile.step(self._step):
             self._state, metrics = self._train_step(self._state, self._frozen, batch, self._key)
             if self._startup is not None:
@@ -287,7 +288,7 @@ class _Run:
         self._step += 1
         self._profile.step_made(self._step, metrics, self._screen.line)
         self._tell_startup()
-        self._in_flight.append(_InFlight(self._step, metrics, examples, tokens))
+        self._in_flight.append(_InFlight(self._step, flops, metrics, examples, tokens))
         if len(self._in_flight) > _STEPS_IN_FLIGHT:
             self._take_one()
         self._screen.advance()
@@ -307,7 +308,7 @@ class _Run:
 
     def _take_one(self) -> None:
         """Waits for the oldest step in flight and adds its numbers to the window."""
-        step, *numbers = self._in_flight.popleft()
+        step, flops, *numbers = self._in_flight.popleft()
         metrics, examples, tokens = jax.device_get(numbers)
         metrics = {name: float(value) for name, value in metrics.items()}
         for name in ("loss", "gradient_norm", "update_norm"):
@@ -315,6 +316,7 @@ class _Run:
                 self._raise_diverged(step, name.replace("_", " "), metrics[name])
         self._progress.add_step(metrics)
         self._counts += [examples, tokens]
+        self._monitor.count_step(flops)
         if step % self._options.log_every == 0:
             self._write_window(step)
 

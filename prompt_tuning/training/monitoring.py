@@ -58,14 +58,18 @@ class Monitor:
         yield
         self._waited += time.monotonic() - started
 
-    def count_step(self, *arguments: Any) -> None:
-        """Counts the operations of a step on these arguments, which it is about to take."""
+    def step_flops(self, *arguments: Any) -> int:
+        """Returns the operations of a step on these arguments; 0 where there is no peak to tell."""
         if self._peak is None:
-            return
+            return 0
         shapes = tuple(leaf.shape for leaf in jax.tree.leaves(arguments))
         if shapes not in self._flops_of:
             self._flops_of[shapes] = matmul_flops(self._train_step.trace(*arguments).jaxpr)
-        self._flops += self._flops_of[shapes]
+        return self._flops_of[shapes]
+
+    def count_step(self, flops: int) -> None:
+        """Counts a step that has been made."""
+        self._flops += flops
 
     def end_window(self, seconds: float) -> dict[str, float | int]:
         """Returns the fields of a row, given how long the steps took; then starts the next."""
