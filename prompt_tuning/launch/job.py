@@ -95,11 +95,17 @@ def sweep_members(values: Mapping[str, Sequence[str]], folder: str) -> list[list
     Args:
       values: what each macro takes, by its name.
       folder: the run folders' own.
+
+    Raises:
+      UserError: two members would have the same folder.
     """
-    members = []
+    members, names = [], set()
     for combination in itertools.product(*values.values()):
         settings = dict(zip(values, combination, strict=True))
         name = ",".join(f"{macro}={_in_file_name(value)}" for macro, value in settings.items())
+        if name in names:
+            raise UserError(f"Two members of the sweep would both be in {folder}/{name}.")
+        names.add(name)
         flags = [f"--gin.{macro}={value}" for macro, value in settings.items()]
         members.append([*flags, f"--gin.MODEL_DIR={folder.rstrip('/')}/{name}"])
     return members

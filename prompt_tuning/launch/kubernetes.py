@@ -141,7 +141,6 @@ def _script(job: Job, options: Kubernetes) -> str:
 
 def xpk_script(job: Job, options: Xpk) -> str:
     """Returns a script with the one xpk command."""
-    inside = " && ".join([*job.preparation, f"exec {job.command_line}"])
     flags = {
         "cluster": options.cluster,
         "workload": job.name,
@@ -152,16 +151,36 @@ def xpk_script(job: Job, options: Xpk) -> str:
         "project": options.project,
         "max-restarts": options.max_restarts,
         "termination-grace-period-seconds": SECONDS_TO_SAVE,
-        "command": _keeping_mistakes(inside),
+        "command": _xpk_command(job),
     }
     command = ["xpk", "workload", "create", "--restart-on-user-code-failure"]
     command += [f"--{name}={value}" for name, value in flags.items() if value is not None]
     return f"#!/bin/bash\n{shlex.join(command)}\n"
 
 
-def _keeping_mistakes(inside: str) -> str:
-    """Ends without failure after a mistake of the user's, which XPK would start again and again."""
-    return (
-        f"status=0; bash -c {shlex.quote(inside)} || status=$?; "
-        f"[ $status -eq {USER_ERROR} ] && exit 0; exit $status"
+def _xpk_command(job: Job) -> str:
+    """Returns what a pod runs, in one line, as XPK writes it into an indented block.
+
+    XPK sends SIGTERM to the shell, which hands it on. A mistake of the user's ends without failure,
+    or XPK would start it again and again.
+    """
+    script = "\n".join(
+        [
+            "set -e",
+            *job.preparation,
+            f"{job.command_line} &",
+            "child=$!",
+            """trap 'kill -TERM "$child"' TERM""",
+            "status=0",
+            'wait "$child" || status=$?',
+            # The signal ends the waiting, not the command.
+            'while kill -0 "$child" 2>/dev/null; do',
+            '  status=0; wait "$child" || status=$?',
+            "done",
+            f'if [ "$status" -eq {USER_ERROR} ]; then exit 0; fi',
+            'exit "$status"',
+        ]
     )
+    for character, escape in (("\\", "\\\\"), ("'", "\\'"), ("\n", "\\n")):
+        script = script.replace(character, escape)
+    return f"exec bash -c $'{script}'"

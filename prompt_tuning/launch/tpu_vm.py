@@ -40,9 +40,15 @@ def tpu_vm_script(job: Job, options: TpuVm) -> str:
 
 def remote_command(job: Job) -> str:
     """Returns what each worker runs: the command again and again, until it is done or stopped."""
-    again = (
-        f"until {job.command_line}; do status=$?; "
-        f"case $status in {USER_ERROR}|130|{STOPPED_AND_SAVED}) exit $status ;; esac; "
-        f'echo "Starting again after status $status." >&2; sleep {_SECONDS_BETWEEN}; done'
+    return "\n".join(
+        [
+            "set -e",
+            *job.preparation,
+            f"until {job.command_line}; do",
+            "  status=$?",
+            f"  case $status in {USER_ERROR}|130|{STOPPED_AND_SAVED}) exit $status ;; esac",
+            '  echo "Starting again after status $status." >&2',
+            f"  sleep {_SECONDS_BETWEEN}",
+            "done",
+        ]
     )
-    return " && ".join([*job.preparation, again]) if job.preparation else again

@@ -51,7 +51,9 @@ def test_round_trip(tmp_path, frozen, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {jnp.dtype(dtype)}
 
 
-ALIGNED = dataclasses.replace(CONFIG, vocab_size=64, num_heads=4, head_dim=8, mlp_dim=32)
+ALIGNED = dataclasses.replace(
+    CONFIG, vocab_size=64, embed_dim=32, num_heads=4, head_dim=8, mlp_dim=32
+)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="accelerators have their own memory")
