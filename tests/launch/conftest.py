@@ -11,7 +11,7 @@ import pytest
 # srun, gcloud and xpk hand on what they are to run; the first two drop their own options.
 PROGRAMS = {
     "srun": 'while [[ "$1" == --* ]]; do shift; done\necho $$ > "$SHIMS/step"\nexec "$@"\n',
-    "scontrol": 'echo "$@" >> "$SHIMS/scontrol"\n',
+    "scontrol": 'echo "$@" >> "$SHIMS/scontrol.log"\n',
     "sleep": "",
     "gcloud": 'for flag; do case "$flag" in --command=*) exec bash -c "${flag#*=}" ;; esac; done\n',
 }

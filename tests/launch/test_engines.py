@@ -170,7 +170,7 @@ def test_slurm_runs_the_command_and_queues_again_what_was_stopped(machine):
         assert machine.run(script, status, SLURM_JOB_ID="71") == status
         machine.folder.joinpath("ran").unlink() if status != 143 else None
     assert machine.ran == [COMMAND]
-    assert (machine.folder / "scontrol").read_text() == "requeue 71\n", "after 143 alone"
+    assert (machine.folder / "scontrol.log").read_text() == "requeue 71\n", "after 143 alone"
 
 
 def test_a_sweep_is_an_array(machine):
