@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "models": set(),
     "data": set(),
     "parallel": set(),
+    "launch": set(),
     "assets": set(),
     "methods": {"models"},  # injection.py alone, see below
     "checkpoints": CHECKPOINTS,
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     "serving": CHECKPOINTS | {"predictor"},
     "cli": CHECKPOINTS
     | {"training", "evaluation", "analysis", "sweeps", "data", "parallel", "assets"}
-    | {"predictor", "serving"},
+    | {"predictor", "serving", "launch"},
 }
 
 # Libraries and the only places that may import them. torch is for tests, benchmarks and its own

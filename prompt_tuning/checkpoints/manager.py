@@ -5,11 +5,13 @@ keys and the order of the data need no place in it, since they follow from the s
 Checkpoints are written in the background and appear whole or not at all; one that was damaged
 later is noticed by a checksum of its contents, told about, and the one before it is used.
 
+Orbax takes a second to import, so that is put off until there is something to save or restore.
 Prompts to be shipped are in `prompt_files.py`, frozen weights in `weights.py`.
 """
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import os
@@ -23,7 +25,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from prompt_tuning.errors import UserError
@@ -57,17 +58,26 @@ class CheckpointManager:
         """
         # Orbax refuses a relative path.
         self._folder = Path(folder).absolute()
+        self._keep = keep
+        self._is_open = False
         with self._reporting_failure():
-            self._orbax = ocp.CheckpointManager(
-                self._folder,
-                options=ocp.CheckpointManagerOptions(
-                    max_to_keep=keep, cleanup_tmp_directories=True, save_root_metadata=False
-                ),
-            )
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if any(self._folder.iterdir()):
+                _ = self._orbax
+
+    @functools.cached_property
+    def _orbax(self) -> Any:
+        import orbax.checkpoint as ocp
+
+        self._is_open = True
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self._keep, cleanup_tmp_directories=True, save_root_metadata=False
+        )
+        return ocp.CheckpointManager(self._folder, options=options)
 
     def steps(self) -> list[int]:
         """The steps that have a finished checkpoint, ascending."""
-        return sorted(self._orbax.all_steps())
+        return sorted(self._orbax.all_steps()) if self._is_open else []
 
     def save(self, step: int, state: PyTree, progress: Progress) -> None:
         """Starts writing a checkpoint, once the one before it is on disk.
@@ -77,6 +87,8 @@ class CheckpointManager:
         Raises:
           UserError: this or the previous checkpoint can't be written, as on a full disk.
         """
+        import orbax.checkpoint as ocp
+
         state = jax.tree.map(jnp.copy, state)
         record = {"checksum": _checksum(state, progress), "progress": progress}
         with self._reporting_failure():
@@ -129,13 +141,15 @@ class CheckpointManager:
 
     def wait(self) -> None:
         """Returns once every checkpoint is on disk. Raises UserError if one can't be written."""
-        with self._reporting_failure():
-            self._orbax.wait_until_finished()
+        if self._is_open:
+            with self._reporting_failure():
+                self._orbax.wait_until_finished()
 
     def close(self) -> None:
         """Waits, and frees what Orbax holds."""
-        with self._reporting_failure():
-            self._orbax.close()
+        if self._is_open:
+            with self._reporting_failure():
+                self._orbax.close()
 
     def __enter__(self) -> "CheckpointManager":
         return self
@@ -144,6 +158,8 @@ class CheckpointManager:
         self.close()
 
     def _restore(self, step: int, like: PyTree) -> Restored:
+        import orbax.checkpoint as ocp
+
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )

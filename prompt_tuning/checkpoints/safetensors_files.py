@@ -16,14 +16,13 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints.stored_arrays import StoredArray, array_in_file, reading
+from prompt_tuning.checkpoints.stored_arrays import ALIGNMENT, StoredArray, array_in_file, reading
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
 from prompt_tuning.json_text import parse_json, shown
 
 _METADATA = "__metadata__"
 _LONGEST_HEADER = 100_000_000  # bytes, the limit that the format's own library sets
-_ALIGNMENT = 8
 _DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -125,7 +124,8 @@ def write_safetensors(
         }
         offset = end
     header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % _ALIGNMENT)
+    # So that arrays can be mapped into memory as they lie; a T5's sizes keep them aligned.
+    header += b" " * (-(8 + len(header)) % ALIGNMENT)
     with atomic_write(Path(path), fix=_FIX) as file:
         file.write(struct.pack("<Q", len(header)) + header)
         for (name, value), expected in zip(arrays, shapes, strict=True):

@@ -2,7 +2,9 @@
 
 A checkpoint is first looked at, names, shapes and dtypes alone, and then read a few megabytes at a
 time into one parameter after another. Beside the model in its final dtype, memory holds one
-parameter: the largest are read first, while there is little else.
+parameter: the largest are read first, while there is little else. On a CPU a parameter that lies
+in a local file as the model wants it is not read at all, but mapped: it costs no time to load, its
+pages are read when they are first used, and processes that hold the same file share them.
 
 Which array goes where is said by the readers of the formats: weights.py, huggingface.py, t5x.py.
 """
@@ -31,6 +33,9 @@ _MOST_VALUES = 2**30
 # What one message lists at most: every parameter of the largest T5, in separate layers.
 _MOST_PROBLEMS = 1000
 
+ALIGNMENT = 64
+"""Bytes that the place of an array in memory is a multiple of, if XLA is to use it as it lies."""
+
 Rows = tuple[int, np.ndarray]
 """The number of the first of some rows, and the rows."""
 
@@ -46,11 +51,13 @@ class StoredArray:
       shape: at least one axis; rows run along the first.
       dtype: as it is stored.
       blocks: reads it, some rows at a time and in order; raises UserError where it is damaged.
+      mapped: maps it into memory, where that can be done.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     blocks: Callable[[], Iterator[Rows]]
+    mapped: Callable[[], np.ndarray] | None = None
 
     def copy_to(self, out: np.ndarray) -> None:
         """Reads it into an array, or a view of one, that has this shape; casts to its dtype."""
@@ -100,7 +107,8 @@ def array_in_file(
 ) -> StoredArray:
     """Returns the row-major array that stands in a file from byte `offset` on.
 
-    The file is read, not mapped: mapped pages would count as memory, and buckets can't be mapped.
+    It can be mapped if the file is on a disk and the array is aligned in it. Its `blocks` are read:
+    what was copied out of mapped pages would be in memory twice.
     """
 
     def blocks() -> Iterator[Rows]:
@@ -116,7 +124,13 @@ def array_in_file(
                     )
                 yield start, np.frombuffer(data, dtype).reshape(-1, *shape[1:])
 
-    return StoredArray(shape=shape, dtype=dtype, blocks=blocks)
+    def mapped() -> np.ndarray:
+        with reading(file):
+            # Private: a write to the array, which JAX never makes, would not reach the file.
+            return np.memmap(file, dtype, mode="c", offset=offset, shape=shape)
+
+    aligned = offset % ALIGNMENT == 0 and 0 not in shape and "://" not in str(file)
+    return StoredArray(shape=shape, dtype=dtype, blocks=blocks, mapped=mapped if aligned else None)
 
 
 @contextlib.contextmanager
@@ -168,6 +182,17 @@ class Parameter:
             _give_back_freed_memory()
         return whole
 
+    def mapped(self, dtype: np.dtype) -> np.ndarray | None:
+        """Returns the parameter as it lies in its file, or None where it has to be read.
+
+        It must be one array there, of this shape and dtype.
+        """
+        array, where = self.parts[0]
+        whole = np.broadcast_to(np.empty((), dtype), self.shape)  # takes no memory
+        if len(self.parts) > 1 or array.mapped is None or where(whole) is not whole:
+            return None
+        return array.mapped() if (array.shape, array.dtype) == (self.shape, dtype) else None
+
 
 def check_parameters(
     found: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], *, source: str
@@ -217,10 +242,17 @@ def read_parameters(
     """
     dtype = dtype_of(parameters, dtype)
     config = dataclasses.replace(config, param_dtype=dtype)
+    # An accelerator copies an array to its own memory, and shards are cut out of whole ones.
+    may_map = sharding_of is None and jax.default_backend() == "cpu"
     arrays = {}
     for name in sorted(parameters, key=lambda name: -np.prod(parameters[name].shape)):
+        mapped = parameters[name].mapped(as_dtype(dtype)) if may_map else None
         # Without a name for what was read, or it would live on while the next one is.
-        arrays[name] = _place(parameters[name].read(as_dtype(dtype)), name, sharding_of)
+        arrays[name] = _place(
+            parameters[name].read(as_dtype(dtype)) if mapped is None else mapped,
+            name,
+            sharding_of,
+        )
     return config, arrays
 
 

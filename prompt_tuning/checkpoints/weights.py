@@ -6,7 +6,6 @@ are read by huggingface.py and t5x.py; frozen.py recognises which one a path is.
 """
 
 import dataclasses
-import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +26,8 @@ from prompt_tuning.checkpoints.stored_arrays import (
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import parse_json
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.t5 import Params, abstract_params
+from prompt_tuning.models.shapes import parameter_shapes
+from prompt_tuning.models.t5 import Params
 
 CONFIG_KEY = "t5_config"
 
@@ -126,13 +126,7 @@ def stored_weights(path: Any) -> tuple[T5Config, dict[str, Parameter], dict[str,
 
 def stacked_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter by its "/"-joined path."""
-    return dict(_stacked_shapes(config))
-
-
-@functools.lru_cache(maxsize=8)  # tracing the model takes a second
-def _stacked_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
-    params = abstract_params(dataclasses.replace(config, unroll=1))  # the fastest to trace
-    return {name: leaf.shape for name, leaf in flatten(params).items()}
+    return parameter_shapes(config)
 
 
 def flatten(tree: Params) -> dict[str, Any]:

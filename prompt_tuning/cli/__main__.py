@@ -24,6 +24,7 @@ COMMANDS = {
     "show": "print examples of a task as the model sees them",
     "submit": "write the zip that the SuperGLUE or GLUE leaderboard takes",
     "neighbors": "show the vocabulary pieces nearest to a prompt's positions",
+    "launch": "write a job for SLURM, Cloud TPU, Kubernetes or SkyPilot",
     "convert": "write a frozen model, from wherever it is, as one safetensors file",
     "export": "write a prompt in another form, for PEFT, T5X or anyone",
 }

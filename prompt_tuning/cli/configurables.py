@@ -280,6 +280,7 @@ def train(
     checkpoint_every: int = 1000,
     keep_checkpoints: int = 2,
     patience: int | None = None,
+    prefetch_batches: int = 2,
     tensorboard: bool = True,
     wandb_project: str | None = None,
 ) -> Training:
@@ -297,6 +298,7 @@ def train(
             checkpoint_every=checkpoint_every,
             keep_checkpoints=keep_checkpoints,
             patience=patience,
+            prefetch_batches=prefetch_batches,
             tensorboard=tensorboard,
             wandb_project=wandb_project,
         ),

@@ -10,9 +10,10 @@ import functools
 import hashlib
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import jax
 import numpy as np
@@ -21,6 +22,7 @@ from jaxtyping import Float32
 from prompt_tuning.analysis.neighbors import format_neighbors, nearest_neighbors
 from prompt_tuning.checkpoints.prompt_files import BEST_PROMPT, PromptMetadata, load_prompt
 from prompt_tuning.cli import configurables, gin_config
+from prompt_tuning.cli.compilation_cache import compilation_cache
 from prompt_tuning.cli.configurables import Base, Data, Prediction, Training
 from prompt_tuning.data.batching import BatchStream
 from prompt_tuning.data.mixtures import proportional_rates
@@ -65,6 +67,7 @@ def load_config(
             f"{gin_config.shipped_configs() / 'runs'}/*.gin names."
         )
     gin_config.load([*defaults, *files], args.gin_bindings, args.gin_search_paths)
+    compilation_cache()
 
 
 def load_base(data: Data) -> Base:
@@ -135,17 +138,23 @@ class Job:
         }
 
 
-def prepare() -> Job:
-    """Loads the model and the data, and makes the method's first values."""
+def prepare(part: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontext) -> Job:
+    """Loads the model and the data, and makes the method's first values.
+
+    `part(name)` is entered around the loading of the "weights" and of the "data".
+    """
     training = configurables.train()
     if training.method is None:
         raise UserError("train.method is None, as for pre-training; set it, as methods/*.gin do.")
     data = configurables.data()
     prediction = configurables.predict(data)
-    base = load_base(data)
+    with part("weights"):
+        base = load_base(data)
     method = training.method(base)
     seed = training.options.seed
-    splits = load_splits(base, data, "train")
+    with part("data"):
+        splits = load_splits(base, data, "train")
+        development_splits = load_splits(base, data, prediction.split)
     stream = BatchStream(
         splits,
         batch_size=data.batch_size,
@@ -159,7 +168,7 @@ def prepare() -> Job:
         prediction=prediction,
         training=training,
         training_splits=splits,
-        development_splits=load_splits(base, data, prediction.split),
+        development_splits=development_splits,
         stream=stream,
         method=method,
         trained=replicate(trained, base.mesh),
@@ -171,12 +180,27 @@ def weights_hash(params: Params) -> str:
 
     Enough to tell two models apart, without reading tens of gigabytes back from a device.
     """
+    leaves = jax.tree.leaves(params)
+    on_host = all(device.platform == "cpu" for leaf in leaves for device in leaf.devices())
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        values = leaf.reshape(-1)
+    for leaf, values in zip(
+        leaves,
+        # Looked at where they are: on a device by one program, not by one for each shape.
+        map(_spread_out, map(np.asarray, leaves)) if on_host else _spread_out_all(leaves),
+        strict=True,
+    ):
         digest.update(f"{leaf.shape} {leaf.dtype}".encode())
-        digest.update(np.asarray(values[:: -(-values.size // 1000)]).tobytes())
+        digest.update(np.asarray(values).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _spread_out(leaf: Any) -> Any:
+    return leaf.reshape(-1)[:: -(-leaf.size // 1000)]
+
+
+@jax.jit
+def _spread_out_all(leaves: Sequence[Any]) -> list[Any]:
+    return [_spread_out(leaf) for leaf in leaves]
 
 
 def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:

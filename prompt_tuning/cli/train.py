@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING
 
 from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
     from prompt_tuning.cli.pretraining import PretrainingJob
     from prompt_tuning.cli.session import Job
     from prompt_tuning.training.loop import TrainResult
     from prompt_tuning.training.run_folder import RunFolder
+    from prompt_tuning.training.startup import Startup
 
-_IRRELEVANT = ("MODEL_DIR", "train.folder", "train.tensorboard", "train.wandb_project")
+_IRRELEVANT = (
+    "MODEL_DIR",
+    "train.folder",
+    "train.prefetch_batches",
+    "train.tensorboard",
+    "train.wandb_project",
+    "compilation_cache.enabled",
+    "compilation_cache.folder",
+)
 """Settings that a run's result doesn't depend on: a run folder may be moved."""
 
 
@@ -28,14 +38,26 @@ def main(argv: Sequence[str]) -> None:
         action="store_true",
         help="remove the run that MODEL_DIR holds and start over",
     )
+    parser.add_argument(
+        "--profile",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="record what the devices do in this many steps (docs/performance.md)",
+    )
     args = parser.parse(argv)
+    if args.profile < 0:
+        raise UserError(f"--profile is {args.profile}; expected a number of steps, such as 10.")
 
     from prompt_tuning.cli import session
+    from prompt_tuning.training import loop  # noqa: F401 - here, where imports are measured
+    from prompt_tuning.training.startup import Startup
 
+    startup = Startup()
     session.load_config(args)
-    job = session.prepare()
+    job = session.prepare(startup.part)
     folder = open_folder(job, overwrite=args.overwrite)
-    best = train(job, folder).best
+    best = train(job, folder, startup=startup, profile_steps=args.profile).best
     where = folder.path
     session.say(
         f"Best score {best.score:.4f} at step {best.step}; all is in {where}/ "
@@ -61,17 +83,28 @@ def open_folder(job: "Job | PretrainingJob", *, overwrite: bool) -> "RunFolder":
     )
 
 
-def train(job: "Job", folder: "RunFolder") -> "TrainResult":
+def train(
+    job: "Job",
+    folder: "RunFolder",
+    *,
+    startup: "Startup | None" = None,
+    profile_steps: int = 0,
+) -> "TrainResult":
     """Trains; the best prompt, the metrics and the summary are written to the folder."""
+    import jax
+
     from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
     from prompt_tuning.cli import scoring, session
     from prompt_tuning.methods.prompt import soft_prompt_array
+    from prompt_tuning.parallel.accelerators import accelerator_of
     from prompt_tuning.parallel.mesh import shard_batch
     from prompt_tuning.training import loop
+    from prompt_tuning.training.monitoring import Monitoring
     from prompt_tuning.training.step import prompt_loss_fn
 
     base, method, options = job.base, job.method, job.training.options
     split = job.prediction.split
+    accelerator = accelerator_of(jax.devices()[0].device_kind)
     score = scoring.scorer(base, job.data, job.prediction, job.development_splits)
 
     def save_best(trained, step: int, best: float) -> None:
@@ -101,6 +134,11 @@ def train(job: "Job", folder: "RunFolder") -> "TrainResult":
             "model": base.config.name,
             "truncated_examples": job.truncated,
         },
+        monitoring=Monitoring(
+            startup=startup,
+            peak_flops=accelerator.flops * jax.device_count() if accelerator else None,
+            profile_steps=profile_steps,
+        ),
     )
 
 

@@ -9,6 +9,7 @@ vocabulary has common pieces: sentinels come after them and padding last, and ne
 is an embedding worth starting from. `num_pieces` says how many rows, from the first, are.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -60,8 +61,7 @@ def sampled_vocabulary(table: Table, num_pieces: int = NUM_PIECES) -> Initialize
     ) -> Float[Array, "prompt embed"]:
         length, embed_dim = shape
         _check_width(table, embed_dim)
-        rows = jax.random.choice(key, num_pieces, (length,), replace=length > num_pieces)
-        return jnp.asarray(table)[rows].astype(dtype)
+        return _draw_rows(key, table, num_pieces, length, jnp.dtype(dtype))
 
     return initialize
 
@@ -147,13 +147,32 @@ def _starting_with(
                 f"first {length} are used to initialise it.",
                 stacklevel=2,
             )
-        prompt = sample(key, shape, dtype)
-        for position, ids in enumerate(groups[:length]):
-            pieces = jnp.asarray(table)[jnp.asarray(ids)]
-            prompt = prompt.at[position].set(pieces.astype(dtype).mean(axis=0))
-        return prompt
+        first = tuple(tuple(map(int, ids)) for ids in groups[:length])
+        return _set_means(sample(key, shape, dtype), table, first)
 
     return initialize
+
+
+# Each compiled as a whole: operation by operation it is forty programs, and seconds of every start.
+
+
+@functools.partial(jax.jit, static_argnames=("num_pieces", "length", "dtype"))
+def _draw_rows(
+    key: PRNGKeyArray, table: Table, num_pieces: int, length: int, dtype: np.dtype
+) -> Float[Array, "prompt embed"]:
+    rows = jax.random.choice(key, num_pieces, (length,), replace=length > num_pieces)
+    return jnp.asarray(table)[rows].astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("groups",))
+def _set_means(
+    prompt: Float[Array, "prompt embed"], table: Table, groups: tuple[tuple[int, ...], ...]
+) -> Float[Array, "prompt embed"]:
+    """Sets position i to the mean embedding of `groups[i]`."""
+    for position, ids in enumerate(groups):
+        pieces = jnp.asarray(table)[jnp.asarray(ids)]
+        prompt = prompt.at[position].set(pieces.astype(prompt.dtype).mean(axis=0))
+    return prompt
 
 
 def _check_width(table: Table, embed_dim: int) -> None:

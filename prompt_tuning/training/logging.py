@@ -14,14 +14,27 @@ from typing import Protocol
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import writing
 from prompt_tuning.json_text import parse_json, shown
+from prompt_tuning.training.record_file import record
 from prompt_tuning.training.run_folder import FIX, RunFolder
+from prompt_tuning.training.startup import PARTS
 
-WALL_TIME_FIELDS = ("seconds", "examples_per_second", "tokens_per_second")
+WALL_TIME_FIELDS = (
+    "seconds",
+    "examples_per_second",
+    "tokens_per_second",
+    # monitoring.py
+    "input_wait",
+    "compiled_programs",
+    "compile_seconds",
+    "mfu",
+    "device_memory_bytes",
+    "startup/total",
+    *(f"startup/{part}" for part in PARTS),
+)
 """Fields of a row that differ between two runs of the same command."""
 
 Row = Mapping[str, float | int]
@@ -105,7 +118,7 @@ class TensorBoardFile:
         """Starts a file that goes on after `step`."""
         self._path = folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
         with writing(self._path, fix=FIX):
-            self._writer = RecordWriter(open(self._path, "wb"))  # noqa: SIM115
+            self._file = open(self._path, "wb")  # noqa: SIM115 - closed by close()
         self._write(Event(file_version="brain.Event:2"))
         # Tells TensorBoard to drop the later steps of the files before this one.
         self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
@@ -121,13 +134,13 @@ class TensorBoardFile:
 
     def close(self) -> None:
         """Closes the file."""
-        self._writer.close()
+        self._file.close()
 
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()
         with writing(self._path, fix=FIX):
-            self._writer.write(event.SerializeToString())
-            self._writer.flush()
+            self._file.write(record(event.SerializeToString()))
+            self._file.flush()
 
 
 class WandbRun:

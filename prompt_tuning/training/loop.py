@@ -9,11 +9,13 @@ a checkpoint holds the rest, so that a run which was killed ends exactly as one 
 """
 
 import collections
+import contextlib
 import dataclasses
 import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
@@ -34,11 +36,15 @@ from prompt_tuning.training.logging import (
     Writer,
     read_rows,
 )
+from prompt_tuning.training.monitoring import Monitor, Monitoring
 from prompt_tuning.training.options import TrainOptions
+from prompt_tuning.training.prefetch import Prefetcher
+from prompt_tuning.training.profiling import Profile
 from prompt_tuning.training.progress import Progress
 from prompt_tuning.training.run_folder import RunFolder
 from prompt_tuning.training.screen import Screen
 from prompt_tuning.training.signals import Interrupted, StopRequest
+from prompt_tuning.training.startup import startup_line
 from prompt_tuning.training.step import Batch, LossFn, StepMetrics, TrainState, make_train_step
 
 _STEPS_IN_FLIGHT = 2
@@ -88,6 +94,7 @@ def train(
     evaluate: Callable[[Any], Evaluation] | None = None,
     save_best: Callable[[Any, int, float], None] | None = None,
     facts: Mapping[str, Any] | None = None,
+    monitoring: Monitoring | None = None,
 ) -> TrainResult:
     """Trains until the last step or until patience runs out; goes on where the folder left off.
 
@@ -98,11 +105,13 @@ def train(
       optimizer: for `trained`.
       trained: its values before the first step; they are copied.
       frozen: what stays as it is; neither changed nor saved.
-      batches: step (from 0) -> batch, a pure function, arrays with SeqIO's names.
+      batches: step (from 0) -> batch, a pure function, arrays with SeqIO's names. It is called on
+        a thread of its own, a few steps ahead.
       evaluate: `trained` -> what the development set says about it. None: nothing is evaluated,
         and no prompt is the best.
       save_best: called with (trained, step, score) at each best evaluation so far.
       facts: what else belongs in the summary, such as the task's name.
+      monitoring: what to measure the run against, and whether to record it.
 
     Raises:
       UserError: a loss, gradient or update is NaN or infinite; something can't be written; every
@@ -124,6 +133,7 @@ def train(
             batches=batches,
             evaluate=evaluate,
             save_best=save_best,
+            monitoring=monitoring or Monitoring(),
         )
         try:
             result = run.go()
@@ -138,6 +148,7 @@ class _InFlight(NamedTuple):
     """A step that has been started, and its numbers, which may still be on their way."""
 
     step: int
+    flops: int
     metrics: StepMetrics
     examples: Array
     tokens: Array
@@ -148,12 +159,12 @@ class _Run:
 
     def __init__(
         self, *, options, folder, checkpoints, stop, train_step, state, frozen, batches,
-        evaluate, save_best,
+        evaluate, save_best, monitoring,
     ):  # fmt: skip
         self._started = time.monotonic()
         self._options, self._folder, self._checkpoints = options, folder, checkpoints
         self._stop, self._train_step, self._frozen = stop, train_step, frozen
-        self._batches, self._evaluate, self._save_best = batches, evaluate, save_best
+        self._evaluate, self._save_best = evaluate, save_best
         self._key = stream_key(options.seed, "train_step")
 
         restored = checkpoints.restore_newest(state)
@@ -166,6 +177,19 @@ class _Run:
         self._seconds_before = self._progress.seconds
 
         self._in_flight: collections.deque[_InFlight] = collections.deque()
+        self._startup, self._startup_seconds = monitoring.startup, {}
+        self._startup_row: dict[str, float] = {}
+        self._monitor = Monitor(monitoring, train_step)
+        self._profile = Profile(
+            folder.profile, monitoring.profile_steps, first=self._step, end=options.train_steps
+        )
+        # Put on the devices there too, so that a step waits for no transfer.
+        self._batches = Prefetcher(
+            lambda step: jax.device_put(batches(step)),
+            first=self._step,
+            end=options.train_steps,
+            ahead=options.prefetch_batches,
+        )
         self._start_timing()
         self._metrics_file = MetricsFile(folder.metrics, self._progress.metrics_offset)
         self._screen = Screen(self._step, options.train_steps)
@@ -186,7 +210,8 @@ class _Run:
         """Makes the remaining steps."""
         options = self._options
         if self._step == 0:
-            self._run_evaluation()
+            with self._part_of_startup("evaluation"):
+                self._run_evaluation()
         while not self._ended():
             self._make_step()
             if self._step % options.eval_every == 0 or self._step == options.train_steps:
@@ -215,6 +240,8 @@ class _Run:
 
     def close(self) -> None:
         """Closes the files."""
+        self._batches.close()
+        self._profile.close()
         for writer in self._writers:
             writer.close()
 
@@ -225,11 +252,7 @@ class _Run:
         evaluation weighs on.
         """
         best = self._progress.best
-        rates = [
-            row["examples_per_second"]
-            for row in read_rows(self._folder.metrics)
-            if "examples_per_second" in row
-        ]
+        rows = read_rows(self._folder.metrics)
         return {
             **facts,
             "score": best.score,
@@ -239,8 +262,11 @@ class _Run:
             "stopped_early": self._step < self._options.train_steps,
             "trained_parameters": _count_parameters(self._state.trained),
             "frozen_parameters": _count_parameters(self._frozen),
-            "examples_per_second": statistics.median(rates) if rates else None,
+            "examples_per_second": _median(rows, "examples_per_second"),
+            "mfu": _median(rows, "mfu"),
             "wall_seconds": self._seconds(),
+            "startup": self._startup_seconds or None,
+            **self._monitor.summary(),
         }
 
     def _ended(self) -> bool:
@@ -250,19 +276,39 @@ class _Run:
 
     def _make_step(self) -> None:
         """Starts a step, then looks at the numbers of one that was started before it."""
-        batch = self._batches(self._step)
+        with self._monitor.waiting_for_input(), self._part_of_startup("data"):
+            batch = self._batches.next()
         _check_divisible(batch, self._options.accumulation_steps)
         examples, tokens = _count(batch["encoder_input_tokens"], batch["decoder_loss_weights"])
-        self._state, metrics = self._train_step(self._state, self._frozen, batch, self._key)
+        flops = self._monitor.step_flops(self._state, self._frozen, batch, self._key)
+        with self._part_of_startup("step"), self._profile.step(self._step):
+            self._state, metrics = self._train_step(self._state, self._frozen, batch, self._key)
+            if self._startup is not None:
+                jax.block_until_ready(metrics)
         self._step += 1
-        self._in_flight.append(_InFlight(self._step, metrics, examples, tokens))
+        self._profile.step_made(self._step, metrics, self._screen.line)
+        self._tell_startup()
+        self._in_flight.append(_InFlight(self._step, flops, metrics, examples, tokens))
         if len(self._in_flight) > _STEPS_IN_FLIGHT:
             self._take_one()
         self._screen.advance()
 
+    def _part_of_startup(self, name: str) -> AbstractContextManager[object]:
+        """Until the first step is done, counts what is done inside as this part of starting."""
+        return contextlib.nullcontext() if self._startup is None else self._startup.part(name)
+
+    def _tell_startup(self) -> None:
+        """Once the first step is done, tells how long it took to get there."""
+        if self._startup is not None:
+            self._startup_seconds, self._startup = self._startup.end(), None
+            self._screen.line(startup_line(self._startup_seconds))
+            self._startup_row = {
+                f"startup/{name}": value for name, value in self._startup_seconds.items()
+            }
+
     def _take_one(self) -> None:
         """Waits for the oldest step in flight and adds its numbers to the window."""
-        step, *numbers = self._in_flight.popleft()
+        step, flops, *numbers = self._in_flight.popleft()
         metrics, examples, tokens = jax.device_get(numbers)
         metrics = {name: float(value) for name, value in metrics.items()}
         for name in ("loss", "gradient_norm", "update_norm"):
@@ -270,6 +316,7 @@ class _Run:
                 self._raise_diverged(step, name.replace("_", " "), metrics[name])
         self._progress.add_step(metrics)
         self._counts += [examples, tokens]
+        self._monitor.count_step(flops)
         if step % self._options.log_every == 0:
             self._write_window(step)
 
@@ -281,9 +328,12 @@ class _Run:
         """Writes the row of losses since the last one, if there was a step since."""
         means = self._progress.end_window()
         if means is not None:
-            examples, tokens = self._counts / (time.monotonic() - self._timed_from)
+            seconds = time.monotonic() - self._timed_from
+            examples, tokens = self._counts / seconds
             speed = {"examples_per_second": float(examples), "tokens_per_second": float(tokens)}
-            self._write({"step": step, **means, **speed})
+            measured = {**speed, **self._monitor.end_window(seconds), **self._startup_row}
+            self._write({"step": step, **means, **measured})
+            self._startup_row = {}
         self._start_timing()
 
     def _start_timing(self) -> None:
@@ -365,6 +415,11 @@ def _count(
     """
     examples = jnp.count_nonzero(jnp.any(weights > 0, axis=-1))
     return examples, jnp.count_nonzero(inputs) + jnp.count_nonzero(weights)
+
+
+def _median(rows: Sequence[Row], name: str) -> float | None:
+    values = [row[name] for row in rows if name in row]
+    return statistics.median(values) if values else None
 
 
 def _count_parameters(tree: Any) -> int:

@@ -17,6 +17,7 @@ class TrainOptions:
     checkpoint_every: and after the last step.
     keep_checkpoints: how many of the newest stay on disk.
     patience: stop after this many evaluations in a row without a better score; None: never.
+    prefetch_batches: how many batches are made ahead, on a thread; 0: each when it is needed.
     tensorboard: write event files.
     wandb_project: log to this Weights & Biases project.
     """
@@ -29,6 +30,7 @@ class TrainOptions:
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
     patience: int | None = None
+    prefetch_batches: int = 2
     tensorboard: bool = True
     wandb_project: str | None = None
 
@@ -45,3 +47,7 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"TrainOptions.{name} is {value}; it must be at least 1.")
+        if self.prefetch_batches < 0:
+            raise UserError(
+                f"TrainOptions.prefetch_batches is {self.prefetch_batches}; expected 0 or more."
+            )

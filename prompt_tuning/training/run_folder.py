@@ -5,6 +5,7 @@
     versions.json        packages, Python, devices and git commit
     metrics.jsonl        losses and scores, one row a line (`logging.py`)
     tensorboard/         the same for TensorBoard
+    profile/             what `--profile` recorded
     predictions/         of each evaluation, one example a line
     checkpoints/         to go on from (`prompt_tuning.checkpoints.manager`)
     prompt_best.*        the prompt of the best evaluation
@@ -46,7 +47,7 @@ _PACKAGES = (
     "sentencepiece",
     "tensorflow",
 )
-_FOLDERS = ("checkpoints", "predictions", "tensorboard")
+_FOLDERS = ("checkpoints", "predictions", "tensorboard", "profile")
 _FILES = (
     "settings.json",
     "config.gin",
@@ -77,6 +78,7 @@ class RunFolder:
         self.path = Path(path)
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
+        self.profile = self.path / "profile"
         self.predictions = self.path / "predictions"
         self.checkpoints = self.path / "checkpoints"
         self.summary = self.path / "summary.json"

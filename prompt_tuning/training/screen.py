@@ -10,6 +10,7 @@ from tqdm import tqdm
 from prompt_tuning.training.logging import Row
 
 _SECONDS_BETWEEN_LINES = 10.0
+_INPUT_WAIT_SHOWN = 0.02  # of the time; below it, input holds up nothing
 
 
 class Screen:
@@ -50,6 +51,10 @@ class Screen:
             f"loss {row['loss']:.4f}, {row['examples_per_second']:.1f} examples/s, "
             f"{row['tokens_per_second']:,.0f} tokens/s"
         )
+        if "mfu" in row:
+            text += f", MFU {row['mfu']:.1%}"
+        if row.get("input_wait", 0) > _INPUT_WAIT_SHOWN:
+            text += f", {row['input_wait']:.0%} of it waiting for input"
         if self._bar is not None:
             self._bar.set_postfix_str(text)
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:

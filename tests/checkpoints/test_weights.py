@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,46 @@ def test_round_trip(tmp_path, frozen, dtype):
     assert metadata == {"made": "today"}
     jax.tree.map(np.testing.assert_array_equal, loaded, weights)
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {jnp.dtype(dtype)}
+
+
+ALIGNED = dataclasses.replace(
+    CONFIG, vocab_size=64, embed_dim=32, num_heads=4, head_dim=8, mlp_dim=32
+)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="accelerators have their own memory")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_are_used_as_they_lie_in_the_file(tmp_path, dtype):
+    weights = jax.tree.map(lambda x: x.astype(dtype), init_params(ALIGNED, jax.random.key(0)))
+    path = tmp_path / "a.safetensors"
+    save_weights(path, weights, ALIGNED)
+    _, loaded, _ = load_weights(path)
+    mapped = [
+        tuple(int(address, 16) for address in line.split()[0].split("-"))
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if line.endswith(str(path))
+    ]
+
+    def is_mapped(leaf):
+        address = leaf.unsafe_buffer_pointer()
+        return any(start <= address and address + leaf.nbytes <= end for start, end in mapped)
+
+    assert all(is_mapped(leaf) for leaf in jax.tree.leaves(loaded))
+    # Who writes a file anew leaves the old one to those who have it.
+    save_weights(path, jax.tree.map(jnp.zeros_like, weights), ALIGNED)
+    jax.tree.map(np.testing.assert_array_equal, loaded, weights)
+
+
+def test_giving_mapped_weights_away_leaves_the_file(tmp_path):
+    weights = init_params(ALIGNED, jax.random.key(0))
+    path = tmp_path / "a.safetensors"
+    save_weights(path, weights, ALIGNED)
+    before = path.read_bytes()
+    _, loaded, _ = load_weights(path)
+    jax.block_until_ready(
+        jax.jit(lambda x: x + 1.0, donate_argnums=0)(flatten(loaded)["token_embedder/embedding"])
+    )
+    assert path.read_bytes() == before
 
 
 def test_loading_in_another_dtype(tmp_path, frozen):

@@ -1,7 +1,11 @@
 import dataclasses
 import functools
+import gzip
 import json
+import re
 import signal
+import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +14,16 @@ import pytest
 
 from prompt_tuning.checkpoints.prompt_files import load_prompt
 from prompt_tuning.errors import UserError
+from prompt_tuning.training import loop
+from prompt_tuning.training.flops import matmul_flops
 from prompt_tuning.training.loop import Evaluation
+from prompt_tuning.training.monitoring import Monitoring
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.options import TrainOptions
 from prompt_tuning.training.run_folder import RunFolder
 from prompt_tuning.training.signals import Interrupted
+from prompt_tuning.training.startup import PARTS, Startup
+from prompt_tuning.training.step import TrainState
 
 SHORT = TrainOptions(train_steps=12, seed=3, log_every=5, eval_every=4, checkpoint_every=6)
 
@@ -154,8 +163,10 @@ def test_a_signal_saves_at_the_next_step(run, tiny_run, tmp_path):
         return tiny_run.make_batch(step)
 
     before = signal.getsignal(signal.SIGTERM)
+    # The step is that in which the signal comes only if its batch isn't made ahead of it.
+    options = dataclasses.replace(SHORT, prefetch_batches=0)
     with pytest.raises(Interrupted) as caught:
-        run(tmp_path, options=SHORT, batches=batches)
+        run(tmp_path, options=options, batches=batches)
     assert caught.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before
     assert (tmp_path / "checkpoints" / "7").is_dir()
@@ -192,7 +203,9 @@ def test_steps_overlap(run, tiny_run, tmp_path):
         waited.append(step)
         return tiny_run.make_batch(step)
 
-    options = dataclasses.replace(SHORT, log_every=1, eval_every=100, checkpoint_every=100)
+    options = dataclasses.replace(
+        SHORT, log_every=1, eval_every=100, checkpoint_every=100, prefetch_batches=0
+    )
     run(tmp_path, options=options, batches=batches, evaluate=None, save_best=None)
     # Rows written when batch i is asked for: two steps behind.
     assert train_rows == [max(0, step - 2) for step in waited]
@@ -208,3 +221,72 @@ def test_run_folder_is_that_of_its_settings(run, tmp_path):
     assert (tmp_path / "notes.txt").exists()
     assert not (tmp_path / "metrics.jsonl").exists()
     assert not any((tmp_path / "checkpoints").iterdir())
+
+
+def test_no_step_moves_anything_between_host_and_device(run, tmp_path, monkeypatch):
+    """Batches are put on the device ahead of the step, and its numbers are fetched after it."""
+    make = loop.make_train_step
+
+    def make_guarded(*arguments):
+        train_step = make(*arguments)
+
+        def guarded(*arguments):
+            with jax.transfer_guard("disallow"):
+                return train_step(*arguments)
+
+        return guarded
+
+    with (
+        jax.transfer_guard("disallow"),
+        pytest.raises(Exception, match="Disallowed host-to-device transfer"),
+    ):
+        jax.jit(jnp.negative)(np.ones(3))
+    monkeypatch.setattr(loop, "make_train_step", make_guarded)
+    assert run(tmp_path, options=SHORT).step == 12
+
+
+def test_rows_tell_what_was_measured(run, tmp_path):
+    options = dataclasses.replace(SHORT, eval_every=100)
+    startup = Startup(started=time.time())
+    run(tmp_path, options=options, monitoring=Monitoring(startup=startup, peak_flops=1e9))
+    rows = [row for row in rows_of(tmp_path) if "loss" in row]
+    assert [row["compiled_programs"] > 0 for row in rows] == [True, False, False]
+    assert all(0 <= row["input_wait"] < 1 and row["mfu"] > 0 for row in rows)
+    parts = {name.partition("/")[2]: rows[0][name] for name in rows[0] if "startup/" in name}
+    assert parts["total"] > 0 and set(parts) == {"total", *PARTS}
+    assert not any("startup/total" in row for row in rows[1:]), "once a process"
+
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["startup"] == parts
+    assert summary["compile"]["programs"] >= 2
+    assert summary["mfu"] == sorted(row["mfu"] for row in rows)[1]
+
+
+def test_mfu_is_of_the_products_that_the_step_makes(run, tiny_run, tmp_path):
+    run(tmp_path, options=SHORT, monitoring=Monitoring(peak_flops=1e9))
+    rows = [row for row in rows_of(tmp_path) if "loss" in row]
+    train_step = loop.make_train_step(functools.partial(tiny_run.loss_fn, keep=1.0), adafactor(0.1))
+    state = TrainState.create({"prompt": jnp.zeros((2, 16))}, adafactor(0.1))
+    batch, key = tiny_run.make_batch(0), jax.random.key(0)
+    flops = matmul_flops(train_step.trace(state, tiny_run.make_frozen(), batch, key).jaxpr)
+    examples = len(batch["decoder_loss_weights"])
+    for row in rows:
+        steps_per_second = row["examples_per_second"] / examples
+        assert row["mfu"] == pytest.approx(flops * steps_per_second / 1e9, rel=1e-3)
+
+
+def test_a_profile_is_recorded_and_its_place_told(run, tmp_path, capsys):
+    # Without evaluation: a trace of nothing else is the smaller.
+    run(
+        tmp_path,
+        options=SHORT,
+        evaluate=None,
+        save_best=None,
+        monitoring=Monitoring(profile_steps=3),
+    )
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "Recorded" in line]
+    assert told.startswith("Recorded steps 6 to 8: open ")
+    trace = re.search(r"open (\S+) at", told)[1]
+    events = json.loads(gzip.decompress(Path(trace).read_bytes()))["traceEvents"]
+    steps = {str(event.get("args", {}).get("step_num")) for event in events}
+    assert {"5", "6", "7"} <= steps and not {"4", "8"} & steps

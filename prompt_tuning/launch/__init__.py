@@ -1,0 +1,1 @@
+"""Jobs for schedulers that exist: a text for each, made of one command."""

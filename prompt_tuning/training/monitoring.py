@@ -1,0 +1,108 @@
+"""What a run does to its machine, beside what it learns; docs/performance.md tells each field.
+
+    input_wait            share of the time in which the loop waited for a batch
+    compiled_programs     programs compiled since the last row, or loaded from the cache
+    compile_seconds       and the seconds it took
+    mfu                   share of the accelerators' peak, where that is known
+    device_memory_bytes   the most that a device has held, where the device tells
+
+They go into each row of losses. The first row of a process also has its `startup/...` seconds.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from prompt_tuning.training.compile_clock import compile_clock
+from prompt_tuning.training.flops import matmul_flops
+from prompt_tuning.training.startup import Startup
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Monitoring:
+    """What to measure a run against.
+
+    startup: of the command, if it is to be told when the first step is done.
+    peak_flops: of all devices together, operations a second; None where it isn't known.
+    profile_steps: how many steps to record with the profiler.
+    """
+
+    startup: Startup | None = None
+    peak_flops: float | None = None
+    profile_steps: int = 0
+
+
+class Monitor:
+    """Measures between one row and the next."""
+
+    def __init__(self, options: Monitoring, train_step: Any):
+        self._peak, self._train_step = options.peak_flops, train_step
+        self._clock = compile_clock()
+        self._flops_of: dict[Any, int] = {}
+        self._waited_in_all = self._seconds_in_all = 0.0
+        self.start_window()
+
+    def start_window(self) -> None:
+        """Starts counting for the next row."""
+        self._waited, self._flops = 0.0, 0
+        self._compiled = self._clock.read()
+
+    @contextlib.contextmanager
+    def waiting_for_input(self) -> Iterator[None]:
+        """Counts what is done inside as waiting for a batch."""
+        started = time.monotonic()
+        yield
+        self._waited += time.monotonic() - started
+
+    def step_flops(self, *arguments: Any) -> int:
+        """Returns the operations of a step on these arguments; 0 where there is no peak to tell."""
+        if self._peak is None:
+            return 0
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(arguments))
+        if shapes not in self._flops_of:
+            self._flops_of[shapes] = matmul_flops(self._train_step.trace(*arguments).jaxpr)
+        return self._flops_of[shapes]
+
+    def count_step(self, flops: int) -> None:
+        """Counts a step that has been made."""
+        self._flops += flops
+
+    def end_window(self, seconds: float) -> dict[str, float | int]:
+        """Returns the fields of a row, given how long the steps took; then starts the next."""
+        compiled = self._clock.read()
+        self._waited_in_all += self._waited
+        self._seconds_in_all += seconds
+        row: dict[str, float | int] = {
+            "input_wait": self._waited / seconds,
+            "compiled_programs": compiled.programs - self._compiled.programs,
+            "compile_seconds": compiled.seconds - self._compiled.seconds,
+        }
+        if self._peak is not None:
+            row["mfu"] = self._flops / seconds / self._peak
+        memory = device_memory_bytes()
+        if memory is not None:
+            row["device_memory_bytes"] = memory
+        self.start_window()
+        return row
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what belongs in the run's summary: of this process as a whole."""
+        compiled = self._clock.read()
+        return {
+            "input_wait": self._waited_in_all / self._seconds_in_all
+            if self._seconds_in_all
+            else None,
+            "compile": compiled._asdict(),
+            "device_memory_bytes": device_memory_bytes(),
+        }
+
+
+def device_memory_bytes() -> int | None:
+    """The most that any of this process's devices has held; None where devices don't tell (CPU)."""
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    peaks = [found["peak_bytes_in_use"] for found in stats if found]
+    return max(peaks, default=None)

@@ -1,0 +1,86 @@
+"""The command `launch`: prints, writes or submits."""
+
+import subprocess
+
+import pytest
+
+from prompt_tuning.cli.__main__ import main
+from prompt_tuning.cli.launch import _values
+from prompt_tuning.errors import UserError
+
+SLURM = ["launch", "slurm", "--nodes", "4", "--name=rte"]
+TRAIN = ["--", "train", "--gin_file=runs/train.gin", "--gin.CLASS_LABELS=['a b', 'c']"]
+
+
+def test_prints_the_job(capsys):
+    main([*SLURM, *TRAIN])
+    script = capsys.readouterr().out
+    assert "#SBATCH --nodes=4\n" in script
+    assert "srun --kill-on-bad-exit=1 prompt-tuning train --gin_file=runs/train.gin" in script
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["slurm", "--sweep", "SEED=0,1", "--at_once=1"],
+        ["tpu", "--tpu=pod"],
+        ["jobset", "--image=i", "--tpu=tpu-v5-lite-podslice,4x4,4", "--claim=disk=/runs"],
+        ["xpk", "--cluster=c", "--tpu_type=v5litepod-16", "--image=i"],
+        ["skypilot", "--accelerators=H100:8", "--mount=/runs=gs://bucket"],
+    ],
+)
+def test_every_engine_writes_a_file(arguments, tmp_path, capsys):
+    file = tmp_path / "job"
+    main(["launch", *arguments, f"--output={file}", *TRAIN])
+    assert f"Wrote {file}; submit it with: " in capsys.readouterr().out
+    assert "prompt-tuning" in file.read_text()
+    if file.read_text().startswith("#!"):
+        subprocess.run(["bash", "-n", file], check=True)
+
+
+def test_submits_through_the_engines_own_program(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    with pytest.raises(UserError, match="sbatch is not on this machine"):
+        main([*SLURM, "--submit", *TRAIN])
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.write_text('#!/bin/bash\necho "Submitted $1"; grep -c srun "$1"; exit "${STATUS:-0}"\n')
+    sbatch.chmod(0o755)
+    main([*SLURM, "--submit", *TRAIN])
+    assert capfd.readouterr().out == "Submitted rte.sbatch.sh\n1\n"
+    monkeypatch.setenv("STATUS", "1")
+    with pytest.raises(UserError, match="sbatch ended with status 1 and took no job"):
+        main([*SLURM, "--submit", *TRAIN])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["slurn", *TRAIN], "Unknown engine 'slurn'.* Did you mean 'slurm'"),
+        (["slurm"], "There is no command to launch; write it after --"),
+        (["slurm", "--", "trian"], "Unknown command 'trian' after --.* Did you mean 'train'"),
+        (["slurm", "--sweep=SEED", *TRAIN], "'SEED' is not of the form --sweep MACRO=A,B"),
+        (["tpu", *TRAIN], "required: --tpu"),
+        (["jobset", "--image=i", "--tpu=v5e", *TRAIN], "--tpu is 'v5e'; expected kind, topology"),
+    ],
+)
+def test_wrong_arguments_are_one_line(argv, message):
+    with pytest.raises(UserError, match=message):
+        main(["launch", *argv])
+
+
+def test_values_are_divided_outside_of_brackets_and_quotes():
+    assert _values("0,1") == ["0", "1"]
+    assert _values("['a', 'b'],{'c': (1, 2)},'d,e',None") == [
+        "['a', 'b']",
+        "{'c': (1, 2)}",
+        "'d,e'",
+        "None",
+    ]
+
+
+def test_help_lists_the_engines(capsys):
+    with pytest.raises(SystemExit):
+        main(["launch"])
+    assert "skypilot" in capsys.readouterr().out
