@@ -9,6 +9,7 @@ gin is given a function of those two, `Base`:
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +22,7 @@ from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.checkpoints.locations import locate
 from prompt_tuning.checkpoints.prompt_files import load_prompt
 from prompt_tuning.checkpoints.stored_arrays import ShardingOf
-from prompt_tuning.cli.gin_config import register
+from prompt_tuning.cli.gin_config import forget, register
 from prompt_tuning.data.mixtures import get_tasks
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.templates import Template
@@ -36,6 +37,7 @@ from prompt_tuning.models.decoding import DecodingOptions
 from prompt_tuning.models.parameter_axes import parameter_axes
 from prompt_tuning.models.t5 import T5, Params
 from prompt_tuning.parallel.mesh import gathered, make_mesh
+from prompt_tuning.parallel.processes import ProcessOptions, from_environment
 from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.training import optimizers
 from prompt_tuning.training.loop import TrainOptions
@@ -62,7 +64,7 @@ class Base:
     @property
     def model(self) -> T5:
         """The network that `params` belong to."""
-        return T5(self.config)
+        return T5(self.config, self.layout.place) if self.layout.fsdp else T5(self.config)
 
     @property
     def embedding(self) -> Any:
@@ -76,6 +78,23 @@ def layout(model_parallel: int = 1, data_parallel: int | None = None, fsdp: bool
     """How the frozen model lies on the devices; see `make_mesh` and `Layout`."""
     mesh = make_mesh(model=model_parallel, data=data_parallel)
     return Layout(mesh=mesh, axes_of=parameter_axes, fsdp=fsdp)
+
+
+@register
+def processes(
+    coordinator: str | None = None,
+    count: int | None = None,
+    index: int | None = None,
+    heartbeat_seconds: int = 100,
+) -> ProcessOptions | None:
+    """How this process joins others, as given or as the environment tells; None: it is alone.
+
+    What is given is forgotten: it holds for this process, not for the run's recorded settings.
+    """
+    forget("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
+    given = ProcessOptions(coordinator=coordinator, count=count, index=index)
+    found = from_environment(os.environ) if given.coordinator is None else given
+    return found and dataclasses.replace(found, heartbeat_seconds=heartbeat_seconds)
 
 
 @register

@@ -77,5 +77,10 @@ MACROS = {
     "DATA_PARALLEL": Macro(
         kind=(int, type(None)), meaning="such groups of devices; None takes all devices there are"
     ),
+    "COORDINATOR_ADDRESS": Macro(
+        kind=(str, type(None)), meaning="of several processes: host:port of the first one"
+    ),
+    "NUM_PROCESSES": Macro(kind=(int, type(None)), meaning="how many processes there are"),
+    "PROCESS_ID": Macro(kind=(int, type(None)), meaning="which of them this is, from 0"),
     "FSDP": Macro(kind=(bool,), meaning="split the frozen weights over those groups too"),
 }

@@ -32,6 +32,7 @@ from prompt_tuning.methods.base import Method, Trained
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_variables
 from prompt_tuning.models.t5 import Params
 from prompt_tuning.parallel.mesh import check_batch, replicate, values_at
+from prompt_tuning.parallel.processes import first_then_all, is_first
 from prompt_tuning.training.keys import stream_key
 
 CONFIG = "config.gin"
@@ -85,7 +86,7 @@ def load_base(data: Data) -> Base:
             f"'{config.name}' has {config.vocab_size} embeddings; set VOCABULARY_PATH to the "
             "vocabulary that it was pre-trained with."
         )
-    for line in layout.unsplit(params):
+    for line in layout.unsplit(params) if is_first() else ():
         say(line)
     return Base(config=config, params=params, vocabulary=vocabulary, layout=layout)
 
@@ -139,6 +140,7 @@ def prepare() -> Job:
     data = configurables.data()
     prediction = configurables.predict(data)
     base = load_base(data)
+    check_batch(data.batch_size, base.mesh, training.options.accumulation_steps)
     method = training.method(base)
     seed = training.options.seed
     splits = load_splits(base, data, "train")
@@ -180,11 +182,18 @@ def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
     """Returns a split of every task as token ids; says how many examples were cut."""
     splits = []
     for task in data.tasks:
-        found = tokenized(
-            task, split, vocabulary=base.vocabulary, lengths=data.lengths, data_dir=data.data_dir
+        tokenize = functools.partial(
+            tokenized,
+            task,
+            split,
+            vocabulary=base.vocabulary,
+            lengths=data.lengths,
+            data_dir=data.data_dir,
         )
+        # Where hosts share a cache, what the first makes serves the others.
+        found = first_then_all(tokenize)
         for feature, count in found.truncated.items():
-            if count:
+            if count and is_first():
                 say(
                     f"{task.name} {split}: {count} of {len(found)} examples have {feature} longer "
                     f"than {data.lengths[feature]} tokens and were cut (TASK_FEATURE_LENGTHS)."

@@ -26,6 +26,13 @@ _IRRELEVANT = (
     "layout.model_parallel",
     "layout.data_parallel",
     "layout.fsdp",
+    "COORDINATOR_ADDRESS",
+    "NUM_PROCESSES",
+    "PROCESS_ID",
+    "processes.coordinator",
+    "processes.count",
+    "processes.index",
+    "processes.heartbeat_seconds",
 )
 """Settings that a run's result doesn't depend on: a run folder may be moved, and a run go on with
 other devices."""
@@ -41,12 +48,17 @@ def main(argv: Sequence[str]) -> None:
     )
     args = parser.parse(argv)
 
-    from prompt_tuning.cli import session
+    from prompt_tuning.cli import configurables, session
+    from prompt_tuning.parallel.processes import is_first, joined
 
     session.load_config(args)
-    job = session.prepare()
-    folder = open_folder(job, overwrite=args.overwrite)
-    best = train(job, folder).best
+    with joined(configurables.processes()):
+        job = session.prepare()
+        folder = open_folder(job, overwrite=args.overwrite)
+        best = train(job, folder).best
+        told = is_first()
+    if not told:
+        return
     where = folder.path
     session.say(
         f"Best score {best.score:.4f} at step {best.step}; all is in {where}/ "
@@ -60,15 +72,19 @@ def main(argv: Sequence[str]) -> None:
 def open_folder(job: "Job", *, overwrite: bool) -> "RunFolder":
     """Makes the run folder, or goes back to that of the same settings and the same contents."""
     from prompt_tuning.cli import gin_config
+    from prompt_tuning.parallel.processes import first_then_all
     from prompt_tuning.training.run_folder import RunFolder
 
     settings = gin_config.settings()
     named = {name: text for name, text in settings.items() if name not in _IRRELEVANT}
-    return RunFolder.open(
-        job.training.folder,
-        settings={**named, **job.contents},
-        config_text=gin_config.operative_text(),
-        overwrite=overwrite,
+    contents = job.contents
+    return first_then_all(
+        lambda: RunFolder.open(
+            job.training.folder,
+            settings={**named, **contents},
+            config_text=gin_config.operative_text(),
+            overwrite=overwrite,
+        )
     )
 
 
@@ -77,7 +93,8 @@ def train(job: "Job", folder: "RunFolder") -> "TrainResult":
     from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
     from prompt_tuning.cli import scoring, session
     from prompt_tuning.methods.prompt import soft_prompt_array
-    from prompt_tuning.parallel.mesh import shard_batch
+    from prompt_tuning.parallel.mesh import replicated, shard_batch
+    from prompt_tuning.parallel.processes import vote_over
     from prompt_tuning.training import loop
     from prompt_tuning.training.step import prompt_loss_fn
 
@@ -112,6 +129,8 @@ def train(job: "Job", folder: "RunFolder") -> "TrainResult":
             "model": base.config.name,
             "truncated_examples": job.truncated,
         },
+        replicated=replicated(base.mesh) if base.mesh.size > 1 else None,
+        vote=vote_over(base.mesh),
     )
 
 

@@ -79,6 +79,16 @@ class Layout:
             self.shardings(params),
         )
 
+    def place(self, x: jax.Array, logical_axes: tuple[str | None, ...]) -> jax.Array:
+        """Holds activations to the table; under FSDP `models.t5.T5` has to be given this function.
+
+        Else the compiler may take the cue from the weights instead, and split activations by
+        width and gather every batch on every device.
+        """
+        places = [None if axis is None else RULES[axis] for axis in logical_axes]
+        sharding = NamedSharding(self.mesh, PartitionSpec(*places))
+        return jax.lax.with_sharding_constraint(x, sharding)
+
     def unsplit(self, params: PyTree) -> list[str]:
         """Returns a line for each logical axis that can't be split as the table says.
 
