@@ -22,7 +22,7 @@ MODEL_AXIS = "model"
 
 
 def make_mesh(
-    *, model: int = 1, data: int | None = None, devices: Sequence[jax.Device] | None = None
+    *, model: int = 1, data: int | None = None, devices: Sequence[Any] | None = None
 ) -> Mesh:
     """Returns a mesh of every device.
 

@@ -101,12 +101,9 @@ def from_environment(environment: Mapping[str, str]) -> ProcessOptions | None:
 
     None too where a launcher has started a single process: it needs nobody.
     """
-    named = [
-        environment.get(f"JAX_{name}")
-        for name in ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
-    ]
-    if all(named):
-        address, count, index = named
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    address, count, index = (environment.get(name, "") for name in names)
+    if address and count.isdigit() and index.isdigit():
         return ProcessOptions(coordinator=address, count=int(count), index=int(index))
     hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES", "")
     launched = (
@@ -215,7 +212,7 @@ def _initialize(options: ProcessOptions) -> None:
             options.count,
             options.index,
             # By hand every process has the devices it sees, even under a launcher.
-            **({"cluster_detection_method": "deactivate"} if by_hand else {}),
+            cluster_detection_method="deactivate" if by_hand else None,
             heartbeat_timeout_seconds=options.heartbeat_seconds,
             shutdown_timeout_seconds=options.heartbeat_seconds,
         )

@@ -10,12 +10,13 @@ a checkpoint holds the rest, so that a run which was killed ends exactly as one 
 
 import collections
 import dataclasses
+import io
 import math
 import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -411,7 +412,7 @@ def _count(
     return examples, jnp.count_nonzero(inputs) + jnp.count_nonzero(weights)
 
 
-def _nowhere() -> IO[str]:
+def _nowhere() -> io.TextIOWrapper:
     """Where a process writes what another one of the same run shows."""
     return open(os.devnull, "w")
 

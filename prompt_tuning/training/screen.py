@@ -1,9 +1,9 @@
 """What a run shows while it goes: a bar on a terminal, elsewhere a line now and then."""
 
+import io
 import os
 import sys
 import time
-from typing import IO
 
 from tqdm import tqdm
 
@@ -15,7 +15,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 class Screen:
     """Loss, speed and time left, on standard error; every score on a line of its own."""
 
-    def __init__(self, step: int, total_steps: int, stream: IO[str] | None = None):
+    def __init__(self, step: int, total_steps: int, stream: io.TextIOBase | None = None):
         self._stream = stream or sys.stderr
         self._first_step, self._total_steps = step, total_steps
         self._started = time.monotonic()
