@@ -6,6 +6,7 @@ once all of it is on disk, and until then its name keeps what it had.
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -24,8 +25,9 @@ def atomic_write(path: Path, *, fix: str) -> Iterator[BinaryIO]:
     Raises:
       UserError: the folder is missing or can't be written, or the disk is full.
     """
-    # Not by `tempfile`, whose files nobody else may read: a folder can be shared.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not by `tempfile`, whose files nobody else may read: a folder can be shared, by hosts too, on
+    # which processes may have the same number.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with writing(path, fix=fix):
             with temporary.open("wb") as file:

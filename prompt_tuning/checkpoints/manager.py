@@ -3,7 +3,8 @@
 The only user of Orbax. A checkpoint holds kilobytes: frozen weights never enter it, and random
 keys and the order of the data need no place in it, since they follow from the seed and the step.
 Checkpoints are written in the background and appear whole or not at all; one that was damaged
-later is noticed by a checksum of its contents, told about, and the one before it is used.
+later is noticed by a checksum of its contents, told about, and the one before it is used. The
+processes of a run on many hosts save and restore together; the folder must be one that all see.
 
 Orbax takes a second to import, so that is put off until there is something to save or restore.
 Prompts to be shipped are in `prompt_files.py`, frozen weights in `weights.py`.
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from prompt_tuning.errors import UserError
@@ -154,8 +156,10 @@ class CheckpointManager:
     def __enter__(self) -> "CheckpointManager":
         return self
 
-    def __exit__(self, *_) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+        # An error on one of many processes ends it: it doesn't wait for those that may be gone.
+        if kind is None or issubclass(kind, SystemExit) or jax.process_count() == 1:
+            self.close()
 
     def _restore(self, step: int, like: PyTree) -> Restored:
         import orbax.checkpoint as ocp
@@ -182,9 +186,13 @@ class CheckpointManager:
 
     def _put_aside(self, step: int) -> None:
         damaged = self._folder / f"{step}.damaged"
-        shutil.rmtree(damaged, ignore_errors=True)
+        if jax.process_index() == 0:
+            shutil.rmtree(damaged, ignore_errors=True)
+            with self._reporting_failure():
+                (self._folder / str(step)).rename(damaged)
+        if jax.process_count() > 1:  # no other looks before it is done
+            multihost_utils.sync_global_devices(f"{step}.damaged")
         with self._reporting_failure():
-            (self._folder / str(step)).rename(damaged)
             self._orbax.reload()
 
     @contextlib.contextmanager

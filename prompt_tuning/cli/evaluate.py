@@ -5,6 +5,7 @@ compiled program runs on the same batches. Where the labels are withheld, as in 
 split, predictions are only written, for `prompt-tuning submit`.
 """
 
+import argparse
 import json
 import os
 from collections.abc import Sequence
@@ -24,9 +25,18 @@ def main(argv: Sequence[str]) -> None:
     )
     args = parser.parse(argv)
 
-    from prompt_tuning.cli import configurables, scoring, session
+    from prompt_tuning.cli import configurables, session
+    from prompt_tuning.parallel.processes import joined
 
     session.load_config(args, run=args.run)
+    with joined(configurables.processes()):
+        _evaluate(args)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from prompt_tuning.cli import configurables, scoring, session
+    from prompt_tuning.parallel.processes import is_first
+
     path = session.prompt_path(args.run, args.prompt)
     data = configurables.data()
     prediction = configurables.predict(data)
@@ -42,7 +52,8 @@ def main(argv: Sequence[str]) -> None:
         )
     inject = session.inject_prompt(base, prompt)
     result = {"task": data.name, "split": split, "prompt": path}
-    with session.new_file(args.predictions or os.devnull) as file:
+    written = args.predictions if is_first() else None
+    with session.new_file(written or os.devnull) as file:
         if withheld:
             rows = scoring.answers(base, data, prediction, splits, inject)
             result["predictions"] = len(rows)
@@ -52,6 +63,8 @@ def main(argv: Sequence[str]) -> None:
             result |= {**found.metrics, "score": found.score}
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    if not is_first():
+        return
     print(json.dumps(result))
     measured = metadata.score is not None and "score" in result
     if measured and (data.name, split) == (metadata.task, prediction.split):

@@ -115,6 +115,14 @@ def macro(name: str) -> Any:
     return None if str(value) == _REQUIRED else value
 
 
+def forget(*names: str) -> None:
+    """Sets macros that are set to None, so that no recorded configuration has their values."""
+    with gin.unlock_config():
+        for name in names:
+            if macro(name) is not None:
+                gin.bind_parameter(f"{name}/macro.value", None)
+
+
 def text() -> str:
     """Returns the whole configuration as a gin file that gives it again."""
     return gin.config_str(max_line_length=100)
@@ -139,6 +147,8 @@ def settings() -> dict[str, str]:
 
 def _as_gin(value: str) -> str:
     """A value that is no gin expression is a text: quotes are a burden on a command line."""
+    if re.fullmatch(r"[\w.-]+:\d+", value):  # host:port; gin would read a number from 10.0.0.1
+        return repr(value)
     try:
         parse_value(value)
     except (SyntaxError, tokenize.TokenError):

@@ -29,6 +29,8 @@ class Macro:
             (str,): "a text",
             (str, type(None)): "a text",
             (int,): "a whole number",
+            (int, type(None)): "a whole number or None",
+            (bool,): "True or False",
             (int, float): "a number",
             (dict,): "lengths by feature, such as {'inputs': 512, 'targets': 8}",
             (list, tuple): "a list of texts, such as ['True', 'False']",
@@ -77,4 +79,16 @@ MACROS = {
     "OBJECTIVE": Macro(
         kind=(str,), meaning="of pre-training: 'span_corruption' or 'lm_adaptation'"
     ),
+    "MODEL_PARALLEL": Macro(
+        kind=(int,), meaning="devices that share one copy of the frozen model (docs/pods.md)"
+    ),
+    "DATA_PARALLEL": Macro(
+        kind=(int, type(None)), meaning="such groups of devices; None takes all devices there are"
+    ),
+    "COORDINATOR_ADDRESS": Macro(
+        kind=(str, type(None)), meaning="of several processes: host:port of the first one"
+    ),
+    "NUM_PROCESSES": Macro(kind=(int, type(None)), meaning="how many processes there are"),
+    "PROCESS_ID": Macro(kind=(int, type(None)), meaning="which of them this is, from 0"),
+    "FSDP": Macro(kind=(bool,), meaning="split the frozen weights over those groups too"),
 }

@@ -29,7 +29,7 @@ from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.t5 import T5, Params, init_params
-from prompt_tuning.parallel.mesh import data_mesh, replicate, shard_batch
+from prompt_tuning.parallel.mesh import check_batch, replicate, shard_batch
 from prompt_tuning.training.keys import stream_key
 from prompt_tuning.training.loop import Evaluation
 from prompt_tuning.training.losses import LossOptions
@@ -214,7 +214,8 @@ def prepare() -> PretrainingJob:
     training: Training = configurables.train()
     task: Objective = objective()
     text, kept_back = corpus()
-    mesh = data_mesh(task.batch_size)
+    layout = configurables.layout()
+    check_batch(task.batch_size, layout.mesh)
     vocabulary = configurables.vocabulary()
     session.say("Reading the text ...")
     a_step = task.batch_size * task.piece_length
@@ -233,7 +234,9 @@ def prepare() -> PretrainingJob:
     else:
         config, params = configurables.frozen_model()
     session.check_vocabulary(vocabulary, config)
-    base = Base(config=config, params=replicate(params, mesh), vocabulary=vocabulary, mesh=mesh)
+    # All of them are trained, so every device has them whole, whatever the layout splits.
+    params = replicate(params, layout.mesh)
+    base = Base(config=config, params=params, vocabulary=vocabulary, layout=layout)
     return PretrainingJob(
         base=base,
         training=training,

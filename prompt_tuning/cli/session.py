@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import jax
 import numpy as np
@@ -35,7 +35,8 @@ from prompt_tuning.methods.base import Method, Trained
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_variables
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
-from prompt_tuning.parallel.mesh import data_mesh, replicate
+from prompt_tuning.parallel.mesh import check_batch, replicate, values_at
+from prompt_tuning.parallel.processes import first_then_all, is_first
 from prompt_tuning.training.keys import stream_key
 
 CONFIG = "config.gin"
@@ -71,17 +72,22 @@ def load_config(
 
 
 def load_base(data: Data) -> Base:
-    """Loads the frozen model, onto every device, and its vocabulary.
+    """Loads the frozen model, each part onto the devices that hold it, and its vocabulary.
 
     Raises:
       UserError: either can't be read, they don't belong together, or the data's batches can't be
         shared out among the devices.
     """
-    mesh = data_mesh(data.batch_size)
+    layout = configurables.layout()
+    check_batch(data.batch_size, layout.mesh)
     vocabulary = configurables.vocabulary()
-    config, params = configurables.frozen_model()
+    # On a single device arrays go where JAX puts them anyhow.
+    sharding_of = layout.sharding_of if layout.mesh.size > 1 else None
+    config, params = configurables.frozen_model(sharding_of=sharding_of)
     check_vocabulary(vocabulary, config)
-    return Base(config=config, params=replicate(params, mesh), vocabulary=vocabulary, mesh=mesh)
+    for line in layout.unsplit(params) if is_first() else ():
+        say(line)
+    return Base(config=config, params=params, vocabulary=vocabulary, layout=layout)
 
 
 def check_vocabulary(vocabulary: Vocabulary, config: T5Config) -> None:
@@ -150,6 +156,7 @@ def prepare(part: Callable[[str], AbstractContextManager[object]] = contextlib.n
     prediction = configurables.predict(data)
     with part("weights"):
         base = load_base(data)
+    check_batch(data.batch_size, base.mesh, training.options.accumulation_steps)
     method = training.method(base)
     seed = training.options.seed
     with part("data"):
@@ -178,40 +185,33 @@ def prepare(part: Callable[[str], AbstractContextManager[object]] = contextlib.n
 def weights_hash(params: Params) -> str:
     """Returns a hash of every parameter's shape and of up to a thousand values across it.
 
-    Enough to tell two models apart, without reading tens of gigabytes back from a device.
+    Enough to tell two models apart, without reading tens of gigabytes back from a device. It is
+    the same however the parameters lie on devices; all processes have to ask for it.
     """
-    leaves = jax.tree.leaves(params)
-    on_host = all(device.platform == "cpu" for leaf in leaves for device in leaf.devices())
     digest = hashlib.sha256()
-    for leaf, values in zip(
-        leaves,
-        # Looked at where they are: on a device by one program, not by one for each shape.
-        map(_spread_out, map(np.asarray, leaves)) if on_host else _spread_out_all(leaves),
-        strict=True,
-    ):
+    for leaf in jax.tree.leaves(params):
+        places = np.arange(0, leaf.size, -(-leaf.size // 1000))
         digest.update(f"{leaf.shape} {leaf.dtype}".encode())
-        digest.update(np.asarray(values).tobytes())
+        digest.update(values_at(leaf, np.unravel_index(places, leaf.shape)).tobytes())
     return digest.hexdigest()[:16]
-
-
-def _spread_out(leaf: Any) -> Any:
-    return leaf.reshape(-1)[:: -(-leaf.size // 1000)]
-
-
-@jax.jit
-def _spread_out_all(leaves: Sequence[Any]) -> list[Any]:
-    return [_spread_out(leaf) for leaf in leaves]
 
 
 def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
     """Returns a split of every task as token ids; says how many examples were cut."""
     splits = []
     for task in data.tasks:
-        found = tokenized(
-            task, split, vocabulary=base.vocabulary, lengths=data.lengths, data_dir=data.data_dir
+        tokenize = functools.partial(
+            tokenized,
+            task,
+            split,
+            vocabulary=base.vocabulary,
+            lengths=data.lengths,
+            data_dir=data.data_dir,
         )
+        # Where hosts share a cache, what the first makes serves the others.
+        found = first_then_all(tokenize)
         for feature, count in found.truncated.items():
-            if count:
+            if count and is_first():
                 say(
                     f"{task.name} {split}: {count} of {len(found)} examples have {feature} longer "
                     f"than {data.lengths[feature]} tokens and were cut (TASK_FEATURE_LENGTHS)."

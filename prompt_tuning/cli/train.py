@@ -26,8 +26,22 @@ _IRRELEVANT = (
     "train.wandb_project",
     "compilation_cache.enabled",
     "compilation_cache.folder",
+    "MODEL_PARALLEL",
+    "DATA_PARALLEL",
+    "FSDP",
+    "layout.model_parallel",
+    "layout.data_parallel",
+    "layout.fsdp",
+    "COORDINATOR_ADDRESS",
+    "NUM_PROCESSES",
+    "PROCESS_ID",
+    "processes.coordinator",
+    "processes.count",
+    "processes.index",
+    "processes.heartbeat_seconds",
 )
-"""Settings that a run's result doesn't depend on: a run folder may be moved."""
+"""Settings that a run's result doesn't depend on: a run folder may be moved, and a run go on with
+other devices."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -49,15 +63,20 @@ def main(argv: Sequence[str]) -> None:
     if args.profile < 0:
         raise UserError(f"--profile is {args.profile}; expected a number of steps, such as 10.")
 
-    from prompt_tuning.cli import session
+    from prompt_tuning.cli import configurables, session
+    from prompt_tuning.parallel.processes import is_first, joined
     from prompt_tuning.training import loop  # noqa: F401 - here, where imports are measured
     from prompt_tuning.training.startup import Startup
 
     startup = Startup()
     session.load_config(args)
-    job = session.prepare(startup.part)
-    folder = open_folder(job, overwrite=args.overwrite)
-    best = train(job, folder, startup=startup, profile_steps=args.profile).best
+    with joined(configurables.processes()):
+        job = session.prepare(startup.part)
+        folder = open_folder(job, overwrite=args.overwrite)
+        best = train(job, folder, startup=startup, profile_steps=args.profile).best
+        told = is_first()
+    if not told:
+        return
     where = folder.path
     session.say(
         f"Best score {best.score:.4f} at step {best.step}; all is in {where}/ "
@@ -71,15 +90,19 @@ def main(argv: Sequence[str]) -> None:
 def open_folder(job: "Job | PretrainingJob", *, overwrite: bool) -> "RunFolder":
     """Makes the run folder, or goes back to that of the same settings and the same contents."""
     from prompt_tuning.cli import gin_config
+    from prompt_tuning.parallel.processes import first_then_all
     from prompt_tuning.training.run_folder import RunFolder
 
     settings = gin_config.settings()
     named = {name: text for name, text in settings.items() if name not in _IRRELEVANT}
-    return RunFolder.open(
-        job.training.folder,
-        settings={**named, **job.contents},
-        config_text=gin_config.operative_text(),
-        overwrite=overwrite,
+    contents = job.contents
+    return first_then_all(
+        lambda: RunFolder.open(
+            job.training.folder,
+            settings={**named, **contents},
+            config_text=gin_config.operative_text(),
+            overwrite=overwrite,
+        )
     )
 
 
@@ -97,7 +120,8 @@ def train(
     from prompt_tuning.cli import scoring, session
     from prompt_tuning.methods.prompt import soft_prompt_array
     from prompt_tuning.parallel.accelerators import accelerator_of
-    from prompt_tuning.parallel.mesh import shard_batch
+    from prompt_tuning.parallel.mesh import replicated, shard_batch
+    from prompt_tuning.parallel.processes import vote_over
     from prompt_tuning.training import loop
     from prompt_tuning.training.monitoring import Monitoring
     from prompt_tuning.training.step import prompt_loss_fn
@@ -139,6 +163,8 @@ def train(
             peak_flops=accelerator.flops * jax.device_count() if accelerator else None,
             profile_steps=profile_steps,
         ),
+        replicated=replicated(base.mesh) if base.mesh.size > 1 else None,
+        vote=vote_over(base.mesh),
     )
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from prompt_tuning.errors import UserError
@@ -133,8 +134,15 @@ def predict(
             jnp.asarray(batch["encoder_input_tokens"]),
             jax.random.fold_in(key, position),
         )
-        for index, row in zip(indices, np.asarray(rows), strict=False):
+        for index, row in zip(indices, _whole(rows), strict=False):
             yield int(index), predictor.read(row)
+
+
+def _whole(rows: Array) -> np.ndarray:
+    """Returns every row of a batch, those on the devices of other processes too."""
+    if rows.is_fully_addressable or rows.is_fully_replicated:
+        return np.asarray(rows)
+    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
 
 
 def evaluate(

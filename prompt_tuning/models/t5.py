@@ -8,7 +8,7 @@ config.py, what a method may inject in injection.py, generation in decoding.py.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from prompt_tuning.axes import BATCH, EMBED, SOURCE, TARGET
 from prompt_tuning.models.attention import Attention, KeyValue, RelativePositionBias, mask_bias
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection, prepend_prompt
@@ -31,6 +32,15 @@ from prompt_tuning.models.layers import (
 
 Batch = Mapping[str, Array]
 Params = dict[str, Any]
+
+Place = Callable[[Array, tuple[str | None, ...]], Array]
+"""Tells the compiler how activations with these logical axes (`axes.py`) lie on devices."""
+
+
+def _anywhere(x: Array, axes: tuple[str | None, ...]) -> Array:
+    """Leaves it to the compiler, which does well unless weights are split over `data`."""
+    del axes
+    return x
 
 
 @jax.tree_util.register_dataclass
@@ -61,6 +71,7 @@ class EncoderLayer(nn.Module):
 
     config: T5Config
     deterministic: bool
+    place: Place = _anywhere
 
     @nn.compact
     def __call__(
@@ -71,6 +82,7 @@ class EncoderLayer(nn.Module):
     ) -> tuple[Float[Array, "batch source embed"], None]:
         """Returns the next `x`, and the None that a scan wants."""
         options = {"config": self.config, "deterministic": self.deterministic}
+        x = self.place(x, (BATCH, SOURCE, EMBED))
         attention = Attention(**options, name="attention")
         normed = RMSNorm(self.config, name="pre_attention_layer_norm")(x)
         gathered = attention(normed, attention.keys_and_values(normed), position_bias, padding_bias)
@@ -85,6 +97,7 @@ class DecoderLayer(nn.Module):
 
     config: T5Config
     deterministic: bool
+    place: Place = _anywhere
 
     @nn.compact
     def __call__(
@@ -101,6 +114,7 @@ class DecoderLayer(nn.Module):
         Without a cache `x` is the whole target. With one it begins at `position`.
         """
         options = {"config": self.config, "deterministic": self.deterministic}
+        x = self.place(x, (BATCH, TARGET, EMBED))
         attention = Attention(**options, name="self_attention")
         normed = RMSNorm(self.config, name="pre_self_attention_layer_norm")(x)
         own = attention.keys_and_values(normed)
@@ -140,6 +154,7 @@ class Encoder(nn.Module):
     """The encoder's layers and its final norm."""
 
     config: T5Config
+    place: Place = _anywhere
 
     @nn.compact
     def __call__(
@@ -159,9 +174,10 @@ class Encoder(nn.Module):
         layers = _stack(
             EncoderLayer, config, config.num_encoder_layers, (nn.broadcast, nn.broadcast)
         )
-        x, _ = layers(**options, name="layers")(
+        x, _ = layers(**options, place=self.place, name="layers")(
             dropped(x), position_bias, mask_bias(mask)[:, None, None, :]
         )
+        x = self.place(x, (BATCH, SOURCE, EMBED))
         return dropped(RMSNorm(config, name="encoder_norm")(x))
 
 
@@ -169,6 +185,7 @@ class Decoder(nn.Module):
     """The decoder's layers, its final norm and the output layer where it isn't tied."""
 
     config: T5Config
+    place: Place = _anywhere
 
     @nn.compact
     def __call__(
@@ -190,7 +207,7 @@ class Decoder(nn.Module):
         causal_bias = position_bias + mask_bias(keys[None, :] <= queries[:, None])
         dropped = _Dropout(**options)
         layers = _stack(DecoderLayer, config, config.num_decoder_layers, (0, *(nn.broadcast,) * 4))
-        x, cache = layers(**options, name="layers")(
+        x, cache = layers(**options, place=self.place, name="layers")(
             dropped(x),
             cache,
             position,
@@ -198,6 +215,7 @@ class Decoder(nn.Module):
             causal_bias,
             mask_bias(encoded.mask)[:, None, None, :],
         )
+        x = self.place(x, (BATCH, TARGET, EMBED))
         x = dropped(RMSNorm(config, name="decoder_norm")(x))
         if not config.tie_embeddings:
             x = Projection(
@@ -225,14 +243,19 @@ class T5(nn.Module):
 
     A batch is a mapping with SeqIO's names: `encoder_input_tokens` [batch, source],
     `decoder_input_tokens` [batch, target] and what the loss needs. Padding has id 0.
+
+    Attributes:
+      config: its sizes, and how it is computed.
+      place: how activations lie on devices.
     """
 
     config: T5Config
+    place: Place = _anywhere
 
     def setup(self) -> None:
         self.token_embedder = TokenEmbedder(self.config)
-        self.encoder = Encoder(self.config)
-        self.decoder = Decoder(self.config)
+        self.encoder = Encoder(self.config, self.place)
+        self.decoder = Decoder(self.config, self.place)
 
     def __call__(
         self, batch: Batch, injection: Injection = Injection(), *, deterministic: bool = True

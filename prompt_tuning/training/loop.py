@@ -11,7 +11,9 @@ a checkpoint holds the rest, so that a run which was killed ends exactly as one 
 import collections
 import contextlib
 import dataclasses
+import io
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Sharding
 from jaxtyping import Array, Float, Int
 
 from prompt_tuning.checkpoints.manager import CheckpointManager
@@ -46,6 +49,10 @@ from prompt_tuning.training.screen import Screen
 from prompt_tuning.training.signals import Interrupted, StopRequest
 from prompt_tuning.training.startup import startup_line
 from prompt_tuning.training.step import Batch, LossFn, StepMetrics, TrainState, make_train_step
+
+Vote = Callable[[int], Array]
+"""Puts a process's signal number, 0 for none, to the vote of all: the greatest of theirs, which may
+still be on its way. Every process counts it after the same step, so they stop together."""
 
 _STEPS_IN_FLIGHT = 2
 """How many steps may be under way before the loop waits: enough to keep a device busy."""
@@ -95,6 +102,8 @@ def train(
     save_best: Callable[[Any, int, float], None] | None = None,
     facts: Mapping[str, Any] | None = None,
     monitoring: Monitoring | None = None,
+    replicated: Sharding | None = None,
+    vote: Vote | None = None,
 ) -> TrainResult:
     """Trains until the last step or until patience runs out; goes on where the folder left off.
 
@@ -112,6 +121,9 @@ def train(
       save_best: called with (trained, step, score) at each best evaluation so far.
       facts: what else belongs in the summary, such as the task's name.
       monitoring: what to measure the run against, and whether to record it.
+      replicated: the layout of an array that each of several devices has whole, as the state is.
+      vote: of several processes, by which all of them stop at the same step; see `Vote`. They all
+        run this loop, with the same arguments; the first alone writes to the folder.
 
     Raises:
       UserError: a loss, gradient or update is NaN or infinite; something can't be written; every
@@ -127,31 +139,50 @@ def train(
             folder=folder,
             checkpoints=checkpoints,
             stop=stop,
-            train_step=make_train_step(loss_fn, optimizer, options.accumulation_steps),
-            state=TrainState.create(jax.tree.map(jnp.array, trained), optimizer),
+            train_step=make_train_step(loss_fn, optimizer, options.accumulation_steps, replicated),
+            state=_first_state(trained, optimizer, replicated),
             frozen=frozen,
             batches=batches,
             evaluate=evaluate,
             save_best=save_best,
             monitoring=monitoring or Monitoring(),
+            vote=vote,
         )
         try:
             result = run.go()
         finally:
             run.close()
-    if run.steps_made or not folder.summary.exists():
+    if folder.is_written_here and (run.steps_made or not folder.summary.exists()):
         folder.write_json("summary.json", run.summary(facts or {}))
     return result
 
 
+def _first_state(
+    trained: Any, optimizer: optax.GradientTransformation, replicated: Sharding | None
+) -> TrainState:
+    """The state before the first step, in memory of its own."""
+    if replicated is None:
+        return TrainState.create(jax.tree.map(jnp.array, trained), optimizer)
+
+    # In one program: several processes can't make arrays together one operation at a time.
+    def create(trained: Any) -> TrainState:
+        return TrainState.create(jax.tree.map(jnp.copy, trained), optimizer)
+
+    return jax.jit(create, out_shardings=replicated)(trained)
+
+
 class _InFlight(NamedTuple):
-    """A step that has been started, and its numbers, which may still be on their way."""
+    """A step that has been started, and its numbers, which may still be on their way.
+
+    signal_number: the vote on stopping that was taken before it.
+    """
 
     step: int
     flops: int
     metrics: StepMetrics
     examples: Array
     tokens: Array
+    signal_number: Array | int
 
 
 class _Run:
@@ -159,12 +190,14 @@ class _Run:
 
     def __init__(
         self, *, options, folder, checkpoints, stop, train_step, state, frozen, batches,
-        evaluate, save_best, monitoring,
+        evaluate, save_best, monitoring, vote,
     ):  # fmt: skip
         self._started = time.monotonic()
         self._options, self._folder, self._checkpoints = options, folder, checkpoints
         self._stop, self._train_step, self._frozen = stop, train_step, frozen
         self._evaluate, self._save_best = evaluate, save_best
+        self._vote, self._voted_signal = vote, 0
+        self._writes = folder.is_written_here
         self._key = stream_key(options.seed, "train_step")
 
         restored = checkpoints.restore_newest(state)
@@ -191,13 +224,16 @@ class _Run:
             ahead=options.prefetch_batches,
         )
         self._start_timing()
-        self._metrics_file = MetricsFile(folder.metrics, self._progress.metrics_offset)
-        self._screen = Screen(self._step, options.train_steps)
-        self._writers: list[Writer] = [self._metrics_file, self._screen]
-        if options.tensorboard:
-            self._writers.append(TensorBoardFile(folder.tensorboard, self._step))
-        if options.wandb_project:
-            self._writers.append(WandbRun(options.wandb_project, folder))
+        self._metrics_file = None
+        self._screen = Screen(self._step, options.train_steps, None if self._writes else _nowhere())
+        self._writers: list[Writer] = [self._screen]
+        if self._writes:
+            self._metrics_file = MetricsFile(folder.metrics, self._progress.metrics_offset)
+            self._writers.append(self._metrics_file)
+            if options.tensorboard:
+                self._writers.append(TensorBoardFile(folder.tensorboard, self._step))
+            if options.wandb_project:
+                self._writers.append(WandbRun(options.wandb_project, folder))
         if restored is not None:
             self._screen.line(f"Going on from the checkpoint of step {self._step:,}.")
 
@@ -221,7 +257,7 @@ class _Run:
                 self._take_all()
                 self._write_window(self._step)
             # Looked at once: it may come at any moment, and what is raised must be saved.
-            signal_number = None if ended else self._stop.signal_number
+            signal_number = None if ended else self._signal_number()
             if ended or signal_number or self._step % options.checkpoint_every == 0:
                 self._save_checkpoint()
             if signal_number:
@@ -269,6 +305,12 @@ class _Run:
             **self._monitor.summary(),
         }
 
+    def _signal_number(self) -> int | None:
+        """The signal to stop by after this step, the same on every process."""
+        if self._vote is None:
+            return self._stop.signal_number
+        return self._voted_signal or None
+
     def _ended(self) -> bool:
         return self._step >= self._options.train_steps or self._progress.best.should_stop(
             self._options.patience
@@ -281,6 +323,7 @@ class _Run:
         _check_divisible(batch, self._options.accumulation_steps)
         examples, tokens = _count(batch["encoder_input_tokens"], batch["decoder_loss_weights"])
         flops = self._monitor.step_flops(self._state, self._frozen, batch, self._key)
+        signal_number = self._vote(self._stop.signal_number or 0) if self._vote else 0
         with self._part_of_startup("step"), self._profile.step(self._step):
             self._state, metrics = self._train_step(self._state, self._frozen, batch, self._key)
             if self._startup is not None:
@@ -288,7 +331,9 @@ class _Run:
         self._step += 1
         self._profile.step_made(self._step, metrics, self._screen.line)
         self._tell_startup()
-        self._in_flight.append(_InFlight(self._step, flops, metrics, examples, tokens))
+        self._in_flight.append(
+            _InFlight(self._step, flops, metrics, examples, tokens, signal_number)
+        )
         if len(self._in_flight) > _STEPS_IN_FLIGHT:
             self._take_one()
         self._screen.advance()
@@ -309,7 +354,8 @@ class _Run:
     def _take_one(self) -> None:
         """Waits for the oldest step in flight and adds its numbers to the window."""
         step, flops, *numbers = self._in_flight.popleft()
-        metrics, examples, tokens = jax.device_get(numbers)
+        metrics, examples, tokens, signal_number = jax.device_get(numbers)
+        self._voted_signal = max(self._voted_signal, int(signal_number))
         metrics = {name: float(value) for name, value in metrics.items()}
         for name in ("loss", "gradient_norm", "update_norm"):
             if not math.isfinite(metrics[name]):
@@ -360,14 +406,15 @@ class _Run:
         if evaluation.predictions:
             self._folder.write_predictions(step, evaluation.predictions)
         # Before the checkpoint that will say so.
-        if best.step == step and self._save_best is not None:
+        if best.step == step and self._save_best is not None and self._writes:
             self._save_best(self._state.trained, step, score)
         self._progress.best = best
         self._timed_from += time.monotonic() - started
 
     def _save_checkpoint(self) -> None:
         self._take_all()
-        self._progress.metrics_offset = self._metrics_file.sync()
+        if self._metrics_file is not None:
+            self._progress.metrics_offset = self._metrics_file.sync()
         self._progress.seconds = self._seconds()
         self._checkpoints.save(self._step, self._state, self._progress.to_json())
 
@@ -420,6 +467,11 @@ def _count(
 def _median(rows: Sequence[Row], name: str) -> float | None:
     values = [row[name] for row in rows if name in row]
     return statistics.median(values) if values else None
+
+
+def _nowhere() -> io.TextIOWrapper:
+    """Where a process writes what another one of the same run shows."""
+    return open(os.devnull, "w")
 
 
 def _count_parameters(tree: Any) -> int:

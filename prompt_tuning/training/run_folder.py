@@ -13,7 +13,8 @@
     summary.json         task, scores, sizes and speed, once the run has ended
 
 The same command on the same folder goes on with the run; another one is refused, and so is a
-second process while the first is training.
+second process while the first is training. Of the processes of one run on many hosts
+(`jax.distributed`) the first alone writes; checkpoints excepted, to which all may have to add.
 """
 
 import contextlib
@@ -72,10 +73,16 @@ _locked: dict[tuple[int, int], int] = {}
 
 
 class RunFolder:
-    """Paths in a run's folder, and writing to them whole or not at all."""
+    """Paths in a run's folder, and writing to them whole or not at all.
+
+    Attributes:
+      is_written_here: whether this process is the run's only or first one; on the others all that
+        would be written is dropped.
+    """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
+        self.is_written_here = jax.process_index() == 0
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.profile = self.path / "profile"
@@ -108,6 +115,8 @@ class RunFolder:
             it, or it can't be written.
         """
         folder = cls(path)
+        if not folder.is_written_here:
+            return folder
         # Through JSON and back, so that tuples and lists compare as what will be read later.
         given = json.loads(json.dumps(settings, default=str))
         with writing(folder.path, fix=FIX):
@@ -125,6 +134,8 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a file of this folder: whole or not at all, even if the machine fails."""
+        if not self.is_written_here:
+            return
         with atomic_write(self.path / name, fix=FIX) as file:
             file.write(text.encode())
 

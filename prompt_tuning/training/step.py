@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Sharding
 from jaxtyping import Array, Float, Key, PyTree
 
 from prompt_tuning.training import losses
@@ -57,13 +58,15 @@ def make_train_step(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     accumulation_steps: int = 1,
+    replicated: Sharding | None = None,
 ) -> Callable[[TrainState, PyTree, Batch, Key[Array, ""]], tuple[TrainState, StepMetrics]]:
     """Compiles `(state, frozen, batch, key) -> (state, metrics)`.
 
     `key` is the run's key, the same at every step: the step folds in its own number, so that a
     resumed run draws what an uninterrupted one would. With `accumulation_steps` the batch is cut
     into that many microbatches, whose gradients are summed before the one update; the batch
-    size must be divisible by it. The old state's memory is given to the new one.
+    size must be divisible by it. The old state's memory is given to the new one. On several
+    devices the state and the metrics are `replicated`: left to itself, XLA may split them.
 
     Metrics, all float32 scalars: `loss` (mean over the batch's weights, nats), `weight_sum`
     (target tokens), `gradient_norm` and `update_norm`. A training that has diverged shows in
@@ -113,7 +116,7 @@ def make_train_step(
         }
         return state, metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)
 
 
 def prompt_loss_fn(model: Any, method: Any, options: losses.LossOptions) -> LossFn:

@@ -1,0 +1,135 @@
+"""What one device and a mesh of eight emulated ones compute, for `test_emulated_devices.py`.
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 python emulated_devices.py METHOD MESH...
+
+A mesh is DATA,MODEL,FSDP. Prints a JSON object: for "one" and each mesh, numbers by name.
+"""
+
+import dataclasses
+import functools
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from prompt_tuning.evaluation.rank import label_log_likelihoods
+from prompt_tuning.methods.initializers import random_uniform
+from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.decoding import DecodingOptions, generate
+from prompt_tuning.models.parameter_axes import parameter_axes
+from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.parallel.collectives import collectives
+from prompt_tuning.parallel.mesh import make_mesh, replicate, replicated, shard_batch
+from prompt_tuning.parallel.rules import Layout
+from prompt_tuning.training.losses import LossOptions
+from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
+
+CONFIG = T5Config(
+    name="eight_heads",
+    vocab_size=64,
+    embed_dim=16,
+    num_heads=8,
+    head_dim=4,
+    mlp_dim=32,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+)
+# Each method that is added gets a line here.
+METHODS = {
+    "soft_prompt": lambda: SoftPrompt(
+        length=3, embed_dim=CONFIG.embed_dim, initializer=random_uniform()
+    ),
+}
+LEARNING_RATE, STEPS = 0.1, 3
+
+
+def make_batch(step: int) -> dict[str, np.ndarray]:
+    numbers = np.random.default_rng(step)
+    inputs = numbers.integers(2, CONFIG.vocab_size, (8, 7), np.int32)
+    inputs[:3, 5:] = 0
+    targets = numbers.integers(2, CONFIG.vocab_size, (8, 4), np.int32)
+    return {
+        "encoder_input_tokens": inputs,
+        "decoder_input_tokens": np.roll(targets, 1, axis=1),
+        "decoder_target_tokens": targets,
+        "decoder_loss_weights": (numbers.random((8, 4)) < 0.8).astype(np.float32),
+    }
+
+
+def make_params():
+    numbers = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: numbers.normal(scale=0.3, size=leaf.shape).astype(np.float32),
+        abstract_params(CONFIG),
+    )
+
+
+def results(method, layout: Layout, all_decoders: bool) -> dict:
+    """A few steps, and decoding with what they made."""
+    mesh = layout.mesh
+    model = T5(CONFIG, layout.place) if layout.fsdp else T5(CONFIG)
+    frozen = jax.tree.map(jax.device_put, make_params(), layout.shardings(abstract_params(CONFIG)))
+    trained = replicate(method.init(jax.random.key(1), make_batch(0)), mesh)
+    optimizer = optax.sgd(LEARNING_RATE, momentum=0.9)
+    everywhere = replicated(mesh)
+    step = make_train_step(prompt_loss_fn(model, method, LossOptions()), optimizer, 1, everywhere)
+    state = jax.jit(
+        lambda trained: TrainState.create(jax.tree.map(jnp.copy, trained), optimizer),
+        out_shardings=everywhere,
+    )(trained)
+    key = jax.random.key(2)
+    if mesh.size > 1:
+        step = step.lower(state, frozen, shard_batch(make_batch(0), mesh), key).compile()
+    found = {"loss": []}
+    for number in range(STEPS):
+        state, metrics = step(state, frozen, shard_batch(make_batch(number), mesh), key)
+        found["loss"].append(float(metrics["loss"]))
+        if number == 0:
+            moved = jax.tree.map(
+                lambda old, new: (old - new) / LEARNING_RATE, trained, state.trained
+            )
+            found["gradient"] = flat(moved)
+    found["trained"] = flat(state.trained)
+
+    tokens = shard_batch(make_batch(0)["encoder_input_tokens"], mesh)
+    injection = method.apply(state.trained, {"encoder_input_tokens": tokens})
+    methods = ("greedy", "beam") if all_decoders else ("greedy",)
+    for name in methods:
+        options = DecodingOptions(max_length=4, method=name, beam_size=2)
+        found[name] = np.asarray(generate(model, frozen, tokens, injection, options)).tolist()
+    if all_decoders:
+        scores = jax.jit(functools.partial(label_log_likelihoods, model))(
+            frozen, tokens, injection, np.array([[5, 1, 0], [6, 7, 1]], np.int32)
+        )
+        found["rank"] = np.asarray(scores).tolist()
+    if mesh.size > 1:
+        found["collectives"] = [
+            dataclasses.asdict(one) for one in collectives(step.as_text(), mesh)
+        ]
+    return found
+
+
+def flat(tree) -> list[float]:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]).tolist()
+
+
+def main(name: str, meshes: list[str]) -> None:
+    method = METHODS[name]()
+    devices = jax.devices()
+    one = Layout(mesh=make_mesh(devices=devices[:1]), axes_of=parameter_axes)
+    found = {"one": results(method, one, all_decoders="2,4,1" in meshes)}
+    for text in meshes:
+        data, model, fsdp = map(int, text.split(","))
+        layout = Layout(
+            mesh=make_mesh(data=data, model=model), axes_of=parameter_axes, fsdp=bool(fsdp)
+        )
+        found[text] = results(method, layout, all_decoders=text == "2,4,1")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

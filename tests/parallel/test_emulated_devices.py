@@ -1,0 +1,110 @@
+"""Eight devices give what one gives, for every method and shape of mesh.
+
+Other processes (`emulated_devices.py`) compute it: JAX has to be told of the devices before it
+starts.
+"""
+
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).with_name("emulated_devices.py")
+ROOT = Path(__file__).parents[2]
+# data, model, FSDP; along a single row of `data` there is nothing for FSDP to split.
+QUICK = ("2,4,0", "4,2,1")
+SLOW = ("1,8,0", "4,2,0", "8,1,0", "2,4,1", "8,1,1")
+MESHES = [*QUICK, *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in SLOW)]
+
+
+def _script():
+    spec = importlib.util.spec_from_file_location("emulated_devices", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+emulated = _script()
+
+
+@functools.cache
+def computed(method, meshes):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        # Compiled quickly: what is computed is the same.
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+    }
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), method, *meshes],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def found(method, mesh):
+    """What one device and a mesh compute; the slow meshes share a process, and the quick ones."""
+    results = computed(method, QUICK if mesh in QUICK else SLOW)
+    return results["one"], results[mesh]
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("method", emulated.METHODS)
+def test_a_mesh_gives_what_one_device_gives(method, mesh):
+    one, many = found(method, mesh)
+    assert np.abs(one["gradient"]).max() > 1e-3
+    for name in ("loss", "gradient", "trained"):
+        np.testing.assert_allclose(many[name], one[name], rtol=1e-5, atol=1e-5)
+    assert many["greedy"] == one["greedy"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", emulated.METHODS)
+def test_beam_search_and_rank_classification_on_split_weights(method):
+    one, many = found(method, "2,4,1")
+    assert many["beam"] == one["beam"]
+    np.testing.assert_allclose(many["rank"], one["rank"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("method", emulated.METHODS)
+def test_only_the_gradient_crosses_data_and_no_weights_move(method, mesh):
+    """Under FSDP weights do, and only they: a layer's at a time, each time round its loop."""
+    one, many = found(method, mesh)
+    fsdp = mesh.endswith(",1")
+    config = emulated.CONFIG
+    reduced = 0
+    for collective in many["collectives"]:
+        if "data" not in collective["axes"]:
+            assert collective["kind"] != "all-gather" or fsdp, collective
+        elif collective["kind"] == "all-reduce":
+            assert collective["times"] == 1, collective
+            reduced += collective["bytes"] // 4
+        else:
+            assert fsdp, collective
+    trained = len(one["trained"])
+    if mesh != "1,8,0":
+        assert trained <= reduced <= trained + 8
+    in_loops = [
+        collective
+        for collective in many["collectives"]
+        if collective["kind"] == "all-gather" and collective["times"] > 1
+    ]
+    assert bool(in_loops) == fsdp
+    model = int(mesh.split(",")[1])
+    kernels = {
+        4 * config.embed_dim * config.mlp_dim // model,
+        4 * config.embed_dim * config.num_heads * config.head_dim // model,
+    }
+    assert {collective["bytes"] for collective in in_loops} == (kernels if fsdp else set())
+    assert {collective["times"] for collective in in_loops} <= {config.num_encoder_layers}
