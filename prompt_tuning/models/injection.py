@@ -5,6 +5,8 @@ Neither imports the other. A new way of reaching into the model is one more fiel
 place in the model that reads it.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -48,3 +50,36 @@ def prepend_prompt(
     prompt = jnp.broadcast_to(prompt, (batch, *prompt.shape[1:])).astype(embedded.dtype)
     prompt_mask = jnp.broadcast_to(prompt_mask, (batch, prompt.shape[1]))
     return jnp.concatenate([prompt, embedded], 1), jnp.concatenate([prompt_mask, mask], 1)
+
+
+def stack_injections(injections: Sequence[Injection]) -> Injection:
+    """Returns one injection with a leading axis, to be mapped over, for each of those given.
+
+    Prompts are filled up to the longest, on their left: the distance of each position to the
+    input, which is all that T5 knows of places, stays what it was. All else must have one shape.
+
+    Raises:
+      ValueError: slots are filled in one and empty in another, or differ in shape.
+    """
+    lengths = [
+        0 if injection.encoder_prompt is None else injection.encoder_prompt.shape[1]
+        for injection in injections
+    ]
+    if len(set(lengths)) > 1:
+        longest = max(lengths)
+        injections = [_with_prompt_length(injection, longest) for injection in injections]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *injections)
+
+
+def _with_prompt_length(injection: Injection, length: int) -> Injection:
+    prompt = injection.encoder_prompt
+    if prompt is None:
+        raise ValueError("An injection without a prompt can't be stacked with one that has one.")
+    mask = injection.encoder_prompt_mask
+    mask = jnp.ones(prompt.shape[:2], bool) if mask is None else mask
+    missing = length - prompt.shape[1]
+    return dataclasses.replace(
+        injection,
+        encoder_prompt=jnp.pad(prompt, ((0, 0), (missing, 0), (0, 0))),
+        encoder_prompt_mask=jnp.pad(mask, ((0, 0), (missing, 0))),
+    )

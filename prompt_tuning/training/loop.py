@@ -41,7 +41,7 @@ from prompt_tuning.training.screen import Screen
 from prompt_tuning.training.signals import Interrupted, StopRequest
 from prompt_tuning.training.step import Batch, LossFn, StepMetrics, TrainState, make_train_step
 
-_STEPS_IN_FLIGHT = 2
+STEPS_IN_FLIGHT = 2
 """How many steps may be under way before the loop waits: enough to keep a device busy."""
 
 
@@ -113,25 +113,59 @@ def train(
         StopRequest() as stop,
         CheckpointManager(folder.checkpoints, keep=options.keep_checkpoints) as checkpoints,
     ):
-        run = _Run(
+        run = Run(
             options=options,
             folder=folder,
             checkpoints=checkpoints,
-            stop=stop,
-            train_step=make_train_step(loss_fn, optimizer, options.accumulation_steps),
             state=TrainState.create(jax.tree.map(jnp.array, trained), optimizer),
-            frozen=frozen,
-            batches=batches,
-            evaluate=evaluate,
+            frozen_parameters=count_parameters(frozen),
             save_best=save_best,
         )
+        train_step = make_train_step(loss_fn, optimizer, options.accumulation_steps)
         try:
-            result = run.go()
+            _make_steps(run, stop, train_step, frozen, batches, evaluate)
         finally:
             run.close()
-    if run.steps_made or not folder.summary.exists():
-        folder.write_json("summary.json", run.summary(facts or {}))
-    return result
+    run.write_summary(facts or {})
+    return run.result()
+
+
+def _make_steps(
+    run: "Run",
+    stop: StopRequest,
+    train_step: Callable[..., tuple[TrainState, StepMetrics]],
+    frozen: Any,
+    batches: Callable[[int], Batch],
+    evaluate: Callable[[Any], Evaluation] | None,
+) -> None:
+    """Makes the remaining steps of a run."""
+
+    def run_evaluation() -> None:
+        if evaluate is None:
+            return
+        run.take_all()
+        started = time.monotonic()
+        evaluation = evaluate(run.state.trained)
+        run.record_evaluation(evaluation, time.monotonic() - started)
+
+    if run.step == 0:
+        run_evaluation()
+    while not run.ended:
+        batch = batches(run.step)
+        check_divisible(batch, run.options.accumulation_steps)
+        counts = _count(batch["encoder_input_tokens"], batch["decoder_loss_weights"])
+        state, metrics = train_step(run.state, frozen, batch, run.key)
+        run.started_step(state, metrics, *counts)
+        if run.evaluation_due:
+            run_evaluation()
+        # Looked at once: it may come at any moment, and what is raised must be saved.
+        signal_number = None if run.ended else stop.signal_number
+        run.end_step(save=bool(signal_number))
+        if signal_number:
+            run.wait()
+            run.line(f"Stopped and saved at step {run.step:,}; the same command goes on from here.")
+            raise Interrupted(signal_number)
+    run.wait()
 
 
 class _InFlight(NamedTuple):
@@ -139,78 +173,108 @@ class _InFlight(NamedTuple):
 
     step: int
     metrics: StepMetrics
-    examples: Array
-    tokens: Array
+    examples: Array | int
+    tokens: Array | int
 
 
-class _Run:
-    """The loop's state and its input and output."""
+class Diverged(UserError):
+    """A loss, a gradient or an update is NaN or infinite."""
+
+
+class Run:
+    """What a run is between its steps: its state, and all that it reads and writes.
+
+    Whoever makes the steps, `train` one run's or `population.py` those of many at once, tells it
+    of each in turn: `started_step` (or `started_step` without numbers, and `took_step` when they
+    are there), `record_evaluation` where `evaluation_due`, `end_step`; and at the end `close`.
+    """
 
     def __init__(
-        self, *, options, folder, checkpoints, stop, train_step, state, frozen, batches,
-        evaluate, save_best,
-    ):  # fmt: skip
+        self,
+        *,
+        options: TrainOptions,
+        folder: RunFolder,
+        checkpoints: CheckpointManager,
+        state: TrainState,
+        frozen_parameters: int,
+        save_best: Callable[[Any, int, float], None] | None,
+        screen: Screen | None = None,
+    ):
+        """Goes on from the newest checkpoint, or starts with `state` if there is none."""
         self._started = time.monotonic()
-        self._options, self._folder, self._checkpoints = options, folder, checkpoints
-        self._stop, self._train_step, self._frozen = stop, train_step, frozen
-        self._batches, self._evaluate, self._save_best = batches, evaluate, save_best
-        self._key = stream_key(options.seed, "train_step")
+        self.options, self.folder, self._checkpoints = options, folder, checkpoints
+        self._frozen_parameters, self._save_best = frozen_parameters, save_best
+        self.key = stream_key(options.seed, "train_step")
 
         restored = checkpoints.restore_newest(state)
         if restored is None:
-            self._state, self._step, self._progress = state, 0, Progress()
+            self.state, self.step, self._progress = state, 0, Progress()
         else:
-            self._state, self._step = restored.state, restored.step
+            self.state, self.step = restored.state, restored.step
             self._progress = Progress.from_json(restored.progress)
-        self._first_step = self._step
+        self._first_step = self.step
         self._seconds_before = self._progress.seconds
 
         self._in_flight: collections.deque[_InFlight] = collections.deque()
         self._start_timing()
         self._metrics_file = MetricsFile(folder.metrics, self._progress.metrics_offset)
-        self._screen = Screen(self._step, options.train_steps)
+        self._screen = screen or Screen(self.step, options.train_steps)
         self._writers: list[Writer] = [self._metrics_file, self._screen]
         if options.tensorboard:
-            self._writers.append(TensorBoardFile(folder.tensorboard, self._step))
+            self._writers.append(TensorBoardFile(folder.tensorboard, self.step))
         if options.wandb_project:
             self._writers.append(WandbRun(options.wandb_project, folder))
         if restored is not None:
-            self._screen.line(f"Going on from the checkpoint of step {self._step:,}.")
+            self.line(f"Going on from the checkpoint of step {self.step:,}.")
 
     @property
     def steps_made(self) -> int:
         """Steps made by this process."""
-        return self._step - self._first_step
+        return self.step - self._first_step
 
-    def go(self) -> TrainResult:
-        """Makes the remaining steps."""
-        options = self._options
-        if self._step == 0:
-            self._run_evaluation()
-        while not self._ended():
-            self._make_step()
-            if self._step % options.eval_every == 0 or self._step == options.train_steps:
-                self._run_evaluation()
-            ended = self._ended()
-            if ended:
-                self._take_all()
-                self._write_window(self._step)
-            # Looked at once: it may come at any moment, and what is raised must be saved.
-            signal_number = None if ended else self._stop.signal_number
-            if ended or signal_number or self._step % options.checkpoint_every == 0:
-                self._save_checkpoint()
-            if signal_number:
-                self._checkpoints.wait()
-                self._screen.line(
-                    f"Stopped and saved at step {self._step:,}; the same command goes on from here."
-                )
-                raise Interrupted(signal_number)
+    @property
+    def best(self) -> Best:
+        """The best evaluation so far."""
+        return self._progress.best
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last step has been made, or patience has run out."""
+        return self.step >= self.options.train_steps or self.best.should_stop(self.options.patience)
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether the development set is evaluated after the step just made."""
+        return self.step % self.options.eval_every == 0 or self.step == self.options.train_steps
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether `end_step` will save a checkpoint."""
+        return self.ended or self.step % self.options.checkpoint_every == 0
+
+    def line(self, text: str) -> None:
+        """Shows a line on the screen."""
+        self._screen.line(text)
+
+    def wait(self) -> None:
+        """Returns once every checkpoint is on disk."""
         self._checkpoints.wait()
+
+    def end_step(self, *, save: bool = False) -> None:
+        """Ends a step, whose evaluation has been recorded; saves a checkpoint if asked or due."""
+        if self.ended:
+            self.take_all()
+            self._write_window(self.step)
+        if save or self.checkpoint_due:
+            self._save_checkpoint()
+
+    def result(self) -> TrainResult:
+        """How it stands."""
         return TrainResult(
-            trained=self._state.trained,
-            step=self._step,
-            best=self._progress.best,
-            stopped_early=self._step < options.train_steps,
+            trained=self.state.trained,
+            step=self.step,
+            best=self.best,
+            stopped_early=self.step < self.options.train_steps,
         )
 
     def close(self) -> None:
@@ -218,7 +282,12 @@ class _Run:
         for writer in self._writers:
             writer.close()
 
-    def summary(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def write_summary(self, facts: Mapping[str, Any]) -> None:
+        """Writes `summary.json`, unless nothing was done since it was."""
+        if self.steps_made or not self.folder.summary.exists():
+            self.folder.write_json("summary.json", self._summary(facts))
+
+    def _summary(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """What is to be known of an ended run at a glance.
 
         The speed is the median over the rows of losses, which neither compilation nor
@@ -227,7 +296,7 @@ class _Run:
         best = self._progress.best
         rates = [
             row["examples_per_second"]
-            for row in read_rows(self._folder.metrics)
+            for row in read_rows(self.folder.metrics)
             if "examples_per_second" in row
         ]
         return {
@@ -235,47 +304,53 @@ class _Run:
             "score": best.score,
             "metrics": best.metrics,
             "best_step": best.step,
-            "steps": self._step,
-            "stopped_early": self._step < self._options.train_steps,
-            "trained_parameters": _count_parameters(self._state.trained),
-            "frozen_parameters": _count_parameters(self._frozen),
+            "steps": self.step,
+            "stopped_early": self.step < self.options.train_steps,
+            "trained_parameters": count_parameters(self.state.trained),
+            "frozen_parameters": self._frozen_parameters,
             "examples_per_second": statistics.median(rates) if rates else None,
             "wall_seconds": self._seconds(),
         }
 
-    def _ended(self) -> bool:
-        return self._step >= self._options.train_steps or self._progress.best.should_stop(
-            self._options.patience
-        )
+    def started_step(
+        self,
+        state: TrainState,
+        metrics: StepMetrics | None = None,
+        examples: Array | int = 0,
+        tokens: Array | int = 0,
+    ) -> None:
+        """Takes the state after a step just started, and looks at the numbers of an earlier one.
 
-    def _make_step(self) -> None:
-        """Starts a step, then looks at the numbers of one that was started before it."""
-        batch = self._batches(self._step)
-        _check_divisible(batch, self._options.accumulation_steps)
-        examples, tokens = _count(batch["encoder_input_tokens"], batch["decoder_loss_weights"])
-        self._state, metrics = self._train_step(self._state, self._frozen, batch, self._key)
-        self._step += 1
-        self._in_flight.append(_InFlight(self._step, metrics, examples, tokens))
-        if len(self._in_flight) > _STEPS_IN_FLIGHT:
-            self._take_one()
+        They may all still be on their way. Without metrics, `took_step` is called with them later.
+        """
+        self.state = state
+        self.step += 1
+        if metrics is not None:
+            self._in_flight.append(_InFlight(self.step, metrics, examples, tokens))
+            if len(self._in_flight) > STEPS_IN_FLIGHT:
+                self._take_one()
         self._screen.advance()
 
     def _take_one(self) -> None:
-        """Waits for the oldest step in flight and adds its numbers to the window."""
+        """Waits for the oldest step in flight and takes its numbers."""
         step, *numbers = self._in_flight.popleft()
-        metrics, examples, tokens = jax.device_get(numbers)
-        metrics = {name: float(value) for name, value in metrics.items()}
-        for name in ("loss", "gradient_norm", "update_norm"):
-            if not math.isfinite(metrics[name]):
-                self._raise_diverged(step, name.replace("_", " "), metrics[name])
-        self._progress.add_step(metrics)
-        self._counts += [examples, tokens]
-        if step % self._options.log_every == 0:
-            self._write_window(step)
+        self.took_step(step, *jax.device_get(numbers))
 
-    def _take_all(self) -> None:
+    def take_all(self) -> None:
+        """Waits for every step in flight."""
         while self._in_flight:
             self._take_one()
+
+    def took_step(self, step: int, metrics: Mapping[str, Any], examples: Any, tokens: Any) -> None:
+        """Adds the numbers of a step to the window. Raises Diverged if one isn't finite."""
+        numbers = {name: float(value) for name, value in metrics.items()}
+        for name in ("loss", "gradient_norm", "update_norm"):
+            if not math.isfinite(numbers[name]):
+                self._raise_diverged(step, name.replace("_", " "), numbers[name])
+        self._progress.add_step(numbers)
+        self._counts += [examples, tokens]
+        if step % self.options.log_every == 0:
+            self._write_window(step)
 
     def _write_window(self, step: int) -> None:
         """Writes the row of losses since the last one, if there was a step since."""
@@ -291,13 +366,9 @@ class _Run:
         self._timed_from = time.monotonic()
         self._counts = np.zeros(2)
 
-    def _run_evaluation(self) -> None:
-        if self._evaluate is None:
-            return
-        self._take_all()
-        started = time.monotonic()
-        evaluation = self._evaluate(self._state.trained)
-        step, score = self._step, float(evaluation.score)
+    def record_evaluation(self, evaluation: Evaluation, seconds: float) -> None:
+        """Records what the development set says about the state; it took so many seconds."""
+        step, score = self.step, float(evaluation.score)
         metrics = {name: float(value) for name, value in evaluation.metrics.items()}
         best = self._progress.best.updated(step, score, metrics)
         self._write(
@@ -308,18 +379,18 @@ class _Run:
             }
         )
         if evaluation.predictions:
-            self._folder.write_predictions(step, evaluation.predictions)
+            self.folder.write_predictions(step, evaluation.predictions)
         # Before the checkpoint that will say so.
         if best.step == step and self._save_best is not None:
-            self._save_best(self._state.trained, step, score)
+            self._save_best(self.state.trained, step, score)
         self._progress.best = best
-        self._timed_from += time.monotonic() - started
+        self._timed_from += seconds
 
     def _save_checkpoint(self) -> None:
-        self._take_all()
+        self.take_all()
         self._progress.metrics_offset = self._metrics_file.sync()
         self._progress.seconds = self._seconds()
-        self._checkpoints.save(self._step, self._state, self._progress.to_json())
+        self._checkpoints.save(self.step, self.state, self._progress.to_json())
 
     def _write(self, row: Row) -> None:
         row = {**row, "seconds": self._seconds()}
@@ -339,14 +410,15 @@ class _Run:
         checkpoints = [kept_step for kept_step in self._checkpoints.steps() if kept_step < step - 1]
         if checkpoints:
             kept.append(f"the checkpoint of step {checkpoints[-1]}")
-        raise UserError(
+        raise Diverged(
             f"Training diverged: the {name} is {value} at step {step}. "
-            f"{self._folder.path} keeps {' and '.join(kept) or 'no prompt yet'}. "
+            f"{self.folder.path} keeps {' and '.join(kept) or 'no prompt yet'}. "
             "Lower LEARNING_RATE, and give another MODEL_DIR or --overwrite."
         )
 
 
-def _check_divisible(batch: Batch, parts: int) -> None:
+def check_divisible(batch: Batch, parts: int) -> None:
+    """Raises UserError if a batch can't be cut into so many equal parts."""
     examples = len(batch["decoder_loss_weights"])
     if examples % parts:
         raise UserError(
@@ -367,5 +439,6 @@ def _count(
     return examples, jnp.count_nonzero(inputs) + jnp.count_nonzero(weights)
 
 
-def _count_parameters(tree: Any) -> int:
+def count_parameters(tree: Any) -> int:
+    """Returns how many numbers the arrays of a tree hold."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
