@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import optax
 from jax.sharding import Mesh
 
 import prompt_tuning
@@ -34,6 +33,7 @@ from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.decoding import DecodingOptions
 from prompt_tuning.models.t5 import T5, Params
 from prompt_tuning.training import optimizers
+from prompt_tuning.training.halving import Halving
 from prompt_tuning.training.loop import TrainOptions
 from prompt_tuning.training.losses import LossOptions
 
@@ -257,7 +257,7 @@ class Training:
     """All that training needs beside the base and the data."""
 
     method: Callable[[Base], Method]
-    optimizer: optax.GradientTransformation
+    optimizer: optimizers.Optimizer
     loss: LossOptions
     options: TrainOptions
     folder: Path
@@ -267,7 +267,7 @@ class Training:
 def train(
     folder: str,
     method: Callable[[Base], Method],
-    optimizer: optax.GradientTransformation,
+    optimizer: optimizers.Optimizer,
     train_steps: int,
     seed: int = 0,
     accumulation_steps: int = 1,
@@ -300,6 +300,18 @@ def train(
         ),
         folder=Path(folder),
     )
+
+
+@register
+def population(places: int = 16) -> int:
+    """How many members of a POPULATION train at a time; the others wait."""
+    return places
+
+
+@register
+def successive_halving(keep: float = 0.5, rungs: Sequence[int] | None = None) -> Halving:
+    """Where `train --tune` drops members; see `Halving`."""
+    return Halving(keep=keep, rungs=rungs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

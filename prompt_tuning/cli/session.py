@@ -10,7 +10,7 @@ import functools
 import hashlib
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, cast
 
@@ -116,27 +116,40 @@ class Job:
 
         A run is not gone on with on other data, weights or vocabulary at the same paths.
         """
+        return {
+            "contents of the vocabulary": self.base.vocabulary.hash[:16],
+            "contents of the data": self.data_hash,
+            "contents of the frozen weights": weights_hash(self.base.params),
+        }
+
+    @property
+    def data_hash(self) -> str:
+        """A short hash of the tokens trained on and scored."""
         tokens = hashlib.sha256()
         for split in [*self.training_splits, *self.development_splits]:
             for array in (split.inputs.values, split.inputs.offsets, split.targets.values):
                 tokens.update(array.tobytes())
             tokens.update(split.metadata_json)
-        return {
-            "contents of the vocabulary": self.base.vocabulary.hash[:16],
-            "contents of the data": tokens.hexdigest()[:16],
-            "contents of the frozen weights": weights_hash(self.base.params),
-        }
+        return tokens.hexdigest()[:16]
 
 
-def prepare() -> Job:
-    """Loads the model and the data, and makes the method's first values."""
+Load = Callable[[Base, Data, str], list[TokenizedSplit]]
+"""Gives a split of every task, by its name."""
+
+
+def prepare(base: Base | None = None, load: Load | None = None) -> Job:
+    """Loads the model and the data, and makes the method's first values.
+
+    `base` and `load` are for several jobs on one model, which share what they have in common.
+    """
     training = configurables.train()
     data = configurables.data()
     prediction = configurables.predict(data)
-    base = load_base(data)
+    base = base or load_base(data)
+    load = load or load_splits
     method = training.method(base)
     seed = training.options.seed
-    splits = load_splits(base, data, "train")
+    splits = load(base, data, "train")
     stream = BatchStream(
         splits,
         batch_size=data.batch_size,
@@ -150,7 +163,7 @@ def prepare() -> Job:
         prediction=prediction,
         training=training,
         training_splits=splits,
-        development_splits=load_splits(base, data, prediction.split),
+        development_splits=load(base, data, prediction.split),
         stream=stream,
         method=method,
         trained=replicate(trained, base.mesh),

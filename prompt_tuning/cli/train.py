@@ -1,11 +1,12 @@
 """`prompt-tuning train`: trains a prompt against a frozen model, into a run folder.
 
-The same command on the same folder goes on with an interrupted run.
+The same command on the same folder goes on with an interrupted run. With POPULATION, or `--tune`,
+it trains many prompts at once (`population.py`).
 """
 
 import functools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from prompt_tuning.training.loop import TrainResult
     from prompt_tuning.training.run_folder import RunFolder
 
-_IRRELEVANT = ("MODEL_DIR", "train.folder", "train.tensorboard", "train.wandb_project")
+IRRELEVANT = ("MODEL_DIR", "train.folder", "train.tensorboard", "train.wandb_project")
 """Settings that a run's result doesn't depend on: a run folder may be moved."""
 
 
@@ -27,11 +28,19 @@ def main(argv: Sequence[str]) -> None:
         action="store_true",
         help="remove the run that MODEL_DIR holds and start over",
     )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="try the members of TUNE (learning rates, seeds), dropping the worst on the way",
+    )
     args = parser.parse(argv)
 
-    from prompt_tuning.cli import session
+    from prompt_tuning.cli import gin_config, population, session
 
     session.load_config(args)
+    if args.tune or gin_config.macro("POPULATION") is not None:
+        population.train(args)
+        return
     job = session.prepare()
     folder = open_folder(job, overwrite=args.overwrite)
     best = train(job, folder).best
@@ -51,7 +60,7 @@ def open_folder(job: "Job", *, overwrite: bool) -> "RunFolder":
     from prompt_tuning.training.run_folder import RunFolder
 
     settings = gin_config.settings()
-    named = {name: text for name, text in settings.items() if name not in _IRRELEVANT}
+    named = {name: text for name, text in settings.items() if name not in IRRELEVANT}
     return RunFolder.open(
         job.training.folder,
         settings={**named, **job.contents},
@@ -62,31 +71,15 @@ def open_folder(job: "Job", *, overwrite: bool) -> "RunFolder":
 
 def train(job: "Job", folder: "RunFolder") -> "TrainResult":
     """Trains; the best prompt, the metrics and the summary are written to the folder."""
-    from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
-    from prompt_tuning.cli import scoring, session
-    from prompt_tuning.methods.prompt import soft_prompt_array
+    from prompt_tuning.cli import scoring
     from prompt_tuning.parallel.mesh import shard_batch
     from prompt_tuning.training import loop
     from prompt_tuning.training.step import prompt_loss_fn
 
-    base, method, options = job.base, job.method, job.training.options
-    split = job.prediction.split
+    base, method = job.base, job.method
     score = scoring.scorer(base, job.data, job.prediction, job.development_splits)
-
-    def save_best(trained, step: int, best: float) -> None:
-        metadata = PromptMetadata(
-            model=base.config.name,
-            task=job.data.name,
-            step=step,
-            metric=f"{split} score",
-            score=best,
-            seed=options.seed,
-            vocabulary_hash=base.vocabulary.hash,
-        )
-        save_prompt(folder.path / session.BEST_PROMPT, soft_prompt_array(trained), metadata)
-
     return loop.train(
-        options,
+        job.training.options,
         folder=folder,
         loss_fn=prompt_loss_fn(base.model, method, job.training.loss),
         optimizer=job.training.optimizer,
@@ -94,13 +87,40 @@ def train(job: "Job", folder: "RunFolder") -> "TrainResult":
         frozen=base.params,
         batches=lambda step: shard_batch(job.stream.batch(step), base.mesh),
         evaluate=lambda trained: score(functools.partial(method.apply, trained)),
-        save_best=save_best,
-        facts={
-            "task": job.data.name,
-            "model": base.config.name,
-            "truncated_examples": job.truncated,
-        },
+        save_best=saver(job, folder),
+        facts=facts(job),
     )
+
+
+def facts(job: "Job") -> dict[str, Any]:
+    """What the summary of a run says besides its numbers."""
+    return {
+        "task": job.data.name,
+        "model": job.base.config.name,
+        "truncated_examples": job.truncated,
+    }
+
+
+def saver(job: "Job", folder: "RunFolder") -> Callable[[Any, int, float], None]:
+    """Returns what writes the best prompt to the folder: (trained, step, score) -> None."""
+    from prompt_tuning.checkpoints.prompt_files import BEST_PROMPT, PromptMetadata, save_prompt
+    from prompt_tuning.methods.prompt import soft_prompt_array
+
+    base = job.base
+
+    def save_best(trained, step: int, best: float) -> None:
+        metadata = PromptMetadata(
+            model=base.config.name,
+            task=job.data.name,
+            step=step,
+            metric=f"{job.prediction.split} score",
+            score=best,
+            seed=job.training.options.seed,
+            vocabulary_hash=base.vocabulary.hash,
+        )
+        save_prompt(folder.path / BEST_PROMPT, soft_prompt_array(trained), metadata)
+
+    return save_best
 
 
 if __name__ == "__main__":

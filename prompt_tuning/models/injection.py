@@ -6,7 +6,8 @@ place in the model that reads it.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -52,8 +53,13 @@ def prepend_prompt(
     return jnp.concatenate([prompt, embedded], 1), jnp.concatenate([prompt_mask, mask], 1)
 
 
-def stack_injections(injections: Sequence[Injection]) -> Injection:
-    """Returns one injection with a leading axis, to be mapped over, for each of those given.
+def stack_injections(
+    injections: Sequence[Injection],
+) -> tuple[list[Array], Callable[[Sequence[Array]], Injection]]:
+    """Returns arrays with a leading axis to be mapped over, and what makes injections of them.
+
+        arrays, injection_of = stack_injections(injections)
+        jax.vmap(lambda arrays: model(injection_of(arrays)))(arrays)
 
     Prompts are filled up to the longest, on their left: the distance of each position to the
     input, which is all that T5 knows of places, stays what it was. All else must have one shape.
@@ -68,7 +74,11 @@ def stack_injections(injections: Sequence[Injection]) -> Injection:
     if len(set(lengths)) > 1:
         longest = max(lengths)
         injections = [_with_prompt_length(injection, longest) for injection in injections]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *injections)
+    flat, structures = zip(*map(jax.tree.flatten, injections), strict=True)
+    if len(set(structures)) > 1:
+        raise ValueError(f"Injections with different slots can't be stacked: {set(structures)}.")
+    stacked = [jnp.stack(leaves) for leaves in zip(*flat, strict=True)]
+    return stacked, functools.partial(jax.tree.unflatten, structures[0])
 
 
 def _with_prompt_length(injection: Injection, length: int) -> Injection:

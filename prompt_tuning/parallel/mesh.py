@@ -40,6 +40,16 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
     return _place(batch, mesh, PartitionSpec(DATA_AXIS))
 
 
+def shard_members(batch: Any, mesh: Mesh) -> Any:
+    """Gives each device its share of a population's batch, [members, batch, ...] arrays.
+
+    Whole members where they can be shared out evenly, else the rows of each member.
+    """
+    members = len(next(iter(batch.values())))
+    by_member = members % mesh.shape[DATA_AXIS] == 0
+    return _place(batch, mesh, PartitionSpec(*() if by_member else (None,), DATA_AXIS))
+
+
 def _place(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
     # On a single device arrays are where they should be, and a layout would only make JAX
     # compile a second time, for arguments that have it.

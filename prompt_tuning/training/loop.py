@@ -37,7 +37,7 @@ from prompt_tuning.training.logging import (
 from prompt_tuning.training.options import TrainOptions
 from prompt_tuning.training.progress import Progress
 from prompt_tuning.training.run_folder import RunFolder
-from prompt_tuning.training.screen import Screen
+from prompt_tuning.training.screen import RunScreen, Screen
 from prompt_tuning.training.signals import Interrupted, StopRequest
 from prompt_tuning.training.step import Batch, LossFn, StepMetrics, TrainState, make_train_step
 
@@ -198,7 +198,7 @@ class Run:
         state: TrainState,
         frozen_parameters: int,
         save_best: Callable[[Any, int, float], None] | None,
-        screen: Screen | None = None,
+        screen: RunScreen | None = None,
     ):
         """Goes on from the newest checkpoint, or starts with `state` if there is none."""
         self._started = time.monotonic()

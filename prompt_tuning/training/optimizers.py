@@ -9,9 +9,11 @@ Pre-training uses T5's own setting of it: scaled by the parameter, with `rsqrt_d
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array
+from jaxtyping import Float32
 
 Schedule = optax.Schedule
 """Maps the number of updates made so far to a learning rate."""
@@ -45,18 +47,13 @@ class Optimizer(optax.GradientTransformation):
         self.make, self.learning_rate, self.options = make, learning_rate, options
         return self
 
-    def with_rate(self, rate: Array) -> optax.GradientTransformation:
-        """Returns the same optimiser with the learning rate of one update.
-
-        Its state has the structure that this one's has, and may take its place.
-        """
-        scheduled = callable(self.learning_rate)
-        return self.make((lambda count: rate) if scheduled else rate, **self.options)
-
-    def rate(self, count: int) -> float:
-        """Returns the learning rate after `count` updates."""
+    def rates(self, steps: int) -> Float32[np.ndarray, "steps"]:
+        """Returns the learning rate of each of the first updates."""
         value = self.learning_rate
-        return float(value(jnp.int32(count)) if callable(value) else value)
+        if not callable(value):
+            return np.full(steps, value, np.float32)
+        each = jax.vmap(lambda count: jnp.asarray(value(count), jnp.float32))
+        return np.asarray(each(jnp.arange(steps)))
 
 
 def adafactor(
