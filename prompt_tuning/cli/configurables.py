@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import optax
 from jax.sharding import Mesh
 
 import prompt_tuning
@@ -257,7 +258,7 @@ class Training:
     """All that training needs beside the base and the data."""
 
     method: Callable[[Base], Method]
-    optimizer: optimizers.Optimizer
+    optimizer: optax.GradientTransformation
     loss: LossOptions
     options: TrainOptions
     folder: Path
@@ -267,7 +268,7 @@ class Training:
 def train(
     folder: str,
     method: Callable[[Base], Method],
-    optimizer: optimizers.Optimizer,
+    optimizer: optax.GradientTransformation,
     train_steps: int,
     seed: int = 0,
     accumulation_steps: int = 1,

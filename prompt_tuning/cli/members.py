@@ -93,7 +93,9 @@ def member_specs(value: Any, macro: str) -> list[MemberSpec]:
     return specs
 
 
-def check_member(spec: MemberSpec, macro: str, base: Mapping[str, tuple[str, frozenset[str]]]):
+def check_member(
+    spec: MemberSpec, macro: str, base: Mapping[str, tuple[str, frozenset[str]]]
+) -> None:
     """Checks, with a member's configuration loaded, that it can train beside the others.
 
     Args:

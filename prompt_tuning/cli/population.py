@@ -23,11 +23,13 @@ from prompt_tuning.cli.members import MemberSpec
 from prompt_tuning.cli.session import Job
 from prompt_tuning.cli.train import IRRELEVANT, facts, saver
 from prompt_tuning.data.tokenized import TokenizedSplit
+from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.evaluator import Inject
 from prompt_tuning.files import atomic_write
 from prompt_tuning.parallel.mesh import shard_members
 from prompt_tuning.training.halving import Halving, ranked
 from prompt_tuning.training.loop import Evaluation
+from prompt_tuning.training.optimizers import Optimizer
 from prompt_tuning.training.places import program_size, program_sizes
 from prompt_tuning.training.population import Evaluate, Member, MemberResult, train_population
 from prompt_tuning.training.run_folder import FIX, MEMBERS, RunFolder
@@ -155,12 +157,19 @@ def _prepare(
 
 
 def _member(spec: MemberSpec, job: Job, folder: RunFolder) -> Member:
+    optimizer = job.training.optimizer
+    if not isinstance(optimizer, Optimizer):
+        raise UserError(
+            "The optimiser of a population must be @adafactor() or @adamw(), or made by "
+            "`Optimizer.of`, so that members can have learning rates of their own; "
+            f"train.optimizer is a {type(optimizer).__name__}."
+        )
     return Member(
         name=spec.name,
         folder=folder,
         options=job.training.options,
         method=job.method,
-        optimizer=job.training.optimizer,
+        optimizer=optimizer,
         trained=job.trained,
         batches=job.stream.batch,
         save_best=saver(job, folder),

@@ -1,6 +1,9 @@
 """`train` with POPULATION and with `--tune`, from flags to files, on tiny random weights."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -114,6 +117,24 @@ def test_what_is_no_population(flags, tmp_path, value, message):
         main(["train", *flags, f"--gin.POPULATION={value}"])
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run" / "members").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [[1, 2], [1, 2, 3]], ids=["by_member", "by_example"])
+def test_members_or_examples_are_shared_out_over_devices(flags, tmp_path, seeds):
+    """Two devices change the order of additions and so the last digits, nothing else."""
+    prompts = []
+    for devices in (1, 2):
+        flag = f"--xla_force_host_platform_device_count={devices}"
+        folder = tmp_path / f"devices_{devices}"
+        command = [sys.executable, "-m", "prompt_tuning.cli.train", *flags]
+        command += [f"--gin.MODEL_DIR={folder}", "--gin.LEARNING_RATE=0.01"]
+        command += [f"--gin.POPULATION={{'SEED': {seeds}}}"]
+        environment = {**os.environ, "XLA_FLAGS": flag}
+        subprocess.run(command, env=environment, check=True, timeout=600, capture_output=True)
+        members = sorted((folder / "members").iterdir())
+        prompts.append([np.load(member / "prompt_best.npy") for member in members])
+    np.testing.assert_allclose(*prompts, rtol=1e-4, atol=1e-5)
 
 
 def test_members_have_readable_names():
