@@ -40,6 +40,7 @@ from prompt_tuning.parallel.mesh import gathered, make_mesh
 from prompt_tuning.parallel.processes import ProcessOptions, from_environment
 from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.training import optimizers
+from prompt_tuning.training.halving import Halving
 from prompt_tuning.training.loop import TrainOptions
 from prompt_tuning.training.losses import LossOptions
 
@@ -344,6 +345,18 @@ def train(
         ),
         folder=Path(folder),
     )
+
+
+@register
+def population(places: int = 16) -> int:
+    """How many members of a POPULATION train at a time; the others wait."""
+    return places
+
+
+@register
+def successive_halving(keep: float = 0.5, rungs: Sequence[int] | None = None) -> Halving:
+    """Where `train --tune` drops members; see `Halving`."""
+    return Halving(keep=keep, rungs=rungs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

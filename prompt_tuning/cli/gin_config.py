@@ -145,6 +145,31 @@ def settings() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
+def resolved() -> dict[str, tuple[str, frozenset[str]]]:
+    """Returns each parameter that is set: its text with macros put in, and which those are."""
+    given = settings()
+
+    def resolve(text: str) -> tuple[str, frozenset[str]]:
+        names: frozenset[str] = frozenset()
+
+        def put_in(found: re.Match[str]) -> str:
+            nonlocal names
+            if found[1] not in given:
+                return found[0]
+            inner, more = resolve(given[found[1]])
+            names |= {found[1]} | more
+            return inner
+
+        return re.sub(r"%([\w./]+)", put_in, text), names
+
+    return {name: resolve(text) for name, text in given.items() if "." in name}
+
+
+def parameters_of(name: str) -> list[str]:
+    """Returns the parameters of a registered function."""
+    return _registered.get(name, [])
+
+
 def _as_gin(value: str) -> str:
     """A value that is no gin expression is a text: quotes are a burden on a command line."""
     if re.fullmatch(r"[\w.-]+:\d+", value):  # host:port; gin would read a number from 10.0.0.1

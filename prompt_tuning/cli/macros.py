@@ -35,6 +35,10 @@ class Macro:
             (dict,): "lengths by feature, such as {'inputs': 512, 'targets': 8}",
             (list, tuple): "a list of texts, such as ['True', 'False']",
             (str, list, tuple): "a text or a list of texts",
+            (list, tuple, dict, type(None)): (
+                "a list of members, such as [{'SEED': 0}, {'SEED': 1, 'LEARNING_RATE': 0.1}], or a "
+                "grid, such as {'SEED': [0, 1], 'LEARNING_RATE': [0.1, 0.3]}"
+            ),
         }[self.kind]
 
 
@@ -56,6 +60,13 @@ MACROS = {
     ),
     "LEARNING_RATE": Macro(kind=(int, float), meaning="the learning rate (the paper: 0.3)"),
     "SEED": Macro(kind=(int,), meaning="seed of the prompt's first values and the data's order"),
+    "POPULATION": Macro(
+        kind=(list, tuple, dict, type(None)),
+        meaning="members to train at once: a list or a grid of settings (docs/population.md)",
+    ),
+    "TUNE": Macro(
+        kind=(list, tuple, dict, type(None)), meaning="the same, for `prompt-tuning train --tune`"
+    ),
     "VOCABULARY_PATH": Macro(
         kind=(str, type(None)),
         meaning="the model's vocabulary: a file, a folder, 'byt5', or None: the checkpoint's",

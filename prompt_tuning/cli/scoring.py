@@ -17,6 +17,7 @@ from prompt_tuning.evaluation.evaluator import (
     Predictor,
     decoding_predictor,
     evaluate,
+    evaluate_many,
     rank_predictor,
 )
 from prompt_tuning.parallel.mesh import shard_batch
@@ -65,14 +66,50 @@ def scorer(
                 seed=prediction.seed,
             )
             rows += _prediction_rows(task, examples.metadata, predictions)
-        named = {
-            f"{task}/{name}" if len(data.tasks) > 1 else name: value
-            for task, values in metrics.items()
-            for name, value in values.items()
-        }
-        return Evaluation(metrics=named, score=superglue_score(metrics), predictions=rows)
+        return _evaluation(metrics, rows)
 
     return score
+
+
+def scorer_of_many(
+    base: Base, data: Data, prediction: Prediction, splits: Sequence[TokenizedSplit]
+) -> Callable[[Sequence[Inject]], list[Evaluation]]:
+    """Returns a function from several injections to the scores that `scorer` gives each.
+
+    All of them see a batch at once. The program is another for each number of injections.
+    """
+    predictors = [predictor_for(base, data, task, prediction) for task in data.tasks]
+
+    def score(injects: Sequence[Inject]) -> list[Evaluation]:
+        metrics: list[dict[str, dict[str, float]]] = [{} for _ in injects]
+        rows: list[list[dict[str, Any]]] = [[] for _ in injects]
+        for task, examples, predictor in zip(data.tasks, splits, predictors, strict=True):
+            found = evaluate_many(
+                predictor,
+                base.params,
+                injects,
+                _on_devices(eval_batches(examples, data.batch_size), base),
+                functools.partial(task.evaluate, examples.metadata),
+                seed=prediction.seed,
+            )
+            for place, (values, predictions) in enumerate(found):
+                metrics[place][task.name] = values
+                rows[place] += _prediction_rows(task, examples.metadata, predictions)
+        return [_evaluation(*each) for each in zip(metrics, rows, strict=True)]
+
+    return score
+
+
+def _evaluation(
+    metrics: Mapping[str, Mapping[str, float]], rows: Sequence[Mapping[str, Any]]
+) -> Evaluation:
+    """What the tasks' metrics and predictions say; a mixture's metrics carry the task's name."""
+    named = {
+        f"{task}/{name}" if len(metrics) > 1 else name: value
+        for task, values in metrics.items()
+        for name, value in values.items()
+    }
+    return Evaluation(metrics=named, score=superglue_score(metrics), predictions=rows)
 
 
 def answers(

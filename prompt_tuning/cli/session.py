@@ -132,21 +132,35 @@ class Job:
 
         A run is not gone on with on other data, weights or vocabulary at the same paths.
         """
+        return {
+            "contents of the vocabulary": self.base.vocabulary.hash[:16],
+            "contents of the data": self.data_hash,
+            "contents of the frozen weights": weights_hash(self.base.params),
+        }
+
+    @property
+    def data_hash(self) -> str:
+        """A short hash of the tokens trained on and scored."""
         tokens = hashlib.sha256()
         for split in [*self.training_splits, *self.development_splits]:
             for array in (split.inputs.values, split.inputs.offsets, split.targets.values):
                 tokens.update(array.tobytes())
             tokens.update(split.metadata_json)
-        return {
-            "contents of the vocabulary": self.base.vocabulary.hash[:16],
-            "contents of the data": tokens.hexdigest()[:16],
-            "contents of the frozen weights": weights_hash(self.base.params),
-        }
+        return tokens.hexdigest()[:16]
 
 
-def prepare(part: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontext) -> Job:
+Load = Callable[[Base, Data, str], list[TokenizedSplit]]
+"""Gives a split of every task, by its name."""
+
+
+def prepare(
+    base: Base | None = None,
+    load: Load | None = None,
+    part: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontext,
+) -> Job:
     """Loads the model and the data, and makes the method's first values.
 
+    `base` and `load` are for several jobs on one model, which share what they have in common.
     `part(name)` is entered around the loading of the "weights" and of the "data".
     """
     training = configurables.train()
@@ -155,13 +169,14 @@ def prepare(part: Callable[[str], AbstractContextManager[object]] = contextlib.n
     data = configurables.data()
     prediction = configurables.predict(data)
     with part("weights"):
-        base = load_base(data)
+        base = base or load_base(data)
     check_batch(data.batch_size, base.mesh, training.options.accumulation_steps)
+    load = load or load_splits
     method = training.method(base)
     seed = training.options.seed
     with part("data"):
-        splits = load_splits(base, data, "train")
-        development_splits = load_splits(base, data, prediction.split)
+        splits = load(base, data, "train")
+        development_splits = load(base, data, prediction.split)
     stream = BatchStream(
         splits,
         batch_size=data.batch_size,

@@ -1,11 +1,13 @@
 """`prompt-tuning train`: trains a prompt against a frozen model, into a run folder.
 
-The same command on the same folder goes on with an interrupted run.
+The same command on the same folder goes on with an interrupted run. With POPULATION, or `--tune`,
+it trains many prompts at once (`population.py`).
 """
 
+import argparse
 import functools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from prompt_tuning.training.run_folder import RunFolder
     from prompt_tuning.training.startup import Startup
 
-_IRRELEVANT = (
+IRRELEVANT = (
     "MODEL_DIR",
     "train.folder",
     "train.prefetch_batches",
@@ -59,19 +61,28 @@ def main(argv: Sequence[str]) -> None:
         metavar="STEPS",
         help="record what the devices do in this many steps (docs/performance.md)",
     )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="try the members of TUNE (learning rates, seeds), dropping the worst on the way",
+    )
     args = parser.parse(argv)
     if args.profile < 0:
         raise UserError(f"--profile is {args.profile}; expected a number of steps, such as 10.")
 
-    from prompt_tuning.cli import configurables, session
+    from prompt_tuning.cli import configurables, gin_config, session
     from prompt_tuning.parallel.processes import is_first, joined
     from prompt_tuning.training import loop  # noqa: F401 - here, where imports are measured
     from prompt_tuning.training.startup import Startup
 
     startup = Startup()
     session.load_config(args)
+    many = args.tune or gin_config.macro("POPULATION") is not None
     with joined(configurables.processes()):
-        job = session.prepare(startup.part)
+        if many:
+            train_many(args)
+            return
+        job = session.prepare(part=startup.part)
         folder = open_folder(job, overwrite=args.overwrite)
         best = train(job, folder, startup=startup, profile_steps=args.profile).best
         told = is_first()
@@ -87,6 +98,22 @@ def main(argv: Sequence[str]) -> None:
     )
 
 
+def train_many(args: argparse.Namespace) -> None:
+    """Trains a population, in this process alone."""
+    import jax
+
+    from prompt_tuning.cli import population
+
+    if jax.process_count() > 1:
+        raise UserError(
+            "POPULATION and --tune train in one process; start them on one host, or give each host "
+            "members of its own."
+        )
+    if args.profile:
+        raise UserError("--profile records a single run; leave out POPULATION and --tune.")
+    population.train(args)
+
+
 def open_folder(job: "Job | PretrainingJob", *, overwrite: bool) -> "RunFolder":
     """Makes the run folder, or goes back to that of the same settings and the same contents."""
     from prompt_tuning.cli import gin_config
@@ -94,7 +121,7 @@ def open_folder(job: "Job | PretrainingJob", *, overwrite: bool) -> "RunFolder":
     from prompt_tuning.training.run_folder import RunFolder
 
     settings = gin_config.settings()
-    named = {name: text for name, text in settings.items() if name not in _IRRELEVANT}
+    named = {name: text for name, text in settings.items() if name not in IRRELEVANT}
     contents = job.contents
     return first_then_all(
         lambda: RunFolder.open(
@@ -116,9 +143,7 @@ def train(
     """Trains; the best prompt, the metrics and the summary are written to the folder."""
     import jax
 
-    from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
-    from prompt_tuning.cli import scoring, session
-    from prompt_tuning.methods.prompt import soft_prompt_array
+    from prompt_tuning.cli import scoring
     from prompt_tuning.parallel.accelerators import accelerator_of
     from prompt_tuning.parallel.mesh import replicated, shard_batch
     from prompt_tuning.parallel.processes import vote_over
@@ -126,25 +151,11 @@ def train(
     from prompt_tuning.training.monitoring import Monitoring
     from prompt_tuning.training.step import prompt_loss_fn
 
-    base, method, options = job.base, job.method, job.training.options
-    split = job.prediction.split
+    base, method = job.base, job.method
     accelerator = accelerator_of(jax.devices()[0].device_kind)
     score = scoring.scorer(base, job.data, job.prediction, job.development_splits)
-
-    def save_best(trained, step: int, best: float) -> None:
-        metadata = PromptMetadata(
-            model=base.config.name,
-            task=job.data.name,
-            step=step,
-            metric=f"{split} score",
-            score=best,
-            seed=options.seed,
-            vocabulary_hash=base.vocabulary.hash,
-        )
-        save_prompt(folder.path / session.BEST_PROMPT, soft_prompt_array(trained), metadata)
-
     return loop.train(
-        options,
+        job.training.options,
         folder=folder,
         loss_fn=prompt_loss_fn(base.model, method, job.training.loss),
         optimizer=job.training.optimizer,
@@ -152,12 +163,8 @@ def train(
         frozen=base.params,
         batches=lambda step: shard_batch(job.stream.batch(step), base.mesh),
         evaluate=lambda trained: score(functools.partial(method.apply, trained)),
-        save_best=save_best,
-        facts={
-            "task": job.data.name,
-            "model": base.config.name,
-            "truncated_examples": job.truncated,
-        },
+        save_best=saver(job, folder),
+        facts=facts(job),
         monitoring=Monitoring(
             startup=startup,
             peak_flops=accelerator.flops * jax.device_count() if accelerator else None,
@@ -166,6 +173,37 @@ def train(
         replicated=replicated(base.mesh) if base.mesh.size > 1 else None,
         vote=vote_over(base.mesh),
     )
+
+
+def facts(job: "Job") -> dict[str, Any]:
+    """What the summary of a run says besides its numbers."""
+    return {
+        "task": job.data.name,
+        "model": job.base.config.name,
+        "truncated_examples": job.truncated,
+    }
+
+
+def saver(job: "Job", folder: "RunFolder") -> Callable[[Any, int, float], None]:
+    """Returns what writes the best prompt to the folder: (trained, step, score) -> None."""
+    from prompt_tuning.checkpoints.prompt_files import BEST_PROMPT, PromptMetadata, save_prompt
+    from prompt_tuning.methods.prompt import soft_prompt_array
+
+    base = job.base
+
+    def save_best(trained, step: int, best: float) -> None:
+        metadata = PromptMetadata(
+            model=base.config.name,
+            task=job.data.name,
+            step=step,
+            metric=f"{job.prediction.split} score",
+            score=best,
+            seed=job.training.options.seed,
+            vocabulary_hash=base.vocabulary.hash,
+        )
+        save_prompt(folder.path / BEST_PROMPT, soft_prompt_array(trained), metadata)
+
+    return save_best
 
 
 if __name__ == "__main__":

@@ -136,6 +136,16 @@ def values_at(
     return np.bitwise_or.reduce(np.asarray(bits), axis=0).view(array.dtype)
 
 
+def shard_members(batch: Any, mesh: Mesh) -> Any:
+    """Gives each device its share of a population's batch, [members, batch, ...] arrays.
+
+    Whole members where they can be shared out evenly, else the rows of each member.
+    """
+    members = len(next(iter(batch.values())))
+    by_member = members % mesh.shape[DATA_AXIS] == 0
+    return _place(batch, mesh, PartitionSpec(*() if by_member else (None,), DATA_AXIS))
+
+
 def _place(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
     # On a single device arrays are where they should be, and a layout would only make JAX
     # compile a second time, for arguments that have it.

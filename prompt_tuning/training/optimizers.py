@@ -6,11 +6,54 @@ second moments factored only where both of the two largest dimensions are at lea
 Pre-training uses T5's own setting of it: scaled by the parameter, with `rsqrt_decay`.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jaxtyping import Float32
 
 Schedule = optax.Schedule
 """Maps the number of updates made so far to a learning rate."""
+
+
+class Optimizer(optax.GradientTransformation):
+    """An optimiser that can be made again with another learning rate.
+
+    A population (`population.py`) trains many members by one program, to which each member's
+    learning rate is an argument. Anywhere else it is an optax optimiser like any other.
+
+    Attributes:
+      make: optax's function.
+      learning_rate: its first argument, a number or a schedule.
+      options: its other arguments, by name.
+    """
+
+    make: Callable[..., optax.GradientTransformation]
+    learning_rate: float | Schedule
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        make: Callable[..., optax.GradientTransformation],
+        learning_rate: float | Schedule,
+        **options: Any,
+    ) -> "Optimizer":
+        """Returns `make(learning_rate, **options)`, remembering how it was made."""
+        self = cls(*make(learning_rate, **options))
+        self.make, self.learning_rate, self.options = make, learning_rate, options
+        return self
+
+    def rates(self, steps: int) -> Float32[np.ndarray, "steps"]:
+        """Returns the learning rate of each of the first updates."""
+        value = self.learning_rate
+        if not callable(value):
+            return np.full(steps, value, np.float32)
+        each = jax.vmap(lambda count: jnp.asarray(value(count), jnp.float32))
+        return np.asarray(each(jnp.arange(steps)))
 
 
 def adafactor(
@@ -21,7 +64,7 @@ def adafactor(
     weight_decay: float = 1e-5,
     multiply_by_parameter_scale: bool = False,
     min_dim_size_to_factor: int = 128,
-) -> optax.GradientTransformation:
+) -> Optimizer:
     """Adafactor; the defaults are the paper's.
 
     With `t` counting updates from 1, `beta = 1 - t**-decay_rate` and `v` the running mean
@@ -33,7 +76,8 @@ def adafactor(
     where `scale` is 1, or `max(rms(p), 1e-3)` if `multiply_by_parameter_scale`. The weight
     decay does not depend on the learning rate.
     """
-    return optax.adafactor(
+    return Optimizer.of(
+        optax.adafactor,
         learning_rate,
         decay_rate=decay_rate,
         clipping_threshold=clipping_threshold,
@@ -52,9 +96,11 @@ def adamw(
     b2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: float = 0.0,
-) -> optax.GradientTransformation:
+) -> Optimizer:
     """AdamW (Loshchilov & Hutter 2019); its weight decay is times the learning rate."""
-    return optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+    return Optimizer.of(
+        optax.adamw, learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay
+    )
 
 
 def constant(value: float) -> Schedule:

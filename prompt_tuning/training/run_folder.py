@@ -12,6 +12,11 @@
     weights.safetensors  after pre-training: the model; its vocabulary is spiece.model
     summary.json         task, scores, sizes and speed, once the run has ended
 
+The folder of a population (`population.py`) has settings.json, config.gin, versions.json,
+prompt_best.*, summary.json and
+
+    members/             a folder of one run for each member
+
 The same command on the same folder goes on with the run; another one is refused, and so is a
 second process while the first is training. Of the processes of one run on many hosts
 (`jax.distributed`) the first alone writes; checkpoints excepted, to which all may have to add.
@@ -61,6 +66,9 @@ _FILES = (
     "spiece.model",
     "wandb_id",
 )
+MEMBERS = "members"
+"""The folder, in that of a population, of its members' runs."""
+
 _SHOWN_DIFFERENCES = 5
 FIX = "Free some space, or set MODEL_DIR to a folder you can write to."
 """What to do when a run's folder can't be written."""
@@ -98,6 +106,7 @@ class RunFolder:
         settings: Mapping[str, Any],
         config_text: str,
         overwrite: bool = False,
+        population: bool = False,
     ) -> "RunFolder":
         """Makes a new run's folder, or returns that of a run with the same settings.
 
@@ -109,6 +118,7 @@ class RunFolder:
           config_text: the operative configuration for `config.gin`.
           overwrite: remove what another run has made there and start over. Files that no run
             makes are left alone.
+          population: whether it is a population's, which trains in folders of its own within.
 
         Raises:
           UserError: the folder holds a run with other settings, another process is training in
@@ -125,7 +135,7 @@ class RunFolder:
             if overwrite:
                 folder._clear()
             folder._check_owner(given)
-            for name in _FOLDERS:
+            for name in (MEMBERS,) if population else _FOLDERS:
                 (folder.path / name).mkdir(parents=True, exist_ok=True)
         folder.write_json("settings.json", given)
         folder.write_text("config.gin", config_text)
@@ -166,7 +176,8 @@ class RunFolder:
     def _has_begun(self) -> bool:
         """Whether a run has measured anything here; a command that failed before has not."""
         measured = self.metrics.exists() and self.metrics.stat().st_size > 0
-        return measured or any(self.checkpoints.glob("*"))
+        inside = (self.checkpoints, self.path / MEMBERS)
+        return measured or any(any(folder.glob("*")) for folder in inside)
 
     def _check_owner(self, settings: dict[str, Any]) -> None:
         if not self._has_begun():
@@ -197,7 +208,7 @@ class RunFolder:
             )
 
     def _clear(self) -> None:
-        for name in _FOLDERS:
+        for name in (*_FOLDERS, MEMBERS):
             if (self.path / name).exists():
                 shutil.rmtree(self.path / name)
         for name in _FILES:

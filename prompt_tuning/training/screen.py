@@ -4,13 +4,27 @@ import io
 import os
 import sys
 import time
+from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
 
-from prompt_tuning.training.logging import Row
+from prompt_tuning.training.logging import Row, Writer
 
 _SECONDS_BETWEEN_LINES = 10.0
 _INPUT_WAIT_SHOWN = 0.02  # of the time; below it, input holds up nothing
+
+
+@runtime_checkable
+class RunScreen(Writer, Protocol):
+    """What a run is shown on: a screen of its own, or its part of a population's."""
+
+    def advance(self) -> None:
+        """Takes note of one more step."""
+        ...
+
+    def line(self, text: str) -> None:
+        """Prints a line."""
+        ...
 
 
 class Screen:
@@ -77,3 +91,53 @@ class Screen:
     def _seconds_left(self, step: int) -> float:
         per_step = (time.monotonic() - self._started) / (step - self._first_step)
         return (self._total_steps - step) * per_step
+
+
+class PopulationScreen(Screen):
+    """One bar, or a line now and then, for the steps of many runs at once."""
+
+    def __init__(self, total_steps: int, stream: io.TextIOBase | None = None):
+        """Args: steps still to be made, those of all runs together; where to print."""
+        super().__init__(0, total_steps, stream)
+        self._made = 0
+
+    def advance(self) -> None:
+        """Moves the bar by one step of one run."""
+        super().advance()
+        self._made += 1
+
+    def show(self, running: int) -> None:
+        """Tells how far they are, if the last line is old; `running` are training now."""
+        old = time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES
+        if self._bar is None and self._made and old:
+            speed = self._made / (time.monotonic() - self._started)
+            left = tqdm.format_interval(self._seconds_left(self._made))
+            self.line(
+                f"{self._made:,} of {self._total_steps:,} steps of all members, {running} training "
+                f"now: {speed:.2f} steps/s, at most {left} left"
+            )
+
+    def member(self, name: str) -> "MemberScreen":
+        """Returns what one run is shown on."""
+        return MemberScreen(self, name)
+
+
+class MemberScreen:
+    """A run's part of a population's screen: its scores are told by the population, together."""
+
+    def __init__(self, shared: PopulationScreen, name: str):
+        self._shared, self._name = shared, name
+
+    def advance(self) -> None:
+        """Moves the shared bar."""
+        self._shared.advance()
+
+    def write(self, row: Row) -> None:
+        """Shows nothing: a row is in the member's own files."""
+
+    def line(self, text: str) -> None:
+        """Prints a line that begins with the member's name."""
+        self._shared.line(f"{self._name}: {text}")
+
+    def close(self) -> None:
+        """Leaves the shared screen to the others."""

@@ -17,6 +17,7 @@ import optax
 from jax.sharding import Sharding
 from jaxtyping import Array, Float, Key, PyTree
 
+from prompt_tuning.models.injection import Injection
 from prompt_tuning.training import losses
 
 Batch = dict[str, Any]
@@ -82,7 +83,7 @@ def make_train_step(
 
     def accumulate(trained, frozen, batch, key):
         """The same over the whole batch, one microbatch at a time."""
-        microbatches = jax.tree.map(lambda x: _split_batch(x, accumulation_steps), batch)
+        microbatches = jax.tree.map(lambda x: split_batch(x, accumulation_steps), batch)
 
         def add_microbatch(totals, item):
             index, microbatch = item
@@ -99,24 +100,46 @@ def make_train_step(
         key = jax.random.fold_in(key, state.step)
         gradient_of = sums_and_gradient if accumulation_steps == 1 else accumulate
         loss_sum, weight_sum, gradient = gradient_of(state.trained, frozen, batch, key)
-        gradient = jax.tree.map(lambda g: g / weight_sum, gradient)
-        loss = loss_sum / weight_sum
-
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.trained)
-        state = TrainState(
-            step=state.step + 1,
-            trained=optax.apply_updates(state.trained, updates),
-            opt_state=opt_state,
-        )
-        metrics = {
-            "loss": loss,
-            "weight_sum": weight_sum,
-            "gradient_norm": optax.tree.norm(gradient),
-            "update_norm": optax.tree.norm(updates),
-        }
-        return state, metrics
+        return updated(optimizer, state, loss_sum, weight_sum, gradient)
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)
+
+
+def updated(
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    loss_sum: Float[Array, ""],
+    weight_sum: Float[Array, ""],
+    gradient: PyTree,
+) -> tuple[TrainState, StepMetrics]:
+    """Returns the next state and the step's metrics; `gradient` is that of the loss's sum."""
+    gradient = jax.tree.map(lambda g: g / weight_sum, gradient)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.trained)
+    metrics = {
+        "loss": loss_sum / weight_sum,
+        "weight_sum": weight_sum,
+        "gradient_norm": optax.tree.norm(gradient),
+        "update_norm": optax.tree.norm(updates),
+    }
+    state = TrainState(
+        step=state.step + 1,
+        trained=optax.apply_updates(state.trained, updates),
+        opt_state=opt_state,
+    )
+    return state, metrics
+
+
+InjectionLossFn = Callable[[Injection, Any, Batch, Array], tuple[Array, Array]]
+"""(injection, frozen, batch, key) -> as `LossFn` returns."""
+
+
+def injection_loss_fn(model: Any, options: losses.LossOptions) -> InjectionLossFn:
+    """The loss of a frozen model into which something is injected."""
+
+    def loss_fn(injection, frozen, batch, key):
+        return _token_loss(_apply(model, frozen, batch, key, injection), batch, options)
+
+    return loss_fn
 
 
 def prompt_loss_fn(model: Any, method: Any, options: losses.LossOptions) -> LossFn:
@@ -126,10 +149,10 @@ def prompt_loss_fn(model: Any, method: Any, options: losses.LossOptions) -> Loss
     Dropout is the model's, as its config says; without it no random number is drawn.
     """
 
+    of_injection = injection_loss_fn(model, options)
+
     def loss_fn(trained, frozen, batch, key):
-        injection = method.apply(trained, batch)
-        logits = _apply(model, frozen, batch, key, injection)
-        return _token_loss(logits, batch, options)
+        return of_injection(method.apply(trained, batch), frozen, batch, key)
 
     return loss_fn
 
@@ -162,7 +185,7 @@ def _token_loss(
     )
 
 
-def _split_batch(x: Array, parts: int) -> Array:
+def split_batch(x: Array, parts: int) -> Array:
     """[batch, ...] -> [parts, batch / parts, ...].
 
     Each part takes every `parts`-th example, so that a batch sharded over devices along its

@@ -1,0 +1,90 @@
+"""Successive halving: train many a little, go on with the best half, and so on to the end.
+
+Jamieson and Talwalkar (2016), "Non-stochastic best arm identification and hyperparameter
+optimization". A *rung* is a step at which the members with the lowest development scores are
+dropped. With half kept and rungs at 1/8, 1/4 and 1/2 of the steps, eight members cost 2.5
+full trainings in place of eight.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from prompt_tuning.errors import UserError
+
+Standing = tuple[float, int]
+"""The best development score so far, and the step it was reached at."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Halving:
+    """Where members are dropped, and how many.
+
+    keep: the share that goes on after each rung, rounded up.
+    rungs: steps, ascending; None spreads them so that one member is left for the last stretch and
+        each stretch is 1/keep times as long as the one before it.
+    """
+
+    keep: float = 0.5
+    rungs: Sequence[int] | None = None
+
+    def __post_init__(self):
+        if not 0 < self.keep < 1:
+            raise UserError(
+                f"The share of members to keep at a rung is {self.keep}; it must be between 0 and "
+                "1, such as 0.5."
+            )
+        if self.rungs is not None and (
+            any(rung < 1 for rung in self.rungs) or list(self.rungs) != sorted(set(self.rungs))
+        ):
+            raise UserError(f"The rungs are {list(self.rungs)}; expected ascending steps.")
+
+    def steps(self, *, members: int, train_steps: int, eval_every: int) -> list[int]:
+        """Returns the steps of the rungs, each one at which the development set is evaluated.
+
+        Raises:
+          UserError: a given rung isn't a multiple of `eval_every` below `train_steps`.
+        """
+        if self.rungs is not None:
+            wrong = [rung for rung in self.rungs if rung % eval_every or rung >= train_steps]
+            if wrong:
+                raise UserError(
+                    f"The rung {wrong[0]} must be a multiple of eval_every ({eval_every}), where "
+                    f"there is a score to go by, and below the {train_steps} training steps."
+                )
+            return list(self.rungs)
+        number = 0
+        while members > 1:
+            members, number = self.kept(members), number + 1
+        rungs = {
+            max(1, round(train_steps * self.keep**place / eval_every)) * eval_every
+            for place in range(1, number + 1)
+        }
+        return sorted(rung for rung in rungs if rung < train_steps)
+
+    def kept(self, members: int) -> int:
+        """Returns how many of so many members go on after a rung."""
+        # At least one is dropped, or a share close to 1 would never come to an end.
+        return max(1, min(math.ceil(members * self.keep), members - 1))
+
+
+def ranked(standings: Mapping[str, Standing]) -> list[str]:
+    """Returns names from best to worst; of equal scores the one reached sooner is better."""
+
+    def order(name: str) -> tuple[bool, float, int]:
+        score, step = standings[name]
+        return (math.isnan(score), -score, step)
+
+    return sorted(standings, key=order)
+
+
+def standing(rows: Iterable[Mapping[str, float | int]], step: int) -> Standing:
+    """Returns the standing after a step, from the rows of `metrics.jsonl`; NaN without a score."""
+    best = (math.nan, 0)
+    for row in rows:
+        score = row.get("eval/score")
+        if score is None or row["step"] > step or math.isnan(score):
+            continue
+        if math.isnan(best[0]) or score > best[0]:
+            best = (float(score), int(row["step"]))
+    return best
