@@ -24,6 +24,7 @@ from prompt_tuning.cli import configurables, gin_config
 from prompt_tuning.cli.configurables import Base, Data, Prediction, Training
 from prompt_tuning.data.batching import BatchStream
 from prompt_tuning.data.mixtures import proportional_rates
+from prompt_tuning.data.token_batches import TokenBatchStream
 from prompt_tuning.data.tokenized import TokenizedSplit, tokenized
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.evaluator import Inject
@@ -31,7 +32,7 @@ from prompt_tuning.files import writing
 from prompt_tuning.methods.base import Method, Trained
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_variables
 from prompt_tuning.models.t5 import Params
-from prompt_tuning.parallel.mesh import data_mesh, replicate
+from prompt_tuning.parallel.mesh import DATA_AXIS, data_mesh, replicate
 from prompt_tuning.training.keys import stream_key
 
 CONFIG = "config.gin"
@@ -100,7 +101,7 @@ class Job:
     training: Training
     training_splits: Sequence[TokenizedSplit]
     development_splits: Sequence[TokenizedSplit]
-    stream: BatchStream
+    stream: BatchStream | TokenBatchStream
     method: Method
     trained: Trained
 
@@ -137,12 +138,20 @@ def prepare() -> Job:
     method = training.method(base)
     seed = training.options.seed
     splits = load_splits(base, data, "train")
-    stream = BatchStream(
-        splits,
-        batch_size=data.batch_size,
-        seed=seed,
-        rates=proportional_rates([len(split) for split in splits]),
-    )
+    rates = proportional_rates([len(split) for split in splits])
+    # Each device has as many rows of each microbatch as the others.
+    parts = base.mesh.shape[DATA_AXIS] * training.options.accumulation_steps
+    budget = data.token_budget(parts)
+    if budget is None:
+        stream = BatchStream(
+            splits,
+            batch_size=data.batch_size,
+            seed=seed,
+            rates=rates,
+            num_lengths=data.num_lengths,
+        )
+    else:
+        stream = TokenBatchStream(splits, budget=budget, seed=seed, rates=rates)
     trained = method.init(stream_key(seed, "prompt_init"), stream.batch(0))
     return Job(
         base=base,
