@@ -33,6 +33,7 @@ from prompt_tuning.methods.base import Method
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.decoding import DecodingOptions
+from prompt_tuning.models.hardware import fastest_matmul_dtype
 from prompt_tuning.models.t5 import T5, Params
 from prompt_tuning.training import optimizers
 from prompt_tuning.training.loop import TrainOptions
@@ -75,6 +76,8 @@ def frozen_model(
 ) -> tuple[T5Config, Params]:
     """Loads the frozen model; the options after `name` are those of `T5Config`.
 
+    `matmul_dtype` may also be "auto": bfloat16 where the hardware is faster in it.
+
     `name` is what prompts remember of the model: LM-adapted models have the architecture of those
     that aren't. It is the architecture's if None.
 
@@ -88,7 +91,7 @@ def frozen_model(
         # Not the folder's name: a prompt fits the model wherever its files are.
         name=name or architecture or config.name,
         compute_dtype=compute_dtype,
-        matmul_dtype=matmul_dtype,
+        matmul_dtype=fastest_matmul_dtype() if matmul_dtype == "auto" else matmul_dtype,
         remat=remat,
         unroll=unroll,
         dropout_rate=dropout_rate,
