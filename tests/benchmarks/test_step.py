@@ -1,7 +1,8 @@
-"""The benchmark of a step, small. What it counts is tested in tests/analysis/test_flops.py."""
+"""The benchmark of a step. What it counts is tested in tests/analysis/test_flops.py."""
 
 import importlib.util
 import json
+import sys
 
 import pytest
 
@@ -14,13 +15,67 @@ def bench(checkout):
     return module
 
 
+def result(bench):
+    """A result as `measure` returns it, of round numbers."""
+
+    def of_one(seconds, gigabytes):
+        return {"step_seconds_median": seconds, "peak_bytes": gigabytes * 1e9}
+
+    return {
+        "model": "m",
+        "prompt_length": 1,
+        "batch": 1,
+        "encoder_length": 1,
+        "decoder_length": 1,
+        "steps": 1,
+        "xla_over_minimum": 1.01,
+        "matmul_peak_flops_per_second": {"float32": 1e11},
+        "contenders": {
+            "ours_float32": {**of_one(1.0, 1.0), "fraction_of_peak": 0.85},
+            "peft_float32": of_one(2.0, 2.0),
+        },
+    }
+
+
+def test_ratios_are_held_against_the_targets(bench):
+    _, rows = bench.report(result(bench))
+    found = {row["name"]: (row["value"], row["met"]) for row in rows}
+    assert found["float32: time over PEFT's"] == (0.5, False)
+    assert found["float32: peak memory over PEFT's"] == (0.5, True)
+    assert found["ours_float32: share of that peak"] == (0.85, True)
+    assert found["XLA's FLOPs / minimum"] == (1.01, True)
+
+
+def test_bfloat16_is_run_where_it_pays(bench, monkeypatch):
+    for dtype, names in [
+        ("float32", ["ours_float32", "peft_float32"]),
+        ("bfloat16", ["ours_float32", "peft_float32", "ours_bfloat16", "peft_bfloat16"]),
+    ]:
+        monkeypatch.setattr(bench, "fastest_matmul_dtype", lambda platform, dtype=dtype: dtype)
+        assert [c.name for c in bench.entrants(bench.QUICK, "python")] == names
+    assert [c.name for c in bench.entrants(bench.QUICK, None)] == names[::2]
+
+
+def run(bench, tmp_path, *flags):
+    path = tmp_path / "results" / "step.json"
+    bench.main(["--quick", f"--output={path}", *flags])
+    return json.loads(path.read_text())
+
+
 @pytest.mark.slow
 def test_the_benchmark_runs_and_reports(bench, tmp_path, capsys):
-    path = tmp_path / "results" / "step.json"
-    bench.main(["--quick", "--steps=3", f"--output={path}"])
-    result = json.loads(path.read_text())
-    assert result["steps"] == 3 and result["model"] == "quick"
-    assert 0 < result["step_seconds_best"] <= result["step_seconds_median"]
-    assert 0 < result["fraction_of_peak"] < 1
-    printed = capsys.readouterr().out
-    assert "XLA / minimum" in printed and f"{result['xla_over_minimum']:.4f}" in printed
+    found = run(bench, tmp_path, "--no_peer")
+    assert found["steps"] == 3 and found["model"] == "quick"
+    our = found["contenders"]["ours_float32"]
+    assert 0 < our["step_seconds_best"] <= our["step_seconds_median"]
+    assert 0 < our["fraction_of_peak"] < 1
+    assert our["peak_bytes"] > 1e8
+    assert "XLA's FLOPs / minimum" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_it_runs_against_peft(bench, tmp_path):
+    pytest.importorskip("peft")
+    found = run(bench, tmp_path, f"--peer_python={sys.executable}")["contenders"]
+    assert found["peft_float32"]["step_seconds_median"] > 0
+    assert set(found["peft_float32"]["versions"]) == {"torch", "transformers", "peft"}

@@ -59,7 +59,7 @@ def test_scores_of_the_shipped_model_agree(checkout):
         model = T5(dataclasses.replace(config, matmul_dtype=matmul_dtype))
         found = jax.jit(
             lambda params, prompt: label_log_likelihoods(
-                model, params, inputs, Injection(encoder_prompt=prompt), labels
+                model, params, jnp.asarray(inputs), Injection(encoder_prompt=prompt), labels
             )
         )(params, prompt)
         return np.asarray(found)
