@@ -1,15 +1,19 @@
-"""How fast a training step of prompt tuning is, and how much of the machine it uses.
+"""How fast a training step of prompt tuning is, how much of the machine it uses, and PEFT's.
 
-    make bench            (python benchmarks/step.py [--quick] [--steps N] [--unroll N])
+    make bench      (python benchmarks/step.py [--quick] [--rounds N] [--peer_python PYTHON])
 
-T5 1.1 Small with random weights, a 100-token prompt, batch 8, encoder 128, decoder 8, float32,
-the paper's Adafactor. It measures
+T5 1.1 Small with random weights, a 100-token prompt, batch 8, encoder 128, decoder 8, ours with the
+paper's Adafactor, in float32 and, where the CPU has instructions for it, with products of bfloat16
+inputs summed in float32; against Hugging Face PEFT on torch in float32 and bfloat16. The
+processes take turns in one run (`contenders.py`). It reports
 
-- the median time of a step,
-- the FLOPs of the compiled step, as XLA counts them, against the fewest that the mathematics
-  allows (`minimum_flops`), which shows that no gradient of a frozen weight is computed,
-- the share of this machine's matrix-product peak that the step reaches: the minimum FLOPs over
-  the step's time, against products of two 2048 x 2048 float32 matrices timed in the same run.
+- the median time of a step and the process's highest resident memory;
+- the FLOPs of our step, as XLA counts them in the lowered program, against the fewest that the
+  mathematics allows (`prompt_tuning/analysis/flops.py`), which shows that no gradient of a frozen
+  weight is computed;
+- the share of this machine's matrix-product peak that our step reaches: the minimum FLOPs over
+  the step's time, against products of two 2048 x 2048 matrices timed in the same run, of the same
+  kind as the step's.
 
 XLA counts a loop's body once however often it runs, so FLOPs are counted on the program with all
 layers unrolled, whichever was timed. The numbers go to benchmarks/results/step.json as well.
@@ -17,24 +21,26 @@ layers unrolled, whichever was timed. The numbers go to benchmarks/results/step.
 
 import argparse
 import dataclasses
-import json
-import platform
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
+import contenders
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from prompt_tuning.analysis.flops import step_flops
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.config import T5Config, get_config
-from prompt_tuning.models.t5 import T5, init_params
+from prompt_tuning.models.hardware import fastest_matmul_dtype
+from prompt_tuning.models.t5 import T5, abstract_params
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
 
 RESULTS = Path(__file__).parent / "results" / "step.json"
+STEPS_A_TURN = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,140 +55,51 @@ class Setting:
 
 
 FULL = Setting(config=get_config("t5_1_1_small", unroll=0))
-QUICK = Setting(
-    config=T5Config(
-        name="quick",
-        vocab_size=512,
-        embed_dim=128,
-        num_heads=4,
-        head_dim=32,
-        mlp_dim=256,
-        num_encoder_layers=2,
-        num_decoder_layers=2,
-        unroll=0,
-    ),
-    prompt=10,
-    source=30,
-)
+QUICK = Setting(config=contenders.QUICK, prompt=10, source=30)
 
 
-def minimum_flops(setting: Setting) -> dict[str, int]:
-    """Returns the fewest FLOPs of matrix products in the forward and the backward pass.
-
-    A product of [m, k] and [k, n] is 2mkn FLOPs. Backward, each product of an activation with a
-    frozen weight costs as much again, once, for the activation's gradient; the weight's is not
-    wanted. Each product of two activations (attention logits, and weights times values) costs
-    twice as much again, as both have a gradient.
-
-    The prompt enters below the first encoder layer, so the backward pass goes through all layers.
-    All that can be left out is what doesn't depend on the prompt, or doesn't lead to it:
-
-    - in the first encoder layer the input's positions hold plain embeddings, so that only the
-      prompt's p rows of queries, keys and values pass a gradient on (the row sums that the
-      gradient of the softmax needs of other rows are dot products of outputs, not of matrices);
-    - in the first decoder layer self-attention and the query of cross-attention know nothing of
-      the prompt yet.
-
-    Elementwise work is not counted; it is below 1 % here.
-    """
-    c, b, p, t = setting.config, setting.batch, setting.prompt, setting.target
-    s = p + setting.source
-    inner = c.num_heads * c.head_dim
-    mlp_products = 3 if c.gated_mlp else 2
-
-    def weight(rows: int, fan_in: int, fan_out: int) -> int:
-        return 2 * b * rows * fan_in * fan_out
-
-    def attention(pairs: int) -> int:
-        """One of the two products of attention, for so many pairs of query and key."""
-        return 2 * b * pairs * inner
-
-    def projections(rows: int) -> int:
-        return weight(rows, c.embed_dim, inner)
-
-    def mlp(rows: int) -> int:
-        return mlp_products * weight(rows, c.embed_dim, c.mlp_dim)
-
-    encoder_layer = 4 * projections(s) + 2 * attention(s * s) + mlp(s)
-    decoder_self = 4 * projections(t) + 2 * attention(t * t)
-    decoder_cross = 2 * projections(t) + 2 * projections(s) + 2 * attention(t * s)
-    logits = weight(t, c.embed_dim, c.vocab_size)
-    forward = (
-        c.num_encoder_layers * encoder_layer
-        + c.num_decoder_layers * (decoder_self + decoder_cross + mlp(t))
-        + logits
-    )
-
-    upper_encoder_layer = encoder_layer + 2 * attention(s * s)
-    # Gradients of queries, keys, values: p rows each. Of attention weights: p rows and p columns.
-    first_attention = 3 * attention(p * s) + attention(2 * p * s - p * p)
-    first_encoder_layer = 3 * projections(p) + first_attention + projections(s) + mlp(s)
-    upper_decoder_layer = (
-        decoder_self + 2 * attention(t * t) + decoder_cross + 2 * attention(t * s) + mlp(t)
-    )
-    # Gradients of the attention weights, the keys and the values, but not of the queries.
-    first_decoder_layer = projections(t) + 2 * projections(s) + 3 * attention(t * s) + mlp(t)
-    backward = (
-        first_encoder_layer
-        + (c.num_encoder_layers - 1) * upper_encoder_layer
-        + first_decoder_layer
-        + (c.num_decoder_layers - 1) * upper_decoder_layer
-        + logits
-    )
-    return {"forward": forward, "backward": backward, "total": forward + backward}
+def minimum_flops(setting: Setting) -> int:
+    """Returns the fewest FLOPs of matrix products that a step can do with."""
+    return step_flops(
+        setting.config,
+        batch=setting.batch,
+        prompt=setting.prompt,
+        source=setting.source,
+        target=setting.target,
+    ).total
 
 
-def make_step(setting: Setting):
-    """Returns the compiled-on-first-call training step and its arguments."""
-    config = setting.config
+def xla_flops(setting: Setting) -> int:
+    """Returns the FLOPs of a step as XLA counts them in the lowered program, unrolled."""
+    config = dataclasses.replace(setting.config, unroll=0)
     method = SoftPrompt(length=setting.prompt, embed_dim=config.embed_dim)
     optimizer = adafactor(0.3)
     step = make_train_step(prompt_loss_fn(T5(config), method, LossOptions()), optimizer)
 
-    numbers = np.random.default_rng(0)
-    tokens = {
-        name: jnp.asarray(
-            numbers.integers(2, config.vocab_size, (setting.batch, length)), jnp.int32
-        )
-        for name, length in [
-            ("encoder_input_tokens", setting.source),
-            ("decoder_input_tokens", setting.target),
-            ("decoder_target_tokens", setting.target),
-        ]
+    def shape(length: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((setting.batch, length), dtype)
+
+    batch = {
+        "encoder_input_tokens": shape(setting.source),
+        "decoder_input_tokens": shape(setting.target),
+        "decoder_target_tokens": shape(setting.target),
+        "decoder_loss_weights": shape(setting.target, jnp.float32),
     }
-    batch = {**tokens, "decoder_loss_weights": jnp.ones((setting.batch, setting.target))}
-    frozen = init_params(config, jax.random.key(0))
-    state = TrainState.create(method.init(jax.random.key(1), batch), optimizer)
-    return step, state, frozen, batch
+    state = jax.eval_shape(
+        lambda key, batch: TrainState.create(method.init(key, batch), optimizer),
+        jax.random.key(0),
+        batch,
+    )
+    lowered = step.lower(state, abstract_params(config), batch, jax.random.key(0))
+    cost: Any = lowered.cost_analysis()
+    return round(cost["flops"])
 
 
-def xla_flops(setting: Setting) -> int:
-    """Returns the FLOPs of a step as XLA counts them in the program it optimised, unrolled."""
-    unrolled = dataclasses.replace(setting.config, unroll=0)
-    step, state, frozen, batch = make_step(dataclasses.replace(setting, config=unrolled))
-    compiled = step.lower(state, frozen, batch, jax.random.key(2)).compile()
-    return round(compiled.cost_analysis()["flops"])
-
-
-def step_seconds(setting: Setting, steps: int) -> list[float]:
-    """Returns the time of each of so many steps, after two that warm up."""
-    step, state, frozen, batch = make_step(setting)
-    key = jax.random.key(2)
-    seconds = []
-    for _ in range(steps + 2):
-        start = time.perf_counter()
-        state, metrics = step(state, frozen, batch, key)
-        jax.block_until_ready((state, metrics))
-        seconds.append(time.perf_counter() - start)
-    if not np.isfinite(metrics["loss"]):
-        raise RuntimeError("The benchmark's loss isn't finite; its times mean nothing.")
-    return seconds[2:]
-
-
-def matmul_peak(size: int, repeats: int = 10) -> float:
-    """Returns the FLOP/s of the best of some float32 products of two square matrices."""
-    x = jax.random.normal(jax.random.key(0), (size, size))
-    product = jax.jit(jnp.matmul).lower(x, x).compile()
+def matmul_peak(size: int, dtype: str, repeats: int = 10) -> float:
+    """Returns the FLOP/s of the best of some products of two square matrices, summed in float32."""
+    x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
+    product = jax.jit(lambda x, y: jnp.matmul(x, y, preferred_element_type=jnp.float32))
+    product(x, x).block_until_ready()
     best = float("inf")
     for _ in range(repeats):
         start = time.perf_counter()
@@ -191,14 +108,46 @@ def matmul_peak(size: int, repeats: int = 10) -> float:
     return 2 * size**3 / best
 
 
-def measure(setting: Setting, *, steps: int, peak_size: int) -> dict[str, float | int | str]:
+def entrants(setting: Setting, python: str | None) -> list[contenders.Contender]:
+    """Returns who takes part: bfloat16 on machines that are faster in it, PEFT if it is there."""
+    common = {"task": "step", "prompt": setting.prompt, "target": setting.target}
+    dtypes = ["float32"] + ["bfloat16"] * (fastest_matmul_dtype("cpu") == "bfloat16")
+    found = []
+    for dtype in dtypes:
+        config = dataclasses.replace(setting.config, matmul_dtype=dtype)
+        found.append(contenders.ours(f"ours_{dtype}", config, **common))
+        if python:
+            peer = contenders.peft(f"peft_{dtype}", setting.config, python, dtype=dtype, **common)
+            found.append(peer)
+    return found
+
+
+def measure(setting: Setting, *, python: str | None, rounds: int, peak_size: int) -> dict[str, Any]:
     """Returns everything this benchmark reports; the peak is the better of before and after."""
-    peak = matmul_peak(peak_size)
-    seconds = step_seconds(setting, steps)
-    peak = max(peak, matmul_peak(peak_size))
-    median = statistics.median(seconds)
-    minimum = minimum_flops(setting)["total"]
-    counted = xla_flops(setting)
+    taking_part = entrants(setting, python)
+    dtypes = [c.name.removeprefix("ours_") for c in taking_part if c.name.startswith("ours_")]
+    peaks = {dtype: matmul_peak(peak_size, dtype) for dtype in dtypes}
+    piece = {"lengths": [setting.source] * setting.batch, "padded": setting.source}
+    work = {contender.name: [piece] * STEPS_A_TURN for contender in taking_part}
+    timed = contenders.take_turns(taking_part, work, rounds=rounds)
+    peaks = {dtype: max(peak, matmul_peak(peak_size, dtype)) for dtype, peak in peaks.items()}
+
+    minimum, counted = minimum_flops(setting), xla_flops(setting)
+    of_each = {}
+    for name, result in timed.items():
+        seconds = [time for times in result["seconds"] for time in times]
+        of_each[name] = {
+            "step_seconds_median": statistics.median(seconds),
+            "step_seconds_best": min(seconds),
+            "examples_per_second": setting.batch / statistics.median(seconds),
+            "peak_bytes": result["peak_bytes"],
+            "warm_up_seconds": result["compile_seconds"],
+            "versions": result["versions"],
+        }
+        dtype = name.removeprefix("ours_")
+        if dtype in peaks:
+            median = of_each[name]["step_seconds_median"]
+            of_each[name]["fraction_of_peak"] = minimum / median / peaks[dtype]
     return {
         "model": setting.config.name,
         "batch": setting.batch,
@@ -206,58 +155,67 @@ def measure(setting: Setting, *, steps: int, peak_size: int) -> dict[str, float 
         "encoder_length": setting.source,
         "decoder_length": setting.target,
         "unroll": setting.config.unroll,
-        "steps": steps,
-        "step_seconds_median": median,
-        "step_seconds_best": min(seconds),
-        "examples_per_second": setting.batch / median,
+        "steps": rounds * STEPS_A_TURN,
         "xla_flops": counted,
         "minimum_flops": minimum,
         "xla_over_minimum": counted / minimum,
-        "matmul_peak_flops_per_second": peak,
-        "fraction_of_peak": minimum / median / peak,
-        "device": jax.devices()[0].device_kind,
-        "machine": platform.machine(),
-        "jax": jax.__version__,
+        "matmul_peak_flops_per_second": peaks,
+        "contenders": of_each,
     }
 
 
-def table(result: dict[str, float | int | str]) -> str:
-    """Returns the result for a reader."""
-    rows = [
-        ("median step", f"{result['step_seconds_median']:.3f} s"),
-        ("best step", f"{result['step_seconds_best']:.3f} s"),
-        ("examples", f"{result['examples_per_second']:.2f} /s"),
-        ("XLA's FLOPs a step", f"{result['xla_flops'] / 1e9:.2f} GFLOP"),
-        ("analytic minimum", f"{result['minimum_flops'] / 1e9:.2f} GFLOP"),
-        ("XLA / minimum", f"{result['xla_over_minimum']:.4f}"),
-        ("matmul peak", f"{result['matmul_peak_flops_per_second'] / 1e9:.0f} GFLOP/s"),
-        ("share of the peak", f"{result['fraction_of_peak']:.1%}"),
-    ]
+# Of our time over PEFT's and of our share of the peak, by dtype.
+TIME_TARGETS = {"float32": 0.4, "bfloat16": 0.55}
+PEAK_TARGETS = {"float32": 0.8, "bfloat16": 0.65}
+MEMORY_TARGET = 0.7
+
+
+def report(result: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """Returns the result as a table for a reader, and against the targets."""
+    of_each = result["contenders"]
+    rows: list[tuple[str, float, str, float | None]] = []
+    for name, found in of_each.items():
+        rows.append((f"{name}: median step, s", found["step_seconds_median"], "", None))
+        rows.append((f"{name}: peak memory, GB", found["peak_bytes"] / 1e9, "", None))
+    rows.append(("XLA's FLOPs / minimum", result["xla_over_minimum"], "<=", 1.03))
+    for dtype, peak in result["matmul_peak_flops_per_second"].items():
+        our = of_each[f"ours_{dtype}"]
+        rows.append((f"matmul peak {dtype}, GFLOP/s", peak / 1e9, "", None))
+        share = our["fraction_of_peak"]
+        rows.append((f"ours_{dtype}: share of that peak", share, ">=", PEAK_TARGETS[dtype]))
+        peer = of_each.get(f"peft_{dtype}")
+        if peer:
+            ratio = our["step_seconds_median"] / peer["step_seconds_median"]
+            rows.append((f"{dtype}: time over PEFT's", ratio, "<=", TIME_TARGETS[dtype]))
+            ratio = our["peak_bytes"] / peer["peak_bytes"]
+            rows.append((f"{dtype}: peak memory over PEFT's", ratio, "<=", MEMORY_TARGET))
     title = "{model}: prompt {prompt_length}, batch {batch}, encoder {encoder_length}, decoder "
-    title += "{decoder_length}, float32, {steps} steps"
-    return "\n".join(
-        [title.format(**result), *(f"  {name:<20}{value:>14}" for name, value in rows)]
-    )
+    title += "{decoder_length}, {steps} steps"
+    return contenders.comparison(title.format(**result), rows)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tiny model, to try the benchmark")
-    parser.add_argument("--steps", type=int, default=15, help="steps to time")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help=f"turns, of {STEPS_A_TURN} steps each"
+    )
     parser.add_argument("--unroll", type=int, default=0, help="layers a scan step holds; 0: all")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the JSON goes")
+    contenders.add_peer_options(parser)
     options = parser.parse_args(arguments)
 
     setting = QUICK if options.quick else FULL
     config = dataclasses.replace(setting.config, unroll=options.unroll)
     result = measure(
         dataclasses.replace(setting, config=config),
-        steps=options.steps,
+        python=None if options.no_peer else contenders.peer_python(options.peer_python),
+        rounds=1 if options.quick else options.rounds,
         peak_size=256 if options.quick else 2048,
     )
-    print(table(result))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    table, targets = report(result)
+    print(table)
+    contenders.write(options.output, {**result, "targets": targets})
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from prompt_tuning.cli.gin_config import forget, register
 from prompt_tuning.data.mixtures import get_tasks
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.templates import Template
+from prompt_tuning.data.token_batches import TokenBudget
 from prompt_tuning.data.user_files import UserFiles, user_task
 from prompt_tuning.data.vocabularies import Vocabulary, find_vocabulary
 from prompt_tuning.errors import UserError, did_you_mean
@@ -34,6 +35,7 @@ from prompt_tuning.methods.base import Method
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.decoding import DecodingOptions
+from prompt_tuning.models.hardware import fastest_matmul_dtype
 from prompt_tuning.models.parameter_axes import parameter_axes
 from prompt_tuning.models.t5 import T5, Params
 from prompt_tuning.parallel.mesh import gathered, make_mesh
@@ -114,6 +116,7 @@ def frozen_model(
     """Loads the frozen model; the options after `name` are those of `T5Config`.
 
     `sharding_of` isn't gin's to give: it is the `layout`'s.
+    `matmul_dtype` may also be "auto": bfloat16 where the hardware is faster in it.
 
     `name` is what prompts remember of the model: LM-adapted models have the architecture of those
     that aren't. It is the architecture's if None.
@@ -130,7 +133,7 @@ def frozen_model(
         # Not the folder's name: a prompt fits the model wherever its files are.
         name=name or architecture or config.name,
         compute_dtype=compute_dtype,
-        matmul_dtype=matmul_dtype,
+        matmul_dtype=fastest_matmul_dtype() if matmul_dtype == "auto" else matmul_dtype,
         remat=remat,
         unroll=unroll,
         dropout_rate=dropout_rate,
@@ -161,13 +164,32 @@ def vocabulary(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
-    """What is trained on and scored: a task, or the tasks of a mixture; lengths in tokens."""
+    """What is trained on and scored: a task, or the tasks of a mixture; lengths in tokens.
+
+    batch_tokens: tokens a batch; where it isn't None, batches have no constant size.
+    extra_tokens: positions that an example costs beside its input's.
+    num_lengths: padded source lengths, that is, compiled shapes.
+    """
 
     name: str
     tasks: tuple[Task, ...]
     lengths: Mapping[str, int]
     data_dir: str | None
     batch_size: int
+    batch_tokens: int | None = None
+    extra_tokens: int = 0
+    num_lengths: int = 4
+
+    def token_budget(self, row_multiple: int) -> TokenBudget | None:
+        """The rows of batches that are measured in tokens, each a multiple of `row_multiple`."""
+        if self.batch_tokens is None:
+            return None
+        return TokenBudget(
+            tokens=self.batch_tokens,
+            extra=self.extra_tokens,
+            row_multiple=row_multiple,
+            num_lengths=self.num_lengths,
+        )
 
 
 @register
@@ -176,16 +198,23 @@ def data(
     batch_size: int,
     feature_lengths: Mapping[str, int] | None = None,
     data_dir: str | None = None,
+    batch_tokens: int | None = None,
+    extra_tokens: int = 0,
+    num_lengths: int = 4,
 ) -> Data:
     """The tasks and how they are cut into batches.
 
     `mixture_or_task` is a name, or the task itself, as `user_files` makes it. `feature_lengths`
-    None takes the tasks' own, and of a mixture's the longest.
+    None takes the tasks' own, and of a mixture's the longest. With `batch_tokens` a batch has as
+    many examples as fit into so many tokens, each counted at its padded length and
+    `extra_tokens`, such as the prompt's; see `data/token_batches.py`.
     """
     given = isinstance(mixture_or_task, Task)
     tasks = (mixture_or_task,) if given else get_tasks(mixture_or_task)
     if batch_size < 1:
         raise UserError(f"BATCH_SIZE is {batch_size}; it must be at least 1.")
+    if num_lengths < 1:
+        raise UserError(f"data.num_lengths is {num_lengths}; it must be at least 1.")
     features = tasks[0].lengths
     longest = {feature: max(task.lengths[feature] for task in tasks) for feature in features}
     return Data(
@@ -194,6 +223,9 @@ def data(
         lengths=dict(feature_lengths or longest),
         data_dir=data_dir,
         batch_size=batch_size,
+        batch_tokens=batch_tokens,
+        extra_tokens=extra_tokens,
+        num_lengths=num_lengths,
     )
 
 

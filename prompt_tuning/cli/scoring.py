@@ -9,6 +9,7 @@ from prompt_tuning.data.batching import eval_batches
 from prompt_tuning.data.metrics import superglue_score
 from prompt_tuning.data.preprocessors import UNLABELLED
 from prompt_tuning.data.tasks.task import Task
+from prompt_tuning.data.token_batches import token_eval_batches
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.evaluator import (
@@ -20,7 +21,7 @@ from prompt_tuning.evaluation.evaluator import (
     evaluate_many,
     rank_predictor,
 )
-from prompt_tuning.parallel.mesh import shard_batch
+from prompt_tuning.parallel.mesh import DATA_AXIS, shard_batch
 from prompt_tuning.training.loop import Evaluation
 
 Score = Callable[[Inject], Evaluation]
@@ -61,7 +62,7 @@ def scorer(
                 predictor,
                 base.params,
                 inject,
-                _on_devices(eval_batches(examples, data.batch_size), base),
+                _on_devices(_batches(examples, data, base), base),
                 functools.partial(task.evaluate, examples.metadata),
                 seed=prediction.seed,
             )
@@ -126,7 +127,7 @@ def answers(
             predictor_for(base, data, task, prediction),
             base.params,
             inject,
-            _on_devices(eval_batches(examples, data.batch_size), base),
+            _on_devices(_batches(examples, data, base), base),
             lambda predictions: {},
             seed=prediction.seed,
         )
@@ -137,6 +138,13 @@ def answers(
 def withheld(splits: Sequence[TokenizedSplit]) -> bool:
     """Returns whether labels are missing, as in the test splits of a leaderboard."""
     return any(row["targets"] == UNLABELLED for split in splits for row in split.metadata)
+
+
+def _batches(examples: TokenizedSplit, data: Data, base: Base) -> Iterator[IndexedBatch]:
+    budget = data.token_budget(base.mesh.shape[DATA_AXIS])
+    if budget is None:
+        return eval_batches(examples, data.batch_size, data.num_lengths)
+    return token_eval_batches(examples, budget)
 
 
 def _on_devices(batches: Iterable[IndexedBatch], base: Base) -> Iterator[IndexedBatch]:

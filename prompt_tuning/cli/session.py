@@ -26,6 +26,7 @@ from prompt_tuning.cli.compilation_cache import compilation_cache
 from prompt_tuning.cli.configurables import Base, Data, Prediction, Training
 from prompt_tuning.data.batching import BatchStream
 from prompt_tuning.data.mixtures import proportional_rates
+from prompt_tuning.data.token_batches import TokenBatchStream
 from prompt_tuning.data.tokenized import TokenizedSplit, tokenized
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
@@ -35,7 +36,7 @@ from prompt_tuning.methods.base import Method, Trained
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_variables
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
-from prompt_tuning.parallel.mesh import check_batch, replicate, values_at
+from prompt_tuning.parallel.mesh import DATA_AXIS, check_batch, replicate, values_at
 from prompt_tuning.parallel.processes import first_then_all, is_first
 from prompt_tuning.training.keys import stream_key
 
@@ -116,7 +117,7 @@ class Job:
     training: Training
     training_splits: Sequence[TokenizedSplit]
     development_splits: Sequence[TokenizedSplit]
-    stream: BatchStream
+    stream: BatchStream | TokenBatchStream
     method: Method
     trained: Trained
 
@@ -177,12 +178,20 @@ def prepare(
     with part("data"):
         splits = load(base, data, "train")
         development_splits = load(base, data, prediction.split)
-    stream = BatchStream(
-        splits,
-        batch_size=data.batch_size,
-        seed=seed,
-        rates=proportional_rates([len(split) for split in splits]),
-    )
+    rates = proportional_rates([len(split) for split in splits])
+    # Each device has as many rows of each microbatch as the others.
+    parts = base.mesh.shape[DATA_AXIS] * training.options.accumulation_steps
+    budget = data.token_budget(parts)
+    if budget is None:
+        stream = BatchStream(
+            splits,
+            batch_size=data.batch_size,
+            seed=seed,
+            rates=rates,
+            num_lengths=data.num_lengths,
+        )
+    else:
+        stream = TokenBatchStream(splits, budget=budget, seed=seed, rates=rates)
     trained = method.init(stream_key(seed, "prompt_init"), stream.batch(0))
     return Job(
         base=base,

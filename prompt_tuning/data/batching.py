@@ -7,7 +7,8 @@ Examples are drawn by walking through one random permutation of a split after an
 of a *window* of consecutive steps are sorted by length and cut into batches, and the order of
 those batches is shuffled; a batch is padded to the smallest of a few source lengths, chosen to
 waste least on this data. So few shapes are compiled and little padding is computed. Several
-splits are mixed by giving their rates (`mixtures.py`).
+splits are mixed by giving their rates (`mixtures.py`). Batches of a constant number of tokens
+rather than of examples are in `token_batches.py`.
 
 A batch is a dict of numpy arrays with the names of SeqIO's encoder-decoder features.
 """
@@ -17,7 +18,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.data.vocabularies import PAD_ID
@@ -36,7 +37,9 @@ MAX_WINDOW = 16
 _EXAMPLE_ORDER, _BATCH_ORDER = 0, 1
 
 
-def bucket_lengths(lengths: Int[np.ndarray, "examples"], num_buckets: int) -> tuple[int, ...]:
+def bucket_lengths(
+    lengths: Int[np.ndarray, "examples"], num_buckets: int, multiple: int = LENGTH_MULTIPLE
+) -> tuple[int, ...]:
     """Returns the padded lengths, at most `num_buckets`, that waste fewest tokens on this data.
 
     Found exactly, by dynamic programming over the distinct lengths. The last holds the longest
@@ -45,8 +48,9 @@ def bucket_lengths(lengths: Int[np.ndarray, "examples"], num_buckets: int) -> tu
     Args:
         lengths: tokens of each example.
         num_buckets: how many lengths, that is, compiled shapes.
+        multiple: what padded lengths are multiples of.
     """
-    rounded = -(-np.asarray(lengths) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    rounded = -(-np.asarray(lengths) // multiple) * multiple
     values, counts = np.unique(rounded, return_counts=True)
     examples = np.concatenate([[0], np.cumsum(counts)])
     # cost[j]: fewest padded tokens of the j shortest distinct lengths in the buckets so far.
@@ -66,6 +70,31 @@ def bucket_lengths(lengths: Int[np.ndarray, "examples"], num_buckets: int) -> tu
     return tuple(reversed(boundaries))
 
 
+def window_ranges(
+    rates: Float[np.ndarray, "parts"], window: int, size: int
+) -> list[tuple[int, int]]:
+    """Returns which draws of each part fall into a window of `size` draws from all of them.
+
+    Each part's draws grow in proportion to its rate, the most frequent taking the rest, so the
+    shares are exact in the long run and within one draw in every window. The most frequent must
+    have at least as many draws in a window as there are other parts.
+    """
+    ends = np.floor(np.outer([window, window + 1], size * rates)).astype(np.int64)
+    largest = int(np.argmax(rates))
+    ends[:, largest] = 0
+    ends[:, largest] = np.array([window, window + 1]) * size - ends.sum(axis=1)
+    return [(int(start), int(stop)) for start, stop in ends.T]
+
+
+def window_order(seed: int, window: int, size: int) -> Int[np.ndarray, "size"]:
+    """Returns the order, a permutation, of a window's batches."""
+    return _batch_order(seed, window).permutation(size)
+
+
+def _batch_order(seed: int, window: int) -> np.random.Generator:
+    return np.random.default_rng((seed, _BATCH_ORDER, window))
+
+
 class BatchStream:
     """Training batches of one split, or of several mixed.
 
@@ -75,6 +104,7 @@ class BatchStream:
         seed: with the step, decides everything.
         rates: the share of each split; None for equal shares.
         num_lengths: how many source lengths batches are padded to.
+        max_window: how many steps' examples are sorted together at most.
     """
 
     def __init__(
@@ -85,12 +115,15 @@ class BatchStream:
         seed: int,
         rates: Sequence[float] | np.ndarray | None = None,
         num_lengths: int = 4,
+        max_window: int = MAX_WINDOW,
     ):
         self._splits = (splits,) if isinstance(splits, TokenizedSplit) else tuple(splits)
         if batch_size < 1:
             raise UserError(f"The batch size is {batch_size}; expected at least 1.")
         if seed < 0:
             raise UserError(f"The seed is {seed}; expected 0 or more.")
+        if num_lengths < 1:
+            raise UserError(f"The number of lengths is {num_lengths}; expected at least 1.")
         self._batch_size = batch_size
         self._seed = seed
         shares = np.ones(len(self._splits)) if rates is None else np.asarray(rates, np.float64)
@@ -103,7 +136,7 @@ class BatchStream:
         # And in a window the most frequent split takes what the others, rounded up, leave.
         others = len(self._splits) - 1
         least = math.ceil(others / (batch_size * self._rates.max()))
-        self._window = max(1, least, min(MAX_WINDOW, half_epoch))
+        self._window = max(1, least, min(max_window, half_epoch))
         # One window serves its consecutive steps. This only saves time; it decides nothing.
         self._window_rows = functools.lru_cache(maxsize=2)(self._draw_window)
 
@@ -129,28 +162,16 @@ class BatchStream:
         size = self._window * self._batch_size
         drawn = [
             np.stack([np.full(stop - start, split), self._draws(split, start, stop)], axis=1)
-            for split, (start, stop) in enumerate(self._draw_ranges(window, size))
+            for split, (start, stop) in enumerate(window_ranges(self._rates, window, size))
         ]
         rows = np.concatenate(drawn)
         lengths = np.array([self._lengths[split][row] for split, row in rows])
         # Random among equals: without the shuffle, ties would stand in the order of the splits.
-        rng = np.random.default_rng((self._seed, _BATCH_ORDER, window))
+        rng = _batch_order(self._seed, window)
         shuffled = rng.permutation(size)
         by_length = shuffled[np.argsort(lengths[shuffled], kind="stable")]
         batches = rows[by_length].reshape(self._window, self._batch_size, 2)
         return batches[rng.permutation(self._window)]
-
-    def _draw_ranges(self, window: int, size: int) -> list[tuple[int, int]]:
-        """Returns which draws of each split fall into a window of `size` draws.
-
-        Each split's draws grow in proportion to its rate, the most frequent taking the rest, so
-        the shares are exact in the long run and within one draw in every window.
-        """
-        ends = np.floor(np.outer([window, window + 1], size * self._rates)).astype(np.int64)
-        largest = int(np.argmax(self._rates))
-        ends[:, largest] = 0
-        ends[:, largest] = np.array([window, window + 1]) * size - ends.sum(axis=1)
-        return [(int(start), int(stop)) for start, stop in ends.T]
 
     def _draws(self, split: int, start: int, stop: int) -> Int[np.ndarray, "draws"]:
         """Returns draws `start` to `stop` of a split: its permutations, one after another."""

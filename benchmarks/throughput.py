@@ -1,0 +1,188 @@
+"""How many examples of real tasks a second training gets through, by how they are batched.
+
+    python benchmarks/throughput.py [--quick] [--tasks rte cb ...] [--data FOLDER]
+                                    [--peer_python PYTHON]
+
+T5 1.1 Small with random weights and a 100-token prompt, float32, on inputs as long as those of
+the official RTE, CB, WiC, COPA and BoolQ files under T5's vocabulary (of BoolQ the validation
+rows). The ids themselves are random: only their number costs. Three ways take turns
+(`contenders.py`), each through batches in training's random order:
+
+- ours: batches of a constant number of tokens, in at most six shapes (`data/token_batches.py`);
+- ours_512: eight examples a batch, every input padded to 512, as the paper's code does;
+- peft: Hugging Face PEFT on torch, eight examples a batch, each batch padded to its longest.
+
+`--data` is the folder that holds `superglue/` and `vocab/t5_sentencepiece_32k.model`. The numbers
+go to benchmarks/results/throughput.json as well.
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import contenders
+import numpy as np
+
+from prompt_tuning.data.batching import BatchStream
+from prompt_tuning.data.tasks.task import get_task
+from prompt_tuning.data.token_batches import TokenBatchStream, TokenBudget
+from prompt_tuning.data.tokenized import Ragged, TokenizedSplit
+from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.models.config import get_config
+
+RESULTS = Path(__file__).parent / "results" / "throughput.json"
+DATA = Path(__file__).parents[2] / "shared" / "data"
+SPLITS = {"rte": "train", "cb": "train", "wic": "train", "copa": "train", "boolq": "validation"}
+LONGEST, TARGET_LENGTH, ROWS = 512, 8, 8
+OVER_PADDED, OVER_PEFT = 4.0, 3.0
+"""The targets: times as many examples a second."""
+
+Piece = dict[str, Any]
+
+
+def read_lengths(task: str, data: Path) -> np.ndarray:
+    """Returns the tokens of each input of a task, end of sequence counted, at most 512."""
+    vocabulary = Vocabulary(data / "vocab" / "t5_sentencepiece_32k.model")
+    examples = get_task(f"superglue_{task}").examples(SPLITS[task], str(data / "superglue"))
+    lengths = [len(vocabulary.encode(example.inputs)) + 1 for example in examples]
+    return np.minimum(lengths, LONGEST)
+
+
+def as_split(lengths: np.ndarray) -> TokenizedSplit:
+    """Returns inputs of these lengths and nothing in particular."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    ones = np.ones(len(lengths), np.int32)
+    return TokenizedSplit(
+        task="lengths",
+        split="train",
+        inputs=Ragged(np.ones(offsets[-1], np.int32), offsets),
+        targets=Ragged(ones, np.arange(len(lengths) + 1)),
+        metadata_json=b"",
+        truncated={},
+    )
+
+
+def our_pieces(lengths: np.ndarray, budget: TokenBudget, steps: int) -> list[Piece]:
+    """Returns the first steps' batches of a constant number of tokens."""
+    stream = TokenBatchStream(as_split(lengths), budget=budget, seed=0)
+    found = []
+    for step in range(steps):
+        padded = stream.batch(step)["encoder_input_tokens"].shape[1]
+        rows = lengths[stream.examples(step)[:, 1]]
+        found.append({"lengths": rows.tolist(), "padded": padded})
+    return found
+
+
+def random_pieces(lengths: np.ndarray, steps: int, padded: int | None) -> list[Piece]:
+    """Returns batches of eight in random order, padded to their longest or to what is told."""
+    stream = BatchStream(as_split(lengths), batch_size=ROWS, seed=0, num_lengths=1, max_window=1)
+    batches = [lengths[stream.examples(step)[:, 1]] for step in range(steps)]
+    return [{"lengths": b.tolist(), "padded": int(padded or b.max())} for b in batches]
+
+
+def padding(pieces: list[Piece], prompt: int) -> float:
+    """Returns the share of the encoder's positions, the prompt's among them, that is padding."""
+    computed = sum(len(p["lengths"]) * (p["padded"] + prompt) for p in pieces)
+    return 1 - sum(sum(p["lengths"]) + prompt * len(p["lengths"]) for p in pieces) / computed
+
+
+def measure(
+    lengths: dict[str, np.ndarray],
+    *,
+    config: Any,
+    prompt: int,
+    steps: int,
+    rounds: int,
+    python: str | None,
+) -> dict[str, Any]:
+    """Returns each way's examples a second on each task."""
+    budget = TokenBudget(tokens=ROWS * (prompt + 128), extra=prompt, num_lengths=6)
+    setup = {"task": "step", "prompt": prompt, "target": TARGET_LENGTH}
+    found = {}
+    for task, of_task in lengths.items():
+        work = {
+            "ours": our_pieces(of_task, budget, steps),
+            # All of these cost the same: few are enough.
+            "ours_512": random_pieces(of_task, max(1, steps // 8), LONGEST),
+        }
+        taking_part = [contenders.ours(name, config, **setup) for name in work]
+        if python:
+            work["peft"] = random_pieces(of_task, steps, None)
+            taking_part.append(contenders.peft("peft", config, python, dtype="float32", **setup))
+        timed = contenders.take_turns(taking_part, work, rounds=rounds)
+        found[task] = {
+            name: {
+                "examples_per_second": sum(len(p["lengths"]) for p in pieces)
+                / contenders.median_total(timed[name]),
+                "padding": padding(pieces, prompt),
+                "padding_of_inputs_alone": padding(pieces, 0),
+                "shapes": len({(len(p["lengths"]), p["padded"]) for p in pieces}),
+                "peak_bytes": timed[name]["peak_bytes"],
+                "warm_up_seconds": timed[name]["compile_seconds"],
+                "versions": timed[name]["versions"],
+            }
+            for name, pieces in work.items()
+        }
+    return {
+        "model": config.name,
+        "prompt_length": prompt,
+        "decoder_length": TARGET_LENGTH,
+        "batch_tokens": budget.tokens,
+        "steps": steps,
+        "rounds": rounds,
+        "tasks": found,
+    }
+
+
+def report(result: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """Returns the result as a table for a reader, and against the targets."""
+    rows: list[tuple[str, float, str, float | None]] = []
+    for task, found in result["tasks"].items():
+        for name, of_one in found.items():
+            rows.append((f"{task}, {name}: examples/s", of_one["examples_per_second"], "", None))
+        our = found["ours"]["examples_per_second"]
+        rows.append((f"{task}: padding", found["ours"]["padding"], "<=", 0.10))
+        rows.append((f"{task}: compiled shapes", found["ours"]["shapes"], "<=", 6))
+        over = our / found["ours_512"]["examples_per_second"]
+        rows.append((f"{task}: times as fast as padded to 512", over, ">=", OVER_PADDED))
+        if "peft" in found:
+            over = our / found["peft"]["examples_per_second"]
+            rows.append((f"{task}: times as fast as PEFT", over, ">=", OVER_PEFT))
+    title = (
+        "{model}: prompt {prompt_length}, decoder {decoder_length}, {batch_tokens} tokens a batch"
+    )
+    return contenders.comparison(title.format(**result), rows)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tiny model, to try the benchmark")
+    parser.add_argument("--tasks", nargs="+", choices=list(SPLITS), default=list(SPLITS))
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("PROMPT_TUNING_DATA", DATA))
+    )
+    parser.add_argument("--steps", type=int, default=32, help="batches of each a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="where the JSON goes")
+    contenders.add_peer_options(parser)
+    options = parser.parse_args(arguments)
+    if not options.data.is_dir():
+        parser.error(f"no data at {options.data}; give --data or set PROMPT_TUNING_DATA")
+
+    quick = options.quick
+    result = measure(
+        {task: read_lengths(task, options.data) for task in options.tasks},
+        config=contenders.QUICK if quick else get_config("t5_1_1_small", unroll=0),
+        prompt=100,
+        steps=8 if quick else options.steps,
+        rounds=1 if quick else options.rounds,
+        python=None if options.no_peer else contenders.peer_python(options.peer_python),
+    )
+    table, targets = report(result)
+    print(table)
+    contenders.write(options.output, {**result, "targets": targets})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""Batches of about the same number of tokens: many short examples, or few long ones.
+
+Each padded length has its own number of rows, and a batch holds examples of one length's bucket
+alone; so nothing is padded further than its own bucket asks for, and a step of short examples
+costs what a step of long ones does. Which bucket a step draws from is a pure function of (seed,
+step), as all of `batching.py` is: buckets take turns in proportion to their batches an epoch, so
+that every example comes equally often in the long run.
+
+A step's loss is the mean over its own target tokens, so with more rows an example weighs less in
+it; the step's number of examples varies, and `batching.py` is there for who wants it constant.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from prompt_tuning.data.batching import (
+    Batch,
+    BatchStream,
+    bucket_lengths,
+    pad_batch,
+    window_order,
+    window_ranges,
+)
+from prompt_tuning.data.tokenized import Ragged, TokenizedSplit
+from prompt_tuning.errors import UserError
+
+LENGTH_MULTIPLE = 4
+"""Padded source lengths are multiples of this; so is the paper's prompt of 100 before them."""
+
+SCHEDULE = 64
+"""Steps whose buckets are decided together, at least: each bucket has its share of them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenBudget:
+    """How many rows a batch has.
+
+    tokens: positions a batch, at most (but for a batch of the fewest rows there can be).
+    extra: positions that a row costs beside its input: the prompt's length.
+    row_multiple: rows are a multiple of this: the number of devices, times that of microbatches.
+    num_lengths: how many source lengths there are, that is, compiled shapes.
+    """
+
+    tokens: int
+    extra: int = 0
+    row_multiple: int = 1
+    num_lengths: int = 4
+
+    def __post_init__(self) -> None:
+        for name, least in [("tokens", 1), ("extra", 0), ("row_multiple", 1), ("num_lengths", 1)]:
+            found = getattr(self, name)
+            if found < least:
+                raise UserError(
+                    f"A token budget's {name} is {found}; expected {least} or more "
+                    "(BATCH_TOKENS, data.extra_tokens, data.num_lengths)."
+                )
+
+    def rows(self, length: int) -> int:
+        """Returns the rows of a batch whose inputs are padded to `length`."""
+        rows = self.tokens // (length + self.extra)
+        return max(rows // self.row_multiple, 1) * self.row_multiple
+
+
+class TokenBatchStream:
+    """Training batches of one split, or of several mixed; stands in for a `BatchStream`.
+
+    Args:
+        splits: where examples come from.
+        budget: how many tokens a step, over all hosts.
+        seed: with the step, decides everything.
+        rates: the share of each split among the examples; None for equal shares.
+    """
+
+    def __init__(
+        self,
+        splits: TokenizedSplit | Sequence[TokenizedSplit],
+        *,
+        budget: TokenBudget,
+        seed: int,
+        rates: Sequence[float] | np.ndarray | None = None,
+    ):
+        splits = (splits,) if isinstance(splits, TokenizedSplit) else tuple(splits)
+        if seed < 0:
+            raise UserError(f"The seed is {seed}; expected 0 or more.")
+        shares = np.ones(len(splits)) if rates is None else np.asarray(rates, np.float64)
+        shares = shares / shares.sum()
+        lengths = [split.inputs.lengths for split in splits]
+        found = bucket_lengths(np.concatenate(lengths), budget.num_lengths, LENGTH_MULTIPLE)
+        # The bucket of each example, by split.
+        buckets = [np.searchsorted(found, of_split) for of_split in lengths]
+
+        self._splits, self._seed = splits, seed
+        self._source_lengths = found
+        self._target_length = max(int(split.targets.lengths.max()) for split in splits)
+        # Of each bucket: its splits and the rows it has of each, and the stream of its batches.
+        self._members: list[list[tuple[int, np.ndarray]]] = []
+        self._streams: list[BatchStream] = []
+        batches = []
+        for bucket, length in enumerate(found):
+            members = [
+                (split, np.flatnonzero(of_split == bucket))
+                for split, of_split in enumerate(buckets)
+                if np.any(of_split == bucket)
+            ]
+            weights = [shares[split] * len(rows) / len(splits[split]) for split, rows in members]
+            rows_a_batch = budget.rows(length)
+            self._members.append(members)
+            self._streams.append(
+                BatchStream(
+                    [_subset(splits[split], rows) for split, rows in members],
+                    batch_size=rows_a_batch,
+                    # Its own random numbers, so that buckets don't walk in step.
+                    seed=int(np.random.SeedSequence((seed, bucket)).generate_state(1)[0]),
+                    rates=weights,
+                    num_lengths=1,
+                    # Sorting would gain nothing within a bucket.
+                    max_window=1,
+                )
+            )
+            batches.append(sum(weights) / rows_a_batch)
+        self._rates = np.array(batches) / sum(batches)
+        others = len(found) - 1
+        self._window = max(SCHEDULE, math.ceil(others / self._rates.max()))
+        self._schedule = functools.lru_cache(maxsize=2)(self._make_schedule)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """The (source, target) lengths that batches come in."""
+        return tuple((length, self._target_length) for length in self._source_lengths)
+
+    def examples(self, step: int) -> Int[np.ndarray, "batch 2"]:
+        """Returns the (split, example) numbers of the step's rows."""
+        bucket, turn = self._turn(step)
+        members = self._members[bucket]
+        found = self._streams[bucket].examples(turn)
+        return np.array([(members[split][0], members[split][1][row]) for split, row in found])
+
+    def batch(self, step: int) -> Batch:
+        """Returns the batch of a step."""
+        rows = self.examples(step)
+        return pad_batch(
+            [self._splits[split].inputs[row] for split, row in rows],
+            [self._splits[split].targets[row] for split, row in rows],
+            self._source_lengths,
+            self._target_length,
+        )
+
+    def _turn(self, step: int) -> tuple[int, int]:
+        """Returns the bucket that a step draws from, and how many of its batches came before."""
+        bucket, turn = self._schedule(step // self._window)[step % self._window]
+        return int(bucket), int(turn)
+
+    def _make_schedule(self, window: int) -> Int[np.ndarray, "steps 2"]:
+        turns = [
+            (bucket, turn)
+            for bucket, (start, stop) in enumerate(window_ranges(self._rates, window, self._window))
+            for turn in range(start, stop)
+        ]
+        return np.array(turns)[window_order(self._seed, window, self._window)]
+
+
+def token_eval_batches(
+    split: TokenizedSplit, budget: TokenBudget
+) -> Iterator[tuple[Batch, Int[np.ndarray, "rows"]]]:
+    """Yields batches over every example once, shortest first, with the examples' numbers.
+
+    A bucket's batches have as many rows as leave fewest examples over, which go into the next
+    bucket's. So hardly a row is left to fill up; such a row repeats its batch's first with loss
+    weights of zero.
+    """
+    lengths = split.inputs.lengths
+    found = bucket_lengths(lengths, budget.num_lengths, LENGTH_MULTIPLE)
+    target_length = int(split.targets.lengths.max())
+    order = np.argsort(lengths, kind="stable")
+    stops = np.searchsorted(lengths[order], found, side="right")
+    start = 0
+    for length, stop in zip(found, stops, strict=True):
+        last = bool(stop == len(order))
+        left = int(stop) - start
+        rows_a_batch = _even_rows(left, budget.rows(length), budget.row_multiple, last)
+        while start < stop and (last or stop - start >= rows_a_batch > 0):
+            rows = order[start : min(start + rows_a_batch, stop)]
+            start += len(rows)
+            filled = np.concatenate([rows, np.full(rows_a_batch - len(rows), rows[0])])
+            batch = pad_batch(
+                [split.inputs[row] for row in filled],
+                [split.targets[row] for row in filled],
+                [length],
+                target_length,
+            )
+            batch["decoder_loss_weights"][len(rows) :] = 0.0
+            yield batch, rows
+
+
+def _even_rows(examples: int, most: int, multiple: int, last: bool) -> int:
+    """Returns rows of a batch, half of `most` at least, that leave few examples over.
+
+    Or, where they are the last, that leave few rows to fill up. 0: all are left over.
+    """
+    if examples <= most:
+        return (-(-examples // multiple) if last else examples // multiple) * multiple
+    # Of equals the first, which has the most rows.
+    candidates = range(most, max(most // 2, 1) - 1, -multiple)
+    return min(candidates, key=lambda rows: (-examples if last else examples) % rows)
+
+
+def _subset(split: TokenizedSplit, rows: Int[np.ndarray, "rows"]) -> TokenizedSplit:
+    """The examples of these rows, without what only metrics need."""
+    return dataclasses.replace(
+        split,
+        inputs=_gather(split.inputs, rows),
+        targets=_gather(split.targets, rows),
+        metadata_json=b"",
+    )
+
+
+def _gather(ragged: Ragged, rows: Int[np.ndarray, "rows"]) -> Ragged:
+    offsets = np.concatenate([[0], np.cumsum(ragged.lengths[rows])]).astype(np.int64)
+    return Ragged(np.concatenate([ragged[row] for row in rows]), offsets)
