@@ -33,7 +33,7 @@ from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.t5 import T5, Params
-from prompt_tuning.parallel.mesh import shard_batch
+from prompt_tuning.parallel.mesh import DATA_AXIS, shard_batch
 
 SHORTEST_INPUT = 16
 PROMPT_MULTIPLE = 8
@@ -244,8 +244,8 @@ class Predictor:
 
     def _batch(self, rows: Sequence[Prepared]) -> tuple[Int[Array, "batch source"], Injection]:
         """Returns the padded inputs and prompts; the first row is repeated to fill up the batch."""
-        devices = 1 if self._mesh is None else self._mesh.size
-        size = min(_doubled(devices, len(rows)), self.batch_size)
+        shares = 1 if self._mesh is None else self._mesh.shape[DATA_AXIS]
+        size = min(_doubled(shares, len(rows)), self.batch_size)
         prompt_length, input_length = np.max([row.shape for row in rows], axis=0)
         tokens = np.full((size, min(input_length, self.max_input_length)), PAD_ID, np.int32)
         prompts = np.zeros((size, prompt_length, self.config.embed_dim), np.float32)

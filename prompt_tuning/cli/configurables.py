@@ -20,6 +20,7 @@ import prompt_tuning
 from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.checkpoints.locations import locate
 from prompt_tuning.checkpoints.prompt_files import load_prompt
+from prompt_tuning.checkpoints.stored_arrays import ShardingOf
 from prompt_tuning.cli.gin_config import register
 from prompt_tuning.data.mixtures import get_tasks
 from prompt_tuning.data.tasks.task import Task
@@ -32,7 +33,10 @@ from prompt_tuning.methods.base import Method
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.decoding import DecodingOptions
+from prompt_tuning.models.parameter_axes import parameter_axes
 from prompt_tuning.models.t5 import T5, Params
+from prompt_tuning.parallel.mesh import gathered, make_mesh
+from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.training import optimizers
 from prompt_tuning.training.loop import TrainOptions
 from prompt_tuning.training.losses import LossOptions
@@ -42,12 +46,18 @@ _ASSETS = Path(prompt_tuning.__file__).parent / "assets"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Base:
-    """What a prompt is trained on top of, and the devices that hold it."""
+    """What a prompt is trained on top of, and how it lies on the devices."""
 
     config: T5Config
     params: Params
     vocabulary: Vocabulary
-    mesh: Mesh
+    layout: Layout
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        assert isinstance(self.layout.mesh, Mesh)
+        return self.layout.mesh
 
     @property
     def model(self) -> T5:
@@ -56,8 +66,16 @@ class Base:
 
     @property
     def embedding(self) -> Any:
-        """The frozen token embedding, [vocab, embed]."""
-        return self.params["token_embedder"]["embedding"]
+        """The frozen token embedding, [vocab, embed], where this process can read all of it."""
+        table = self.params["token_embedder"]["embedding"]
+        return table if self.mesh.size == 1 else gathered(table)
+
+
+@register
+def layout(model_parallel: int = 1, data_parallel: int | None = None, fsdp: bool = False) -> Layout:
+    """How the frozen model lies on the devices; see `make_mesh` and `Layout`."""
+    mesh = make_mesh(model=model_parallel, data=data_parallel)
+    return Layout(mesh=mesh, axes_of=parameter_axes, fsdp=fsdp)
 
 
 @register
@@ -71,8 +89,11 @@ def frozen_model(
     remat: bool = False,
     unroll: int = 1,
     dropout_rate: float = 0.0,
+    sharding_of: ShardingOf | None = None,
 ) -> tuple[T5Config, Params]:
     """Loads the frozen model; the options after `name` are those of `T5Config`.
+
+    `sharding_of` isn't gin's to give: it is the `layout`'s.
 
     `name` is what prompts remember of the model: LM-adapted models have the architecture of those
     that aren't. It is the architecture's if None.
@@ -81,7 +102,7 @@ def frozen_model(
       UserError: the checkpoint is of another size than `architecture`.
     """
     expected = get_config(architecture) if architecture else None
-    config, params = load_frozen(checkpoint, expected, param_dtype)
+    config, params = load_frozen(checkpoint, expected, param_dtype, sharding_of)
     config = dataclasses.replace(
         config,
         # Not the folder's name: a prompt fits the model wherever its files are.

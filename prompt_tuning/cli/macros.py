@@ -29,6 +29,8 @@ class Macro:
             (str,): "a text",
             (str, type(None)): "a text",
             (int,): "a whole number",
+            (int, type(None)): "a whole number or None",
+            (bool,): "True or False",
             (int, float): "a number",
             (dict,): "lengths by feature, such as {'inputs': 512, 'targets': 8}",
             (list, tuple): "a list of texts, such as ['True', 'False']",
@@ -69,4 +71,11 @@ MACROS = {
         kind=(str,), meaning="the input's text, such as 'review: {text}', by your columns"
     ),
     "TARGET_TEMPLATE": Macro(kind=(str,), meaning="the answer's text, such as '{label}'"),
+    "MODEL_PARALLEL": Macro(
+        kind=(int,), meaning="devices that share one copy of the frozen model (docs/pods.md)"
+    ),
+    "DATA_PARALLEL": Macro(
+        kind=(int, type(None)), meaning="such groups of devices; None takes all devices there are"
+    ),
+    "FSDP": Macro(kind=(bool,), meaning="split the frozen weights over those groups too"),
 }

@@ -31,7 +31,7 @@ from prompt_tuning.files import writing
 from prompt_tuning.methods.base import Method, Trained
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_variables
 from prompt_tuning.models.t5 import Params
-from prompt_tuning.parallel.mesh import data_mesh, replicate
+from prompt_tuning.parallel.mesh import check_batch, replicate, values_at
 from prompt_tuning.training.keys import stream_key
 
 CONFIG = "config.gin"
@@ -66,15 +66,18 @@ def load_config(
 
 
 def load_base(data: Data) -> Base:
-    """Loads the frozen model, onto every device, and its vocabulary.
+    """Loads the frozen model, each part onto the devices that hold it, and its vocabulary.
 
     Raises:
       UserError: either can't be read, they don't belong together, or the data's batches can't be
         shared out among the devices.
     """
-    mesh = data_mesh(data.batch_size)
+    layout = configurables.layout()
+    check_batch(data.batch_size, layout.mesh)
     vocabulary = configurables.vocabulary()
-    config, params = configurables.frozen_model()
+    # On a single device arrays go where JAX puts them anyhow.
+    sharding_of = layout.sharding_of if layout.mesh.size > 1 else None
+    config, params = configurables.frozen_model(sharding_of=sharding_of)
     unused = config.vocab_size - len(vocabulary)
     if not 0 <= unused < _UNUSED_ROWS:
         raise UserError(
@@ -82,7 +85,9 @@ def load_base(data: Data) -> Base:
             f"'{config.name}' has {config.vocab_size} embeddings; set VOCABULARY_PATH to the "
             "vocabulary that it was pre-trained with."
         )
-    return Base(config=config, params=replicate(params, mesh), vocabulary=vocabulary, mesh=mesh)
+    for line in layout.unsplit(params):
+        say(line)
+    return Base(config=config, params=params, vocabulary=vocabulary, layout=layout)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,13 +165,14 @@ def prepare() -> Job:
 def weights_hash(params: Params) -> str:
     """Returns a hash of every parameter's shape and of up to a thousand values across it.
 
-    Enough to tell two models apart, without reading tens of gigabytes back from a device.
+    Enough to tell two models apart, without reading tens of gigabytes back from a device. It is
+    the same however the parameters lie on devices; all processes have to ask for it.
     """
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
-        values = leaf.reshape(-1)
+        places = np.arange(0, leaf.size, -(-leaf.size // 1000))
         digest.update(f"{leaf.shape} {leaf.dtype}".encode())
-        digest.update(np.asarray(values[:: -(-values.size // 1000)]).tobytes())
+        digest.update(values_at(leaf, np.unravel_index(places, leaf.shape)).tobytes())
     return digest.hexdigest()[:16]
 
 

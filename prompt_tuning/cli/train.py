@@ -15,8 +15,20 @@ if TYPE_CHECKING:
     from prompt_tuning.training.loop import TrainResult
     from prompt_tuning.training.run_folder import RunFolder
 
-_IRRELEVANT = ("MODEL_DIR", "train.folder", "train.tensorboard", "train.wandb_project")
-"""Settings that a run's result doesn't depend on: a run folder may be moved."""
+_IRRELEVANT = (
+    "MODEL_DIR",
+    "train.folder",
+    "train.tensorboard",
+    "train.wandb_project",
+    "MODEL_PARALLEL",
+    "DATA_PARALLEL",
+    "FSDP",
+    "layout.model_parallel",
+    "layout.data_parallel",
+    "layout.fsdp",
+)
+"""Settings that a run's result doesn't depend on: a run folder may be moved, and a run go on with
+other devices."""
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,46 +1,158 @@
-"""Data parallelism over the devices of one process: batches are shared out, weights are copied.
+"""The mesh of devices, `data` x `model`, and where batches and small arrays lie on it.
 
-The steps are ordinary `jax.jit` functions; the layout of their arguments is all that tells XLA
-to run them on many devices. The rows of a batch go along the mesh axis `data`.
+The rows of a batch are shared out along `data`; each weight is split along `model` (tensor
+parallelism, `rules.py`). The steps are ordinary `jax.jit` functions: the layout of their arguments
+is all that tells XLA how to run them on many devices. The axis `model` is the inner one, so its
+devices, which talk most, are those of one host wherever a host has enough of them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import PyTree
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int, PyTree, Shaped
 
 from prompt_tuning.errors import UserError
 
 DATA_AXIS = "data"
+MODEL_AXIS = "model"
 
 
-def data_mesh(batch_size: int) -> Mesh:
-    """Returns a mesh of all devices along `data`.
+def make_mesh(
+    *, model: int = 1, data: int | None = None, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """Returns a mesh of every device.
+
+    Args:
+      model: devices that share one copy of the model (MODEL_PARALLEL).
+      data: groups of such devices, each with its share of a batch (DATA_PARALLEL); all there are
+        room for if None.
+      devices: all devices of all processes if None.
 
     Raises:
-      UserError: a batch of that many examples can't be shared out evenly.
+      UserError: `model` times `data` isn't the number of devices.
     """
-    devices = jax.device_count()
-    if batch_size % devices:
+    devices = jax.devices() if devices is None else list(devices)
+    count = len(devices)
+    for name, value in {"MODEL_PARALLEL": model, "DATA_PARALLEL": data}.items():
+        if value is not None and value < 1:
+            raise UserError(f"{name} is {value}; expected at least 1.")
+    if data is None and count % model:
         raise UserError(
-            f"A batch of {batch_size} examples can't be shared evenly by {devices} devices; set "
-            f"BATCH_SIZE to a multiple of {devices}."
+            f"MODEL_PARALLEL is {model}, and {_count(count, 'device')} can't be cut into groups of "
+            f"{model}; set it to one of {', '.join(map(str, _divisors(count)))}."
         )
-    return jax.make_mesh((devices,), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+    data = count // model if data is None else data
+    if data * model != count:
+        raise UserError(
+            f"DATA_PARALLEL {data} x MODEL_PARALLEL {model} is {_count(data * model, 'device')}, "
+            f"but there {'is' if count == 1 else 'are'} {count}; leave DATA_PARALLEL out to use "
+            "them all."
+        )
+    return jax.make_mesh(
+        (data, model), (DATA_AXIS, MODEL_AXIS), axis_types=(AxisType.Auto,) * 2, devices=devices
+    )
+
+
+def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulation_steps: int = 1) -> None:
+    """Checks that a batch can be shared out evenly along `data`.
+
+    Raises:
+      UserError: it can't, or the microbatches that it is cut into can't.
+    """
+    shares = mesh.shape[DATA_AXIS]
+    if batch_size % shares:
+        groups = "devices" if mesh.size == shares else f"groups of {mesh.shape[MODEL_AXIS]} devices"
+        raise UserError(
+            f"A batch of {batch_size} examples can't be shared evenly by {shares} {groups}; set "
+            f"BATCH_SIZE to a multiple of {shares}, or a larger MODEL_PARALLEL."
+        )
+    if batch_size % accumulation_steps == 0 and batch_size // accumulation_steps % shares:
+        raise UserError(
+            f"A microbatch of {batch_size // accumulation_steps} examples (BATCH_SIZE "
+            f"{batch_size} in {accumulation_steps} accumulation steps) can't be shared evenly by "
+            f"{shares} devices; set BATCH_SIZE to a multiple of {shares * accumulation_steps}."
+        )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the layout of an array that every device has whole."""
+    return NamedSharding(mesh, PartitionSpec())
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Puts a copy of every array on every device."""
+    """Puts a copy of every array on every device; all processes must give the same values."""
     return _place(tree, mesh, PartitionSpec())
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """Gives each device its share of the rows, the first axis of every array."""
+    """Gives each device its share of the rows, the first axis of every array.
+
+    Every process gives the same whole batch, and keeps the rows of its own devices.
+    """
     return _place(batch, mesh, PartitionSpec(DATA_AXIS))
+
+
+def gathered(array: jax.Array) -> np.ndarray:
+    """Returns the whole of an array, on every process, wherever its parts lie.
+
+    All processes have to ask for it, and each must have the memory.
+    """
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def values_at(
+    array: jax.Array, places: tuple[Int[np.ndarray, "values"], ...]
+) -> Shaped[np.ndarray, "values"]:
+    """Returns some values of an array, on every process, each read from a device that has it.
+
+    Args:
+      array: it may be far larger than any device's memory.
+      places: the index of each value along every axis, as NumPy's fancy indexing takes them.
+    """
+    values = np.zeros(len(places[0]), array.dtype)
+    for shard in array.addressable_shards:
+        if shard.replica_id == 0:
+            bounds = [
+                part.indices(size) for part, size in zip(shard.index, array.shape, strict=True)
+            ]
+            pairs = list(zip(places, bounds, strict=True))
+            inside = np.all([(start <= at) & (at < stop) for at, (start, stop, _) in pairs], axis=0)
+            if inside.any():
+                local = tuple(at[inside] - start for at, (start, _, _) in pairs)
+                values[inside] = np.asarray(shard.data[local])
+    if array.is_fully_addressable:
+        return values
+    # Every value stands on one process and is zero, in all its bits, on the others.
+    bits = multihost_utils.process_allgather(values.view(np.uint8))
+    return np.bitwise_or.reduce(np.asarray(bits), axis=0).view(array.dtype)
 
 
 def _place(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
     # On a single device arrays are where they should be, and a layout would only make JAX
     # compile a second time, for arguments that have it.
-    return tree if mesh.size == 1 else jax.device_put(tree, NamedSharding(mesh, spec))
+    if mesh.size == 1:
+        return tree
+    sharding = NamedSharding(mesh, spec)
+    if not mesh.is_multi_process:
+        return jax.device_put(tree, sharding)
+
+    def place(array: Any) -> jax.Array:
+        # Unlike `device_put`, it doesn't have all processes compare what they give.
+        whole = np.asarray(array)
+        return jax.make_array_from_callback(whole.shape, sharding, whole.__getitem__)
+
+    return jax.tree.map(place, tree)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

@@ -1,0 +1,109 @@
+"""Which logical axis is split over which axis of the mesh: one table, and what follows from it.
+
+Tensor parallelism (Shoeybi et al., 2019) splits heads, the feed-forward block's hidden width and
+the vocabulary over `model`: of a layer's two halves each needs one sum over `model` of activations
+and none of weights. By option the embedding width of every weight is split over `data` too (FSDP;
+Zhao et al., 2023): a device then holds a 1/devices share of the model, and gathers a layer's
+weights when it comes to it.
+
+What is trained is small and whole on every device, and a batch is split by `mesh.shard_batch`.
+Names of axes are those of `prompt_tuning.axes`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from prompt_tuning import axes
+from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS
+
+RULES: dict[str, str | None] = {
+    axes.BATCH: DATA_AXIS,
+    axes.HEADS: MODEL_AXIS,
+    axes.MLP: MODEL_AXIS,
+    axes.VOCAB: MODEL_AXIS,
+    axes.EMBED: None,  # `data` under FSDP
+    axes.HEAD_DIM: None,
+    axes.LAYER: None,
+    axes.BUCKETS: None,
+    axes.PROMPT: None,
+    axes.SOURCE: None,
+    axes.TARGET: None,
+}
+"""Logical axis -> mesh axis; None: every device has all of it."""
+
+AxesOf = Callable[[str], tuple[str | None, ...]]
+"""From a parameter's "/"-joined name to its logical axes; see `models.parameter_axes`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the frozen weights lie on a mesh.
+
+    Attributes:
+      mesh: the devices, or only how many there are along each axis.
+      axes_of: the logical axes of each parameter.
+      fsdp: split weights over `data` as well.
+    """
+
+    mesh: Mesh | AbstractMesh
+    axes_of: AxesOf
+    fsdp: bool = False
+
+    def sharding_of(self, name: str, shape: tuple[int, ...]) -> NamedSharding:
+        """Returns the layout of one parameter; `checkpoints.load_frozen` takes this function.
+
+        An axis whose length its mesh axis doesn't divide is not split (`unsplit` tells of it).
+        """
+        places = [
+            mesh_axis if mesh_axis and length % self.mesh.shape[mesh_axis] == 0 else None
+            for length, mesh_axis in zip(shape, self._mesh_axes(name), strict=True)
+        ]
+        return NamedSharding(self.mesh, PartitionSpec(*places))
+
+    def shardings(self, params: PyTree) -> PyTree:
+        """Returns the layout of every parameter of a tree of arrays or of their shapes."""
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: self.sharding_of(_name(path), leaf.shape), params
+        )
+
+    def abstract(self, params: PyTree) -> PyTree:
+        """Returns shapes and dtypes of a tree with their layout, to lower a program on."""
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            params,
+            self.shardings(params),
+        )
+
+    def unsplit(self, params: PyTree) -> list[str]:
+        """Returns a line for each logical axis that can't be split as the table says.
+
+        Its parameters are whole on every device along that mesh axis: the result is the same, at
+        the price of memory and of time.
+        """
+        lengths = {}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            name = _name(path)
+            for axis, length, mesh_axis in zip(
+                self.axes_of(name), leaf.shape, self._mesh_axes(name), strict=True
+            ):
+                if mesh_axis and length % self.mesh.shape[mesh_axis]:
+                    lengths[axis, mesh_axis] = length
+        return [
+            f"The model's {axis} ({length}) can't be split {self.mesh.shape[mesh_axis]} ways: what "
+            f"has that axis is whole on every device along the mesh's '{mesh_axis}'."
+            for (axis, mesh_axis), length in lengths.items()
+        ]
+
+    def _mesh_axes(self, name: str) -> list[str | None]:
+        """The mesh axis that the table gives for each axis of a parameter."""
+        table = {**RULES, axes.EMBED: DATA_AXIS} if self.fsdp else RULES
+        return [None if axis is None else table[axis] for axis in self.axes_of(name)]
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return "/".join(str(key.key) for key in path)
