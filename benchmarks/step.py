@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_tuning.analysis.flops import step_flops
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.t5 import T5, init_params
@@ -66,70 +67,15 @@ QUICK = Setting(
 )
 
 
-def minimum_flops(setting: Setting) -> dict[str, int]:
-    """Returns the fewest FLOPs of matrix products in the forward and the backward pass.
-
-    A product of [m, k] and [k, n] is 2mkn FLOPs. Backward, each product of an activation with a
-    frozen weight costs as much again, once, for the activation's gradient; the weight's is not
-    wanted. Each product of two activations (attention logits, and weights times values) costs
-    twice as much again, as both have a gradient.
-
-    The prompt enters below the first encoder layer, so the backward pass goes through all layers.
-    All that can be left out is what doesn't depend on the prompt, or doesn't lead to it:
-
-    - in the first encoder layer the input's positions hold plain embeddings, so that only the
-      prompt's p rows of queries, keys and values pass a gradient on (the row sums that the
-      gradient of the softmax needs of other rows are dot products of outputs, not of matrices);
-    - in the first decoder layer self-attention and the query of cross-attention know nothing of
-      the prompt yet.
-
-    Elementwise work is not counted; it is below 1 % here.
-    """
-    c, b, p, t = setting.config, setting.batch, setting.prompt, setting.target
-    s = p + setting.source
-    inner = c.num_heads * c.head_dim
-    mlp_products = 3 if c.gated_mlp else 2
-
-    def weight(rows: int, fan_in: int, fan_out: int) -> int:
-        return 2 * b * rows * fan_in * fan_out
-
-    def attention(pairs: int) -> int:
-        """One of the two products of attention, for so many pairs of query and key."""
-        return 2 * b * pairs * inner
-
-    def projections(rows: int) -> int:
-        return weight(rows, c.embed_dim, inner)
-
-    def mlp(rows: int) -> int:
-        return mlp_products * weight(rows, c.embed_dim, c.mlp_dim)
-
-    encoder_layer = 4 * projections(s) + 2 * attention(s * s) + mlp(s)
-    decoder_self = 4 * projections(t) + 2 * attention(t * t)
-    decoder_cross = 2 * projections(t) + 2 * projections(s) + 2 * attention(t * s)
-    logits = weight(t, c.embed_dim, c.vocab_size)
-    forward = (
-        c.num_encoder_layers * encoder_layer
-        + c.num_decoder_layers * (decoder_self + decoder_cross + mlp(t))
-        + logits
-    )
-
-    upper_encoder_layer = encoder_layer + 2 * attention(s * s)
-    # Gradients of queries, keys, values: p rows each. Of attention weights: p rows and p columns.
-    first_attention = 3 * attention(p * s) + attention(2 * p * s - p * p)
-    first_encoder_layer = 3 * projections(p) + first_attention + projections(s) + mlp(s)
-    upper_decoder_layer = (
-        decoder_self + 2 * attention(t * t) + decoder_cross + 2 * attention(t * s) + mlp(t)
-    )
-    # Gradients of the attention weights, the keys and the values, but not of the queries.
-    first_decoder_layer = projections(t) + 2 * projections(s) + 3 * attention(t * s) + mlp(t)
-    backward = (
-        first_encoder_layer
-        + (c.num_encoder_layers - 1) * upper_encoder_layer
-        + first_decoder_layer
-        + (c.num_decoder_layers - 1) * upper_decoder_layer
-        + logits
-    )
-    return {"forward": forward, "backward": backward, "total": forward + backward}
+def minimum_flops(setting: Setting) -> int:
+    """Returns the fewest FLOPs of matrix products that a step can do with."""
+    return step_flops(
+        setting.config,
+        batch=setting.batch,
+        prompt=setting.prompt,
+        source=setting.source,
+        target=setting.target,
+    ).total
 
 
 def make_step(setting: Setting):
@@ -197,7 +143,7 @@ def measure(setting: Setting, *, steps: int, peak_size: int) -> dict[str, float 
     seconds = step_seconds(setting, steps)
     peak = max(peak, matmul_peak(peak_size))
     median = statistics.median(seconds)
-    minimum = minimum_flops(setting)["total"]
+    minimum = minimum_flops(setting)
     counted = xla_flops(setting)
     return {
         "model": setting.config.name,

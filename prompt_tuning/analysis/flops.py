@@ -1,0 +1,163 @@
+"""The fewest FLOPs that prompt tuning, rank classification and decoding can do with.
+
+Worked out from the sizes of a model, to hold what XLA counts against: a step that computes no
+gradient of a frozen weight, and an evaluation that computes the encoder once, come close to these
+(tests/analysis/test_flops.py).
+
+A product of [m, k] and [k, n] is 2mkn FLOPs. Only products of matrices are counted; elementwise
+work (norms, softmax, GELU) is about 1 % of theirs. Lengths are in tokens.
+"""
+
+import dataclasses
+
+from prompt_tuning.models.config import T5Config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepFlops:
+    """FLOPs of one training step.
+
+    forward: the loss.
+    backward: the prompt's gradient, through activations alone.
+    recomputed: each layer's forward again but for its last product, whose result the backward pass
+        doesn't need, where the config asks for it (`remat`).
+    """
+
+    forward: int
+    backward: int
+    recomputed: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.forward + self.backward + self.recomputed
+
+
+@dataclasses.dataclass(frozen=True)
+class _Products:
+    """FLOPs of the model's kinds of products, for `batch` examples."""
+
+    config: T5Config
+    batch: int
+
+    def weight(self, rows: int, fan_in: int, fan_out: int) -> int:
+        """Of so many positions an example with a weight."""
+        return 2 * self.batch * rows * fan_in * fan_out
+
+    def projection(self, rows: int) -> int:
+        """Queries, keys, values, or the output of attention: these cost the same."""
+        return self.weight(rows, self.config.embed_dim, self.inner)
+
+    def attention(self, pairs: int) -> int:
+        """One of attention's two products, for so many pairs of query and key an example."""
+        return 2 * self.batch * pairs * self.inner
+
+    def mlp(self, rows: int) -> int:
+        products = 3 if self.config.gated_mlp else 2
+        return products * self.weight(rows, self.config.embed_dim, self.config.mlp_dim)
+
+    def logits(self, rows: int) -> int:
+        return self.weight(rows, self.config.embed_dim, self.config.vocab_size)
+
+    @property
+    def inner(self) -> int:
+        return self.config.num_heads * self.config.head_dim
+
+    def encoder_layer(self, source: int) -> int:
+        return 4 * self.projection(source) + 2 * self.attention(source**2) + self.mlp(source)
+
+    def decoder_layer(self, target: int, keys: int, source: int) -> int:
+        """Without the keys and values of the encoder's outputs."""
+        own = 4 * self.projection(target) + 2 * self.attention(target * keys)
+        cross = 2 * self.projection(target) + 2 * self.attention(target * source)
+        return own + cross + self.mlp(target)
+
+
+def encoder_flops(config: T5Config, *, batch: int, source: int) -> int:
+    """Returns the encoder's forward pass; `source` counts the prompt too."""
+    return config.num_encoder_layers * _Products(config, batch).encoder_layer(source)
+
+
+def cross_key_value_flops(config: T5Config, *, batch: int, source: int) -> int:
+    """Returns what all decoder layers' keys and values of the encoder's outputs cost."""
+    return config.num_decoder_layers * 2 * _Products(config, batch).projection(source)
+
+
+def decoder_flops(
+    config: T5Config, *, rows: int, target: int, source: int, keys: int | None = None
+) -> int:
+    """Returns the decoder's forward pass with logits, given the keys and values of the encoder.
+
+    Args:
+      config: the model.
+      rows: targets: examples, or label words or beams of them.
+      target: positions computed of each.
+      source: the encoder's positions, the prompt's too.
+      keys: positions that self-attention reads, those of a cache; `target` if None.
+    """
+    products = _Products(config, rows)
+    layer = products.decoder_layer(target, target if keys is None else keys, source)
+    return config.num_decoder_layers * layer + products.logits(target)
+
+
+def step_flops(config: T5Config, *, batch: int, prompt: int, source: int, target: int) -> StepFlops:
+    """Returns the fewest FLOPs of a step of prompt tuning (Lester et al., 2021).
+
+    Backward, each product of an activation with a frozen weight costs as much again, once, for the
+    activation's gradient; the weight's is not wanted. Each product of two activations (attention
+    logits, and weights times values) costs twice as much again, as both have a gradient.
+
+    The prompt enters below the first encoder layer, so the backward pass goes through all layers.
+    All that can be left out is what doesn't depend on the prompt, or doesn't lead to it:
+
+    - in the first encoder layer the input's positions hold plain embeddings, so that only the
+      prompt's rows of queries, keys and values pass a gradient on (the row sums that the gradient
+      of the softmax needs of other rows are dot products of outputs, not of matrices);
+    - in the first decoder layer self-attention and the query of cross-attention know nothing of
+      the prompt yet.
+
+    A batch that is accumulated in parts costs the same.
+
+    Args:
+      config: the model; with `remat` the layers' forward pass comes once more.
+      batch: examples a step.
+      prompt: the prompt's length.
+      source: the input's, without the prompt.
+      target: the target's.
+    """
+    products = _Products(config, batch)
+    attention, projection, mlp = products.attention, products.projection, products.mlp
+    p, s, t = prompt, prompt + source, target
+    layers = (
+        encoder_flops(config, batch=batch, source=s)
+        + cross_key_value_flops(config, batch=batch, source=s)
+        + config.num_decoder_layers * products.decoder_layer(t, t, s)
+    )
+    last_products = config.num_encoder_layers * products.weight(
+        s, config.mlp_dim, config.embed_dim
+    ) + config.num_decoder_layers * products.weight(t, config.mlp_dim, config.embed_dim)
+
+    # Gradients of queries, keys, values: p rows each. Of attention weights: p rows and p columns.
+    first_attention = 3 * attention(p * s) + attention(2 * p * s - p * p)
+    first_encoder_layer = 3 * projection(p) + first_attention + projection(s) + mlp(s)
+    upper_encoder_layer = products.encoder_layer(s) + 2 * attention(s * s)
+    # Gradients of the attention weights, the keys and the values, but not of the queries.
+    first_decoder_layer = projection(t) + 2 * projection(s) + 3 * attention(t * s) + mlp(t)
+    upper_decoder_layer = (
+        products.decoder_layer(t, t, s)
+        + 2 * projection(s)
+        + 2 * attention(t * t)
+        + 2 * attention(t * s)
+    )
+    backward = (
+        first_encoder_layer
+        + (config.num_encoder_layers - 1) * upper_encoder_layer
+        + first_decoder_layer
+        + (config.num_decoder_layers - 1) * upper_decoder_layer
+        + products.logits(t)
+    )
+    return StepFlops(
+        forward=layers + products.logits(t),
+        backward=backward,
+        recomputed=layers - last_products if config.remat else 0,
+    )
