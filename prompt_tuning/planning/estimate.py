@@ -13,7 +13,7 @@ from prompt_tuning.planning.machines import Machine
 from prompt_tuning.planning.program import Needs, Work, needs_of, weights_on_device
 
 USABLE = 0.92
-"""The share of a device's memory that a program can count on; the rest is the runtime's and holes."""
+"""The share of a device's memory that a program can count on, besides the runtime and holes."""
 
 SHORTEST_INPUT = 64
 """Inputs aren't proposed to be cut shorter than this many tokens."""

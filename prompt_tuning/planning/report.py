@@ -196,10 +196,8 @@ class Plan:
             if self.attempts and not self.attempts[-1].fits:
                 yield "Nothing that was tried fits: take more devices, or larger ones."
         yield "Memory is that of the program compiled for emulated CPU devices; a compiler for"
-        yield (
-            f"{self.machine.accelerator.name} lays out and orders work differently, which changes the "
-            "workspace most."
-        )
+        yield f"{self.machine.accelerator.name} lays out and orders work differently, which changes"
+        yield "the workspace most."
 
 
 _LIMITS = {
@@ -222,7 +220,14 @@ def make_plan(
     attempts = []
     if advise and not fits(needs, machine):
         attempts = find_fit(work, needs, machine, progress)
-    return Plan(work=work, machine=machine, train_steps=train_steps, needs=needs, attempts=attempts)
+    return Plan(
+        work=work,
+        machine=machine,
+        train_steps=train_steps,
+        needs=needs,
+        attempts=attempts,
+        utilisation=Utilisation(),
+    )
 
 
 def _row(name: str, value: str, remark: str = "") -> str:
