@@ -16,7 +16,7 @@ from pathlib import Path
 PAGE = Path(__file__).parent.parent / "docs" / "planning.md"
 
 _PLAN = re.compile(
-    r"^    (?P<command>prompt-tuning plan (?:.*\\\n)*.*)\n\n```text\n(?P<output>.*?)```$",
+    r"^    (?P<command>prompt-tuning plan (?:[^\n]*\\\n)*[^\n]*)\n\n```text\n(?P<output>.*?)```$",
     re.MULTILINE | re.DOTALL,
 )
 

@@ -104,7 +104,7 @@ def changes(work: Work) -> Iterator[tuple[str, Callable[[Work], Work]]]:
             with_config(param_dtype="bfloat16", compute_dtype="bfloat16", matmul_dtype=""),
         )
     if not config.remat:
-        yield "recompute layers: --gin.frozen_model.remat=True", with_config(remat=True, unroll=1)
+        yield "recompute layers: --gin.frozen_model.remat=True", with_config(remat=True)
     if not work.fsdp and work.data_parallel > 1:
         yield "--gin.FSDP=True", lambda w: dataclasses.replace(w, fsdp=True)
     model = 2 * work.model_parallel

@@ -138,8 +138,7 @@ class Needs:
     all_weights: those of the whole model.
     state: what is trained, and the optimiser's state.
     batch: its share of the batch.
-    activations: what the layers' loops keep for the backward pass; None where layers are no loop
-        (`unroll=0`), and `workspace` holds them too.
+    activations: what the layers' loops keep for the backward pass.
     workspace: everything else.
     flops: of matrix products.
     moved: bytes that matrix products read and write.
@@ -151,7 +150,7 @@ class Needs:
     all_weights: int
     state: int
     batch: int
-    activations: int | None
+    activations: int
     workspace: int
     flops: int
     moved: int
@@ -161,7 +160,7 @@ class Needs:
     @property
     def memory(self) -> int:
         """All of it."""
-        return self.weights + self.state + self.batch + (self.activations or 0) + self.workspace
+        return self.weights + self.state + self.batch + self.activations + self.workspace
 
 
 def layout_of(work: Work) -> Layout:
@@ -198,7 +197,8 @@ def needs_of(work: Work) -> Needs:
     batch = _laid_out(work.batch(), mesh, PartitionSpec(DATA_AXIS))
     key = _laid_out(jax.eval_shape(lambda: jax.random.key(0)), mesh, PartitionSpec())
 
-    emulated = _in_half_precision(work.config)
+    # Layers are a loop whatever the config says: a loop says what it keeps, and compiles fast.
+    emulated = _in_half_precision(dataclasses.replace(work.config, unroll=1))
     step = make_train_step(
         prompt_loss_fn(T5(emulated), work.method, work.loss),
         work.optimizer,
@@ -208,9 +208,7 @@ def needs_of(work: Work) -> Needs:
     memory = compiled.memory_analysis()
     program = Program(compiled.as_text(), work.devices)
 
-    # Where layers aren't a loop, nothing tells an activation that is kept from other workspace.
-    loops = work.config.unroll == 1
-    activations = program.kept_bytes() if loops else 0
+    activations = program.kept_bytes()
     products = list(program.products())
     read = jnp.dtype(work.config.product_dtype).itemsize
     written = jnp.dtype(work.config.compute_dtype).itemsize
@@ -219,7 +217,7 @@ def needs_of(work: Work) -> Needs:
         all_weights=sum(_bytes(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(weights)),
         state=_bytes_on_device(state),
         batch=_bytes_on_device(batch),
-        activations=activations if loops else None,
+        activations=activations,
         workspace=memory.temp_size_in_bytes
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes

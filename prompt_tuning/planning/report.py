@@ -131,11 +131,8 @@ class Plan:
         yield _row("frozen weights", _size(needs.weights), f"{_size(needs.all_weights)} in all")
         yield _row("prompt, optimiser", _size(needs.state))
         yield _row("batch", _size(needs.batch))
-        if needs.activations is None:
-            yield _row("activations", _size(needs.workspace), "and workspace")
-        else:
-            yield _row("activations", _size(needs.activations), "kept for the backward pass")
-            yield _row("workspace", _size(needs.workspace))
+        yield _row("activations", _size(needs.activations), "kept for the backward pass")
+        yield _row("workspace", _size(needs.workspace))
         memory = self.machine.accelerator.memory
         share = needs.memory / memory
         yield _row("in all", _size(needs.memory), f"{share:.0%} of {_size(memory)}")
@@ -195,9 +192,11 @@ class Plan:
                 yield f"     {_size(attempt.memory)}{what}: {result}{left_out}"
             if self.attempts and not self.attempts[-1].fits:
                 yield "Nothing that was tried fits: take more devices, or larger ones."
-        yield "Memory is that of the program compiled for emulated CPU devices; a compiler for"
-        yield f"{self.machine.accelerator.name} lays out and orders work differently, which changes"
-        yield "the workspace most."
+        yield (
+            "Memory is that of the program compiled for emulated CPU devices; the compiler for "
+            f"{self.machine.accelerator.name}"
+        )
+        yield "lays out and orders work differently, which changes the workspace most."
 
 
 _LIMITS = {
@@ -249,7 +248,7 @@ def _number(number: float) -> str:
 
 def _time(seconds: float) -> str:
     """Returns a time in the unit that suits it."""
-    for unit, length in (("h", 3600), ("s", 1)):
+    for unit, length in (("h", 3600), ("min", 60), ("s", 1)):
         if seconds >= length:
             return f"{seconds / length:.2f} {unit}"
     return f"{1000 * seconds:.2f} ms"
