@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         print_plan(args, machine)
         return 0
 
-    from prompt_tuning.planning.program import environment
+    from prompt_tuning.planning.emulation import environment
 
     command = [sys.executable, "-m", "prompt_tuning.cli", "plan", *argv]
     inside = {**environment(machine.devices), _INSIDE: str(machine.devices)}

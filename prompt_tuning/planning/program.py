@@ -5,18 +5,17 @@ asked what it needs. A CPU's program isn't an accelerator's: layouts, fusions an
 differ, and so does its workspace. Weights, what is kept for the backward pass, FLOPs and
 collectives are the same mathematics.
 
-How many devices a process emulates is told to XLA before it starts (`environment`).
+How many devices a process emulates is told to XLA before it starts (`emulation.py`).
 """
 
 import dataclasses
-import os
 from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from prompt_tuning.methods.base import Method
@@ -28,27 +27,6 @@ from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.planning.hlo import Collective, Program
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
-
-_XLA_FLAGS = (
-    # The same program on every machine, scheduled to need little memory as on an accelerator.
-    "--xla_cpu_max_isa=AVX2",
-    "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-    # It is never run: machine code needn't be good.
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-)
-
-
-def environment(devices: int) -> dict[str, str]:
-    """Returns the environment of a process that emulates so many devices."""
-    flags = [f"--xla_force_host_platform_device_count={devices}", *_XLA_FLAGS]
-    return {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": " ".join(flags),
-        # A program out of a cache doesn't tell what memory it needs.
-        "JAX_ENABLE_COMPILATION_CACHE": "false",
-    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,8 +85,11 @@ class Work:
     @property
     def prompt_length(self) -> int:
         """Positions that the method puts before the encoder's input."""
-        injection: Any = jax.eval_shape(self.method.apply, self.state().trained, self.batch())
-        prompt = injection.encoder_prompt
+
+        def prompt_of(trained, batch):
+            return self.method.apply(trained, batch).encoder_prompt
+
+        prompt = jax.eval_shape(prompt_of, self.state().trained, self.batch())
         return 0 if prompt is None else prompt.shape[1]
 
 
@@ -180,7 +161,13 @@ def layout_of(work: Work) -> Layout:
 
 def weights_on_device(work: Work) -> int:
     """Returns the bytes of the frozen weights on each device; compiles nothing."""
-    return _bytes_on_device(layout_of(work).abstract(work.weights()))
+    mesh = AbstractMesh(
+        (work.data_parallel, work.model_parallel),
+        (DATA_AXIS, MODEL_AXIS),
+        axis_types=(AxisType.Auto,) * 2,
+    )
+    layout = Layout(mesh=mesh, axes_of=parameter_axes, fsdp=work.fsdp)
+    return _bytes_on_device(layout.abstract(work.weights()))
 
 
 def needs_of(work: Work) -> Needs:
