@@ -106,15 +106,12 @@ class Collective:
     def sent(self) -> float:
         """Bytes that a device sends for one run, by the ring algorithms that need the fewest."""
         n = self.groups.shape[1]
-        match self.kind:
-            case "all-reduce":
-                return 2 * self.bytes * (n - 1) / n
-            case "reduce-scatter":
-                return self.bytes * (n - 1)
-            case "collective-permute":
-                return self.bytes
-            case _:
-                return self.bytes * (n - 1) / n
+        share = {
+            "all-reduce": 2 * (n - 1) / n,
+            "reduce-scatter": n - 1.0,
+            "collective-permute": 1.0,
+        }
+        return self.bytes * share.get(self.kind, (n - 1) / n)
 
 
 class Program:

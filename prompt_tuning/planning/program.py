@@ -18,6 +18,7 @@ import optax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Method
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.parameter_axes import parameter_axes
@@ -148,13 +149,18 @@ def layout_of(work: Work) -> Layout:
     """Returns how the weights lie on the first of this process's devices.
 
     Raises:
-      UserError: the batch can't be shared out evenly.
+      UserError: the batch can't be shared out, or cut into parts, evenly.
     """
     mesh = make_mesh(
         model=work.model_parallel,
         data=work.data_parallel,
         devices=jax.devices()[: work.devices],
     )
+    if work.batch_size % work.accumulation_steps:
+        raise UserError(
+            f"A batch of {work.batch_size} examples can't be cut into {work.accumulation_steps} equal "
+            "parts; set BATCH_SIZE to a multiple of train.accumulation_steps."
+        )
     check_batch(work.batch_size, mesh, work.accumulation_steps)
     return Layout(mesh=mesh, axes_of=parameter_axes, fsdp=work.fsdp)
 
@@ -229,7 +235,7 @@ def _in_half_precision(config: T5Config) -> T5Config:
     XLA makes float32 copies of bfloat16 weights on CPUs without instructions for them, which no
     accelerator would; float16 is as wide and computed as it is.
     """
-    fields = {
+    fields: dict[str, Any] = {
         field.name: "float16" if value == "bfloat16" else value
         for field in dataclasses.fields(config)
         for value in [getattr(config, field.name)]

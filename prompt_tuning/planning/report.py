@@ -233,12 +233,12 @@ def _row(name: str, value: str, remark: str = "") -> str:
     return f"  {name:{_NAME_WIDTH}}{value:>10}  {remark}"
 
 
-def _size(number: float) -> str:
+def _size(number: int | float) -> str:
     """Returns a number of bytes in words, in decimal units."""
     return f"{_number(number)}B"
 
 
-def _number(number: float) -> str:
+def _number(number: int | float) -> str:
     """Returns a large number with its power of ten, three digits or more of it."""
     for unit, power in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= power:
@@ -246,7 +246,7 @@ def _number(number: float) -> str:
     return f"{number:.0f} "
 
 
-def _time(seconds: float) -> str:
+def _time(seconds: int | float) -> str:
     """Returns a time in the unit that suits it."""
     for unit, length in (("h", 3600), ("min", 60), ("s", 1)):
         if seconds >= length:

@@ -2,13 +2,11 @@
 
 import dataclasses
 
-import jax
 import pytest
 
 from prompt_tuning.analysis.flops import step_flops
 from prompt_tuning.errors import UserError
-from prompt_tuning.models.config import MODELS, get_config
-from prompt_tuning.models.t5 import init_params
+from prompt_tuning.models.config import MODELS, T5Config, get_config
 from prompt_tuning.planning.program import needs_of, weights_on_device
 
 
@@ -22,9 +20,8 @@ def with_model(work, name: str, *, data: int = 1, model: int = 1, fsdp=False, dt
     )
 
 
-def parameters(name: str) -> tuple[int, int]:
+def parameters(c: T5Config) -> tuple[int, int]:
     """The parameters of a T5 1.1: those of matrices, and those of norms."""
-    c = MODELS[name]
     inner = c.num_heads * c.head_dim
     attention, mlp = 4 * c.embed_dim * inner, 3 * c.embed_dim * c.mlp_dim
     layers = c.num_encoder_layers * (attention + mlp) + c.num_decoder_layers * (2 * attention + mlp)
@@ -33,15 +30,15 @@ def parameters(name: str) -> tuple[int, int]:
     return layers + tables, norms
 
 
-@pytest.mark.parametrize("name", ["t5_1_1_small", "t5_1_1_base", "t5_1_1_xl", "t5_1_1_xxl"])
+@pytest.mark.parametrize("name", ["t5_1_1_small", "t5_1_1_xxl"])
 def test_weights_of_one_device_are_all_of_them(work, name):
-    matrices, norms = parameters(name)
+    matrices, norms = parameters(MODELS[name])
     assert weights_on_device(with_model(work, name)) == 2 * (matrices + norms)
     assert weights_on_device(with_model(work, name, dtype="float32")) == 4 * (matrices + norms)
 
 
 def test_weights_of_xxl_over_eight_devices(work):
-    matrices, norms = parameters("t5_1_1_xxl")
+    matrices, norms = parameters(MODELS["t5_1_1_xxl"])
     assert matrices + norms == 11_135_332_352
     # Norms are whole on every device; everything else is split.
     assert weights_on_device(with_model(work, "t5_1_1_xxl", model=8)) == 2 * (matrices / 8 + norms)
@@ -51,7 +48,7 @@ def test_weights_of_xxl_over_eight_devices(work):
 
 
 def test_fsdp_splits_weights_over_the_data_axis_too(work):
-    matrices, norms = parameters("t5_1_1_xxl")
+    matrices, norms = parameters(MODELS["t5_1_1_xxl"])
     biases = 2 * 64 * 32  # relative positions have no axis that FSDP splits
     expected = (matrices - biases) / 32 + biases / 8 + norms
     split = with_model(work, "t5_1_1_xxl", data=4, model=8, fsdp=True)
@@ -59,8 +56,7 @@ def test_fsdp_splits_weights_over_the_data_axis_too(work):
 
 
 def test_a_device_holds_what_the_program_is_given(work, needs):
-    given = jax.tree.map(lambda x: x.nbytes, init_params(work.config, jax.random.key(0)))
-    assert needs.weights == needs.all_weights == sum(jax.tree.leaves(given))
+    assert needs.weights == needs.all_weights == 2 * sum(parameters(work.config))
     # The step, the prompt [5, 16], Adafactor's count and its squares of the prompt, not factored.
     assert 2 * 5 * 16 * 4 <= needs.state <= 2 * 5 * 16 * 4 + 64
     assert needs.batch == 4 * 4 * (20 + 3 * 6)
@@ -92,5 +88,5 @@ def test_a_program_cannot_move_less_than_its_weights(needs):
 
 
 def test_a_batch_that_cannot_be_shared_out(work):
-    with pytest.raises(UserError, match="cut into|microbatch|accumulation"):
+    with pytest.raises(UserError, match="4 examples can't be cut into 3 equal"):
         needs_of(dataclasses.replace(work, batch_size=4, accumulation_steps=3))
