@@ -2,7 +2,8 @@
 
     python benchmarks/planning.py [WORD]
 
-With a word, only the plans whose command has it, such as `small`. XXL takes several minutes each.
+With a word, only the plans whose command has it, such as `small`. Ten seconds of a processor each, and more where it looks
+for what fits.
 The tests check the page by `plans` and `printed`.
 """
 

@@ -67,7 +67,7 @@ def print_plan(args: argparse.Namespace, machine: "Machine") -> None:
     from prompt_tuning.planning.report import make_plan
 
     work, train_steps = configured(args, machine.devices)
-    session.say(f"Compiling a step of {work.config.name} for {machine}; large models take minutes.")
+    session.say(f"Compiling a step of {work.config.name} for {machine}.")
     needs = needs_of(work)
     plan = make_plan(
         work, needs, machine, train_steps, advise=not args.no_advice, progress=session.say

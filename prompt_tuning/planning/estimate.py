@@ -87,7 +87,7 @@ class Attempt:
 
 
 def changes(work: Work) -> Iterator[tuple[str, Callable[[Work], Work]]]:
-    """Yields what can be changed to need less memory: first what leaves the result as it is."""
+    """Yields what can be changed to need less memory, and how: first what changes least else."""
     config = work.config
 
     def with_config(**fields) -> Callable[[Work], Work]:
@@ -97,12 +97,6 @@ def changes(work: Work) -> Iterator[tuple[str, Callable[[Work], Work]]]:
         data = work.devices // model
         return lambda w: dataclasses.replace(w, model_parallel=model, data_parallel=data)
 
-    if config.param_dtype == "float32" or config.compute_dtype == "float32":
-        yield (
-            "bfloat16 weights and activations: --gin.frozen_model.param_dtype=bfloat16 "
-            "--gin.frozen_model.compute_dtype=bfloat16",
-            with_config(param_dtype="bfloat16", compute_dtype="bfloat16", matmul_dtype=""),
-        )
     if not config.remat:
         yield "recompute layers: --gin.frozen_model.remat=True", with_config(remat=True)
     if not work.fsdp and work.data_parallel > 1:
@@ -111,6 +105,12 @@ def changes(work: Work) -> Iterator[tuple[str, Callable[[Work], Work]]]:
     while work.devices % model == 0 and config.num_heads % model == 0:
         yield f"--gin.MODEL_PARALLEL={model}", with_model_parallel(model)
         model *= 2
+    if config.param_dtype == "float32" or config.compute_dtype == "float32":
+        yield (
+            "bfloat16 weights and activations: --gin.frozen_model.param_dtype=bfloat16 "
+            "--gin.frozen_model.compute_dtype=bfloat16",
+            with_config(param_dtype="bfloat16", compute_dtype="bfloat16", matmul_dtype=""),
+        )
     parts = 2 * work.accumulation_steps
     while work.batch_size % (parts * work.data_parallel) == 0:
         yield (
@@ -133,35 +133,38 @@ def find_fit(
 ) -> list[Attempt]:
     """Tries one change after another, each compiled, until the step fits.
 
-    A change that needs no less memory is not kept. What doesn't fit by its weights alone is not
-    compiled.
+    While the weights alone are too much, only what makes them less is tried, and nothing is
+    compiled. A change that needs no less memory is not kept.
     """
-    attempts = []
+    attempts: list[Attempt] = []
     room = USABLE * machine.accelerator.memory
-    best, current = needs.memory, work
-    for change, apply in changes(work):
-        progress(f"Trying {change}")
-        changed = apply(current)
-        try:
-            memory = weights_on_device(changed)
-            compiled = memory <= room
-            if compiled:
-                memory = needs_of(changed).memory
-        except UserError:  # together with another change the batch can't be shared out
-            continue
-        kept = memory < best if compiled else memory < weights_on_device(current)
-        attempts.append(
-            Attempt(
-                change=change,
-                memory=memory,
-                compiled=compiled,
-                fits=memory <= room,
-                kept=kept,
+    current, weights, best = work, weights_on_device(work), needs.memory
+    pending = list(changes(work))
+    for only_weights in (True, False):
+        for item in list(pending):
+            if only_weights == (weights <= room):
+                break
+            change, apply = item
+            changed = apply(current)
+            lighter = weights_on_device(changed)
+            if only_weights and lighter >= weights:
+                continue
+            pending.remove(item)
+            progress(f"Trying {change}")
+            compiled = lighter <= room
+            try:
+                memory = needs_of(changed).memory if compiled else lighter
+            except UserError:  # together with another change the batch can't be shared out
+                continue
+            kept = memory < best
+            attempts.append(
+                Attempt(
+                    change=change, memory=memory, compiled=compiled, fits=memory <= room, kept=kept
+                )
             )
-        )
-        if kept:
-            current = changed
-            best = memory if compiled else best
-        if memory <= room:
-            break
+            if kept:
+                current, weights = changed, lighter
+                best = memory if compiled else best
+            if memory <= room:
+                return attempts
     return attempts

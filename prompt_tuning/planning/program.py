@@ -158,8 +158,8 @@ def layout_of(work: Work) -> Layout:
     )
     if work.batch_size % work.accumulation_steps:
         raise UserError(
-            f"A batch of {work.batch_size} examples can't be cut into {work.accumulation_steps} equal "
-            "parts; set BATCH_SIZE to a multiple of train.accumulation_steps."
+            f"A batch of {work.batch_size} examples can't be cut into {work.accumulation_steps} "
+            "equal parts; set BATCH_SIZE to a multiple of train.accumulation_steps."
         )
     check_batch(work.batch_size, mesh, work.accumulation_steps)
     return Layout(mesh=mesh, axes_of=parameter_axes, fsdp=work.fsdp)

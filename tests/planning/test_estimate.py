@@ -54,16 +54,22 @@ def test_what_helps_is_found_by_compiling_it(needs, keeping, keeping_needs):
     assert attempt.memory == needs.memory
 
 
-def test_weights_alone_can_be_too_much(work, needs, monkeypatch):
+def test_weights_that_are_too_much_alone_are_made_less_before_anything_is_compiled(
+    work, needs, monkeypatch
+):
     monkeypatch.setattr(estimate, "needs_of", lambda work: pytest.fail("compiled"))
-    attempts = find_fit(work, needs, machine(needs.weights / 2))
-    assert attempts
-    assert not any(attempt.fits or attempt.compiled for attempt in attempts)
-    plan = make_plan(work, needs, machine(needs.weights / 2), 30)
-    assert "Nothing that was tried fits" in plan.text()
+    wide = dataclasses.replace(
+        work, config=dataclasses.replace(work.config, param_dtype="float32", remat=False)
+    )
+    room = machine(needs.weights / 2)
+    (attempt,) = find_fit(wide, needs, room)
+    assert "param_dtype=bfloat16" in attempt.change
+    assert attempt.memory == needs.weights
+    assert attempt.kept and not attempt.fits and not attempt.compiled
+    assert "Nothing that was tried fits" in make_plan(wide, needs, room, 30).text()
 
 
-def test_changes_that_leave_the_result_come_before_those_that_do_not(work):
+def test_what_changes_the_result_comes_after_what_does_not(work):
     whole = dataclasses.replace(
         work,
         config=dataclasses.replace(
@@ -75,10 +81,10 @@ def test_changes_that_leave_the_result_come_before_those_that_do_not(work):
     )
     names = [name.partition("=")[0].rpartition("--gin.")[2] for name, _ in changes(whole)]
     assert names == [
-        "frozen_model.param_dtype",
         "frozen_model.remat",
         "FSDP",
         "MODEL_PARALLEL",
+        "frozen_model.param_dtype",
         "train.accumulation_steps",
         "train.accumulation_steps",
         "TASK_FEATURE_LENGTHS",
