@@ -2,9 +2,8 @@
 
     python benchmarks/planning.py [WORD]
 
-With a word, only the plans whose command has it, such as `small`. Ten seconds of a processor each, and more where it looks
-for what fits.
-The tests check the page by `plans` and `printed`.
+With a word, only the plans whose command has it, such as `small`. Each takes ten seconds of a
+processor, and more where it looks for what fits. The tests check the page by `plans` and `printed`.
 """
 
 import re
