@@ -35,12 +35,13 @@ MAY_IMPORT = {
     "evaluation": CHECKPOINTS,
     "analysis": CHECKPOINTS,
     "sweeps": CHECKPOINTS | {"training", "evaluation", "analysis"},
+    "planning": CHECKPOINTS | {"training", "analysis", "parallel"},
     # One frozen model for many prompts, and the same over HTTP.
     "predictor": CHECKPOINTS | {"evaluation", "data", "parallel"},
     "serving": CHECKPOINTS | {"predictor"},
     "cli": CHECKPOINTS
     | {"training", "evaluation", "analysis", "sweeps", "data", "parallel", "assets"}
-    | {"predictor", "serving", "launch"},
+    | {"planning", "predictor", "serving", "launch"},
 }
 
 # Libraries and the only places that may import them. torch is for tests, benchmarks and its own

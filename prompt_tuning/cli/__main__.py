@@ -17,6 +17,7 @@ COMMANDS = {
     "quickstart": "train a prompt on a small frozen model in three minutes",
     "train": "train a prompt against a frozen model",
     "pretrain": "train all weights of a model on plain text, or adapt them",
+    "plan": "tell what training needs and takes on a machine, before it is had",
     "evaluate": "score a prompt on a task",
     "infer": "answer lines of text or jsonl with a prompt, or with many",
     "serve": "answer over HTTP with a folder of prompts",

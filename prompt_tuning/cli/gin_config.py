@@ -170,6 +170,16 @@ def parameters_of(name: str) -> list[str]:
     return _registered.get(name, [])
 
 
+def parameters(name: str) -> dict[str, Any]:
+    """Returns what the configuration gives a configurable, by parameter."""
+    return dict(gin.get_bindings(name))
+
+
+def configurables_with(parameter: str) -> list[str]:
+    """Returns the configurables that have a parameter of this name."""
+    return [name for name, known in _registered.items() if parameter in known]
+
+
 def _as_gin(value: str) -> str:
     """A value that is no gin expression is a text: quotes are a burden on a command line."""
     if re.fullmatch(r"[\w.-]+:\d+", value):  # host:port; gin would read a number from 10.0.0.1

@@ -1,0 +1,51 @@
+"""Writes the plans of docs/planning.md anew: what each command on the page prints.
+
+    python benchmarks/planning.py [WORD]
+
+With a word, only the plans whose command has it, such as `small`. Each takes ten seconds of a
+processor, and more where it looks for what fits. The tests check the page by `plans` and `printed`.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PAGE = Path(__file__).parent.parent / "docs" / "planning.md"
+
+_PLAN = re.compile(
+    r"^    (?P<command>prompt-tuning plan (?:[^\n]*\\\n)*[^\n]*)\n\n```text\n(?P<output>.*?)```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def plans(page: str) -> Iterator[tuple[list[str], str]]:
+    """Yields the arguments of each command that is followed by what it printed, and that."""
+    for found in _PLAN.finditer(page):
+        words = shlex.split(found["command"].replace("\\\n", " "))
+        yield words[1:], found["output"]
+
+
+def printed(arguments: list[str]) -> str:
+    """Runs a command of ours and returns what it prints."""
+    command = [sys.executable, "-m", "prompt_tuning.cli", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def rewritten(page: str, word: str = "") -> str:
+    """Returns the page with each plan, or those whose command has the word, made anew."""
+
+    def anew(found: re.Match[str]) -> str:
+        if word not in found["command"]:
+            return found[0]
+        arguments = shlex.split(found["command"].replace("\\\n", " "))[1:]
+        return f"    {found['command']}\n\n```text\n{printed(arguments)}```"
+
+    return _PLAN.sub(anew, page)
+
+
+if __name__ == "__main__":
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8"), word), encoding="utf-8")

@@ -1,0 +1,140 @@
+"""`prompt-tuning plan`: what a training step needs and takes on machines that aren't at hand.
+
+Takes the gin files and flags of `train`. Neither a checkpoint nor data are read: the step is
+compiled on shapes, for emulated devices. Their number has to be known before JAX starts, so the
+command runs itself once more in a process of its own.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.arguments import Parser
+
+if TYPE_CHECKING:
+    from prompt_tuning.planning.machines import Machine
+    from prompt_tuning.planning.program import Work
+
+DEFAULTS = "runs/plan.gin"
+
+_INSIDE = "PROMPT_TUNING_PLAN_DEVICES"
+"""Set in the process that emulates devices."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; prints the plan."""
+    parser = Parser("plan", "Tells what a training step needs and takes on a machine.")
+    parser.add_argument(
+        "--accelerator",
+        required=True,
+        metavar="NAME",
+        help="an accelerator or a TPU slice: h200, a100-40gb, v5e-16",
+    )
+    parser.add_argument(
+        "--devices", type=int, help="how many devices, where the name doesn't say (default: 1)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the plan to a new file")
+    parser.add_argument(
+        "--no_advice",
+        action="store_true",
+        help="if it doesn't fit, don't look for what would (each try is compiled)",
+    )
+    args = parser.parse(argv)
+
+    from prompt_tuning.planning.machines import find_machine
+
+    machine = find_machine(args.accelerator, args.devices)
+    if os.environ.get(_INSIDE) == str(machine.devices):
+        print_plan(args, machine)
+        return 0
+
+    from prompt_tuning.planning.emulation import environment
+
+    command = [sys.executable, "-m", "prompt_tuning.cli", "plan", *argv]
+    inside = {**environment(machine.devices), _INSIDE: str(machine.devices)}
+    return subprocess.run(command, env=inside, check=False).returncode
+
+
+def print_plan(args: argparse.Namespace, machine: "Machine") -> None:
+    """Makes the plan in a process that emulates the machine's devices, and prints it."""
+    from prompt_tuning.cli import session
+    from prompt_tuning.planning.program import needs_of
+    from prompt_tuning.planning.report import make_plan
+
+    work, train_steps = configured(args, machine.devices)
+    session.say(f"Compiling a step of {work.config.name} for {machine}.")
+    needs = needs_of(work)
+    plan = make_plan(
+        work, needs, machine, train_steps, advise=not args.no_advice, progress=session.say
+    )
+    print(plan.text())
+    if args.json:
+        with session.new_file(args.json) as file:
+            file.write(json.dumps(plan.to_json(), indent=2) + "\n")
+
+
+def configured(args: argparse.Namespace, devices: int) -> tuple["Work", int]:
+    """Returns the step that the configuration describes, and how many of it training makes."""
+    import dataclasses
+    from typing import Any, cast
+
+    from prompt_tuning.checkpoints.frozen import stored_frozen
+    from prompt_tuning.cli import configurables, gin_config
+    from prompt_tuning.models.config import get_config
+    from prompt_tuning.models.t5 import abstract_params
+    from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS
+    from prompt_tuning.planning.program import Work
+
+    # Where a prompt starts doesn't matter to its size, and would need the vocabulary.
+    starts = [
+        (f"{name}.initializer", "@random_uniform")
+        for name in gin_config.configurables_with("initializer")
+    ]
+    gin_config.load(
+        [DEFAULTS, *args.gin_file], [*args.gin_bindings, *starts], args.gin_search_paths
+    )
+    data = configurables.data()
+    training = configurables.train()
+    layout = configurables.layout()
+
+    given = gin_config.parameters("frozen_model")
+    architecture, checkpoint = given.pop("architecture", None), given.pop("checkpoint")
+    name, dtype = given.pop("name", None), given.pop("param_dtype", None)
+    config = get_config(architecture) if architecture else stored_frozen(checkpoint).config
+    config = dataclasses.replace(
+        config,
+        name=name or architecture or config.name,
+        param_dtype=dtype or config.param_dtype,
+        **given,
+    )
+    # It is asked for its sizes alone, so it may go without a vocabulary.
+    base = configurables.Base(
+        config=config,
+        params=abstract_params(config),
+        vocabulary=cast(Any, None),
+        layout=layout,
+    )
+    mesh = layout.mesh.shape
+    work = Work(
+        config=config,
+        method=training.method(base),
+        optimizer=training.optimizer,
+        loss=training.loss,
+        batch_size=data.batch_size,
+        input_length=data.lengths["inputs"],
+        target_length=data.lengths["targets"],
+        accumulation_steps=training.options.accumulation_steps,
+        model_parallel=mesh[MODEL_AXIS],
+        data_parallel=mesh[DATA_AXIS],
+        fsdp=layout.fsdp,
+    )
+    return work, training.options.train_steps
+
+
+if __name__ == "__main__":
+    run(main)

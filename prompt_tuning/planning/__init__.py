@@ -1,0 +1,1 @@
+"""What a training step will need and take on machines that aren't at hand."""

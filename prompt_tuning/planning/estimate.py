@@ -1,0 +1,170 @@
+"""How long a step takes on a machine, whether it fits, and what to change if it doesn't.
+
+The time is a roofline's (Williams et al., 2009): the longest of what the matrix products, the
+memory and the interconnect need by themselves, each at a share of its peak that well-tuned
+programs reach. It is an estimate, to be replaced by a measurement (`mfu` in `metrics.jsonl`).
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.planning.machines import Machine
+from prompt_tuning.planning.program import Needs, Work, needs_of, weights_on_device
+
+USABLE = 0.92
+"""The share of a device's memory that a program can count on, besides the runtime and holes."""
+
+SHORTEST_INPUT = 64
+"""Inputs aren't proposed to be cut shorter than this many tokens."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Utilisation:
+    """The shares of the peak figures that are assumed to be reached."""
+
+    compute: float = 0.5
+    memory: float = 0.7
+    interconnect: float = 0.7
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Seconds:
+    """What each part of a device would need for a step if the others took no time."""
+
+    compute: float
+    memory: float
+    interconnect: float
+
+    @property
+    def step(self) -> float:
+        """The longest of them."""
+        return max(self.compute, self.memory, self.interconnect)
+
+    @property
+    def limit(self) -> str:
+        """Which one that is."""
+        return max(dataclasses.asdict(self).items(), key=lambda item: item[1])[0]
+
+
+def seconds_of(
+    needs: Needs, work: Work, machine: Machine, utilisation: Utilisation = Utilisation()
+) -> Seconds:
+    """Returns the estimated time of a step on a machine."""
+    accelerator = machine.accelerator
+    # Products of float32 inputs run at about half of the rate: TF32 on GPUs; on TPUs it depends on
+    # jax_default_matmul_precision.
+    rate = accelerator.flops if work.config.product_dtype == "bfloat16" else accelerator.flops / 2
+    sent = sum(traffic.sent for traffic in needs.traffic)
+    return Seconds(
+        compute=needs.flops / (rate * utilisation.compute),
+        memory=needs.moved / (accelerator.memory_bandwidth * utilisation.memory),
+        interconnect=sent / (accelerator.interconnect_bandwidth * utilisation.interconnect),
+    )
+
+
+def fits(needs: Needs, machine: Machine) -> bool:
+    """Whether a device's memory holds all that the step needs."""
+    return needs.memory <= USABLE * machine.accelerator.memory
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A change that was tried, on top of those before it that helped.
+
+    change: what to set, in words.
+    memory: bytes a device needs with it. If `compiled` is False only the weights were added up,
+        which are too much already.
+    fits: whether that is enough.
+    kept: whether the attempts after it include it.
+    """
+
+    change: str
+    memory: int
+    compiled: bool
+    fits: bool
+    kept: bool
+
+
+def changes(work: Work) -> Iterator[tuple[str, Callable[[Work], Work]]]:
+    """Yields what can be changed to need less memory, and how: first what changes least else."""
+    config = work.config
+
+    def with_config(**fields) -> Callable[[Work], Work]:
+        return lambda w: dataclasses.replace(w, config=dataclasses.replace(w.config, **fields))
+
+    def with_model_parallel(model: int) -> Callable[[Work], Work]:
+        data = work.devices // model
+        return lambda w: dataclasses.replace(w, model_parallel=model, data_parallel=data)
+
+    if not config.remat:
+        yield "recompute layers: --gin.frozen_model.remat=True", with_config(remat=True)
+    if not work.fsdp and work.data_parallel > 1:
+        yield "--gin.FSDP=True", lambda w: dataclasses.replace(w, fsdp=True)
+    model = 2 * work.model_parallel
+    while work.devices % model == 0 and config.num_heads % model == 0:
+        yield f"--gin.MODEL_PARALLEL={model}", with_model_parallel(model)
+        model *= 2
+    if config.param_dtype == "float32" or config.compute_dtype == "float32":
+        yield (
+            "bfloat16 weights and activations: --gin.frozen_model.param_dtype=bfloat16 "
+            "--gin.frozen_model.compute_dtype=bfloat16",
+            with_config(param_dtype="bfloat16", compute_dtype="bfloat16", matmul_dtype=""),
+        )
+    parts = 2 * work.accumulation_steps
+    while work.batch_size % (parts * work.data_parallel) == 0:
+        yield (
+            f"the batch in {parts} parts: --gin.train.accumulation_steps={parts}",
+            lambda w, parts=parts: dataclasses.replace(w, accumulation_steps=parts),
+        )
+        parts *= 2
+    length = work.input_length // 2
+    while length >= SHORTEST_INPUT:
+        yield (
+            f"inputs cut to {length} tokens: --gin.TASK_FEATURE_LENGTHS="
+            f"\"{{'inputs': {length}, 'targets': {work.target_length}}}\"",
+            lambda w, length=length: dataclasses.replace(w, input_length=length),
+        )
+        length //= 2
+
+
+def find_fit(
+    work: Work, needs: Needs, machine: Machine, progress: Callable[[str], None] = lambda text: None
+) -> list[Attempt]:
+    """Tries one change after another, each compiled, until the step fits.
+
+    While the weights alone are too much, only what makes them less is tried, and nothing is
+    compiled. A change that needs no less memory is not kept.
+    """
+    attempts: list[Attempt] = []
+    room = USABLE * machine.accelerator.memory
+    current, weights, best = work, weights_on_device(work), needs.memory
+    pending = list(changes(work))
+    for only_weights in (True, False):
+        for item in list(pending):
+            if only_weights == (weights <= room):
+                break
+            change, apply = item
+            changed = apply(current)
+            lighter = weights_on_device(changed)
+            if only_weights and lighter >= weights:
+                continue
+            pending.remove(item)
+            progress(f"Trying {change}")
+            compiled = lighter <= room
+            try:
+                memory = needs_of(changed).memory if compiled else lighter
+            except UserError:  # together with another change the batch can't be shared out
+                continue
+            kept = memory < best
+            attempts.append(
+                Attempt(
+                    change=change, memory=memory, compiled=compiled, fits=memory <= room, kept=kept
+                )
+            )
+            if kept:
+                current, weights = changed, lighter
+                best = memory if compiled else best
+            if memory <= room:
+                return attempts
+    return attempts

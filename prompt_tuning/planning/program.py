@@ -1,0 +1,296 @@
+"""Compiles a training step for devices that aren't there, without making a weight.
+
+The step is lowered on shapes laid out over a mesh of emulated CPU devices, and what XLA compiled is
+asked what it needs. A CPU's program isn't an accelerator's: layouts, fusions and the order of work
+differ, and so does its workspace. Weights, what is kept for the backward pass, FLOPs and
+collectives are the same mathematics.
+
+How many devices a process emulates is told to XLA before it starts (`emulation.py`).
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.methods.base import Method
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.parameter_axes import parameter_axes
+from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS, check_batch, make_mesh
+from prompt_tuning.parallel.rules import Layout
+from prompt_tuning.planning.hlo import Collective, Program
+from prompt_tuning.training.losses import LossOptions
+from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Work:
+    """A training step to plan.
+
+    config: the frozen model, and how it is computed.
+    method, optimizer, loss: what is trained, and how.
+    batch_size: examples a step, in `accumulation_steps` parts.
+    input_length, target_length: tokens.
+    model_parallel, data_parallel, fsdp: as `make_mesh` and `Layout` take them.
+    """
+
+    config: T5Config
+    method: Method
+    optimizer: optax.GradientTransformation
+    loss: LossOptions
+    batch_size: int
+    input_length: int
+    target_length: int
+    accumulation_steps: int = 1
+    model_parallel: int = 1
+    data_parallel: int = 1
+    fsdp: bool = False
+
+    @property
+    def devices(self) -> int:
+        """How many devices work together."""
+        return self.model_parallel * self.data_parallel
+
+    def weights(self) -> PyTree:
+        """Returns the shapes and dtypes of the frozen weights."""
+        return abstract_params(self.config)
+
+    def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns the shapes and dtypes of a batch."""
+        tokens = {
+            "encoder_input_tokens": (self.input_length, jnp.int32),
+            "decoder_input_tokens": (self.target_length, jnp.int32),
+            "decoder_target_tokens": (self.target_length, jnp.int32),
+            "decoder_loss_weights": (self.target_length, jnp.float32),
+        }
+        return {
+            name: jax.ShapeDtypeStruct((self.batch_size, length), dtype)
+            for name, (length, dtype) in tokens.items()
+        }
+
+    def state(self) -> TrainState:
+        """Returns the shapes and dtypes of all that training changes."""
+
+        def create(key, batch):
+            return TrainState.create(self.method.init(key, batch), self.optimizer)
+
+        return jax.eval_shape(create, jax.random.key(0), self.batch())
+
+    @property
+    def prompt_length(self) -> int:
+        """Positions that the method puts before the encoder's input."""
+
+        def prompt_of(trained, batch):
+            return self.method.apply(trained, batch).encoder_prompt
+
+        prompt = jax.eval_shape(prompt_of, self.state().trained, self.batch())
+        return 0 if prompt is None else prompt.shape[1]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Collectives of one kind over one direction of the mesh, in one step.
+
+    kind: "all-reduce" and the like.
+    along: a mesh axis, or both.
+    times: how often.
+    bytes: of their results on one device, all together.
+    sent: bytes that a device sends for them.
+    """
+
+    kind: str
+    along: str
+    times: int
+    bytes: int
+    sent: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What one device needs for a step, and does in it. Sizes are in bytes.
+
+    weights: its share of the frozen weights.
+    all_weights: those of the whole model.
+    state: what is trained, and the optimiser's state.
+    batch: its share of the batch.
+    activations: what the layers' loops keep for the backward pass.
+    workspace: everything else.
+    flops: of matrix products.
+    moved: bytes that matrix products read and write.
+    traffic: communication.
+    unsplit: what can't be split as the mesh asks for, a line each.
+    """
+
+    weights: int
+    all_weights: int
+    state: int
+    batch: int
+    activations: int
+    workspace: int
+    flops: int
+    moved: int
+    traffic: tuple[Traffic, ...]
+    unsplit: tuple[str, ...] = ()
+
+    @property
+    def memory(self) -> int:
+        """All of it."""
+        return self.weights + self.state + self.batch + self.activations + self.workspace
+
+
+def layout_of(work: Work) -> Layout:
+    """Returns how the weights lie on the first of this process's devices.
+
+    Raises:
+      UserError: the batch can't be shared out, or cut into parts, evenly.
+    """
+    mesh = make_mesh(
+        model=work.model_parallel,
+        data=work.data_parallel,
+        devices=jax.devices()[: work.devices],
+    )
+    if work.batch_size % work.accumulation_steps:
+        raise UserError(
+            f"A batch of {work.batch_size} examples can't be cut into {work.accumulation_steps} "
+            "equal parts; set BATCH_SIZE to a multiple of train.accumulation_steps."
+        )
+    check_batch(work.batch_size, mesh, work.accumulation_steps)
+    return Layout(mesh=mesh, axes_of=parameter_axes, fsdp=work.fsdp)
+
+
+def weights_on_device(work: Work) -> int:
+    """Returns the bytes of the frozen weights on each device; compiles nothing."""
+    mesh = AbstractMesh(
+        (work.data_parallel, work.model_parallel),
+        (DATA_AXIS, MODEL_AXIS),
+        axis_types=(AxisType.Auto,) * 2,
+    )
+    layout = Layout(mesh=mesh, axes_of=parameter_axes, fsdp=work.fsdp)
+    return _bytes_on_device(layout.abstract(work.weights()))
+
+
+def needs_of(work: Work) -> Needs:
+    """Compiles the step and returns what it needs.
+
+    Raises:
+      UserError: the batch can't be shared out evenly.
+    """
+    layout = layout_of(work)
+    mesh = layout.mesh
+    assert isinstance(mesh, Mesh)
+    weights = layout.abstract(work.weights())
+    state = _laid_out(work.state(), mesh, PartitionSpec())
+    batch = _laid_out(work.batch(), mesh, PartitionSpec(DATA_AXIS))
+    key = _laid_out(jax.eval_shape(lambda: jax.random.key(0)), mesh, PartitionSpec())
+
+    # Layers are a loop whatever the config says: a loop says what it keeps, and compiles fast.
+    emulated = _in_half_precision(dataclasses.replace(work.config, unroll=1))
+    step = make_train_step(
+        prompt_loss_fn(T5(emulated), work.method, work.loss),
+        work.optimizer,
+        work.accumulation_steps,
+    )
+    compiled = step.lower(state, jax.tree.map(_in_float16, weights), batch, key).compile()
+    memory = compiled.memory_analysis()
+    program = Program(compiled.as_text(), work.devices)
+
+    activations = program.kept_bytes()
+    products = list(program.products())
+    read = jnp.dtype(work.config.product_dtype).itemsize
+    written = jnp.dtype(work.config.compute_dtype).itemsize
+    return Needs(
+        weights=_bytes_on_device(weights),
+        all_weights=sum(_bytes(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(weights)),
+        state=_bytes_on_device(state),
+        batch=_bytes_on_device(batch),
+        activations=activations,
+        workspace=memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        - activations,
+        flops=sum(product.times * product.flops for product in products),
+        moved=sum(p.times * (p.inputs * read + p.output * written) for p in products),
+        traffic=_traffic(program.collectives(), work),
+        unsplit=tuple(layout.unsplit(weights)),
+    )
+
+
+class _HalfPrecision(T5Config):
+    """A config that may say float16, in which no T5 can be trained."""
+
+    def __post_init__(self) -> None:
+        """Checks nothing."""
+
+
+def _in_half_precision(config: T5Config) -> T5Config:
+    """Returns the config with float16 in place of bfloat16.
+
+    XLA makes float32 copies of bfloat16 weights on CPUs without instructions for them, which no
+    accelerator would; float16 is as wide and computed as it is.
+    """
+    fields: dict[str, Any] = {
+        field.name: "float16" if value == "bfloat16" else value
+        for field in dataclasses.fields(config)
+        for value in [getattr(config, field.name)]
+    }
+    return _HalfPrecision(**fields)
+
+
+def _in_float16(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    dtype = jnp.float16 if leaf.dtype == jnp.bfloat16 else leaf.dtype
+    return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
+
+
+def _laid_out(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )
+
+
+def _bytes_on_device(tree: PyTree) -> int:
+    return sum(
+        _bytes(leaf.sharding.shard_shape(leaf.shape), leaf.dtype) for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _bytes(shape: tuple[int, ...], dtype: Any) -> int:
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    return size
+
+
+def _traffic(collectives: Iterable[Collective], work: Work) -> tuple[Traffic, ...]:
+    """Adds up the collectives of each kind and direction, most bytes first."""
+    sums: dict[tuple[str, str], list[Collective]] = {}
+    for collective in collectives:
+        sums.setdefault((collective.kind, _along(collective, work)), []).append(collective)
+    found = [
+        Traffic(
+            kind=kind,
+            along=along,
+            times=sum(c.times for c in group),
+            bytes=sum(c.times * c.bytes for c in group),
+            sent=sum(c.times * c.sent for c in group),
+        )
+        for (kind, along), group in sums.items()
+    ]
+    return tuple(sorted(found, key=lambda traffic: -traffic.bytes))
+
+
+def _along(collective: Collective, work: Work) -> str:
+    """Returns the mesh axis along which the devices of a group lie."""
+    rows, columns = divmod(collective.groups, work.model_parallel)
+    if (rows == rows[:, :1]).all():
+        return MODEL_AXIS
+    if (columns == columns[:, :1]).all():
+        return DATA_AXIS
+    return f"{DATA_AXIS} and {MODEL_AXIS}"

@@ -1,0 +1,61 @@
+"""`prompt-tuning plan` as a command."""
+
+import json
+
+import pytest
+
+from prompt_tuning.cli.__main__ import main
+from prompt_tuning.errors import UserError
+
+MODEL = ["plan", "--gin_file=models/t5_1_1_small.gin"]
+
+
+def test_a_mesh_of_emulated_devices(tiny_flags, tmp_path, capfd):
+    file = tmp_path / "plan.json"
+    mesh = ["--accelerator=v5e-4", "--gin.MODEL_PARALLEL=2", f"--json={file}"]
+    assert main([*MODEL, *tiny_flags, *mesh]) == 0
+    text = capfd.readouterr().out
+    assert "tiny_random on 4 x v5e: mesh data 2 x model 2, batch 2, prompt 3" in text
+    assert "It fits" in text
+
+    plan = json.loads(file.read_text())
+    device = plan["device"]
+    # Everything but norms is split in two.
+    assert 0.5 < device["weights"] / device["all_weights"] < 0.51
+    # Along `data` go the gradient of the prompt [3, 16] in float32, and two sums of the loss.
+    (along_data,) = [traffic for traffic in device["traffic"] if traffic["along"] == "data"]
+    assert along_data["kind"] == "all-reduce"
+    assert along_data["bytes"] == 3 * 16 * 4 + 2 * 4
+    # Along `model`, in each of two layers, at least the sums after attention and feed-forward,
+    # forward and backward.
+    along_model = [traffic for traffic in device["traffic"] if traffic["along"] == "model"]
+    assert sum(traffic["times"] for traffic in along_model) >= 8
+    assert plan["fits"] and plan["seconds"]["step"] > 0
+    assert plan["train_steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--accelerator=v5f-16"], "Unknown accelerator 'v5f-16'"),
+        (["--accelerator=a100"], "Did you mean 'A100-40GB' or 'A100-80GB'"),
+        (["--accelerator=v5e-16", "--devices=4"], "but v5e-16 has 16"),
+        (["--accelerator=v5e-1", "--gin.MODEL_PARALLEL=3"], "MODEL_PARALLEL is 3"),
+        (["--accelerator=v5e-1", "--gin.MODEL_PARALEL=3"], "Did you mean 'MODEL_PARALLEL'"),
+        (["--accelerator=v5e-1", "--gin.BATCH_SIZE=0"], "BATCH_SIZE is 0"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(flags, message, monkeypatch):
+    # As in the process of its own that it starts; the tests' own has one device, too.
+    monkeypatch.setenv("PROMPT_TUNING_PLAN_DEVICES", "1")
+    with pytest.raises(UserError) as error:
+        main([*MODEL, *flags])
+    assert message in str(error.value)
+
+
+def test_a_mistake_found_while_planning_is_the_commands_status(tiny_flags, tmp_path, capfd):
+    file = tmp_path / "plan.json"
+    file.write_text("mine")
+    assert main([*MODEL, *tiny_flags, "--accelerator=v5e-1", f"--json={file}"]) == 2
+    assert "plan.json" in capfd.readouterr().err
+    assert file.read_text() == "mine"
