@@ -42,20 +42,20 @@ class CompileClock:
         with self._lock:
             return Compiled(self._programs, self._from_cache, self._seconds)
 
-    def add_span(self, event: str, start: float, end: float, **_: object) -> None:
+    def add_span(self, event: str, start_time: float, end_time: float, **_: object) -> None:
         """Takes a span of JAX's, at its end; those inside it have been taken before."""
         if not event.startswith(_COMPILING):
             return
         with self._lock:
             self._programs += event == _COMPILED
-            while self._spans and self._spans[-1][0] >= start:
+            while self._spans and self._spans[-1][0] >= start_time:
                 inner_start, inner_end = self._spans.pop()
                 self._seconds -= inner_end - inner_start
             # Two threads may compile at once.
-            start = max(start, self._spans[-1][1]) if self._spans else start
-            if end > start:
-                self._spans.append((start, end))
-                self._seconds += end - start
+            start = max(start_time, self._spans[-1][1]) if self._spans else start_time
+            if end_time > start:
+                self._spans.append((start, end_time))
+                self._seconds += end_time - start
             del self._spans[:-_SPANS_KEPT]
 
     def add_event(self, event: str, **_: object) -> None:

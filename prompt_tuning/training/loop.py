@@ -201,11 +201,10 @@ class _Loop:
     def _tell_startup(self) -> None:
         """Once the first step is done, tells how long it took to get there."""
         if self._startup is not None:
-            self.startup_seconds, self._startup = self._startup.end(), None
-            self._run.line(startup_line(self.startup_seconds))
-            self._run.add_to_next_row(
-                {f"startup/{name}": value for name, value in self.startup_seconds.items()}
-            )
+            seconds = self.startup_seconds = self._startup.end()
+            self._startup = None
+            self._run.line(startup_line(seconds))
+            self._run.add_to_next_row({f"startup/{name}": value for name, value in seconds.items()})
 
 
 def _first_state(
