@@ -183,13 +183,6 @@ class _Run:
         self._profile = Profile(
             folder.profile, monitoring.profile_steps, first=self._step, end=options.train_steps
         )
-        # Put on the devices there too, so that a step waits for no transfer.
-        self._batches = Prefetcher(
-            lambda step: jax.device_put(batches(step)),
-            first=self._step,
-            end=options.train_steps,
-            ahead=options.prefetch_batches,
-        )
         self._start_timing()
         self._metrics_file = MetricsFile(folder.metrics, self._progress.metrics_offset)
         self._screen = Screen(self._step, options.train_steps)
@@ -200,6 +193,13 @@ class _Run:
             self._writers.append(WandbRun(options.wandb_project, folder))
         if restored is not None:
             self._screen.line(f"Going on from the checkpoint of step {self._step:,}.")
+        # Put on the devices there too, so that a step waits for no transfer.
+        self._batches = Prefetcher(
+            lambda step: jax.device_put(batches(step)),
+            first=self._step,
+            end=options.train_steps,
+            ahead=options.prefetch_batches,
+        )
 
     @property
     def steps_made(self) -> int:
