@@ -56,6 +56,7 @@ def load(
     if "" not in sys.path:
         sys.path.insert(0, "")
     gin.clear_config()
+    _forgotten.clear()
     _include_folders[:] = folders
     for path in paths:
         _parse(gin.parse_config_file, str(path), where=str(path))
@@ -116,11 +117,15 @@ def macro(name: str) -> Any:
 
 
 def forget(*names: str) -> None:
-    """Sets macros that are set to None, so that no recorded configuration has their values."""
+    """Sets macros to None where they are set, in what is recorded of the configuration as well."""
     with gin.unlock_config():
         for name in names:
             if macro(name) is not None:
                 gin.bind_parameter(f"{name}/macro.value", None)
+                _forgotten.add(name)
+
+
+_forgotten: set[str] = set()
 
 
 def text() -> str:
@@ -130,7 +135,11 @@ def text() -> str:
 
 def operative_text() -> str:
     """Returns what has been used of it, with the defaults of what was not set, in the same form."""
-    return gin.operative_config_str(max_line_length=100)
+    used = gin.operative_config_str(max_line_length=100)
+    # gin remembers what a macro was when it was used.
+    for name in _forgotten:
+        used = re.sub(rf"^{name} = .*$", f"{name} = None", used, flags=re.MULTILINE)
+    return used
 
 
 def settings() -> dict[str, str]:
