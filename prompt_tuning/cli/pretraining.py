@@ -7,6 +7,7 @@ None: all weights are trained.
 import dataclasses
 import hashlib
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -91,14 +92,27 @@ def new_model(
     return config, init_params(config, key, embedding_stddev=embedding_stddev)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """The text to train on, and the text kept back to be scored on.
+
+    shuffled: whether the beginning of the text stands for all of it, so that no more need be
+        read than is trained on.
+    """
+
+    train: Text
+    held_out: Text
+    shuffled: bool
+
+
 @register
 def corpus(
     text: str | Sequence[str],
     data_dir: str | None = None,
     drop_markup: bool = False,
     held_out_share: float = 0.01,
-) -> tuple[Text, Text]:
-    """The text to train on, and the text kept back to be scored on.
+) -> Corpus:
+    """The text, in two.
 
     Args:
       text: a file, several, or "c4" or one of its configs, such as "c4/realnewslike"; see
@@ -118,11 +132,12 @@ def corpus(
         train, validation = (
             c4_text(split, config=config, data_dir=folder) for split in ("train", "validation")
         )
-        return train, validation
+        return Corpus(train=train, held_out=validation, shuffled=True)
     files = [text] if isinstance(text, str) else list(text)
     if not files:
         raise UserError("CORPUS names no file; expected one of text, a list of them, or 'c4'.")
-    return held_out(text_files(*files, drop_markup=drop_markup), held_out_share)
+    train, kept_back = held_out(text_files(*files, drop_markup=drop_markup), held_out_share)
+    return Corpus(train=train, held_out=kept_back, shuffled=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -213,17 +228,19 @@ def prepare() -> PretrainingJob:
     """
     training: Training = configurables.train()
     task: Objective = objective()
-    text, kept_back = corpus()
+    text: Corpus = corpus()
     layout = configurables.layout()
     check_batch(task.batch_size, layout.mesh)
     vocabulary = configurables.vocabulary()
     session.say("Reading the text ...")
     a_step = task.batch_size * task.piece_length
-    # No more than the run reads, and of what is kept back no more than an evaluation.
-    ids = tokenized_text(text, vocabulary, max_tokens=training.options.train_steps * a_step)
+    most = training.options.train_steps * a_step if text.shuffled else sys.maxsize
+    ids = tokenized_text(text.train, vocabulary, max_tokens=most)
     stream = _stream(ids, vocabulary, task, training.options.seed)
     try:
-        kept_ids = tokenized_text(kept_back, vocabulary, max_tokens=task.held_out_batches * a_step)
+        kept_ids = tokenized_text(
+            text.held_out, vocabulary, max_tokens=task.held_out_batches * a_step
+        )
         held_out_stream = _stream(kept_ids, vocabulary, task, seed=0)
     except UserError as error:
         raise UserError(
