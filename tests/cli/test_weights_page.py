@@ -110,6 +110,21 @@ def test_models_are_converted(
     assert capsys.readouterr().out.count("Hugging Face") == 2
 
 
+def test_the_memory_it_tells_is_what_was_measured(page, checkout):
+    results = json.loads((checkout / "benchmarks" / "results" / "loading.json").read_text())
+    names = {"huggingface": "Hugging Face", "safetensors": "our safetensors", "t5x": "T5X"}
+    assert set(names) == set(results["forms"])
+    for form, name in names.items():
+        found = results["forms"][form]
+        numbers = (
+            f"{found['bytes_loaded'] / 1e9:.2f} GB",
+            f"{found['peak_bytes'] / 1e9:.2f} GB",
+            f"{found['peak_over_loaded']:.2f}",
+        )
+        assert re.search(rf"^\| {name}, .* \| {' [|] '.join(numbers)} \|$", page, re.M), name
+        assert found["peak_over_loaded"] < 1.2
+
+
 def test_the_program_runs(page):
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict = {}
