@@ -4,8 +4,8 @@
         mesh = make_mesh()                 # of all processes' devices
         ...                                # the same program on each
 
-Under Cloud TPU, SLURM, Open MPI and Kubernetes JAX finds out by itself how many processes there are
-and which of them this is; by hand, an address, a number and an index are given. Every process runs
+On Cloud TPU, under SLURM and Open MPI JAX finds out by itself how many processes there are and
+which of them this is; by hand, an address, a number and an index are given. Every process runs
 the same program on the same data; only what is written is left to the first.
 
 A process that is lost takes the others with it: those on a CPU notice at once, and those whose
@@ -137,6 +137,8 @@ def joined(options: ProcessOptions | None) -> Iterator[None]:
         "command goes on from the last checkpoint."
     ) as disarm:
         try:
+            # While all are here: Gloo, on CPUs, waits for nobody longer than half a minute.
+            multihost_utils.sync_global_devices("joined")
             yield
         except SystemExit:  # asked to stop, as all of them were
             disarm()
@@ -144,10 +146,10 @@ def joined(options: ProcessOptions | None) -> Iterator[None]:
             raise
         except BaseException as error:
             status = _tell(error, name)
+            disarm()
             if jax.process_index() == 0:
                 # The others report to this one: were it gone, they couldn't say what they have to.
                 time.sleep(_SECONDS_THE_FIRST_STAYS)
-            disarm()
             sys.stdout.flush()
             # Not by an exception: on its way out Python would wait for processes that are gone.
             os._exit(status)
