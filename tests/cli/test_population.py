@@ -146,7 +146,7 @@ def test_members_have_readable_names():
 
 
 def test_a_member_may_have_its_own_schedule_and_initialiser(tiny_flags):
-    bindings = [flag.removeprefix("--gin.").split("=", 1) for flag in tiny_flags]
+    bindings = [tuple(flag.removeprefix("--gin.").split("=", 1)) for flag in tiny_flags]
     files = ["tasks/superglue_rte.gin", "prompts/class_label.gin", "runs/train_adamw.gin"]
     gin_config.load(files, bindings)
     base = gin_config.resolved()
