@@ -117,7 +117,7 @@ def make_population_step(
         kinds: tuple[Kind, ...],
     ) -> tuple[tuple[TrainState, ...], StepMetrics]:
         steps = jnp.stack([state.step for state in states])
-        keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(key_data), steps)
+        keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(jnp.asarray(key_data)), steps)
         gradient_of = sums_and_gradient if accumulation_steps == 1 else accumulate
         trained = tuple(state.trained for state in states)
         losses, weights, gradients = gradient_of(trained, frozen, batch, keys, kinds)
