@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from prompt_tuning.cli import gin_config
+from prompt_tuning.cli import configurables, gin_config
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.cli.members import check_member, member_specs
 from prompt_tuning.errors import UserError
@@ -146,9 +146,10 @@ def test_members_have_readable_names():
 
 
 def test_a_member_may_have_its_own_schedule_and_initialiser(tiny_flags):
-    bindings = [flag.removeprefix("--gin.").split("=", 1) for flag in tiny_flags]
+    bindings = [tuple(flag.removeprefix("--gin.").split("=", 1)) for flag in tiny_flags]
     files = ["tasks/superglue_rte.gin", "prompts/class_label.gin", "runs/train_adamw.gin"]
     gin_config.load(files, bindings)
+    assert configurables.successive_halving().keep == 0.5
     base = gin_config.resolved()
     assert base["linear_warmup.value"] == ("0.3", frozenset({"LEARNING_RATE"}))
     (spec,) = member_specs([{"linear_warmup.warmup_steps": 5, "LEARNING_RATE": 0.1}], "POPULATION")

@@ -174,7 +174,7 @@ def assert_same_run(path, expected, rtol=1e-5):
         assert summary[name] == expected_summary[name]
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_members_end_as_they_would_alone(tmp_path, frozen, accumulation):
     """Other seeds, rates, schedules, lengths and optimiser kinds, in one program."""
     differences = {
@@ -245,7 +245,13 @@ def same_length(seed):
     }
 
 
-@pytest.mark.parametrize("lengths", [(3, 3, 3, 3), (3, 4, 3, 4)], ids=["alike", "mixed"])
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        pytest.param((3, 3, 3, 3), id="alike"),
+        pytest.param((3, 4, 3, 4), id="mixed", marks=pytest.mark.slow),
+    ],
+)
 def test_members_that_stop_free_their_place(tmp_path, frozen, monkeypatch, lengths):
     """Six members in four places end at different steps; programs are compiled by halves."""
     sizes = count_compilations(monkeypatch)
