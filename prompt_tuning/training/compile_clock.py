@@ -42,12 +42,13 @@ class CompileClock:
         with self._lock:
             return Compiled(self._programs, self._from_cache, self._seconds)
 
-    def add_span(self, event: str, start: float, end: float, **_: object) -> None:
+    def add_span(self, event: str, start_time: float, end_time: float, **_: object) -> None:
         """Takes a span of JAX's, at its end; those inside it have been taken before."""
         if not event.startswith(_COMPILING):
             return
         with self._lock:
             self._programs += event == _COMPILED
+            start, end = start_time, end_time
             while self._spans and self._spans[-1][0] >= start:
                 inner_start, inner_end = self._spans.pop()
                 self._seconds -= inner_end - inner_start
