@@ -34,8 +34,7 @@ def compilation_cache(enabled: bool = True, folder: str | None = None) -> Path |
     Raises:
       UserError: the given folder can't be written.
     """
-    chosen: str | None = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-    if not enabled or chosen is not None:
+    if not enabled or jax.config.values["jax_compilation_cache_dir"] is not None:
         return None
     path = Path(folder) if folder else default_cache_dir() / "compiled" / _processor()
     try:

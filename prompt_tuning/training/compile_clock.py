@@ -48,14 +48,15 @@ class CompileClock:
             return
         with self._lock:
             self._programs += event == _COMPILED
-            while self._spans and self._spans[-1][0] >= start_time:
+            start, end = start_time, end_time
+            while self._spans and self._spans[-1][0] >= start:
                 inner_start, inner_end = self._spans.pop()
                 self._seconds -= inner_end - inner_start
             # Two threads may compile at once.
-            start = max(start_time, self._spans[-1][1]) if self._spans else start_time
-            if end_time > start:
-                self._spans.append((start, end_time))
-                self._seconds += end_time - start
+            start = max(start, self._spans[-1][1]) if self._spans else start
+            if end > start:
+                self._spans.append((start, end))
+                self._seconds += end - start
             del self._spans[:-_SPANS_KEPT]
 
     def add_event(self, event: str, **_: object) -> None:
