@@ -42,7 +42,7 @@ format: $(TEST_READY)  ## mend formatting and imports
 	@$(PYTHON) -m ruff check --fix-only --quiet .
 	@$(PYTHON) -m ruff format .
 
-bench: $(RUN_READY)  ## step time and FLOPs of T5 1.1 Small with a 100-token prompt
+bench: $(RUN_READY)  ## a step of T5 1.1 Small with a 100-token prompt, against PEFT (installed once)
 	@$(PYTHON) benchmarks/step.py
 
 lock: $(TEST_READY)  ## write the lock anew, for Python 3.11 and later on any platform

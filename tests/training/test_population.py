@@ -169,7 +169,9 @@ def assert_same_run(path, expected, rtol=1e-5):
     summary, expected_summary = (
         json.loads((folder / "summary.json").read_text()) for folder in (path, expected)
     )
-    assert expected_summary.keys() <= summary.keys()
+    # What a process does to its machine is told of a run that has it for itself.
+    measured = {"startup", "input_wait", "compile", "device_memory_bytes"}
+    assert expected_summary.keys() - measured <= summary.keys()
     for name in ("task", "best_step", "steps", "stopped_early", "trained_parameters"):
         assert summary[name] == expected_summary[name]
 
