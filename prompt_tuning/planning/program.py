@@ -29,6 +29,15 @@ from prompt_tuning.planning.hlo import Collective, Program
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
 
+_COMPILER_OPTIONS: dict[str, str | bool | int | float] = {
+    # The same program on every machine, scheduled to need little memory as on an accelerator.
+    "xla_cpu_max_isa": "AVX2",
+    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+    # It is never run: machine code needn't be good.
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
@@ -197,7 +206,8 @@ def needs_of(work: Work) -> Needs:
         work.optimizer,
         work.accumulation_steps,
     )
-    compiled = step.lower(state, jax.tree.map(_in_float16, weights), batch, key).compile()
+    lowered = step.lower(state, jax.tree.map(_in_float16, weights), batch, key)
+    compiled = lowered.compile(compiler_options=_COMPILER_OPTIONS)
     memory = compiled.memory_analysis()
     program = Program(compiled.as_text(), work.devices)
 
