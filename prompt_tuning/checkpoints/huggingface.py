@@ -181,10 +181,11 @@ def config_from_huggingface(
     # decoder's output is scaled, which is what v1.0 alone does; before, `tie` said it.
     tied = field("tie_embeddings", "tie_word_embeddings", True)
     tied = field("tie_embeddings", "scale_decoder_outputs", tied)
+    vocab_size = field("vocab_size", "vocab_size")
     layers = field("num_encoder_layers", "num_layers")
     return T5Config(
         name=name,
-        vocab_size=field("vocab_size", "vocab_size"),
+        vocab_size=vocab_size,
         embed_dim=field("embed_dim", "d_model"),
         num_heads=field("num_heads", "num_heads"),
         head_dim=field("head_dim", "d_kv"),

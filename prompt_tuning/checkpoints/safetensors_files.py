@@ -19,7 +19,7 @@ from etils import epath
 from prompt_tuning.checkpoints.stored_arrays import ALIGNMENT, StoredArray, array_in_file, reading
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
-from prompt_tuning.json_text import parse_json, shown
+from prompt_tuning.json_text import parse_json, shown, shown_names
 
 _METADATA = "__metadata__"
 _LONGEST_HEADER = 100_000_000  # bytes, the limit that the format's own library sets
@@ -69,22 +69,23 @@ def stored_safetensors(path: Any) -> tuple[dict[str, StoredArray], dict[str, str
 def _stored(path: epath.Path, name: str, entry: Any, data: int, size: int) -> StoredArray:
     shape, offsets = tuple(entry["shape"]), tuple(entry["data_offsets"])
     if any(type(number) is not int for number in (*shape, *offsets)) or len(offsets) != 2:
-        raise _damaged(path, f"{shown(name)} is described by {shown(entry)}")
+        raise _damaged(path, f"{shown_names([name])} is described by {shown(entry)}")
     begin, end = offsets
     if entry["dtype"] not in _DTYPES:
         raise UserError(
-            f"{name} in {str(path)!r} is of type {shown(entry['dtype'])}; expected floating-point "
-            f"numbers ({', '.join(list(_DTYPES)[:4])})."
+            f"{shown_names([name])} in {str(path)!r} is of type "
+            f"{shown_names([str(entry['dtype'])])}; expected floating-point numbers "
+            f"({', '.join(list(_DTYPES)[:4])})."
         )
     dtype = _DTYPES[entry["dtype"]]
     if min(shape, default=0) < 0 or end - begin != math.prod(shape) * dtype.itemsize or begin < 0:
         raise _damaged(
             path,
-            f"{shown(name)} of shape {shown(shape)} doesn't fit the {shown(end - begin)} bytes it "
+            f"{shown_names([name])} of shape {shown(shape)} doesn't fit the {shown(end - begin)} bytes it "
             "has",
         )
     if data + end > size:
-        raise _damaged(path, f"it ends before {shown(name)} does")
+        raise _damaged(path, f"it ends before {shown_names([name])} does")
     return array_in_file(path, data + begin, shape or (1,), dtype)
 
 

@@ -17,7 +17,7 @@ from etils import epath
 
 from prompt_tuning.checkpoints.stored_arrays import Rows, StoredArray, reading, row_ranges
 from prompt_tuning.errors import UserError
-from prompt_tuning.json_text import shown
+from prompt_tuning.json_text import shown_names
 
 
 def stored_torch(path: str | epath.PathLike) -> dict[str, StoredArray]:
@@ -96,12 +96,14 @@ def _stored(path: epath.Path, name: str, tensor: Any) -> StoredArray:
     import torch
 
     if not isinstance(tensor, torch.Tensor):
-        raise _not_weights(path, f"{shown(name)} is a {type(tensor).__name__}, not a tensor")
+        raise _not_weights(
+            path, f"{shown_names([name])} is a {type(tensor).__name__}, not a tensor"
+        )
     bfloat16 = tensor.dtype == torch.bfloat16
     plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
     if not plain or tensor.is_quantized or (not bfloat16 and tensor.dtype not in _number_types()):
         raise _not_weights(
-            path, f"{shown(name)} holds {tensor.dtype}, {tensor.layout}, not numbers"
+            path, f"{shown_names([name])} holds {tensor.dtype}, {tensor.layout}, not numbers"
         )
     shape = tuple(tensor.shape) or (1,)
     row_bytes = tensor.element_size() * int(np.prod(shape[1:], dtype=np.int64))

@@ -173,9 +173,9 @@ HEADERS = [
     (entry(data_offsets=[0.0, 8.0]), "is described by"),
     (entry(data_offsets=[0, 4, 8]), "is described by"),
     (entry(data_offsets=[-8, 0]), "doesn't fit the 8 bytes"),
-    (entry(data_offsets=[10**30, 10**30 + 8]), "ends before 'a' does"),
+    (entry(data_offsets=[10**30, 10**30 + 8]), "ends before a does"),
     (entry(dtype=["F32"]), "its header can't be read"),
-    (entry(dtype="F4"), "is of type 'F4'; expected floating-point numbers"),
+    (entry(dtype="F4"), "is of type F4; expected floating-point numbers"),
 ]
 
 
@@ -457,6 +457,6 @@ def test_pytorch_tensors_that_are_no_numbers(tmp_path, told):
         torch.ones(1, 4, dtype=torch.complex64),
     ):
         torch.save({"prompt_embeddings": tensor}, path)
-        told(load_prompt, path, "'prompt_embeddings' holds")
+        told(load_prompt, path, "prompt_embeddings holds")
     torch.save({"prompt_embeddings": torch.ones(1).expand(2**36, 4)}, path)
     told(load_prompt, path, "274,877,906,944 values")
