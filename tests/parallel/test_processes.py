@@ -34,7 +34,7 @@ LONG = [
     *SHORT,
     "--gin.TRAIN_STEPS=4000",
     "--gin.train.eval_every=2000",
-    "--gin.train.checkpoint_every=20",
+    "--gin.train.checkpoint_every=3",
     "--gin.processes.heartbeat_seconds=40",
 ]
 
@@ -135,7 +135,7 @@ def test_a_run_goes_on_with_other_processes_and_another_mesh(whole, tiny_setting
         first = [*argv, f"--gin.MODEL_DIR={folder}"]
         # Stopped by a signal to one of them alone, both save the same step.
         processes = start([*first, "--gin.train.log_every=1"], 2)
-        wait_for_row(folder, 1, processes[0])
+        wait_until(lambda folder=folder: rows(folder) > 1, processes)
         processes[1].send_signal(signal.SIGTERM)
         done = finish(processes)
         statuses = [status for status, _, _ in done]
@@ -158,13 +158,26 @@ def test_four_processes_train_and_evaluate_as_one(whole, tiny_settings, tmp_path
     assert len((tmp_path / "rows").read_text().splitlines()) == 6
 
 
-def wait_for_row(folder, count, process):
-    metrics = folder / "metrics.jsonl"
-    deadline = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < deadline:
-        if metrics.exists() and metrics.read_bytes().count(b"\n") > count:
-            return
+def wait_until(happened, processes):
+    """Waits for something, and fails if the run ends before it."""
+    deadline = time.monotonic() + 900
+    while not happened():
+        if any(process.poll() is not None for process in processes):
+            pytest.fail(f"the run has ended: {finish(processes)}")
+        assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def rows(folder):
+    metrics = folder / "metrics.jsonl"
+    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+
+
+def saved(folder):
+    """The steps of the finished checkpoints."""
+    return sorted(
+        int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()
+    )
 
 
 @pytest.mark.slow
@@ -173,9 +186,7 @@ def test_a_killed_process_ends_all_and_the_same_command_goes_on(tiny_settings, t
     folder = tmp_path / "run"
     argv = ["train", *FILES, *tiny_settings, *LONG, f"--gin.MODEL_DIR={folder}"]
     processes = start(argv, 2)
-    wait_for_row(folder, 30, processes[0])
-    if any(process.poll() is not None for process in processes):
-        pytest.fail(f"the run ended before it was killed: {finish(processes)}")
+    wait_until(lambda: saved(folder), processes)
     processes[killed].kill()
     died = time.monotonic()
     (status, _, errors) = finish([processes[1 - killed]], timeout=120)[0]
@@ -188,16 +199,16 @@ def test_a_killed_process_ends_all_and_the_same_command_goes_on(tiny_settings, t
     assert "Traceback" not in errors
     processes[killed].communicate()
 
-    # Two more checkpoints, then all stop at the same step.
-    written = (folder / "metrics.jsonl").read_bytes().count(b"\n")
-    processes = start(argv, 2)
-    wait_for_row(folder, written + 10, processes[0])
-    processes[0].send_signal(signal.SIGTERM)
+    # On another mesh; a signal to one stops both at the same step.
+    from_step, written = saved(folder)[-1], rows(folder)
+    processes = start([*argv, "--gin.MODEL_PARALLEL=2"], 2)
+    wait_until(lambda: rows(folder) > written + 3, processes)
+    processes[killed].send_signal(signal.SIGTERM)
     done = finish(processes)
     assert [status for status, _, _ in done] == [143, 143], done
-    assert "Going on from the checkpoint of step" in done[0][2]
+    assert f"Going on from the checkpoint of step {from_step}." in done[0][2]
     stopped = int(done[0][2].split("Stopped and saved at step ")[1].split(";")[0].replace(",", ""))
-    assert max(int(path.name) for path in (folder / "checkpoints").iterdir()) == stopped
+    assert saved(folder)[-1] == stopped > from_step
 
 
 @pytest.mark.slow
