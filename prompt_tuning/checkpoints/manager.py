@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import absl.logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -234,7 +235,8 @@ def _from_orbax(record: logging.LogRecord) -> bool:
 
 
 # Orbax logs each failure several times, with tracebacks, before it raises it; ours is the one line.
-logging.getLogger("absl").addFilter(lambda record: not _from_orbax(record))
+# It does so through absl, whose logger has to be made by absl to know where a message comes from.
+absl.logging.get_absl_logger().addFilter(lambda record: not _from_orbax(record))
 
 
 def _checksum(state: PyTree, progress: Progress) -> int:
