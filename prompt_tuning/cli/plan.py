@@ -105,6 +105,8 @@ def configured(args: argparse.Namespace, devices: int) -> tuple["Work", int]:
     given = gin_config.parameters("frozen_model")
     architecture, checkpoint = given.pop("architecture", None), given.pop("checkpoint")
     name, dtype = given.pop("name", None), given.pop("param_dtype", None)
+    if given.get("matmul_dtype") == "auto":  # what it means on every accelerator of the table
+        given["matmul_dtype"] = "bfloat16"
     config = get_config(architecture) if architecture else stored_frozen(checkpoint).config
     config = dataclasses.replace(
         config,

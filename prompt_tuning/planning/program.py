@@ -201,8 +201,9 @@ def needs_of(work: Work) -> Needs:
 
     # Layers are a loop whatever the config says: a loop says what it keeps, and compiles fast.
     emulated = _in_half_precision(dataclasses.replace(work.config, unroll=1))
+    model = T5(emulated, layout.place) if work.fsdp else T5(emulated)
     step = make_train_step(
-        prompt_loss_fn(T5(emulated), work.method, work.loss),
+        prompt_loss_fn(model, work.method, work.loss),
         work.optimizer,
         work.accumulation_steps,
     )

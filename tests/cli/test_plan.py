@@ -34,6 +34,21 @@ def test_a_mesh_of_emulated_devices(tiny_flags, tmp_path, capfd):
     assert plan["train_steps"] == 1
 
 
+def test_under_fsdp_weights_are_gathered_and_activations_stay_split(tiny_flags, tmp_path):
+    file = tmp_path / "plan.json"
+    flags = ["--gin.FSDP=True", "--gin.frozen_model.matmul_dtype=auto", f"--json={file}"]
+    assert main([*MODEL, *tiny_flags, "--accelerator=v5e-2", *flags]) == 0
+    plan = json.loads(file.read_text())
+    assert plan["config"]["matmul_dtype"] == "bfloat16"
+    device = plan["device"]
+    # The tables of relative positions, and norms, are whole on both.
+    assert 0.5 < device["weights"] / device["all_weights"] < 0.52
+    traffic = {found["kind"]: found for found in device["traffic"]}
+    # Forward and backward need about all weights; the input's table is not multiplied with.
+    assert traffic["all-gather"]["bytes"] > 0.5 * device["all_weights"] / 2
+    assert traffic["all-reduce"]["bytes"] == 3 * 16 * 4 + 2 * 4
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
