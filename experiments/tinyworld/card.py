@@ -7,6 +7,7 @@ Numbers are read from the weights' own metadata and from the learning curve in `
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 from prompt_tuning.checkpoints.weights import load_weights
@@ -35,7 +36,7 @@ cores. It knows TinyWorld's few hundred words and nothing else.
     python experiments/tinyworld/{command}
 
 {steps} of about {tokens:,} tokens, in {minutes} minutes on one CPU core that other work shared.
-A lesson ends when its exercises are answered with the wanted share, or when its steps run out:
+{phases_are}
 
 | phase | steps | mastered |
 |---|---|---|
@@ -72,8 +73,18 @@ def describe(rows: list[dict], command: str, mastery: float) -> dict[str, object
         before = step
     known = ("step", "phase", "seconds", "loss")
     probes = [f"| {name} | {share} |" for name, share in rows[-1].items() if name not in known]
+    phases_are = (
+        "A lesson ends when its exercises are answered with the wanted share, or when its steps "
+        "run out:"
+    )
+    if small := re.search(r"--grow_from (\w+)", command):
+        phases_are = (
+            f"It was grown from `tinyworld_{small[1]}` (`grow.py`), which had had the lessons, and "
+            "read the mixture:"
+        )
     return {
         "command": command,
+        "phases_are": phases_are,
         "steps": f"{before:,} steps",
         "minutes": round(rows[-1]["seconds"] / 60),
         "phases": "\n".join(phases),
