@@ -81,8 +81,8 @@ def _stored(path: epath.Path, name: str, entry: Any, data: int, size: int) -> St
     if min(shape, default=0) < 0 or end - begin != math.prod(shape) * dtype.itemsize or begin < 0:
         raise _damaged(
             path,
-            f"{shown_names([name])} of shape {shown(shape)} doesn't fit the {shown(end - begin)} bytes it "
-            "has",
+            f"{shown_names([name])} of shape {shown(shape)} doesn't fit the {shown(end - begin)} "
+            "bytes it has",
         )
     if data + end > size:
         raise _damaged(path, f"it ends before {shown_names([name])} does")
