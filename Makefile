@@ -17,9 +17,9 @@ PYTHON3 ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-PYTEST := $(PYTHON) -m pytest -n 2
+PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile
 
-.PHONY: help quickstart test test-all lint format bench lock
+.PHONY: help quickstart test test-all lint format bench bench-peft lock
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -42,7 +42,10 @@ format: $(TEST_READY)  ## mend formatting and imports
 	@$(PYTHON) -m ruff check --fix-only --quiet .
 	@$(PYTHON) -m ruff format .
 
-bench: $(RUN_READY)  ## a step of T5 1.1 Small with a 100-token prompt, against PEFT (installed once)
+bench: $(RUN_READY)  ## step time and FLOPs of T5 1.1 Small with a 100-token prompt
+	@$(PYTHON) benchmarks/step.py --no_peer
+
+bench-peft: $(RUN_READY)  ## the same against Hugging Face PEFT, in an environment of its own
 	@$(PYTHON) benchmarks/step.py
 
 lock: $(TEST_READY)  ## write the lock anew, for Python 3.11 and later on any platform

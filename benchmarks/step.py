@@ -1,6 +1,7 @@
 """How fast a training step of prompt tuning is, how much of the machine it uses, and PEFT's.
 
-    make bench      (python benchmarks/step.py [--quick] [--rounds N] [--peer_python PYTHON])
+    make bench-peft     (python benchmarks/step.py [--quick] [--rounds N] [--peer_python PYTHON])
+    make bench          (the same with --no_peer: ours alone)
 
 T5 1.1 Small with random weights, a 100-token prompt, batch 8, encoder 128, decoder 8, ours with the
 paper's Adafactor, in float32 and, where the CPU has instructions for it, with products of bfloat16

@@ -133,7 +133,7 @@ class _Loop:
         )
         # Put on the devices there too, so that a step waits for no transfer.
         self._batches = Prefetcher(
-            lambda step: jax.device_put(batches(step)),
+            lambda step: _on_devices(batches(step)),
             first=run.step,
             end=end,
             ahead=run.options.prefetch_batches,
@@ -219,6 +219,12 @@ def _first_state(
         return TrainState.create(jax.tree.map(jnp.copy, trained), optimizer)
 
     return jax.jit(create, out_shardings=replicated)(trained)
+
+
+def _on_devices(batch: Batch) -> Batch:
+    """Puts a batch on the default device, unless it is laid out on devices already."""
+    laid_out = all(isinstance(array, jax.Array) for array in batch.values())
+    return batch if laid_out else jax.device_put(batch)
 
 
 @jax.jit

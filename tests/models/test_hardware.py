@@ -41,6 +41,7 @@ def test_accelerators_have_bfloat16(platform, tmp_path):
     assert fastest_matmul_dtype(platform, tmp_path / "nothing") == "bfloat16"
 
 
+@pytest.mark.slow
 def test_scores_of_the_shipped_model_agree(checkout):
     """The answers to TinyWorld's BoolQ, with label words' embeddings for a prompt."""
     config, params = load_frozen("tinyworld_small")
