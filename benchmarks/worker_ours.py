@@ -53,7 +53,7 @@ class Worker:
 
     def __init__(self, setup: dict[str, Any]):
         # A random model mustn't end its answers early: no token is the end of one.
-        config = T5Config.from_json({**setup["config"], "eos_id": -1})
+        config = T5Config.from_json({**setup["config"], "eos_id": setup["config"]["vocab_size"]})
         self.config, self.target = config, setup["target"]
         self.model, self.frozen = T5(config), init_params(config, jax.random.key(0))
         prompt = setup["prompt"]
