@@ -23,9 +23,9 @@ from prompt_tuning.methods.base import Method
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.parameter_axes import parameter_axes
 from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.parallel.hlo import Collective, Program
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS, check_batch, make_mesh
 from prompt_tuning.parallel.rules import Layout
-from prompt_tuning.planning.hlo import Collective, Program
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.planning.hlo import Collective, Instruction, Program, Shape, _groups
+from prompt_tuning.parallel.hlo import Collective, Instruction, Program, Shape, _groups
 
 LAYERS, BATCH, WIDTH = 3, 4, 8
 
@@ -109,7 +109,7 @@ def test_groups_of_devices_in_each_notation(written, expected):
 
 def test_what_a_device_sends_in_a_ring():
     def sent(kind: str, size: int) -> float:
-        return Collective(kind=kind, times=1, bytes=size, groups=np.arange(4)[None]).sent
+        return Collective(kind=kind, times=1, shapes=(), bytes=size, groups=np.arange(4)[None]).sent
 
     # Of 4 devices: three quarters of an array to gather it or to share it out, both to sum it.
     assert sent("all-gather", 400) == 300

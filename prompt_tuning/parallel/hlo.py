@@ -93,12 +93,14 @@ class Collective:
     """Communication among devices, and how often it happens.
 
     kind: one of `COLLECTIVES`.
+    shapes: of the result on one device; an asynchronous one's may tell what it was given as well.
     bytes: of the result on one device, of one run.
     groups: [group, device]: the devices that talk with each other; one row if all do.
     """
 
     kind: str
     times: int
+    shapes: tuple[Shape, ...]
     bytes: int
     groups: np.ndarray
 
@@ -150,7 +152,9 @@ class Program:
                 given_too = instruction.opcode in ("all-gather-start", "collective-permute-start")
                 sizes = [shape.bytes for shape in instruction.shapes]
                 size = max(sizes) if given_too else sum(sizes)
-                yield Collective(kind=kind, times=times, bytes=size, groups=groups)
+                yield Collective(
+                    kind=kind, times=times, shapes=instruction.shapes, bytes=size, groups=groups
+                )
 
     def kept_bytes(self) -> int:
         """Returns what loops write step by step into arrays that outlive them.
@@ -249,7 +253,11 @@ def _end(line: str, start: int) -> int:
 
 
 def _groups(instruction: Instruction, devices: int) -> np.ndarray:
-    """Returns who talks with whom, [group, device], from any of the three ways to write it."""
+    """Returns who talks with whom, [group, device], from any of the three ways to write it.
+
+    Raises:
+      ValueError: it is written in another way.
+    """
     text = instruction.attributes
     if found := re.search(r"replica_groups=\{\{([\d,{}]*)\}\}", text):
         return np.array([_numbers(group) for group in found[1].split("},{")])
@@ -260,6 +268,8 @@ def _groups(instruction: Instruction, devices: int) -> np.ndarray:
     mesh = r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^ ]*)\))? \{([^}]*)\}"
     if found := re.search(mesh, text):
         return _mesh_groups(found[1], found[2], found[3])
+    if re.search(r"replica_groups=(?!\{\})", text):
+        raise ValueError(f"Can't read the groups of devices in: {text.strip()}")
     return np.arange(devices)[None]
 
 
