@@ -43,8 +43,8 @@ from prompt_tuning.parallel.processes import ProcessOptions, from_environment
 from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.training import optimizers
 from prompt_tuning.training.halving import Halving
-from prompt_tuning.training.loop import TrainOptions
 from prompt_tuning.training.losses import LossOptions
+from prompt_tuning.training.options import TrainOptions
 
 _ASSETS = Path(prompt_tuning.__file__).parent / "assets"
 

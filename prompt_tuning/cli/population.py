@@ -28,10 +28,10 @@ from prompt_tuning.evaluation.evaluator import Inject
 from prompt_tuning.files import atomic_write
 from prompt_tuning.parallel.mesh import shard_members
 from prompt_tuning.training.halving import Halving, ranked
-from prompt_tuning.training.loop import Evaluation
 from prompt_tuning.training.optimizers import Optimizer
 from prompt_tuning.training.places import program_size, program_sizes
 from prompt_tuning.training.population import Evaluate, Member, MemberResult, train_population
+from prompt_tuning.training.run import Evaluation
 from prompt_tuning.training.run_folder import FIX, MEMBERS, RunFolder
 from prompt_tuning.training.step import injection_loss_fn
 

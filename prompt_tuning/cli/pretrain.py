@@ -13,7 +13,7 @@ from prompt_tuning.cli.arguments import Parser
 
 if TYPE_CHECKING:
     from prompt_tuning.cli.pretraining import PretrainingJob
-    from prompt_tuning.training.loop import TrainResult
+    from prompt_tuning.training.run import TrainResult
     from prompt_tuning.training.run_folder import RunFolder
 
 CONFIG = "runs/pretrain.gin"

@@ -32,8 +32,8 @@ from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.t5 import T5, Params, init_params
 from prompt_tuning.parallel.mesh import check_batch, replicate, shard_batch
 from prompt_tuning.training.keys import stream_key
-from prompt_tuning.training.loop import Evaluation
 from prompt_tuning.training.losses import LossOptions
+from prompt_tuning.training.run import Evaluation
 from prompt_tuning.training.step import model_loss_fn
 
 _ROW_MULTIPLE = 128

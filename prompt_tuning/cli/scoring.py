@@ -22,7 +22,7 @@ from prompt_tuning.evaluation.evaluator import (
     rank_predictor,
 )
 from prompt_tuning.parallel.mesh import DATA_AXIS, shard_batch
-from prompt_tuning.training.loop import Evaluation
+from prompt_tuning.training.run import Evaluation
 
 Score = Callable[[Inject], Evaluation]
 

@@ -16,7 +16,7 @@ from prompt_tuning.errors import UserError
 if TYPE_CHECKING:
     from prompt_tuning.cli.pretraining import PretrainingJob
     from prompt_tuning.cli.session import Job
-    from prompt_tuning.training.loop import TrainResult
+    from prompt_tuning.training.run import TrainResult
     from prompt_tuning.training.run_folder import RunFolder
     from prompt_tuning.training.startup import Startup
 

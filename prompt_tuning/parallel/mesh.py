@@ -43,7 +43,7 @@ def make_mesh(
     if data is None and count % model:
         raise UserError(
             f"MODEL_PARALLEL is {model}, and {_count(count, 'device')} can't be cut into groups of "
-            f"{model}; set it to one of {', '.join(map(str, _divisors(count)))}."
+            f"{model}; set it to {' or '.join(map(str, _divisors(count)))}."
         )
     data = count // model if data is None else data
     if data * model != count:

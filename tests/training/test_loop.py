@@ -16,10 +16,10 @@ from prompt_tuning.checkpoints.prompt_files import load_prompt
 from prompt_tuning.errors import UserError
 from prompt_tuning.training import loop
 from prompt_tuning.training.flops import matmul_flops
-from prompt_tuning.training.loop import Evaluation
 from prompt_tuning.training.monitoring import Monitoring
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.options import TrainOptions
+from prompt_tuning.training.run import Evaluation
 from prompt_tuning.training.run_folder import RunFolder
 from prompt_tuning.training.signals import Interrupted
 from prompt_tuning.training.startup import PARTS, Startup

@@ -16,13 +16,14 @@ from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.training.halving import Halving, ranked, standing
 from prompt_tuning.training.keys import stream_key
-from prompt_tuning.training.loop import Evaluation, train
+from prompt_tuning.training.loop import train
 from prompt_tuning.training.losses import cross_entropy
 from prompt_tuning.training.optimizers import adafactor, adamw, linear_warmup
 from prompt_tuning.training.options import TrainOptions
 from prompt_tuning.training.places import groups_by_length, program_sizes
 from prompt_tuning.training.population import Member, train_population
 from prompt_tuning.training.population_step import make_population_step
+from prompt_tuning.training.run import Evaluation
 from prompt_tuning.training.run_folder import RunFolder
 from prompt_tuning.training.signals import Interrupted
 

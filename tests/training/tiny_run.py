@@ -17,9 +17,11 @@ import numpy as np
 
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
 from prompt_tuning.training.keys import stream_key
-from prompt_tuning.training.loop import Evaluation, TrainOptions, TrainResult, train
+from prompt_tuning.training.loop import train
 from prompt_tuning.training.losses import cross_entropy
 from prompt_tuning.training.optimizers import adafactor
+from prompt_tuning.training.options import TrainOptions
+from prompt_tuning.training.run import Evaluation, TrainResult
 from prompt_tuning.training.run_folder import RunFolder
 
 VOCAB, EMBED = 48, 16
