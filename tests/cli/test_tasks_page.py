@@ -30,7 +30,7 @@ def commands(page) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines]
 
 
-@pytest.mark.parametrize(("pair", "scored_on"), enumerate(METRICS))
+@pytest.mark.parametrize(("pair", "scored_on"), list(enumerate(METRICS)))
 def test_a_run_is_scored_on_another_task(
     commands, tiny_settings, tmp_path, monkeypatch, capsys, pair, scored_on
 ):

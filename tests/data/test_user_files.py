@@ -43,6 +43,7 @@ def write(path, text):
         ("r.jsonl", "\n".join(json.dumps(row) for row in ROWS), (1, 2, 3)),
         ("r.csv.gz", gzip.compress(CSV.encode()), (2, 3, 5)),
     ],
+    ids=["csv", "csv with a byte order mark", "tsv", "jsonl", "csv.gz"],
 )
 def test_each_format_gives_the_same_examples(tmp_path, name, content, lines):
     path = write(tmp_path / name, content)
