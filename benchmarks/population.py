@@ -101,7 +101,7 @@ def measure(
     setting: single.Setting, members: tuple[int, ...], *, rounds: int, peak_size: int
 ) -> dict[str, object]:
     """Returns everything this benchmark reports; the peak is the best of before and after."""
-    peak = single.matmul_peak(peak_size)
+    peak = single.matmul_peak(peak_size, "float32")
     alone = Alone(setting)
     alone.make_step()
     minimum = single.minimum_flops(setting)["total"]
@@ -134,7 +134,7 @@ def measure(
             }
         )
         del population
-    peak = max(peak, single.matmul_peak(peak_size))
+    peak = max(peak, single.matmul_peak(peak_size, "float32"))
     for row in rows:
         row["fraction_of_limit"] = row["prompt_steps_per_second"] * minimum / peak
     return {

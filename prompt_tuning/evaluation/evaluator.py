@@ -26,7 +26,8 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.rank import label_log_likelihoods
 from prompt_tuning.methods.base import Batch
 from prompt_tuning.models.decoding import DecodingOptions, generate
-from prompt_tuning.models.injection import Injection, stack_injections
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.stacking import stack_injections
 from prompt_tuning.models.t5 import T5, Params
 
 Inject = Callable[[Batch], Injection]

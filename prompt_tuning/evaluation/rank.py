@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.injection import Injection, injected_params
 from prompt_tuning.models.t5 import T5, Params
 
 
@@ -31,7 +31,7 @@ def label_log_likelihoods(
       label_ids: the token ids of each label with its end of sequence, padded with `pad_id`.
     """
     batch, labels = encoder_input_tokens.shape[0], label_ids.shape[0]
-    variables = {"params": frozen}
+    variables = {"params": injected_params(frozen, injection)}
     encoded = model.apply(variables, encoder_input_tokens, injection, method=T5.encode)
 
     pad_id = model.config.pad_id

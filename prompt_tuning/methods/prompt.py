@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.methods.base import Batch, Trained
+from prompt_tuning.methods.base import Batch, MethodModule, Trained
 from prompt_tuning.methods.initializers import Initializer, random_uniform
 from prompt_tuning.models.injection import Injection
 
 
-class SoftPrompt(nn.Module):
+class SoftPrompt(MethodModule):
     """A prompt of `length` virtual tokens, each a trained vector as wide as an embedding.
 
     Attributes:

@@ -3,8 +3,6 @@
 Logits aren't scaled by `head_dim ** -0.5`: the initialiser of the query kernel holds that factor.
 """
 
-from dataclasses import dataclass
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,18 +10,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.layers import Projection, contract, dropout
+from prompt_tuning.models.slots import KeyValue, Slots
 
 # Added to the logits of hidden positions: finite, so that a row with nothing visible isn't NaN.
 HIDDEN = -1e9
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class KeyValue:
-    """The keys and values that attention reads."""
-
-    key: Float[Array, "*layer batch source heads head_dim"]
-    value: Float[Array, "*layer batch source heads head_dim"]
 
 
 def mask_bias(mask: Bool[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -120,16 +110,21 @@ class Attention(nn.Module):
         """
         return jnp.dtype(self.config.product_dtype)
 
-    def keys_and_values(self, x: Float[Array, "batch source embed"]) -> KeyValue:
-        """Returns the keys and values of `x`."""
+    def keys_and_values(
+        self, x: Float[Array, "batch source embed"], slots: Slots = Slots()
+    ) -> KeyValue:
+        """Returns the keys and values of `x`; a prefix isn't among them."""
         dtype = self._dtype
-        return KeyValue(key=self.key(x).astype(dtype), value=self.value(x).astype(dtype))
+        key = slots.scaled("key", self.key(x, slots.low_rank.get("key")))
+        value = slots.scaled("value", self.value(x, slots.low_rank.get("value")))
+        return KeyValue(key=key.astype(dtype), value=value.astype(dtype))
 
     def __call__(
         self,
         x: Float[Array, "rows target embed"],
         keys_values: KeyValue,
         *biases: Float[Array, "..."],
+        slots: Slots = Slots(),
     ) -> Float[Array, "rows target embed"]:
         """Returns what `x` gathers from the values.
 
@@ -138,10 +133,11 @@ class Attention(nn.Module):
             consecutive rows read the same keys (beams, or label words of one example).
           keys_values: from `keys_and_values`, or a cache.
           *biases: each broadcasts to the logits, [batch, heads, target, source].
+          slots: what is injected into the block.
         """
         config, dtype = self.config, self._dtype
         batch = keys_values.key.shape[0]
-        query = self.query(x).astype(dtype)
+        query = self.query(x, slots.low_rank.get("query")).astype(dtype)
         query = query.reshape(batch, -1, *query.shape[2:])
         logits = contract("bthk,bshk->bhts", query, keys_values.key, config)
         for bias in biases:
@@ -149,4 +145,4 @@ class Attention(nn.Module):
         weights = dropout(self, jax.nn.softmax(logits, axis=-1).astype(dtype))
         gathered = contract("bhts,bshk->bthk", weights, keys_values.value, config)
         gathered = gathered.reshape(*x.shape[:2], *gathered.shape[2:]).astype(dtype)
-        return self.out(gathered).astype(x.dtype)
+        return self.out(gathered, slots.low_rank.get("out")).astype(x.dtype)

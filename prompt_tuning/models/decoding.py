@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.beam_search import beam_search
-from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.injection import Injection, injected_params
 from prompt_tuning.models.sampling import restrict
 from prompt_tuning.models.t5 import T5, Cache, Params
 
@@ -85,9 +85,10 @@ def generate(
       key: of the draws, for sampling only.
     """
     config = model.config
+    params = injected_params(frozen, injection)
 
     def apply(method: str, *arguments: Any) -> Any:
-        return model.apply({"params": frozen}, *arguments, method=method)
+        return model.apply({"params": params}, *arguments, method=method)
 
     encoded = apply("encode", encoder_input_tokens, injection)
     batch = encoder_input_tokens.shape[0]

@@ -2,17 +2,31 @@
 
 A method turns its trained numbers into an `Injection`; the model reads the slots it finds filled.
 Neither imports the other. A new way of reaching into the model is one more field here, and one
-place in the model that reads it.
+place in the model that reads it. What layers are given is described in `slots.py`, which
+projections there are in `targets.py`; how injections share a batch is in `stacking.py`.
 """
 
-import dataclasses
-import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from prompt_tuning.models.slots import Bottleneck, KeyValue, LowRank, Slots
+
+__all__ = [
+    "Bottleneck",
+    "Injection",
+    "KeyValue",
+    "LowRank",
+    "injected_params",
+    "prepend_decoder_prompt",
+    "surround",
+]
+
+Params = dict[str, Any]
 
 
 @jax.tree_util.register_dataclass
@@ -20,76 +34,141 @@ from jaxtyping import Array, Bool, Float
 class Injection:
     """What a method gives to the frozen model; every slot is optional.
 
+    A batch axis of 1 serves the whole batch with one method's numbers; an axis of `batch` gives
+    every example its own. Of the mappings the names are "STACK/MODULE" with STACK "encoder" or
+    "decoder" and MODULE as in `slots.py`, and the arrays begin with `layer`, then `batch`.
+
     Attributes:
-      encoder_prompt: vectors put before the encoder's embedded input (Lester et al., 2021). A
-        leading axis of 1 serves the whole batch with one prompt; an axis of `batch` gives every
-        example its own.
-      encoder_prompt_mask: False where a shorter prompt of a mixed batch is filled up; every prompt
-        position is visible if it is None.
+      encoder_prompt: vectors put before the encoder's embedded input (Lester et al., 2021).
+      encoder_prompt_mask: False where a shorter prompt of a mixed batch is filled up, like the
+        masks after it; every position is visible if it is None.
+      encoder_suffix: vectors put right after each input's last token.
+      encoder_suffix_mask: its mask.
+      decoder_prompt: vectors put before the decoder's embedded input.
+      decoder_prompt_mask: its mask.
+      prefixes: keys and values before those of an attention block (Li & Liang, 2021). In
+        self-attention they stand at the positions just before the sequence.
+      prefix_masks: of some prefixes, by the same names, [batch or 1, prefix].
+      low_rank: additions to projections (LoRA; Hu et al., 2021).
+      scales: factors of what modules give (IA3; Liu et al., 2022).
+      bottlenecks: additions to blocks' outputs (adapters; Houlsby et al., 2019).
+      weights: parameters that stand in for the frozen ones, by their "/"-joined names. They have
+        no batch axis.
     """
 
     encoder_prompt: Float[Array, "#batch prompt embed"] | None = None
     encoder_prompt_mask: Bool[Array, "#batch prompt"] | None = None
+    encoder_suffix: Float[Array, "#batch suffix embed"] | None = None
+    encoder_suffix_mask: Bool[Array, "#batch suffix"] | None = None
+    decoder_prompt: Float[Array, "#batch decoder_prompt embed"] | None = None
+    decoder_prompt_mask: Bool[Array, "#batch decoder_prompt"] | None = None
+    prefixes: Mapping[str, KeyValue] = field(default_factory=dict)
+    prefix_masks: Mapping[str, Bool[Array, "..."]] = field(default_factory=dict)
+    low_rank: Mapping[str, LowRank] = field(default_factory=dict)
+    scales: Mapping[str, Float[Array, "..."]] = field(default_factory=dict)
+    bottlenecks: Mapping[str, Bottleneck] = field(default_factory=dict)
+    weights: Mapping[str, Array] = field(default_factory=dict)
+
+    def layers(self, stack: str) -> Slots:
+        """Returns what goes into the layers of the "encoder" or the "decoder"."""
+        return Slots(
+            prefixes=self.prefixes,
+            low_rank=self.low_rank,
+            scales=self.scales,
+            bottlenecks=self.bottlenecks,
+        ).inside(stack)
+
+    def prefix_length(self, name: str) -> int:
+        """Returns how many keys are put before those of an attention block."""
+        return self.prefixes[name].key.shape[2] if name in self.prefixes else 0
+
+    def prefix_mask(self, name: str) -> Bool[Array, "#batch prefix"]:
+        """Returns which of them are visible."""
+        mask = self.prefix_masks.get(name)
+        return jnp.ones((1, self.prefix_length(name)), bool) if mask is None else mask
+
+    @property
+    def decoder_prompt_length(self) -> int:
+        """Positions that the decoder's prompt takes."""
+        return 0 if self.decoder_prompt is None else self.decoder_prompt.shape[1]
 
 
-def prepend_prompt(
+def surround(
     embedded: Float[Array, "batch source embed"],
     mask: Bool[Array, "batch source"],
     injection: Injection,
 ) -> tuple[Float[Array, "batch extended embed"], Bool[Array, "batch extended"]]:
-    """Returns `[P; X]` and its mask: the prompt takes positions 0 to p-1 (section 2 of the paper).
+    """Returns `[P; X]`, or `[P; X; S]`, and its mask.
 
-    Relative positions are those of the concatenated sequence.
+    The prompt takes positions 0 to p-1 (section 2 of the paper), a suffix those after the input's
+    last token, wherever the padding begins. Relative positions are those of the whole.
     """
-    prompt = injection.encoder_prompt
-    if prompt is None:
+    parts = [(embedded, mask)]
+    if injection.encoder_prompt is not None:
+        parts.insert(
+            0, _of_batch(injection.encoder_prompt, injection.encoder_prompt_mask, parts[0])
+        )
+    if injection.encoder_suffix is not None:
+        parts.append(_of_batch(injection.encoder_suffix, injection.encoder_suffix_mask, parts[-1]))
+    if len(parts) == 1:
         return embedded, mask
-    batch = embedded.shape[0]
-    prompt_mask = injection.encoder_prompt_mask
-    if prompt_mask is None:
-        prompt_mask = jnp.ones(prompt.shape[:2], bool)
-    prompt = jnp.broadcast_to(prompt, (batch, *prompt.shape[1:])).astype(embedded.dtype)
-    prompt_mask = jnp.broadcast_to(prompt_mask, (batch, prompt.shape[1]))
-    return jnp.concatenate([prompt, embedded], 1), jnp.concatenate([prompt_mask, mask], 1)
+    embedded, mask = (jnp.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
+    if injection.encoder_suffix is None:
+        return embedded, mask
+    # What is hidden goes behind what is visible.
+    order = jnp.argsort(~mask, axis=1, stable=True)
+    return (
+        jnp.take_along_axis(embedded, order[..., None], axis=1),
+        jnp.take_along_axis(mask, order, axis=1),
+    )
 
 
-def stack_injections(
-    injections: Sequence[Injection],
-) -> tuple[list[Array], Callable[[Sequence[Array]], Injection]]:
-    """Returns arrays with a leading axis to be mapped over, and what makes injections of them.
+def prepend_decoder_prompt(
+    embedded: Float[Array, "rows target embed"], injection: Injection
+) -> Float[Array, "rows extended embed"]:
+    """Returns the decoder's embedded input with its prompt in front, if there is one."""
+    prompt = injection.decoder_prompt
+    if prompt is None:
+        return embedded
+    prompt = jnp.repeat(prompt, embedded.shape[0] // prompt.shape[0], axis=0)
+    return jnp.concatenate([prompt.astype(embedded.dtype), embedded], axis=1)
 
-        arrays, injection_of = stack_injections(injections)
-        jax.vmap(lambda arrays: model(injection_of(arrays)))(arrays)
 
-    Prompts are filled up to the longest, on their left: the distance of each position to the
-    input, which is all that T5 knows of places, stays what it was. All else must have one shape.
+def injected_params(frozen: Params, injection: Injection) -> Params:
+    """Returns the parameters that the model computes with: the frozen ones, or what is in their
+    place.
 
     Raises:
-      ValueError: slots are filled in one and empty in another, or differ in shape.
+      ValueError: a name isn't that of a parameter, or the shape isn't its shape.
     """
-    lengths = [
-        0 if injection.encoder_prompt is None else injection.encoder_prompt.shape[1]
-        for injection in injections
-    ]
-    if len(set(lengths)) > 1:
-        longest = max(lengths)
-        injections = [_with_prompt_length(injection, longest) for injection in injections]
-    flat, structures = zip(*map(jax.tree.flatten, injections), strict=True)
-    if len(set(structures)) > 1:
-        raise ValueError(f"Injections with different slots can't be stacked: {set(structures)}.")
-    stacked = [jnp.stack(leaves) for leaves in zip(*flat, strict=True)]
-    return stacked, functools.partial(jax.tree.unflatten, structures[0])
+    if not injection.weights:
+        return frozen
+    unused = set(injection.weights)
+
+    def replaced(path: tuple[Any, ...], leaf: Array) -> Array:
+        name = "/".join(str(key.key) for key in path)
+        weight = injection.weights.get(name)
+        if weight is None:
+            return leaf
+        unused.discard(name)
+        if weight.shape != leaf.shape:
+            raise ValueError(f"{name} has shape {weight.shape}; the model's is {leaf.shape}.")
+        return weight
+
+    params = jax.tree_util.tree_map_with_path(replaced, frozen)
+    if unused:
+        raise ValueError(f"The model has no parameters called {sorted(unused)}.")
+    return params
 
 
-def _with_prompt_length(injection: Injection, length: int) -> Injection:
-    prompt = injection.encoder_prompt
-    if prompt is None:
-        raise ValueError("An injection without a prompt can't be stacked with one that has one.")
-    mask = injection.encoder_prompt_mask
-    mask = jnp.ones(prompt.shape[:2], bool) if mask is None else mask
-    missing = length - prompt.shape[1]
-    return dataclasses.replace(
-        injection,
-        encoder_prompt=jnp.pad(prompt, ((0, 0), (missing, 0), (0, 0))),
-        encoder_prompt_mask=jnp.pad(mask, ((0, 0), (missing, 0))),
-    )
+def _of_batch(
+    vectors: Float[Array, "#batch length embed"],
+    mask: Bool[Array, "#batch length"] | None,
+    beside: tuple[Float[Array, "batch source embed"], Bool[Array, "batch source"]],
+) -> tuple[Float[Array, "batch length embed"], Bool[Array, "batch length"]]:
+    """Returns vectors and their mask, broadcast to the batch that they are to stand beside."""
+    batch, _, embed_dim = beside[0].shape
+    length = vectors.shape[1]
+    mask = jnp.ones((1, length), bool) if mask is None else mask
+    vectors = jnp.broadcast_to(vectors, (batch, length, embed_dim)).astype(beside[0].dtype)
+    return vectors, jnp.broadcast_to(mask, (batch, length))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.slots import LowRank, Slots, low_rank_product
 
 
 def contract(spec: str, x: Array, y: Array, config: T5Config) -> Array:
@@ -68,15 +69,16 @@ class Projection(nn.Module):
     stddev: float
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Returns the projected `x`, in float32 if it is the last one and else as activations."""
+    def __call__(self, x: Array, low_rank: LowRank | None = None) -> Array:
+        """Returns the projected `x` in float32, with what is added to it at low rank."""
         kernel = self.param(
             "kernel",
             nn.initializers.normal(self.stddev),
             self.shape,
             jnp.dtype(self.config.param_dtype),
         )
-        return contract(self.spec, x, kernel, self.config)
+        projected = contract(self.spec, x, kernel, self.config)
+        return projected if low_rank is None else projected + low_rank_product(x, low_rank)
 
 
 class RMSNorm(nn.Module):
@@ -125,7 +127,9 @@ class MLP(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
+    def __call__(
+        self, x: Float[Array, "batch length embed"], slots: Slots = Slots()
+    ) -> Float[Array, "batch length embed"]:
         """Returns the block's output, before the residual is added."""
         config = self.config
         dtype = jnp.dtype(config.compute_dtype)
@@ -137,13 +141,13 @@ class MLP(nn.Module):
                 shape=(config.embed_dim, config.mlp_dim),
                 stddev=config.embed_dim**-0.5,
                 name=name,
-            )(x)
+            )(x, slots.low_rank.get(name))
 
         if config.gated_mlp:
             hidden = nn.gelu(widen("wi_0"), approximate=True) * widen("wi_1")
         else:
             hidden = nn.relu(widen("wi"))
-        hidden = dropout(self, hidden.astype(dtype))
+        hidden = dropout(self, slots.scaled("hidden", hidden).astype(dtype))
         narrow = Projection(
             config=config,
             spec="btf,fd->btd",
@@ -151,7 +155,7 @@ class MLP(nn.Module):
             stddev=config.mlp_dim**-0.5,
             name="wo",
         )
-        return narrow(hidden).astype(dtype)
+        return narrow(hidden, slots.low_rank.get("wo")).astype(dtype)
 
 
 def dropout(module: nn.Module, x: Array) -> Array:

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from prompt_tuning.axes import BATCH, EMBED, SOURCE, TARGET
-from prompt_tuning.models.attention import Attention, KeyValue, RelativePositionBias, mask_bias
+from prompt_tuning.models.attention import Attention, RelativePositionBias, mask_bias
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.injection import Injection, prepend_prompt
+from prompt_tuning.models.injection import Injection, prepend_decoder_prompt, surround
 from prompt_tuning.models.layers import (
     MLP,
     Projection,
@@ -29,6 +29,7 @@ from prompt_tuning.models.layers import (
     contract,
     dropout,
 )
+from prompt_tuning.models.slots import KeyValue, Slots, for_rows, low_rank_product
 
 Batch = Mapping[str, Array]
 Params = dict[str, Any]
@@ -46,10 +47,11 @@ def _anywhere(x: Array, axes: tuple[str | None, ...]) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """What the decoder sees of the encoder; `source` counts the prompt too."""
+    """What the decoder sees of the encoder, `source` counting the prompt too, and of the method."""
 
     outputs: Float[Array, "batch source embed"]
     mask: Bool[Array, "batch source"]
+    injection: Injection = Injection()
 
 
 @jax.tree_util.register_dataclass
@@ -58,8 +60,8 @@ class Cache:
     """Keys and values that decoding keeps between steps, all layers stacked.
 
     Attributes:
-      own: of the tokens decoded so far, zeros after them.
-      cross: of the encoder's outputs.
+      own: of the tokens decoded so far, zeros after them; what is injected stands before them.
+      cross: of the encoder's outputs, and what is injected before them.
     """
 
     own: KeyValue
@@ -77,18 +79,23 @@ class EncoderLayer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch source embed"],
-        position_bias: Float[Array, "heads source source"],
-        padding_bias: Float[Array, "batch 1 1 source"],
+        slots: Slots,
+        position_bias: Float[Array, "heads source keys"],
+        padding_bias: Float[Array, "batch 1 1 keys"],
     ) -> tuple[Float[Array, "batch source embed"], None]:
         """Returns the next `x`, and the None that a scan wants."""
         options = {"config": self.config, "deterministic": self.deterministic}
         x = self.place(x, (BATCH, SOURCE, EMBED))
         attention = Attention(**options, name="attention")
+        inside = slots.inside("attention")
         normed = RMSNorm(self.config, name="pre_attention_layer_norm")(x)
-        gathered = attention(normed, attention.keys_and_values(normed), position_bias, padding_bias)
-        x += dropout(self, gathered)
+        own = slots.prefixed("attention", attention.keys_and_values(normed, inside))
+        gathered = attention(normed, own, position_bias, padding_bias, slots=inside)
+        x += dropout(self, slots.widened("attention", gathered))
+
         normed = RMSNorm(self.config, name="pre_mlp_layer_norm")(x)
-        x += dropout(self, MLP(**options, name="mlp")(normed))
+        hidden = MLP(**options, name="mlp")(normed, slots.inside("mlp"))
+        x += dropout(self, slots.widened("mlp", hidden))
         return x, None
 
 
@@ -104,10 +111,11 @@ class DecoderLayer(nn.Module):
         self,
         x: Float[Array, "rows target embed"],
         cache: Cache | None,
+        slots: Slots,
         position: Int[Array, ""],
         encoder_outputs: Float[Array, "batch source embed"],
-        causal_bias: Float[Array, "heads target length"],
-        padding_bias: Float[Array, "batch 1 1 source"],
+        own_bias: Float[Array, "#rows heads target length"],
+        cross_bias: Float[Array, "batch 1 1 keys"],
     ) -> tuple[Float[Array, "rows target embed"], Cache | None]:
         """Returns the next `x` and the cache with this step's keys and values written into it.
 
@@ -116,23 +124,34 @@ class DecoderLayer(nn.Module):
         options = {"config": self.config, "deterministic": self.deterministic}
         x = self.place(x, (BATCH, TARGET, EMBED))
         attention = Attention(**options, name="self_attention")
+        inside = slots.inside("self_attention")
         normed = RMSNorm(self.config, name="pre_self_attention_layer_norm")(x)
-        own = attention.keys_and_values(normed)
-        if cache is not None:
+        own = attention.keys_and_values(normed, inside)
+        if cache is None:
+            own = slots.prefixed("self_attention", own)
+        else:
             own = jax.tree.map(
                 lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=1),
                 cache.own,
                 own,
             )
-        x += dropout(self, attention(normed, own, causal_bias))
+        gathered = attention(normed, own, own_bias, slots=inside)
+        x += dropout(self, slots.widened("self_attention", gathered))
 
         attention = Attention(**options, name="encoder_decoder_attention")
+        inside = slots.inside("encoder_decoder_attention")
         normed = RMSNorm(self.config, name="pre_cross_attention_layer_norm")(x)
-        cross = attention.keys_and_values(encoder_outputs) if cache is None else cache.cross
-        x += dropout(self, attention(normed, cross, padding_bias))
+        if cache is None:
+            cross = attention.keys_and_values(encoder_outputs, inside)
+            cross = slots.prefixed("encoder_decoder_attention", cross)
+        else:
+            cross = cache.cross
+        gathered = attention(normed, cross, cross_bias, slots=inside)
+        x += dropout(self, slots.widened("encoder_decoder_attention", gathered))
 
         normed = RMSNorm(self.config, name="pre_mlp_layer_norm")(x)
-        x += dropout(self, MLP(**options, name="mlp")(normed))
+        hidden = MLP(**options, name="mlp")(normed, slots.inside("mlp"))
+        x += dropout(self, slots.widened("mlp", hidden))
         return x, None if cache is None else Cache(own=own, cross=cross)
 
 
@@ -161,21 +180,25 @@ class Encoder(nn.Module):
         self,
         x: Float[Array, "batch source embed"],
         mask: Bool[Array, "batch source"],
+        injection: Injection,
         deterministic: bool,
     ) -> Float[Array, "batch source embed"]:
         """Returns the outputs for the embedded input `x`; padding is seen by nobody."""
         config = self.config
         options = {"config": config, "deterministic": deterministic}
-        positions = jnp.arange(x.shape[1])
+        mask = _with_prefix_mask(mask, injection, "encoder/attention")
         position_bias = RelativePositionBias(config, bidirectional=True, name="relpos_bias")(
-            positions, positions
+            jnp.arange(x.shape[1]), jnp.arange(x.shape[1] - mask.shape[1], x.shape[1])
         )
         dropped = _Dropout(**options)
         layers = _stack(
-            EncoderLayer, config, config.num_encoder_layers, (nn.broadcast, nn.broadcast)
+            EncoderLayer, config, config.num_encoder_layers, (0, nn.broadcast, nn.broadcast)
         )
         x, _ = layers(**options, place=self.place, name="layers")(
-            dropped(x), position_bias, mask_bias(mask)[:, None, None, :]
+            dropped(x),
+            injection.layers("encoder"),
+            position_bias,
+            mask_bias(mask)[:, None, None, :],
         )
         x = self.place(x, (BATCH, SOURCE, EMBED))
         return dropped(RMSNorm(config, name="encoder_norm")(x))
@@ -196,25 +219,40 @@ class Decoder(nn.Module):
         cache: Cache | None,
         position: Int[Array, ""],
     ) -> tuple[Float[Array, "rows target features"], Cache | None]:
-        """Returns logits (or the last hidden layer, if tied) and the cache, if one was given."""
-        config = self.config
+        """Returns logits (or the last hidden layer, if tied) and the cache, if one was given.
+
+        Without a cache `x` is the whole target behind the decoder's prompt, for whose positions
+        nothing is returned. With one it begins at `position`, the prompt's counted.
+        """
+        config, injection = self.config, encoded.injection
         options = {"config": config, "deterministic": deterministic}
+        prefix = injection.prefix_length("decoder/self_attention")
+        position += prefix
         queries = position + jnp.arange(x.shape[1])
-        keys = jnp.arange(x.shape[1] if cache is None else cache.own.key.shape[2])
+        keys = jnp.arange(prefix + x.shape[1] if cache is None else cache.own.key.shape[2])
         position_bias = RelativePositionBias(config, bidirectional=False, name="relpos_bias")(
             queries, keys
         )
-        causal_bias = position_bias + mask_bias(keys[None, :] <= queries[:, None])
+        own_bias = (position_bias + mask_bias(keys[None, :] <= queries[:, None]))[None]
+        visible = _visible_keys(injection, len(keys))
+        if visible is not None:
+            own_bias += for_rows(mask_bias(visible)[:, None, None, :], x.shape[0])
+        cross_mask = _with_prefix_mask(encoded.mask, injection, "decoder/encoder_decoder_attention")
         dropped = _Dropout(**options)
-        layers = _stack(DecoderLayer, config, config.num_decoder_layers, (0, *(nn.broadcast,) * 4))
-        x, cache = layers(**options, place=self.place, name="layers")(
+        layers = _stack(
+            DecoderLayer, config, config.num_decoder_layers, (0, 0, *(nn.broadcast,) * 4)
+        )
+        x, advanced = layers(**options, place=self.place, name="layers")(
             dropped(x),
             cache,
+            injection.layers("decoder"),
             position,
             encoded.outputs,
-            causal_bias,
-            mask_bias(encoded.mask)[:, None, None, :],
+            own_bias,
+            mask_bias(cross_mask)[:, None, None, :],
         )
+        if cache is None:
+            x = x[:, injection.decoder_prompt_length :]
         x = self.place(x, (BATCH, TARGET, EMBED))
         x = dropped(RMSNorm(config, name="decoder_norm")(x))
         if not config.tie_embeddings:
@@ -225,7 +263,34 @@ class Decoder(nn.Module):
                 stddev=config.embed_dim**-0.5,
                 name="logits_dense",
             )(x)
-        return x, cache
+        return x, advanced
+
+
+def _with_prefix_mask(
+    mask: Bool[Array, "batch source"], injection: Injection, name: str
+) -> Bool[Array, "batch keys"]:
+    """Returns which keys of an attention block can be seen, those of its prefix first."""
+    if name not in injection.prefixes:
+        return mask
+    before = injection.prefix_mask(name)
+    before = jnp.broadcast_to(before, (mask.shape[0], before.shape[1]))
+    return jnp.concatenate([before, mask], axis=1)
+
+
+def _visible_keys(injection: Injection, keys: int) -> Bool[Array, "#batch keys"] | None:
+    """Returns which keys of the decoder's self-attention its masks let see; None: all of them."""
+    name = "decoder/self_attention"
+    prompt = injection.decoder_prompt_mask
+    if prompt is None and name not in injection.prefix_masks:
+        return None
+    if prompt is None:
+        prompt = jnp.ones((1, injection.decoder_prompt_length), bool)
+    prefix = injection.prefix_mask(name)
+    batch = max(len(prefix), len(prompt))
+    before = [jnp.broadcast_to(mask, (batch, mask.shape[1])) for mask in (prefix, prompt)]
+    visible = jnp.concatenate(before, axis=1)
+    missing = keys - visible.shape[1]
+    return jnp.pad(visible, ((0, 0), (0, missing)), constant_values=True)
 
 
 class _Dropout(nn.Module):
@@ -274,8 +339,9 @@ class T5(nn.Module):
         """Returns the encoder's outputs, those of the prompt first."""
         embedded = self.token_embedder(encoder_input_tokens)
         mask = encoder_input_tokens != self.config.pad_id
-        embedded, mask = prepend_prompt(embedded, mask, injection)
-        return Encoded(outputs=self.encoder(embedded, mask, deterministic), mask=mask)
+        embedded, mask = surround(embedded, mask, injection)
+        outputs = self.encoder(embedded, mask, injection, deterministic)
+        return Encoded(outputs=outputs, mask=mask, injection=injection)
 
     def decode(
         self,
@@ -290,6 +356,7 @@ class T5(nn.Module):
         i, and the encoder's work is shared among them.
         """
         embedded = self.token_embedder(decoder_input_tokens)
+        embedded = prepend_decoder_prompt(embedded, encoded.injection)
         hidden, _ = self.decoder(embedded, encoded, deterministic, None, jnp.int32(0))
         return self._logits(hidden)
 
@@ -301,19 +368,47 @@ class T5(nn.Module):
           rows: as in `decode`, the encoded batch or a multiple of it.
           length: tokens that will be decoded at most.
         """
+        injection = encoded.injection
+        slots = injection.layers("decoder")
+        own = self._own_before(slots, rows, injection.decoder_prompt_length + length)
+        cache = Cache(own=own, cross=self._cross(encoded.outputs, slots))
+        prompt = injection.decoder_prompt
+        if prompt is not None:
+            prompt = for_rows(prompt, rows).astype(self.config.compute_dtype)
+            prompt = jnp.broadcast_to(prompt, (rows, *prompt.shape[1:]))
+            _, cache = self.decoder(prompt, encoded, True, cache, jnp.int32(0))
+        return cast(Cache, cache)
+
+    def _own_before(self, slots: Slots, rows: int, length: int) -> KeyValue:
+        """Returns the keys and values of self-attention's prefix, and room for `length` more."""
         config = self.config
+        shape = (config.num_decoder_layers, rows, length, config.num_heads, config.head_dim)
+        room = jnp.zeros(shape, jnp.dtype(config.product_dtype))
+        return jax.vmap(lambda slots, room: slots.prefixed("self_attention", room))(
+            slots, KeyValue(key=room, value=room)
+        )
+
+    def _cross(self, outputs: Float[Array, "batch source embed"], slots: Slots) -> KeyValue:
+        """Returns the keys and values of the encoder's outputs in every layer of the decoder."""
+        config = self.config
+        module = "encoder_decoder_attention"
+        kernels = self.variables["params"]["decoder"]["layers"][module]
         dtype = jnp.dtype(config.product_dtype)
-        kernels = self.variables["params"]["decoder"]["layers"]["encoder_decoder_attention"]
 
         def project(name: str) -> Array:
             kernel = kernels[name]["kernel"]
-            return contract("bsd,ldhk->lbshk", encoded.outputs, kernel, config).astype(dtype)
+            projected = contract("bsd,ldhk->lbshk", outputs, kernel, config)
+            return jax.vmap(functools.partial(inject, name))(projected, slots)
 
-        shape = (config.num_decoder_layers, rows, length, config.num_heads, config.head_dim)
-        return Cache(
-            own=KeyValue(key=jnp.zeros(shape, dtype), value=jnp.zeros(shape, dtype)),
-            cross=KeyValue(key=project("key"), value=project("value")),
-        )
+        def inject(name: str, projected: Array, slots: Slots) -> Array:
+            inside = slots.inside(module)
+            low_rank = inside.low_rank.get(name)
+            if low_rank is not None:
+                projected += low_rank_product(outputs, low_rank)
+            return inside.scaled(name, projected).astype(dtype)
+
+        cross = KeyValue(key=project("key"), value=project("value"))
+        return jax.vmap(lambda slots, cross: slots.prefixed(module, cross))(slots, cross)
 
     def decode_step(
         self,
@@ -324,6 +419,7 @@ class T5(nn.Module):
     ) -> tuple[Float[Array, "rows vocab"], Cache]:
         """Returns logits for what follows `tokens`, which are at `position`, and the next cache."""
         embedded = self.token_embedder(tokens[:, None])
+        position = position + encoded.injection.decoder_prompt_length
         hidden, advanced = self.decoder(embedded, encoded, True, cache, position)
         return self._logits(hidden)[:, 0], cast(Cache, advanced)
 

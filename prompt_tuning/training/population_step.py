@@ -21,7 +21,7 @@ import optax
 from jaxtyping import Array, Float, PyTree, UInt32
 
 from prompt_tuning.methods.base import Method
-from prompt_tuning.models.injection import stack_injections
+from prompt_tuning.models.stacking import stack_injections
 from prompt_tuning.training.optimizers import Optimizer
 from prompt_tuning.training.step import (
     Batch,

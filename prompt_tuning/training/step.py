@@ -17,7 +17,7 @@ import optax
 from jax.sharding import Sharding
 from jaxtyping import Array, Float, Key, PyTree
 
-from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.injection import Injection, injected_params
 from prompt_tuning.training import losses
 
 Batch = dict[str, Any]
@@ -167,10 +167,11 @@ def model_loss_fn(model: Any, options: losses.LossOptions) -> LossFn:
     return loss_fn
 
 
-def _apply(model, params, batch, key, *injection):
+def _apply(model, params, batch, key, injection=Injection()):
     dropout = model.config.dropout_rate > 0
     rngs = {"dropout": key} if dropout else {}
-    return model.apply({"params": params}, batch, *injection, deterministic=not dropout, rngs=rngs)
+    variables = {"params": injected_params(params, injection)}
+    return model.apply(variables, batch, injection, deterministic=not dropout, rngs=rngs)
 
 
 def _token_loss(

@@ -1,0 +1,162 @@
+"""What a method may put into the layers of a stack, and how the layers read it.
+
+Each kind of slot holds arrays by the name of the module that they belong to, the path of its
+parameters within a layer: "attention/query", "encoder_decoder_attention", "mlp/wo". Over a whole
+stack the arrays have a leading `layer` axis, which the scan over layers takes off; after it comes
+a batch axis, 1 where all examples share the numbers. A method fills slots by way of
+`injection.py`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from prompt_tuning.errors import UserError
+
+ACTIVATIONS = {"gelu": nn.gelu, "relu": nn.relu, "silu": nn.silu, "tanh": nn.tanh}
+"""Nonlinearities of a bottleneck by name."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class KeyValue:
+    """The keys and values that attention reads."""
+
+    key: Float[Array, "*layer batch source heads head_dim"]
+    value: Float[Array, "*layer batch source heads head_dim"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class LowRank:
+    """What is added to a projection's output: x @ down @ up (LoRA).
+
+    Attributes:
+      down: [layer, batch or 1, *inputs, rank], inputs being the axes that the projection sums over.
+      up: [layer, batch or 1, rank, *outputs], any scaling included.
+    """
+
+    down: Float[Array, "..."]
+    up: Float[Array, "..."]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Bottleneck:
+    """What is added to a block's output h: activation(h @ down + down_bias) @ up + up_bias.
+
+    Attributes:
+      down: [layer, batch or 1, embed, width].
+      down_bias: [layer, batch or 1, width].
+      up: [layer, batch or 1, width, embed].
+      up_bias: [layer, batch or 1, embed].
+      activation: a name out of `ACTIVATIONS`.
+    """
+
+    down: Float[Array, "..."]
+    down_bias: Float[Array, "..."]
+    up: Float[Array, "..."]
+    up_bias: Float[Array, "..."]
+    activation: str = field(default="gelu", metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise UserError(
+                f"A bottleneck's activation is '{self.activation}'; expected "
+                f"{', '.join(ACTIVATIONS)}."
+            )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Slots:
+    """What is injected into one module and those inside it, by their names within it.
+
+    Attributes:
+      prefixes: keys and values before an attention block's own.
+      low_rank: of projections.
+      scales: factors [layer, batch or 1, *outputs] of what a module gives: the projections "key"
+        and "value" of attention, and the feed-forward block's "hidden" layer (IA3).
+      bottlenecks: after attention and feed-forward blocks (adapters).
+    """
+
+    prefixes: Mapping[str, KeyValue] = field(default_factory=dict)
+    low_rank: Mapping[str, LowRank] = field(default_factory=dict)
+    scales: Mapping[str, Float[Array, "..."]] = field(default_factory=dict)
+    bottlenecks: Mapping[str, Bottleneck] = field(default_factory=dict)
+
+    def inside(self, module: str) -> "Slots":
+        """Returns the slots of what is inside `module`, by their names there."""
+        start = module + "/"
+        return Slots(
+            **{
+                kind.name: {
+                    name.removeprefix(start): slot
+                    for name, slot in getattr(self, kind.name).items()
+                    if name.startswith(start)
+                }
+                for kind in dataclasses.fields(self)
+            }
+        )
+
+    def prefixed(self, module: str, keys_values: KeyValue) -> KeyValue:
+        """Returns an attention block's keys and values with its prefix in front, if it has one."""
+        prefix = self.prefixes.get(module)
+        if prefix is None:
+            return keys_values
+        rows = keys_values.key.shape[0]
+
+        def join(before: Array, after: Array) -> Array:
+            before = for_rows(before, rows).astype(after.dtype)
+            before = jnp.broadcast_to(before, (rows, *before.shape[1:]))
+            return jnp.concatenate([before, after], axis=1)
+
+        return jax.tree.map(join, prefix, keys_values)
+
+    def scaled(self, module: str, x: Float[Array, "rows length ..."]) -> Array:
+        """Returns what a module gives times its factors, if it has any."""
+        scale = self.scales.get(module)
+        return x if scale is None else x * for_rows(scale, x.shape[0])[:, None].astype(x.dtype)
+
+    def widened(
+        self, module: str, x: Float[Array, "rows length embed"]
+    ) -> Float[Array, "rows length embed"]:
+        """Returns what a block gives with its bottleneck's part, if it has one."""
+        bottleneck = self.bottlenecks.get(module)
+        if bottleneck is None:
+            return x
+        hidden = _of_each("btd,dw->btw", x, bottleneck.down)
+        hidden += for_rows(bottleneck.down_bias, x.shape[0])[:, None]
+        hidden = ACTIVATIONS[bottleneck.activation](hidden)
+        added = _of_each("btw,wd->btd", hidden, bottleneck.up)
+        added += for_rows(bottleneck.up_bias, x.shape[0])[:, None]
+        return x + added.astype(x.dtype)
+
+
+def low_rank_product(x: Float[Array, "rows length ..."], low_rank: LowRank) -> Array:
+    """Returns x @ down @ up, in float32."""
+    inputs = "ijk"[: low_rank.down.ndim - 2]
+    outputs = "uvw"[: low_rank.up.ndim - 2]
+    narrow = _of_each(f"bt{inputs},{inputs}r->btr", x, low_rank.down)
+    return _of_each(f"btr,r{outputs}->bt{outputs}", narrow, low_rank.up)
+
+
+def for_rows(per_example: Float[Array, "#batch ..."], rows: int) -> Float[Array, "#rows ..."]:
+    """Returns an example's numbers for each of its rows, which stand together."""
+    batch = per_example.shape[0]
+    return per_example if batch in (1, rows) else jnp.repeat(per_example, rows // batch, axis=0)
+
+
+def _of_each(spec: str, x: Array, weights: Array) -> Array:
+    """Returns an einsum of rows "bt..." with weights, which may be an example's own."""
+    if weights.shape[0] == 1:
+        weights = weights[0]
+    else:
+        weights = for_rows(weights, x.shape[0])
+        spec = spec.replace(",", ",b")
+    return jnp.einsum(spec, x, weights, preferred_element_type=jnp.float32)
