@@ -19,7 +19,12 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from prompt_tuning.analysis.neighbors import format_neighbors, nearest_neighbors
+from prompt_tuning.analysis.neighbors import (
+    Neighbor,
+    cleaned,
+    format_neighbors,
+    nearest_neighbors,
+)
 from prompt_tuning.checkpoints.prompt_files import BEST_PROMPT, PromptMetadata, load_prompt
 from prompt_tuning.cli import configurables, gin_config
 from prompt_tuning.cli.compilation_cache import compilation_cache
@@ -302,16 +307,33 @@ def inject_prompt(base: Base, prompt: Float32[np.ndarray, "prompt embed"]) -> In
     return functools.partial(cast(Method, method).apply, soft_prompt_variables(prompt))
 
 
-def neighbors_text(
-    base: Base, prompt: Float32[np.ndarray, "prompt embed"], *, k: int, metric: str = "cosine"
-) -> str:
-    """Returns a line for each position of the prompt with its k nearest pieces."""
-    found = nearest_neighbors(
+def neighbors_of(
+    base: Base,
+    prompt: Float32[np.ndarray, "prompt embed"],
+    *,
+    k: int,
+    metric: str = "cosine",
+    words: bool = False,
+) -> list[list[Neighbor]]:
+    """Returns the k nearest pieces of each position of the prompt, with `words` as text only."""
+    piece = base.vocabulary.piece
+    return nearest_neighbors(
         prompt,
         base.embedding,
-        base.vocabulary.piece,
+        (lambda i: cleaned(piece(i))) if words else piece,
         k=k,
         metric=metric,
         num_pieces=base.vocabulary.num_pieces,
     )
-    return format_neighbors(found)
+
+
+def neighbors_text(
+    base: Base,
+    prompt: Float32[np.ndarray, "prompt embed"],
+    *,
+    k: int,
+    metric: str = "cosine",
+    words: bool = False,
+) -> str:
+    """Returns a line for each position of the prompt with its k nearest pieces."""
+    return format_neighbors(neighbors_of(base, prompt, k=k, metric=metric, words=words))

@@ -1,0 +1,146 @@
+"""`prompt-tuning ensemble`: several prompts of one frozen model, each alone and as a vote.
+
+The rows are those of Lester et al. 2021, table 3: the average of the prompts, the best of them, and
+the ensemble. The configuration is that of the first run folder among the prompts.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.errors import UserError
+
+if TYPE_CHECKING:
+    from prompt_tuning.analysis.tables import Table
+    from prompt_tuning.training.run import Evaluation
+
+BASE = "runs/base.gin"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command; prints a table and one line of JSON."""
+    parser = Parser("ensemble", "Scores prompts of one model, each alone and as an ensemble.")
+    parser.add_argument(
+        "prompts",
+        nargs="+",
+        metavar="RUN_OR_PROMPT",
+        help="run folders, whose best prompts are taken, or prompts in any form",
+    )
+    parser.add_argument("--split", help="the split to score (default: predict.split)")
+    parser.add_argument(
+        "--predictions",
+        metavar="FILE",
+        help="write what the majority answered, one JSON row a line",
+    )
+    _ensemble(parser.parse(argv))
+
+
+def _ensemble(args: argparse.Namespace) -> None:
+    from prompt_tuning.cli import configurables, scoring, session
+    from prompt_tuning.evaluation.ensemble import combinations
+
+    _check_distinct(args.prompts)
+    runs = [path for path in args.prompts if (Path(path) / session.CONFIG).is_file()]
+    session.load_config(args, run=runs[0] if runs else None, defaults=[] if runs else [BASE])
+    data = configurables.data()
+    prediction = configurables.predict(data)
+    base = session.load_base(data)
+    injects = []
+    for path in args.prompts:
+        file = session.prompt_path(path, None) if path in runs else path
+        prompt, metadata = session.load_prompt_for(base, file)
+        if metadata.task not in (None, data.name):
+            session.say(f"{path} was trained on {metadata.task} and is scored on {data.name}.")
+        injects.append(session.inject_prompt(base, prompt))
+
+    split = args.split or prediction.split
+    splits = session.load_splits(base, data, split)
+    if scoring.withheld(splits):
+        raise UserError(
+            f"The labels of {data.name}'s {split} split are withheld, so an ensemble can't be "
+            "scored on it; give --split validation."
+        )
+    ballots = scoring.ballots(base, data, prediction, splits, injects)
+    members = [
+        scoring.score_of_answers(
+            data, splits, [[ballot.given[i] for ballot in of_task] for of_task in ballots]
+        )
+        for i in range(len(injects))
+    ]
+    scores = np.array([member.score for member in members])
+    weights = scores
+    if split != prediction.split:
+        development = session.load_splits(base, data, prediction.split)
+        found = scoring.scorer_of_many(base, data, prediction, development)(injects)
+        weights = np.array([evaluation.score for evaluation in found])
+    combined = {
+        name: scoring.score_of_answers(
+            data, splits, [[answer(ballot) for ballot in of_task] for of_task in ballots]
+        )
+        for name, answer in combinations(weights).items()
+    }
+
+    with session.new_file(args.predictions or os.devnull) as file:
+        for row in combined["majority vote"].predictions:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    print(f"{_table(args.prompts, members, combined).text()}\n")
+    shown = {name.replace(" ", "_"): _numbers(each) for name, each in combined.items()}
+    result = {
+        "task": data.name,
+        "split": split,
+        "prompts": {
+            path: _numbers(member) for path, member in zip(args.prompts, members, strict=True)
+        },
+        "average": float(scores.mean()),
+        "best": float(scores.max()),
+        **shown,
+        "weights": dict(zip(args.prompts, map(float, weights), strict=True)),
+    }
+    print(json.dumps(result))
+
+
+def _check_distinct(paths: Sequence[str]) -> None:
+    if len(paths) < 2:
+        raise UserError(f"An ensemble needs at least two prompts; found only {paths[0]}.")
+    seen: dict[Path, str] = {}
+    for path in paths:
+        if (same := seen.setdefault(Path(path).resolve(), path)) != path or (paths.count(path) > 1):
+            raise UserError(f"{path} is given twice (as {same}); each prompt has one vote.")
+
+
+def _table(
+    paths: Sequence[str], members: Sequence["Evaluation"], combined: Mapping[str, "Evaluation"]
+) -> "Table":
+    from prompt_tuning.analysis.tables import Table
+
+    names = list(members[0].metrics)
+    values = np.array([[*(m.metrics[name] for name in names), m.score] for m in members])
+
+    def row(name: str, numbers: Sequence[float]) -> list[str | float]:
+        return [name, *map(float, numbers)]
+
+    return Table(
+        title="",
+        columns=("", *names, "score"),
+        rows=[
+            *(row(path, numbers) for path, numbers in zip(paths, values, strict=True)),
+            row("average", values.mean(axis=0)),
+            row("best", values[values[:, -1].argmax()]),
+            *(row(name, [*e.metrics.values(), e.score]) for name, e in combined.items()),
+        ],
+    )
+
+
+def _numbers(evaluation: "Evaluation") -> dict[str, float]:
+    return {**evaluation.metrics, "score": evaluation.score}
+
+
+if __name__ == "__main__":
+    run(main)
