@@ -34,9 +34,9 @@ class PromptAttention:
       even: the share on the whole prompt if every visible position got the same.
     """
 
-    encoder_inputs: Float[np.ndarray, "layer prompt"]
-    encoder_prompt: Float[np.ndarray, "layer prompt"]
-    decoder: Float[np.ndarray, "layer prompt"]
+    encoder_inputs: Float[np.ndarray, "encoder_layer prompt"]
+    encoder_prompt: Float[np.ndarray, "encoder_layer prompt"]
+    decoder: Float[np.ndarray, "decoder_layer prompt"]
     even: float
 
 

@@ -75,14 +75,12 @@ def plot_removals(
     return _save(figure, path)
 
 
-def plot_attention(
-    path: Path, mass: Mapping[str, Float[np.ndarray, "layer"]], *, even: float
-) -> Path:
+def plot_attention(path: Path, mass: Mapping[str, Float[np.ndarray, "_"]], *, even: float) -> Path:
     """Draws the share of attention that goes to the prompt, by layer.
 
     Args:
       path: of the PNG.
-      mass: the share of each kind of attention.
+      mass: the share of each kind of attention in each of its layers.
       even: the share if all visible positions were attended to alike.
     """
     figure = _figure(7.2, 3.6)
@@ -126,7 +124,7 @@ def plot_projection(
     path: Path,
     names: Sequence[str],
     groups: Sequence[str],
-    positions: Sequence[Float[np.ndarray, "prompt 2"]],
+    positions: Sequence[Float[np.ndarray, "_ 2"]],
     explained: Float[np.ndarray, "2"],
 ) -> Path:
     """Draws every position of every prompt as a dot, and each prompt's mean with its name.

@@ -64,7 +64,12 @@ def main(argv: Sequence[str]) -> None:
         columns=["pairs", "similarity"],
         rows=[["of one task", within], ["of two tasks", between]],
     )
-    print(f"{table.text()}\n\n{groups.text()}")
+    numbered = Table(
+        title="",
+        columns=["", *(str(number) for number in range(1, len(names) + 1))],
+        rows=[[f"{i} {row[0]}", *row[1:]] for i, row in enumerate(table.rows, start=1)],
+    )
+    print(f"{table.title}\n\n{numbered.text()}\n\n{groups.title}\n\n{groups.text()}")
     if args.report:
         _report(args.report, {"similarity": table, "groups": groups}, matrix, prompts, names, tasks)
 

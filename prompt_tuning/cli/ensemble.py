@@ -7,7 +7,7 @@ the ensemble. The configuration is that of the first run folder among the prompt
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _ensemble(args: argparse.Namespace) -> None:
     from prompt_tuning.cli import configurables, scoring, session
-    from prompt_tuning.evaluation.ensemble import combinations
+    from prompt_tuning.evaluation.ensemble import Ballot, combinations
+    from prompt_tuning.training.run import Evaluation
 
     _check_distinct(args.prompts)
     runs = [path for path in args.prompts if (Path(path) / session.CONFIG).is_file()]
@@ -59,7 +60,6 @@ def _ensemble(args: argparse.Namespace) -> None:
         if metadata.task not in (None, data.name):
             session.say(f"{path} was trained on {metadata.task} and is scored on {data.name}.")
         injects.append(session.inject_prompt(base, prompt))
-
     split = args.split or prediction.split
     splits = session.load_splits(base, data, split)
     if scoring.withheld(splits):
@@ -67,40 +67,32 @@ def _ensemble(args: argparse.Namespace) -> None:
             f"The labels of {data.name}'s {split} split are withheld, so an ensemble can't be "
             "scored on it; give --split validation."
         )
-    ballots = scoring.ballots(base, data, prediction, splits, injects)
-    members = [
-        scoring.score_of_answers(
-            data, splits, [[ballot.given[i] for ballot in of_task] for of_task in ballots]
-        )
-        for i in range(len(injects))
-    ]
-    scores = np.array([member.score for member in members])
-    weights = scores
-    if split != prediction.split:
-        development = session.load_splits(base, data, prediction.split)
-        found = scoring.scorer_of_many(base, data, prediction, development)(injects)
-        weights = np.array([evaluation.score for evaluation in found])
-    combined = {
-        name: scoring.score_of_answers(
-            data, splits, [[answer(ballot) for ballot in of_task] for of_task in ballots]
-        )
-        for name, answer in combinations(weights).items()
-    }
 
     with session.new_file(args.predictions or os.devnull) as file:
+        ballots = scoring.ballots(base, data, prediction, splits, injects)
+
+        def score(answer: Callable[[Ballot], str]) -> Evaluation:
+            answers = [[answer(ballot) for ballot in of_task] for of_task in ballots]
+            return scoring.score_of_answers(data, splits, answers)
+
+        members = [score(lambda ballot, i=i: ballot.given[i]) for i in range(len(injects))]
+        weighed = members
+        if split != prediction.split:
+            development = session.load_splits(base, data, prediction.split)
+            weighed = scoring.scorer_of_many(base, data, prediction, development)(injects)
+        weights = np.array([evaluation.score for evaluation in weighed])
+        combined = {name: score(answer) for name, answer in combinations(weights).items()}
         for row in combined["majority vote"].predictions:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     print(f"{_table(args.prompts, members, combined).text()}\n")
-    shown = {name.replace(" ", "_"): _numbers(each) for name, each in combined.items()}
+    scores = [member.score for member in members]
     result = {
         "task": data.name,
         "split": split,
-        "prompts": {
-            path: _numbers(member) for path, member in zip(args.prompts, members, strict=True)
-        },
-        "average": float(scores.mean()),
-        "best": float(scores.max()),
-        **shown,
+        "prompts": dict(zip(args.prompts, map(_numbers, members), strict=True)),
+        "average": float(np.mean(scores)),
+        "best": max(scores),
+        **{name.replace(" ", "_"): _numbers(each) for name, each in combined.items()},
         "weights": dict(zip(args.prompts, map(float, weights), strict=True)),
     }
     print(json.dumps(result))
@@ -109,10 +101,11 @@ def _ensemble(args: argparse.Namespace) -> None:
 def _check_distinct(paths: Sequence[str]) -> None:
     if len(paths) < 2:
         raise UserError(f"An ensemble needs at least two prompts; found only {paths[0]}.")
-    seen: dict[Path, str] = {}
+    seen: set[Path] = set()
     for path in paths:
-        if (same := seen.setdefault(Path(path).resolve(), path)) != path or (paths.count(path) > 1):
-            raise UserError(f"{path} is given twice (as {same}); each prompt has one vote.")
+        if Path(path).resolve() in seen:
+            raise UserError(f"{path} is given twice; each prompt has one vote.")
+        seen.add(Path(path).resolve())
 
 
 def _table(

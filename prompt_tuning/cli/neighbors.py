@@ -46,6 +46,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _neighbors(args: argparse.Namespace) -> None:
+    from prompt_tuning.analysis.neighbors import format_neighbors
     from prompt_tuning.cli import configurables, prompt_report, session
 
     session.load_config(args, run=args.run)
@@ -53,10 +54,10 @@ def _neighbors(args: argparse.Namespace) -> None:
     data = configurables.data()
     base = session.load_base(data)
     prompt, _ = session.load_prompt_for(base, path)
-    options = {"k": args.k, "metric": args.metric, "words": args.words}
-    print(session.neighbors_text(base, prompt, **options))
+    found = session.neighbors_of(base, prompt, k=args.k, metric=args.metric, words=args.words)
+    print(format_neighbors(found))
     if args.report:
-        report = prompt_report.Report(base, data, prompt, title=path, **options)
+        report = prompt_report.Report(base, data, prompt, found, title=path, metric=args.metric)
         if args.attention:
             report.add_attention()
         if args.removals:

@@ -8,6 +8,7 @@ from jaxtyping import Float32
 
 from prompt_tuning.analysis import clusters, pictures
 from prompt_tuning.analysis.attention import prompt_attention
+from prompt_tuning.analysis.neighbors import Neighbor
 from prompt_tuning.analysis.removals import score_removals
 from prompt_tuning.analysis.tables import Table, report_folder, write_report
 from prompt_tuning.cli import configurables, gin_config, scoring, session
@@ -30,10 +31,9 @@ class Report:
       base: the frozen model.
       data: the task that the prompt is for.
       prompt: the prompt.
+      neighbors: the nearest pieces of each of its positions.
       title: what it is called.
-      k: neighbours of a position.
       metric: by which they are near.
-      words: whether they are cleaned.
     """
 
     def __init__(
@@ -41,22 +41,21 @@ class Report:
         base: Base,
         data: Data,
         prompt: Float32[np.ndarray, "prompt embed"],
+        neighbors: Sequence[Sequence[Neighbor]],
         *,
         title: str,
-        k: int,
         metric: str,
-        words: bool,
     ):
         self._base, self._data, self._prompt = base, data, prompt
         self._title, self._metric = title, metric
         # Rows after the pieces are sentinels and padding.
         table = np.asarray(base.embedding)[: base.vocabulary.num_pieces]
         self._table = table.astype(np.float32)
-        self._neighbors = session.neighbors_of(base, prompt, k=k, metric=metric, words=words)
+        self._neighbors = neighbors
         self._tables: dict[str, Table] = {}
         self._pictures: dict[str, Draw] = {}
         self._splits: tuple[str, list[TokenizedSplit]] | None = None
-        self._add_neighbors(k)
+        self._add_neighbors(len(neighbors[0]))
         self._add_labels()
         self._add_repeats()
         self._add_norms()

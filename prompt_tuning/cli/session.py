@@ -332,8 +332,6 @@ def neighbors_text(
     prompt: Float32[np.ndarray, "prompt embed"],
     *,
     k: int,
-    metric: str = "cosine",
-    words: bool = False,
 ) -> str:
-    """Returns a line for each position of the prompt with its k nearest pieces."""
-    return format_neighbors(neighbors_of(base, prompt, k=k, metric=metric, words=words))
+    """Returns a line for each position of the prompt with its k nearest pieces by cosine."""
+    return format_neighbors(neighbors_of(base, prompt, k=k))

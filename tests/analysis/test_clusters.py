@@ -29,7 +29,7 @@ def test_of_pieces_with_one_text_the_nearest_counts_and_others_are_left_out():
 
 
 def test_alike_neighbours_are_tight():
-    prompt = np.array([[1.0, 0], [1, 1]])
+    prompt = np.array([[1.0, 0], [0.5, 1]])
     tight = tightness(nearest_neighbors(prompt, TABLE, str, k=2), TABLE)
     assert tight[0] == pytest.approx(1 / np.sqrt(1 + 1e-4), abs=1e-6)
     assert tight[1] < tight[0]

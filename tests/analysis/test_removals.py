@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.analysis.removals import score_removals
-from prompt_tuning.methods.prompt import soft_prompt_variables
 from prompt_tuning.models.injection import prepend_prompt
 
 WORTH = np.array([0.3, 0.05, 0.2, 0.05, 0.0], np.float32)
@@ -40,7 +39,7 @@ def test_what_is_removed_is_seen_by_nobody():
             seen.append(np.asarray(mask[0, :5]))
         return [0.0] * len(injections)
 
-    score_removals(soft_prompt_variables(PROMPT)["params"]["prompt"], score_many, at_once=11)
+    score_removals(PROMPT, score_many, at_once=11)
     whole, *alone = seen[:6]
     assert whole.all()
     assert np.array_equal(np.array(alone), ~np.eye(5, dtype=bool))

@@ -126,8 +126,8 @@ def test_generated_answers_are_scored_by_every_prompt(model, frozen):
     np.testing.assert_allclose(found[0].log_likelihoods[1], expected, rtol=1e-4)
 
 
-def test_answers_of_one_text_are_one():
-    voter = decoding_voter(None, DecodingOptions(max_length=2), lambda ids: str(sum(ids)))
+def test_answers_of_one_text_are_one(model):
+    voter = decoding_voter(model, DecodingOptions(max_length=2), lambda ids: str(sum(ids)))
     ids = np.array([[3, 4], [7, 0], [2, 0]])
     logs = np.array([[-1.0, -2, -3], [-5, -4, -3], [-1, -1, -9]])
     read = voter.read(ids, logs)
