@@ -89,7 +89,8 @@ def _names(
     paths: Sequence[str], metadata: "Sequence[PromptMetadata]"
 ) -> tuple[list[str], list[str]]:
     """Returns what the prompts are called, by task and seed where files tell, and their tasks."""
-    told = [f"{m.task}, seed {m.seed}" if m.task else "" for m in metadata]
+    seeds = ["" if m.seed is None else f", seed {m.seed}" for m in metadata]
+    told = [f"{m.task}{seed}" if m.task else "" for m, seed in zip(metadata, seeds, strict=True)]
     count = Counter(told)
     shown = [
         name if name and count[name] == 1 else _short(path)
