@@ -6,10 +6,10 @@ measured of that is in `clusters.py`.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from prompt_tuning.analysis.similarity import unit_rows
 from prompt_tuning.errors import UserError
@@ -108,7 +108,7 @@ def cleaned(piece: str) -> str | None:
 
 
 def _first_distinct(
-    ids: Iterable[int], names: Sequence[str | None], k: int
+    ids: Int[np.ndarray, "rows"], names: Sequence[str | None], k: int
 ) -> Iterator[tuple[int, str]]:
     seen = set()
     for i in map(int, ids):

@@ -50,7 +50,8 @@ def main(argv: Sequence[str]) -> None:
     names, tasks = _names(args.prompts, metadata)
     # Prompts of one task stand together.
     order = sorted(range(len(names)), key=lambda i: (tasks[i], i))
-    prompts, names, tasks = ([items[i] for i in order] for items in (prompts, names, tasks))
+    prompts = [prompts[i] for i in order]
+    names, tasks = ([items[i] for i in order] for items in (names, tasks))
     matrix = similarity_matrix(prompts, args.measure)
     what = "of their mean vectors" if args.measure == "mean" else "of all pairs of positions"
     table = Table(

@@ -106,24 +106,23 @@ def test_one_pass_ranks_as_each_prompt_alone_does(model, frozen):
 
 
 def test_generated_answers_are_scored_by_every_prompt(model, frozen):
-    options = DecodingOptions(max_length=3)
+    options = DecodingOptions(max_length=2)
     voter = decoding_voter(model, options, lambda ids: " ".join(map(str, ids)))
-    found = collect_ballots(voter, frozen, INJECTS, batches())
-    ids = [
-        np.asarray(generate(model, frozen, jnp.asarray(TOKENS), inject({}), options))
-        for inject in INJECTS
-    ]
-    alone = jax.jit(label_log_likelihoods, static_argnums=0)
+    batch, indices = next(batches())
+    found = collect_ballots(voter, frozen, INJECTS[1:], [(batch, [0, 1, 2])])
+    assert len(indices) == 3
+    tokens = jnp.asarray(batch["encoder_input_tokens"])
+    ids = [np.asarray(generate(model, frozen, tokens, i({}), options)) for i in INJECTS[1:]]
     for example, ballot in enumerate(found):
-        rows = [of_prompt[example] for of_prompt in ids]
-        texts = [" ".join(map(str, row.tolist())) for row in rows]
+        texts = [" ".join(map(str, of_prompt[example].tolist())) for of_prompt in ids]
         assert list(ballot.given) == texts and len(set(ballot.answers)) == len(ballot.answers)
-    # What the first example's prompts answered, scored by the second prompt alone.
+    # What each prompt answered to the first example, scored by the first of them alone.
     targets = jnp.asarray(np.stack([of_prompt[0] for of_prompt in ids]))
-    scores = alone(model, frozen, jnp.asarray(TOKENS[:1]), INJECTS[1]({}), targets)[0]
-    by_text = dict(zip(found[0].given, np.asarray(scores), strict=True))
+    alone = jax.jit(label_log_likelihoods, static_argnums=0)
+    scores = np.asarray(alone(model, frozen, tokens, INJECTS[1]({}), targets))[0]
+    by_text = dict(zip(found[0].given, scores, strict=True))
     expected = [by_text[answer] for answer in found[0].answers]
-    np.testing.assert_allclose(found[0].log_likelihoods[1], expected, rtol=1e-4)
+    np.testing.assert_allclose(found[0].log_likelihoods[0], expected, rtol=1e-4)
 
 
 def test_answers_of_one_text_are_one(model):
