@@ -39,10 +39,10 @@ def similarity_matrix(
         )
     _check_widths(prompts)
     if measure == "mean":
-        means = unit_rows(np.array([prompt.mean(axis=0) for prompt in prompts]))
+        means = unit_rows(np.array([prompt.mean(axis=0, dtype=np.float64) for prompt in prompts]))
         return means @ means.T
     # The mean of the cosines of all pairs is the product of the means of the unit vectors.
-    directions = np.array([unit_rows(prompt).mean(axis=0) for prompt in prompts])
+    directions = np.array([unit_rows(p).mean(axis=0, dtype=np.float64) for p in prompts])
     return directions @ directions.T
 
 
@@ -73,7 +73,7 @@ def project(
       UserError: prompts of different widths.
     """
     _check_widths(prompts)
-    rows = np.concatenate([unit_rows(prompt) for prompt in prompts])
+    rows = np.concatenate([unit_rows(prompt) for prompt in prompts]).astype(np.float64)
     centred = rows - rows.mean(axis=0)
     _, values, axes = np.linalg.svd(centred, full_matrices=False)
     places = np.zeros((len(rows), 2))

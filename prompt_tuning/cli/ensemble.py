@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _ensemble(args: argparse.Namespace) -> None:
     from prompt_tuning.cli import configurables, scoring, session
+    from prompt_tuning.data.tokenized import TokenizedSplit
     from prompt_tuning.evaluation.ensemble import Ballot, combinations
     from prompt_tuning.training.run import Evaluation
 
@@ -69,19 +70,31 @@ def _ensemble(args: argparse.Namespace) -> None:
         )
 
     with session.new_file(args.predictions or os.devnull) as file:
-        ballots = scoring.ballots(base, data, prediction, splits, injects)
 
-        def score(answer: Callable[[Ballot], str]) -> Evaluation:
+        def score(
+            answer: Callable[[Ballot], str],
+            ballots: Sequence[Sequence[Ballot]],
+            splits: Sequence[TokenizedSplit],
+        ) -> Evaluation:
             answers = [[answer(ballot) for ballot in of_task] for of_task in ballots]
             return scoring.score_of_answers(data, splits, answers)
 
-        members = [score(lambda ballot, i=i: ballot.given[i]) for i in range(len(injects))]
-        weighed = members
+        def ask(splits: Sequence[TokenizedSplit]) -> tuple[list[list[Ballot]], list[Evaluation]]:
+            ballots = scoring.ballots(base, data, prediction, splits, injects)
+            alone = [
+                score(lambda ballot, i=i: ballot.given[i], ballots, splits)
+                for i in range(len(injects))
+            ]
+            return ballots, alone
+
+        ballots, members = ask(splits)
+        development = members
         if split != prediction.split:
-            development = session.load_splits(base, data, prediction.split)
-            weighed = scoring.scorer_of_many(base, data, prediction, development)(injects)
-        weights = np.array([evaluation.score for evaluation in weighed])
-        combined = {name: score(answer) for name, answer in combinations(weights).items()}
+            _, development = ask(session.load_splits(base, data, prediction.split))
+        weights = np.array([evaluation.score for evaluation in development])
+        combined = {
+            name: score(answer, ballots, splits) for name, answer in combinations(weights).items()
+        }
         for row in combined["majority vote"].predictions:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     print(f"{_table(args.prompts, members, combined).text()}\n")
@@ -113,20 +126,16 @@ def _table(
 ) -> "Table":
     from prompt_tuning.analysis.tables import Table
 
-    names = list(members[0].metrics)
-    values = np.array([[*(m.metrics[name] for name in names), m.score] for m in members])
-
-    def row(name: str, numbers: Sequence[float]) -> list[str | float]:
-        return [name, *map(float, numbers)]
+    alone = [list(_numbers(member).values()) for member in members]
 
     return Table(
         title="",
-        columns=("", *names, "score"),
+        columns=("", *_numbers(members[0])),
         rows=[
-            *(row(path, numbers) for path, numbers in zip(paths, values, strict=True)),
-            row("average", values.mean(axis=0)),
-            row("best", values[values[:, -1].argmax()]),
-            *(row(name, [*e.metrics.values(), e.score]) for name, e in combined.items()),
+            *([path, *numbers] for path, numbers in zip(paths, alone, strict=True)),
+            ["average", *map(float, np.mean(alone, axis=0))],
+            ["best", *max(alone, key=lambda numbers: numbers[-1])],
+            *([name, *_numbers(each).values()] for name, each in combined.items()),
         ],
     )
 

@@ -49,33 +49,12 @@ def test_members_and_votes(prompts, tiny_settings, tmp_path, capsys):
     right = np.mean([row["prediction"] == row["targets"] for row in answers])
     assert right == found["majority_vote"]["accuracy"]
 
-    # Each prompt scores what it scores alone, and its weight is its score on validation.
-    main(
-        [
-            "evaluate",
-            *FILES,
-            *tiny_settings,
-            "--gin_file=runs/base.gin",
-            RANK,
-            "--split=test",
-            "--prompt",
-            prompts[1],
-        ]
-    )
+    # In these data the development split is the same: the weights are the scores.
+    assert [*found["weights"].values()] == scores
+    # Each prompt scores what it scores alone.
+    flags += ["--gin_file=runs/base.gin", "--prompt", prompts[1], "--split=test"]
+    main(["evaluate", *flags])
     assert json.loads(capsys.readouterr().out)["score"] == pytest.approx(scores[1])
-    main(
-        [
-            "evaluate",
-            *FILES,
-            *tiny_settings,
-            "--gin_file=runs/base.gin",
-            RANK,
-            "--prompt",
-            prompts[2],
-        ]
-    )
-    alone = json.loads(capsys.readouterr().out)["score"]
-    assert found["weights"][prompts[2]] == pytest.approx(alone)
 
 
 def test_answers_that_are_generated(prompts, tiny_settings, capsys):
