@@ -15,6 +15,7 @@ from prompt_tuning.files import writing
 _COLOURS = ("#0b6e99", "#c2571a", "#3a7d44", "#7a4fa3", "#a3333d", "#8a7a00", "#3b4cc0", "#666666")
 _QUIET = "#666666"
 _FIX = "Give a folder that can be written to."
+_FAR = 10
 
 
 def plot_norms(
@@ -24,7 +25,7 @@ def plot_norms(
 ) -> Path:
     """Draws the norm of each prompt position over the range of the vocabulary's norms.
 
-    Norms are on a logarithmic scale: those of a trained prompt are often many times larger.
+    On a logarithmic scale if they are far apart: a trained prompt's are often many times larger.
     """
     figure = _figure(7.2, 3.6)
     axes = _axes(figure)
@@ -32,7 +33,10 @@ def plot_norms(
     axes.axhspan(low, high, color="#e6e6e6", label="vocabulary, 5 to 95 %", zorder=0)
     axes.axhline(middle, color=_QUIET, linewidth=1, linestyle=(0, (5, 3)), label="its median")
     axes.plot(np.arange(len(prompt)), prompt, "o", color=_COLOURS[0], markersize=4, label="prompt")
-    axes.set_yscale("log")
+    if max(prompt.max(), high) > _FAR * max(min(prompt.min(), low), 1e-9):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     axes.set_xlabel("prompt position")
     axes.set_ylabel("norm")
     _whole_numbers(axes.xaxis)
@@ -47,7 +51,7 @@ def plot_removals(
     without: Float[np.ndarray, "prompt"],
     cumulative: Float[np.ndarray, "prompt"],
 ) -> Path:
-    """Draws the score without each position alone, and as they are removed one after another.
+    """Draws what the score loses without each position, and it as more and more are removed.
 
     Args:
       path: of the PNG.
@@ -60,14 +64,13 @@ def plot_removals(
     positions = np.arange(len(without))
     for axes in (top, bottom):
         _plain(axes)
-        axes.axhline(whole, color=_QUIET, linewidth=1, linestyle=(0, (5, 3)), label="whole prompt")
-        axes.set_ylabel("score")
         _whole_numbers(axes.xaxis)
-    low = min(whole, without.min())
-    room = 0.1 * max(whole - low, 0.02)
-    top.bar(positions, without - (low - room), bottom=low - room, color=_COLOURS[0], width=0.7)
-    top.set_ylim(low - room, max(whole, without.max()) + 3 * room)
+    top.bar(positions, whole - without, color=_COLOURS[0], width=0.7)
+    top.axhline(0, color=_QUIET, linewidth=1)
+    top.set_ylabel("score lost")
     top.set_xlabel("position removed")
+    bottom.axhline(whole, color=_QUIET, linewidth=1, linestyle=(0, (5, 3)), label="whole prompt")
+    bottom.set_ylabel("score")
     steps = np.arange(len(cumulative) + 1)
     bottom.plot(steps, [whole, *cumulative], "o-", color=_COLOURS[0], markersize=4, linewidth=1.8)
     bottom.set_xlabel("positions removed, the least important first")
@@ -139,18 +142,23 @@ def plot_projection(
     figure = _figure(7.2, 6.0)
     axes = _axes(figure)
     order = list(dict.fromkeys(groups))
+    seen: set[str] = set()
     means = np.array([points.mean(axis=0) for points in positions])
     for name, group, points, mean in zip(names, groups, positions, means, strict=True):
         colour = _COLOURS[order.index(group) % len(_COLOURS)]
         axes.plot(*points.T, ".", color=colour, alpha=0.35, markersize=5, markeredgewidth=0)
-        axes.plot(*mean, "o", color=colour, markersize=9, markeredgecolor="white")
+        label = None if group in seen else group
+        seen.add(group)
+        axes.plot(*mean, "o", color=colour, markersize=9, markeredgecolor="white", label=label)
+        shown = name.removeprefix(f"{group}, ")
         axes.annotate(
-            name, mean, xytext=(7, 4), textcoords="offset points", fontsize=8, color=colour
+            shown, mean, xytext=(7, 4), textcoords="offset points", fontsize=8, color=colour
         )
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.8)
     for axis, number, share in zip("xy", ("first", "second"), explained, strict=True):
         label = f"{number} principal component ({share:.0%} of the variance)"
         getattr(axes, f"set_{axis}label")(label)
+    _legend(figure, axes)
     return _save(figure, path)
 
 
@@ -183,7 +191,14 @@ def _whole_numbers(axis: Any) -> None:
 
 def _legend(figure: Any, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=min(len(labels), 3),
+        frameon=False,
+        fontsize=9,
+    )
 
 
 def _save(figure: Any, path: Path) -> Path:

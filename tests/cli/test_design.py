@@ -9,6 +9,8 @@ from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
 pytestmark = pytest.mark.usefixtures("compile_once")
 
 FILES = ["--gin_file=models/t5_1_1_small.gin", "--gin_file=tasks/superglue_rte.gin"]
+# One padded length: each is compiled.
+FILES += ["--gin.data.num_lengths=1"]
 
 
 @pytest.fixture

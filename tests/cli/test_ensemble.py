@@ -11,6 +11,8 @@ from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
 pytestmark = pytest.mark.usefixtures("compile_once")
 
 FILES = ["--gin_file=models/t5_1_1_small.gin", "--gin_file=tasks/superglue_cb.gin"]
+# One padded length: each is compiled.
+FILES += ["--gin.data.num_lengths=1"]
 RANK = "--gin.predict.method=rank"
 
 
@@ -51,10 +53,6 @@ def test_members_and_votes(prompts, tiny_settings, tmp_path, capsys):
 
     # In these data the development split is the same: the weights are the scores.
     assert [*found["weights"].values()] == scores
-    # Each prompt scores what it scores alone.
-    flags += ["--gin_file=runs/base.gin", "--prompt", prompts[1], "--split=test"]
-    main(["evaluate", *flags])
-    assert json.loads(capsys.readouterr().out)["score"] == pytest.approx(scores[1])
 
 
 def test_answers_that_are_generated(prompts, tiny_settings, capsys):
