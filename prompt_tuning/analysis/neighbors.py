@@ -1,15 +1,17 @@
 """What a trained prompt resembles: the nearest vocabulary pieces of each of its positions.
 
 Lester et al. 2021, section 7: by cosine, the neighbours of a position form tight lexical or
-semantic clusters, and class labels used to initialise a prompt often stay among them.
+semantic clusters, and class labels used to initialise a prompt often stay among them. What is
+measured of that is in `clusters.py`.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from prompt_tuning.analysis.similarity import unit_rows
 from prompt_tuning.errors import UserError
 
 
@@ -31,7 +33,7 @@ class Neighbor:
 def nearest_neighbors(
     prompt: Float[Array | np.ndarray, "prompt embed"],
     table: Float[Array | np.ndarray, "vocab width"],
-    piece_of: Callable[[int], str],
+    piece_of: Callable[[int], str | None],
     *,
     k: int = 5,
     metric: str = "cosine",
@@ -42,7 +44,8 @@ def nearest_neighbors(
     Args:
       prompt: the soft prompt.
       table: the frozen model's token embedding.
-      piece_of: gives the text of a token id.
+      piece_of: gives the text of a token id, or None for one to leave out. Of pieces with the same
+        text only the nearest counts.
       k: neighbours a position.
       metric: "cosine", the paper's, or "euclidean".
       num_pieces: only the first so many rows of the table are candidates; T5 pads its table with
@@ -61,23 +64,61 @@ def nearest_neighbors(
             f"The prompt is {points.shape[1]} wide, but the embedding table {rows.shape[1]}: "
             "the prompt was trained for another model."
         )
-    if not 1 <= k <= len(rows):
-        raise UserError(f"Can't find {k} neighbours among {len(rows)} pieces; choose a smaller k.")
-    if metric == "cosine":
-        values = _normalized(points) @ _normalized(rows).T
-        order = np.argsort(-values, axis=1, kind="stable")[:, :k]
-    elif metric == "euclidean":
-        values = np.stack([np.linalg.norm(rows - point, axis=1) for point in points])
-        order = np.argsort(values, axis=1, kind="stable")[:, :k]
-    else:
-        raise UserError(f"Unknown metric '{metric}'; expected 'cosine' or 'euclidean'.")
+    names = [piece_of(i) for i in range(len(rows))]
+    distinct = len({name for name in names if name is not None})
+    if not 1 <= k <= distinct:
+        raise UserError(f"Can't find {k} neighbours among {distinct} pieces; choose a smaller k.")
+    values = closeness(points, rows, metric)
+    order = np.argsort(-values if metric == "cosine" else values, axis=1, kind="stable")
     return [
         [
-            Neighbor(id=int(i), piece=piece_of(int(i)), value=float(values[position, i]))
-            for i in nearest
+            Neighbor(id=i, piece=piece, value=float(values[position, i]))
+            for i, piece in _first_distinct(by_nearness, names, k)
         ]
-        for position, nearest in enumerate(order)
+        for position, by_nearness in enumerate(order)
     ]
+
+
+def closeness(
+    points: Float[np.ndarray, "points embed"],
+    rows: Float[np.ndarray, "rows embed"],
+    metric: str,
+) -> Float[np.ndarray, "points rows"]:
+    """Returns the cosine similarity, or the Euclidean distance, of each point and each row.
+
+    Raises:
+      UserError: the metric is neither.
+    """
+    if metric == "cosine":
+        return unit_rows(points) @ unit_rows(rows).T
+    if metric == "euclidean":
+        return np.stack([np.linalg.norm(rows - point, axis=1) for point in points])
+    raise UserError(f"Unknown metric '{metric}'; expected 'cosine' or 'euclidean'.")
+
+
+def cleaned(piece: str) -> str | None:
+    """Returns a piece as text, without the mark of a word's start.
+
+    None for what is no text: control pieces, bytes, sentinels, and punctuation alone.
+    """
+    text = piece.strip("\u2581 ")
+    if text.startswith("<") and text.endswith(">"):
+        return None
+    return text if any(character.isalnum() for character in text) else None
+
+
+def _first_distinct(
+    ids: Int[np.ndarray, "rows"], names: Sequence[str | None], k: int
+) -> Iterator[tuple[int, str]]:
+    seen = set()
+    for i in map(int, ids):
+        name = names[i]
+        if name is None or name in seen:
+            continue
+        yield i, name
+        seen.add(name)
+        if len(seen) == k:
+            return
 
 
 def format_neighbors(neighbors: Sequence[Sequence[Neighbor]]) -> str:
@@ -87,9 +128,3 @@ def format_neighbors(neighbors: Sequence[Sequence[Neighbor]]) -> str:
         f"{position:>{width}}  " + "  ".join(f"{n.piece} {n.value:.2f}" for n in nearest)
         for position, nearest in enumerate(neighbors)
     )
-
-
-def _normalized(rows: Float[np.ndarray, "rows embed"]) -> Float[np.ndarray, "rows embed"]:
-    """Scales rows to length 1; a row of zeros, which has no direction, stays zero."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms == 0, 1, norms)

@@ -69,6 +69,31 @@ class Parser(argparse.ArgumentParser):
             help="a prompt in any form (docs/adapters.md) in place of the run's best",
         )
 
+    def add_design_arguments(self) -> None:
+        """Adds what is asked of text prompts, for commands that score them."""
+        self.add_argument(
+            "--shots",
+            nargs="+",
+            type=int,
+            default=[0],
+            metavar="K",
+            help="how many solved training examples stand before the question (default: 0)",
+        )
+        self.add_argument("--seed", type=int, default=0, help="draws those examples (default: 0)")
+        self.add_argument(
+            "--templates",
+            metavar="FILE",
+            help="a TOML file of designs (default: the shipped one that has the task)",
+        )
+        self.add_argument(
+            "--design", nargs="+", metavar="NAME", help="only these designs of the file"
+        )
+        self.add_argument(
+            "--generate",
+            action="store_true",
+            help="generate answers, as predict.method says, where labels would be ranked",
+        )
+
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parses `argv`; `gin_bindings` of the result lists (name, value) pairs as texts.
 

@@ -12,6 +12,12 @@ from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.token_batches import token_eval_batches
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import UserError
+from prompt_tuning.evaluation.ensemble import (
+    Ballot,
+    collect_ballots,
+    decoding_voter,
+    rank_voter,
+)
 from prompt_tuning.evaluation.evaluator import (
     IndexedBatch,
     Inject,
@@ -99,6 +105,41 @@ def scorer_of_many(
         return [_evaluation(*each) for each in zip(metrics, rows, strict=True)]
 
     return score
+
+
+def ballots(
+    base: Base,
+    data: Data,
+    prediction: Prediction,
+    splits: Sequence[TokenizedSplit],
+    injects: Sequence[Inject],
+) -> list[list[Ballot]]:
+    """Returns what several injections say to the examples of each task's split.
+
+    All of them see a batch at once. Labels are ranked or answers decoded as in `predictor_for`.
+    """
+    found = []
+    for task, examples in zip(data.tasks, splits, strict=True):
+        if prediction.rank and task.labels:
+            ids = base.vocabulary.encode_labels(task.labels)
+            voter = rank_voter(base.model, ids, task.labels)
+        else:
+            voter = decoding_voter(base.model, prediction.decoding, base.vocabulary.decode)
+        batches = _on_devices(eval_batches(examples, data.batch_size, data.num_lengths), base)
+        found.append(collect_ballots(voter, base.params, injects, batches, seed=prediction.seed))
+    return found
+
+
+def score_of_answers(
+    data: Data, splits: Sequence[TokenizedSplit], answers: Sequence[Sequence[str]]
+) -> Evaluation:
+    """Scores the answers to the examples of each task's split, as `scorer` does."""
+    metrics: dict[str, dict[str, float]] = {}
+    rows: list[dict[str, Any]] = []
+    for task, examples, texts in zip(data.tasks, splits, answers, strict=True):
+        metrics[task.name] = task.evaluate(examples.metadata, texts)
+        rows += _prediction_rows(task, examples.metadata, texts)
+    return _evaluation(metrics, rows)
 
 
 def _evaluation(

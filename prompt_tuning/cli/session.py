@@ -19,7 +19,12 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from prompt_tuning.analysis.neighbors import format_neighbors, nearest_neighbors
+from prompt_tuning.analysis.neighbors import (
+    Neighbor,
+    cleaned,
+    format_neighbors,
+    nearest_neighbors,
+)
 from prompt_tuning.checkpoints.adapter_files import Adapter, best_file, check_fits, load_adapter
 from prompt_tuning.cli import configurables, gin_config
 from prompt_tuning.cli.compilation_cache import compilation_cache
@@ -306,16 +311,31 @@ def inject_folded(method: Method, trained: Trained) -> Inject:
     return functools.partial(folded.apply, numbers)
 
 
-def neighbors_text(
-    base: Base, prompt: Float32[np.ndarray, "prompt embed"], *, k: int, metric: str = "cosine"
-) -> str:
-    """Returns a line for each position of the prompt with its k nearest pieces."""
-    found = nearest_neighbors(
+def neighbors_of(
+    base: Base,
+    prompt: Float32[np.ndarray, "prompt embed"],
+    *,
+    k: int,
+    metric: str = "cosine",
+    words: bool = False,
+) -> list[list[Neighbor]]:
+    """Returns the k nearest pieces of each position of the prompt, with `words` as text only."""
+    piece = base.vocabulary.piece
+    return nearest_neighbors(
         prompt,
         base.embedding,
-        base.vocabulary.piece,
+        (lambda i: cleaned(piece(i))) if words else piece,
         k=k,
         metric=metric,
         num_pieces=base.vocabulary.num_pieces,
     )
-    return format_neighbors(found)
+
+
+def neighbors_text(
+    base: Base,
+    prompt: Float32[np.ndarray, "prompt embed"],
+    *,
+    k: int,
+) -> str:
+    """Returns a line for each position of the prompt with its k nearest pieces by cosine."""
+    return format_neighbors(neighbors_of(base, prompt, k=k))

@@ -30,18 +30,30 @@ def label_log_likelihoods(
       injection: what a method adds for this batch.
       label_ids: the token ids of each label with its end of sequence, padded with `pad_id`.
     """
-    batch, labels = encoder_input_tokens.shape[0], label_ids.shape[0]
+    shape = (encoder_input_tokens.shape[0], *label_ids.shape)
+    targets = jnp.broadcast_to(label_ids[None], shape)
+    return target_log_likelihoods(model, frozen, encoder_input_tokens, injection, targets)
+
+
+def target_log_likelihoods(
+    model: T5,
+    frozen: Params,
+    encoder_input_tokens: Int[Array, "batch source"],
+    injection: Injection,
+    target_ids: Int[Array, "batch n target"],
+) -> Float[Array, "batch n"]:
+    """As `label_log_likelihoods`, for n targets of each example's own."""
+    batch, n, _ = target_ids.shape
     variables = {"params": injected_params(frozen, injection)}
     encoded = model.apply(variables, encoder_input_tokens, injection, method=T5.encode)
 
     pad_id = model.config.pad_id
-    decoder_inputs = jnp.pad(label_ids, ((0, 0), (1, 0)), constant_values=pad_id)[:, :-1]
+    decoder_inputs = jnp.pad(target_ids, ((0, 0), (0, 0), (1, 0)), constant_values=pad_id)
     # `decode` takes n rows an example, those of the same example together.
-    rows = jnp.tile(decoder_inputs, (batch, 1))
+    rows = decoder_inputs[..., :-1].reshape(batch * n, -1)
     logits = jnp.asarray(model.apply(variables, encoded, rows, method=T5.decode))
-    logits = logits.reshape(batch, labels, *logits.shape[1:])
+    logits = logits.reshape(batch, n, *logits.shape[1:])
 
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    targets = jnp.broadcast_to(label_ids[None, :, :, None], (*logits.shape[:3], 1))
-    of_targets = jnp.take_along_axis(log_probabilities, targets, axis=-1)[..., 0]
-    return jnp.sum(of_targets, axis=-1, where=label_ids != pad_id)
+    of_targets = jnp.take_along_axis(log_probabilities, target_ids[..., None], axis=-1)[..., 0]
+    return jnp.sum(of_targets, axis=-1, where=target_ids != pad_id)

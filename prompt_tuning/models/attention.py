@@ -143,6 +143,7 @@ class Attention(nn.Module):
         for bias in biases:
             logits += bias
         weights = dropout(self, jax.nn.softmax(logits, axis=-1).astype(dtype))
+        self.sow("intermediates", "weights", weights)  # kept only where a caller asks for them
         gathered = contract("bhts,bshk->bthk", weights, keys_values.value, config)
         gathered = gathered.reshape(*x.shape[:2], *gathered.shape[2:]).astype(dtype)
         return self.out(gathered, slots.low_rank.get("out")).astype(x.dtype)

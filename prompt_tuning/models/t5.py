@@ -161,7 +161,7 @@ def _stack(layer: type[nn.Module], config: T5Config, length: int, in_axes: Any) 
         layer = nn.remat(layer, prevent_cse=False)
     return nn.scan(
         layer,
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, "intermediates": 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=in_axes,
         length=length,

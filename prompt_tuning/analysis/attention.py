@@ -1,0 +1,116 @@
+"""How much of the model's attention goes to a prompt, layer by layer.
+
+The model hands out its attention weights when it is asked for them (Flax's "intermediates"), with
+targets given to the decoder. They are summed up inside the compiled program, but as large as all
+layers' weights of a batch while it runs: take few rows.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.methods.base import Batch
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.t5 import T5, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptAttention:
+    """Shares of attention on each prompt position: means over heads, queries, then examples.
+
+    Summed over `prompt` they are a layer's share on the prompt, in [0, 1].
+
+    Attributes:
+      encoder_inputs: of the encoder's self-attention, from the positions of the input.
+      encoder_prompt: of the same, from the positions of the prompt.
+      decoder: of the decoder's attention to the encoder, from the positions of the target.
+      even: the share on the whole prompt if every visible position got the same.
+    """
+
+    encoder_inputs: Float[np.ndarray, "encoder_layer prompt"]
+    encoder_prompt: Float[np.ndarray, "encoder_layer prompt"]
+    decoder: Float[np.ndarray, "decoder_layer prompt"]
+    even: float
+
+
+def prompt_attention(
+    model: T5,
+    frozen: Params,
+    prompt: Float[np.ndarray, "prompt embed"],
+    batches: Iterable[Batch],
+) -> PromptAttention:
+    """Measures the attention on a prompt over batches of inputs with their targets.
+
+    Args:
+      model: the network.
+      frozen: its weights.
+      prompt: a soft prompt, put before the encoder's input.
+      batches: "encoder_input_tokens", "decoder_input_tokens" and "decoder_loss_weights"; target
+        positions without weight don't count, and rows without any are no examples.
+
+    Raises:
+      UserError: there is no example.
+    """
+    injection = Injection(encoder_prompt=jnp.asarray(prompt)[None])
+    totals: Any = None
+    for batch in batches:
+        sums = _sums(model, frozen, injection, {name: jnp.asarray(x) for name, x in batch.items()})
+        sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
+        totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+    if totals is None:
+        raise UserError("There are no examples to measure attention on: the split is empty.")
+    *shares, (even, examples) = totals
+    encoder_inputs, encoder_prompt, decoder = (total / count for total, count in shares)
+    return PromptAttention(
+        encoder_inputs=encoder_inputs,
+        encoder_prompt=encoder_prompt,
+        decoder=decoder,
+        even=float(even / examples),
+    )
+
+
+Sum = tuple[Array, Array]
+"""A sum, and how many were summed."""
+
+
+@functools.partial(jax.jit, static_argnames=("model",))
+def _sums(
+    model: T5, frozen: Params, injection: Injection, batch: Batch
+) -> tuple[Sum, Sum, Sum, Sum]:
+    prompt = injection.encoder_prompt
+    assert prompt is not None
+    length = prompt.shape[1]
+    _, state = model.apply({"params": frozen}, batch, injection, mutable=["intermediates"])
+    stacks: Any = state["intermediates"]
+    (encoder,) = stacks["encoder"]["layers"]["attention"]["weights"]
+    (decoder,) = stacks["decoder"]["layers"]["encoder_decoder_attention"]["weights"]
+
+    visible = jnp.asarray(batch["encoder_input_tokens"]) != model.config.pad_id
+    targets = jnp.asarray(batch["decoder_loss_weights"]) > 0
+    real = jnp.any(targets, axis=1)
+    rows = real[:, None]
+    in_prompt = jnp.broadcast_to(rows, (len(real), length))
+    even = length / (length + jnp.sum(visible, axis=1))
+    return (
+        _on_prompt(encoder[..., length:, :length], visible & rows),
+        _on_prompt(encoder[..., :length, :length], in_prompt),
+        _on_prompt(decoder[..., :length], targets),
+        (jnp.sum(even, where=real), jnp.sum(real)),
+    )
+
+
+def _on_prompt(
+    weights: Float[Array, "layer batch heads queries prompt"], counted: Bool[Array, "batch queries"]
+) -> Sum:
+    """Sums over examples, each by the mean of its queries that count and over heads."""
+    by_query = weights.astype(jnp.float32).mean(axis=2)
+    count = jnp.sum(counted, axis=1, keepdims=True)
+    share = counted / jnp.maximum(count, 1)
+    return jnp.einsum("lbqp,bq->lp", by_query, share), jnp.sum(count > 0)

@@ -1,0 +1,138 @@
+"""What Lester et al. 2021, section 7, read off a prompt's nearest neighbours, in numbers.
+
+Are the neighbours of a position alike among themselves? Are the class labels that it started from
+still near? How many positions of a long prompt share their neighbours? How long are its vectors
+beside the vocabulary's? Neighbours come from `neighbors.py`; a table is the frozen model's token
+embedding without the rows that are no piece.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from prompt_tuning.analysis.neighbors import Neighbor, closeness
+from prompt_tuning.analysis.similarity import unit_rows
+
+Neighbors = Sequence[Sequence[Neighbor]]
+"""Of each prompt position, the nearest first."""
+
+_DRAWS = 1000
+
+
+def tightness(
+    neighbors: Neighbors, table: Float[np.ndarray, "vocab embed"]
+) -> Float[np.ndarray, "prompt"]:
+    """Returns the mean cosine similarity of the neighbours of each position among themselves.
+
+    A single neighbour is as tight as can be, 1.
+    """
+    return np.array(
+        [_mean_cosine(table[[neighbor.id for neighbor in nearest]]) for nearest in neighbors]
+    )
+
+
+def tightness_by_chance(table: Float[np.ndarray, "vocab embed"], k: int, *, seed: int = 0) -> float:
+    """Returns the tightness of as many pieces drawn at random, the mean of 1,000 draws."""
+    rng = np.random.default_rng(seed)
+    size = min(k, len(table))
+    draws = [rng.choice(len(table), size, replace=False) for _ in range(_DRAWS)]
+    return float(np.mean([_mean_cosine(table[ids]) for ids in draws]))
+
+
+def _mean_cosine(rows: Float[np.ndarray, "rows embed"]) -> float:
+    if len(rows) < 2:
+        return 1.0
+    directions = unit_rows(np.asarray(rows, np.float64))
+    pairs = np.triu_indices(len(rows), 1)
+    return float((directions @ directions.T)[pairs].mean())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelPersistence:
+    """Where a class label is found again in a trained prompt.
+
+    A rank is that of the label's nearest piece among all pieces of the vocabulary, as seen from a
+    position; 1 is the nearest neighbour.
+
+    Attributes:
+      label: the label's word.
+      start: the position that class-label initialisation puts it at; None if the prompt is shorter.
+      start_rank: its rank there.
+      start_cosine: the cosine similarity of that position and its initial value, the mean of the
+        embeddings of the label's pieces.
+      best_position: where in the prompt its rank is best.
+      best_rank: its rank there.
+    """
+
+    label: str
+    start: int | None
+    start_rank: int | None
+    start_cosine: float | None
+    best_position: int
+    best_rank: int
+
+
+def label_persistence(
+    prompt: Float[np.ndarray, "prompt embed"],
+    table: Float[np.ndarray, "vocab embed"],
+    labels: Sequence[str],
+    label_ids: Sequence[Sequence[int]],
+    *,
+    metric: str = "cosine",
+) -> list[LabelPersistence]:
+    """Finds each class label among the neighbours of the positions of a prompt.
+
+    Args:
+      prompt: a soft prompt.
+      table: the embeddings of the pieces.
+      labels: the label words, in the order in which initialisation takes them.
+      label_ids: the pieces of each.
+      metric: "cosine" or "euclidean".
+
+    Raises:
+      UserError: the metric is neither.
+    """
+    values = closeness(np.asarray(prompt, np.float32), np.asarray(table, np.float32), metric)
+    nearness = values if metric == "cosine" else -values
+    found = []
+    for number, (label, ids) in enumerate(zip(labels, label_ids, strict=True)):
+        nearest = nearness[:, list(ids)].max(axis=1)
+        ranks = 1 + np.sum(nearness > nearest[:, None], axis=1)
+        best = int(ranks.argmin())
+        in_prompt = number < len(prompt)
+        initial = table[list(ids)].mean(axis=0)
+        found.append(
+            LabelPersistence(
+                label=label,
+                start=number if in_prompt else None,
+                start_rank=int(ranks[number]) if in_prompt else None,
+                start_cosine=_cosine(prompt[number], initial) if in_prompt else None,
+                best_position=best,
+                best_rank=int(ranks[best]),
+            )
+        )
+    return found
+
+
+def repeated_neighbors(neighbors: Neighbors) -> dict[str, list[int]]:
+    """Returns the pieces that are the nearest of more than one position, with those positions.
+
+    The most frequent come first, equally frequent ones in the order of the prompt.
+    """
+    positions: dict[str, list[int]] = {}
+    for position, nearest in enumerate(neighbors):
+        positions.setdefault(nearest[0].piece, []).append(position)
+    repeated = {piece: places for piece, places in positions.items() if len(places) > 1}
+    return dict(sorted(repeated.items(), key=lambda item: -len(item[1])))
+
+
+def distinct_share(neighbors: Neighbors) -> float:
+    """Returns how many different nearest neighbours a prompt has, for each of its positions."""
+    return len({nearest[0].piece for nearest in neighbors}) / len(neighbors)
+
+
+def _cosine(x: np.ndarray, y: np.ndarray) -> float:
+    both = unit_rows(np.stack([x, y]).astype(np.float64))
+    return float(both[0] @ both[1])

@@ -1,0 +1,207 @@
+"""The pictures of a report on prompts, as PNG; a run's learning curve is in `curves.py`.
+
+matplotlib is imported when the first is drawn, and nothing of its global state is touched.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from prompt_tuning.files import writing
+
+_COLOURS = ("#0b6e99", "#c2571a", "#3a7d44", "#7a4fa3", "#a3333d", "#8a7a00", "#3b4cc0", "#666666")
+_QUIET = "#666666"
+_FIX = "Give a folder that can be written to."
+_FAR = 10
+
+
+def plot_norms(
+    path: Path,
+    prompt: Float[np.ndarray, "prompt"],
+    vocabulary: Float[np.ndarray, "vocab"],
+) -> Path:
+    """Draws the norm of each prompt position over the range of the vocabulary's norms.
+
+    On a logarithmic scale if they are far apart: a trained prompt's are often many times larger.
+    """
+    figure = _figure(7.2, 3.6)
+    axes = _axes(figure)
+    low, middle, high = np.quantile(vocabulary, [0.05, 0.5, 0.95])
+    axes.axhspan(low, high, color="#e6e6e6", label="vocabulary, 5 to 95 %", zorder=0)
+    axes.axhline(middle, color=_QUIET, linewidth=1, linestyle=(0, (5, 3)), label="its median")
+    axes.plot(np.arange(len(prompt)), prompt, "o", color=_COLOURS[0], markersize=4, label="prompt")
+    if max(prompt.max(), high) > _FAR * max(min(prompt.min(), low), 1e-9):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel("prompt position")
+    axes.set_ylabel("norm")
+    _whole_numbers(axes.xaxis)
+    _legend(figure, axes)
+    return _save(figure, path)
+
+
+def plot_removals(
+    path: Path,
+    *,
+    whole: float,
+    without: Float[np.ndarray, "prompt"],
+    cumulative: Float[np.ndarray, "prompt"],
+) -> Path:
+    """Draws what the score loses without each position, and it as more and more are removed.
+
+    Args:
+      path: of the PNG.
+      whole: the score of the whole prompt.
+      without: the score without position i.
+      cumulative: the score with the i + 1 least important positions removed.
+    """
+    figure = _figure(7.2, 5.2)
+    top, bottom = figure.subplots(2, 1)
+    positions = np.arange(len(without))
+    for axes in (top, bottom):
+        _plain(axes)
+        _whole_numbers(axes.xaxis)
+    top.bar(positions, whole - without, color=_COLOURS[0], width=0.7)
+    top.axhline(0, color=_QUIET, linewidth=1)
+    top.set_ylabel("score lost")
+    top.set_xlabel("position removed")
+    bottom.axhline(whole, color=_QUIET, linewidth=1, linestyle=(0, (5, 3)), label="whole prompt")
+    bottom.set_ylabel("score")
+    steps = np.arange(len(cumulative) + 1)
+    bottom.plot(steps, [whole, *cumulative], "o-", color=_COLOURS[0], markersize=4, linewidth=1.8)
+    bottom.set_xlabel("positions removed, the least important first")
+    _legend(figure, bottom)
+    return _save(figure, path)
+
+
+def plot_attention(path: Path, mass: Mapping[str, Float[np.ndarray, "_"]], *, even: float) -> Path:
+    """Draws the share of attention that goes to the prompt, by layer.
+
+    Args:
+      path: of the PNG.
+      mass: the share of each kind of attention in each of its layers.
+      even: the share if all visible positions were attended to alike.
+    """
+    figure = _figure(7.2, 3.6)
+    axes = _axes(figure)
+    for (name, values), colour in zip(mass.items(), _COLOURS, strict=False):
+        layers = np.arange(1, len(values) + 1)
+        axes.plot(layers, values, "o-", color=colour, markersize=5, linewidth=1.8, label=name)
+    axes.axhline(even, color=_QUIET, linewidth=1, linestyle=(0, (5, 3)), label="if even")
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("layer")
+    axes.set_ylabel("attention on the prompt")
+    _whole_numbers(axes.xaxis)
+    _legend(figure, axes)
+    return _save(figure, path)
+
+
+def plot_similarity(
+    path: Path, names: Sequence[str], matrix: Float[np.ndarray, "prompts prompts"]
+) -> Path:
+    """Draws a similarity matrix as a heat map, with its numbers where there is room for them."""
+    side = min(3.4 + 0.42 * len(names), 14.0)
+    figure = _figure(side + 0.8, side)
+    axes = figure.subplots()
+    low = min(float(matrix.min()), 0.0)
+    image = axes.imshow(matrix, cmap="viridis", vmin=low, vmax=1.0)
+    ticks = np.arange(len(names))
+    axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_yticks(ticks, names, fontsize=8)
+    axes.spines[:].set_visible(False)
+    if len(names) <= 16:
+        middle = (low + 1) / 2
+        for (row, column), value in np.ndenumerate(matrix):
+            colour = "white" if value < middle else "black"
+            shown = f"{value:.2f}"
+            axes.text(column, row, shown, ha="center", va="center", color=colour, fontsize=7)
+    figure.colorbar(image, shrink=0.8, label="cosine similarity")
+    return _save(figure, path)
+
+
+def plot_projection(
+    path: Path,
+    names: Sequence[str],
+    groups: Sequence[str],
+    positions: Sequence[Float[np.ndarray, "_ 2"]],
+    explained: Float[np.ndarray, "2"],
+) -> Path:
+    """Draws every position of every prompt as a dot, and each prompt's mean with its name.
+
+    Args:
+      path: of the PNG.
+      names: of the prompts.
+      groups: what each is coloured by, such as its task.
+      positions: the places of each prompt's positions.
+      explained: the share of the variance that each axis shows.
+    """
+    figure = _figure(7.2, 6.0)
+    axes = _axes(figure)
+    order = list(dict.fromkeys(groups))
+    seen: set[str] = set()
+    means = np.array([points.mean(axis=0) for points in positions])
+    for name, group, points, mean in zip(names, groups, positions, means, strict=True):
+        colour = _COLOURS[order.index(group) % len(_COLOURS)]
+        axes.plot(*points.T, ".", color=colour, alpha=0.35, markersize=5, markeredgewidth=0)
+        label = None if group in seen else group
+        seen.add(group)
+        axes.plot(*mean, "o", color=colour, markersize=9, markeredgecolor="white", label=label)
+        shown = name.removeprefix(f"{group}, ")
+        axes.annotate(
+            shown, mean, xytext=(7, 4), textcoords="offset points", fontsize=8, color=colour
+        )
+    axes.grid(axis="x", color="#e6e6e6", linewidth=0.8)
+    for axis, number, share in zip("xy", ("first", "second"), explained, strict=True):
+        label = f"{number} principal component ({share:.0%} of the variance)"
+        getattr(axes, f"set_{axis}label")(label)
+    _legend(figure, axes)
+    return _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _axes(figure: Any) -> Any:
+    axes = figure.subplots()
+    _plain(axes)
+    return axes
+
+
+def _plain(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _whole_numbers(axis: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _legend(figure: Any, axes: Any) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=min(len(labels), 3),
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def _save(figure: Any, path: Path) -> Path:
+    with writing(path, fix=_FIX):
+        figure.savefig(path, format="png", metadata={"Software": None})
+    return path

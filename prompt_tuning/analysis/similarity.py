@@ -1,0 +1,109 @@
+"""How alike prompts of different tasks and seeds are, and where they lie in a plane.
+
+Vu et al. 2022 (SPoT, section 4) compare prompts in two ways, both here: by the cosine of their
+mean vectors, and by the mean cosine over all pairs of their positions. Prompts of one model may
+have different lengths.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float
+
+from prompt_tuning.errors import UserError, did_you_mean
+
+Prompts = Sequence[Float[np.ndarray, "_ embed"]]
+"""Prompts of one model, each of its own length."""
+
+MEASURES = ("mean", "positions")
+
+
+def similarity_matrix(
+    prompts: Prompts, measure: str = "mean"
+) -> Float[np.ndarray, "prompts prompts"]:
+    """Returns the cosine similarity of each prompt with each.
+
+    Args:
+      prompts: of one model.
+      measure: "mean", of the mean vectors; or "positions", the mean over all pairs of positions,
+        which for a prompt and itself is below 1.
+
+    Raises:
+      UserError: an unknown measure, or prompts of different widths.
+    """
+    if measure not in MEASURES:
+        raise UserError(
+            f"Unknown measure '{measure}'; expected 'mean' or 'positions'."
+            f"{did_you_mean(measure, MEASURES)}"
+        )
+    _check_widths(prompts)
+    if measure == "mean":
+        means = unit_rows(np.array([prompt.mean(axis=0, dtype=np.float64) for prompt in prompts]))
+        return means @ means.T
+    # The mean of the cosines of all pairs is the product of the means of the unit vectors.
+    directions = np.array([unit_rows(p).mean(axis=0, dtype=np.float64) for p in prompts])
+    return directions @ directions.T
+
+
+def within_and_between(
+    matrix: Float[np.ndarray, "prompts prompts"], groups: Sequence[str]
+) -> tuple[float | None, float | None]:
+    """Returns the mean similarity of two prompts of one group, and of two groups.
+
+    None where there is no such pair.
+    """
+    within, between = [], []
+    for i, j in combinations(range(len(groups)), 2):
+        (within if groups[i] == groups[j] else between).append(float(matrix[i, j]))
+    return _mean(within), _mean(between)
+
+
+def project(
+    prompts: Prompts,
+) -> tuple[list[Float[np.ndarray, "_ 2"]], Float[np.ndarray, "2"]]:
+    """Projects all positions of all prompts onto their two principal components.
+
+    Positions are scaled to length 1 first, so that what counts is direction, as in the cosine.
+
+    Returns:
+      The places of each prompt's positions, and the share of the variance along each axis.
+
+    Raises:
+      UserError: prompts of different widths.
+    """
+    _check_widths(prompts)
+    rows = np.concatenate([unit_rows(prompt) for prompt in prompts]).astype(np.float64)
+    centred = rows - rows.mean(axis=0)
+    _, values, axes = np.linalg.svd(centred, full_matrices=False)
+    places = np.zeros((len(rows), 2))
+    shares = np.zeros(2)
+    dimensions = min(2, len(values))
+    # The sign of a component is arbitrary: the largest entry is made positive.
+    axes = axes[:dimensions]
+    largest = axes[np.arange(dimensions), np.abs(axes).argmax(axis=1)]
+    places[:, :dimensions] = centred @ (axes * np.sign(largest)[:, None]).T
+    total = float(np.sum(values**2))
+    if total > 0:
+        shares[:dimensions] = values[:dimensions] ** 2 / total
+    ends = np.cumsum([len(prompt) for prompt in prompts])[:-1]
+    return np.split(places, ends), shares
+
+
+def unit_rows(rows: Float[np.ndarray, "rows embed"]) -> Float[np.ndarray, "rows embed"]:
+    """Scales rows to length 1; a row of zeros, which has no direction, stays zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms == 0, 1, norms)
+
+
+def _check_widths(prompts: Prompts) -> None:
+    widths = sorted({prompt.shape[1] for prompt in prompts})
+    if len(widths) > 1:
+        raise UserError(
+            f"The prompts are {' and '.join(map(str, widths))} wide: they belong to different "
+            "models and can't be compared."
+        )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None

@@ -1,0 +1,133 @@
+"""`prompt-tuning compare`: how alike prompts of one model are, of different tasks and seeds.
+
+No model is loaded: the prompts' files tell which they belong to, and their tasks.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from prompt_tuning.analysis.tables import Table
+    from prompt_tuning.checkpoints.prompt_files import PromptMetadata
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command; prints the similarity of each pair."""
+    parser = Parser("compare", "Shows how alike prompts of one model are.", gin=False)
+    parser.add_argument(
+        "prompts",
+        nargs="+",
+        metavar="RUN_OR_PROMPT",
+        help="run folders, whose best prompts are taken, or prompts in any form",
+    )
+    parser.add_argument(
+        "--measure",
+        default="mean",
+        help="cosine of the mean vectors (mean, the default), or the mean cosine of all pairs of "
+        "positions (positions)",
+    )
+    parser.add_argument(
+        "--report",
+        metavar="FOLDER",
+        help="write tables (CSV, Markdown) and pictures (heat map, projection) there",
+    )
+    args = parser.parse(argv)
+    if len(args.prompts) < 2:
+        raise UserError(f"Nothing to compare {args.prompts[0]} with: give two prompts or more.")
+
+    from prompt_tuning.analysis.similarity import similarity_matrix, within_and_between
+    from prompt_tuning.analysis.tables import Table
+
+    prompts, metadata = _loaded(args.prompts)
+    names, tasks = _names(args.prompts, metadata)
+    # Prompts of one task stand together.
+    order = sorted(range(len(names)), key=lambda i: (tasks[i], i))
+    prompts = [prompts[i] for i in order]
+    names, tasks = ([items[i] for i in order] for items in (names, tasks))
+    matrix = similarity_matrix(prompts, args.measure)
+    what = "of their mean vectors" if args.measure == "mean" else "of all pairs of positions"
+    table = Table(
+        title=f"Cosine similarity {what}.",
+        columns=["", *names],
+        rows=[[name, *map(float, row)] for name, row in zip(names, matrix, strict=True)],
+    )
+    within, between = within_and_between(matrix, tasks)
+    groups = Table(
+        title="Mean similarity of two prompts.",
+        columns=["pairs", "similarity"],
+        rows=[["of one task", within], ["of two tasks", between]],
+    )
+    numbered = Table(
+        title="",
+        columns=["", *(str(number) for number in range(1, len(names) + 1))],
+        rows=[[f"{i} {row[0]}", *row[1:]] for i, row in enumerate(table.rows, start=1)],
+    )
+    print(f"{table.title}\n\n{numbered.text()}\n\n{groups.title}\n\n{groups.text()}")
+    if args.report:
+        _report(args.report, {"similarity": table, "groups": groups}, matrix, prompts, names, tasks)
+
+
+def _loaded(paths: Sequence[str]) -> "tuple[list[np.ndarray], list[PromptMetadata]]":
+    from prompt_tuning.checkpoints.prompt_files import load_prompt
+
+    loaded = [load_prompt(path) for path in paths]
+    models = {m.model: path for path, (_, m) in zip(paths, loaded, strict=True) if m.model}
+    if len(models) > 1:
+        told = ", ".join(f"{path} of '{model}'" for model, path in models.items())
+        raise UserError(f"Prompts of different models can't be compared: {told}.")
+    return [prompt for prompt, _ in loaded], [metadata for _, metadata in loaded]
+
+
+def _names(
+    paths: Sequence[str], metadata: "Sequence[PromptMetadata]"
+) -> tuple[list[str], list[str]]:
+    """Returns what the prompts are called, by task and seed where files tell, and their tasks."""
+    seeds = ["" if m.seed is None else f", seed {m.seed}" for m in metadata]
+    told = [f"{m.task}{seed}" if m.task else "" for m, seed in zip(metadata, seeds, strict=True)]
+    count = Counter(told)
+    shown = [
+        name if name and count[name] == 1 else _short(path)
+        for name, path in zip(told, paths, strict=True)
+    ]
+    if len(set(shown)) < len(shown):
+        shown = list(paths)
+    return shown, [m.task or "unknown" for m in metadata]
+
+
+def _short(path: str) -> str:
+    """Returns the name of a run folder, or of a file without its suffix."""
+    found = Path(path)
+    return found.name if found.is_dir() else found.stem
+
+
+def _report(
+    folder: str,
+    tables: "Mapping[str, Table]",
+    matrix: "np.ndarray",
+    prompts: "Sequence[np.ndarray]",
+    names: Sequence[str],
+    tasks: Sequence[str],
+) -> None:
+    from prompt_tuning.analysis.pictures import plot_projection, plot_similarity
+    from prompt_tuning.analysis.similarity import project
+    from prompt_tuning.analysis.tables import report_folder, write_report
+
+    to = report_folder(folder)
+    positions, explained = project(prompts)
+    pictures = [
+        plot_similarity(to / "similarity.png", names, matrix),
+        plot_projection(to / "projection.png", names, tasks, positions, explained),
+    ]
+    print(f"\n{write_report(to, f'{len(names)} prompts compared', tables, pictures)}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,31 @@
+"""`prompt-tuning design`: scores text prompts, zero- and few-shot, on a model that is not trained.
+
+The baseline of Lester et al. 2021, figure 1; what a design is, is in `data/designs.py`.
+"""
+
+import json
+from collections.abc import Sequence
+
+from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.arguments import Parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command; prints a table and one line of JSON."""
+    parser = Parser("design", "Scores text prompts of a task on a model as it is, untrained.")
+    parser.add_design_arguments()
+    parser.add_argument("--split", help="the split to score (default: predict.split)")
+    args = parser.parse(argv)
+
+    from prompt_tuning.cli import designing
+
+    designs = designing.Designs(args)
+    split = args.split or designs.split
+    scored = [designs.score(*candidate, split) for candidate in designs.candidates()]
+    print(f"{designing.table(scored).text()}\n")
+    results = [each.numbers() for each in scored]
+    print(json.dumps({"task": designs.task, "split": split, "seed": args.seed, "results": results}))
+
+
+if __name__ == "__main__":
+    run(main)

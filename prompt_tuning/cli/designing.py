@@ -1,0 +1,170 @@
+"""What `design` and `search` share: text prompts of a task, scored on the model as it is."""
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from prompt_tuning.analysis.tables import Table
+from prompt_tuning.cli import configurables, gin_config, scoring, session
+from prompt_tuning.cli.configurables import Base, Data, Prediction
+from prompt_tuning.data.designs import SHOTS, Design, designed, read_designs
+from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.training.run import Evaluation
+
+BASE = "runs/base.gin"
+TRAINING = "train"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A text prompt and its score.
+
+    shots: solved examples asked for.
+    fitted: how many stood before a question, on average.
+    """
+
+    design: str
+    shots: int
+    fitted: float
+    evaluation: Evaluation
+
+    def numbers(self) -> dict[str, str | int | float]:
+        """What is printed of it."""
+        return {
+            "design": self.design,
+            "shots": self.shots,
+            "fitted_shots": self.fitted,
+            **self.evaluation.metrics,
+            "score": self.evaluation.score,
+        }
+
+
+class Designs:
+    """The designs that a command is asked for, and the model they are scored on.
+
+    Raises:
+      UserError: the configuration is of a mixture, the file has no such designs, or anything that
+        `designed` raises.
+    """
+
+    def __init__(self, args: argparse.Namespace):
+        session.load_config(args, defaults=[BASE])
+        data = configurables.data()
+        if len(data.tasks) > 1:
+            raise UserError(
+                f"{data.name} is a mixture of {len(data.tasks)} tasks; a design is of one task: "
+                "give the gin file of one, such as tasks/superglue_rte.gin."
+            )
+        prediction = configurables.predict(data)
+        (task,) = data.tasks
+        self._args, self._task, self._data = args, task, data
+        rank = bool(task.labels) and not args.generate
+        # An answer that is to be generated is so as the configuration says, unless that is to rank.
+        self._prediction: Prediction = dataclasses.replace(prediction, rank=rank)
+        self.designs = _chosen(find_designs(task.name, args.templates), args.design)
+        self.split = prediction.split
+        self._base: Base | None = None
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self._task.name
+
+    def candidates(self) -> list[tuple[Design, int]]:
+        """Returns every design with every number of solved examples."""
+        shots = dict.fromkeys(self._args.shots)
+        return [(design, k) for design in self.designs.values() for k in shots]
+
+    def score(self, design: Design, shots: int, split: str) -> Scored:
+        """Scores a text prompt on a split; says where solved examples had no room."""
+        if split == TRAINING:
+            raise UserError(
+                "A prompt is not scored on the training split, which its solved examples come "
+                "from; give --split validation or test."
+            )
+        self._base = base = self._base or session.load_base(self._data)
+        limit = self._data.lengths["inputs"]
+        task = designed(
+            self._task,
+            design,
+            shots=shots,
+            seed=self._args.seed,
+            data_dir=self._data.data_dir,
+            fits=lambda text: len(base.vocabulary.encode(text)) < limit,  # and end of sequence
+        )
+        data: Data = dataclasses.replace(self._data, tasks=(task,))
+        splits = session.load_splits(base, data, split)
+        if scoring.withheld(splits):
+            raise UserError(
+                f"The labels of {self.task}'s {split} split are withheld, so a prompt can't be "
+                "scored on it; take the validation split."
+            )
+        fitted = np.array([row[SHOTS] for row in splits[0].metadata])
+        if short := int(np.sum(fitted < shots)):
+            session.say(
+                f"{design.name}, {shots} shots: {short} of {len(fitted)} questions have room "
+                f"for fewer in {limit} tokens, {fitted.mean():.1f} on average "
+                "(TASK_FEATURE_LENGTHS)."
+            )
+        score = scoring.scorer(base, data, self._prediction, splits)
+        return Scored(
+            design=design.name,
+            shots=shots,
+            fitted=float(fitted.mean()),
+            evaluation=score(lambda batch: Injection()),
+        )
+
+
+def find_designs(task: str, path: str | None) -> Mapping[str, Design]:
+    """Returns the designs of a task: of the file given, else of the shipped file that has it.
+
+    Raises:
+      UserError: there are none, or the file can't be read.
+    """
+    shipped = sorted((gin_config.shipped_configs() / "designs").glob("*.toml"))
+    files = [Path(path)] if path else shipped
+    known: list[str] = []
+    for file in files:
+        designs = read_designs(file)
+        if found := designs.get(task):
+            return found
+        known += designs
+    where = path or "The shipped template files"
+    have = "has" if path else "have"
+    raise UserError(
+        f"{where} {have} no designs of {task}{'' if path else '; give --templates FILE'}."
+        f"{did_you_mean(task, known)}"
+    )
+
+
+def _chosen(designs: Mapping[str, Design], names: Sequence[str] | None) -> dict[str, Design]:
+    for name in names or ():
+        if name not in designs:
+            raise UserError(
+                f"There is no design '{name}'; expected {', '.join(designs)}."
+                f"{did_you_mean(name, designs)}"
+            )
+    return {name: designs[name] for name in dict.fromkeys(names or designs)}
+
+
+def table(scored: Sequence[Scored]) -> Table:
+    """Returns the scores of text prompts, one a row."""
+    metrics = list(scored[0].evaluation.metrics)
+    return Table(
+        title="",
+        columns=("design", "shots", "fitted", *metrics, "score"),
+        rows=[
+            (
+                each.design,
+                each.shots,
+                f"{each.fitted:.1f}",
+                *(float(each.evaluation.metrics[name]) for name in metrics),
+                float(each.evaluation.score),
+            )
+            for each in scored
+        ],
+    )

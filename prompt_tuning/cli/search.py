@@ -1,0 +1,47 @@
+"""`prompt-tuning search`: picks a text prompt on the development set, and scores it elsewhere."""
+
+import json
+from collections.abc import Sequence
+
+from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.errors import UserError
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command; prints a table of the candidates and one line of JSON."""
+    parser = Parser("search", "Picks the best of a task's text prompts on the development set.")
+    parser.add_design_arguments()
+    parser.add_argument(
+        "--score_on", metavar="SPLIT", help="score the best on another split too, such as test"
+    )
+    args = parser.parse(argv)
+
+    from prompt_tuning.cli import designing
+
+    designs = designing.Designs(args)
+    if args.score_on == designs.split:
+        raise UserError(
+            f"--score_on is {args.score_on}, the split that the prompt is picked on "
+            "(predict.split), which flatters it; give another, such as test."
+        )
+    candidates = designs.candidates()
+    scored = [designs.score(*candidate, designs.split) for candidate in candidates]
+    # Of equals the first: Python's `max` keeps it.
+    best = max(range(len(scored)), key=lambda i: scored[i].evaluation.score)
+    print(f"{designing.table(scored).text()}\n")
+    result = {
+        "task": designs.task,
+        "seed": args.seed,
+        "candidates": len(scored),
+        "split": designs.split,
+        "best": scored[best].numbers(),
+    }
+    if args.score_on:
+        found = designs.score(*candidates[best], args.score_on)
+        result |= {args.score_on: found.numbers()}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    run(main)

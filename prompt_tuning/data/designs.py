@@ -1,0 +1,268 @@
+"""Prompt designs: a task worded as text for a model that is not trained at all.
+
+This is the baseline of Lester et al. 2021, figure 1 (GPT-3's, Brown et al. 2020): the input stands
+in a sentence, a word of the language stands for each label, and solved examples of the training
+split may come before the question. A design is an entry of a TOML file:
+
+    [tinyworld_rte.claim]
+    input = "yes or no? {premise} {hypothesis}"
+    words = {entailment = "yes", not_entailment = "no"}
+
+Names in braces are the fields of a row; `{inputs}` is T5's own text of it. `designed` makes of a
+task and a design another task, which is tokenised and scored like any.
+"""
+
+import dataclasses
+import hashlib
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prompt_tuning.data.preprocessors import Row
+from prompt_tuning.data.sources import bad_rows_named
+from prompt_tuning.data.tasks.task import Example, Metric, Task
+from prompt_tuning.data.templates import Template
+from prompt_tuning.errors import UserError, did_you_mean
+
+SHOTS = "shots"
+"""The metadata that tells how many solved examples stand before an example's question."""
+
+_INPUTS = "inputs"
+_FIELDS = ("input", "words", "separator")
+# What a row knows of its answer, in any task: no wording may show it.
+_ANSWERS = frozenset({"label", "answers", "targets", "summary", "highlights"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """A wording of a task.
+
+    Attributes:
+        name: what the file calls it.
+        where: the file and the entry, for messages.
+        input: the text of the question, up to where the answer is to stand.
+        words: the word that stands for each label; None keeps the labels.
+        separator: what stands between solved examples and the question.
+    """
+
+    name: str
+    where: str
+    input: Template
+    words: Mapping[str, str] | None = None
+    separator: str = " "
+
+    def render(self, row: Row, inputs: str) -> str:
+        """Returns the question that a row is.
+
+        Args:
+            row: its fields; a list of texts is shown with commas.
+            inputs: T5's own text of it.
+
+        Raises:
+            UserError: the design names a field that the row doesn't have.
+            ValueError: a field is neither text nor number.
+        """
+        shown = {
+            name: ", ".join(value) if _is_texts(value) else value
+            for name, value in {**row, _INPUTS: inputs}.items()
+            if name not in _ANSWERS
+        }
+        for column in self.input.columns:
+            if column not in shown:
+                raise UserError(
+                    f"{self.where} names the field {column!r}; the rows have "
+                    f"{', '.join(shown)}.{did_you_mean(column, shown)}"
+                )
+        return self.input.render(shown)
+
+
+def read_designs(path: Path) -> dict[str, dict[str, Design]]:
+    """Returns the designs in a file, by task and by name, in the order of the file.
+
+    Raises:
+        UserError: the file can't be read, is no TOML, or an entry isn't a design.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}).") from error
+    except OSError as error:
+        raise UserError(f"Can't read the designs {path}: {error.strerror}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not TOML: {error}.") from error
+    found = {}
+    for task, entries in content.items():
+        if not isinstance(entries, dict):
+            raise UserError(f"{path}: {task} is {entries!r}; expected entries like [{task}.name].")
+        found[task] = {name: _design(path, task, name, entry) for name, entry in entries.items()}
+    return found
+
+
+def _design(path: Path, task: str, name: str, entry: Any) -> Design:
+    where = f"{path}: [{task}.{name}]"
+    if not isinstance(entry, dict) or not isinstance(entry.get("input"), str):
+        raise UserError(f"{where} has no text 'input', such as \"{{premise}} True or False?\".")
+    for field in entry:
+        if field not in _FIELDS:
+            raise UserError(
+                f"{where} has a field {field!r}; expected {', '.join(_FIELDS)}."
+                f"{did_you_mean(field, _FIELDS)}"
+            )
+    words, separator = entry.get("words"), entry.get("separator", " ")
+    if not isinstance(separator, str):
+        raise UserError(f"{where}: 'separator' is {separator!r}; expected a text.")
+    if words is not None and not (
+        isinstance(words, dict) and all(isinstance(word, str) and word for word in words.values())
+    ):
+        raise UserError(
+            f"{where}: 'words' is {words!r}; expected a word for each label, such as "
+            '{True = "yes", False = "no"}.'
+        )
+    try:
+        template = Template(entry["input"], "input")
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    if leaks := _ANSWERS.intersection(template.columns):
+        raise UserError(f"{where} shows {', '.join(sorted(leaks))}, which holds the answer.")
+    return Design(name=name, where=where, input=template, words=words, separator=separator)
+
+
+def designed(
+    task: Task,
+    design: Design,
+    *,
+    shots: int = 0,
+    seed: int = 0,
+    data_dir: str | None = None,
+    fits: Callable[[str], bool],
+) -> Task:
+    """Returns the task as a design words it, with solved examples before each question.
+
+    The examples are drawn from the training split, anew for each question as in GPT-3's
+    evaluation, by the seed and the question's text alone. Where not all fit, those are left out
+    that make the text too long; "shots" in an example's metadata counts those that are there.
+    Scores are the task's own: answers are translated back to its labels, and an answer that is
+    none of the design's words is wrong.
+
+    Args:
+        task: the task.
+        design: the wording.
+        shots: how many solved examples.
+        seed: draws them.
+        data_dir: where the task's source is.
+        fits: whether a text is short enough for the model's input.
+
+    Raises:
+        UserError: the words aren't those of the task's labels, the training split has too few
+            examples or none, `shots` or `seed` is negative.
+    """
+    if shots < 0 or seed < 0:
+        name, value = ("shots", shots) if shots < 0 else ("seed", seed)
+        raise UserError(f"The number of the {name} is {value}; expected 0 or more.")
+    words = _checked_words(design, task)
+    pool = _solved(task, design, words, data_dir) if shots else ()
+    if shots > len(pool):
+        raise UserError(
+            f"{shots} solved examples are asked for, but the training split of {task.name} has "
+            f"{len(pool)}."
+        )
+
+    def render(row: Row, training: bool) -> Iterable[Example]:
+        for example in task.render(row, training):
+            question = design.render(row, example.inputs)
+            before: list[str] = []
+            for solved in _drawn(pool, question, shots, seed):
+                if fits(design.separator.join([*before, solved, question])):
+                    before.append(solved)
+            yield Example(
+                inputs=design.separator.join([*before, question]),
+                targets=words.get(example.targets, example.targets),
+                metadata={**example.metadata, SHOTS: len(before)},
+            )
+
+    if not words:
+        return dataclasses.replace(task, render=render, text=None)
+    label_of = {word: label for label, word in words.items()}
+    return dataclasses.replace(
+        task,
+        render=render,
+        text=None,
+        labels=tuple(words[label] for label in task.labels or ()),
+        metrics=tuple(_on_labels(metric, label_of) for metric in task.metrics),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Solved:
+    """A training example with its answer, and the question that it answers."""
+
+    question: str
+    text: str
+
+
+def _solved(
+    task: Task, design: Design, words: Mapping[str, str], data_dir: str | None
+) -> Sequence[_Solved]:
+    if "train" not in task.splits:
+        raise UserError(f"{task.name} has no training split to draw solved examples from.")
+    pool = []
+    for where, row in task.source(data_dir).rows("train"):
+        with bad_rows_named(where, row):
+            for example in task.render(row, True):
+                question = design.render(row, example.inputs)
+                answer = words.get(example.targets, example.targets)
+                pool.append(_Solved(question=question, text=f"{question} {answer}"))
+    return pool
+
+
+def _drawn(pool: Sequence[_Solved], question: str, count: int, seed: int) -> list[str]:
+    """Draws solved examples for a question; one that asks the same would tell the answer."""
+    if not count:
+        return []
+    digest = hashlib.sha256(question.encode()).digest()
+    rng = np.random.default_rng((seed, int.from_bytes(digest[:8], "big")))
+    drawn = rng.choice(len(pool), min(count + 1, len(pool)), replace=False)
+    return [pool[i].text for i in drawn if pool[i].question != question][:count]
+
+
+def _checked_words(design: Design, task: Task) -> Mapping[str, str]:
+    if design.words is None:
+        return {}
+    if not task.labels:
+        raise UserError(
+            f"{design.where} gives words for labels, but the answers of {task.name} are free text; "
+            "leave 'words' out."
+        )
+    if set(design.words) != set(task.labels):
+        raise UserError(
+            f"{design.where} gives words for {', '.join(design.words)}; the labels of {task.name} "
+            f"are {', '.join(task.labels)}."
+        )
+    if len(set(design.words.values())) < len(design.words):
+        raise UserError(f"{design.where} gives two labels the same word.")
+    return design.words
+
+
+def _on_labels(metric: Metric, label_of: Mapping[str, str]) -> Metric:
+    """Returns a metric of labels as one of the words that stand for them."""
+
+    def of_words(
+        examples: Sequence[Mapping[str, Any]], predictions: Sequence[str]
+    ) -> dict[str, float]:
+        # A target may be no word: a withheld label.
+        targets = [example["targets"] for example in examples]
+        renamed = [
+            {**example, "targets": label_of.get(target, target)}
+            for example, target in zip(examples, targets, strict=True)
+        ]
+        return metric(renamed, [label_of.get(prediction, "") for prediction in predictions])
+
+    return of_words
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
