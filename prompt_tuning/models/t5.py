@@ -29,6 +29,7 @@ from prompt_tuning.models.layers import (
     contract,
     dropout,
 )
+from prompt_tuning.models.quantization import QuantizedKernel, quantize_params, stored_kernel
 
 Batch = Mapping[str, Array]
 Params = dict[str, Any]
@@ -306,7 +307,15 @@ class T5(nn.Module):
         kernels = self.variables["params"]["decoder"]["layers"]["encoder_decoder_attention"]
 
         def project(name: str) -> Array:
-            kernel = kernels[name]["kernel"]
+            path = f"decoder/layers/encoder_decoder_attention/{name}"
+            kernel = stored_kernel(kernels[name], path)
+            if isinstance(kernel, QuantizedKernel):  # a layer at a time, as it takes room to widen
+                return jax.lax.map(
+                    lambda one: contract("bsd,dhk->bshk", encoded.outputs, one, config).astype(
+                        dtype
+                    ),
+                    kernel,
+                )
             return contract("bsd,ldhk->lbshk", encoded.outputs, kernel, config).astype(dtype)
 
         shape = (config.num_decoder_layers, rows, length, config.num_heads, config.head_dim)
@@ -348,11 +357,14 @@ def init_params(config: T5Config, key: Key[Array, ""], *, embedding_stddev: floa
         dropout_rate=0.0,
         remat=False,
         unroll=1,
+        quantization="",
+        quantization_block=64,
+        quantize_output_layer=False,
     )
     params = _init(shape, key)
     table = params["token_embedder"]["embedding"]
     params["token_embedder"]["embedding"] = (table * embedding_stddev).astype(table.dtype)
-    return params
+    return quantize_params(params, config) if config.quantization else params
 
 
 @functools.partial(jax.jit, static_argnames=("config",))

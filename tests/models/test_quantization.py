@@ -1,0 +1,266 @@
+"""Quantised kernels: how far from the kernels, and a model of them against one of floats.
+
+Over emulated devices they are in tests/parallel/test_emulated_devices.py.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_tuning.checkpoints.weights import flatten
+from prompt_tuning.errors import UserError
+from prompt_tuning.evaluation.rank import label_log_likelihoods
+from prompt_tuning.models.config import T5Config, get_config
+from prompt_tuning.models.decoding import DecodingOptions, generate
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.quantization import (
+    NF4,
+    QuantizedKernel,
+    count_parameters,
+    dequantize_params,
+    quantize,
+    quantize_params,
+    quantize_stored,
+)
+from prompt_tuning.models.t5 import T5, abstract_params, init_params
+
+FORMATS = ("int8", "nf4")
+FLOAT = T5Config(
+    name="test",
+    vocab_size=40,
+    embed_dim=16,
+    num_heads=2,
+    head_dim=6,
+    mlp_dim=12,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+)
+INT8, NF4_CONFIG = (
+    dataclasses.replace(FLOAT, quantization=to, quantization_block=8) for to in FORMATS
+)
+CONFIGS = {"int8": INT8, "nf4": NF4_CONFIG}
+
+# QLoRA (Dettmers et al., 2023), appendix E.
+PUBLISHED = [
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+    *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+    *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+    *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+]
+
+
+@pytest.fixture(scope="module")
+def floats():
+    return init_params(FLOAT, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    source = rng.integers(2, 40, (3, 7)).astype(np.int32)
+    source[1, 4:] = 0
+    return {
+        "encoder_input_tokens": jnp.asarray(source),
+        "decoder_input_tokens": jnp.asarray(rng.integers(2, 40, (3, 4)).astype(np.int32)),
+    }
+
+
+@pytest.fixture(scope="module")
+def injection():
+    return Injection(encoder_prompt=jax.random.normal(jax.random.key(1), (1, 4, 16)))
+
+
+@functools.partial(jax.jit, static_argnames=("config",))
+def logits_and_gradient(config, frozen, batch, injection):
+    def loss(injection):
+        logits = T5(config).apply({"params": frozen}, batch, injection)
+        return jax.nn.logsumexp(logits).sum(), logits
+
+    return jax.grad(loss, has_aux=True)(injection)
+
+
+def test_nf4_is_the_published_codebook():
+    assert len(NF4) == 16 and sorted(set(NF4)) == list(NF4)
+    assert (NF4[0], NF4[7], NF4[-1]) == (-1, 0, 1)
+    np.testing.assert_allclose(NF4, PUBLISHED, atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [-1, -2, -3])
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_kernel_comes_back_within_half_a_step_of_its_block(to, axis):
+    shape = np.roll((16, 6, 10), axis + 3).tolist()
+    kernel = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    kernel[(0,) * 3] = 20.0  # spoils its own block alone
+    blocked = np.moveaxis(kernel, axis, -1)
+    blocked[-1, -1, -8:] = 0.0
+    found = quantize(jnp.asarray(kernel), to=to, block=8, axis=axis)
+    assert found.codes.dtype == {"int8": jnp.int8, "nf4": jnp.uint8}[to]
+    assert found.codes.shape[axis] == {"int8": 16, "nf4": 8}[to]
+    assert found.scales.shape[axis] == 2
+
+    largest = np.abs(blocked.reshape(*blocked.shape[:-1], 2, 8)).max(-1, keepdims=True)
+    half = 1 / 254 if to == "int8" else np.diff(NF4).max() / 2
+    back = np.moveaxis(np.asarray(found.dequantize()), axis, -1)
+    error = np.abs(back - blocked).reshape(*largest.shape[:-1], 8)
+    # Scales are rounded to bfloat16, by 2^-9 of themselves at most.
+    assert (error <= largest * (half + 2**-9) + 1e-7).all()
+    assert (back[-1, -1, -8:] == 0).all()
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_what_a_code_says_is_coded_as_it_was(to):
+    """The nearest code is chosen: values on the grid stay, in the order of the kernel."""
+    shares = np.arange(-127, 129, 2) / 127 if to == "int8" else np.tile(NF4, 8)
+    grid = np.random.default_rng(0).permutation(np.float32(shares).reshape(2, 64).T).T
+    grid[:, 0] = 1.0
+    back = quantize(jnp.asarray(0.5 * grid), to=to, block=64, axis=-1).dequantize()
+    np.testing.assert_allclose(back, np.minimum(0.5 * grid, 0.5), atol=1e-6)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_it_computes_what_the_widened_kernels_do(to, floats, batch, injection):
+    config = CONFIGS[to]
+    frozen = quantize_params(floats, config)
+    gradient, logits = logits_and_gradient(config, frozen, batch, injection)
+    widened = dequantize_params(frozen)
+    expected = logits_and_gradient(FLOAT, widened, batch, injection)
+    np.testing.assert_allclose(logits, expected[1], atol=1e-5)
+    np.testing.assert_allclose(gradient.encoder_prompt, expected[0].encoder_prompt, atol=1e-5)
+    assert np.abs(gradient.encoder_prompt).max() > 1e-2
+    assert np.abs(
+        np.subtract(logits, logits_and_gradient(FLOAT, floats, batch, injection)[1])
+    ).max() > (1e-4)
+
+
+def test_decoding_and_ranking_take_it(floats, batch, injection):
+    frozen = quantize_params(floats, NF4_CONFIG)
+    widened = dequantize_params(frozen)
+    tokens = batch["encoder_input_tokens"]
+    options = DecodingOptions(max_length=3)
+    np.testing.assert_array_equal(
+        generate(T5(NF4_CONFIG), frozen, tokens, injection, options),
+        generate(T5(FLOAT), widened, tokens, injection, options),
+    )
+    labels = np.array([[5, 1], [6, 1]], np.int32)
+    scores, expected = (
+        jax.jit(functools.partial(label_log_likelihoods, T5(config)))(
+            params, tokens, injection, labels
+        )
+        for config, params in ((NF4_CONFIG, frozen), (FLOAT, widened))
+    )
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_many_prompts_share_one_copy_of_it(floats, batch, injection):
+    frozen = quantize_params(floats, NF4_CONFIG)
+    prompts = jnp.stack([injection.encoder_prompt, -injection.encoder_prompt])
+
+    def gradient(prompt):
+        return logits_and_gradient(NF4_CONFIG, frozen, batch, Injection(encoder_prompt=prompt))[0]
+
+    together = jax.jit(jax.vmap(gradient))(prompts).encoder_prompt
+    for one, prompt in zip(together, prompts, strict=True):
+        np.testing.assert_allclose(one, gradient(prompt).encoder_prompt, atol=1e-5)
+
+
+@pytest.mark.parametrize("unroll", [1, 0])
+def test_no_widened_kernel_is_kept_for_the_backward_pass(unroll):
+    """Beside the codes a step needs what it needed, and room for a layer's kernels at most."""
+    wide = T5Config(
+        name="wide",
+        vocab_size=64,
+        embed_dim=128,
+        num_heads=2,
+        head_dim=64,
+        mlp_dim=256,
+        num_encoder_layers=6,
+        num_decoder_layers=1,
+        unroll=unroll,
+    )
+    tokens = jax.ShapeDtypeStruct((2, 4), jnp.int32)
+    batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
+    injection = Injection(encoder_prompt=jax.ShapeDtypeStruct((1, 2, 128), jnp.float32))
+
+    def memory(config):
+        program = logits_and_gradient.lower(config, abstract_params(config), batch, injection)
+        return program.compile().memory_analysis()
+
+    floats = memory(wide)
+    kernels = 4 * 6 * (4 * 128 * 128 + 3 * 128 * 256)
+    decoder = 4 * (8 * 128 * 128 + 3 * 128 * 256)
+    for to, bits in {"int8": 8.25, "nf4": 4.25}.items():
+        found = memory(dataclasses.replace(wide, quantization=to))
+        saved = (kernels + decoder) * (1 - bits / 32)
+        freed = floats.argument_size_in_bytes - found.argument_size_in_bytes
+        assert freed == pytest.approx(saved, abs=64)
+        # All layers' would be `kernels`.
+        assert found.temp_size_in_bytes - floats.temp_size_in_bytes < kernels / 3
+
+
+def test_a_model_of_it_has_the_parameters_and_bytes_it_should():
+    floats = get_config("t5_1_1_xxl", param_dtype="bfloat16")
+    for to, bits in {"int8": 8.25, "nf4": 4.25}.items():
+        config = dataclasses.replace(floats, quantization=to)
+        params = abstract_params(config)
+        assert count_parameters(params) == 11_135_332_352
+        sizes = {name: leaf.size * leaf.dtype.itemsize for name, leaf in flatten(params).items()}
+        kernels = sum(size for name, size in sizes.items() if "/kernel_" in name)
+        numbers = 24 * (12 * 4096 * 4096 + 6 * 4096 * 10240)
+        assert kernels == numbers * bits / 8
+        others = {name for name in sizes if "/kernel_" not in name}
+        assert "decoder/logits_dense/kernel" in others
+        assert all(name.endswith(("kernel", "scale", "embedding")) for name in others)
+    output = dataclasses.replace(config, quantize_output_layer=True)
+    assert "kernel_codes" in abstract_params(output)["decoder"]["logits_dense"]
+
+
+def test_random_weights_are_those_of_the_float_model_quantised(floats):
+    frozen = init_params(INT8, jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, frozen, quantize_params(floats, INT8))
+    made = T5(INT8).init(jax.random.key(0), {
+        "encoder_input_tokens": jnp.ones((1, 1), jnp.int32),
+        "decoder_input_tokens": jnp.ones((1, 1), jnp.int32),
+    })["params"]  # fmt: skip
+    assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, frozen)
+
+
+def test_a_parameter_in_a_file_is_quantised_layer_by_layer_to_the_same(floats):
+    name = "encoder/layers/attention/out/kernel"
+    whole = flatten(floats)[name]
+    found = quantize_stored(name, np.asarray(whole), NF4_CONFIG)
+    expected = flatten(quantize_params(floats, NF4_CONFIG))
+    assert set(found) == {f"{name}_codes", f"{name}_scales"}
+    for part, value in found.items():
+        np.testing.assert_array_equal(value, expected[part])
+
+
+def test_layers_are_stacked_in_a_kernel(floats):
+    kernel = floats["encoder"]["layers"]["mlp"]["wi_0"]["kernel"]
+    stacked = quantize(kernel, to="nf4", block=8, axis=-2)
+    one = jax.tree.map(lambda part: part[1], stacked)
+    assert isinstance(one, QuantizedKernel)
+    np.testing.assert_array_equal(one.dequantize(), stacked.dequantize()[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"quantization": "nf8"}, "is 'nf8'; expected one of ('int8', 'nf4'), or '' for none. Did"),
+        ({"quantization": "INT8"}, "Did you mean 'int8'?"),
+        (
+            {"quantization": "int8", "embed_dim": 96},
+            "quantization_block of model 't5_small' is 64; it must be even and divide embed_dim, "
+            "96: set it to 48.",
+        ),
+        ({"quantization": "nf4", "quantization_block": 1}, "is 1; expected a whole number from 2"),
+        ({"quantization": "nf4", "embed_dim": 15}, "15: this model can't be quantised"),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_line(changes, told):
+    with pytest.raises(UserError) as error:
+        get_config("t5_small", **changes)
+    assert told in str(error.value) and "\n" not in str(error.value)
