@@ -71,7 +71,7 @@ def settings(way: str) -> dict[str, Any]:
     if way == "float32":
         return {"param_dtype": "float32"}
     found = {"param_dtype": "bfloat16", "matmul_dtype": fastest_matmul_dtype("cpu")}
-    return found if way == "bfloat16" else {**found, "quantization": way}
+    return found if way == "bfloat16" else {**found, "quantization": way, "unroll": 1}
 
 
 def accuracy(steps: int) -> dict[str, Any]:
@@ -173,6 +173,7 @@ def loaded(path: str, way: str, steps: int) -> dict[str, float | int]:
     """Loads a model in this process, makes steps, and returns what they took."""
     fields = settings(way)
     dtype, matmul_dtype = fields.pop("param_dtype"), fields.pop("matmul_dtype", "")
+    fields.pop("unroll", None)  # get_config's own is a loop, for all ways
     jax.block_until_ready(jax.numpy.zeros(1))
     before = _highest_resident()
     start = time.perf_counter()

@@ -34,7 +34,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from prompt_tuning.axes import EMBED
 from prompt_tuning.models.config import T5Config
@@ -70,6 +70,8 @@ NF4 = _normal_float_4()
 class QuantizedKernel:
     """A kernel as codes and scales, or the kernels of several layers on leading axes.
 
+    Annotated as trees, since JAX puts other things in their places as it traces.
+
     Attributes:
       codes: int8, with the kernel's shape; or two NF4 codes in a uint8, the axis of blocks half as
         long: a byte's lower half belongs to the first half of the block.
@@ -77,8 +79,8 @@ class QuantizedKernel:
       axis: which axis that is, counted from the last one (-1).
     """
 
-    codes: Shaped[Array, "..."]
-    scales: Shaped[Array, "..."]
+    codes: PyTree
+    scales: PyTree
     axis: int = field(metadata={"static": True})
 
     def dequantize(self) -> Float[Array, "..."]:
@@ -127,7 +129,7 @@ def is_quantized(name: str, config: T5Config) -> bool:
     return config.quantize_output_layer or not name.endswith("logits_dense/kernel")
 
 
-def quantize_parameter(name: str, kernel: Array, config: T5Config) -> QuantizedKernel:
+def quantize_parameter(name: str, kernel: ArrayLike, config: T5Config) -> QuantizedKernel:
     """Returns a parameter that `is_quantized` as the config says."""
     return quantize(
         kernel, to=config.quantization, block=config.quantization_block, axis=_block_axis(name)
@@ -234,11 +236,13 @@ def _nf4_shares(codes: Array) -> Array:
 
     Elementwise, where a gather would be slow on accelerators and couldn't be fused.
     """
-    values: list[Any] = list(NF4)
+    # Constants alone JAX would widen to the kernel's shape, all sixteen, before the loop over layers.
+    codes, table = jax.lax.optimization_barrier((codes, jnp.asarray(NF4, jnp.float32)))
+    values = list(table)
     for bit in range(4):
         is_set = (codes >> bit) & 1 == 1
         values = [
-            jnp.where(is_set, jnp.float32(high), jnp.float32(low))
+            jnp.where(is_set, high, low)
             for low, high in zip(values[::2], values[1::2], strict=True)
         ]
     return values[0]

@@ -156,49 +156,57 @@ def test_decoding_and_ranking_take_it(floats, batch, injection):
 
 
 def test_many_prompts_share_one_copy_of_it(floats, batch, injection):
-    frozen = quantize_params(floats, NF4_CONFIG)
+    frozen = {"params": quantize_params(floats, NF4_CONFIG)}
     prompts = jnp.stack([injection.encoder_prompt, -injection.encoder_prompt])
 
     def gradient(prompt):
-        return logits_and_gradient(NF4_CONFIG, frozen, batch, Injection(encoder_prompt=prompt))[0]
+        def loss(prompt):
+            injection = Injection(encoder_prompt=prompt)
+            tokens = batch["encoder_input_tokens"]
+            encoded = T5(NF4_CONFIG).apply(frozen, tokens, injection, method="encode")
+            return (encoded.outputs**2 * jnp.arange(16)).sum()
 
-    together = jax.jit(jax.vmap(gradient))(prompts).encoder_prompt
+        return jax.grad(loss)(prompt)
+
+    together = jax.jit(jax.vmap(gradient))(prompts)
+    alone = jax.jit(gradient)
     for one, prompt in zip(together, prompts, strict=True):
-        np.testing.assert_allclose(one, gradient(prompt).encoder_prompt, atol=1e-5)
+        np.testing.assert_allclose(one, alone(prompt), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("unroll", [1, 0])
-def test_no_widened_kernel_is_kept_for_the_backward_pass(unroll):
+def test_no_widened_kernel_is_kept_for_the_backward_pass():
     """Beside the codes a step needs what it needed, and room for a layer's kernels at most."""
-    wide = T5Config(
+    layers = 6
+    floats = T5Config(
         name="wide",
         vocab_size=64,
         embed_dim=128,
         num_heads=2,
         head_dim=64,
         mlp_dim=256,
-        num_encoder_layers=6,
+        num_encoder_layers=layers,
         num_decoder_layers=1,
-        unroll=unroll,
     )
     tokens = jax.ShapeDtypeStruct((2, 4), jnp.int32)
-    batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
-    injection = Injection(encoder_prompt=jax.ShapeDtypeStruct((1, 2, 128), jnp.float32))
+    prompt = jax.ShapeDtypeStruct((1, 2, 128), jnp.float32)
 
     def memory(config):
-        program = logits_and_gradient.lower(config, abstract_params(config), batch, injection)
-        return program.compile().memory_analysis()
+        def loss(prompt, params, tokens):
+            injection = Injection(encoder_prompt=prompt)
+            return T5(config).apply(params, tokens, injection, method="encode").outputs.sum()
 
-    floats = memory(wide)
-    kernels = 4 * 6 * (4 * 128 * 128 + 3 * 128 * 256)
-    decoder = 4 * (8 * 128 * 128 + 3 * 128 * 256)
+        params = {"params": abstract_params(config)}
+        program = jax.jit(jax.grad(loss)).lower(prompt, params, tokens).compile()
+        return program.memory_analysis()
+
+    expected = memory(floats)
+    kernels = 4 * layers * (4 * 128 * 128 + 3 * 128 * 256)
     for to, bits in {"int8": 8.25, "nf4": 4.25}.items():
-        found = memory(dataclasses.replace(wide, quantization=to))
-        saved = (kernels + decoder) * (1 - bits / 32)
-        freed = floats.argument_size_in_bytes - found.argument_size_in_bytes
-        assert freed == pytest.approx(saved, abs=64)
+        found = memory(dataclasses.replace(floats, quantization=to))
+        freed = expected.argument_size_in_bytes - found.argument_size_in_bytes
+        assert freed == pytest.approx(kernels * (1 - bits / 32), abs=64)
         # All layers' would be `kernels`.
-        assert found.temp_size_in_bytes - floats.temp_size_in_bytes < kernels / 3
+        assert found.temp_size_in_bytes - expected.temp_size_in_bytes < kernels / layers
 
 
 def test_a_model_of_it_has_the_parameters_and_bytes_it_should():
@@ -221,11 +229,11 @@ def test_a_model_of_it_has_the_parameters_and_bytes_it_should():
 def test_random_weights_are_those_of_the_float_model_quantised(floats):
     frozen = init_params(INT8, jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, frozen, quantize_params(floats, INT8))
-    made = T5(INT8).init(jax.random.key(0), {
-        "encoder_input_tokens": jnp.ones((1, 1), jnp.int32),
-        "decoder_input_tokens": jnp.ones((1, 1), jnp.int32),
-    })["params"]  # fmt: skip
-    assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, frozen)
+
+
+def test_the_network_makes_the_parameters_that_it_is_given(batch):
+    made = jax.eval_shape(T5(INT8).init, jax.random.key(0), batch)["params"]
+    assert made == abstract_params(INT8)
 
 
 def test_a_parameter_in_a_file_is_quantised_layer_by_layer_to_the_same(floats):
