@@ -236,7 +236,7 @@ def _nf4_shares(codes: Array) -> Array:
 
     Elementwise, where a gather would be slow on accelerators and couldn't be fused.
     """
-    # Constants alone JAX would widen to the kernel's shape, all sixteen, before the loop over layers.
+    # Mere constants JAX would widen to the kernel's shape, all sixteen, before the layers' loop.
     codes, table = jax.lax.optimization_barrier((codes, jnp.asarray(NF4, jnp.float32)))
     values = list(table)
     for bit in range(4):

@@ -45,9 +45,8 @@ def test_blocks_that_cannot_be_split_are_told():
 
 
 PROGRAM = """
-import dataclasses, functools, jax, jax.numpy as jnp, numpy as np
+import jax, numpy as np
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.parameter_axes import parameter_axes
 from prompt_tuning.models.t5 import T5, init_params
@@ -70,24 +69,21 @@ def computed(model, params, batch, prompt):
     def loss(prompt):
         logits = model.apply({"params": params}, batch, Injection(encoder_prompt=prompt))
         return jax.nn.logsumexp(logits).sum()
-    gradient = jax.jit(jax.grad(loss))(prompt)
-    tokens = batch["encoder_input_tokens"]
-    options = DecodingOptions(max_length=3)
-    return gradient, generate(model, params, tokens, Injection(encoder_prompt=prompt), options)
+    return jax.jit(jax.grad(loss))(prompt)
 
 expected = computed(T5(config), params, batch, prompt)
-for data, model, fsdp in ((2, 2, False), (2, 2, True)):
-    layout = Layout(mesh=make_mesh(data=data, model=model), axes_of=parameter_axes, fsdp=fsdp)
-    sharded = jax.tree.map(jax.device_put, params, layout.shardings(params))
-    codes = sharded["encoder"]["layers"]["mlp"]["wi_0"]["kernel_codes"]
-    assert codes.addressable_shards[0].data.shape == (2, 4 if fsdp else 8, 16), codes.sharding
-    network = T5(config, layout.place) if fsdp else T5(config)
-    found = computed(
-        network, sharded, shard_batch(batch, layout.mesh), replicate(prompt, layout.mesh)
-    )
-    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(found[1], expected[1])
-assert np.abs(expected[0]).max() > 1e-3
+layout = Layout(mesh=make_mesh(data=2, model=2), axes_of=parameter_axes, fsdp=True)
+sharded = jax.tree.map(jax.device_put, params, layout.shardings(params))
+codes = sharded["encoder"]["layers"]["mlp"]["wi_0"]["kernel_codes"]
+assert codes.addressable_shards[0].data.shape == (2, 4, 16), codes.sharding
+found = computed(
+    T5(config, layout.place),
+    sharded,
+    shard_batch(batch, layout.mesh),
+    replicate(prompt, layout.mesh),
+)
+np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+assert np.abs(expected).max() > 1e-3
 """
 
 
