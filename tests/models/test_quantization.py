@@ -74,7 +74,11 @@ def prompt():
     return jax.random.normal(jax.random.key(1), (1, 4, 16))
 
 
-@functools.partial(jax.jit, static_argnames=("config",))
+# Compiled quickly: what is computed is the same.
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+@functools.partial(jax.jit, static_argnames=("config",), compiler_options=QUICKLY)
 def gradient_and_logits(config, frozen, batch, prompt):
     def loss(prompt):
         injection = Injection(encoder_prompt=prompt)
@@ -160,9 +164,8 @@ def test_rank_classification_takes_it(floats, batch, prompt):
 def test_many_prompts_share_one_copy_of_it(floats, batch, prompt):
     frozen = quantize_params(floats, NF4_CONFIG)
     prompts = jnp.stack([prompt, -prompt])
-    together, _ = jax.jit(
-        jax.vmap(lambda prompt: gradient_and_logits(NF4_CONFIG, frozen, batch, prompt))
-    )(prompts)
+    of_one = functools.partial(gradient_and_logits.__wrapped__, NF4_CONFIG, frozen, batch)
+    together, _ = jax.jit(jax.vmap(of_one), compiler_options=QUICKLY)(prompts)
     for one, prompt in zip(together, prompts, strict=True):
         alone, _ = gradient_and_logits(NF4_CONFIG, frozen, batch, prompt)
         np.testing.assert_allclose(one, alone, atol=1e-5)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from prompt_tuning.checkpoints.weights import flatten
@@ -87,6 +88,7 @@ assert np.abs(expected).max() > 1e-3
 """
 
 
+@pytest.mark.slow
 def test_four_devices_compute_what_one_does():
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
