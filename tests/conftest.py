@@ -198,6 +198,7 @@ def tiny_settings(
         "TRAIN_STEPS": 1,
         "frozen_model.architecture": None,
         "frozen_model.name": None,
+        "frozen_model.quantization_block": 16,
         "train.tensorboard": False,
     }
     return [f"--gin.{name}={value}" for name, value in settings.items()]

@@ -17,8 +17,12 @@ pytestmark = pytest.mark.usefixtures("compile_once")
 
 CONFIGS = gin_config.shipped_configs()
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.gin"))
-# These tasks differ from others in their columns and words alone, which `tests/data` reads.
-ALIKE = re.compile(r"tasks/(glue_(ax|cola|mnli|mrpc|qnli|qqp\.|rte|sst2|wnli)|cnn|superglue_and)")
+# These tasks differ from others in their columns and words alone, which `tests/data` reads; int8
+# differs from nf4 in what `tests/models` tests.
+ALIKE = re.compile(
+    r"tasks/(glue_(ax|cola|mnli|mrpc|qnli|qqp\.|rte|sst2|wnli)|cnn|superglue_and)"
+    r"|quantization/int8"
+)
 COMMANDS = [
     pytest.param(name, marks=pytest.mark.slow if ALIKE.match(name) else ()) for name in FILES
 ]

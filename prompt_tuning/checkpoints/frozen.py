@@ -4,6 +4,7 @@ Where it is, is found by locations.py; formats are read by weights.py (ours), hu
 t5x.py.
 """
 
+import dataclasses
 import struct
 from dataclasses import dataclass
 
@@ -30,6 +31,10 @@ def load_frozen(
     config: T5Config | None = None,
     dtype: str | None = None,
     sharding_of: ShardingOf | None = None,
+    *,
+    quantization: str = "",
+    quantization_block: int = 64,
+    quantize_output_layer: bool = False,
 ) -> tuple[T5Config, Params]:
     """Returns the config and the weights of a frozen model.
 
@@ -42,12 +47,23 @@ def load_frozen(
       dtype: "float32" or "bfloat16" to cast the weights; as they were saved if None.
       sharding_of: from a parameter's "/"-joined name and its shape to its layout on the devices;
         the default device holds everything if None.
+      quantization: "int8" or "nf4" to hold kernels in 8 or 4 bits, one after another as they are
+        read; this and the next two are those of `T5Config`.
+      quantization_block: numbers that share a scale.
+      quantize_output_layer: the output layer's kernel too.
 
     Raises:
-      UserError: it is none of these, a damaged one, or one of another size than `config`'s.
+      UserError: it is none of these, a damaged one, or one of another size than `config`'s; or it
+        can't be quantised so.
     """
     stored = stored_frozen(path_or_name, config)
-    config, flat = read_parameters(stored.parameters, stored.config, dtype, sharding_of)
+    config = dataclasses.replace(
+        stored.config,
+        quantization=quantization,
+        quantization_block=quantization_block,
+        quantize_output_layer=quantize_output_layer,
+    )
+    config, flat = read_parameters(stored.parameters, config, dtype, sharding_of)
     return config, unflatten(flat)
 
 

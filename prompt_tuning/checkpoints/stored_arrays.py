@@ -26,6 +26,7 @@ from jax.sharding import Sharding
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import DTYPES, T5Config
+from prompt_tuning.models.quantization import quantize_stored
 
 BLOCK_BYTES = 16 * 2**20
 # 4 GB in float32, several times what the largest adapter's largest array has.
@@ -232,7 +233,7 @@ def read_parameters(
 
     Args:
       parameters: the model's, by their "/"-joined names.
-      config: the model's.
+      config: the model's; each parameter is quantised as it says before the next one is read.
       dtype: cast to it; if None, as `dtype_of` says.
       sharding_of: where each parameter goes; each device, on however many hosts, gets its shard
         alone. The default device holds everything if None.
@@ -248,11 +249,14 @@ def read_parameters(
     for name in sorted(parameters, key=lambda name: -np.prod(parameters[name].shape)):
         mapped = parameters[name].mapped(as_dtype(dtype)) if may_map else None
         # Without a name for what was read, or it would live on while the next one is.
-        arrays[name] = _place(
-            parameters[name].read(as_dtype(dtype)) if mapped is None else mapped,
+        parts = quantize_stored(
             name,
-            sharding_of,
+            parameters[name].read(as_dtype(dtype)) if mapped is None else mapped,
+            config,
         )
+        del mapped
+        for part in list(parts):
+            arrays[part] = _place(parts.pop(part), part, sharding_of)
     return config, arrays
 
 

@@ -38,8 +38,14 @@ def save_weights(
     """Writes a model to one safetensors file, in the dtypes that `frozen` has.
 
     Raises:
-      UserError: `frozen` doesn't have the parameters of `config`, or the file can't be written.
+      UserError: `frozen` doesn't have the parameters of `config`, or is quantised; or the file
+        can't be written.
     """
+    if config.quantization:
+        raise UserError(
+            f"The weights of {config.name!r} are quantised ({config.quantization}), and files hold "
+            "none that are: save the model that it was loaded from."
+        )
     flat = flatten(frozen)
     check_parameters(flat, stacked_shapes(config), source="the weights to be saved")
     write_safetensors(
@@ -115,6 +121,7 @@ def stored_weights(path: Any) -> tuple[T5Config, dict[str, Parameter], dict[str,
         raise UserError(f"The T5 config in {str(path)!r} isn't json: {error}.") from error
     except UserError as error:
         raise UserError(f"Can't use the T5 config in {str(path)!r}: {error}") from error
+    config = dataclasses.replace(config, quantization="")  # files hold none that is
     shapes = stacked_shapes(config)
     check_parameters(arrays, shapes, source=repr(str(path)))
     parameters = {

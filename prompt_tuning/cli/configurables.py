@@ -111,6 +111,9 @@ def frozen_model(
     remat: bool = False,
     unroll: int = 1,
     dropout_rate: float = 0.0,
+    quantization: str = "",
+    quantization_block: int = 64,
+    quantize_output_layer: bool = False,
     sharding_of: ShardingOf | None = None,
 ) -> tuple[T5Config, Params]:
     """Loads the frozen model; the options after `name` are those of `T5Config`.
@@ -127,7 +130,15 @@ def frozen_model(
     if checkpoint is None:
         raise UserError("No frozen model: INITIAL_CHECKPOINT_PATH is None; set it to one.")
     expected = get_config(architecture) if architecture else None
-    config, params = load_frozen(checkpoint, expected, param_dtype, sharding_of)
+    config, params = load_frozen(
+        checkpoint,
+        expected,
+        param_dtype,
+        sharding_of,
+        quantization=quantization,
+        quantization_block=quantization_block,
+        quantize_output_layer=quantize_output_layer,
+    )
     config = dataclasses.replace(
         config,
         # Not the folder's name: a prompt fits the model wherever its files are.

@@ -250,6 +250,11 @@ def prepare() -> PretrainingJob:
         config, params = new_model(vocabulary)
     else:
         config, params = configurables.frozen_model()
+        if config.quantization:
+            raise UserError(
+                f"frozen_model.quantization is {config.quantization!r}, but quantised weights "
+                "can't be trained: leave it out."
+            )
     session.check_vocabulary(vocabulary, config)
     # All of them are trained, so every device has them whole, whatever the layout splits.
     params = replicate(params, layout.mesh)

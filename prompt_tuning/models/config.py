@@ -13,6 +13,7 @@ from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.json_text import shown
 
 DTYPES = ("float32", "bfloat16")
+QUANTIZATIONS = ("int8", "nf4")
 
 _LARGEST = 2**31 - 1
 # The least and the most that a whole number of the config can be. Ten times the layers of the
@@ -30,8 +31,9 @@ _RANGES = {
     "pad_id": (0, _LARGEST),
     "eos_id": (0, _LARGEST),
     "unroll": (0, 1000),
+    "quantization_block": (2, _LARGEST),
 }
-_SWITCHES = ("gated_mlp", "tie_embeddings", "remat")
+_SWITCHES = ("gated_mlp", "tie_embeddings", "remat", "quantize_output_layer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,10 @@ class T5Config:
       remat: recompute each layer in the backward pass instead of keeping its activations.
       unroll: layers a scan step holds; 0 unrolls all of them, which is faster to run and slower to
         compile.
+      quantization: "int8" or "nf4" if kernels are held in 8 or 4 bits, else empty; `param_dtype` is
+        then that of the other weights. See quantization.py.
+      quantization_block: numbers of a kernel that share a scale; even, and it divides `embed_dim`.
+      quantize_output_layer: whether the output layer is quantised too, where it isn't tied.
     """
 
     name: str
@@ -74,6 +80,9 @@ class T5Config:
     matmul_dtype: str = ""
     remat: bool = False
     unroll: int = 1
+    quantization: str = ""
+    quantization_block: int = 64
+    quantize_output_layer: bool = False
 
     def __post_init__(self) -> None:
         _check_values(dataclasses.asdict(self))
@@ -83,6 +92,24 @@ class T5Config:
                 raise UserError(
                     f"{field} of model {self.name!r} is {dtype!r}; expected one of {DTYPES}."
                 )
+        if self.quantization:
+            self._check_quantization()
+
+    def _check_quantization(self) -> None:
+        if self.quantization not in QUANTIZATIONS:
+            raise UserError(
+                f"quantization of model {self.name!r} is {self.quantization!r}; expected one of "
+                f"{QUANTIZATIONS}, or '' for none."
+                f"{did_you_mean(self.quantization.lower(), QUANTIZATIONS)}"
+            )
+        block, embed = self.quantization_block, self.embed_dim
+        if block % 2 or embed % block:
+            blocks = [size for size in range(2, min(block, embed) + 1, 2) if embed % size == 0]
+            fix = f"set it to {blocks[-1]}" if blocks else "this model can't be quantised"
+            raise UserError(
+                f"quantization_block of model {self.name!r} is {block}; it must be even and divide "
+                f"embed_dim, {embed}: {fix}."
+            )
 
     @property
     def product_dtype(self) -> str:

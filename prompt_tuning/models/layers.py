@@ -4,7 +4,6 @@ Attention is in attention.py, the stacks in t5.py. Einsum letters are those of a
 """
 
 import functools
-import math
 
 import flax.linen as nn
 import jax
@@ -12,16 +11,30 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.quantization import (
+    CODES,
+    SCALES,
+    QuantizedKernel,
+    is_quantized,
+    quantize_parameter,
+    stored_kernel,
+)
+from prompt_tuning.models.quantization import count_parameters as count_parameters
 from prompt_tuning.models.slots import LowRank, Slots, low_rank_product
 
 
-def contract(spec: str, x: Array, y: Array, config: T5Config) -> Array:
+def contract(spec: str, x: Array, y: Array | QuantizedKernel, config: T5Config) -> Array:
     """Returns `einsum(spec, x, y)` in float32, its inputs rounded to the config's matmul dtype.
 
     The cotangent is rounded in the same way, so that backward products run at the forward's
     speed. Each letter of `spec` has to occur in two of its three terms.
+
+    `y` may be a quantised kernel, which is frozen: it gets no cotangent.
     """
-    return _contract(spec, jnp.dtype(config.product_dtype), x, y)
+    dtype = jnp.dtype(config.product_dtype)
+    if isinstance(y, QuantizedKernel):
+        return _contract_quantized(spec, dtype, x.dtype, x, y)
+    return _contract(spec, dtype, x, y)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -54,8 +67,48 @@ def _product(spec: str, dtype: jnp.dtype, x: Array, y: Array, result: jnp.dtype)
 _contract.defvjp(_contract_forward, _contract_backward)
 
 
+# The backward pass keeps the codes, which it dequantises once more, and not what it made of them.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _contract_quantized(
+    spec: str, dtype: jnp.dtype, x_dtype: jnp.dtype, x: Array, y: QuantizedKernel
+) -> Array:
+    return _contract_quantized_forward(spec, dtype, x_dtype, x, y)[0]
+
+
+def _contract_quantized_forward(
+    spec: str, dtype: jnp.dtype, x_dtype: jnp.dtype, x: Array, y: QuantizedKernel
+) -> tuple[Array, QuantizedKernel]:
+    del x_dtype
+    x, held = _after(x, y)
+    return _product(spec, dtype, x, held.dequantize(), jnp.dtype("float32")), y
+
+
+def _contract_quantized_backward(
+    spec: str, dtype: jnp.dtype, x_dtype: jnp.dtype, y: QuantizedKernel, cotangent: Array
+) -> tuple[Array, None]:
+    inputs, output = spec.split("->")
+    x_axes, y_axes = inputs.split(",")
+    cotangent, y = _after(cotangent, y)
+    kernel = y.dequantize()
+    return _product(f"{output},{y_axes}->{x_axes}", dtype, cotangent, kernel, x_dtype), None
+
+
+def _after(x: Array, y: QuantizedKernel) -> tuple[Array, QuantizedKernel]:
+    """Has the compiler dequantise `y` only when `x` is there.
+
+    Else, where layers are unrolled, it would find the same work done forward and backward, do it
+    once, and keep every layer's kernel in between; and it would take a decoding loop's kernels out
+    of the loop, all at once. (XLA for CPUs may do so in spite of this, and orders unrolled work
+    with no eye on memory; a loop over layers, `unroll=1`, is safe everywhere.)
+    """
+    return jax.lax.optimization_barrier((x, y))
+
+
+_contract_quantized.defvjp(_contract_quantized_forward, _contract_quantized_backward)
+
+
 class Projection(nn.Module):
-    """A matrix product with one `kernel` and no bias.
+    """A matrix product with one `kernel`, quantised if the config says so, and no bias.
 
     Attributes:
       spec: einsum of the input with the kernel.
@@ -71,14 +124,23 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x: Array, low_rank: LowRank | None = None) -> Array:
         """Returns the projected `x` in float32, with what is added to it at low rank."""
-        kernel = self.param(
-            "kernel",
-            nn.initializers.normal(self.stddev),
-            self.shape,
-            jnp.dtype(self.config.param_dtype),
-        )
-        projected = contract(self.spec, x, kernel, self.config)
+        projected = contract(self.spec, x, self._kernel(), self.config)
         return projected if low_rank is None else projected + low_rank_product(x, low_rank)
+
+    def _kernel(self) -> Array | QuantizedKernel:
+        path = "/".join(self.path)
+        normal = nn.initializers.normal(self.stddev)
+        if not is_quantized(f"{path}/kernel", self.config):
+            return self.param("kernel", normal, self.shape, jnp.dtype(self.config.param_dtype))
+
+        def drawn(key: Array) -> QuantizedKernel:
+            return quantize_parameter(f"{path}/kernel", normal(key, self.shape), self.config)
+
+        parts = {
+            CODES: self.param(CODES, lambda key: drawn(key).codes),
+            SCALES: self.param(SCALES, lambda key: drawn(key).scales),
+        }
+        return stored_kernel(parts, path)
 
 
 class RMSNorm(nn.Module):
@@ -168,8 +230,3 @@ def dropout(module: nn.Module, x: Array) -> Array:
         return x
     keep = jax.random.bernoulli(module.make_rng("dropout"), 1.0 - rate, x.shape)
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
-
-
-def count_parameters(params: object) -> int:
-    """Returns the number of numbers in a tree of arrays or of their shapes."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -6,7 +6,7 @@ Names of axes are those of `prompt_tuning.axes`; which mesh axis each is split o
 `prompt_tuning.parallel.rules`.
 """
 
-from prompt_tuning.axes import BUCKETS, EMBED, HEAD_DIM, HEADS, LAYER, MLP, VOCAB
+from prompt_tuning.axes import BLOCKS, BUCKETS, EMBED, HEAD_DIM, HEADS, LAYER, MLP, VOCAB
 
 Axes = tuple[str | None, ...]
 """A logical axis for each axis of an array; None for one that is never split."""
@@ -31,7 +31,11 @@ _AXES: dict[str, Axes] = {
 
 def parameter_axes(name: str) -> Axes:
     """Returns the logical axes of a parameter of `models.t5.T5` by its "/"-joined name."""
+    # A quantised kernel (quantization.py) lies as the kernel does, its scales block by block.
+    kernel = name.removesuffix("_codes").removesuffix("_scales")
     for ending, axes in _AXES.items():
-        if name.endswith(ending):
+        if kernel.endswith(ending):
+            if name.endswith("_scales"):
+                axes = tuple(BLOCKS if axis == EMBED else axis for axis in axes)
             return (LAYER, *axes) if "/layers/" in name else axes
     raise ValueError(f"The parameter {name!r} has no line in {__name__}._AXES.")

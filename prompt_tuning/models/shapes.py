@@ -9,7 +9,10 @@ from prompt_tuning.models.config import T5Config
 
 
 def parameter_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every parameter by its "/"-joined path, sorted; layers are stacked."""
+    """Returns the shape of every parameter by its "/"-joined path, sorted; layers are stacked.
+
+    They are those in files, where nothing is quantised.
+    """
     embed = config.embed_dim
     shapes: dict[str, tuple[int, ...]] = {
         "token_embedder/embedding": (config.vocab_size, embed),

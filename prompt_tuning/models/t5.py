@@ -29,6 +29,7 @@ from prompt_tuning.models.layers import (
     contract,
     dropout,
 )
+from prompt_tuning.models.quantization import QuantizedKernel, quantize_params, stored_kernel
 from prompt_tuning.models.slots import KeyValue, Slots, for_rows, low_rank_product
 
 Batch = Mapping[str, Array]
@@ -396,8 +397,14 @@ class T5(nn.Module):
         dtype = jnp.dtype(config.product_dtype)
 
         def project(name: str) -> Array:
-            kernel = kernels[name]["kernel"]
-            projected = contract("bsd,ldhk->lbshk", outputs, kernel, config)
+            path = f"decoder/layers/{module}/{name}"
+            kernel = stored_kernel(kernels[name], path)
+            if isinstance(kernel, QuantizedKernel):  # a layer at a time, as it takes room to widen
+                projected = jax.lax.map(
+                    lambda one: contract("bsd,dhk->bshk", outputs, one, config), kernel
+                )
+            else:
+                projected = contract("bsd,ldhk->lbshk", outputs, kernel, config)
             return jax.vmap(functools.partial(inject, name))(projected, slots)
 
         def inject(name: str, projected: Array, slots: Slots) -> Array:
@@ -444,11 +451,14 @@ def init_params(config: T5Config, key: Key[Array, ""], *, embedding_stddev: floa
         dropout_rate=0.0,
         remat=False,
         unroll=1,
+        quantization="",
+        quantization_block=64,
+        quantize_output_layer=False,
     )
     params = _init(shape, key)
     table = params["token_embedder"]["embedding"]
     params["token_embedder"]["embedding"] = (table * embedding_stddev).astype(table.dtype)
-    return params
+    return quantize_params(params, config) if config.quantization else params
 
 
 @functools.partial(jax.jit, static_argnames=("config",))

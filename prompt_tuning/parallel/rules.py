@@ -27,6 +27,7 @@ RULES: dict[str, str | None] = {
     axes.MLP: MODEL_AXIS,
     axes.VOCAB: MODEL_AXIS,
     axes.EMBED: None,  # `data` under FSDP
+    axes.BLOCKS: None,  # likewise
     axes.HEAD_DIM: None,
     axes.LAYER: None,
     axes.BUCKETS: None,
@@ -111,7 +112,8 @@ class Layout:
 
     def _mesh_axes(self, name: str) -> list[str | None]:
         """The mesh axis that the table gives for each axis of a parameter."""
-        table = {**RULES, axes.EMBED: DATA_AXIS} if self.fsdp else RULES
+        split = {axes.EMBED: DATA_AXIS, axes.BLOCKS: DATA_AXIS} if self.fsdp else {}
+        table = {**RULES, **split}
         return [None if axis is None else table[axis] for axis in self.axes_of(name)]
 
 

@@ -118,6 +118,12 @@ def changes(work: Work) -> Iterator[tuple[str, Callable[[Work], Work]]]:
             lambda w, parts=parts: dataclasses.replace(w, accumulation_steps=parts),
         )
         parts *= 2
+    if not config.quantization and config.embed_dim % config.quantization_block == 0:
+        for name, bits in (("int8", 8), ("nf4", 4)):
+            yield (
+                f"kernels in {bits} bits: --gin_file=quantization/{name}.gin",
+                with_config(quantization=name),
+            )
     length = work.input_length // 2
     while length >= SHORTEST_INPUT:
         yield (

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from prompt_tuning.analysis.flops import step_flops
+from prompt_tuning.models.config import T5Config
 from prompt_tuning.planning.estimate import (
     USABLE,
     Attempt,
@@ -111,7 +112,7 @@ class Plan:
         ]
         yield f"{config.name} on {machine}: {', '.join(parts)}"
         yield (
-            f"weights {config.param_dtype}, activations {config.compute_dtype}, products "
+            f"weights {_weights(config)}, activations {config.compute_dtype}, products "
             f"{config.product_dtype}, layers {'re' if config.remat else 'not re'}computed backward"
         )
         yield from self.needs.unsplit
@@ -226,6 +227,15 @@ def make_plan(
         needs=needs,
         attempts=attempts,
         utilisation=Utilisation(),
+    )
+
+
+def _weights(config: T5Config) -> str:
+    """Returns what the weights are held in."""
+    if not config.quantization:
+        return config.param_dtype
+    return (
+        f"{config.quantization} in blocks of {config.quantization_block} and {config.param_dtype}"
     )
 
 

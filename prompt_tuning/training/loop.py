@@ -23,11 +23,12 @@ from jaxtyping import Array, Float, Int
 
 from prompt_tuning.checkpoints.manager import CheckpointManager
 from prompt_tuning.errors import UserError
+from prompt_tuning.models.quantization import count_parameters
 from prompt_tuning.training.monitoring import Monitor, Monitoring
 from prompt_tuning.training.options import TrainOptions
 from prompt_tuning.training.prefetch import Prefetcher
 from prompt_tuning.training.profiling import Profile
-from prompt_tuning.training.run import Evaluation, Run, TrainResult, count_parameters
+from prompt_tuning.training.run import Evaluation, Run, TrainResult
 from prompt_tuning.training.run_folder import RunFolder
 from prompt_tuning.training.signals import Interrupted, StopRequest
 from prompt_tuning.training.startup import startup_line

@@ -28,6 +28,7 @@ import numpy as np
 from prompt_tuning.checkpoints.manager import CheckpointManager
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Method, Trained
+from prompt_tuning.models.quantization import count_parameters
 from prompt_tuning.training.early_stopping import Best
 from prompt_tuning.training.halving import Halving, Standing, ranked, standing
 from prompt_tuning.training.logging import read_rows
@@ -41,7 +42,6 @@ from prompt_tuning.training.run import (
     Diverged,
     Evaluation,
     Run,
-    count_parameters,
 )
 from prompt_tuning.training.run_folder import RunFolder
 from prompt_tuning.training.screen import PopulationScreen

@@ -19,6 +19,7 @@ from jaxtyping import Array
 
 from prompt_tuning.checkpoints.manager import CheckpointManager
 from prompt_tuning.errors import UserError
+from prompt_tuning.models.quantization import count_parameters
 from prompt_tuning.training.early_stopping import Best
 from prompt_tuning.training.keys import stream_key
 from prompt_tuning.training.logging import (
@@ -353,11 +354,6 @@ class Run:
             f"{self.folder.path} keeps {' and '.join(kept) or 'no prompt yet'}. "
             "Lower LEARNING_RATE, and give another MODEL_DIR or --overwrite."
         )
-
-
-def count_parameters(tree: Any) -> int:
-    """Returns the number of numbers in a tree of arrays."""
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def _median(rows: Sequence[Row], name: str) -> float | None:

@@ -103,6 +103,15 @@ def test_unknown_model_size(fails):
     assert "t5_1_1_smal" in line and "t5_1_1_small" in line
 
 
+def test_unknown_quantization(fails):
+    assert "Did you mean 'nf4'?" in fails("--gin.frozen_model.quantization=nf5")
+
+
+def test_blocks_that_do_not_divide_the_width(fails):
+    line = fails("--gin.frozen_model.quantization=int8", "--gin.frozen_model.quantization_block=12")
+    assert "quantization_block of model 'tiny_random' is 12" in line and "set it to 8" in line
+
+
 def test_checkpoint_of_another_size(fails):
     line = fails("--gin.frozen_model.architecture=t5_1_1_small")
     assert "its embed_dim is 16, not 512" in line

@@ -124,6 +124,8 @@ def test_a_stopped_run_ends_with_the_same_weights(run_folder, flags, tmp_path, m
         ({"new_model.architecture": "t5_1_1_smal"}, "Did you mean 't5_1_1_small'"),
         ({"new_model.num_heads": 0}, "new_model.num_heads is 0"),
         ({"INITIAL_CHECKPOINT_PATH": "tinyworld_small"}, "has 1408 embeddings; set VOCABULARY"),
+        ({"INITIAL_CHECKPOINT_PATH": "tinyworld_mini", "frozen_model.quantization": "int8"},
+         "quantised weights can't be trained: leave it out"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_in_one_line(flags, tmp_path, monkeypatch, capsys, changes, told):

@@ -1,0 +1,256 @@
+"""What a quantised frozen model saves, and what it costs: memory, time of a step, and accuracy.
+
+    python benchmarks/quantization.py [--quick] [--parts accuracy plan process]
+
+Four ways to hold the frozen weights are compared: float32; bfloat16; kernels in int8; kernels in
+nf4 (`prompt_tuning/models/quantization.py`), the other weights in bfloat16.
+
+- accuracy: a prompt is trained on TinyWorld Base by `prompt-tuning train`, on each of two tasks
+  and each way anew, and its best one scored on the test split; and the prompt that was trained on
+  float32 weights is scored on the others without more training.
+- plan: the bytes that a training step needs by `planning.program`, for T5 1.1 of several sizes
+  with a 100-token prompt, batch 8, encoder 128, decoder 8, layers recomputed.
+- process: T5 1.1 Base with random weights is loaded from a bfloat16 file in a fresh process, which
+  makes a few steps of that size: bytes of the weights, the highest resident memory of the process
+  (VmHWM, with Python and JAX in it) and the median time of a step. Inputs of products are what the
+  machine is fastest in, and float32 for float32 weights.
+
+A part's numbers replace those in benchmarks/results/quantization.json; the others stay.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompt_tuning.checkpoints.frozen import load_frozen
+from prompt_tuning.checkpoints.weights import save_weights
+from prompt_tuning.cli import evaluate, train
+from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.models.config import T5Config, get_config
+from prompt_tuning.models.hardware import fastest_matmul_dtype
+from prompt_tuning.models.quantization import count_parameters
+from prompt_tuning.models.t5 import T5, init_params
+from prompt_tuning.planning.program import Work, needs_of
+from prompt_tuning.training.losses import LossOptions
+from prompt_tuning.training.optimizers import adafactor
+from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
+
+RESULTS = Path(__file__).parent / "results" / "quantization.json"
+WAYS = ("float32", "bfloat16", "int8", "nf4")
+TASKS = ("tinyworld_rte", "tinyworld_boolq")
+BATCH, PROMPT, SOURCE, TARGET = 8, 100, 128, 8
+
+QUICK = T5Config(
+    name="quick",
+    vocab_size=512,
+    embed_dim=64,
+    num_heads=4,
+    head_dim=16,
+    mlp_dim=128,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+)
+
+
+def settings(way: str) -> dict[str, Any]:
+    """Returns the fields of a config that hold weights in this way."""
+    if way == "float32":
+        return {"param_dtype": "float32"}
+    found = {"param_dtype": "bfloat16", "matmul_dtype": fastest_matmul_dtype("cpu")}
+    return found if way == "bfloat16" else {**found, "quantization": way, "unroll": 1}
+
+
+def accuracy(steps: int) -> dict[str, Any]:
+    """Returns, for each task and way, how a prompt scores that was trained so, or moved there."""
+    found: dict[str, Any] = {"model": "tinyworld_base", "prompt_length": 20, "steps": steps}
+    with tempfile.TemporaryDirectory() as folder:
+        for task in TASKS:
+            found[task] = {}
+            for way in WAYS:
+                run = Path(folder) / f"{task}_{way}"
+                flags = [
+                    f"--gin.frozen_model.{name}={value}" for name, value in settings(way).items()
+                ]
+                flags = [flag for flag in flags if "matmul_dtype" not in flag]
+                found[task][way] = {
+                    **_trained(task, run, steps, flags),
+                    "moved_test_score": _tested(Path(folder) / f"{task}_float32", flags),
+                }
+                print(f"{task} {way}: {found[task][way]}", file=sys.stderr, flush=True)
+    return found
+
+
+def _trained(task: str, run: Path, steps: int, flags: list[str]) -> dict[str, float]:
+    files = ("models/tinyworld_base", f"tasks/{task}", "prompts/class_label", "runs/train")
+    given = {
+        "MODEL_DIR": run,
+        "PROMPT_LENGTH": 20,
+        "TRAIN_STEPS": steps,
+        "train.eval_every": 50,
+        "train.checkpoint_every": steps,
+        "train.tensorboard": False,
+    }
+    train.main(
+        [f"--gin_file={file}.gin" for file in files]
+        + [f"--gin.{name}={value}" for name, value in given.items()]
+        + flags
+    )
+    summary = json.loads((run / "summary.json").read_text())
+    return {
+        "best_step": summary["best_step"],
+        "validation_score": summary["score"],
+        "test_score": _tested(run, flags),
+    }
+
+
+def _tested(run: Path, flags: list[str]) -> float:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        evaluate.main([str(run), "--split", "test", *flags])
+    return json.loads(printed.getvalue())["score"]
+
+
+def plan(names: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the bytes that a step needs, by model and way, as compiled for one device."""
+    found: dict[str, Any] = {}
+    for name in names:
+        found[name] = {}
+        for way in WAYS:
+            activations = "float32" if way == "float32" else "bfloat16"
+            fields = {**settings(way), "matmul_dtype": "", "compute_dtype": activations}
+            config = get_config(name, remat=True, **fields)
+            needs = needs_of(
+                Work(
+                    config=config,
+                    method=SoftPrompt(length=PROMPT, embed_dim=config.embed_dim),
+                    optimizer=adafactor(0.3),
+                    loss=LossOptions(),
+                    batch_size=BATCH,
+                    input_length=SOURCE,
+                    target_length=TARGET,
+                )
+            )
+            parts = ("weights", "activations", "workspace", "memory")
+            found[name][way] = {part: getattr(needs, part) for part in parts}
+            print(f"{name} {way}: {found[name][way]}", file=sys.stderr, flush=True)
+    return found
+
+
+def process(config: T5Config, steps: int) -> dict[str, Any]:
+    """Returns what a fresh process with the model takes, by way."""
+    found: dict[str, Any] = {"model": config.name, "steps": steps}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{config.name}.safetensors"
+        stored = dataclasses.replace(config, param_dtype="bfloat16")
+        save_weights(path, init_params(stored, jax.random.key(0)), stored)
+        for way in WAYS:
+            command = [sys.executable, __file__, "--load", str(path), way, str(steps)]
+            done = subprocess.run(
+                command,
+                check=True,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            )
+            found[way] = json.loads(done.stdout)
+            print(f"{config.name} {way}: {found[way]}", file=sys.stderr, flush=True)
+    return found
+
+
+def loaded(path: str, way: str, steps: int) -> dict[str, float | int]:
+    """Loads a model in this process, makes steps, and returns what they took."""
+    fields = settings(way)
+    dtype, matmul_dtype = fields.pop("param_dtype"), fields.pop("matmul_dtype", "")
+    fields.pop("unroll", None)  # get_config's own is a loop, for all ways
+    jax.block_until_ready(jax.numpy.zeros(1))
+    before = _highest_resident()
+    start = time.perf_counter()
+    config, frozen = load_frozen(path, dtype=dtype, **fields)
+    loading = time.perf_counter() - start
+    after_loading = _highest_resident()
+    config = dataclasses.replace(config, matmul_dtype=matmul_dtype)
+
+    numbers = np.random.default_rng(0)
+    source = numbers.integers(2, config.vocab_size, (BATCH, SOURCE), np.int32)
+    target = numbers.integers(2, config.vocab_size, (BATCH, TARGET), np.int32)
+    batch = {
+        "encoder_input_tokens": source,
+        "decoder_input_tokens": np.roll(target, 1, axis=1),
+        "decoder_target_tokens": target,
+        "decoder_loss_weights": np.ones((BATCH, TARGET), np.float32),
+    }
+    method, optimizer = SoftPrompt(length=PROMPT, embed_dim=config.embed_dim), adafactor(0.3)
+    state = TrainState.create(method.init(jax.random.key(1), batch), optimizer)
+    step = make_train_step(prompt_loss_fn(T5(config), method, LossOptions()), optimizer)
+    seconds = []
+    for _ in range(steps + 1):
+        start = time.perf_counter()
+        state, metrics = step(state, frozen, batch, jax.random.key(2))
+        if not np.isfinite(float(metrics["loss"])):
+            raise RuntimeError("The benchmark's loss isn't finite; its times mean nothing.")
+        seconds.append(time.perf_counter() - start)
+    return {
+        "parameters": count_parameters(frozen),
+        "weight_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(frozen)),
+        "bytes_before_loading": before,
+        "peak_bytes_loading": after_loading,
+        "peak_bytes": _highest_resident(),
+        "loading_seconds": loading,
+        "first_step_seconds": seconds[0],
+        "step_seconds": statistics.median(seconds[1:]),
+    }
+
+
+def _highest_resident() -> int:
+    status = Path("/proc/self/status").read_text()
+    (kilobytes,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(kilobytes) * 1024
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = ("accuracy", "plan", "process")
+    parser.add_argument("--quick", action="store_true", help="tiny models, to try the benchmark")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="where the JSON goes")
+    parser.add_argument("--load", nargs=3, metavar=("FILE", "WAY", "STEPS"), help="in this process")
+    options = parser.parse_args(arguments)
+    if options.load:
+        path, way, steps = options.load
+        print(json.dumps(loaded(path, way, int(steps))))
+        return
+
+    quick = options.quick
+    work = {
+        "accuracy": lambda: accuracy(2 if quick else 400),
+        "plan": lambda: plan(
+            ("t5_1_1_small",) if quick else ("t5_1_1_small", "t5_1_1_xl", "t5_1_1_xxl")
+        ),
+        "process": lambda: process(
+            QUICK if quick else get_config("t5_1_1_base"), 1 if quick else 4
+        ),
+    }
+    result = json.loads(options.output.read_text()) if options.output.exists() else {}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    for part in options.parts:
+        result[part] = work[part]()
+        result["device"] = jax.devices()[0].device_kind
+        result |= {"machine": platform.machine(), "jax": jax.__version__}
+        result["date"] = time.strftime("%Y-%m-%d")
+        options.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

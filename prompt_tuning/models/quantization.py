@@ -1,0 +1,248 @@
+"""Kernels of a frozen model in 8 or 4 bits, widened again inside the layer that uses them.
+
+    quantize_params(frozen, config)    config.quantization says how; `T5(config)` takes the result
+
+A kernel is cut into blocks of 64 numbers along its `embed` axis. Each block keeps its largest
+absolute value, its scale, and for each number a code for its share of that:
+
+- "int8": the nearest of 127 equal steps to either side (absmax, as in LLM.int8; Dettmers et al.,
+  2022). 8.25 bits a number.
+- "nf4": the nearest of 16 shares, the quantiles of a normal distribution, as weights are about
+  normal (QLoRA; Dettmers et al., 2023, section 3 and appendix E). Two codes share a byte: 4.25
+  bits a number.
+
+Why blocks along `embed`: every kernel has that axis, and tensor parallelism splits none along it,
+so a block never lies on two devices. Why blocks for int8 too, where LLM.int8 has a scale for an
+output channel: the largest of 64 weights is about a third smaller than that of thousands, and the
+error with it, for 0.25 bits. Scales are rounded to bfloat16 before codes are chosen by them, so
+that the codes make up for it; that is half of what double quantisation of float32 scales saves
+(4.13 bits against 4.5), with nothing more to compute.
+
+The embedding table, relative position biases and norms stay as they are, for a prompt's
+initialisation reads the first and the others are small; so does the output layer, as in QLoRA,
+unless `config.quantize_output_layer`.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from prompt_tuning.axes import EMBED
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.parameter_axes import parameter_axes
+
+CODES, SCALES = "kernel_codes", "kernel_scales"
+"""The two parameters that stand in place of a `kernel`."""
+
+_STEPS = 127  # to either side of zero, of int8
+
+
+def _normal_float_4() -> tuple[float, ...]:
+    """The 16 shares of NF4: quantiles of the normal distribution, 8 above zero, zero, 7 below.
+
+    The outermost are those of 1 - d, where d is the mean of half a bin of 15 and of 16, as the
+    quantile of 1 is infinite.
+    """
+    outermost = 1 - (1 / 30 + 1 / 32) / 2
+
+    def quantiles(count: int) -> list[float]:
+        steps = [outermost + (0.5 - outermost) * step / count for step in range(count)]
+        return [NormalDist().inv_cdf(step) for step in steps]
+
+    above, below = quantiles(8), quantiles(7)
+    return tuple(sorted([*(-x / below[0] for x in below), 0.0, *(x / above[0] for x in above)]))
+
+
+NF4 = _normal_float_4()
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class QuantizedKernel:
+    """A kernel as codes and scales, or the kernels of several layers on leading axes.
+
+    Annotated as trees, since JAX puts other things in their places as it traces.
+
+    Attributes:
+      codes: int8, with the kernel's shape; or two NF4 codes in a uint8, the axis of blocks half as
+        long: a byte's lower half belongs to the first half of the block.
+      scales: of each block; the axis of blocks is as long as there are blocks.
+      axis: which axis that is, counted from the last one (-1).
+    """
+
+    codes: PyTree
+    scales: PyTree
+    axis: int = field(metadata={"static": True})
+
+    def dequantize(self) -> Float[Array, "..."]:
+        """Returns the kernel in float32."""
+        axis = self.axis
+        blocks = self.scales.shape[axis]
+        codes = _cut(self.codes, axis, blocks)
+        if codes.dtype == jnp.uint8:
+            codes = jnp.concatenate([codes & 15, codes >> 4], axis)
+            shares = _nf4_shares(codes)
+        else:
+            shares = codes.astype(jnp.float32) / _STEPS
+        values = shares * jnp.expand_dims(self.scales.astype(jnp.float32), axis)
+        return _joined(values, axis)
+
+
+@functools.partial(jax.jit, static_argnames=("to", "block", "axis"))
+def quantize(kernel: Float[Array, "..."], *, to: str, block: int, axis: int) -> QuantizedKernel:
+    """Returns a kernel in "int8" or "nf4".
+
+    Args:
+      kernel: in any floating-point dtype; layers may be stacked in front.
+      to: the format.
+      block: numbers that share a scale, even; it divides the axis.
+      axis: along which they lie, counted from the last one (-1).
+    """
+    wide = _cut(kernel.astype(jnp.float32), axis, kernel.shape[axis] // block)
+    scales = jnp.max(jnp.abs(wide), axis).astype(jnp.bfloat16)
+    # A block of zeros stays one.
+    divisors = jnp.where(scales == 0, 1, scales).astype(jnp.float32)
+    shares = wide / jnp.expand_dims(divisors, axis)
+    if to == "int8":
+        codes = jnp.clip(jnp.round(shares * _STEPS), -_STEPS, _STEPS).astype(jnp.int8)
+    else:
+        borders = [(low + high) / 2 for low, high in itertools.pairwise(NF4)]
+        above = [(shares > border).astype(jnp.uint8) for border in borders]
+        low, high = jnp.split(functools.reduce(jnp.add, above), 2, axis)
+        codes = low | (high << 4)
+    return QuantizedKernel(codes=_joined(codes, axis), scales=scales, axis=axis)
+
+
+def is_quantized(name: str, config: T5Config) -> bool:
+    """Returns whether the config has the parameter of this "/"-joined name quantised."""
+    if not config.quantization or not name.endswith("/kernel"):
+        return False
+    return config.quantize_output_layer or not name.endswith("logits_dense/kernel")
+
+
+def quantize_parameter(name: str, kernel: ArrayLike, config: T5Config) -> QuantizedKernel:
+    """Returns a parameter that `is_quantized` as the config says."""
+    return quantize(
+        kernel, to=config.quantization, block=config.quantization_block, axis=_block_axis(name)
+    )
+
+
+def quantize_params(params: Mapping[str, Any], config: T5Config) -> dict[str, Any]:
+    """Returns a whole model's weights as the config says; kernels become `CODES` and `SCALES`.
+
+    Args:
+      params: nested dicts of floating-point arrays.
+      config: the model's, `quantization` set.
+    """
+
+    def walk(tree: Mapping[str, Any], path: str) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in tree.items():
+            name = f"{path}/{key}"
+            if isinstance(value, Mapping):
+                result[key] = walk(value, name)
+            elif is_quantized(name, config):
+                found = quantize_parameter(name, value, config)
+                result |= {CODES: found.codes, SCALES: found.scales}
+            else:
+                result[key] = value
+        return result
+
+    return walk(params, "")
+
+
+def quantize_stored(name: str, whole: np.ndarray, config: T5Config) -> dict[str, np.ndarray]:
+    """Returns a parameter as the model has it, by name, from an array in the host's memory.
+
+    One layer at a time is on the device, and nothing of float32's size is made on the host.
+    """
+    if not is_quantized(name, config):
+        return {name: whole}
+    layers = whole if "/layers/" in name else whole[None]
+    found = [jax.device_get(quantize_parameter(name, layer, config)) for layer in layers]
+    codes = np.stack([kernel.codes for kernel in found])
+    scales = np.stack([kernel.scales for kernel in found])
+    if layers is not whole:
+        codes, scales = codes[0], scales[0]
+    module = name.removesuffix("kernel")
+    return {module + CODES: codes, module + SCALES: scales}
+
+
+def dequantize_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the float32 kernels in place of the codes: a model that computes the same."""
+
+    def walk(tree: Mapping[str, Any], path: str) -> dict[str, Any]:
+        if CODES in tree:
+            kernel = stored_kernel(tree, path)
+            assert isinstance(kernel, QuantizedKernel)
+            return {"kernel": kernel.dequantize()}
+        return {
+            key: walk(value, f"{path}/{key}") if isinstance(value, Mapping) else value
+            for key, value in tree.items()
+        }
+
+    return walk(params, "")
+
+
+def stored_kernel(parameters: Mapping[str, Any], path: str) -> Array | QuantizedKernel:
+    """Returns the kernel of the projection at a "/"-joined path from its own parameters."""
+    if CODES not in parameters:
+        return parameters["kernel"]
+    axis = _block_axis(f"{path}/kernel")
+    return QuantizedKernel(codes=parameters[CODES], scales=parameters[SCALES], axis=axis)
+
+
+def count_parameters(params: PyTree) -> int:
+    """Returns the number of numbers in a tree of arrays or of their shapes.
+
+    A quantised model has as many as it had: a byte of NF4 counts twice, and scales don't count.
+    """
+    total = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name = getattr(path[-1], "key", None) if path else None
+        packed = 2 if name == CODES and leaf.dtype == jnp.uint8 else 1
+        total += 0 if name == SCALES else packed * math.prod(leaf.shape)
+    return total
+
+
+def _block_axis(name: str) -> int:
+    axes = parameter_axes(name)
+    return axes.index(EMBED) - len(axes)
+
+
+def _cut(x: Array, axis: int, blocks: int) -> Array:
+    """Cuts an axis in two, [..., blocks, block, ...]; `axis`, from the last, is then the second."""
+    place = x.ndim + axis
+    return x.reshape(*x.shape[:place], blocks, -1, *x.shape[place + 1 :])
+
+
+def _joined(x: Array, axis: int) -> Array:
+    """What `_cut` cut."""
+    place = x.ndim + axis
+    return x.reshape(*x.shape[: place - 1], -1, *x.shape[place + 1 :])
+
+
+def _nf4_shares(codes: Array) -> Array:
+    """Looks the codes up by choosing between neighbours, bit after bit.
+
+    Elementwise, where a gather would be slow on accelerators and couldn't be fused.
+    """
+    # Mere constants JAX would widen to the kernel's shape, all sixteen, before the layers' loop.
+    codes, table = jax.lax.optimization_barrier((codes, jnp.asarray(NF4, jnp.float32)))
+    values = list(table)
+    for bit in range(4):
+        is_set = (codes >> bit) & 1 == 1
+        values = [
+            jnp.where(is_set, high, low)
+            for low, high in zip(values[::2], values[1::2], strict=True)
+        ]
+    return values[0]
