@@ -21,7 +21,11 @@ from jaxtyping import Float32
 
 from prompt_tuning.analysis.neighbors import format_neighbors, nearest_neighbors
 from prompt_tuning.checkpoints.prompt_files import BEST_PROMPT, PromptMetadata, load_prompt
-from prompt_tuning.cli import configurables, gin_config
+from prompt_tuning.cli import (
+    configurables,
+    gin_config,
+    methods,  # noqa: F401 - registered with gin
+)
 from prompt_tuning.cli.compilation_cache import compilation_cache
 from prompt_tuning.cli.configurables import Base, Data, Prediction, Training
 from prompt_tuning.data.batching import BatchStream
