@@ -38,7 +38,7 @@ class _Mixed(MethodModule):
     embed_dim: int
     sources: int
     initializer: Initializer = random_uniform()
-    source_initializer: Any = random_uniform()
+    source_initializer: Any = nn.initializers.normal(1.0)
 
     def __post_init__(self):
         check_prompt_length(self.length)

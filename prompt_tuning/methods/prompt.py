@@ -110,5 +110,6 @@ def fold_into_soft_prompt(
       batch: what the prompt is to be made for, if it isn't the same for all: one example.
     """
     prompt = method.apply(trained, batch).encoder_prompt[0]
-    folded: Any = SoftPrompt(length=prompt.shape[0], embed_dim=prompt.shape[1])
+    # Not a part of `method`, whatever Flax thinks of a module that another one makes.
+    folded: Any = SoftPrompt(length=prompt.shape[0], embed_dim=prompt.shape[1], parent=None)
     return folded, soft_prompt_variables(prompt)
