@@ -9,7 +9,8 @@ Examples of any prompts and prompt lengths share a batch, each row with its own 
 A shorter prompt is filled up on its left, and the filling is hidden from attention. Distances are
 all that T5 knows of positions, and those within `[P; X]` stay what they are without the filling,
 so a row computes what it would alone; only the order of float additions depends on the shape of
-the batch.
+the batch. What other methods have trained is given as an `Injection`; examples of methods with
+different slots are batched apart.
 
 Batches come in few shapes, compiled once each: rows are a power of two, inputs a power of two
 times 16 tokens, prompts a multiple of 8, labels to be ranked 4, 16 or 64, of 8 tokens or the
@@ -33,6 +34,7 @@ from prompt_tuning.evaluation.rank import label_log_likelihoods
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.stacking import batch_injections, with_prompt_length
 from prompt_tuning.models.t5 import T5, Params
 from prompt_tuning.parallel.mesh import DATA_AXIS, shard_batch
 
@@ -82,10 +84,14 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """An example ready for a batch; it keeps its prompt, whatever is loaded or removed since."""
+    """An example ready for a batch; it keeps its prompt, whatever is loaded or removed since.
+
+    `slots` tells which slots the injection fills: those of one batch are alike.
+    """
 
     ids: Int32[np.ndarray, "source"]
-    prompt: Float32[np.ndarray, "prompt embed"]
+    injection: Injection
+    slots: str
     labels: tuple[str, ...]
     truncated: bool
 
@@ -93,7 +99,7 @@ class Prepared:
     def shape(self) -> Shape:
         """The padded lengths of the prompt and of the input, in tokens."""
         return (
-            -(-len(self.prompt) // PROMPT_MULTIPLE) * PROMPT_MULTIPLE,
+            -(-prompt_length(self.injection) // PROMPT_MULTIPLE) * PROMPT_MULTIPLE,
             _doubled(SHORTEST_INPUT, len(self.ids)),
         )
 
@@ -107,7 +113,7 @@ class Predictor:
       config: the model's sizes, as `load_frozen` gives them with
       params: its weights.
       vocabulary: the one it was pre-trained with.
-      prompts: arrays [prompt, embed] by name; see `add`.
+      prompts: what examples may name; see `add`.
       batch_size: the most examples in one batch.
       max_input_length: longer inputs are cut to so many tokens, end of sequence counted.
       decoding: how to generate, greedily or by beam search.
@@ -123,7 +129,7 @@ class Predictor:
         params: Params,
         vocabulary: Vocabulary,
         *,
-        prompts: Mapping[str, Float[Array | np.ndarray, "_ _"]] = MappingProxyType({}),
+        prompts: Mapping[str, Float[Array | np.ndarray, "_ _"] | Injection] = MappingProxyType({}),
         batch_size: int = 32,
         max_input_length: int = 512,
         decoding: DecodingOptions = DecodingOptions(),
@@ -146,13 +152,13 @@ class Predictor:
         self._mesh = mesh
         self._model = T5(config)
         self._shapes: set[Shape] = set()
-        self._prompts: dict[str, Float32[np.ndarray, "prompt embed"]] = {}
+        self._prompts: dict[str, Injection] = {}
         for name, prompt in prompts.items():
             self.add(name, prompt)
 
     @property
-    def prompts(self) -> Mapping[str, Float32[np.ndarray, "prompt embed"]]:
-        """The prompts by name."""
+    def prompts(self) -> Mapping[str, Injection]:
+        """What examples may name."""
         return MappingProxyType(self._prompts)
 
     @property
@@ -160,12 +166,32 @@ class Predictor:
         """The shapes compiled so far: rows, prompt, input, and the labels' number and length."""
         return frozenset(self._shapes)
 
-    def add(self, name: str, prompt: Float[Array | np.ndarray, "..."]) -> None:
+    def add(self, name: str, prompt: Float[Array | np.ndarray, "..."] | Injection) -> None:
         """Takes in a prompt, in place of one of the same name.
 
+        Args:
+          name: what examples call it.
+          prompt: an array [prompt, embed], or what a method injects, with batch axes of 1.
+
         Raises:
-          UserError: it isn't a finite array [prompt, embed] as wide as the model.
+          UserError: it isn't finite or as wide as the model, or is a set of weights.
         """
+        if isinstance(prompt, Injection):
+            injection = jax.tree.map(np.asarray, prompt)
+            if injection.weights:
+                raise UserError(
+                    f"'{name}' holds weights of the model itself, which examples of one batch "
+                    "can't have of their own; use it by itself, or merge it into the model."
+                )
+        else:
+            array = self._checked(name, prompt)[None]
+            injection = Injection(encoder_prompt=array)  # pyright: ignore[reportArgumentType]
+        # Another mapping rather than a changed one: other threads may be reading this one.
+        self._prompts = {**self._prompts, name: injection}
+
+    def _checked(
+        self, name: str, prompt: Float[Array | np.ndarray, "..."]
+    ) -> Float32[np.ndarray, "prompt embed"]:
         array = np.array(prompt, np.float32)
         width = self.config.embed_dim
         if array.ndim != 2 or not len(array) or array.shape[1] != width:
@@ -175,8 +201,7 @@ class Predictor:
             )
         if not np.isfinite(array).all():
             raise UserError(f"The prompt '{name}' has values that are NaN or infinite.")
-        # Another mapping rather than a changed one: other threads may be reading this one.
-        self._prompts = {**self._prompts, name: array}
+        return array
 
     def remove(self, name: str) -> None:
         """Lets a prompt go.
@@ -202,14 +227,15 @@ class Predictor:
           UnknownPrompt: no prompt has the name.
           UserError: a label can't be spelled, is there twice, or is longer than an answer may be.
         """
-        prompt = self._prompt(example.prompt)
+        injection = self._prompt(example.prompt)
         ids = self.vocabulary.encode(example.inputs)
         kept = [*ids[: self.max_input_length - 1], EOS_ID]
         if example.labels:
             self._encode_labels(example.labels)
         return Prepared(
             ids=np.asarray(kept, np.int32),
-            prompt=prompt,
+            injection=injection,
+            slots=str(jax.tree.structure(injection)),
             labels=example.labels,
             truncated=len(kept) <= len(ids),
         )
@@ -217,8 +243,12 @@ class Predictor:
     def run(self, examples: Sequence[Prepared]) -> list[Answer]:
         """Returns the answers in the order of the examples, which share batches where they can."""
         answers: dict[int, Answer] = {}
-        order = sorted(range(len(examples)), key=lambda i: (examples[i].labels, examples[i].shape))
-        for labels, group in itertools.groupby(order, key=lambda i: examples[i].labels):
+
+        def together(i: int) -> tuple[tuple[str, ...], str]:
+            return examples[i].labels, examples[i].slots
+
+        order = sorted(range(len(examples)), key=lambda i: (together(i), examples[i].shape))
+        for (labels, _), group in itertools.groupby(order, key=together):
             while indices := list(itertools.islice(group, self.batch_size)):
                 found = self._answer([examples[i] for i in indices], labels)
                 answers.update(zip(indices, found, strict=True))
@@ -226,8 +256,7 @@ class Predictor:
 
     def _answer(self, rows: Sequence[Prepared], labels: tuple[str, ...]) -> list[Answer]:
         tokens, injection = self._batch(rows)
-        assert injection.encoder_prompt is not None
-        shape = (len(tokens), injection.encoder_prompt.shape[1], tokens.shape[1])
+        shape = (len(tokens), prompt_length(injection), tokens.shape[1])
         if not labels:
             self._shapes.add(shape)
             ids = generate(self._model, self._params, tokens, injection, self._decoding)
@@ -250,18 +279,16 @@ class Predictor:
         """Returns the padded inputs and prompts; the first row is repeated to fill up the batch."""
         shares = 1 if self._mesh is None else self._mesh.shape[DATA_AXIS]
         size = min(_doubled(shares, len(rows)), self.batch_size)
-        prompt_length, input_length = np.max([row.shape for row in rows], axis=0)
+        longest_prompt, input_length = np.max([row.shape for row in rows], axis=0)
         tokens = np.full((size, min(input_length, self.max_input_length)), PAD_ID, np.int32)
-        prompts = np.zeros((size, prompt_length, self.config.embed_dim), np.float32)
-        mask = np.zeros((size, prompt_length), bool)
-        filled = itertools.chain(rows, itertools.repeat(rows[0]))
-        for row, place in zip(filled, range(size), strict=False):
-            tokens[place, : len(row.ids)] = row.ids
-            prompts[place, -len(row.prompt) :] = row.prompt
-            mask[place, -len(row.prompt) :] = True
+        filled = [*rows, *itertools.repeat(rows[0], size - len(rows))]
+        for row, place in zip(filled, tokens, strict=True):
+            place[: len(row.ids)] = row.ids
+        injection = batch_injections(
+            [with_prompt_length(row.injection, int(longest_prompt)) for row in filled]
+        )
         # Unlike `jnp.asarray`, this compiles nothing.
-        tokens, prompts, mask = jax.device_put((tokens, prompts, mask))
-        batch = tokens, Injection(encoder_prompt=prompts, encoder_prompt_mask=mask)
+        batch = jax.device_put((tokens, injection))
         return batch if self._mesh is None else shard_batch(batch, self._mesh)
 
     def _encode_labels(self, labels: tuple[str, ...]) -> Int[np.ndarray, "labels target"]:
@@ -285,7 +312,7 @@ class Predictor:
         ids = np.pad(ids, ((0, 0), (0, longer)), constant_values=PAD_ID)
         return np.pad(ids, ((0, more), (0, 0)), mode="edge")
 
-    def _prompt(self, name: str) -> Float32[np.ndarray, "prompt embed"]:
+    def _prompt(self, name: str) -> Injection:
         prompts = self._prompts
         if name not in prompts:
             known = f" Loaded are {', '.join(sorted(prompts))}." if prompts else " None is loaded."
@@ -304,6 +331,11 @@ def _label_scores(
     label_ids: Int[Array, "labels target"],
 ) -> Float[Array, "batch labels"]:
     return label_log_likelihoods(model, frozen, tokens, injection, label_ids)
+
+
+def prompt_length(injection: Injection) -> int:
+    """Returns the virtual tokens in front of the input."""
+    return 0 if injection.encoder_prompt is None else injection.encoder_prompt.shape[1]
 
 
 def _doubled(smallest: int, least: int) -> int:

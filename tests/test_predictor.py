@@ -215,7 +215,7 @@ def test_prompts_come_and_go_without_touching_what_is_prepared(predictor, prompt
     predictor.remove("passing")
     assert "passing" not in predictor.prompts
     assert predictor.run([prepared]) == expected
-    assert np.array_equal(changed.prompt, -prompts["three"])
+    assert np.array_equal(changed.injection.encoder_prompt[0], -prompts["three"])
 
 
 def test_long_inputs_are_cut_and_said_to_be(predictor):

@@ -253,11 +253,7 @@ def _check_fits(
     vocabulary_hash: str | None,
 ) -> None:
     length, embed_dim = expect
-    if model and metadata.model and model != metadata.model:
-        raise UserError(
-            f"The prompt in {path} was trained for the model '{metadata.model}', but the model in "
-            f"use is '{model}'. Load that model, or train a prompt for this one."
-        )
+    check_metadata(path, metadata, model=model)
     if embed_dim not in (None, prompt.shape[1]):
         raise UserError(
             f"The prompt in {path} is {prompt.shape[1]} wide, but the model's embeddings are "
@@ -268,10 +264,27 @@ def _check_fits(
             f"The prompt in {path} has {prompt.shape[0]} positions; expected {length}. "
             f"Set PROMPT_LENGTH to {prompt.shape[0]}, or give another file."
         )
+    check_metadata(path, metadata, vocabulary_hash=vocabulary_hash)
+
+
+def check_metadata(
+    path: Path,
+    metadata: PromptMetadata,
+    *,
+    model: str | None = None,
+    vocabulary_hash: str | None = None,
+) -> None:
+    """Raises UserError if a file says that it is of another model or vocabulary than these."""
+    what = "prompt" if metadata.method == "soft_prompt" else metadata.method
+    if model and metadata.model and model != metadata.model:
+        raise UserError(
+            f"The {what} in {path} was trained for the model '{metadata.model}', but the model in "
+            f"use is '{model}'. Load that model, or train for this one."
+        )
     trained_with = metadata.vocabulary_hash
     if vocabulary_hash and trained_with and vocabulary_hash != trained_with:
         raise UserError(
-            f"The prompt in {path} was trained with another vocabulary (SHA-256 "
+            f"The {what} in {path} was trained with another vocabulary (SHA-256 "
             f"{trained_with[:12]}...) than the one in use ({vocabulary_hash[:12]}...). "
             "Set VOCABULARY_PATH to the one it was trained with."
         )

@@ -42,7 +42,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     prediction = configurables.predict(data)
     split = args.split or prediction.split
     base = session.load_base(data)
-    prompt, metadata = session.load_prompt_for(base, path)
+    adapter = session.load_adapter_for(base, path)
+    metadata = adapter.metadata
     splits = session.load_splits(base, data, split)
     withheld = scoring.withheld(splits)
     if withheld and not args.predictions:
@@ -50,15 +51,14 @@ def _evaluate(args: argparse.Namespace) -> None:
             f"The labels of {data.name}'s {split} split are withheld, so it can't be scored; add "
             "--predictions FILE to write what is predicted, or --split validation."
         )
-    inject = session.inject_prompt(base, prompt)
     result = {"task": data.name, "split": split, "prompt": path}
     written = args.predictions if is_first() else None
     with session.new_file(written or os.devnull) as file:
         if withheld:
-            rows = scoring.answers(base, data, prediction, splits, inject)
+            rows = scoring.answers(base, data, prediction, splits, adapter.inject)
             result["predictions"] = len(rows)
         else:
-            found = scoring.scorer(base, data, prediction, splits)(inject)
+            found = scoring.scorer(base, data, prediction, splits)(adapter.inject)
             rows = found.predictions
             result |= {**found.metrics, "score": found.score}
         for row in rows:

@@ -67,8 +67,7 @@ def _with_one_prompt(args: argparse.Namespace) -> None:
     data = configurables.data()
     prediction = configurables.predict(data)
     base = session.load_base(data)
-    prompt, _ = session.load_prompt_for(base, path)
-    inject = session.inject_prompt(base, prompt)
+    adapter = session.load_adapter_for(base, path)
     task = data.tasks[0]
     predictor = scoring.predictor_for(base, data, task, prediction)
 
@@ -85,7 +84,7 @@ def _with_one_prompt(args: argparse.Namespace) -> None:
             answers = predict(
                 predictor,
                 base.params,
-                inject,
+                adapter.inject,
                 [_batch(ids, base, data)],
                 seed=prediction.seed + number,
             )
@@ -102,9 +101,9 @@ def _with_many_prompts(args: argparse.Namespace) -> None:
     base, predictor = many_prompts.load(args, run=args.run)
     tasks: dict[str, str | None] = {}
     for name, file in files.items():
-        prompt, metadata = session.load_prompt_for(base, file)
-        predictor.add(name, prompt)
-        tasks[name] = metadata.task
+        adapter = session.load_adapter_for(base, file)
+        predictor.add(name, adapter.injection)
+        tasks[name] = adapter.metadata.task
 
     # Several batches at a time: examples of like length share one.
     group, size = (_as_they_come, 1) if args.input == "-" else (_full_groups, 8)

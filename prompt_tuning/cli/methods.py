@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from prompt_tuning.analysis.prompt_similarity import most_similar_first
+from prompt_tuning.checkpoints.adapter_files import load_adapter
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt
 from prompt_tuning.cli.configurables import Base, Data
 from prompt_tuning.cli.gin_config import register
@@ -23,7 +24,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.methods import initializers
 from prompt_tuning.methods.attention_mixed import AttentionMixedPrompt, MixedPrompt
 from prompt_tuning.methods.base import Method
-from prompt_tuning.methods.multitask import MultitaskPrompt
+from prompt_tuning.methods.multitask import MultitaskPrompt, adapted
 from prompt_tuning.methods.p_tuning import PTuning
 from prompt_tuning.methods.residual import ResidualPrompt
 from prompt_tuning.models.injection import Injection
@@ -124,6 +125,27 @@ def multitask_prompt(
 
 
 @register
+def adapted_multitask_prompt(base: Base, source: str) -> Method:
+    """The prompt of one new task, started from a file of a multitask prompt (MPT).
+
+    Raises:
+      UserError: the file holds something else.
+    """
+    adapter = load_adapter(
+        source,
+        embed_dim=base.config.embed_dim,
+        model=base.config.name,
+        vocabulary_hash=_vocabulary_hash(base),
+    )
+    if not isinstance(adapter.method, MultitaskPrompt):
+        raise UserError(
+            f"{source} holds a {adapter.metadata.method}; expected a multitask_prompt of several "
+            "tasks to start from."
+        )
+    return _method(adapted(adapter.trained))
+
+
+@register
 def most_similar(
     base: Base, target: str, sources: Sequence[str], similarity: str = "cosine_of_means"
 ) -> initializers.Initializer:
@@ -183,9 +205,12 @@ def _source_prompts(
 
 def _prompt(base: Base, path: str) -> tuple[Float32[np.ndarray, "prompt embed"], PromptMetadata]:
     expect = (None, base.config.embed_dim)
-    # `prompt-tuning plan` asks for sizes, and has no vocabulary.
-    vocabulary_hash = getattr(base.vocabulary, "hash", None)
-    return load_prompt(path, expect, model=base.config.name, vocabulary_hash=vocabulary_hash)
+    return load_prompt(path, expect, model=base.config.name, vocabulary_hash=_vocabulary_hash(base))
+
+
+def _vocabulary_hash(base: Base) -> str | None:
+    """None where there is no vocabulary: `prompt-tuning plan` asks for sizes alone."""
+    return getattr(base.vocabulary, "hash", None)
 
 
 def _method(module: Any) -> Method:

@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> None:
     session.load_config(args, run=args.run)
     path = session.prompt_path(args.run, args.prompt)
     base = session.load_base(configurables.data())
-    prompt, _ = session.load_prompt_for(base, path)
+    prompt = session.load_adapter_for(base, path).prompt
     print(session.neighbors_text(base, prompt, k=args.k, metric=args.metric))
 
 

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prompt_tuning.checkpoints.prompt_files import BEST_PROMPT
+from prompt_tuning.checkpoints.adapter_files import BEST_ADAPTER, BEST_PROMPT
 from prompt_tuning.cli import configurables, gin_config, members, scoring, session
 from prompt_tuning.cli.configurables import Base, Data
 from prompt_tuning.cli.members import MemberSpec
@@ -79,7 +79,7 @@ def train(args: argparse.Namespace) -> list[MemberResult]:
     _write_results(args, folder, specs, results, best)
     print(format_table(specs, results, best, halving))
     session.say(
-        f"\nThe best is also in {folder.path}/ (summary.json, {BEST_PROMPT}.npy and .safetensors), "
+        f"\nThe best is also in {folder.path}/ (summary.json, its numbers), "
         f"each member in {folder.path / MEMBERS}/.\n"
         f"Score the best again:  prompt-tuning evaluate {folder.path}\n"
         f"Use it:                prompt-tuning infer {folder.path} --input lines.txt"
@@ -212,7 +212,7 @@ def _evaluator(population: Sequence[_Prepared], places: int) -> Evaluate:
             groups.setdefault(by_name[member.name].data_key, []).append(place)
         found: dict[int, Evaluation] = {}
         for key, group in groups.items():
-            injects = [functools.partial(due[i].method.apply, numbers[i]) for i in group]
+            injects = [session.inject_folded(due[i].method, numbers[i]) for i in group]
             score_one, score_many = scorers(key)
             if len(injects) == 1:
                 evaluations = [score_one(injects[0])]
@@ -245,10 +245,10 @@ def _write_results(
     """Copies the best member's prompt and configuration, and writes the summary of all."""
     by_name = {spec.name: spec for spec in specs}
     of_best = RunFolder(folder.path / MEMBERS / best.name)
-    for suffix in (".npy", ".safetensors"):
-        found = of_best.path / f"{BEST_PROMPT}{suffix}"
-        with atomic_write(folder.path / found.name, fix=FIX) as file:
-            file.write(found.read_bytes())
+    for stem in (BEST_PROMPT, BEST_ADAPTER):
+        for found in sorted(of_best.path.glob(f"{stem}.*")):
+            with atomic_write(folder.path / found.name, fix=FIX) as file:
+                file.write(found.read_bytes())
     _load(args, by_name[best.name].flags)
     folder.write_text("config.gin", gin_config.text())
     table: list[Mapping[str, Any]] = [

@@ -46,8 +46,9 @@ def main(argv: Sequence[str]) -> None:
     score = scoring.scorer(job.base, job.data, job.prediction, held_out)
     untrained = score(functools.partial(job.method.apply, job.trained)).score
     best = train(job, folder).best
-    prompt, _ = session.load_prompt_for(job.base, session.prompt_path(str(where), None))
-    trained = score(session.inject_prompt(job.base, prompt)).score
+    adapter = session.load_adapter_for(job.base, session.prompt_path(str(where), None))
+    prompt = adapter.prompt
+    trained = score(adapter.inject).score
     curve = plot_learning_curve(
         read_rows(folder.metrics),
         where / "learning_curve.png",

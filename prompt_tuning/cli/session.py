@@ -13,14 +13,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import jax
 import numpy as np
 from jaxtyping import Float32
 
 from prompt_tuning.analysis.neighbors import format_neighbors, nearest_neighbors
-from prompt_tuning.checkpoints.prompt_files import BEST_PROMPT, PromptMetadata, load_prompt
+from prompt_tuning.checkpoints.adapter_files import Adapter, best_file, check_fits, load_adapter
 from prompt_tuning.cli import (
     configurables,
     gin_config,
@@ -36,8 +36,7 @@ from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.evaluator import Inject
 from prompt_tuning.files import writing
-from prompt_tuning.methods.base import Method, Trained
-from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_variables
+from prompt_tuning.methods.base import Method, Trained, bind
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
 from prompt_tuning.parallel.mesh import DATA_AXIS, check_batch, replicate, values_at
@@ -196,7 +195,8 @@ def prepare(
         )
     else:
         stream = TokenBatchStream(splits, budget=budget, seed=seed, rates=rates)
-    trained = method.init(stream_key(seed, "prompt_init"), stream.batch(0))
+    variables = method.init(stream_key(seed, "prompt_init"), stream.batch(0))
+    method, trained = bind(method, variables)
     return Job(
         base=base,
         data=data,
@@ -249,7 +249,7 @@ def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
 
 
 def prompt_path(run: str | None, given: str | None) -> str:
-    """Returns the prompt file to use: the one given, else the run's best, else PROMPT_FILE.
+    """Returns the file to use: the one given, else the run's best, else PROMPT_FILE.
 
     Raises:
       UserError: none of them is there.
@@ -257,9 +257,9 @@ def prompt_path(run: str | None, given: str | None) -> str:
     if given is not None:
         return given
     if run is not None:
-        best = Path(run) / f"{BEST_PROMPT}.safetensors"
-        if not best.is_file():
-            raise UserError(f"{run} has no {best.name} yet: its run hasn't been evaluated.")
+        best = best_file(run)
+        if best is None:
+            raise UserError(f"{run} has no best prompt yet: its run hasn't been evaluated.")
         return str(best)
     path = gin_config.macro("PROMPT_FILE")
     if path is None:
@@ -287,23 +287,27 @@ def new_file(path: str) -> Iterator[IO[str]]:
         yield file
 
 
-def load_prompt_for(
-    base: Base, path: str
-) -> tuple[Float32[np.ndarray, "prompt embed"], PromptMetadata]:
-    """Reads a prompt file and checks that it belongs to this model and vocabulary."""
-    return load_prompt(
+def load_adapter_for(base: Base, path: str) -> Adapter:
+    """Reads a prompt, or what another method has trained, and checks that it fits this model.
+
+    Raises:
+      UserError: it can't be read, or is of another model or vocabulary.
+    """
+    adapter = load_adapter(
         path,
-        (None, base.config.embed_dim),
+        embed_dim=base.config.embed_dim,
         model=base.config.name,
         vocabulary_hash=base.vocabulary.hash,
     )
+    if not adapter.is_prompt:
+        check_fits(base.config, adapter, path)
+    return adapter
 
 
-def inject_prompt(base: Base, prompt: Float32[np.ndarray, "prompt embed"]) -> Inject:
-    """Returns the injection of a prompt from a file, whatever its length."""
-    method = SoftPrompt(length=prompt.shape[0], embed_dim=base.config.embed_dim)
-    # Flax types what `apply` returns only loosely.
-    return functools.partial(cast(Method, method).apply, soft_prompt_variables(prompt))
+def inject_folded(method: Method, trained: Trained) -> Inject:
+    """Returns the injection as whoever loads the saved numbers will compute it."""
+    folded, numbers = method.fold(trained)
+    return functools.partial(folded.apply, numbers)
 
 
 def neighbors_text(

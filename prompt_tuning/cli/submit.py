@@ -73,10 +73,9 @@ def _run_predictions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             raise UserError(f"{folder} is a run of {data.name}, no task of {args.benchmark}.")
         session.say(f"{folder} answers {', '.join(task.name for task in data.tasks)} ...")
         base = session.load_base(data)
-        prompt, _ = session.load_prompt_for(base, session.prompt_path(folder, None))
+        adapter = session.load_adapter_for(base, session.prompt_path(folder, None))
         splits = session.load_splits(base, data, "test")
-        inject = session.inject_prompt(base, prompt)
-        yield from scoring.answers(base, data, prediction, splits, inject)
+        yield from scoring.answers(base, data, prediction, splits, adapter.inject)
 
 
 def _test_tasks(benchmark: str, tasks: Sequence[Any]) -> Iterator[Any]:

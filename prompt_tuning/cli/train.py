@@ -5,7 +5,6 @@ it trains many prompts at once (`population.py`).
 """
 
 import argparse
-import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +70,7 @@ def main(argv: Sequence[str]) -> None:
     if args.profile < 0:
         raise UserError(f"--profile is {args.profile}; expected a number of steps, such as 10.")
 
+    from prompt_tuning.checkpoints.adapter_files import BEST_PROMPT, best_file
     from prompt_tuning.cli import configurables, gin_config, session
     from prompt_tuning.parallel.processes import is_first, joined
     from prompt_tuning.training import loop  # noqa: F401 - here, where imports are measured
@@ -90,13 +90,15 @@ def main(argv: Sequence[str]) -> None:
     if not told:
         return
     where = folder.path
+    found = best_file(where)
     session.say(
         f"Best score {best.score:.4f} at step {best.step}; all is in {where}/ "
-        f"(summary.json, metrics.jsonl, {session.BEST_PROMPT}.npy and .safetensors).\n"
+        f"(summary.json, metrics.jsonl, {found and found.name}).\n"
         f"Score it again:  prompt-tuning evaluate {where}\n"
-        f"Use it:          prompt-tuning infer {where} --input lines.txt\n"
-        f"Look at it:      prompt-tuning neighbors {where}"
+        f"Use it:          prompt-tuning infer {where} --input lines.txt"
     )
+    if found and found.stem == BEST_PROMPT:
+        session.say(f"Look at it:      prompt-tuning neighbors {where}")
 
 
 def train_many(args: argparse.Namespace) -> None:
@@ -144,7 +146,7 @@ def train(
     """Trains; the best prompt, the metrics and the summary are written to the folder."""
     import jax
 
-    from prompt_tuning.cli import scoring
+    from prompt_tuning.cli import scoring, session
     from prompt_tuning.parallel.accelerators import accelerator_of
     from prompt_tuning.parallel.mesh import replicated, shard_batch
     from prompt_tuning.parallel.processes import vote_over
@@ -162,7 +164,7 @@ def train(
         trained=job.trained,
         frozen=base.params,
         batches=lambda step: shard_batch(job.stream.batch(step), base.mesh),
-        evaluate=lambda trained: score(functools.partial(method.apply, trained)),
+        evaluate=lambda trained: score(session.inject_folded(method, trained)),
         save_best=saver(job, folder),
         facts=facts(job),
         monitoring=Monitoring(
@@ -203,9 +205,9 @@ def facts(job: "Job") -> dict[str, Any]:
 
 
 def saver(job: "Job", folder: "RunFolder") -> Callable[[Any, int, float], None]:
-    """Returns what writes the best prompt to the folder: (trained, step, score) -> None."""
-    from prompt_tuning.checkpoints.prompt_files import BEST_PROMPT, PromptMetadata, save_prompt
-    from prompt_tuning.methods.prompt import soft_prompt_array
+    """Returns what writes the best numbers to the folder: (trained, step, score) -> None."""
+    from prompt_tuning.checkpoints.adapter_files import save_adapter
+    from prompt_tuning.checkpoints.prompt_files import PromptMetadata
 
     base = job.base
 
@@ -219,7 +221,7 @@ def saver(job: "Job", folder: "RunFolder") -> Callable[[Any, int, float], None]:
             seed=job.training.options.seed,
             vocabulary_hash=base.vocabulary.hash,
         )
-        save_prompt(folder.path / BEST_PROMPT, soft_prompt_array(trained), metadata)
+        save_adapter(folder.path, job.method, trained, metadata)
 
     return save_best
 

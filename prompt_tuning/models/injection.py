@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from prompt_tuning.models.prompt_mixture import PromptMixture
-from prompt_tuning.models.slots import Bottleneck, KeyValue, LowRank, Slots
+from prompt_tuning.models.slots import AnyArray, Bottleneck, KeyValue, LowRank, Slots
 
 __all__ = [
     "Bottleneck",
@@ -60,19 +60,19 @@ class Injection:
         no batch axis.
     """
 
-    encoder_prompt: Float[Array, "#batch prompt embed"] | None = None
-    encoder_prompt_mask: Bool[Array, "#batch prompt"] | None = None
+    encoder_prompt: Float[AnyArray, "#batch prompt embed"] | None = None
+    encoder_prompt_mask: Bool[AnyArray, "#batch prompt"] | None = None
     encoder_prompt_mixture: PromptMixture | None = None
-    encoder_suffix: Float[Array, "#batch suffix embed"] | None = None
-    encoder_suffix_mask: Bool[Array, "#batch suffix"] | None = None
-    decoder_prompt: Float[Array, "#batch decoder_prompt embed"] | None = None
-    decoder_prompt_mask: Bool[Array, "#batch decoder_prompt"] | None = None
+    encoder_suffix: Float[AnyArray, "#batch suffix embed"] | None = None
+    encoder_suffix_mask: Bool[AnyArray, "#batch suffix"] | None = None
+    decoder_prompt: Float[AnyArray, "#batch decoder_prompt embed"] | None = None
+    decoder_prompt_mask: Bool[AnyArray, "#batch decoder_prompt"] | None = None
     prefixes: Mapping[str, KeyValue] = field(default_factory=dict)
-    prefix_masks: Mapping[str, Bool[Array, "..."]] = field(default_factory=dict)
+    prefix_masks: Mapping[str, Bool[AnyArray, "..."]] = field(default_factory=dict)
     low_rank: Mapping[str, LowRank] = field(default_factory=dict)
-    scales: Mapping[str, Float[Array, "..."]] = field(default_factory=dict)
+    scales: Mapping[str, Float[AnyArray, "..."]] = field(default_factory=dict)
     bottlenecks: Mapping[str, Bottleneck] = field(default_factory=dict)
-    weights: Mapping[str, Array] = field(default_factory=dict)
+    weights: Mapping[str, AnyArray] = field(default_factory=dict)
 
     def layers(self, stack: str) -> Slots:
         """Returns what goes into the layers of the "encoder" or the "decoder"."""
@@ -87,7 +87,7 @@ class Injection:
         """Returns how many keys are put before those of an attention block."""
         return self.prefixes[name].key.shape[2] if name in self.prefixes else 0
 
-    def prefix_mask(self, name: str) -> Bool[Array, "#batch prefix"]:
+    def prefix_mask(self, name: str) -> Bool[AnyArray, "#batch prefix"]:
         """Returns which of them are visible."""
         mask = self.prefix_masks.get(name)
         return jnp.ones((1, self.prefix_length(name)), bool) if mask is None else mask
@@ -182,8 +182,8 @@ def injected_params(frozen: Params, injection: Injection) -> Params:
 
 
 def _of_batch(
-    vectors: Float[Array, "#batch length embed"],
-    mask: Bool[Array, "#batch length"] | None,
+    vectors: Float[AnyArray, "#batch length embed"],
+    mask: Bool[AnyArray, "#batch length"] | None,
     beside: tuple[Float[Array, "batch source embed"], Bool[Array, "batch source"]],
 ) -> tuple[Float[Array, "batch length embed"], Bool[Array, "batch length"]]:
     """Returns vectors and their mask, broadcast to the batch that they are to stand beside."""

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from prompt_tuning.models.slots import AnyArray
+
 _EPSILON = 1e-5  # of the layer norm, as in the paper's code
 
 
@@ -34,12 +36,12 @@ class PromptMixture:
       temperature: the higher, the more evenly prompts are mixed.
     """
 
-    own: Float[Array, "#batch prompt embed"]
-    sources: Float[Array, "#batch sources prompt embed"]
-    down: Float[Array, "#batch embed width"]
-    up: Float[Array, "#batch width embed"]
-    norm_scale: Float[Array, "#batch embed"]
-    norm_bias: Float[Array, "#batch embed"]
+    own: Float[AnyArray, "#batch prompt embed"]
+    sources: Float[AnyArray, "#batch sources prompt embed"]
+    down: Float[AnyArray, "#batch embed width"]
+    up: Float[AnyArray, "#batch width embed"]
+    norm_scale: Float[AnyArray, "#batch embed"]
+    norm_bias: Float[AnyArray, "#batch embed"]
     temperature: float = field(metadata={"static": True})
 
     def prompt(

@@ -10,10 +10,12 @@ a batch axis, 1 where all examples share the numbers. A method fills slots by wa
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from prompt_tuning.errors import UserError
@@ -22,13 +24,20 @@ ACTIVATIONS = {"gelu": nn.gelu, "relu": nn.relu, "silu": nn.silu, "tanh": nn.tan
 """Nonlinearities of a bottleneck by name."""
 
 
+if TYPE_CHECKING:
+    AnyArray = Array
+else:
+    AnyArray = Array | np.ndarray
+    """Injections are put together on the host too, from files, and only then sent to devices."""
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class KeyValue:
     """The keys and values that attention reads."""
 
-    key: Float[Array, "*layer batch source heads head_dim"]
-    value: Float[Array, "*layer batch source heads head_dim"]
+    key: Float[AnyArray, "*layer batch source heads head_dim"]
+    value: Float[AnyArray, "*layer batch source heads head_dim"]
 
 
 @jax.tree_util.register_dataclass
@@ -41,8 +50,8 @@ class LowRank:
       up: [layer, batch or 1, rank, *outputs], any scaling included.
     """
 
-    down: Float[Array, "..."]
-    up: Float[Array, "..."]
+    down: Float[AnyArray, "..."]
+    up: Float[AnyArray, "..."]
 
 
 @jax.tree_util.register_dataclass
@@ -58,10 +67,10 @@ class Bottleneck:
       activation: a name out of `ACTIVATIONS`.
     """
 
-    down: Float[Array, "..."]
-    down_bias: Float[Array, "..."]
-    up: Float[Array, "..."]
-    up_bias: Float[Array, "..."]
+    down: Float[AnyArray, "..."]
+    down_bias: Float[AnyArray, "..."]
+    up: Float[AnyArray, "..."]
+    up_bias: Float[AnyArray, "..."]
     activation: str = field(default="gelu", metadata={"static": True})
 
     def __post_init__(self) -> None:
@@ -87,7 +96,7 @@ class Slots:
 
     prefixes: Mapping[str, KeyValue] = field(default_factory=dict)
     low_rank: Mapping[str, LowRank] = field(default_factory=dict)
-    scales: Mapping[str, Float[Array, "..."]] = field(default_factory=dict)
+    scales: Mapping[str, Float[AnyArray, "..."]] = field(default_factory=dict)
     bottlenecks: Mapping[str, Bottleneck] = field(default_factory=dict)
 
     def inside(self, module: str) -> "Slots":
@@ -146,7 +155,7 @@ def low_rank_product(x: Float[Array, "rows length ..."], low_rank: LowRank) -> A
     return _of_each(f"btr,r{outputs}->bt{outputs}", narrow, low_rank.up)
 
 
-def for_rows(per_example: Float[Array, "#batch ..."], rows: int) -> Float[Array, "#rows ..."]:
+def for_rows(per_example: Float[AnyArray, "#batch ..."], rows: int) -> Float[Array, "#rows ..."]:
     """Returns an example's numbers for each of its rows, which stand together."""
     batch = per_example.shape[0]
     return per_example if batch in (1, rows) else jnp.repeat(per_example, rows // batch, axis=0)

@@ -13,10 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
 
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.slots import Bottleneck, KeyValue, LowRank
+from prompt_tuning.models.slots import AnyArray, Bottleneck, KeyValue, LowRank
 
 # Vectors with a mask beside them: the slot's field, its mask's, and on which side it is filled up.
 _VECTORS = (
@@ -33,9 +33,25 @@ _SELF_ATTENTION = {
 _BY_NAME = ("prefixes", "low_rank", "scales", "bottlenecks")
 
 
+def with_prompt_length(injection: Injection, length: int) -> Injection:
+    """Returns an injection with its encoder's prompt filled up to a length, and its mask.
+
+    Without such a prompt it is as it was.
+    """
+    prompt, mask = injection.encoder_prompt, injection.encoder_prompt_mask
+    if prompt is None:
+        return injection
+    mask = _all_visible(prompt) if mask is None else mask
+    return dataclasses.replace(
+        injection,
+        encoder_prompt=_padded(prompt, 1, length, "left"),
+        encoder_prompt_mask=_padded(mask, 1, length, "left"),
+    )
+
+
 def stack_injections(
     injections: Sequence[Injection],
-) -> tuple[list[Array], Callable[[Sequence[Array]], Injection]]:
+) -> tuple[list[AnyArray], Callable[[Sequence[AnyArray]], Injection]]:
     """Returns arrays with a leading axis to be mapped over, and what makes injections of them.
 
         arrays, injection_of = stack_injections(injections)
@@ -44,9 +60,9 @@ def stack_injections(
     Raises:
       ValueError: slots are filled in one and empty in another, or can't be filled up.
     """
-    flat, structure = _alike(injections)
-    stacked = [jnp.stack(leaves) for leaves in zip(*flat, strict=True)]
-    return stacked, functools.partial(jax.tree.unflatten, structure)
+    alike = _alike(injections)
+    stacked = [jnp.stack(leaves) for leaves in zip(*map(jax.tree.leaves, alike), strict=True)]
+    return stacked, functools.partial(jax.tree.unflatten, jax.tree.structure(alike[0]))
 
 
 def batch_injections(injections: Sequence[Injection]) -> Injection:
@@ -60,28 +76,21 @@ def batch_injections(injections: Sequence[Injection]) -> Injection:
     """
     if any(injection.weights for injection in injections):
         raise ValueError("Examples of a batch can't have weights of their own.")
-    flat, structure = _alike(injections)
-    # Slots of layers have their batch axis after that of the layers.
-    axes = jax.tree.leaves(
-        dataclasses.replace(
-            jax.tree.unflatten(structure, [0] * structure.num_leaves),
-            **{name: jax.tree.map(lambda _: 1, getattr(injections[0], name)) for name in _BY_NAME},
-        )
-    )
-    joined = [
-        jnp.concatenate(leaves, axis=axis)
-        for leaves, axis in zip(zip(*flat, strict=True), axes, strict=True)
-    ]
-    return jax.tree.unflatten(structure, joined)
+
+    def join(path: tuple[Any, ...], *leaves: AnyArray) -> Any:
+        # Slots of layers have their batch axis after that of the layers.
+        return _numpy_of(leaves[0]).concatenate(leaves, axis=int(path[0].name in _BY_NAME))
+
+    return jax.tree_util.tree_map_with_path(join, *_alike(injections))
 
 
-def _alike(injections: Sequence[Injection]) -> tuple[list[list[Array]], Any]:
-    """Returns the leaves of injections of one structure, their sizes made equal."""
+def _alike(injections: Sequence[Injection]) -> list[Injection]:
+    """Returns injections made to be of one structure and of equal sizes."""
     filled = _filled_up(injections)
-    flat, structures = zip(*map(jax.tree.flatten, filled), strict=True)
-    if len(set(structures)) > 1:
-        raise ValueError(f"Injections with different slots can't be stacked: {set(structures)}.")
-    return list(flat), structures[0]
+    structures = {jax.tree.structure(injection) for injection in filled}
+    if len(structures) > 1:
+        raise ValueError(f"Injections with different slots can't be stacked: {structures}.")
+    return filled
 
 
 def _filled_up(injections: Sequence[Injection]) -> list[Injection]:
@@ -100,7 +109,7 @@ def _filled_up(injections: Sequence[Injection]) -> list[Injection]:
             )
         for change, injection in zip(changes, injections, strict=True):
             vectors, visible = getattr(injection, slot), getattr(injection, mask)
-            visible = jnp.ones(vectors.shape[:2], bool) if visible is None else visible
+            visible = _all_visible(vectors) if visible is None else visible
             change[slot] = _padded(vectors, 1, max(lengths), side)
             change[mask] = _padded(visible, 1, max(lengths), side)
     for field, fill in (("low_rank", _fill_ranks), ("bottlenecks", _fill_widths)):
@@ -126,7 +135,8 @@ def _fill_prefixes(injections: Sequence[Injection], changes: list[dict[str, Any]
         for change, injection in zip(changes, injections, strict=True):
             prefix = injection.prefixes[name]
             batch = prefix.key.shape[1]
-            visible = jnp.broadcast_to(injection.prefix_mask(name), (batch, prefix.key.shape[2]))
+            visible = injection.prefix_mask(name)
+            visible = _numpy_of(prefix.key).broadcast_to(visible, (batch, visible.shape[1]))
             longer = KeyValue(
                 key=_padded(prefix.key, 2, max(lengths), "left"),
                 value=_padded(prefix.value, 2, max(lengths), "left"),
@@ -175,12 +185,21 @@ def _fill_widths(slots: Sequence[Mapping[str, Bottleneck]]) -> list[dict[str, Bo
     ]
 
 
-def _length(vectors: Array | None) -> int:
+def _length(vectors: AnyArray | None) -> int:
     return 0 if vectors is None else vectors.shape[1]
 
 
-def _padded(x: Array, axis: int, length: int, side: str) -> Array:
+def _padded(x: AnyArray, axis: int, length: int, side: str) -> Any:
     missing = length - x.shape[axis]
     widths = [(0, 0)] * x.ndim
     widths[axis] = (missing, 0) if side == "left" else (0, missing)
-    return jnp.pad(x, widths) if missing else x
+    return _numpy_of(x).pad(x, widths) if missing else x
+
+
+def _all_visible(vectors: AnyArray) -> Any:
+    return _numpy_of(vectors).ones(vectors.shape[:2], bool)
+
+
+def _numpy_of(x: AnyArray) -> Any:
+    """Returns what computes with such an array: what is on the host stays there."""
+    return np if isinstance(x, np.ndarray) else jnp

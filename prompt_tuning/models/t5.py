@@ -213,7 +213,7 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "rows target embed"],
+        x: Float[Array, "rows extended embed"],
         encoded: Encoded,
         deterministic: bool,
         cache: Cache | None,

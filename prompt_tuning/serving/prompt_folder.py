@@ -9,9 +9,10 @@ import re
 import threading
 from pathlib import Path
 
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt
+from prompt_tuning.checkpoints.adapter_files import check_fits, load_adapter
+from prompt_tuning.checkpoints.prompt_files import PromptMetadata
 from prompt_tuning.errors import UserError, did_you_mean
-from prompt_tuning.predictor import Predictor
+from prompt_tuning.predictor import Predictor, prompt_length
 
 SUFFIXES = (".safetensors", ".npy")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
@@ -27,7 +28,7 @@ class Loaded:
 
     Attributes:
       name: what examples call it.
-      length: its virtual tokens.
+      length: its virtual tokens in front of the input; 0 where the method has none.
       metadata: what its file says of it.
       version: changes when the file does.
     """
@@ -106,14 +107,22 @@ class PromptFolder:
         file = self._file(name)
         version = _version(file)
         predictor = self._predictor
-        prompt, metadata = load_prompt(
+        adapter = load_adapter(
             file,
-            (None, predictor.config.embed_dim),
+            embed_dim=predictor.config.embed_dim,
             model=predictor.config.name,
             vocabulary_hash=predictor.vocabulary.hash,
         )
-        predictor.add(name, prompt)
-        loaded = Loaded(name=name, length=len(prompt), metadata=metadata, version=version)
+        if not adapter.is_prompt:
+            check_fits(predictor.config, adapter, str(file))
+        injection = adapter.injection
+        predictor.add(name, injection)
+        loaded = Loaded(
+            name=name,
+            length=prompt_length(injection),
+            metadata=adapter.metadata,
+            version=version,
+        )
         self._loaded[name] = loaded
         return loaded
 

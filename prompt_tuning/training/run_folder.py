@@ -8,7 +8,8 @@
     profile/             what `--profile` recorded
     predictions/         of each evaluation, one example a line
     checkpoints/         to go on from (`prompt_tuning.checkpoints.manager`)
-    prompt_best.*        the prompt of the best evaluation
+    prompt_best.*        the prompt of the best evaluation, or
+    adapter_best.*       what another method has trained
     weights.safetensors  after pre-training: the model; its vocabulary is spiece.model
     summary.json         task, scores, sizes and speed, once the run has ended
 
@@ -62,6 +63,7 @@ _FILES = (
     "summary.json",
     "prompt_best.npy",
     "prompt_best.safetensors",
+    "adapter_best.safetensors",
     "weights.safetensors",
     "spiece.model",
     "wandb_id",

@@ -40,7 +40,7 @@ def test_a_look_at_the_folder_finds_what_is_new_changed_and_gone(folder, predict
     assert set(changes.refused) == {"half", "wide"}
     assert "17 wide" in changes.refused["wide"]
     assert set(predictor.prompts) == {"rte", "wsc", "new"}
-    assert predictor.prompts["rte"].shape == (4, 16)
+    assert predictor.prompts["rte"].encoder_prompt.shape == (1, 4, 16)
 
 
 def test_a_changed_file_that_is_broken_leaves_the_prompt_as_it_was(folder, predictor):

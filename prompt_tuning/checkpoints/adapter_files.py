@@ -1,0 +1,231 @@
+"""What any method has trained, on disk: `<stem>.safetensors` with the method's description.
+
+The arrays are a method's variables by their "/"-joined names, and the string metadata is that of a
+prompt (`PromptMetadata`) with the method's name and its attributes as JSON, from which the method
+is made again. A plain soft prompt is written as `prompt_files.py` has it, and read from all the
+forms that it knows. What only helped in training is folded away before anything is written.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jaxtyping import Float32
+
+from prompt_tuning.checkpoints.prompt_files import (
+    BEST_PROMPT,
+    PromptMetadata,
+    check_metadata,
+    load_prompt,
+    save_prompt,
+)
+from prompt_tuning.errors import UserError
+from prompt_tuning.files import atomic_write
+from prompt_tuning.json_text import shown_names
+from prompt_tuning.methods.base import Batch, Method, Trained
+from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_array, soft_prompt_variables
+from prompt_tuning.methods.registry import describe, method_name, rebuild
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.injection import Injection, injected_params
+from prompt_tuning.models.t5 import T5, Params, abstract_params
+
+BEST_ADAPTER = "adapter_best"
+"""Stem of the file with the best that a run folder's method has trained, if it isn't a prompt."""
+
+_ATTRIBUTES = "attributes"
+_FIX = "Give the adapter a folder that exists, can be written to and has space."
+# Methods need a batch to be initialised, not what is in it.
+_ANY_BATCH = {"encoder_input_tokens": np.ones((1, 1), np.int32), "task": np.zeros(1, np.int32)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Adapter:
+    """A method, its folded variables, and what is known of their training."""
+
+    method: Method
+    trained: Trained
+    metadata: PromptMetadata
+
+    def inject(self, batch: Batch) -> Injection:
+        """Returns the injection for a batch."""
+        return self.method.apply(self.trained, batch)
+
+    @property
+    def injection(self) -> Injection:
+        """The injection of a method that doesn't look at the batch, as folded ones don't."""
+        return self.inject(_ANY_BATCH)
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether it is a plain soft prompt, before the encoder's input."""
+        return is_plain_prompt(self.method)
+
+    @property
+    def prompt(self) -> Float32[np.ndarray, "prompt embed"]:
+        """The soft prompt.
+
+        Raises:
+          UserError: it is of another method.
+        """
+        if not self.is_prompt:
+            raise UserError(
+                f"This was trained by {self.metadata.method}, which has no prompt before the "
+                "input; expected a soft prompt."
+            )
+        return np.asarray(soft_prompt_array(self.trained), np.float32)
+
+
+def is_plain_prompt(method: Method) -> bool:
+    """Whether a method is prompt tuning as in the paper, a prompt before the encoder's input."""
+    if not isinstance(method, SoftPrompt):
+        return False
+    plain = SoftPrompt(length=method.length, embed_dim=method.embed_dim)
+    return describe(method) == describe(plain)  # pyright: ignore[reportArgumentType]
+
+
+def save_adapter(
+    folder: str | os.PathLike[str], method: Method, trained: Trained, metadata: PromptMetadata
+) -> list[Path]:
+    """Writes the best that a run's method has trained into its folder, folded; returns the paths.
+
+    Each file appears whole or not at all. `metadata.method` is set here.
+
+    Raises:
+      UserError: a file can't be written.
+    """
+    folder = Path(folder)
+    method, trained = method.fold(trained)
+    if is_plain_prompt(method):
+        return list(save_prompt(folder / BEST_PROMPT, soft_prompt_array(trained), metadata))
+    return [write_adapter(folder / f"{BEST_ADAPTER}.safetensors", method, trained, metadata)]
+
+
+def write_adapter(path: Path, method: Method, trained: Trained, metadata: PromptMetadata) -> Path:
+    """Writes a method's variables to a file, as they are, and returns its path."""
+    metadata = dataclasses.replace(metadata, method=method_name(method))
+    strings = {**metadata.to_strings(), _ATTRIBUTES: describe(method)}
+    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _by_name(trained).items()}
+    with atomic_write(path, fix=_FIX) as file:
+        file.write(safetensors.numpy.save(arrays, strings))
+    return path
+
+
+def best_file(folder: str | os.PathLike[str]) -> Path | None:
+    """Returns the file with the best that was trained in a run folder; None: there is none yet."""
+    for stem in (BEST_PROMPT, BEST_ADAPTER):
+        path = Path(folder) / f"{stem}.safetensors"
+        if path.is_file():
+            return path
+    return None
+
+
+def load_adapter(
+    path: str | os.PathLike[str],
+    *,
+    embed_dim: int | None = None,
+    model: str | None = None,
+    vocabulary_hash: str | None = None,
+) -> Adapter:
+    """Reads what any method has trained, and checks that it fits.
+
+    Args:
+      path: a file of `save_adapter`, a run folder, or a prompt in any form of `load_prompt`.
+      embed_dim: the model's width, which a prompt must have.
+      model: name of the model it is to be used with; checked where the file names one.
+      vocabulary_hash: the vocabulary in use; checked where the file names one.
+
+    Raises:
+      UserError: it can't be read, is damaged, or was trained for another model or vocabulary.
+    """
+    path = Path(path)
+    file = best_file(path) if path.is_dir() else path
+    strings = {} if file is None else _header(file)
+    if file is not None and _ATTRIBUTES in strings:
+        adapter = _read(file, strings)
+        check_metadata(file, adapter.metadata, model=model, vocabulary_hash=vocabulary_hash)
+        return adapter
+    prompt, metadata = load_prompt(
+        path, (None, embed_dim), model=model, vocabulary_hash=vocabulary_hash
+    )
+    method = SoftPrompt(length=prompt.shape[0], embed_dim=prompt.shape[1])
+    return Adapter(
+        method=method,  # pyright: ignore[reportArgumentType]
+        trained=soft_prompt_variables(prompt),
+        metadata=metadata,
+    )
+
+
+def check_fits(config: T5Config, adapter: Adapter, path: str) -> None:
+    """Traces the model with what is injected. Raises UserError if their shapes don't fit."""
+    batch = {**_ANY_BATCH, "decoder_input_tokens": _ANY_BATCH["encoder_input_tokens"]}
+
+    def logits(frozen: Params) -> Any:
+        injection = adapter.inject(batch)
+        params = injected_params(frozen, injection)
+        return T5(config).apply({"params": params}, batch, injection)
+
+    try:
+        jax.eval_shape(logits, abstract_params(config))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"What {adapter.metadata.method} trained in {path} doesn't fit the model "
+            f"'{config.name}': it was trained for another."
+        ) from error
+
+
+def _header(file: Path) -> Mapping[str, str]:
+    """Returns a safetensors file's metadata; nothing of any other file."""
+    try:
+        with safetensors.safe_open(file, framework="numpy") as opened:
+            return opened.metadata() or {}
+    except (OSError, TypeError, ValueError, safetensors.SafetensorError):
+        return {}
+
+
+def _read(file: Path, strings: Mapping[str, str]) -> Adapter:
+    try:
+        metadata = PromptMetadata.from_strings(strings)
+        method = rebuild(metadata.method, strings[_ATTRIBUTES])
+    except ValueError as error:
+        raise UserError(f"The metadata of {file} is broken: {error}.") from error
+    except UserError as error:
+        raise UserError(f"{file} can't be read: {error}") from None
+    with safetensors.safe_open(file, framework="numpy") as opened:
+        found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    expected = jax.eval_shape(lambda: method.init(jax.random.key(0), _ANY_BATCH))
+    names = _by_name(expected)
+    wrong = sorted(names.keys() ^ found.keys())
+    if wrong:
+        raise UserError(
+            f"{file} holds other arrays than {metadata.method} has: {shown_names(wrong)} "
+            "is missing, or there is no such array."
+        )
+    for name, leaf in names.items():
+        if found[name].shape != leaf.shape:
+            raise UserError(
+                f"{file}: {name} has shape {list(found[name].shape)}; expected {list(leaf.shape)}."
+            )
+        if not np.isfinite(found[name].astype(np.float32)).all():
+            raise UserError(
+                f"{file}: {name} has values that are NaN or infinite. Its training diverged; use "
+                "an earlier one."
+            )
+    leaves = [found[name] for name in names]
+    trained = jax.tree.unflatten(jax.tree.structure(expected), leaves)
+    return Adapter(
+        method=method, trained=jax.tree.map(jax.numpy.asarray, trained), metadata=metadata
+    )
+
+
+def _by_name(tree: Trained) -> dict[str, Any]:
+    """Returns a tree's leaves by the names on the way to them, in the tree's order."""
+    return {
+        "/".join(str(getattr(key, "key", key)) for key in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }

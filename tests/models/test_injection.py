@@ -1,0 +1,203 @@
+"""Every slot of an injection: in teacher forcing and in cached decoding, shared and mixed."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_tuning.evaluation.rank import label_log_likelihoods
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.decoding import DecodingOptions, generate
+from prompt_tuning.models.injection import (
+    Bottleneck,
+    Injection,
+    KeyValue,
+    LowRank,
+    injected_params,
+    surround,
+)
+from prompt_tuning.models.stacking import batch_injections, stack_injections
+from prompt_tuning.models.t5 import T5, init_params
+from prompt_tuning.models.targets import attention_blocks, blocks, projections, scalable
+
+CONFIG = T5Config(
+    name="tiny",
+    vocab_size=32,
+    embed_dim=12,
+    num_heads=2,
+    head_dim=5,
+    mlp_dim=16,
+    num_encoder_layers=1,
+    num_decoder_layers=2,
+)
+MODEL = T5(CONFIG)
+LABELS = np.array([[5, 1, 0], [6, 7, 1]], np.int32)
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    return init_params(CONFIG, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    numbers = np.random.default_rng(0)
+    inputs = numbers.integers(2, 32, (4, 7), np.int32)
+    inputs[0, 4:] = 0
+    inputs[3, 6:] = 0
+    targets = numbers.integers(2, 32, (4, 5), np.int32)
+    decoder_inputs = np.pad(targets, ((0, 0), (1, 0)))[:, :-1]
+    return {"encoder_input_tokens": inputs, "decoder_input_tokens": decoder_inputs}
+
+
+def random(numbers, *shape):
+    return jnp.asarray(0.5 * numbers.normal(size=shape), jnp.float32)
+
+
+def prompts(seed: int, length: int) -> Injection:
+    draw = functools.partial(random, np.random.default_rng(seed))
+    return Injection(
+        encoder_prompt=draw(1, length, 12),
+        encoder_suffix=draw(1, length + 1, 12),
+        decoder_prompt=draw(1, length + 2, 12),
+    )
+
+
+def of_layers(seed: int, size: int) -> Injection:
+    """Fills every slot of every layer; `size` is the prefixes' length and the ranks."""
+    draw = functools.partial(random, np.random.default_rng(seed))
+    return Injection(
+        prefixes={
+            each.name: KeyValue(
+                key=draw(each.layers, 1, size, *each.outputs),
+                value=draw(each.layers, 1, size, *each.outputs),
+            )
+            for each in attention_blocks(CONFIG)
+        },
+        low_rank={
+            each.name: LowRank(
+                down=draw(each.layers, 1, *each.inputs, size),
+                up=draw(each.layers, 1, size, *each.outputs),
+            )
+            for each in projections(CONFIG)
+        },
+        scales={each.name: draw(each.layers, 1, *each.outputs) for each in scalable(CONFIG)},
+        bottlenecks={
+            each.name: Bottleneck(
+                down=draw(each.layers, 1, *each.inputs, size),
+                down_bias=draw(each.layers, 1, size),
+                up=draw(each.layers, 1, size, *each.outputs),
+                up_bias=draw(each.layers, 1, *each.outputs),
+            )
+            for each in blocks(CONFIG)
+        },
+    )
+
+
+@jax.jit
+def logits_of(frozen, batch, injection):
+    return MODEL.apply({"params": frozen}, batch, injection)
+
+
+@pytest.fixture(scope="module", params=[prompts, of_layers], ids=["prompts", "of layers"])
+def two(request):
+    """Two injections of the same slots in different sizes."""
+    return request.param(1, 2), request.param(2, 3)
+
+
+def rows(batch, some):
+    return {name: tokens[some] for name, tokens in batch.items()}
+
+
+@pytest.fixture(scope="module")
+def mixed(two):
+    """The first two examples with one, the last two with the other."""
+    return batch_injections([two[0], two[0], two[1], two[1]])
+
+
+def test_a_mixed_batch_is_each_alone(frozen, batch, two, mixed):
+    alone = [
+        logits_of(frozen, rows(batch, some), injection)
+        for some, injection in zip((slice(2), slice(2, 4)), two, strict=True)
+    ]
+    assert alone[0].shape == (2, 5, 32), "nothing is returned for the decoder's prompt"
+    found = logits_of(frozen, batch, mixed)
+    np.testing.assert_allclose(found, np.concatenate(alone), atol=1e-5)
+    assert np.abs(found - logits_of(frozen, batch, Injection())).max() > 0.1
+
+
+def test_cached_decoding_is_teacher_forcing(frozen, batch, mixed):
+    tokens = batch["encoder_input_tokens"]
+    options = DecodingOptions(max_length=5)
+    found = np.asarray(generate(MODEL, frozen, tokens, mixed, options))
+    inputs = {**batch, "decoder_input_tokens": np.pad(found, ((0, 0), (1, 0)))[:, :-1]}
+    forced = np.argmax(logits_of(frozen, inputs, mixed), axis=-1)
+    ended = np.cumsum(found == CONFIG.eos_id, axis=1) - (found == CONFIG.eos_id) > 0
+    np.testing.assert_array_equal(found[~ended], forced[~ended])
+
+
+def test_beams_and_labels_share_an_example_s_injection(frozen, batch, two, mixed):
+    tokens = batch["encoder_input_tokens"]
+    options = DecodingOptions(max_length=4, method="beam", beam_size=2)
+    scores = functools.partial(label_log_likelihoods, MODEL)
+    beams = generate(MODEL, frozen, tokens, mixed, options)
+    for some, injection in zip((slice(2), slice(2, 4)), two, strict=True):
+        alone = generate(MODEL, frozen, tokens[some], injection, options)
+        np.testing.assert_array_equal(beams[some], alone)
+        np.testing.assert_allclose(
+            jax.jit(scores)(frozen, tokens, mixed, LABELS)[some],
+            jax.jit(scores)(frozen, tokens[some], injection, LABELS),
+            atol=1e-5,
+        )
+
+
+def test_stacked_injections_are_mapped_over(frozen, batch, two):
+    arrays, injection_of = stack_injections(two)
+    found = jax.vmap(lambda arrays: logits_of(frozen, batch, injection_of(arrays)))(arrays)
+    for logits, injection in zip(found, two, strict=True):
+        np.testing.assert_allclose(logits, logits_of(frozen, batch, injection), atol=1e-5)
+
+
+def test_a_suffix_follows_the_last_token(batch):
+    embedded = jnp.asarray(batch["encoder_input_tokens"])[..., None] * jnp.ones(12)
+    mask = batch["encoder_input_tokens"] != 0
+    marks = Injection(
+        encoder_prompt=jnp.full((1, 1, 12), 100.0), encoder_suffix=jnp.full((1, 2, 12), 200.0)
+    )
+    found, visible = surround(embedded, jnp.asarray(mask), marks)
+    first = np.asarray(found[0, :, 0])
+    np.testing.assert_array_equal(first, [100, *embedded[0, :4, 0], 200, 200, 0, 0, 0])
+    np.testing.assert_array_equal(visible[0], [True] * 7 + [False] * 3)
+
+
+def test_weights_stand_in_for_the_frozen_ones(frozen, batch):
+    scale = frozen["encoder"]["encoder_norm"]["scale"]
+    injection = Injection(weights={"encoder/encoder_norm/scale": 2 * scale})
+    params = injected_params(frozen, injection)
+    assert np.array_equal(params["encoder"]["encoder_norm"]["scale"], 2 * scale)
+    assert params["decoder"] == frozen["decoder"]
+    scores = functools.partial(label_log_likelihoods, MODEL)
+    tokens = batch["encoder_input_tokens"]
+    np.testing.assert_array_equal(
+        jax.jit(scores)(frozen, tokens, injection, LABELS),
+        jax.jit(scores)(params, tokens, Injection(), LABELS),
+    )
+    with pytest.raises(ValueError, match="no parameters called"):
+        injected_params(frozen, Injection(weights={"encoder/scale": scale}))
+    with pytest.raises(ValueError, match="has shape"):
+        injected_params(frozen, Injection(weights={"encoder/encoder_norm/scale": scale[:3]}))
+
+
+def test_what_cannot_share_a_batch(two):
+    with pytest.raises(ValueError, match="can't be stacked"):
+        stack_injections([two[0], Injection()])
+    weights = dataclasses.replace(two[0], weights={"a": jnp.ones(1)})
+    with pytest.raises(ValueError, match="weights of their own"):
+        batch_injections([weights, weights])
+    both = dataclasses.replace(of_layers(0, 2), encoder_prompt=jnp.ones((1, 2, 12)))
+    longer = dataclasses.replace(both, encoder_prompt=jnp.ones((1, 3, 12)))
+    with pytest.raises(ValueError, match="come between the two"):
+        stack_injections([both, longer])
