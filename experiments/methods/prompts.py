@@ -82,9 +82,10 @@ def run(name: str, folder: Path, files: tuple, task: str = TARGET, settings: dic
         "MODEL_DIR": folder,
         "TRAIN_STEPS": STEPS,
         "PROMPT_LENGTH": LENGTH,
-        "train.eval_every": 10,
+        "train.eval_every": 20,
         "train.checkpoint_every": STEPS,
         "train.tensorboard": False,
+        "data.num_lengths": 1,  # less to compile
         **settings,
     }
     argv = [f"--gin_file=models/{MODEL}.gin", f"--gin_file=tasks/{TARGET}.gin"]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from prompt_tuning.errors import UserError
 
-Prompt = Float[Array | np.ndarray, "prompt embed"]
+Prompt = Float[Array | np.ndarray, "_ _"]
 
 
 def cosine_of_means(first: Prompt, second: Prompt) -> float:

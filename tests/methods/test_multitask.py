@@ -1,6 +1,7 @@
 """A prompt for several tasks: each task's part in it, and starting a new task from them."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ METHOD = MultitaskPrompt(length=LENGTH, embed_dim=EMBED, tasks=TASKS)
 def trained():
     rng = np.random.default_rng(0)
     first = METHOD.init(jax.random.key(0), {})
-    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), first)
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), first)
 
 
 def prompt_of(trained, task):

@@ -24,7 +24,7 @@ from prompt_tuning.methods.residual import ResidualPrompt
 from prompt_tuning.models.config import MODELS, T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.stacking import batch_injections
-from prompt_tuning.models.t5 import T5, init_params
+from prompt_tuning.models.t5 import T5, abstract_params
 from prompt_tuning.training.losses import LossOptions, cross_entropy
 from prompt_tuning.training.optimizers import adamw
 from prompt_tuning.training.population_step import Kind, make_population_step, stack_batches
@@ -62,7 +62,11 @@ FOLD = ("p_tuning_lstm", "p_tuning_mlp", "residual", "mixed")
 
 @pytest.fixture(scope="module")
 def frozen():
-    return init_params(CONFIG, jax.random.key(0))
+    numbers = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(numbers.normal(scale=0.3, size=leaf.shape), jnp.float32),
+        abstract_params(CONFIG),
+    )
 
 
 def make_batch(seed):
