@@ -24,7 +24,7 @@ from prompt_tuning.checkpoints.adapter_files import Adapter, best_file, check_fi
 from prompt_tuning.cli import (
     configurables,
     gin_config,
-    methods,  # noqa: F401 - registered with gin
+    prompt_methods,  # noqa: F401 - registered with gin
 )
 from prompt_tuning.cli.compilation_cache import compilation_cache
 from prompt_tuning.cli.configurables import Base, Data, Prediction, Training

@@ -185,7 +185,7 @@ def loss_of(job: "Job") -> "LossFn":
     if job.training.teachers is None:
         return prompt_loss_fn(model, job.method, loss)
 
-    from prompt_tuning.cli.methods import teachers
+    from prompt_tuning.cli.prompt_methods import teachers
     from prompt_tuning.training.distillation import Distillation, distillation_loss_fn
 
     distillation = Distillation(
