@@ -3,9 +3,9 @@
     python experiments/methods/prompts.py                   all of them
     python experiments/methods/prompts.py residual_prompt   this one
 
-As `train.py`, which says how, does those that reach into the layers. Mixed and multitask prompts and
-SPoT start from prompts of other tasks, SOURCES, which are trained first; RTE, which is to profit, is
-not among them.
+As `train.py`, which says how, does those that reach into the layers. Mixed and multitask prompts
+and SPoT start from prompts of other tasks, SOURCES, which are trained first; RTE, which is to
+profit, is not among them.
 """
 
 import argparse
