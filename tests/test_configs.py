@@ -8,10 +8,14 @@ import shutil
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
+from prompt_tuning.checkpoints.adapter_files import write_adapter
+from prompt_tuning.checkpoints.prompt_files import PromptMetadata
 from prompt_tuning.cli import gin_config
 from prompt_tuning.cli.__main__ import main
+from prompt_tuning.methods.multitask import MultitaskPrompt
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -68,6 +72,9 @@ def test_command_makes_a_shrunken_step(
     rows = "".join(f"film {i},{label}\n" for i in range(20) for label in ("good", "bad"))
     Path("reviews.csv").write_text(f"text,label\n{rows}")
     shutil.copy(tiny_prompt_file, "rte.npy")
+    multitask = MultitaskPrompt(length=3, embed_dim=16, tasks=2)
+    numbers = multitask.init(jax.random.key(0), {})
+    write_adapter(Path("multitask.safetensors"), multitask, numbers, PromptMetadata())
     Path("corpus.txt").write_text("".join(f"The film {i} is good.\n" for i in range(400)))
     status = main([*argv, *tiny_flags])
     printed = capsys.readouterr()
@@ -86,7 +93,8 @@ def test_command_makes_a_shrunken_step(
     elif argv[0] in ("train", "quickstart"):
         summary = json.loads(Path("run/summary.json").read_text())
         assert summary["steps"] == 1
-        assert summary["trained_parameters"] == 3 * 16
+        if not re.match("methods/(?!soft_prompt)", name):
+            assert summary["trained_parameters"] == 3 * 16
         assert 0 <= summary["score"] <= 1
     elif argv[0] == "evaluate":
         assert 0 <= json.loads(printed.out)["score"] <= 1

@@ -163,8 +163,7 @@ def load_adapter(
 
 def check_fits(config: T5Config, adapter: Adapter, path: str) -> None:
     """Traces the model with what is injected. Raises UserError if their shapes don't fit."""
-    tokens = np.ones((1, 1), np.int32)
-    batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
+    batch = {**_ANY_BATCH, "decoder_input_tokens": _ANY_BATCH["encoder_input_tokens"]}
 
     def logits(frozen: Params) -> Any:
         injection = adapter.inject(batch)

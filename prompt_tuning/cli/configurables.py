@@ -275,10 +275,15 @@ def task_labels(task: Task) -> Sequence[str]:
 
 
 @register
-def soft_prompt(base: Base, length: int, initializer: Callable[[Base], Any]) -> Method:
-    """Prompt tuning's soft prompt of `length` virtual tokens."""
+def soft_prompt(
+    base: Base, length: int, initializer: Callable[[Base], Any], placement: str = "before"
+) -> Method:
+    """Prompt tuning's soft prompt of `length` virtual tokens; see `PLACEMENTS`."""
     prompt = SoftPrompt(
-        length=length, embed_dim=base.config.embed_dim, initializer=initializer(base)
+        length=length,
+        embed_dim=base.config.embed_dim,
+        placement=placement,
+        initializer=initializer(base),
     )
     return cast(Method, prompt)  # Flax types what `apply` returns only loosely
 
@@ -340,13 +345,18 @@ cosine_decay = register(optimizers.cosine_decay)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
-    """All that training needs beside the base and the data; pre-training has no method."""
+    """All that training needs beside the base and the data; pre-training has no method.
+
+    teachers: prompt files, one for each task, to distil with the weight `distillation`.
+    """
 
     method: Callable[[Base], Method] | None
     optimizer: optax.GradientTransformation
     loss: LossOptions
     options: TrainOptions
     folder: Path
+    teachers: Sequence[str] | None = None
+    distillation: float = 0.9
 
 
 @register
@@ -367,8 +377,10 @@ def train(
     prefetch_batches: int = 2,
     tensorboard: bool = True,
     wandb_project: str | None = None,
+    teachers: Sequence[str] | None = None,
+    distillation: float = 0.9,
 ) -> Training:
-    """A training run; `TrainOptions` and `LossOptions` say what the options are."""
+    """A training run; `TrainOptions`, `LossOptions` and `Training` say what the options are."""
     return Training(
         method=method,
         optimizer=optimizer,
@@ -387,6 +399,8 @@ def train(
             wandb_project=wandb_project,
         ),
         folder=Path(folder),
+        teachers=teachers,
+        distillation=distillation,
     )
 
 

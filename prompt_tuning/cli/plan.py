@@ -131,6 +131,7 @@ def configured(args: argparse.Namespace, devices: int) -> tuple["Work", int]:
         input_length=data.lengths["inputs"],
         target_length=data.lengths["targets"],
         accumulation_steps=training.options.accumulation_steps,
+        tasks=len(data.tasks),
         model_parallel=mesh[MODEL_AXIS],
         data_parallel=mesh[DATA_AXIS],
         fsdp=layout.fsdp,

@@ -64,6 +64,8 @@ def train(args: argparse.Namespace) -> list[MemberResult]:
 
     folder, population, evaluate = _prepare(args, specs, macro, places)
     first = population[0].job
+    if first.training.teachers is not None:
+        raise UserError("Members of a population have no teachers; leave out train.teachers.")
     results = train_population(
         [member.member for member in population],
         loss_fn=injection_loss_fn(first.base.model, first.training.loss),

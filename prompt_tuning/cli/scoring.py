@@ -4,8 +4,10 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from prompt_tuning.cli.configurables import Base, Data, Prediction
-from prompt_tuning.data.batching import eval_batches
+from prompt_tuning.data.batching import Batch, eval_batches, of_task
 from prompt_tuning.data.metrics import superglue_score
 from prompt_tuning.data.preprocessors import UNLABELLED
 from prompt_tuning.data.tasks.task import Task
@@ -68,7 +70,7 @@ def scorer(
                 predictor,
                 base.params,
                 inject,
-                _on_devices(_batches(examples, data, base), base),
+                _on_devices(_batches(task, examples, data, base), base),
                 functools.partial(task.evaluate, examples.metadata),
                 seed=prediction.seed,
             )
@@ -95,7 +97,10 @@ def scorer_of_many(
                 predictor,
                 base.params,
                 injects,
-                _on_devices(eval_batches(examples, data.batch_size), base),
+                _on_devices(
+                    _of_task(task, data, eval_batches(examples, data.batch_size)),
+                    base,
+                ),
                 functools.partial(task.evaluate, examples.metadata),
                 seed=prediction.seed,
             )
@@ -168,7 +173,7 @@ def answers(
             predictor_for(base, data, task, prediction),
             base.params,
             inject,
-            _on_devices(_batches(examples, data, base), base),
+            _on_devices(_batches(task, examples, data, base), base),
             lambda predictions: {},
             seed=prediction.seed,
         )
@@ -181,11 +186,24 @@ def withheld(splits: Sequence[TokenizedSplit]) -> bool:
     return any(row["targets"] == UNLABELLED for split in splits for row in split.metadata)
 
 
-def _batches(examples: TokenizedSplit, data: Data, base: Base) -> Iterator[IndexedBatch]:
+def _batches(
+    task: Task, examples: TokenizedSplit, data: Data, base: Base
+) -> Iterator[IndexedBatch]:
     budget = data.token_budget(base.mesh.shape[DATA_AXIS])
     if budget is None:
-        return eval_batches(examples, data.batch_size, data.num_lengths)
-    return token_eval_batches(examples, budget)
+        batches = eval_batches(examples, data.batch_size, data.num_lengths)
+    else:
+        batches = token_eval_batches(examples, budget)
+    return _of_task(task, data, batches)
+
+
+def _of_task(
+    task: Task, data: Data, batches: Iterable[tuple[Batch, np.ndarray]]
+) -> Iterator[IndexedBatch]:
+    """Says in a mixture's batches which task they are of, as training batches do."""
+    index = data.tasks.index(task)
+    for batch, indices in batches:
+        yield (of_task(batch, index) if len(data.tasks) > 1 else batch), indices
 
 
 def _on_devices(batches: Iterable[IndexedBatch], base: Base) -> Iterator[IndexedBatch]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prompt_tuning.training.run import TrainResult
     from prompt_tuning.training.run_folder import RunFolder
     from prompt_tuning.training.startup import Startup
+    from prompt_tuning.training.step import LossFn
 
 IRRELEVANT = (
     "MODEL_DIR",
@@ -151,7 +152,6 @@ def train(
     from prompt_tuning.parallel.processes import vote_over
     from prompt_tuning.training import loop
     from prompt_tuning.training.monitoring import Monitoring
-    from prompt_tuning.training.step import prompt_loss_fn
 
     base, method = job.base, job.method
     accelerator = accelerator_of(jax.devices()[0].device_kind)
@@ -159,7 +159,7 @@ def train(
     return loop.train(
         job.training.options,
         folder=folder,
-        loss_fn=prompt_loss_fn(base.model, method, job.training.loss),
+        loss_fn=loss_of(job),
         optimizer=job.training.optimizer,
         trained=job.trained,
         frozen=base.params,
@@ -175,6 +175,24 @@ def train(
         replicated=replicated(base.mesh) if base.mesh.size > 1 else None,
         vote=vote_over(base.mesh),
     )
+
+
+def loss_of(job: "Job") -> "LossFn":
+    """Returns the loss of the method's injection, distilled from teachers if there are any."""
+    from prompt_tuning.training.step import prompt_loss_fn
+
+    model, loss = job.base.model, job.training.loss
+    if job.training.teachers is None:
+        return prompt_loss_fn(model, job.method, loss)
+
+    from prompt_tuning.cli.prompt_methods import teachers
+    from prompt_tuning.training.distillation import Distillation, distillation_loss_fn
+
+    distillation = Distillation(
+        teachers=teachers(job.base, job.data, job.training.teachers),
+        weight=job.training.distillation,
+    )
+    return distillation_loss_fn(model, job.method, loss, distillation)
 
 
 def facts(job: "Job") -> dict[str, Any]:

@@ -10,7 +10,8 @@ waste least on this data. So few shapes are compiled and little padding is compu
 splits are mixed by giving their rates (`mixtures.py`). Batches of a constant number of tokens
 rather than of examples are in `token_batches.py`.
 
-A batch is a dict of numpy arrays with the names of SeqIO's encoder-decoder features.
+A batch is a dict of numpy arrays with the names of SeqIO's encoder-decoder features. Where several
+splits are mixed it also says, under "task", from which of them each example is.
 """
 
 import functools
@@ -25,7 +26,8 @@ from prompt_tuning.data.vocabularies import PAD_ID
 from prompt_tuning.errors import UserError
 
 Batch = dict[str, np.ndarray]
-"""Token ids [batch, source] and [batch, target] i32, loss weights [batch, target] f32."""
+"""Token ids [batch, source] and [batch, target] i32, loss weights [batch, target] f32; of mixed
+splits also their numbers, [batch] i32."""
 
 LENGTH_MULTIPLE = 8
 """Padded source lengths are multiples of this, which hardware likes."""
@@ -151,11 +153,8 @@ class BatchStream:
 
     def batch(self, step: int) -> Batch:
         """Returns the batch of a step."""
-        return pad_batch(
-            [self._splits[split].inputs[row] for split, row in self.examples(step)],
-            [self._splits[split].targets[row] for split, row in self.examples(step)],
-            self._source_lengths,
-            self._target_length,
+        return mixed_batch(
+            self._splits, self.examples(step), self._source_lengths, self._target_length
         )
 
     def _draw_window(self, window: int) -> Int[np.ndarray, "window batch 2"]:
@@ -210,6 +209,28 @@ def eval_batches(
         )
         batch["decoder_loss_weights"][len(rows) :] = 0.0
         yield batch, rows
+
+
+def mixed_batch(
+    splits: Sequence[TokenizedSplit],
+    rows: Int[np.ndarray, "batch 2"],
+    source_lengths: Sequence[int],
+    target_length: int,
+) -> Batch:
+    """Returns the (split, example) numbers `rows` as a batch, padded as by `pad_batch`."""
+    batch = pad_batch(
+        [splits[split].inputs[row] for split, row in rows],
+        [splits[split].targets[row] for split, row in rows],
+        source_lengths,
+        target_length,
+    )
+    return batch if len(splits) == 1 else of_task(batch, rows[:, 0])
+
+
+def of_task(batch: Batch, task: int | Int[np.ndarray, "batch"]) -> Batch:
+    """Returns a batch with the number of the task that its examples are of, or that each is."""
+    rows = len(batch["encoder_input_tokens"])
+    return {**batch, "task": np.broadcast_to(np.asarray(task, np.int32), (rows,))}
 
 
 def pad_batch(

@@ -22,6 +22,7 @@ from prompt_tuning.data.batching import (
     Batch,
     BatchStream,
     bucket_lengths,
+    mixed_batch,
     pad_batch,
     window_order,
     window_ranges,
@@ -142,12 +143,8 @@ class TokenBatchStream:
 
     def batch(self, step: int) -> Batch:
         """Returns the batch of a step."""
-        rows = self.examples(step)
-        return pad_batch(
-            [self._splits[split].inputs[row] for split, row in rows],
-            [self._splits[split].targets[row] for split, row in rows],
-            self._source_lengths,
-            self._target_length,
+        return mixed_batch(
+            self._splits, self.examples(step), self._source_lengths, self._target_length
         )
 
     def _turn(self, step: int) -> tuple[int, int]:

@@ -10,8 +10,9 @@ A method knows no layer of the model and the model knows no method; they meet in
 A method is a Flax module derived from `Method` whose `__call__(batch)` returns an `Injection`;
 `trained` is its variables, `{"params": {...}}`. Its attributes are all that it takes to make it
 again: numbers, strings, tuples of them, and `targets.Target`s, which tell the sizes of the modules
-it reaches into. The methods themselves are one file each beside this one, by name in
-`registry.py`; initial values of prompts are in `initializers.py`.
+it reaches into. Those whose names end with "initializer" are functions that give first values and
+have a default; they are neither written down nor compared. The methods themselves are one file each
+beside this one, by name in `registry.py`; initial values of prompts are in `initializers.py`.
 """
 
 import hashlib

@@ -109,7 +109,7 @@ def from_string(table: Table, ids: TokenIds, num_pieces: int = NUM_PIECES) -> In
     return _starting_with(table, [[token] for token in ids], num_pieces, "pieces of the text")
 
 
-def from_array(array: Float[Array | np.ndarray, "prompt embed"]) -> Initializer:
+def from_array(array: Float[Array | np.ndarray, "*axes"]) -> Initializer:
     """Starts from a given prompt: one loaded from a file, or another task's (SPoT).
 
     Raises:
@@ -117,8 +117,8 @@ def from_array(array: Float[Array | np.ndarray, "prompt embed"]) -> Initializer:
     """
 
     def initialize(
-        key: PRNGKeyArray, shape: tuple[int, int], dtype: DTypeLike = jnp.float32
-    ) -> Float[Array, "prompt embed"]:
+        key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+    ) -> Float[Array, "*axes"]:
         del key
         if tuple(array.shape) != tuple(shape):
             raise UserError(

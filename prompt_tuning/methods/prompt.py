@@ -1,21 +1,29 @@
-"""Prompt tuning: a soft prompt before the encoder's input (Lester et al. 2021, section 2).
+"""Prompt tuning: a soft prompt beside the frozen model's input (Lester et al. 2021, section 2).
 
 The embedded input X_e of shape [source, embed] becomes [P_e; X_e] of shape
 [prompt + source, embed], and P_e is all that is trained. The prompt is one [prompt, embed]
 parameter shared by every example; the frozen model prepends it (`models/t5.py`), so it takes
-positions 0 to prompt - 1 and every position sees it. Initial values: `initializers.py`. Files:
+positions 0 to prompt - 1 and every position sees it. That is the paper's placement; the others put
+the same vectors elsewhere. Initial values: `initializers.py`. Files:
 `prompt_tuning.checkpoints.prompt_files`.
 """
+
+from types import MappingProxyType
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from prompt_tuning.errors import UserError
-from prompt_tuning.methods.base import Batch, MethodModule, Trained
+from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
 from prompt_tuning.methods.initializers import Initializer, random_uniform
 from prompt_tuning.models.injection import Injection
+
+PLACEMENTS = ("before", "after", "around", "decoder", "encoder_and_decoder")
+"""Before the encoder's input; after each input's last token; the first half before and the rest
+after; before the decoder's input; before both, each with vectors of its own."""
 
 
 class SoftPrompt(MethodModule):
@@ -24,24 +32,32 @@ class SoftPrompt(MethodModule):
     Attributes:
       length: number of virtual tokens, at least 1.
       embed_dim: the frozen model's `embed_dim`.
+      placement: one of `PLACEMENTS`; "encoder_and_decoder" trains [length, embed_dim] for either.
       initializer: gives the first [length, embed_dim] values; see `initializers.py`.
 
     The parameter is float32 whatever the model's dtype: Adafactor's steps are far smaller than
     bfloat16 resolves beside the values a trained prompt reaches.
 
     Raises:
-      UserError: the length isn't positive.
+      UserError: the length isn't positive, or the placement unknown.
     """
 
     length: int
     embed_dim: int
+    placement: str = "before"
     initializer: Initializer = random_uniform()
 
     def __post_init__(self):
-        if self.length < 1:
+        check_prompt_length(self.length)
+        if self.placement not in PLACEMENTS:
             raise UserError(
-                f"The prompt length is {self.length}; it must be at least 1. "
-                "Set PROMPT_LENGTH to the number of virtual tokens (the paper's default is 100)."
+                f"A prompt's placement is '{self.placement}'; expected {', '.join(PLACEMENTS)}."
+                f"{did_you_mean(self.placement, PLACEMENTS)}"
+            )
+        if self.placement == "around" and self.length < 2:
+            raise UserError(
+                "A prompt of one virtual token can't stand around the input; set PROMPT_LENGTH to "
+                "at least 2, or another placement."
             )
         super().__post_init__()
 
@@ -49,8 +65,29 @@ class SoftPrompt(MethodModule):
     def __call__(self, batch: Batch) -> Injection:
         """Returns the injection of this prompt; it is the same for every batch."""
         del batch
-        prompt = self.param("prompt", self.initializer, (self.length, self.embed_dim), jnp.float32)
-        return Injection(encoder_prompt=prompt[None])
+        shape = (self.length, self.embed_dim)
+        prompt = self.param("prompt", self.initializer, shape, jnp.float32)[None]
+        match self.placement:
+            case "before":
+                return Injection(encoder_prompt=prompt)
+            case "after":
+                return Injection(encoder_suffix=prompt)
+            case "around":
+                half = -(-self.length // 2)
+                return Injection(encoder_prompt=prompt[:, :half], encoder_suffix=prompt[:, half:])
+            case "decoder":
+                return Injection(decoder_prompt=prompt)
+        of_decoder = self.param("decoder_prompt", self.initializer, shape, jnp.float32)[None]
+        return Injection(encoder_prompt=prompt, decoder_prompt=of_decoder)
+
+
+def check_prompt_length(length: int) -> None:
+    """Raises UserError if a prompt can't have so many virtual tokens."""
+    if length < 1:
+        raise UserError(
+            f"The prompt length is {length}; it must be at least 1. "
+            "Set PROMPT_LENGTH to the number of virtual tokens (the paper's default is 100)."
+        )
 
 
 def soft_prompt_array(trained: Trained) -> Float[Array, "prompt embed"]:
@@ -61,3 +98,18 @@ def soft_prompt_array(trained: Trained) -> Float[Array, "prompt embed"]:
 def soft_prompt_variables(prompt: Float[Array | np.ndarray, "prompt embed"]) -> Trained:
     """Returns the variables of a `SoftPrompt` that holds this prompt, such as one from a file."""
     return {"params": {"prompt": jnp.asarray(prompt, jnp.float32)}}
+
+
+def fold_into_soft_prompt(
+    method: Any, trained: Trained, batch: Batch = MappingProxyType({})
+) -> tuple[Method, Trained]:
+    """Returns the `SoftPrompt` of a method that injects an encoder prompt and nothing else.
+
+    Args:
+      method, trained: it and its variables.
+      batch: what the prompt is to be made for, if it isn't the same for all: one example.
+    """
+    prompt = method.apply(trained, batch).encoder_prompt[0]
+    # Not a part of `method`, whatever Flax thinks of a module that another one makes.
+    folded: Any = SoftPrompt(length=prompt.shape[0], embed_dim=prompt.shape[1], parent=None)
+    return folded, soft_prompt_variables(prompt)

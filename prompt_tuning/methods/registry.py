@@ -9,16 +9,25 @@ import json
 from typing import Any
 
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.methods.attention_mixed import AttentionMixedPrompt, MixedPrompt
 from prompt_tuning.methods.base import Method
+from prompt_tuning.methods.multitask import MultitaskPrompt
+from prompt_tuning.methods.p_tuning import PTuning
 from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.methods.residual import ResidualPrompt
 from prompt_tuning.models.targets import Target
 
 METHODS: dict[str, type[Any]] = {
     "soft_prompt": SoftPrompt,
+    "p_tuning": PTuning,
+    "residual_prompt": ResidualPrompt,
+    "mixed_prompt": MixedPrompt,
+    "attention_mixed_prompt": AttentionMixedPrompt,
+    "multitask_prompt": MultitaskPrompt,
 }
 """Every method that a file of trained numbers can be of."""
 
-_NOT_WRITTEN = ("parent", "name", "initializer")
+_NOT_WRITTEN = ("parent", "name")
 
 
 def method_name(method: Method) -> str:
@@ -34,7 +43,7 @@ def describe(method: Method) -> str:
     fields = {
         field.name: getattr(method, field.name)
         for field in dataclasses.fields(method)  # pyright: ignore[reportArgumentType]
-        if field.name not in _NOT_WRITTEN
+        if field.name not in _NOT_WRITTEN and not field.name.endswith("initializer")
     }
     return json.dumps(fields, default=dataclasses.asdict)
 

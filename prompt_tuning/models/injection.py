@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from prompt_tuning.models.prompt_mixture import PromptMixture
 from prompt_tuning.models.slots import AnyArray, Bottleneck, KeyValue, LowRank, Slots
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Injection",
     "KeyValue",
     "LowRank",
+    "PromptMixture",
     "injected_params",
     "prepend_decoder_prompt",
     "surround",
@@ -42,6 +44,8 @@ class Injection:
       encoder_prompt: vectors put before the encoder's embedded input (Lester et al., 2021).
       encoder_prompt_mask: False where a shorter prompt of a mixed batch is filled up, like the
         masks after it; every position is visible if it is None.
+      encoder_prompt_mixture: in place of `encoder_prompt`, what the model mixes one of for each
+        input (Asai et al., 2022).
       encoder_suffix: vectors put right after each input's last token.
       encoder_suffix_mask: its mask.
       decoder_prompt: vectors put before the decoder's embedded input.
@@ -58,6 +62,7 @@ class Injection:
 
     encoder_prompt: Float[AnyArray, "#batch prompt embed"] | None = None
     encoder_prompt_mask: Bool[AnyArray, "#batch prompt"] | None = None
+    encoder_prompt_mixture: PromptMixture | None = None
     encoder_suffix: Float[AnyArray, "#batch suffix embed"] | None = None
     encoder_suffix_mask: Bool[AnyArray, "#batch suffix"] | None = None
     decoder_prompt: Float[AnyArray, "#batch decoder_prompt embed"] | None = None
@@ -88,6 +93,18 @@ class Injection:
         return jnp.ones((1, self.prefix_length(name)), bool) if mask is None else mask
 
     @property
+    def encoder_prompt_length(self) -> int:
+        """Positions before the encoder's input."""
+        if self.encoder_prompt_mixture is not None:
+            return self.encoder_prompt_mixture.own.shape[1]
+        return 0 if self.encoder_prompt is None else self.encoder_prompt.shape[1]
+
+    @property
+    def encoder_suffix_length(self) -> int:
+        """Positions after each of the encoder's inputs."""
+        return 0 if self.encoder_suffix is None else self.encoder_suffix.shape[1]
+
+    @property
     def decoder_prompt_length(self) -> int:
         """Positions that the decoder's prompt takes."""
         return 0 if self.decoder_prompt is None else self.decoder_prompt.shape[1]
@@ -104,10 +121,13 @@ def surround(
     last token, wherever the padding begins. Relative positions are those of the whole.
     """
     parts = [(embedded, mask)]
-    if injection.encoder_prompt is not None:
-        parts.insert(
-            0, _of_batch(injection.encoder_prompt, injection.encoder_prompt_mask, parts[0])
-        )
+    prompt, mixture = injection.encoder_prompt, injection.encoder_prompt_mixture
+    if mixture is not None:
+        if prompt is not None:
+            raise ValueError("An encoder prompt and a mixture that makes one exclude each other.")
+        prompt = mixture.prompt(embedded, mask)
+    if prompt is not None:
+        parts.insert(0, _of_batch(prompt, injection.encoder_prompt_mask, parts[0]))
     if injection.encoder_suffix is not None:
         parts.append(_of_batch(injection.encoder_suffix, injection.encoder_suffix_mask, parts[-1]))
     if len(parts) == 1:

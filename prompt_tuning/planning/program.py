@@ -47,6 +47,7 @@ class Work:
     method, optimizer, loss: what is trained, and how.
     batch_size: examples a step, in `accumulation_steps` parts.
     input_length, target_length: tokens.
+    tasks: how many are mixed.
     model_parallel, data_parallel, fsdp: as `make_mesh` and `Layout` take them.
     """
 
@@ -58,6 +59,7 @@ class Work:
     input_length: int
     target_length: int
     accumulation_steps: int = 1
+    tasks: int = 1
     model_parallel: int = 1
     data_parallel: int = 1
     fsdp: bool = False
@@ -79,10 +81,13 @@ class Work:
             "decoder_target_tokens": (self.target_length, jnp.int32),
             "decoder_loss_weights": (self.target_length, jnp.float32),
         }
-        return {
+        batch = {
             name: jax.ShapeDtypeStruct((self.batch_size, length), dtype)
             for name, (length, dtype) in tokens.items()
         }
+        if self.tasks > 1:
+            batch["task"] = jax.ShapeDtypeStruct((self.batch_size,), jnp.int32)
+        return batch
 
     def state(self) -> TrainState:
         """Returns the shapes and dtypes of all that training changes."""
@@ -94,13 +99,9 @@ class Work:
 
     @property
     def prompt_length(self) -> int:
-        """Positions that the method puts before the encoder's input."""
-
-        def prompt_of(trained, batch):
-            return self.method.apply(trained, batch).encoder_prompt
-
-        prompt = jax.eval_shape(prompt_of, self.state().trained, self.batch())
-        return 0 if prompt is None else prompt.shape[1]
+        """Positions that the method puts around the encoder's input."""
+        injection = jax.eval_shape(self.method.apply, self.state().trained, self.batch())
+        return injection.encoder_prompt_length + injection.encoder_suffix_length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

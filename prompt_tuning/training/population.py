@@ -144,8 +144,8 @@ class _Active:
         self.key_data = np.asarray(jax.random.key_data(run.key))
         self.training = False
         self._rates = member.optimizer.rates(member.options.train_steps)
-        prompt = member.method.apply(member.trained, member.batches(0)).encoder_prompt
-        self.prompt_length = 0 if prompt is None else prompt.shape[1]
+        injection = member.method.apply(member.trained, member.batches(0))
+        self.prompt_length = injection.encoder_prompt_length + injection.encoder_suffix_length
 
     @property
     def rate(self) -> np.floating:

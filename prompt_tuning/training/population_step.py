@@ -10,7 +10,6 @@ optimiser sees what it would see in a run of its own; `stack_injections` pads wh
 """
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree, UInt32
 
-from prompt_tuning.methods.base import Method
+from prompt_tuning.methods.base import Bound, Method
 from prompt_tuning.models.stacking import stack_injections
 from prompt_tuning.training.optimizers import Optimizer
 from prompt_tuning.training.step import (
@@ -60,9 +59,13 @@ class Kind:
 
 
 def _as_it_computes(method: Any) -> Method:
-    """Returns a method without its initialiser, a function that no other equals."""
-    default = inspect.getattr_static(type(method), "initializer", None)
-    return method if default is None else method.clone(initializer=default)
+    """Returns a method without its initialisers, functions that no others equal."""
+    if isinstance(method, Bound):
+        return dataclasses.replace(method, method=_as_it_computes(method.method))
+    kind: Any = type(method)
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    defaults = {field.name: field.default for field in fields if field.name.endswith("initializer")}
+    return method.clone(**defaults) if defaults else method
 
 
 def make_population_step(
@@ -159,15 +162,25 @@ def _stack(trees: Sequence[Any]) -> Any:
 def stack_batches(batches: Sequence[Batch], target_length: int = 0) -> Batch:
     """Returns the members' batches as one, [members, batch, length], padded to the longest.
 
-    Targets are padded to `target_length` at least.
+    Targets are padded to `target_length` at least. The examples' tasks are [members, batch].
     """
-    return {
+    stacked = {
         name: _pad_and_stack(
             [np.asarray(batch[name]) for batch in batches],
             target_length if name.startswith("decoder_") else 0,
         )
         for name in batches[0]
+        if name != "task"
     }
+    if any("task" in batch for batch in batches):
+        # Of a member that has but one task, batches don't say so.
+        rows = stacked["encoder_input_tokens"].shape[1]
+        tasks = np.zeros((len(batches), rows), np.int32)
+        for place, batch in zip(tasks, batches, strict=True):
+            of_member = np.asarray(batch.get("task", ()))
+            place[: len(of_member)] = of_member
+        stacked["task"] = tasks
+    return stacked
 
 
 def _pad_and_stack(arrays: Sequence[np.ndarray], length: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.data.batching import BatchStream, bucket_lengths, eval_batches
+from prompt_tuning.data.token_batches import TokenBatchStream, TokenBudget
 from prompt_tuning.data.tokenized import Ragged, TokenizedSplit
 from prompt_tuning.errors import UserError
 
@@ -33,6 +34,21 @@ def split_of(size: int, seed: int = 0, longest: int = 100) -> TokenizedSplit:
 
 def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("tokens", [None, 400])
+def test_a_mixtures_batch_tells_the_task_of_each_row(tokens):
+    splits = [split_of(20, seed) for seed in (0, 1)]
+    stream = BatchStream(splits, batch_size=4, seed=1)
+    if tokens is not None:
+        stream = TokenBatchStream(splits, budget=TokenBudget(tokens=tokens), seed=1)
+    tasks = []
+    for step in range(8):
+        batch = stream.batch(step)
+        assert batch["task"].dtype == np.int32
+        np.testing.assert_array_equal(batch["task"], stream.examples(step)[:, 0])
+        tasks += [*batch["task"]]
+    assert set(tasks) == {0, 1}
 
 
 def test_features_of_a_batch():

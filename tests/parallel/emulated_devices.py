@@ -16,8 +16,13 @@ import numpy as np
 import optax
 
 from prompt_tuning.evaluation.rank import label_log_likelihoods
+from prompt_tuning.methods.attention_mixed import AttentionMixedPrompt, MixedPrompt
+from prompt_tuning.methods.base import bind
 from prompt_tuning.methods.initializers import random_uniform
+from prompt_tuning.methods.multitask import MultitaskPrompt
+from prompt_tuning.methods.p_tuning import PTuning
 from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.methods.residual import ResidualPrompt
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.parameter_axes import parameter_axes
@@ -38,11 +43,19 @@ CONFIG = T5Config(
     num_encoder_layers=2,
     num_decoder_layers=2,
 )
+SIZES = {"length": 3, "embed_dim": CONFIG.embed_dim}
 # Each method that is added gets a line here.
 METHODS = {
-    "soft_prompt": lambda: SoftPrompt(
-        length=3, embed_dim=CONFIG.embed_dim, initializer=random_uniform()
+    "soft_prompt": lambda: SoftPrompt(**SIZES, initializer=random_uniform()),
+    "soft_prompt_around": lambda: SoftPrompt(**SIZES, placement="around"),
+    "soft_prompt_of_both": lambda: SoftPrompt(**SIZES, placement="encoder_and_decoder"),
+    "p_tuning": lambda: PTuning(**SIZES, hidden_dim=4),
+    "residual_prompt": lambda: ResidualPrompt(**SIZES, bottleneck=4),
+    "mixed_prompt": lambda: MixedPrompt(**SIZES, sources=2),
+    "attention_mixed_prompt": lambda: AttentionMixedPrompt(
+        **SIZES, sources=2, width=4, temperature=4.0
     ),
+    "multitask_prompt": lambda: MultitaskPrompt(**SIZES, tasks=2),
 }
 LEARNING_RATE, STEPS = 0.1, 3
 
@@ -57,6 +70,7 @@ def make_batch(step: int) -> dict[str, np.ndarray]:
         "decoder_input_tokens": np.roll(targets, 1, axis=1),
         "decoder_target_tokens": targets,
         "decoder_loss_weights": (numbers.random((8, 4)) < 0.8).astype(np.float32),
+        "task": numbers.integers(0, 2, 8, np.int32),
     }
 
 
@@ -73,7 +87,8 @@ def results(method, layout: Layout, all_decoders: bool) -> dict:
     mesh = layout.mesh
     model = T5(CONFIG, layout.place) if layout.fsdp else T5(CONFIG)
     frozen = jax.tree.map(jax.device_put, make_params(), layout.shardings(abstract_params(CONFIG)))
-    trained = replicate(method.init(jax.random.key(1), make_batch(0)), mesh)
+    method, trained = bind(method, method.init(jax.random.key(1), make_batch(0)))
+    trained = replicate(trained, mesh)
     optimizer = optax.sgd(LEARNING_RATE, momentum=0.9)
     everywhere = replicated(mesh)
     step = make_train_step(prompt_loss_fn(model, method, LossOptions()), optimizer, 1, everywhere)
@@ -95,8 +110,8 @@ def results(method, layout: Layout, all_decoders: bool) -> dict:
             found["gradient"] = flat(moved)
     found["trained"] = flat(state.trained)
 
-    tokens = shard_batch(make_batch(0)["encoder_input_tokens"], mesh)
-    injection = method.apply(state.trained, {"encoder_input_tokens": tokens})
+    batch = shard_batch(make_batch(0), mesh)
+    tokens, injection = batch["encoder_input_tokens"], method.apply(state.trained, batch)
     methods = ("greedy", "beam") if all_decoders else ("greedy",)
     for name in methods:
         options = DecodingOptions(max_length=4, method=name, beam_size=2)

@@ -31,6 +31,11 @@ def _script():
 
 
 emulated = _script()
+# What is on a mesh is the model's affair; one method stands for the others where time is short.
+METHODS = [
+    pytest.param(name, marks=() if name == "soft_prompt" else pytest.mark.slow)
+    for name in emulated.METHODS
+]
 
 
 @functools.cache
@@ -59,7 +64,7 @@ def found(method, mesh):
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-@pytest.mark.parametrize("method", emulated.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_mesh_gives_what_one_device_gives(method, mesh):
     one, many = found(method, mesh)
     assert np.abs(one["gradient"]).max() > 1e-3
@@ -69,7 +74,7 @@ def test_a_mesh_gives_what_one_device_gives(method, mesh):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", emulated.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_beam_search_and_rank_classification_on_split_weights(method):
     one, many = found(method, "2,4,1")
     assert many["beam"] == one["beam"]
@@ -77,7 +82,7 @@ def test_beam_search_and_rank_classification_on_split_weights(method):
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-@pytest.mark.parametrize("method", emulated.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_only_the_gradient_crosses_data_and_no_weights_move(method, mesh):
     """Under FSDP weights do, and only they: a layer's at a time, each time round its loop."""
     one, many = found(method, mesh)

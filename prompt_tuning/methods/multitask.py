@@ -1,0 +1,112 @@
+"""Multitask prompt tuning: one prompt for many tasks (MPT; Wang et al., 2023, section 3).
+
+    P_k = P * (u_k v_k^T)
+
+elementwise: P, [prompt, embed], is shared by all tasks, and the rank-one matrix of u_k, [prompt],
+and v_k, [embed], is task k's. All of it is trained on a mixture, whose batches say of which task
+each example is, best while distilling a prompt of each task's own (`training/distillation.py`).
+A new task starts from P and the mean of the tasks' vectors: `adapted`.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
+from prompt_tuning.methods.initializers import Initializer, from_array, random_uniform
+from prompt_tuning.methods.prompt import check_prompt_length, fold_into_soft_prompt
+from prompt_tuning.models.injection import Injection
+
+
+class MultitaskPrompt(MethodModule):
+    """A shared prompt of `length` virtual tokens, and a vector along either axis for each task.
+
+    The vectors start at one, so that each task's prompt starts as the shared one; the paper gives
+    no values. Of several tasks, batches hold the index of each example's task, `batch["task"]`.
+
+    Attributes:
+      length: number of virtual tokens.
+      embed_dim: the frozen model's `embed_dim`.
+      tasks: how many there are.
+      initializer: gives the first values of the shared prompt.
+      column_initializer: gives those of u, [tasks, length].
+      row_initializer: gives those of v, [tasks, embed_dim].
+
+    Raises:
+      UserError: the length or the number of tasks isn't positive; or, when called, the batch
+        doesn't say whose examples it holds.
+    """
+
+    length: int
+    embed_dim: int
+    tasks: int
+    initializer: Initializer = random_uniform()
+    column_initializer: Any = nn.initializers.ones
+    row_initializer: Any = nn.initializers.ones
+
+    def __post_init__(self):
+        check_prompt_length(self.length)
+        if self.tasks < 1:
+            raise UserError(f"A multitask prompt is of {self.tasks} tasks; expected at least 1.")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, batch: Batch) -> Injection:
+        """Returns the prompt of each example's task."""
+        shape = (self.length, self.embed_dim)
+        shared = self.param("prompt", self.initializer, shape, jnp.float32)
+        columns = self.param("columns", self.column_initializer, (self.tasks, self.length))
+        rows = self.param("rows", self.row_initializer, (self.tasks, self.embed_dim))
+        task = self._task_of(batch)
+        return Injection(encoder_prompt=shared * columns[task][:, :, None] * rows[task][:, None])
+
+    def _task_of(self, batch: Batch) -> Int[Array, "#batch"]:
+        if self.tasks == 1 or ("task" not in batch and self.is_initializing()):
+            return jnp.zeros(1, jnp.int32)
+        if "task" not in batch:
+            raise UserError(
+                f"A prompt of {self.tasks} tasks was given examples without their task: use it "
+                "with the mixture that it was trained on, or export the prompt of one task."
+            )
+        return jnp.asarray(batch["task"])
+
+    def fold(self, trained: Trained) -> tuple[Method, Trained]:
+        """Returns the prompt of a single task; that of several stays as it is (`of_task`)."""
+        return self.of_task(trained, 0) if self.tasks == 1 else super().fold(trained)
+
+    def of_task(self, trained: Trained, task: int) -> tuple[Method, Trained]:
+        """Returns the `SoftPrompt` of one task, by its index.
+
+        Raises:
+          UserError: there are fewer tasks.
+        """
+        if not 0 <= task < self.tasks:
+            raise UserError(f"There is no task {task} among the {self.tasks} of this prompt.")
+        return fold_into_soft_prompt(self, trained, {"task": np.array([task], np.int32)})
+
+
+def adapted(trained: Trained) -> MultitaskPrompt:
+    """Returns the method for one new task, starting from what others have learnt (section 3.2).
+
+    Args:
+      trained: the variables of a `MultitaskPrompt` of any number of tasks.
+    """
+    params = trained["params"]
+    shared: Float[Array, "prompt embed"] = params["prompt"]
+    length, embed_dim = shared.shape
+
+    def mean(vectors: Float[Array, "tasks length"]) -> Any:
+        return from_array(vectors.mean(axis=0, keepdims=True))
+
+    return MultitaskPrompt(
+        length=length,
+        embed_dim=embed_dim,
+        tasks=1,
+        initializer=from_array(shared),
+        column_initializer=mean(params["columns"]),
+        row_initializer=mean(params["rows"]),
+    )

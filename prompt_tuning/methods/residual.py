@@ -1,0 +1,64 @@
+"""Residual prompt tuning (Razdaibiedina et al., 2023, section 3).
+
+    P' = P + layer_norm(relu(P @ down + b) @ up + c)
+
+P is [prompt, embed]; P and the bottleneck network, which every virtual token goes through by
+itself, are trained. The model sees P' alone, so that it all folds into a `SoftPrompt` of P'.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
+from prompt_tuning.methods.initializers import Initializer, random_uniform
+from prompt_tuning.methods.prompt import check_prompt_length, fold_into_soft_prompt
+from prompt_tuning.models.injection import Injection
+
+_EPSILON = 1e-5  # of the layer norm, as in the paper's code
+
+
+class ResidualPrompt(MethodModule):
+    """A prompt of `length` virtual tokens, each with what a shared network makes of it.
+
+    The scale of the layer norm starts at zero, so that training starts from the prompt that the
+    initialiser gives; in the paper's code it starts at one.
+
+    Attributes:
+      length: number of virtual tokens.
+      embed_dim: the frozen model's `embed_dim`.
+      bottleneck: width of the network's hidden layer.
+      initializer: gives the first values of P.
+
+    Raises:
+      UserError: the length or the bottleneck isn't positive.
+    """
+
+    length: int
+    embed_dim: int
+    bottleneck: int
+    initializer: Initializer = random_uniform()
+
+    def __post_init__(self):
+        check_prompt_length(self.length)
+        if self.bottleneck < 1:
+            raise UserError(
+                f"The bottleneck of a residual prompt is {self.bottleneck}; it must be at least 1 "
+                "(the paper's code has 800)."
+            )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, batch: Batch) -> Injection:
+        """Returns the injection of this prompt; it is the same for every batch."""
+        del batch
+        shape = (self.length, self.embed_dim)
+        prompt = self.param("prompt", self.initializer, shape, jnp.float32)
+        hidden = nn.relu(nn.Dense(self.bottleneck, name="down")(prompt))
+        norm = nn.LayerNorm(_EPSILON, scale_init=nn.initializers.zeros, name="norm")
+        added = norm(nn.Dense(self.embed_dim, name="up")(hidden))
+        return Injection(encoder_prompt=(prompt + added)[None])
+
+    def fold(self, trained: Trained) -> tuple[Method, Trained]:
+        """Returns the prompt with its residual added, and no network."""
+        return fold_into_soft_prompt(self, trained)

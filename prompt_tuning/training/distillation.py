@@ -1,0 +1,90 @@
+"""Learning many tasks' prompts into one from teachers that know one each (MPT; Wang et al., 2023).
+
+    loss = task + weight * (KL(teacher || student) + mean (h_student - h_teacher)^2)
+
+with the paper's weight of 0.9 (section 3.2, equations 3 to 5). The teachers are prompts for the
+same frozen model, an example's being that of its task. The divergence is over the vocabulary, for
+each target token; the hidden states h are the encoder's outputs at the input's tokens, which have
+the same places whatever prompt stands beside them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.models.injection import Injection, injected_params
+from prompt_tuning.models.t5 import T5
+from prompt_tuning.training import losses
+from prompt_tuning.training.step import Batch, LossFn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """What to learn from.
+
+    teachers: the tasks' prompts along its batch axis, as `batch_injections` makes it.
+    weight: of both distillation losses beside the task's.
+    """
+
+    teachers: Injection
+    weight: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.weight < 0:
+            raise UserError(f"train.distillation is {self.weight}; it must be 0 or more.")
+
+
+def distillation_loss_fn(
+    model: T5, method: Any, options: losses.LossOptions, distillation: Distillation
+) -> LossFn:
+    """The loss of a method's injection into a frozen model that also sees its teachers.
+
+    A batch of several tasks says under "task" which teacher each example has. The model runs
+    twice, the teachers' time without dropout and without a backward pass.
+    """
+    dropout = model.config.dropout_rate > 0
+
+    def run(
+        frozen: Any, batch: Batch, injection: Injection, rngs: dict[str, Array]
+    ) -> tuple[Float[Array, "batch source embed"], Float[Array, "batch target vocab"]]:
+        """Returns the encoder's outputs at the input's places, and the logits."""
+        variables = {"params": injected_params(frozen, injection)}
+        how = {"deterministic": not rngs, "rngs": rngs}
+        tokens = batch["encoder_input_tokens"]
+        encoded: Any = model.apply(variables, tokens, injection, method="encode", **how)
+        logits: Any = model.apply(
+            variables, encoded, batch["decoder_input_tokens"], method="decode", **how
+        )
+        start = injection.encoder_prompt_length
+        return encoded.outputs[:, start : start + tokens.shape[1]], logits
+
+    def loss_fn(trained, frozen, batch, key):
+        rows = len(batch["encoder_input_tokens"])
+        task = batch.get("task", jnp.zeros(rows, jnp.int32))
+        teachers = jax.tree.map(lambda of_tasks: of_tasks[task], distillation.teachers)
+        their_hidden, their_logits = run(frozen, batch, teachers, {})
+        rngs = {"dropout": key} if dropout else {}
+        hidden, logits = run(frozen, batch, method.apply(trained, batch), rngs)
+
+        weights = batch["decoder_loss_weights"]
+        task_loss, weight_sum = losses.cross_entropy(
+            logits,
+            batch["decoder_target_tokens"],
+            weights,
+            z_loss=options.z_loss,
+            label_smoothing=options.label_smoothing,
+        )
+        theirs, ours = (jax.nn.log_softmax(each) for each in (their_logits, logits))
+        divergence = jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
+        seen = batch["encoder_input_tokens"] != model.config.pad_id
+        differences = jnp.square(hidden - their_hidden).astype(jnp.float32)
+        # A mean, which the step is to get for each weight, like the sums beside it.
+        of_hidden = jnp.mean(differences, where=seen[..., None]) * weight_sum
+        distilled = jnp.sum(divergence * weights) + of_hidden
+        return task_loss + distillation.weight * distilled, weight_sum
+
+    return loss_fn
