@@ -21,7 +21,11 @@ from jaxtyping import Float32
 
 from prompt_tuning.analysis.neighbors import format_neighbors, nearest_neighbors
 from prompt_tuning.checkpoints.adapter_files import Adapter, best_file, check_fits, load_adapter
-from prompt_tuning.cli import configurables, gin_config
+from prompt_tuning.cli import (
+    configurables,
+    gin_config,
+    layer_methods,  # noqa: F401 - registered with gin
+)
 from prompt_tuning.cli.compilation_cache import compilation_cache
 from prompt_tuning.cli.configurables import Base, Data, Prediction, Training
 from prompt_tuning.data.batching import BatchStream

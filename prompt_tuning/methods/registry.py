@@ -9,12 +9,24 @@ import json
 from typing import Any
 
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.methods.adapter import BottleneckAdapter
 from prompt_tuning.methods.base import Method
+from prompt_tuning.methods.deep_prompt import DeepPrompt
+from prompt_tuning.methods.ia3 import IA3
+from prompt_tuning.methods.lora import LoRA
+from prompt_tuning.methods.prefix import PrefixTuning
 from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.methods.weights import Weights
 from prompt_tuning.models.targets import Target
 
 METHODS: dict[str, type[Any]] = {
     "soft_prompt": SoftPrompt,
+    "prefix": PrefixTuning,
+    "deep_prompt": DeepPrompt,
+    "lora": LoRA,
+    "ia3": IA3,
+    "adapter": BottleneckAdapter,
+    "weights": Weights,
 }
 """Every method that a file of trained numbers can be of."""
 
