@@ -29,6 +29,7 @@ from prompt_tuning.checkpoints.adapter_files import Adapter, best_file, check_fi
 from prompt_tuning.cli import (
     configurables,
     gin_config,
+    layer_methods,  # noqa: F401 - registered with gin
     prompt_methods,  # noqa: F401 - registered with gin
 )
 from prompt_tuning.cli.compilation_cache import compilation_cache

@@ -9,12 +9,18 @@ import json
 from typing import Any
 
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.methods.adapter import BottleneckAdapter
 from prompt_tuning.methods.attention_mixed import AttentionMixedPrompt, MixedPrompt
 from prompt_tuning.methods.base import Method
+from prompt_tuning.methods.deep_prompt import DeepPrompt
+from prompt_tuning.methods.ia3 import IA3
+from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.methods.multitask import MultitaskPrompt
 from prompt_tuning.methods.p_tuning import PTuning
+from prompt_tuning.methods.prefix import PrefixTuning
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.methods.residual import ResidualPrompt
+from prompt_tuning.methods.weights import Weights
 from prompt_tuning.models.targets import Target
 
 METHODS: dict[str, type[Any]] = {
@@ -24,6 +30,12 @@ METHODS: dict[str, type[Any]] = {
     "mixed_prompt": MixedPrompt,
     "attention_mixed_prompt": AttentionMixedPrompt,
     "multitask_prompt": MultitaskPrompt,
+    "prefix": PrefixTuning,
+    "deep_prompt": DeepPrompt,
+    "lora": LoRA,
+    "ia3": IA3,
+    "adapter": BottleneckAdapter,
+    "weights": Weights,
 }
 """Every method that a file of trained numbers can be of."""
 

@@ -1,0 +1,74 @@
+"""Bottleneck adapters: small networks after the blocks of each layer (Houlsby et al., 2019).
+
+A block's output h, before the residual is added, becomes (section 2.1)
+
+    h + activation(h W_down + b_down) W_up + b_up
+
+The paper puts one after every attention and feed-forward block; Pfeiffer et al. (2021) after the
+feed-forward block alone. W_down starts normal with standard deviation 0.01, cut at two of them, as
+in the paper; W_up, which the paper draws likewise, starts at zero, so the model is at first exactly
+as it was. The norms, which the paper trains too, stay frozen here, and T5 needs no new head.
+Being nonlinear, an adapter can't be merged into the frozen weights.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.methods.base import Batch, MethodModule
+from prompt_tuning.models.injection import Bottleneck, Injection
+from prompt_tuning.models.targets import Target
+
+_INITIAL_STDDEV = 0.01
+
+
+class BottleneckAdapter(MethodModule):
+    """A bottleneck of `width` after some blocks, in every layer.
+
+    Trained are, by the name of each block, "/down" [layer, embed, width], "/down_bias", "/up"
+    [layer, width, embed] and "/up_bias": layers * (2 * width * embed + width + embed) numbers, as
+    the paper counts.
+
+    Attributes:
+      targets: the blocks; see `targets.blocks`.
+      width: of the hidden layer, at least 1 (the paper: 8, 64 or 256).
+      activation: a name out of `slots.ACTIVATIONS`.
+
+    Raises:
+      UserError: the width isn't positive, or there is no such activation.
+    """
+
+    targets: tuple[Target, ...]
+    width: int = 64
+    activation: str = "gelu"
+
+    def __post_init__(self):
+        if self.width < 1:
+            raise UserError(
+                f"The adapters' width is {self.width}; it must be at least 1 (the paper: 8 to 256)."
+            )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, batch: Batch) -> Injection:
+        """Returns the injection of these networks; it is the same for every batch."""
+        del batch
+        return Injection(bottlenecks={target.name: self._of(target) for target in self.targets})
+
+    def _of(self, target: Target) -> Bottleneck:
+        (embed_dim,) = target.inputs
+
+        def param(part, initializer, *shape):
+            shape = (target.layers, *shape)
+            return self.param(f"{target.name}/{part}", initializer, shape, jnp.float32)[:, None]
+
+        # Flax divides by what cutting takes off; PyTorch and TensorFlow don't.
+        cut = nn.initializers.truncated_normal(_INITIAL_STDDEV)
+        zeros = nn.initializers.zeros
+        return Bottleneck(
+            down=param("down", cut, embed_dim, self.width),
+            down_bias=param("down_bias", zeros, self.width),
+            up=param("up", zeros, self.width, embed_dim),
+            up_bias=param("up_bias", zeros, embed_dim),
+            activation=self.activation,
+        )

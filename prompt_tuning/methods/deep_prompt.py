@@ -1,0 +1,80 @@
+"""Deep prompts: trained keys and values in every layer (P-tuning v2; Liu et al., 2022, section 3.2).
+
+In each layer of an attention block, keys K and values V [source, heads, head_dim] become [P_k; K]
+and [P_v; V], and the P are all that is trained. Prefix tuning (Li & Liang, 2021; `prefix.py`)
+injects the same; the difference is how its numbers come about: there a network makes them of a
+small matrix while training, here they are trained themselves, with fewer parameters in training and
+a higher learning rate. So what prefix tuning has trained is, once folded, a deep prompt. The
+paper's classification head isn't needed: T5 answers in words.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.methods.base import Batch, MethodModule
+from prompt_tuning.models.injection import Injection, KeyValue
+from prompt_tuning.models.targets import Target
+
+
+class DeepPrompt(MethodModule):
+    """`length` keys and values before those of every layer of some attention blocks.
+
+    Trained is, by the name of each block, an array [layer, 2, prefix, heads, head_dim], keys
+    first. In all 2 * length * layers * heads * head_dim numbers a block; any size of head will do.
+
+    Attributes:
+      length: virtual tokens, at least 1.
+      targets: the attention blocks; see `targets.attention_blocks`.
+      initializer: gives the first values.
+
+    Raises:
+      UserError: the length isn't positive.
+    """
+
+    length: int
+    targets: tuple[Target, ...]
+    # As wide as T5's own keys and values.
+    initializer: Callable[..., Any] = nn.initializers.normal(1.0)
+
+    def __post_init__(self):
+        check_length(self.length)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, batch: Batch) -> Injection:
+        """Returns the injection of these keys and values; it is the same for every batch."""
+        del batch
+        arrays = {
+            target.name: self.param(
+                target.name,
+                self.initializer,
+                (target.layers, 2, self.length, *target.outputs),
+                jnp.float32,
+            )
+            for target in self.targets
+        }
+        return prefix_injection(arrays)
+
+
+def prefix_injection(arrays: dict[str, Array]) -> Injection:
+    """Returns what injects keys and values [layer, 2, prefix, heads, head_dim] by block."""
+    return Injection(
+        prefixes={
+            name: KeyValue(key=array[:, 0, None], value=array[:, 1, None])
+            for name, array in arrays.items()
+        }
+    )
+
+
+def check_length(length: int) -> None:
+    """Raises UserError unless a prefix's length is positive."""
+    if length < 1:
+        raise UserError(
+            f"The prefix length is {length}; it must be at least 1. Set PROMPT_LENGTH to the "
+            "number of virtual tokens."
+        )

@@ -1,0 +1,82 @@
+"""LoRA: low-rank additions to projections (Hu et al., 2021, section 4.1).
+
+A projection h = x W becomes h = x W + (alpha / rank) x A B, with A [inputs, rank] and
+B [rank, outputs] trained in every layer (the paper writes them transposed). A starts normal and B
+at zero, so the model is at first as it was. A is drawn with variance 1 / inputs; the paper doesn't
+say which. Rank-stabilised scaling is alpha / sqrt(rank) (Kalajdzievski, 2023). Afterwards the
+product can be added to W: `prompt_tuning.models.merging`.
+"""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.methods.base import Batch, MethodModule
+from prompt_tuning.models.injection import Injection, LowRank
+from prompt_tuning.models.targets import Target
+
+
+class LoRA(MethodModule):
+    """A product of rank `rank` added to every layer's kernel of some projections.
+
+    Trained are, by the name of each projection, "/down" [layer, *inputs, rank] and "/up"
+    [layer, rank, *outputs]: layers * rank * (inputs + outputs) numbers.
+
+    Attributes:
+      targets: the projections; see `targets.projections`.
+      rank: at least 1 (the paper's GLUE runs: 8).
+      alpha: the products are multiplied by alpha / rank.
+      rank_stabilized: by alpha / sqrt(rank) instead.
+
+    Raises:
+      UserError: the rank isn't positive, or is greater than a projection's own.
+    """
+
+    targets: tuple[Target, ...]
+    rank: int = 8
+    alpha: float = 8.0
+    rank_stabilized: bool = False
+
+    def __post_init__(self):
+        narrowest = min(
+            (
+                (math.prod(axes), target.name)
+                for target in self.targets
+                for axes in (target.inputs, target.outputs)
+            ),
+            default=(self.rank, ""),
+        )
+        if not 1 <= self.rank <= narrowest[0]:
+            raise UserError(
+                f"LoRA's rank is {self.rank}; expected 1 to {narrowest[0]}, the most that "
+                f"{narrowest[1]} can have. The paper's is 8."
+            )
+        super().__post_init__()
+
+    @property
+    def scaling(self) -> float:
+        """What the products are multiplied by."""
+        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
+
+    @nn.compact
+    def __call__(self, batch: Batch) -> Injection:
+        """Returns the injection of these products; it is the same for every batch."""
+        del batch
+        low_rank = {}
+        for target in self.targets:
+            down = self.param(
+                f"{target.name}/down",
+                nn.initializers.normal(math.prod(target.inputs) ** -0.5),
+                (target.layers, *target.inputs, self.rank),
+                jnp.float32,
+            )
+            up = self.param(
+                f"{target.name}/up",
+                nn.initializers.zeros,
+                (target.layers, self.rank, *target.outputs),
+                jnp.float32,
+            )
+            low_rank[target.name] = LowRank(down=down[:, None], up=self.scaling * up[:, None])
+        return Injection(low_rank=low_rank)

@@ -1,0 +1,102 @@
+"""Prefix tuning: keys and values that a small network makes while training (Li & Liang, 2021).
+
+In each layer of an attention block, keys K and values V become [P_k; K] and [P_v; V]. Trained
+directly the P were unstable to the paper's authors, so in training (section 4.3)
+
+    P[i] = MLP(P'[i]),  MLP(x) = W_2 tanh(W_1 x + b_1) + b_2
+
+with P' [prefix, embed], as wide as an embedding as in their code, and one P' and one network for
+each of encoder, decoder and cross attention, whose output holds the keys and values of all layers.
+Training done, only P is of use: `fold` computes it and gives a `DeepPrompt`. Lester et al. (2021,
+figure 4) count both numbers of parameters, of training and of inference.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
+from prompt_tuning.methods.deep_prompt import DeepPrompt, check_length, prefix_injection
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.targets import Target
+
+# As PyTorch starts a linear layer, and so the paper's code.
+_KERNEL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class PrefixTuning(MethodModule):
+    """Keys and values before those of every layer of some attention blocks, made by a network.
+
+    With o = 2 * layers * heads * head_dim a block trains length * embed + hidden_dim * (embed + 1)
+    + o * (hidden_dim + 1) numbers; folded, length * o are left.
+
+    Attributes:
+      length: virtual tokens, at least 1 (the paper: 10 for tables to text, 200 for summaries).
+      targets: the attention blocks; see `targets.attention_blocks`.
+      hidden_dim: width of the network's hidden layer (the paper: 512 and 800).
+      initializer: gives the first P'.
+
+    Raises:
+      UserError: the length or the width isn't positive.
+    """
+
+    length: int
+    targets: tuple[Target, ...]
+    hidden_dim: int = 512
+    initializer: Callable[..., Any] = nn.initializers.normal(1.0)
+
+    def __post_init__(self):
+        check_length(self.length)
+        if self.hidden_dim < 1:
+            raise UserError(
+                f"The hidden width of prefix tuning's network is {self.hidden_dim}; it must be at "
+                "least 1. deep_prompt is the method without a network."
+            )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, batch: Batch) -> Injection:
+        """Returns the injection of these keys and values; it is the same for every batch."""
+        del batch
+        arrays = {}
+        for target in self.targets:
+            name, (embed_dim,) = target.name, target.inputs
+            small = self.param(
+                f"{name}/prefix", self.initializer, (self.length, embed_dim), jnp.float32
+            )
+            hidden = jnp.tanh(
+                nn.Dense(self.hidden_dim, kernel_init=_KERNEL, name=f"{name}/hidden")(small)
+            )
+            heads, head_dim = target.outputs
+            width = target.layers * 2 * heads * head_dim
+            made = nn.Dense(width, kernel_init=_KERNEL, name=f"{name}/out")(hidden)
+            made = made.reshape(self.length, target.layers, 2, heads, head_dim)
+            arrays[name] = jnp.moveaxis(made, 0, 2)
+        return prefix_injection(arrays)
+
+    def fold(self, trained: Trained) -> tuple[Method, Trained]:
+        """Returns a `DeepPrompt` with the keys and values that the network makes.
+
+        Raises:
+          UserError: these aren't a network's numbers, but keys and values already.
+        """
+        names = {f"{target.name}/{part}" for target in self.targets for part in _PARTS}
+        if set(trained["params"]) != names:
+            raise UserError(
+                "These numbers of prefix tuning were folded before: they are keys and values, and "
+                "no network that makes them. Use them as they are, as a deep_prompt."
+            )
+        injection = self.apply(trained, {})
+        assert isinstance(injection, Injection)
+        arrays = {
+            name: jnp.concatenate([prefix.key, prefix.value], axis=1)
+            for name, prefix in injection.prefixes.items()
+        }
+        folded = DeepPrompt(length=self.length, targets=self.targets)
+        return folded, {"params": arrays}  # pyright: ignore[reportReturnType]
+
+
+_PARTS = ("prefix", "hidden", "out")
