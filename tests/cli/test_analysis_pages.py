@@ -19,11 +19,31 @@ def commands(page: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines]
 
 
+@pytest.mark.parametrize("name", ["analysis", "prompt_design"])
+def test_commands_have_the_flags_and_files_that_are_there(name, checkout, capsys):
+    page = (checkout / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    helps = ""
+    for command, *argv in commands(page):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        printed = capsys.readouterr().out
+        flags = {word.partition("=")[0] for word in argv if word.startswith("--")}
+        macros = {flag for flag in flags if flag.startswith("--gin.")}
+        assert all(f"{flag} " in printed for flag in flags - macros)
+        assert all(f"  {macro.removeprefix('--gin.')} " in printed for macro in macros)
+        files = [word.partition("=")[2] for word in argv if word.startswith("--gin_file=")]
+        assert all((checkout / "configs" / file).is_file() for file in files)
+        helps += printed
+    named = re.findall(r"`(--[a-z]\w+)", page)
+    assert named and all(f"{flag} " in helps for flag in named if flag != "--gin")
+
+
 def expanded(argv: list[str]) -> list[str]:
     """What a shell makes of the stars."""
     return [path for word in argv for path in (sorted(glob.glob(word)) if "*" in word else [word])]
 
 
+@pytest.mark.slow
 def test_commands_on_prompts(checkout, tiny_settings, tmp_path, monkeypatch, capsys):
     page = (checkout / "docs" / "analysis.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -46,6 +66,7 @@ def test_commands_on_prompts(checkout, tiny_settings, tmp_path, monkeypatch, cap
     assert modules and all((checkout / "prompt_tuning" / "analysis" / m).is_file() for m in modules)
 
 
+@pytest.mark.slow
 def test_commands_on_designs(checkout, tiny_settings, tmp_path, capsys):
     page = (checkout / "docs" / "prompt_design.md").read_text(encoding="utf-8")
     design, search = commands(page)

@@ -57,12 +57,19 @@ def test_search_picks_the_best_and_scores_it_elsewhere(tiny_settings, capsys):
     assert found["test"] == best
 
 
-def test_answers_are_generated_where_there_are_no_labels_and_on_demand(tiny_settings, capsys):
-    wsc = ["--gin_file=tasks/superglue_wsc.gin", "--design=who"]
-    for flags in (wsc, ["--generate", "--design=follows"]):
-        main(["design", *FILES, *tiny_settings, *flags])
-        (row,) = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
-        assert row["accuracy"] == row["score"]
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--gin_file=tasks/superglue_wsc.gin", "--design=who"],
+        pytest.param(["--generate", "--design=follows"], marks=pytest.mark.slow),
+    ],
+)
+def test_answers_are_generated_where_there_are_no_labels_and_on_demand(
+    tiny_settings, capsys, flags
+):
+    main(["design", *FILES, *tiny_settings, *flags])
+    (row,) = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
+    assert row["accuracy"] == row["score"]
 
 
 def test_own_designs(tiny_settings, tmp_path, capsys):

@@ -55,6 +55,7 @@ def test_members_and_votes(prompts, tiny_settings, tmp_path, capsys):
     assert [*found["weights"].values()] == scores
 
 
+@pytest.mark.slow
 def test_answers_that_are_generated(prompts, tiny_settings, capsys):
     main(["ensemble", *prompts[:2], *FILES, "--gin_file=tasks/superglue_wsc.gin", *tiny_settings])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
