@@ -26,6 +26,7 @@ COMMANDS = {
     "search": "pick a text prompt on the development set",
     "infer": "answer lines of text or jsonl with a prompt, or with many",
     "serve": "answer over HTTP with a folder of prompts",
+    "methods": "tell what each method trains, saves and can do",
     "tasks": "list the tasks, with sizes where known",
     "show": "print examples of a task as the model sees them",
     "submit": "write the zip that the SuperGLUE or GLUE leaderboard takes",

@@ -1,4 +1,4 @@
-"""Deep prompts: trained keys and values in every layer (P-tuning v2; Liu et al., 2022, section 3.2).
+"""Deep prompts: trained keys and values in every layer (P-tuning v2; Liu et al., 2022, 3.2).
 
 In each layer of an attention block, keys K and values V [source, heads, head_dim] become [P_k; K]
 and [P_v; V], and the P are all that is trained. Prefix tuning (Li & Liang, 2021; `prefix.py`)

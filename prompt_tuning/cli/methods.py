@@ -1,0 +1,132 @@
+"""`prompt-tuning methods`: what each method trains, saves and can do, on models of any size.
+
+The methods are those of `configs/methods/`, with the settings of their files. Nothing is loaded:
+they are made for a model's sizes alone.
+"""
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.arguments import Parser
+
+if TYPE_CHECKING:
+    from prompt_tuning.analysis.methods_table import MethodFacts
+    from prompt_tuning.methods.base import Method
+    from prompt_tuning.models.config import T5Config
+
+MODELS = ("t5_1_1_small", "t5_1_1_base", "t5_1_1_large", "t5_1_1_xl", "t5_1_1_xxl")
+SOURCES = 6
+"""Prompts of other tasks, for methods that mix them; as many as ATTEMPT has."""
+MIXTURE = "superglue"
+"""The tasks of multitask prompts."""
+_LENGTH = 100
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command; prints a table."""
+    parser = Parser("methods", "Tells what each method trains, saves and can do.", gin=False)
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="an architecture, such as t5_1_1_xl; may be repeated (default: t5_1_1_small and xxl)",
+    )
+    parser.add_argument("--all_sizes", action="store_true", help="T5 1.1 Small to XXL")
+    parser.add_argument("--markdown", action="store_true", help="print it as Markdown")
+    args = parser.parse(argv)
+
+    from prompt_tuning.analysis.methods_table import methods_table
+    from prompt_tuning.models.config import get_config
+
+    names = args.model or (MODELS if args.all_sizes else (MODELS[0], MODELS[-1]))
+    facts = {name: facts_of_all(get_config(name)) for name in names}
+    print(methods_table(facts, markdown=args.markdown))
+
+
+def shipped_methods() -> list[str]:
+    """Returns the names of the gin files of methods."""
+    from prompt_tuning.cli.gin_config import shipped_configs
+
+    return sorted(path.stem for path in (shipped_configs() / "methods").glob("*.gin"))
+
+
+def facts_of_all(config: "T5Config") -> list["MethodFacts"]:
+    """Returns the facts of every shipped method, those that train least first."""
+    from prompt_tuning.analysis.methods_table import method_facts
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = [
+            method_facts(name, method_of_sizes(name, config, Path(folder)), config)
+            for name in shipped_methods()
+        ]
+    return sorted(found, key=lambda each: each.trained)
+
+
+def method_of_sizes(name: str, config: "T5Config", folder: Path) -> "Method":
+    """Returns a shipped method as its file has it, for a model of these sizes.
+
+    Args:
+      name: of its file.
+      config: the model's.
+      folder: for files of other tasks' prompts, where a method starts from some; their values
+        don't matter here.
+    """
+    from typing import Any, cast
+
+    from prompt_tuning.cli import configurables, gin_config, session  # noqa: F401 - registered
+    from prompt_tuning.models.t5 import abstract_params
+    from prompt_tuning.parallel.mesh import make_mesh
+    from prompt_tuning.parallel.rules import Layout
+
+    file = gin_config.shipped_configs() / "methods" / f"{name}.gin"
+    bindings = [
+        (f"{each}.initializer", "@random_uniform")
+        for each in gin_config.configurables_with("initializer")
+        if each not in ("deep_prompt", "weights")
+    ]
+    needed = {"SOURCE_PROMPTS": _sources, "MULTITASK_PROMPT": _multitask_prompt}
+    for macro, write in needed.items():
+        if re.search(rf"^{macro} = %gin.REQUIRED", file.read_text(), re.MULTILINE):
+            bindings.append((macro, repr(write(config, folder))))
+    if "%MIXTURE_OR_TASK_NAME" in file.read_text():
+        bindings.append(("MIXTURE_OR_TASK_NAME", repr(MIXTURE)))
+    gin_config.load([str(file)], bindings)
+    base = configurables.Base(
+        config=config,
+        params=abstract_params(config),
+        vocabulary=cast(Any, None),
+        layout=Layout(mesh=make_mesh(), axes_of=lambda name: ()),
+    )
+    return gin_config.parameters("train")["method"](base)
+
+
+def _sources(config: "T5Config", folder: Path) -> list[str]:
+    import numpy as np
+
+    path = folder / "source.npy"
+    np.save(path, np.zeros((_LENGTH, config.embed_dim), np.float32))
+    return [str(path)] * SOURCES
+
+
+def _multitask_prompt(config: "T5Config", folder: Path) -> str:
+    import jax
+    import jax.numpy as jnp
+
+    from prompt_tuning.checkpoints.adapter_files import write_adapter
+    from prompt_tuning.checkpoints.prompt_files import PromptMetadata
+    from prompt_tuning.methods.multitask import MultitaskPrompt
+
+    method = MultitaskPrompt(length=_LENGTH, embed_dim=config.embed_dim, tasks=2)
+    shapes = jax.eval_shape(lambda: method.init(jax.random.key(0), {}))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    path = folder / "multitask.safetensors"
+    return str(write_adapter(path, method, zeros, PromptMetadata()))
+
+
+if __name__ == "__main__":
+    run(main)
