@@ -10,7 +10,7 @@ nf4 (`prompt_tuning/models/quantization.py`), the other weights in bfloat16.
   float32 weights is scored on the others without more training.
 - plan: the bytes that a training step needs by `planning.program`, for T5 1.1 of several sizes
   with a 100-token prompt, batch 8, encoder 128, decoder 8, layers recomputed.
-- process: T5 1.1 Base with random weights is loaded from a bfloat16 file in a fresh process, which
+- process: T5 1.1 Small with random weights is loaded from a bfloat16 file in a fresh process, which
   makes a few steps of that size: bytes of the weights, the highest resident memory of the process
   (VmHWM, with Python and JAX in it) and the median time of a step. Inputs of products are what the
   machine is fastest in, and float32 for float32 weights.
@@ -239,7 +239,7 @@ def main(arguments: list[str] | None = None) -> None:
             ("t5_1_1_small",) if quick else ("t5_1_1_small", "t5_1_1_xl", "t5_1_1_xxl")
         ),
         "process": lambda: process(
-            QUICK if quick else get_config("t5_1_1_base"), 1 if quick else 4
+            QUICK if quick else get_config("t5_1_1_small"), 1 if quick else 4
         ),
     }
     result = json.loads(options.output.read_text()) if options.output.exists() else {}

@@ -43,6 +43,7 @@ def test_the_page_tells_what_was_measured(bench, results, checkout):
         assert re.search(rf"^\| {way} \| {re.escape(row)} \|$", page, re.MULTILINE), (way, row)
 
 
+@pytest.mark.slow
 def test_a_process_loads_the_model_and_makes_steps(bench, tmp_path):
     import jax
 
