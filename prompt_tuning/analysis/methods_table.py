@@ -20,6 +20,8 @@ from prompt_tuning.models.t5 import abstract_params
 _BATCH = {"encoder_input_tokens": np.ones((1, 8), np.int32), "task": np.zeros(1, np.int32)}
 _MERGEABLE = {"low_rank", "scales", "weights"}
 _FLOAT32 = 4  # bytes
+_SIZES_SHOWN = 2
+"""Of more models than that, the bytes on disk are left out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class MethodFacts:
       share: of the model's numbers.
       saved_bytes: of what is kept after training, in float32.
       slots: the fields of `Injection` that it fills.
+      kernels: whether matrices of the model itself are trained.
     """
 
     name: str
@@ -39,6 +42,7 @@ class MethodFacts:
     share: float
     saved_bytes: int
     slots: tuple[str, ...]
+    kernels: bool
 
     @property
     def batches(self) -> bool:
@@ -53,13 +57,14 @@ class MethodFacts:
     @property
     def quantises(self) -> bool:
         """Whether it trains on a frozen model held in int8 or NF4."""
-        return "weights" not in self.slots
+        return not self.kernels
 
 
 def method_facts(name: str, method: Method, config: T5Config) -> MethodFacts:
     """Returns the facts of a method made for a model of this config."""
     slots: list[str] = []
     saved: list[Any] = []
+    kernels: list[str] = []
 
     def trace() -> Any:
         variables = method.init(jax.random.key(0), _BATCH)
@@ -67,7 +72,9 @@ def method_facts(name: str, method: Method, config: T5Config) -> MethodFacts:
         saved.append(
             jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), numbers)
         )
-        slots.extend(filled_slots(folded.apply(numbers, _BATCH)))
+        injection = folded.apply(numbers, _BATCH)
+        slots.extend(filled_slots(injection))
+        kernels.extend(name for name in injection.weights if name.endswith("/kernel"))
         return variables["params"]
 
     trained = count_parameters(jax.eval_shape(trace))
@@ -77,6 +84,7 @@ def method_facts(name: str, method: Method, config: T5Config) -> MethodFacts:
         share=trained / count_parameters(abstract_params(config)),
         saved_bytes=_FLOAT32 * count_parameters(saved[0]),
         slots=tuple(slots),
+        kernels=bool(kernels),
     )
 
 
@@ -85,30 +93,35 @@ def filled_slots(injection: Injection) -> list[str]:
     values = (
         (field.name, getattr(injection, field.name)) for field in dataclasses.fields(injection)
     )
-    return [name for name, value in values if value is not None and value != {}]
+    return [name for name, value in values if jax.tree.leaves(value)]
 
 
 def methods_table(facts: Mapping[str, Sequence[MethodFacts]], *, markdown: bool = False) -> str:
     """Returns a line for each method, with its numbers on each model.
 
     Args:
-      facts: of the same methods in the same order, by the model's name.
+      facts: of the same methods in the same order, by the model's name. Lines are in the order of
+        what is trained of the first.
       markdown: as a Markdown table.
     """
+    order = sorted(range(len(next(iter(facts.values())))), key=lambda i: _trained(facts, i))
+    sizes = len(facts) <= _SIZES_SHOWN
     header = ["method"]
     for model in facts:
-        header += [f"{model}: trained", "share", "on disk"]
+        header += [f"{model}: trained", *(["on disk"] if sizes else [])]
     header += ["mixed batches", "merges", "on int8/NF4"]
     lines = []
-    for of_models in zip(*facts.values(), strict=True):
+    for place in order:
+        of_models = [of_model[place] for of_model in facts.values()]
         first = of_models[0]
         line = [first.name]
         for each in of_models:
-            line += [f"{each.trained:,}", f"{100 * each.share:.4f} %", _size(each.saved_bytes)]
+            line.append(f"{each.trained:,} ({_percent(each.share)})")
+            line += [_size(each.saved_bytes)] if sizes else []
         line += ["yes" if each else "no" for each in (first.batches, first.merges, first.quantises)]
         lines.append(line)
     if markdown:
-        rule = ["---"] + ["---:"] * (3 * len(facts)) + ["---"] * 3
+        rule = ["---"] + ["---:"] * (len(header) - 4) + ["---"] * 3
         return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines])
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     return "\n".join(
@@ -118,6 +131,14 @@ def methods_table(facts: Mapping[str, Sequence[MethodFacts]], *, markdown: bool 
         )
         for line in [header, *lines]
     )
+
+
+def _trained(facts: Mapping[str, Sequence[MethodFacts]], place: int) -> int:
+    return next(iter(facts.values()))[place].trained
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %" if share > 0.01 else f"{100 * share:.4f} %"
 
 
 def _size(count: float) -> str:

@@ -51,11 +51,14 @@ _ASSETS = Path(prompt_tuning.__file__).parent / "assets"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Base:
-    """What a prompt is trained on top of, and how it lies on the devices."""
+    """What a prompt is trained on top of, and how it lies on the devices.
+
+    vocabulary: a `Vocabulary`; None where a method is asked for its sizes alone.
+    """
 
     config: T5Config
     params: Params
-    vocabulary: Vocabulary
+    vocabulary: Any
     layout: Layout
 
     @property

@@ -94,6 +94,8 @@ def weights(base: Base, patterns: Sequence[str] = ("*",)) -> Method:
         for path, leaf in jax.tree_util.tree_leaves_with_path(base.params)
     }
     shapes = select_weights(parameter_shapes(base.config), patterns)
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves.values()):
+        return _method(Weights(shapes=shapes))  # it is asked for its sizes alone
     return _method(Weights(shapes=shapes, initializer=lambda name, shape: leaves[name]))
 
 

@@ -1,0 +1,65 @@
+"""The table of methods is what the code itself says, and the README shows it."""
+
+import pytest
+
+from prompt_tuning.cli.__main__ import main
+from prompt_tuning.cli.methods import facts_of_all, shipped_methods
+from prompt_tuning.methods.registry import METHODS
+from prompt_tuning.models.config import get_config
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return {each.name: each for each in facts_of_all(get_config("t5_1_1_small"))}
+
+
+def test_counts_are_those_of_the_papers_formulas(facts):
+    """On T5 1.1 Small: width 512, 8 + 8 layers, 6 heads of 64, feed-forward 1,024."""
+    attention = 6 * 64
+    blocks = 8 + 8 + 8  # self-attention of both stacks, and that to the encoder
+    assert facts["soft_prompt"].trained == 100 * 512
+    assert facts["lora"].trained == blocks * 2 * 8 * (512 + attention)
+    assert facts["ia3"].trained == blocks * 2 * attention + 16 * 1024
+    assert facts["deep_prompt"].trained == blocks * 2 * facts_length("deep_prompt") * attention
+    assert facts["norm_scales"].trained == 512 * (2 * 8 + 3 * 8 + 2)
+    assert facts["model_tuning"].trained == 76_961_152
+    assert facts["model_tuning"].share == 1.0
+
+
+def facts_length(name: str) -> int:
+    from prompt_tuning.cli import gin_config
+
+    gin_config.load([f"methods/{name}.gin"])
+    return gin_config.macro("PROMPT_LENGTH")
+
+
+def test_what_helps_in_training_alone_is_not_saved(facts):
+    for name in ("p_tuning", "residual_prompt", "multitask_prompt_adapted"):
+        assert facts[name].saved_bytes <= facts["soft_prompt"].saved_bytes < 4 * facts[name].trained
+    assert facts["prefix"].saved_bytes == 4 * 2 * 24 * 10 * 384
+
+
+def test_what_can_be_done_with_them(facts):
+    merging = {name for name, each in facts.items() if each.merges}
+    assert merging == {"lora", "ia3", "norm_scales", "model_tuning"}
+    alone = {name for name, each in facts.items() if not each.batches}
+    assert alone == {"norm_scales", "model_tuning"}
+    assert {name for name, each in facts.items() if not each.quantises} == {"model_tuning"}
+
+
+def test_every_method_has_a_file():
+    files = set(shipped_methods())
+    assert files >= METHODS.keys() - {"weights"}
+
+
+def test_the_readme_shows_the_table(checkout, capsys):
+    main(["methods", "--all_sizes", "--markdown"])
+    table = capsys.readouterr().out.strip()
+    assert table in (checkout / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_model_that_is_not_there():
+    from prompt_tuning.errors import UserError
+
+    with pytest.raises(UserError, match="t5_1_1_small"):
+        main(["methods", "--model", "t5_1_1_smal"])
