@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import step as single
 
 from prompt_tuning.methods.prompt import SoftPrompt
-from prompt_tuning.models.t5 import T5
+from prompt_tuning.models.t5 import T5, init_params
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.population_step import (
@@ -41,7 +41,12 @@ from prompt_tuning.training.population_step import (
     make_population_step,
     stack_batches,
 )
-from prompt_tuning.training.step import TrainState, injection_loss_fn
+from prompt_tuning.training.step import (
+    TrainState,
+    injection_loss_fn,
+    make_train_step,
+    prompt_loss_fn,
+)
 
 RESULTS = Path(__file__).parent / "results" / "population.json"
 MEMBERS = (1, 2, 4, 8, 16)
@@ -83,10 +88,28 @@ class Population:
 
 
 class Alone:
-    """The step of a single run."""
+    """The step of a single run, on random weights and tokens."""
 
     def __init__(self, setting: single.Setting):
-        self._step, self._state, self.frozen, self.batch = single.make_step(setting)
+        config = setting.config
+        numbers = np.random.default_rng(0)
+
+        def tokens(length: int) -> np.ndarray:
+            return numbers.integers(2, config.vocab_size, (setting.batch, length), np.int32)
+
+        self.frozen = init_params(config, jax.random.key(0))
+        self.batch = {
+            "encoder_input_tokens": tokens(setting.source),
+            "decoder_input_tokens": tokens(setting.target),
+            "decoder_target_tokens": tokens(setting.target),
+            "decoder_loss_weights": np.ones((setting.batch, setting.target), np.float32),
+        }
+        method = SoftPrompt(length=setting.prompt, embed_dim=config.embed_dim)
+        optimizer = adafactor(0.3)
+        trained = method.init(jax.random.key(1), self.batch)
+        self._state = TrainState.create(trained, optimizer)
+        loss_fn = prompt_loss_fn(T5(config), method, LossOptions())
+        self._step = make_train_step(loss_fn, optimizer)
         self._key = jax.random.key(2)
 
     def make_step(self) -> float:
@@ -104,7 +127,7 @@ def measure(
     peak = single.matmul_peak(peak_size, "float32")
     alone = Alone(setting)
     alone.make_step()
-    minimum = single.minimum_flops(setting)["total"]
+    minimum = single.minimum_flops(setting)
     rows = []
     for count in members:
         started = time.perf_counter()
