@@ -33,12 +33,18 @@ SETTINGS = {
 def experiments(runs: Path) -> dict[str, tuple[str, dict]]:
     """Returns each run's gin file and settings by name, those before which others must have run."""
     sampled, placed = "prompts/sampled_vocabulary", "methods/soft_prompt_placement"
-    prompts = {task: runs / f"soft_prompt_{task}" for task in (*SOURCES, TARGET)}
+    # What others start from is trained to its end.
+    longer = {"TRAIN_STEPS": 400, "train.patience": None}
+    prompts = {task: runs / f"soft_prompt_{task}" for task in SOURCES}
     sources = [f"{prompts[task]}/prompt_best.safetensors" for task in SOURCES]
     multitask = runs / "multitask_prompt" / "adapter_best.safetensors"
     target = runs / "spot_target" / "prompt_best.safetensors"
     return {
-        **{folder.name: (sampled, {"MIXTURE_OR_TASK_NAME": t}) for t, folder in prompts.items()},
+        **{
+            folder.name: (sampled, {"MIXTURE_OR_TASK_NAME": task, **longer})
+            for task, folder in prompts.items()
+        },
+        "soft_prompt": (sampled, {}),
         **{
             f"soft_prompt_{placement}": (placed, {"soft_prompt.placement": placement})
             for placement in ("after", "around", "decoder", "encoder_and_decoder")
@@ -50,7 +56,7 @@ def experiments(runs: Path) -> dict[str, tuple[str, dict]]:
         "attention_mixed_prompt": ("methods/attention_mixed_prompt", {"SOURCE_PROMPTS": sources}),
         "multitask_prompt": (
             "methods/multitask_prompt",
-            {"MIXTURE_OR_TASK_NAME": MIXTURE, "TEACHERS": sources},
+            {"MIXTURE_OR_TASK_NAME": MIXTURE, "TEACHERS": sources, **longer},
         ),
         "multitask_prompt_adapted": (
             "methods/multitask_prompt_adapted",
