@@ -5,8 +5,8 @@
 
 Each is one training run on a frozen TinyWorld, its best step picked by the validation split and
 scored once on the test split, by its saved file read back. The settings are those of
-`configs/methods/`, but for learning rate and warm-up, which the papers chose for longer runs
-of other models. Runs are in `--runs`, and results in `results/NAME.json`.
+`configs/methods/`, but for the learning rate and the warm-up, which the papers chose for longer
+runs of other models. Runs are in `--runs`, and results in `results/NAME.json`.
 """
 
 import argparse

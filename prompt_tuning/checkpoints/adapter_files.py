@@ -18,6 +18,8 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float32
 
+from prompt_tuning.checkpoints import peft
+from prompt_tuning.checkpoints.peft_methods import load_peft_method
 from prompt_tuning.checkpoints.prompt_files import (
     BEST_PROMPT,
     PromptMetadata,
@@ -131,19 +133,26 @@ def load_adapter(
     embed_dim: int | None = None,
     model: str | None = None,
     vocabulary_hash: str | None = None,
+    config: T5Config | None = None,
 ) -> Adapter:
     """Reads what any method has trained, and checks that it fits.
 
     Args:
-      path: a file of `save_adapter`, a run folder, or a prompt in any form of `load_prompt`.
+      path: a file of `save_adapter`, a run folder, a prompt in any form of `load_prompt`, or an
+        adapter of PEFT of any method in `peft_methods.py`.
       embed_dim: the model's width, which a prompt must have.
       model: name of the model it is to be used with; checked where the file names one.
       vocabulary_hash: the vocabulary in use; checked where the file names one.
+      config: the model's sizes, without which of PEFT's adapters only prompts can be read.
 
     Raises:
       UserError: it can't be read, is damaged, or was trained for another model or vocabulary.
     """
     path = Path(path)
+    adapter = _read_peft(path, config)
+    if adapter is not None:
+        check_metadata(path, adapter.metadata, model=model, vocabulary_hash=vocabulary_hash)
+        return adapter
     file = best_file(path) if path.is_dir() else path
     strings = {} if file is None else _header(file)
     if file is not None and _ATTRIBUTES in strings:
@@ -159,6 +168,21 @@ def load_adapter(
         trained=soft_prompt_variables(prompt),
         metadata=metadata,
     )
+
+
+def _read_peft(path: Path, config: T5Config | None) -> Adapter | None:
+    """Returns what is in an adapter of PEFT; None: it is none, or holds a prompt."""
+    folder = path if path.is_dir() else path.parent
+    ours = not path.is_dir() and path.name not in (peft.WEIGHTS_FILE, peft.TORCH_FILE)
+    if ours or not peft.is_adapter(folder):
+        return None
+    found = load_peft_method(path, config)
+    if found is None:
+        return None
+    method, trained, strings = found
+    metadata = PromptMetadata.from_strings(strings)
+    metadata = dataclasses.replace(metadata, method=method_name(method))
+    return Adapter(method=method, trained=trained, metadata=metadata)
 
 
 def check_fits(config: T5Config, adapter: Adapter, path: str) -> None:

@@ -259,6 +259,12 @@ def huggingface_name(name: str) -> str:
     return ".".join([stack, "block", number, "layer", _SUBLAYERS[stack][module], *parts, "weight"])
 
 
+def huggingface_module(name: str, layer: int) -> str:
+    """Returns Hugging Face's path of a layer's projection that we call "STACK/MODULE"."""
+    stack, rest = name.split("/", 1)
+    return huggingface_name(f"{stack}/layers_{layer}/{rest}/kernel").removesuffix(".weight")
+
+
 def _read_json(path: epath.Path) -> dict[str, Any]:
     try:
         with reading(path):

@@ -1,7 +1,8 @@
 """Adapters of Hugging Face PEFT: a folder with adapter_config.json and adapter_model.safetensors.
 
-`read_adapter` and `write_adapter` know the folder, whatever is in it; the functions after them
-translate one method each between PEFT's arrays and ours. Here that is prompt tuning: one array,
+`read_adapter` and `write_adapter` know the folder, whatever is in it; a function for each method
+translates between PEFT's arrays and ours, those listed in `peft_methods.py` and here that of prompt
+tuning: one array,
 `prompt_embeddings`, in front of the encoder's input. For a T5, PEFT's default trains twice the
 rows it uses: it makes `num_virtual_tokens` of them for the encoder and as many for the decoder,
 then gives the encoder the first half and nothing the second (PEFT 0.21,
@@ -33,7 +34,7 @@ TORCH_FILE = "adapter_model.bin"  # what PEFT wrote before
 TORCH_MAGICS = (b"PK\x03\x04", b"\x80")
 """First bytes of PyTorch's files: a zip archive or, of old, a bare pickle."""
 PROMPT_KEY = "prompt_embeddings"
-_TASK_TYPE = "SEQ_2_SEQ_LM"
+TASK_TYPE = "SEQ_2_SEQ_LM"
 _FIX = "Give the adapter a folder that exists, can be written to and has space."
 
 _log = logging.getLogger(__name__)
@@ -57,6 +58,17 @@ class Adapter:
 def is_adapter(folder: Path) -> bool:
     """Whether a folder has any of an adapter's files."""
     return any((folder / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE, TORCH_FILE))
+
+
+def peft_type_of(path: Path) -> str | None:
+    """Returns PEFT's name of the method that an adapter's folder, or a file in it, is of.
+
+    Raises:
+      UserError: its configuration can't be read.
+    """
+    folder = path if path.is_dir() else path.parent
+    found = _read_config(folder / CONFIG_FILE).get("peft_type")
+    return found if isinstance(found, str) else None
 
 
 def read_adapter(path: Path, *, peft_type: str) -> Adapter:
@@ -83,10 +95,10 @@ def read_adapter(path: Path, *, peft_type: str) -> Adapter:
             f"{peft_type!r} can be read here."
         )
     task_type = config.get("task_type")
-    if task_type != _TASK_TYPE:
+    if task_type != TASK_TYPE:
         raise UserError(
             f"The adapter in {folder} has task_type {shown(task_type)} ({CONFIG_FILE}), so it was "
-            f"not trained on a T5; expected {_TASK_TYPE!r}."
+            f"not trained on a T5; expected {TASK_TYPE!r}."
         )
     values = {
         name: read_small(array, shown(name), source=str(file)) for name, array in arrays.items()
@@ -172,7 +184,7 @@ def save_peft_prompt(
     length, embed_dim = array.shape
     config = {
         "peft_type": "PROMPT_TUNING",
-        "task_type": _TASK_TYPE,
+        "task_type": TASK_TYPE,
         "num_virtual_tokens": length,
         "token_dim": embed_dim,
         # The encoder alone; PEFT would otherwise expect 2n rows.

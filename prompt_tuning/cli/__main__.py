@@ -34,6 +34,7 @@ COMMANDS = {
     "compare": "show how alike prompts of different tasks and seeds are",
     "launch": "write a job for SLURM, Cloud TPU, Kubernetes or SkyPilot",
     "convert": "write a frozen model, from wherever it is, as one safetensors file",
+    "merge": "add what LoRA, IA3 or model tuning has trained to the model's weights",
     "export": "write a prompt in another form, for PEFT, T5X or anyone",
 }
 

@@ -304,6 +304,7 @@ def load_adapter_for(base: Base, path: str) -> Adapter:
         embed_dim=base.config.embed_dim,
         model=base.config.name,
         vocabulary_hash=base.vocabulary.hash,
+        config=base.config,
     )
     if not adapter.is_prompt:
         check_fits(base.config, adapter, path)

@@ -1,11 +1,11 @@
-"""Deep prompts: trained keys and values in every layer (P-tuning v2; Liu et al., 2022, 3.2).
+"""Deep prompts: trained keys and values in every layer (P-tuning v2; Liu et al., 2022).
 
 In each layer of an attention block, keys K and values V [source, heads, head_dim] become [P_k; K]
-and [P_v; V], and the P are all that is trained. Prefix tuning (Li & Liang, 2021; `prefix.py`)
-injects the same; the difference is how its numbers come about: there a network makes them of a
-small matrix while training, here they are trained themselves, with fewer parameters in training and
-a higher learning rate. So what prefix tuning has trained is, once folded, a deep prompt. The
-paper's classification head isn't needed: T5 answers in words.
+and [P_v; V], and the P are all that is trained (section 3.2). Prefix tuning (Li & Liang, 2021;
+`prefix.py`) injects the same; the difference is how its numbers come about: there a network makes
+them of a small matrix while training, here they are trained themselves, with fewer parameters in
+training and a higher learning rate. So what prefix tuning has trained is, once folded, a deep
+prompt. The paper's classification head isn't needed: T5 answers in words.
 """
 
 from collections.abc import Callable

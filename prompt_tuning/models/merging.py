@@ -1,0 +1,91 @@
+"""Adds what a method has trained to the frozen weights, after which nothing is injected.
+
+Additions of low rank go into kernels (Hu et al., 2021, section 4.1: no latency at inference),
+factors of keys and values into the kernels that make them, those of hidden layers into the kernels
+that read them, and weights take the frozen ones' place. Prompts, prefixes and bottlenecks are no
+change of any weight and can't be merged.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.models.injection import Injection, injected_params
+from prompt_tuning.models.slots import LowRank
+
+Params = dict[str, Any]
+
+_MERGEABLE = ("low_rank", "scales", "weights")
+
+
+def merge_injection(frozen: Params, injection: Injection) -> Params:
+    """Returns the weights of a model that computes what `frozen` does with `injection`.
+
+    Sums and products are in float32; each parameter keeps its dtype.
+
+    Raises:
+      UserError: the injection holds what can't be merged, or has several examples' numbers.
+      ValueError: it is another model's.
+    """
+    for field in dataclasses.fields(injection):
+        filled = getattr(injection, field.name)
+        if field.name not in _MERGEABLE and filled is not None and filled != {}:
+            raise UserError(
+                f"What was trained has {field.name.replace('_', ' ')}, which can't be merged into "
+                "the model's weights; only low ranks (lora), factors (ia3) and weights can. Give "
+                "the model and the adapter side by side."
+            )
+    params = injected_params(frozen, injection)
+    params = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), params, frozen)
+    for name, low_rank in injection.low_rank.items():
+        params = _changed(params, name, lambda kernel, added=low_rank: kernel + _product(added))
+    # After them: factors multiply what a projection gives with its addition.
+    for name, scale in injection.scales.items():
+        factors = _of_all(name, scale)
+        block, _, module = name.rpartition("/")
+        if module == "hidden":
+            params = _changed(
+                params, f"{block}/wo", lambda kernel, factors=factors: kernel * factors[:, :, None]
+            )
+        else:
+            params = _changed(
+                params, name, lambda kernel, factors=factors: kernel * factors[:, None]
+            )
+    return params
+
+
+def _product(low_rank: LowRank) -> Array:
+    """Returns down @ up, [layer, *inputs, *outputs]."""
+    down, up = (_of_all("a low rank", array) for array in (low_rank.down, low_rank.up))
+    return jax.vmap(lambda down, up: jnp.tensordot(down, up, axes=1))(down, up)
+
+
+def _of_all(name: str, array: Array) -> Array:
+    """Returns an array without its batch axis."""
+    if array.shape[1] != 1:
+        raise UserError(
+            f"{name} has numbers for each of {array.shape[1]} examples; a model can be merged with "
+            "those of one method only."
+        )
+    return jnp.asarray(array[:, 0], jnp.float32)
+
+
+def _changed(params: Params, name: str, change: Any) -> Params:
+    """Returns the parameters with the kernel of "STACK/MODULE" changed in all layers."""
+    stack, *rest = name.split("/")
+
+    def within(tree: Any, path: list[str]) -> Any:
+        if not path:
+            changed = change(tree.astype(jnp.float32))
+            if changed.shape != tree.shape:
+                raise ValueError(f"What goes into {name} has shape {changed.shape[1:]}.")
+            return changed.astype(tree.dtype)
+        if path[0] not in tree:
+            raise ValueError(f"The model has no {name}.")
+        return {**tree, path[0]: within(tree[path[0]], path[1:])}
+
+    return within(params, [stack, "layers", *rest, "kernel"])
