@@ -194,14 +194,20 @@ def parts_of(runs: Sequence[Run], places: int) -> list[Part]:
     """Returns the parts in which runs are trained, populations of at most `places` members."""
     groups: dict[Any, list[Run]] = {}
     for run in runs:
-        groups.setdefault(run.shared, []).append(run)
-    parts = []
-    for group in groups.values():
-        if places == 1 or not _can_be_members(group):
-            parts += [_part((run,)) for run in group]
-        else:
-            parts += [_part(group[at : at + places]) for at in range(0, len(group), places)]
-    return parts
+        groups.setdefault((run.shared, *_unwritable(run)), []).append(run)
+    return [
+        _part(group[at : at + places])
+        for group in groups.values()
+        for at in range(0, len(group), places)
+    ]
+
+
+def _unwritable(run: Run) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Returns what a member of a population can't set: which settings there are, and references."""
+    references = [
+        (name, text) for name, text in run.resolved.items() if _literal(text) is _NO_LITERAL
+    ]
+    return tuple(sorted(run.resolved)), tuple(sorted(references))
 
 
 def _part(runs: Sequence[Run]) -> Part:
@@ -214,19 +220,20 @@ def _part(runs: Sequence[Run]) -> Part:
     return Part(name=name, runs=tuple(runs), population=population)
 
 
-def _can_be_members(runs: Sequence[Run]) -> bool:
-    """Whether all that runs of a group differ in can be written as a member's settings."""
-    return all(each is not None for each in _differences(runs))
+def _differences(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Returns what each run sets that isn't alike in all."""
+    differing = [
+        name for name in sorted(runs[0].resolved) if len({run.resolved[name] for run in runs}) > 1
+    ]
+    return [{name: _literal(run.resolved[name]) for name in differing} for run in runs]
 
 
-def _differences(runs: Sequence[Run]) -> list[Any]:
-    """Returns what each run sets that isn't alike in all; None where it can't be written down."""
-    names = sorted(set().union(*(run.resolved for run in runs)))
-    differing = [name for name in names if len({run.resolved.get(name) for run in runs}) > 1]
-    found = []
-    for run in runs:
-        try:
-            found.append({name: ast.literal_eval(run.resolved[name]) for name in differing})
-        except (KeyError, ValueError, SyntaxError):  # not set there, or a reference
-            found.append(None)
-    return found
+_NO_LITERAL = object()
+
+
+def _literal(text: str) -> Any:
+    """Returns the value that gin wrote down, or `_NO_LITERAL` for a reference or a macro."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return _NO_LITERAL
