@@ -1,0 +1,50 @@
+"""Draws Figure 3b from a sweep's folder, and writes its table.
+
+python experiments/initialization/plot.py FOLDER [--output experiments/initialization/results]
+"""
+
+import argparse
+from pathlib import Path
+
+from prompt_tuning.analysis.sweep_plots import macro_scores, plot_means
+from prompt_tuning.errors import UserError
+from prompt_tuning.sweeps.results import read_rows, write_table
+
+INITIALISATIONS = ("random_uniform", "sampled_vocabulary", "class_label")
+
+
+def main() -> None:
+    """Reads the sweep and writes the figure and the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args()
+    rows = [
+        {**row, "initialisation": initialisation(row["gin_file"])}
+        for row in read_rows(options.folder)
+    ]
+    scores = macro_scores(rows, by=("model", "initialisation"))
+    options.output.mkdir(parents=True, exist_ok=True)
+    tasks = ", ".join(sorted({row["task"] for row in rows}))
+    figure = plot_means(
+        scores,
+        options.output / "initialization.png",
+        x="initialisation",
+        line="model",
+        order=INITIALISATIONS,
+        xlabel="where the prompt starts",
+        title=f"Mean development score of {tasks}",
+    )
+    print(figure, *write_table(rows, options.output / "initialization"), sep="\n")
+
+
+def initialisation(files: str) -> str:
+    """Returns the initialisation that a run's gin files choose."""
+    for name in INITIALISATIONS:
+        if f"prompts/{name}.gin" in files:
+            return name
+    raise UserError(f"No initialisation is among the gin files {files}.")
+
+
+if __name__ == "__main__":
+    main()

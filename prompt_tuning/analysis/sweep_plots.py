@@ -1,0 +1,99 @@
+"""A sweep's results as a figure like the paper's: mean scores with deviations, a line a model.
+
+Rows are those of `prompt_tuning.sweeps.results.read_rows`.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.files import writing
+
+Row = Mapping[str, Any]
+
+
+def macro_scores(
+    rows: Sequence[Row], *, by: Sequence[str], over: str = "task", seed: str = "SEED"
+) -> list[Row]:
+    """Returns the mean over tasks for each seed: a macro score, as the paper's figures show.
+
+    Args:
+      rows: one for each run and task.
+      by: the columns that tell settings apart.
+      over: the column whose values are averaged within a seed.
+      seed: the column that tells repetitions apart.
+
+    Raises:
+      UserError: a setting lacks a task that another one has.
+    """
+    groups: dict[tuple[Any, ...], dict[Any, float]] = {}
+    for row in rows:
+        key = (*(row[name] for name in by), row[seed])
+        groups.setdefault(key, {})[row[over]] = float(row["score"])
+    everything = set().union(*groups.values())
+    for key, found in groups.items():
+        if missing := sorted(everything - set(found)):
+            settings = ", ".join(f"{n}={v}" for n, v in zip((*by, seed), key, strict=True))
+            raise UserError(
+                f"The results of {settings} lack {', '.join(map(str, missing))}; finish the sweep "
+                "first."
+            )
+    return [
+        {**dict(zip((*by, seed), key, strict=True)), "score": statistics.fmean(found.values())}
+        for key, found in groups.items()
+    ]
+
+
+def plot_means(
+    rows: Sequence[Row],
+    path: Path,
+    *,
+    x: str,
+    line: str,
+    order: Sequence[Any],
+    xlabel: str,
+    title: str,
+    guessing: float | None = None,
+) -> Path:
+    """Draws the mean score with its standard deviation over seeds, evenly spaced along `x`.
+
+    Args:
+      rows: scores, those of other seeds beside each other.
+      path: where the PNG goes.
+      x: the column along the axis.
+      line: the column that makes the lines.
+      order: the values of `x`, from left to right.
+      xlabel: what `x` is called.
+      title: above the figure.
+      guessing: the score of guessing, drawn as a dashed line.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    places = {value: place for place, value in enumerate(order)}
+    for name in sorted({row[line] for row in rows}, key=str):
+        at: dict[int, list[float]] = {}
+        for row in rows:
+            if row[line] == name:
+                at.setdefault(places[row[x]], []).append(row["score"])
+        xs = sorted(at)
+        means = [statistics.fmean(at[place]) for place in xs]
+        spread = [statistics.stdev(at[place]) if len(at[place]) > 1 else 0.0 for place in xs]
+        axes.errorbar(xs, means, yerr=spread, marker="o", capsize=3, label=str(name))
+    if guessing is not None:
+        axes.axhline(guessing, color="#666666", linestyle="--", linewidth=1, label="guessing")
+    axes.set_xticks(range(len(order)), [str(value) for value in order])
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel("score")
+    axes.set_ylim(0, 1.03)
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    with writing(path, fix="Give another place for the picture."):
+        figure.savefig(path, dpi=150)
+    return path
