@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from prompt_tuning.methods.base import Method, bind
+from prompt_tuning.methods.base import Method
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.layers import count_parameters
@@ -62,13 +62,13 @@ def method_facts(name: str, method: Method, config: T5Config) -> MethodFacts:
     saved: list[Any] = []
 
     def trace() -> Any:
-        bound, trained = bind(method, _traced_variables(method))
-        folded, numbers = bound.fold(trained)
+        variables = method.init(jax.random.key(0), _BATCH)
+        folded, numbers = method.fold(variables)
         saved.append(
             jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), numbers)
         )
         slots.extend(filled_slots(folded.apply(numbers, _BATCH)))
-        return trained
+        return variables["params"]
 
     trained = count_parameters(jax.eval_shape(trace))
     return MethodFacts(
@@ -78,11 +78,6 @@ def method_facts(name: str, method: Method, config: T5Config) -> MethodFacts:
         saved_bytes=_FLOAT32 * count_parameters(saved[0]),
         slots=tuple(slots),
     )
-
-
-def _traced_variables(method: Method) -> Any:
-    """Returns a method's variables; what isn't trained has to be there in numbers."""
-    return method.init(jax.random.key(0), _BATCH)
 
 
 def filled_slots(injection: Injection) -> list[str]:
