@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+from prompt_tuning.analysis.methods_table import method_facts
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods import registry
 from prompt_tuning.methods.attention_mixed import AttentionMixedPrompt, MixedPrompt
@@ -138,6 +139,18 @@ def test_parameter_counts_of_mixed_prompts_are_the_papers():
     assert count(MixedPrompt(sources=6, **sizes)) == 76_800 + 7
     assert count(MultitaskPrompt(tasks=1, **sizes)) == 77_668
     assert count(MultitaskPrompt(tasks=6, **sizes)) == 76_800 + 6 * 868
+
+
+def test_the_table_of_methods_knows_constants_and_tasks():
+    facts = {name: method_facts(name, METHODS[name], CONFIG) for name in METHODS}
+    assert facts["mixed"].trained == LENGTH * EMBED + 3
+    assert facts["mixed"].saved_bytes == 4 * LENGTH * EMBED  # folded
+    assert facts["attention_mixed"].saved_bytes == 4 * (
+        facts["attention_mixed"].trained + 2 * LENGTH * EMBED
+    )
+    assert facts["multitask"].trained == LENGTH * EMBED + TASKS * (LENGTH + EMBED)
+    assert facts["around"].slots == ("encoder_prompt", "encoder_suffix")
+    assert all(each.batches and not each.merges for each in facts.values())
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)

@@ -99,7 +99,10 @@ def test_only_the_gradient_crosses_data_and_no_weights_move(method, mesh):
             assert fsdp, collective
     trained = len(one["trained"])
     if mesh != "1,8,0":
-        assert trained <= reduced <= trained + 8
+        # Where something stands between what is trained and what is injected, XLA sums whichever
+        # is smaller: the prompt that a network makes, or sums of which gradients are made.
+        plain = method.startswith("soft_prompt")
+        assert trained <= reduced <= trained + 8 if plain else 0 < reduced <= 2 * trained
     in_loops = [
         collective
         for collective in many["collectives"]
