@@ -85,7 +85,7 @@ def filled_slots(injection: Injection) -> list[str]:
     values = (
         (field.name, getattr(injection, field.name)) for field in dataclasses.fields(injection)
     )
-    return [name for name, value in values if value is not None and value != {}]
+    return [name for name, value in values if jax.tree.leaves(value)]
 
 
 def methods_table(facts: Mapping[str, Sequence[MethodFacts]], *, markdown: bool = False) -> str:
