@@ -15,13 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from prompt_tuning.checkpoints.weights import flatten
 from prompt_tuning.evaluation.rank import label_log_likelihoods
+from prompt_tuning.methods.adapter import BottleneckAdapter
+from prompt_tuning.methods.deep_prompt import DeepPrompt
+from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.initializers import random_uniform
+from prompt_tuning.methods.lora import LoRA
+from prompt_tuning.methods.prefix import PrefixTuning
 from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.methods.weights import Weights, select_weights
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.parameter_axes import parameter_axes
+from prompt_tuning.models.shapes import parameter_shapes
 from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.models.targets import attention_blocks, blocks, projections, scalable
 from prompt_tuning.parallel.collectives import collectives
 from prompt_tuning.parallel.mesh import make_mesh, replicate, replicated, shard_batch
 from prompt_tuning.parallel.rules import Layout
@@ -38,11 +47,28 @@ CONFIG = T5Config(
     num_encoder_layers=2,
     num_decoder_layers=2,
 )
+
+
+def weights(pattern: str) -> Weights:
+    values = flatten(make_params())
+    return Weights(
+        shapes=select_weights(parameter_shapes(CONFIG), [pattern]),
+        initializer=lambda name, shape: values[name],
+    )
+
+
 # Each method that is added gets a line here.
 METHODS = {
     "soft_prompt": lambda: SoftPrompt(
         length=3, embed_dim=CONFIG.embed_dim, initializer=random_uniform()
     ),
+    "prefix": lambda: PrefixTuning(length=3, targets=attention_blocks(CONFIG), hidden_dim=5),
+    "deep_prompt": lambda: DeepPrompt(length=3, targets=attention_blocks(CONFIG)),
+    "lora": lambda: LoRA(targets=projections(CONFIG), rank=2),
+    "ia3": lambda: IA3(targets=scalable(CONFIG)),
+    "adapter": lambda: BottleneckAdapter(targets=blocks(CONFIG), width=3),
+    "norm_scales": lambda: weights("*norm/scale"),
+    "model_tuning": lambda: weights("*"),
 }
 LEARNING_RATE, STEPS = 0.1, 3
 
@@ -75,12 +101,15 @@ def results(method, layout: Layout, all_decoders: bool) -> dict:
     frozen = jax.tree.map(jax.device_put, make_params(), layout.shardings(abstract_params(CONFIG)))
     trained = replicate(method.init(jax.random.key(1), make_batch(0)), mesh)
     optimizer = optax.sgd(LEARNING_RATE, momentum=0.9)
-    everywhere = replicated(mesh)
-    step = make_train_step(prompt_loss_fn(model, method, LossOptions()), optimizer, 1, everywhere)
-    state = jax.jit(
-        lambda trained: TrainState.create(jax.tree.map(jnp.copy, trained), optimizer),
-        out_shardings=everywhere,
-    )(trained)
+
+    def create(trained):
+        return TrainState.create(jax.tree.map(jnp.copy, trained), optimizer)
+
+    lying = layout.trained_shardings(jax.eval_shape(create, trained), frozen)
+    step = make_train_step(
+        prompt_loss_fn(model, method, LossOptions()), optimizer, 1, (lying, replicated(mesh))
+    )
+    state = jax.jit(create, out_shardings=lying)(trained)
     key = jax.random.key(2)
     if mesh.size > 1:
         step = step.lower(state, frozen, shard_batch(make_batch(0), mesh), key).compile()

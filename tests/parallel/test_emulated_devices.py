@@ -80,6 +80,8 @@ def test_beam_search_and_rank_classification_on_split_weights(method):
 @pytest.mark.parametrize("method", emulated.METHODS)
 def test_only_the_gradient_crosses_data_and_no_weights_move(method, mesh):
     """Under FSDP weights do, and only they: a layer's at a time, each time round its loop."""
+    if method == "model_tuning":
+        pytest.skip("its gradient is as large as the weights and lies as they do")
     one, many = found(method, mesh)
     fsdp = mesh.endswith(",1")
     config = emulated.CONFIG
