@@ -51,7 +51,7 @@ def deep_prompt(
 def lora(
     base: Base,
     rank: int = 8,
-    alpha: float = 8.0,
+    alpha: float | int = 8,
     projections: Sequence[str] = ("query", "value"),
     rank_stabilized: bool = False,
 ) -> Method:

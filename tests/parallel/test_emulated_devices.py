@@ -31,6 +31,10 @@ def _script():
 
 
 emulated = _script()
+METHODS = [
+    pytest.param(name, marks=() if name == "soft_prompt" else pytest.mark.slow)
+    for name in emulated.METHODS
+]
 
 
 @functools.cache
@@ -59,7 +63,7 @@ def found(method, mesh):
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-@pytest.mark.parametrize("method", emulated.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_mesh_gives_what_one_device_gives(method, mesh):
     one, many = found(method, mesh)
     assert np.abs(one["gradient"]).max() > 1e-3
@@ -69,7 +73,7 @@ def test_a_mesh_gives_what_one_device_gives(method, mesh):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", emulated.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_beam_search_and_rank_classification_on_split_weights(method):
     one, many = found(method, "2,4,1")
     assert many["beam"] == one["beam"]
@@ -77,7 +81,7 @@ def test_beam_search_and_rank_classification_on_split_weights(method):
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-@pytest.mark.parametrize("method", emulated.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_only_the_gradient_crosses_data_and_no_weights_move(method, mesh):
     """Under FSDP weights do, and only they: a layer's at a time, each time round its loop."""
     if method == "model_tuning":
@@ -85,25 +89,30 @@ def test_only_the_gradient_crosses_data_and_no_weights_move(method, mesh):
     one, many = found(method, mesh)
     fsdp = mesh.endswith(",1")
     config = emulated.CONFIG
+    trained = len(one["trained"])
     reduced = 0
     for collective in many["collectives"]:
         if "data" not in collective["axes"]:
-            assert collective["kind"] != "all-gather" or fsdp, collective
+            # Only of what is trained, whose heads XLA may share out over `model`.
+            small = collective["bytes"] * collective["times"] <= 4 * trained
+            assert collective["kind"] != "all-gather" or fsdp or small, collective
         elif collective["kind"] == "all-reduce":
-            assert collective["times"] == 1, collective
-            reduced += collective["bytes"] // 4
+            # What is trained in each layer is summed as its gradient comes about.
+            assert collective["times"] in (1, config.num_encoder_layers), collective
+            reduced += collective["bytes"] // 4 * collective["times"]
         else:
             assert fsdp, collective
-    trained = len(one["trained"])
+    model = int(mesh.split(",")[1])
     if mesh != "1,8,0":
-        assert trained <= reduced <= trained + 8
+        # In a layer's heads each device may sum its own alone.
+        least = trained if method == "soft_prompt" else trained // model
+        assert least <= reduced <= trained + 8
     in_loops = [
         collective
         for collective in many["collectives"]
         if collective["kind"] == "all-gather" and collective["times"] > 1
     ]
     assert bool(in_loops) == fsdp
-    model = int(mesh.split(",")[1])
     kernels = {
         4 * config.embed_dim * config.mlp_dim // model,
         4 * config.embed_dim * config.num_heads * config.head_dim // model,
