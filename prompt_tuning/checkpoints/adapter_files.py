@@ -187,7 +187,7 @@ def _read_peft(path: Path, config: T5Config | None) -> Adapter | None:
 
 def check_fits(config: T5Config, adapter: Adapter, path: str) -> None:
     """Traces the model with what is injected. Raises UserError if their shapes don't fit."""
-    tokens = np.ones((1, 1), np.int32)
+    tokens = jax.numpy.ones((1, 1), jax.numpy.int32)
     batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
 
     def logits(frozen: Params) -> Any:
