@@ -17,6 +17,8 @@ COMMANDS = {
     "quickstart": "train a prompt on a small frozen model in three minutes",
     "train": "train a prompt against a frozen model",
     "pretrain": "train all weights of a model on plain text, or adapt them",
+    "sweep": "train every run of a grid of settings, and go on where it was",
+    "results": "show a sweep's results as a table",
     "plan": "tell what training needs and takes on a machine, before it is had",
     "evaluate": "score a prompt on a task",
     "infer": "answer lines of text or jsonl with a prompt, or with many",

@@ -115,7 +115,7 @@ def check_member(
     for parameter in sorted(found.keys() | base.keys()):
         text, names = found.get(parameter, ("not set", frozenset()))
         expected = base.get(parameter, ("not set", frozenset()))[0]
-        if text == expected or _may_differ(parameter):
+        if text == expected or may_differ(parameter):
             continue
         binding = next((name for name in spec.bindings if name in names), parameter)
         raise UserError(
@@ -125,7 +125,8 @@ def check_member(
         )
 
 
-def _may_differ(parameter: str) -> bool:
+def may_differ(parameter: str) -> bool:
+    """Whether members of one population may have different values of a gin parameter."""
     section, _, name = parameter.rpartition(".")
     section = re.split(r"[./]", section)[-1]
     given_base = gin_config.parameters_of(section)[:1] == ["base"]

@@ -57,6 +57,13 @@ class Method(Protocol):
 class MethodModule(nn.Module):
     """What methods written in Flax have in common."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        if "fold" in vars(cls):
+            # Flax would take the module that `fold` makes for a part of this one.
+            cls.fold = nn.nowrap(cls.fold)
+        super().__init_subclass__(**options)
+
+    @nn.nowrap
     def fold(self, trained: Trained) -> tuple[Method, Trained]:
         """Returns what `Method.fold` does: this method itself, if nothing can be simplified."""
         return self, trained  # pyright: ignore[reportReturnType]

@@ -1,0 +1,133 @@
+"""What each method trains and what can be done with it, told by the code itself.
+
+Nothing is computed: a method's first values and its injection are traced for their shapes, and
+what they fill says the rest. Lester et al., 2021, Figure 4 compares methods by the same counts.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompt_tuning.methods.base import Method, bind
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.layers import count_parameters
+from prompt_tuning.models.t5 import abstract_params
+
+_BATCH = {"encoder_input_tokens": np.ones((1, 8), np.int32), "task": np.zeros(1, np.int32)}
+_MERGEABLE = {"low_rank", "scales", "weights"}
+_FLOAT32 = 4  # bytes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodFacts:
+    """A method on a model.
+
+    Attributes:
+      name: as its gin file is called.
+      trained: numbers that are trained.
+      share: of the model's numbers.
+      saved_bytes: of what is kept after training, in float32.
+      slots: the fields of `Injection` that it fills.
+    """
+
+    name: str
+    trained: int
+    share: float
+    saved_bytes: int
+    slots: tuple[str, ...]
+
+    @property
+    def batches(self) -> bool:
+        """Whether examples of one batch can each have their own."""
+        return "weights" not in self.slots
+
+    @property
+    def merges(self) -> bool:
+        """Whether it can be put into the frozen weights, so that it costs nothing to use."""
+        return set(self.slots) <= _MERGEABLE
+
+    @property
+    def quantises(self) -> bool:
+        """Whether it trains on a frozen model held in int8 or NF4."""
+        return "weights" not in self.slots
+
+
+def method_facts(name: str, method: Method, config: T5Config) -> MethodFacts:
+    """Returns the facts of a method made for a model of this config."""
+    slots: list[str] = []
+    saved: list[Any] = []
+
+    def trace() -> Any:
+        bound, trained = bind(method, _traced_variables(method))
+        folded, numbers = bound.fold(trained)
+        saved.append(
+            jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), numbers)
+        )
+        slots.extend(filled_slots(folded.apply(numbers, _BATCH)))
+        return trained
+
+    trained = count_parameters(jax.eval_shape(trace))
+    return MethodFacts(
+        name=name,
+        trained=trained,
+        share=trained / count_parameters(abstract_params(config)),
+        saved_bytes=_FLOAT32 * count_parameters(saved[0]),
+        slots=tuple(slots),
+    )
+
+
+def _traced_variables(method: Method) -> Any:
+    """Returns a method's variables; what isn't trained has to be there in numbers."""
+    return method.init(jax.random.key(0), _BATCH)
+
+
+def filled_slots(injection: Injection) -> list[str]:
+    """Returns the fields of an injection that hold something."""
+    values = (
+        (field.name, getattr(injection, field.name)) for field in dataclasses.fields(injection)
+    )
+    return [name for name, value in values if value is not None and value != {}]
+
+
+def methods_table(facts: Mapping[str, Sequence[MethodFacts]], *, markdown: bool = False) -> str:
+    """Returns a line for each method, with its numbers on each model.
+
+    Args:
+      facts: of the same methods in the same order, by the model's name.
+      markdown: as a Markdown table.
+    """
+    header = ["method"]
+    for model in facts:
+        header += [f"{model}: trained", "share", "on disk"]
+    header += ["mixed batches", "merges", "on int8/NF4"]
+    lines = []
+    for of_models in zip(*facts.values(), strict=True):
+        first = of_models[0]
+        line = [first.name]
+        for each in of_models:
+            line += [f"{each.trained:,}", f"{100 * each.share:.4f} %", _size(each.saved_bytes)]
+        line += ["yes" if each else "no" for each in (first.batches, first.merges, first.quantises)]
+        lines.append(line)
+    if markdown:
+        rule = ["---"] + ["---:"] * (3 * len(facts)) + ["---"] * 3
+        return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines])
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in [header, *lines]
+    )
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError

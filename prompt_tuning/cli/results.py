@@ -1,0 +1,77 @@
+"""`prompt-tuning results FOLDER`: a sweep's results as a table, filtered and pivoted.
+
+prompt-tuning results runs/lengths
+prompt-tuning results runs/lengths --where task=tinyworld_rte --down model --across PROMPT_LENGTH
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.errors import UserError
+
+_SHOWN = ("run", "task", "score", "best_step", "steps")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command; prints a table, and writes results.parquet and results.csv."""
+    parser = Parser("results", "Shows a sweep's results as a table.", gin=False)
+    parser.add_argument("folder", metavar="FOLDER", help="the sweep's folder")
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="keep these rows alone; may be repeated",
+    )
+    parser.add_argument(
+        "--down", default="", metavar="COLUMNS", help="a line for each value; separated by commas"
+    )
+    parser.add_argument("--across", metavar="COLUMN", help="a column for each value")
+    parser.add_argument(
+        "--value", default="score", metavar="COLUMN", help="what is averaged (score)"
+    )
+    args = parser.parse(argv)
+    conditions = {}
+    for text in args.where:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--where is '{text}'; expected COLUMN=VALUE.")
+        conditions[name] = value
+
+    from prompt_tuning.cli.session import say
+    from prompt_tuning.sweeps import results
+
+    rows = results.read_rows(args.folder)
+    paths = results.write_table(rows, Path(args.folder) / "results")
+    rows = results.select(rows, conditions)
+    if not rows:
+        raise UserError(f"No result has {', '.join(args.where)}.")
+    down = [name for name in args.down.split(",") if name]
+    if down or args.across:
+        header, lines = results.pivot(rows, down=down, across=args.across, value=args.value)
+    else:
+        shown = [name for name in _SHOWN if name in rows[0]]
+        header = shown
+        lines = [[_text(row[name]) for name in shown] for row in rows]
+    print(_aligned(header, lines))
+    say(f"{len(rows)} rows; all columns are in {' and '.join(map(str, paths))}.")
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _aligned(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [header, *lines]
+    )
+
+
+if __name__ == "__main__":
+    run(main)

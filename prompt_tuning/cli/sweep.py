@@ -1,0 +1,183 @@
+"""`prompt-tuning sweep FILE`: trains every run that a gin file describes, and goes on where it was.
+
+The folder may be shared: any number of workers, on any machines, take parts of the sweep that
+nobody else works on. What is finished is never trained again; what fails is tried again a few
+times, and listed at the end.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.errors import UserError
+
+if TYPE_CHECKING:
+    from prompt_tuning.cli.sweep_plan import Part, Run
+    from prompt_tuning.sweeps.store import SweepStore
+
+FAILED = 1
+_LAST_LINES = 400  # characters
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; returns 1 if a run has failed for good."""
+    parser = Parser("sweep", "Trains every run that a sweep's gin file describes.")
+    parser.add_argument("file", metavar="FILE", help="the sweep: a gin file that sets sweep.files")
+    parser.add_argument("--folder", metavar="FOLDER", help="where it all goes (default: runs/NAME)")
+    parser.add_argument(
+        "--plan", action="store_true", help="list the runs and what they take, and train nothing"
+    )
+    parser.add_argument("--index", type=int, metavar="I", help="train the run I of the list alone")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="train the I-th of N shares of the sweep, I from 0"
+    )
+    parser.add_argument(
+        "--retries", type=int, default=2, help="how often a failed part is tried again (2)"
+    )
+    parser.add_argument("--again", action="store_true", help="try again what has failed for good")
+    args = parser.parse(argv)
+    if args.gin_file:
+        raise UserError("A sweep's runs have the files of sweep.files; leave out --gin_file.")
+    if args.index is not None and args.shard is not None:
+        raise UserError("Give either --index or --shard, not both.")
+
+    from prompt_tuning.cli import sweep_plan
+
+    described = sweep_plan.load_sweep(args.file, args.gin_search_paths, args.gin_bindings)
+    runs = sweep_plan.runs_of(described, args.gin_search_paths)
+    folder = Path(args.folder or f"runs/{described.name}")
+    chosen = _chosen(runs, args)
+    if args.plan:
+        print(_plan_text(described.name, runs, chosen, described.places, folder))
+        return 0
+    return _train(args, folder, chosen, described.places)
+
+
+def _chosen(runs: Sequence["Run"], args: argparse.Namespace) -> list["Run"]:
+    """Returns the runs that this worker is to train."""
+    if args.index is not None:
+        if not 0 <= args.index < len(runs):
+            raise UserError(f"--index is {args.index}; the sweep has runs 0 to {len(runs) - 1}.")
+        return [runs[args.index]]
+    if args.shard is None:
+        return list(runs)
+    index, slash, count = args.shard.partition("/")
+    if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise UserError(f"--shard is '{args.shard}'; expected I/N with I from 0 to N-1.")
+    # Neighbours stay together: they are likely to be of one population.
+    bounds = [len(runs) * at // int(count) for at in (int(index), int(index) + 1)]
+    return list(runs[bounds[0] : bounds[1]])
+
+
+def _plan_text(
+    name: str, runs: Sequence["Run"], chosen: Sequence["Run"], places: int, folder: Path
+) -> str:
+    from prompt_tuning.cli.sweep_plan import parts_of
+    from prompt_tuning.sweeps.store import SweepStore
+
+    store = SweepStore(folder) if folder.is_dir() else None
+    done = {each.name for each in chosen if store and store.finished(each.name)}
+    left = [each for each in chosen if each.name not in done]
+    parts = parts_of(left, places)
+    lines = [f"{'index':>5}  {'steps':>7}  run"]
+    order = {each.name: index for index, each in enumerate(runs)}
+    for each in chosen:
+        mark = "  (finished)" if each.name in done else ""
+        lines.append(f"{order[each.name]:>5}  {each.train_steps:>7,}  {each.name}{mark}")
+    steps = sum(each.train_steps for each in left)
+    lines.append(
+        f"{name}: {len(chosen)} runs, {len(done)} finished; {len(left)} to train in {len(parts)} "
+        f"parts, {steps:,} steps at most. Results: {folder}/"
+    )
+    lines.append("What a step takes on a machine: prompt-tuning plan.")
+    return "\n".join(lines)
+
+
+def _train(args: argparse.Namespace, folder: Path, chosen: Sequence["Run"], places: int) -> int:
+    from prompt_tuning.cli.session import say
+    from prompt_tuning.cli.sweep_plan import parts_of
+    from prompt_tuning.sweeps.store import SweepStore
+
+    store = SweepStore(folder)
+    left = [each for each in chosen if store.finished(each.name) is None]
+    if args.again:
+        for each in left:
+            store.forget_failures(each.name)
+    parts = parts_of(left, places)
+    say(f"{len(chosen)} runs, {len(chosen) - len(left)} finished; {len(parts)} parts to train.")
+    for number, part in enumerate(parts, start=1):
+        say(f"[{number}/{len(parts)}] {part.name} ...")
+        with store.lease(part.name) as mine:
+            if not mine:
+                say("  another worker has it.")
+                continue
+            _train_part(args, store, part)
+    failed = {each.name: why for each in chosen if (why := store.failure(each.name))}
+    finished = sum(store.finished(each.name) is not None for each in chosen)
+    for name, failure in failed.items():
+        say(f"Failed {failure['times']} times: {name}: {failure['why']}")
+    say(
+        f"{finished} of {len(chosen)} runs have finished, {len(failed)} failed. "
+        f"Look at them:  prompt-tuning results {folder}"
+    )
+    return FAILED if failed else 0
+
+
+def _train_part(args: argparse.Namespace, store: "SweepStore", part: "Part") -> None:
+    """Trains a part, again if it fails, and records its runs."""
+    from prompt_tuning.cli.session import say
+
+    folder = store.part(part.name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    log = folder.with_suffix(".log")
+    command = [sys.executable, "-m", "prompt_tuning.cli.__main__"]
+    command += part.command(folder, args.gin_search_paths)
+    while all(_may_try(store, each, args.retries) for each in part.runs):
+        started = time.monotonic()
+        with log.open("ab") as output:
+            status = subprocess.run(command, stdout=output, stderr=output).returncode
+        if status == 0:
+            _record(store, part, folder)
+            say(f"  finished after {time.monotonic() - started:.0f} s.")
+            return
+        if status < 0 or status == 130:
+            raise KeyboardInterrupt
+        why = _last_line(log)
+        say(f"  failed (exit status {status}, {log}): {why}")
+        for each in part.runs:
+            store.fail(each.name, why)
+
+
+def _may_try(store: "SweepStore", each: "Run", retries: int) -> bool:
+    failure = store.failure(each.name)
+    return failure is None or failure["times"] <= retries
+
+
+def _record(store: "SweepStore", part: "Part", folder: Path) -> None:
+    """Records the runs of a part that has ended well."""
+    for each, where in zip(part.runs, part.run_folders(folder), strict=True):
+        versions = json.loads((folder / "versions.json").read_text())
+        record = {
+            "settings": dict(each.settings),
+            "config": dict(each.resolved),
+            "folder": str(where.relative_to(store.folder)),
+            "summary": json.loads((where / "summary.json").read_text()),
+            "versions": {name: text for name, text in versions.items() if isinstance(text, str)},
+        }
+        store.finish(each.name, record)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1][-_LAST_LINES:] if lines else "no output"
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,232 @@
+"""From a sweep's gin file to its runs, and to the commands that train them.
+
+    sweep.files = ['models/tinyworld_small.gin', 'prompts/class_label.gin', 'runs/train.gin']
+    sweep.settings = {'TRAIN_STEPS': 300}
+    sweep.grid = {'gin_file': ['tasks/tinyworld_rte.gin', 'tasks/tinyworld_wic.gin'],
+                  'PROMPT_LENGTH': [1, 5, 20], 'SEED': [0, 1, 2]}
+
+A run is what `prompt-tuning train` makes of the files and settings. Runs that differ only in what
+the members of a population may differ in (`members.py`) are one part of the sweep and train as one
+population; every other run is a part by itself.
+"""
+
+import ast
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prompt_tuning.cli import configurables, gin_config, members  # noqa: F401 - what runs set
+from prompt_tuning.cli.gin_config import register
+from prompt_tuning.cli.train import IRRELEVANT
+from prompt_tuning.errors import UserError
+from prompt_tuning.sweeps import grid as grids
+from prompt_tuning.sweeps.grid import GIN_FILES
+
+_NOT_SWEPT = ("MODEL_DIR", "POPULATION", "TUNE", "train.folder")
+PLACES = 16
+"""The most members of one part, as many as a population trains at a time."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A sweep as its file has it.
+
+    Attributes:
+      name: of its folder.
+      files: gin files of every run.
+      settings: of every run, by gin name.
+      axes: what runs differ in.
+      places: the most members of a population; 1: every run trains by itself.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    settings: Mapping[str, Any]
+    axes: list[grids.Axis]
+    places: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of a sweep.
+
+    Attributes:
+      name: readable, and another one for every configuration.
+      settings: what the sweep's axes set.
+      files: all its gin files.
+      bindings: all its settings.
+      resolved: every macro and parameter that is set, as gin writes it.
+      shared: what it must have in common with others of a population.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    files: tuple[str, ...]
+    bindings: Mapping[str, Any]
+    resolved: Mapping[str, str]
+    shared: tuple[tuple[str, str], ...]
+
+    @property
+    def train_steps(self) -> int:
+        """Steps that it makes at most."""
+        return int(self.resolved.get("TRAIN_STEPS", "0"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """Runs that train together; `name` is another one for other runs."""
+
+    name: str
+    runs: tuple[Run, ...]
+    population: tuple[Mapping[str, Any], ...]
+
+    def command(self, folder: Path, search_paths: str) -> list[str]:
+        """Returns the arguments of `prompt-tuning` that train the part into a folder."""
+        first = self.runs[0]
+        flags = [f"--gin_file={file}" for file in first.files]
+        flags += [f"--gin.{name}={value!r}" for name, value in first.bindings.items()]
+        flags.append(f"--gin.MODEL_DIR={str(folder)!r}")
+        if search_paths:
+            flags.append(f"--gin_search_paths={search_paths}")
+        if self.population:
+            flags.append(f"--gin.POPULATION={[dict(each) for each in self.population]!r}")
+        return ["train", *flags]
+
+    def run_folders(self, folder: Path) -> list[Path]:
+        """Returns where each run's own folder is inside the part's."""
+        if not self.population:
+            return [folder]
+        specs = members.member_specs(list(self.population), "POPULATION")
+        return [folder / "members" / spec.name for spec in specs]
+
+
+@register
+def sweep(
+    files: Sequence[str],
+    settings: Mapping[str, Any] | None = None,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    zipped: Mapping[str, Sequence[Any]] | None = None,
+    listed: Sequence[Mapping[str, Any]] = (),
+    name: str = "sweep",
+    places: int = PLACES,
+) -> Sweep:
+    """A sweep; see the module's docstring. `zipped` and `listed` are described in `grid.py`."""
+    if places < 1:
+        raise UserError(f"sweep.places is {places}; it must be at least 1.")
+    axes = [
+        *grids.grid_axes(grid or {}),
+        *grids.zipped_axis(zipped or {}),
+        *grids.list_axis(listed),
+    ]
+    return Sweep(
+        name=name, files=tuple(files), settings=dict(settings or {}), axes=axes, places=places
+    )
+
+
+def load_sweep(file: str, search_paths: str, bindings: Sequence[tuple[str, str]]) -> Sweep:
+    """Reads a sweep's file.
+
+    Raises:
+      UserError: it can't be read, or lacks what a sweep needs.
+    """
+    gin_config.load([file], bindings, search_paths)
+    if "files" not in gin_config.parameters("sweep"):
+        raise UserError(
+            f"{file} is not a sweep: it sets no sweep.files. See docs/sweeps.md for an example."
+        )
+    found = sweep()  # pyright: ignore[reportCallIssue]
+    if "name" in gin_config.parameters("sweep"):
+        return found
+    return dataclasses.replace(found, name=re.sub(r"\.gin$", "", file).rpartition("/")[2])
+
+
+def runs_of(described: Sweep, search_paths: str) -> list[Run]:
+    """Returns every run of a sweep, its configuration read and checked.
+
+    Raises:
+      UserError: a configuration can't be read, or two runs have the same one.
+    """
+    runs: list[Run] = []
+    by_hash: dict[str, Run] = {}
+    for settings in grids.combinations(described.axes):
+        for name in {**described.settings, **settings}:
+            if name in _NOT_SWEPT:
+                raise UserError(f"The sweep sets {name}, which it gives each run itself.")
+        run = _run(described, settings, search_paths)
+        digest = run.name.rpartition("-")[2]
+        if digest in by_hash:
+            raise UserError(
+                f"Two runs of the sweep have the same configuration: {by_hash[digest].name} and "
+                f"{run.name}. One of the settings has no effect; leave it out."
+            )
+        by_hash[digest] = run
+        runs.append(run)
+    return runs
+
+
+def _run(described: Sweep, settings: Mapping[str, Any], search_paths: str) -> Run:
+    files = (*described.files, *grids.gin_files(settings))
+    own = {name: value for name, value in settings.items() if name != GIN_FILES}
+    bindings = {**described.settings, **own}
+    given = [(name, repr(value)) for name, value in bindings.items()]
+    gin_config.load(files, [*given, ("MODEL_DIR", "'-'")], search_paths)
+    resolved = {
+        name: text for name, text in gin_config.settings().items() if name not in IRRELEVANT
+    }
+    shared = {
+        name: text
+        for name, (text, _) in gin_config.resolved().items()
+        if not members.may_differ(name) and name not in IRRELEVANT
+    }
+    return Run(
+        name=f"{grids.slug(settings)}-{grids.short_hash(resolved)}",
+        settings=settings,
+        files=files,
+        bindings=bindings,
+        resolved=resolved,
+        shared=tuple(sorted(shared.items())),
+    )
+
+
+def parts_of(runs: Sequence[Run], places: int) -> list[Part]:
+    """Returns the parts in which runs are trained, populations of at most `places` members."""
+    groups: dict[Any, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.shared, []).append(run)
+    parts = []
+    for group in groups.values():
+        if places == 1 or not _can_be_members(group):
+            parts += [_part((run,)) for run in group]
+        else:
+            parts += [_part(group[at : at + places]) for at in range(0, len(group), places)]
+    return parts
+
+
+def _part(runs: Sequence[Run]) -> Part:
+    name = (
+        runs[0].name
+        if len(runs) == 1
+        else f"{len(runs)}_runs-{grids.short_hash([run.name for run in runs])}"
+    )
+    population = () if len(runs) == 1 else tuple(_differences(runs))
+    return Part(name=name, runs=tuple(runs), population=population)
+
+
+def _can_be_members(runs: Sequence[Run]) -> bool:
+    """Whether all that runs of a group differ in can be written as a member's settings."""
+    return all(each is not None for each in _differences(runs))
+
+
+def _differences(runs: Sequence[Run]) -> list[Any]:
+    """Returns what each run sets that isn't alike in all; None where it can't be written down."""
+    names = sorted(set().union(*(run.resolved for run in runs)))
+    differing = [name for name in names if len({run.resolved.get(name) for run in runs}) > 1]
+    found = []
+    for run in runs:
+        try:
+            found.append({name: ast.literal_eval(run.resolved[name]) for name in differing})
+        except (KeyError, ValueError, SyntaxError):  # not set there, or a reference
+            found.append(None)
+    return found

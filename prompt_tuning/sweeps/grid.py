@@ -1,0 +1,113 @@
+"""From a sweep's description to its runs: a grid, a list, or values taken side by side.
+
+    axes = [grid_axis("SEED", [0, 1]), *list_axis([{"PROMPT_LENGTH": 1}, {"PROMPT_LENGTH": 20}])]
+    for settings in combinations(axes): ...
+
+A setting is a gin name with its value; `GIN_FILES` names files to be added, so that models, tasks
+and methods can be swept by the files that describe them.
+"""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from prompt_tuning.errors import UserError
+
+GIN_FILES = "gin_file"
+"""In place of a gin name: a file, or a list of files, that the run reads after the sweep's own."""
+
+Settings = Mapping[str, Any]
+Axis = Sequence[Settings]
+"""Alternatives, of which a run has one."""
+
+_LONGEST_VALUE = 24
+_LONGEST_SLUG = 100
+
+
+def grid_axes(grid: Mapping[str, Any]) -> list[Axis]:
+    """Returns an axis for each name: every value of one is combined with every one of the others.
+
+    Raises:
+      UserError: a name has no list of values.
+    """
+    for name, values in grid.items():
+        if not isinstance(values, list | tuple) or not values:
+            raise UserError(
+                f"The sweep's grid has {name} = {values!r}; expected a list of values, such as "
+                f"{{'{name}': [...]}}."
+            )
+    return [[{name: value} for value in values] for name, values in grid.items()]
+
+
+def zipped_axis(columns: Mapping[str, Sequence[Any]]) -> list[Axis]:
+    """Returns the one axis of values taken side by side: the first of each, the second, and so on.
+
+    Raises:
+      UserError: the lists aren't equally long.
+    """
+    if not columns:
+        return []
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise UserError(f"The sweep's zip takes its lists side by side, but {told} values.")
+    return [[dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]]
+
+
+def list_axis(alternatives: Sequence[Any]) -> list[Axis]:
+    """Returns the one axis of settings written out.
+
+    Raises:
+      UserError: one isn't a mapping.
+    """
+    for each in alternatives:
+        if not isinstance(each, Mapping):
+            raise UserError(
+                f"The sweep's list has {each!r}; expected settings by name, such as "
+                "{'SEED': 1, 'PROMPT_LENGTH': 20}."
+            )
+    return [list(alternatives)] if alternatives else []
+
+
+def combinations(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
+    """Yields the settings of every run, the last axis varying fastest.
+
+    Raises:
+      UserError: two axes set the same name.
+    """
+    names = [name for axis in axes for name in dict.fromkeys(n for each in axis for n in each)]
+    twice = next((name for name in names if name != GIN_FILES and names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"The sweep sets {twice} twice; leave it in one of grid, zip and list.")
+    for chosen in itertools.product(*axes):
+        settings: dict[str, Any] = {}
+        files: list[str] = []
+        for each in chosen:
+            files += gin_files(each)
+            settings |= {name: value for name, value in each.items() if name != GIN_FILES}
+        yield {GIN_FILES: files, **settings} if files else settings
+
+
+def gin_files(settings: Settings) -> list[str]:
+    """Returns the files that settings name."""
+    files = settings.get(GIN_FILES, [])
+    return [files] if isinstance(files, str) else list(files)
+
+
+def slug(settings: Settings) -> str:
+    """Returns settings as a readable part of a folder's name: `rte-prompt_length_20-seed_1`."""
+    parts = [re.sub(r"\.gin$", "", file).rpartition("/")[2] for file in gin_files(settings)]
+    for name, value in settings.items():
+        if name != GIN_FILES:
+            text = re.sub(r"[^\w.+-]+", "_", str(value)).strip("_.")[:_LONGEST_VALUE]
+            parts.append(f"{name.rpartition('.')[2].lower()}_{text}")
+    return "-".join(parts)[:_LONGEST_SLUG].rstrip("-_.") or "as_set"
+
+
+def short_hash(value: Any) -> str:
+    """Returns eight hexadecimal digits that tell JSON-able values apart."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,163 @@
+"""The finished runs of a sweep as one tidy table: a row for each run and task.
+
+Columns: `run`, the sweep's settings by their gin names, `task`, `metric`s of the task, `score`, and
+where it all came from: steps, numbers of parameters, seconds, versions, the run's folder.
+"""
+
+import csv
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from prompt_tuning.errors import UserError, did_you_mean
+
+Row = dict[str, Any]
+
+FROM_SUMMARY = (
+    "model",
+    "best_step",
+    "steps",
+    "trained_parameters",
+    "frozen_parameters",
+    "wall_seconds",
+)
+"""What a row takes over from a run's summary.json."""
+
+
+def read_rows(folder: str | Path) -> list[Row]:
+    """Returns the rows of a sweep's folder, in the order of their runs' names.
+
+    A mixture's run has a row for each of its tasks, and one more, of the mixture, with its mean.
+
+    Raises:
+      UserError: it isn't a sweep's folder, or no run has finished.
+    """
+    records = sorted((Path(folder) / "runs").glob("*.json"))
+    if not records:
+        raise UserError(
+            f"{folder} has no finished run of a sweep (runs/*.json); start it with "
+            "prompt-tuning sweep FILE."
+        )
+    rows = []
+    for path in records:
+        rows += _rows_of(path.stem, json.loads(path.read_text()))
+    return _with_all_columns(rows)
+
+
+def _rows_of(run: str, record: Mapping[str, Any]) -> list[Row]:
+    summary, settings = record["summary"], record["settings"]
+    start = {"run": run, **{name: _cell(value) for name, value in settings.items()}}
+    end = {
+        **{name: summary.get(name) for name in FROM_SUMMARY},
+        **{f"{name} version": text for name, text in record.get("versions", {}).items()},
+        "folder": record["folder"],
+    }
+    by_task: dict[str, dict[str, float]] = {}
+    for name, value in (summary.get("metrics") or {}).items():
+        task, slash, metric = name.rpartition("/")
+        by_task.setdefault(task if slash else summary["task"], {})[metric] = value
+    rows = []
+    for task, metrics in by_task.items():
+        own = summary["score"] if len(by_task) == 1 else statistics.fmean(metrics.values())
+        rows.append({**start, "task": task, **metrics, "score": own, **end})
+    if len(by_task) > 1:
+        rows.append({**start, "task": summary["task"], "score": summary["score"], **end})
+    return rows
+
+
+def _cell(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def _with_all_columns(rows: Sequence[Row]) -> list[Row]:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return [{name: row.get(name) for name in columns} for row in rows]
+
+
+def write_table(rows: Sequence[Row], stem: Path) -> list[Path]:
+    """Writes `<stem>.parquet` and `<stem>.csv`, and returns their paths."""
+    table = {name: [row[name] for row in rows] for name in rows[0]}
+    # A setting may be a number in one run and a text in another.
+    for name, column in table.items():
+        if len({type(value) for value in column if value is not None} - {int, float}) > 1:
+            table[name] = [None if value is None else str(value) for value in column]
+    parquet, text = stem.with_suffix(".parquet"), stem.with_suffix(".csv")
+    pyarrow.parquet.write_table(pyarrow.table(table), parquet)
+    with text.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return [parquet, text]
+
+
+def select(rows: Sequence[Row], conditions: Mapping[str, str]) -> list[Row]:
+    """Returns the rows whose columns have these values, compared as texts.
+
+    Raises:
+      UserError: there is no such column.
+    """
+    for name in conditions:
+        check_column(rows, name)
+    return [row for row in rows if all(str(row[name]) == text for name, text in conditions.items())]
+
+
+def check_column(rows: Sequence[Row], name: str) -> None:
+    """Raises UserError if the table has no such column."""
+    if rows and name not in rows[0]:
+        raise UserError(
+            f"The results have no column '{name}'; expected {', '.join(rows[0])}."
+            f"{did_you_mean(name, rows[0])}"
+        )
+
+
+def pivot(
+    rows: Sequence[Row], *, down: Sequence[str], across: str | None, value: str = "score"
+) -> tuple[list[str], list[list[str]]]:
+    """Returns the header and the lines of a table of means over whatever isn't named.
+
+    Args:
+      rows: the results.
+      down: columns whose values begin the lines.
+      across: the column whose values head the columns; None: there is one column, `value`.
+      value: what is averaged. Cells are "mean ± standard deviation (n)", without the deviation
+        where n is 1.
+
+    Raises:
+      UserError: there is no such column.
+    """
+    for name in [*down, value, *([across] if across else [])]:
+        check_column(rows, name)
+    cells: dict[tuple[Any, ...], dict[Any, list[float]]] = {}
+    heads: dict[Any, None] = {}
+    for row in rows:
+        if isinstance(row[value], int | float) and not math.isnan(row[value]):
+            head = row[across] if across else value
+            heads[head] = None
+            line = cells.setdefault(tuple(row[name] for name in down), {})
+            line.setdefault(head, []).append(float(row[value]))
+    ordered = sorted(heads, key=_order)
+    lines = [
+        [*map(str, key), *(_mean_text(by_head.get(head, [])) for head in ordered)]
+        for key, by_head in sorted(cells.items(), key=lambda item: [_order(x) for x in item[0]])
+    ]
+    return [*down, *map(str, ordered)], lines
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    """Numbers by size, then texts."""
+    if isinstance(value, int | float):
+        return 0, float(value), ""
+    return 1, 0.0, str(value)
+
+
+def _mean_text(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    mean = f"{statistics.fmean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f} ({len(values)})"

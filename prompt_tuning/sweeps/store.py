@@ -1,0 +1,128 @@
+"""A sweep's folder, which several workers may share.
+
+    runs/NAME.json       a finished run: its settings, its folder, its summary
+    failures/NAME.json   how often a run has failed, and of what
+    leases/PART          whoever works on a part of the sweep; its clock is set anew as long as it
+                         works, and after `LEASE_SECONDS` without that it is anybody's
+    parts/PART/          the run folder, or the population's, and the log of the command
+
+Every file appears whole or not at all. A lease is taken by making its file, which only one can;
+an expired one by renaming it away first, which only one can either.
+"""
+
+import contextlib
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.files import atomic_write
+
+LEASE_SECONDS = 300
+"""How old a lease may grow before another worker takes it over."""
+
+_FIX = "Free some space, or give another --folder."
+
+
+class SweepStore:
+    """What is known of a sweep's runs.
+
+    Args:
+      folder: made if it isn't there.
+
+    Raises:
+      UserError: it can't be made.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        self.folder = Path(folder)
+        try:
+            for name in ("runs", "failures", "leases", "parts"):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"Can't make {self.folder}: {error.strerror}. {_FIX}") from error
+
+    def part(self, name: str) -> Path:
+        """Returns the folder of a part."""
+        return self.folder / "parts" / name
+
+    def finished(self, run: str) -> Mapping[str, Any] | None:
+        """Returns the record of a finished run, or None."""
+        return self._read("runs", run)
+
+    def finish(self, run: str, record: Mapping[str, Any]) -> None:
+        """Records that a run has finished."""
+        self._write("runs", run, record)
+        (self.folder / "failures" / f"{run}.json").unlink(missing_ok=True)
+
+    def failure(self, run: str) -> Mapping[str, Any] | None:
+        """Returns how often a run has failed and of what, or None."""
+        return self._read("failures", run)
+
+    def fail(self, run: str, why: str) -> None:
+        """Records one more failure of a run."""
+        before = self.failure(run)
+        times = 1 + (before["times"] if before else 0)
+        self._write("failures", run, {"times": times, "why": why})
+
+    def forget_failures(self, run: str) -> None:
+        """Lets a run be tried as if it had never failed."""
+        (self.folder / "failures" / f"{run}.json").unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def lease(self, part: str) -> Iterator[bool]:
+        """Yields whether this worker has the part; while it has, nobody else does."""
+        path = self.folder / "leases" / part
+        owner = f"{os.uname().nodename} {os.getpid()} {uuid.uuid4().hex}"
+        if not self._take(path, owner):
+            yield False
+            return
+        ended = threading.Event()
+
+        def keep() -> None:
+            while not ended.wait(LEASE_SECONDS / 10):
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+
+        keeper = threading.Thread(target=keep, daemon=True)
+        keeper.start()
+        try:
+            yield True
+        finally:
+            ended.set()
+            keeper.join()
+            with contextlib.suppress(OSError):
+                if path.read_text() == owner:
+                    path.unlink()
+
+    def _take(self, path: Path, owner: str) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > LEASE_SECONDS:
+                aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+                path.rename(aside)
+                if time.time() - aside.stat().st_mtime <= LEASE_SECONDS:
+                    # Another worker took it over in between: it is given back.
+                    with contextlib.suppress(FileExistsError):
+                        os.link(aside, path)
+                aside.unlink()
+        try:
+            with open(path, "x") as file:
+                file.write(owner)
+        except FileExistsError:
+            return False
+        return True
+
+    def _read(self, kind: str, run: str) -> Mapping[str, Any] | None:
+        try:
+            return json.loads((self.folder / kind / f"{run}.json").read_text())
+        except FileNotFoundError:
+            return None
+
+    def _write(self, kind: str, run: str, record: Mapping[str, Any]) -> None:
+        with atomic_write(self.folder / kind / f"{run}.json", fix=_FIX) as file:
+            file.write(json.dumps(record, indent=1).encode())

@@ -1,0 +1,142 @@
+"""The sweep command: its list, its populations, going on, failing."""
+
+import ast
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from prompt_tuning.cli.__main__ import main
+from prompt_tuning.cli.sweep_plan import load_sweep, parts_of, runs_of
+from prompt_tuning.errors import UserError
+
+SWEEP = """
+sweep.files = ['models/tinyworld_tiny.gin', 'prompts/sampled_vocabulary.gin', 'runs/train.gin']
+sweep.settings = {
+    'TRAIN_STEPS': 2, 'train.eval_every': 2, 'BATCH_SIZE': 8, 'train.tensorboard': False
+}
+sweep.grid = {
+    'gin_file': ['tasks/tinyworld_rte.gin', 'tasks/tinyworld_wic.gin'],
+    'PROMPT_LENGTH': [2, 3],
+    'SEED': [0],
+}
+"""
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "small.gin"
+    path.write_text(SWEEP)
+    return str(path)
+
+
+def planned(file, *more):
+    with open(file, "a") as stream:
+        stream.writelines(f"{line}\n" for line in more)
+    sweep = load_sweep(file, "", [])
+    return sweep, runs_of(sweep, "")
+
+
+def test_runs_that_can_be_members_train_together(file):
+    sweep, runs = planned(file)
+    assert sweep.name == "small"
+    names = [run.name.rpartition("-")[0] for run in runs]
+    assert names[0] == "tinyworld_rte-prompt_length_2-seed_0"
+    assert len({run.name for run in runs}) == 4
+    (part,) = parts_of(runs, 16)
+    assert part.population[3]["MIXTURE_OR_TASK_NAME"] == "tinyworld_wic"
+    assert part.population[3]["PROMPT_LENGTH"] == 3
+    assert [len(each.runs) for each in parts_of(runs, 3)] == [3, 1]
+    assert len(parts_of(runs, 1)) == 4
+
+
+def test_other_models_and_batches_train_apart(file):
+    _, runs = planned(
+        file,
+        "sweep.grid = {'BATCH_SIZE': [8, 16], 'SEED': [0, 1],",
+        " 'gin_file': ['tasks/tinyworld_rte.gin']}",
+    )
+    parts = parts_of(runs, 16)
+    assert [[run.bindings["BATCH_SIZE"] for run in part.runs] for part in parts] == [
+        [8, 8],
+        [16, 16],
+    ]
+
+
+def test_the_same_configuration_twice_is_refused(file):
+    with pytest.raises(UserError, match="same configuration"):
+        planned(file, "sweep.grid = {'gin_file': ['tasks/tinyworld_rte.gin'], 'SEED': [0, 0]}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--index", "9"], "runs 0 to 3"),
+        (["--shard", "2/2"], "expected I/N"),
+        (["--index", "0", "--shard", "0/2"], "not both"),
+        (["--gin_file=runs/train.gin"], "sweep.files"),
+        (["--gin.sweep.places=0"], "at least 1"),
+    ],
+)
+def test_bad_flags_are_told(file, flags, message):
+    with pytest.raises(UserError, match=message):
+        main(["sweep", file, *flags])
+
+
+def test_a_file_that_is_no_sweep(tmp_path):
+    (tmp_path / "other.gin").write_text("sweep.name = 'x'\n")
+    with pytest.raises(UserError, match="not a sweep"):
+        main(["sweep", str(tmp_path / "other.gin")])
+
+
+def test_the_plan_trains_nothing(file, tmp_path, capsys):
+    assert main(["sweep", file, "--plan", "--shard", "1/2"]) == 0
+    shown = capsys.readouterr().out
+    assert "small: 2 runs, 0 finished; 2 to train in 1 parts, 4 steps at most" in shown
+    assert "wic-prompt_length_3" in shown and "rte-prompt_length_3" not in shown
+    assert not (tmp_path / "runs").exists()
+
+
+def test_going_on_and_failing(file, tmp_path, monkeypatch, capsys):
+    """Which parts are trained when; the command that trains them is made up here."""
+    trained, bad = [], {"PROMPT_LENGTH=2"}
+
+    def train(command, stdout, stderr):
+        (folder,) = [part.partition("=")[2] for part in command if "MODEL_DIR" in part]
+        trained.append(folder)
+        if any(text in part for part in command for text in bad):
+            stdout.write(b"a line\nprompt-tuning: no memory\n")
+            return subprocess.CompletedProcess(command, 2)
+        where = Path(ast.literal_eval(folder))
+        where.mkdir(parents=True)
+        summary = {"task": "rte", "score": 0.5, "metrics": {"accuracy": 0.5}, "steps": 2}
+        (where / "summary.json").write_text(json.dumps(summary))
+        (where / "versions.json").write_text(json.dumps({"python": "3", "packages": {}}))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", train)
+    flags = ["sweep", file, "--gin.sweep.places=1"]
+    assert main([*flags, "--retries", "1"]) == 1
+    told = capsys.readouterr().err
+    assert "2 of 4 runs have finished, 2 failed" in told
+    assert "Failed 2 times: tinyworld_rte-prompt_length_2" in told and "no memory" in told
+    assert len(trained) == 6, "two parts once, two parts and their second try"
+
+    trained.clear()
+    assert main([*flags, "--retries", "1"]) == 1
+    assert not trained, "what is finished or has failed for good is left alone"
+    bad.clear()
+    assert main([*flags, "--again"]) == 0
+    assert len(trained) == 2
+    main(["results", "runs/small", "--down", "PROMPT_LENGTH"])
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["2", "0.500"]
+
+
+@pytest.mark.slow
+def test_a_population_of_two_tasks(file, capsys):
+    assert main(["sweep", file]) == 0
+    main(["results", "runs/small", "--down", "task", "--across", "PROMPT_LENGTH"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["task", "tinyworld_rte", "tinyworld_wic"]
