@@ -188,6 +188,7 @@ def _read_peft(path: Path, config: T5Config | None) -> Adapter | None:
 def check_fits(config: T5Config, adapter: Adapter, path: str) -> None:
     """Traces the model with what is injected. Raises UserError if their shapes don't fit."""
     batch = {**_ANY_BATCH, "decoder_input_tokens": _ANY_BATCH["encoder_input_tokens"]}
+    batch = {name: jax.numpy.asarray(values) for name, values in batch.items()}
 
     def logits(frozen: Params) -> Any:
         injection = adapter.inject(batch)

@@ -1,4 +1,8 @@
-"""Writes a prompt in the forms that others read; `prompt_files.load_prompt` reads each of them."""
+"""Writes a prompt, or what another method has trained, in the forms that others read.
+
+`prompt_files.load_prompt` reads each form of a prompt, and `adapter_files.load_adapter` those of
+all methods.
+"""
 
 import os
 from pathlib import Path
@@ -6,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array, Float
 
+from prompt_tuning.checkpoints.adapter_files import BEST_ADAPTER, Adapter, write_adapter
 from prompt_tuning.checkpoints.peft import save_peft_prompt
+from prompt_tuning.checkpoints.peft_methods import save_peft_method
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, write_npy, write_safetensors
 from prompt_tuning.checkpoints.t5x_prompts import save_t5x_prompt
 from prompt_tuning.errors import UserError, did_you_mean
@@ -36,6 +42,54 @@ def export_prompt(
     Raises:
       UserError: there is no such form, the folder isn't empty, or it can't be written.
     """
+    folder = _new_folder(folder, form, base_model)
+    if form == "peft":
+        return save_peft_prompt(folder, prompt, metadata.to_strings(), base_model=base_model)
+    if form == "t5x":
+        return save_t5x_prompt(folder, prompt, step=metadata.step or 0)
+    if form == "npy":
+        return [write_npy(folder / "prompt.npy", prompt)]
+    return [write_safetensors(folder / "prompt.safetensors", prompt, metadata)]
+
+
+def export_adapter(
+    folder: str | os.PathLike[str],
+    adapter: Adapter,
+    *,
+    form: str,
+    base_model: str | None = None,
+) -> list[Path]:
+    """Writes what any method has trained as one of `FORMATS` and returns the files' paths.
+
+    Args:
+      folder: as `export_prompt` takes it.
+      adapter: a prompt has every form; of others PEFT knows some, and we our own.
+      form: a name out of `FORMATS`.
+      base_model: as `export_prompt` takes it.
+
+    Raises:
+      UserError: as `export_prompt`; or there is no such form of the method.
+    """
+    if adapter.is_prompt:
+        prompt, metadata = adapter.prompt, adapter.metadata
+        return export_prompt(folder, prompt, metadata, form=form, base_model=base_model)
+    if form in ("npy", "t5x"):
+        raise UserError(
+            f"Only prompts can be written as {form}, and this was trained by "
+            f"{adapter.metadata.method}; expected safetensors, or peft where PEFT has the method."
+        )
+    folder = _new_folder(folder, form, base_model)
+    if form == "peft":
+        strings = adapter.metadata.to_strings()
+        return save_peft_method(
+            folder, adapter.method, adapter.trained, strings, base_model=base_model
+        )
+    path = folder / f"{BEST_ADAPTER}.safetensors"
+    return [write_adapter(path, adapter.method, adapter.trained, adapter.metadata)]
+
+
+def _new_folder(folder: str | os.PathLike[str], form: str, base_model: str | None) -> Path:
+    """Makes the folder to write to, and returns its path."""
     if form not in FORMATS:
         raise UserError(
             f"There is no format '{form}'; expected {', '.join(FORMATS)}."
@@ -50,10 +104,4 @@ def export_prompt(
             raise UserError(
                 f"{folder} isn't empty, and nothing is written over; give a new folder."
             )
-    if form == "peft":
-        return save_peft_prompt(folder, prompt, metadata.to_strings(), base_model=base_model)
-    if form == "t5x":
-        return save_t5x_prompt(folder, prompt, step=metadata.step or 0)
-    if form == "npy":
-        return [write_npy(folder / "prompt.npy", prompt)]
-    return [write_safetensors(folder / "prompt.safetensors", prompt, metadata)]
+    return folder

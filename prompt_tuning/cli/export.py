@@ -1,5 +1,6 @@
 """`prompt-tuning export`: writes a prompt in another form, for PEFT, T5X or anyone.
 
+What another method has trained is written for PEFT, where that has the method.
 The prompt given may be in any form too, so the same command brings other people's prompts here:
 `prompt-tuning export ADAPTER --format safetensors --output FOLDER`.
 """
@@ -34,13 +35,11 @@ def main(argv: Sequence[str]) -> None:
     )
     args = parser.parse(argv)
 
-    from prompt_tuning.checkpoints.prompt_export import export_prompt
-    from prompt_tuning.checkpoints.prompt_files import load_prompt
+    from prompt_tuning.checkpoints.adapter_files import load_adapter
+    from prompt_tuning.checkpoints.prompt_export import export_adapter
 
-    prompt, metadata = load_prompt(args.prompt)
-    for path in export_prompt(
-        args.output, prompt, metadata, form=args.format, base_model=args.base_model
-    ):
+    adapter = load_adapter(args.prompt)
+    for path in export_adapter(args.output, adapter, form=args.format, base_model=args.base_model):
         print(path)
 
 

@@ -212,7 +212,21 @@ def prepare(
         development_splits=development_splits,
         stream=stream,
         method=method,
-        trained=replicate(trained, base.mesh),
+        trained=_lay_out(trained, base),
+    )
+
+
+def _lay_out(trained: Trained, base: Base) -> Trained:
+    """Puts what is trained on the devices: whole on each, but weights as the frozen ones lie."""
+    if base.mesh.size == 1:
+        return trained
+    shardings = base.layout.trained_shardings(trained, base.params)
+    return jax.tree.map(
+        lambda leaf, sharding: (
+            leaf if getattr(leaf, "sharding", None) == sharding else replicate(leaf, base.mesh)
+        ),
+        trained,
+        shardings,
     )
 
 

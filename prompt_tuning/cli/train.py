@@ -173,6 +173,7 @@ def train(
             profile_steps=profile_steps,
         ),
         replicated=replicated(base.mesh) if base.mesh.size > 1 else None,
+        layout=lambda state: base.layout.trained_shardings(state, base.params),
         vote=vote_over(base.mesh),
     )
 

@@ -33,7 +33,7 @@ def merge_injection(frozen: Params, injection: Injection) -> Params:
     """
     for field in dataclasses.fields(injection):
         filled = getattr(injection, field.name)
-        if field.name not in _MERGEABLE and filled is not None and filled != {}:
+        if field.name not in _MERGEABLE and jax.tree.leaves(filled):
             raise UserError(
                 f"What was trained has {field.name.replace('_', ' ')}, which can't be merged into "
                 "the model's weights; only low ranks (lora), factors (ia3) and weights can. Give "
@@ -42,20 +42,35 @@ def merge_injection(frozen: Params, injection: Injection) -> Params:
     params = injected_params(frozen, injection)
     params = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), params, frozen)
     for name, low_rank in injection.low_rank.items():
-        params = _changed(params, name, lambda kernel, added=low_rank: kernel + _product(added))
+        product = _product(low_rank)
+
+        def with_product(kernel: Array, product: Array = product) -> Array:
+            return kernel + _shaped(product, kernel.shape)
+
+        params = _changed(params, name, with_product)
     # After them: factors multiply what a projection gives with its addition.
     for name, scale in injection.scales.items():
         factors = _of_all(name, scale)
         block, _, module = name.rpartition("/")
+
+        def with_outputs(kernel: Array, factors: Array = factors) -> Array:
+            layers, _, *outputs = kernel.shape
+            return kernel * _shaped(factors, (layers, *outputs))[:, None]
+
+        def with_inputs(kernel: Array, factors: Array = factors) -> Array:
+            return kernel * _shaped(factors, kernel.shape[:2])[:, :, None]
+
         if module == "hidden":
-            params = _changed(
-                params, f"{block}/wo", lambda kernel, factors=factors: kernel * factors[:, :, None]
-            )
+            params = _changed(params, f"{block}/wo", with_inputs)
         else:
-            params = _changed(
-                params, name, lambda kernel, factors=factors: kernel * factors[:, None]
-            )
+            params = _changed(params, name, with_outputs)
     return params
+
+
+def _shaped(array: Array, shape: tuple[int, ...]) -> Array:
+    if array.shape != shape:
+        raise ValueError(f"What is merged has shape {array.shape}; the model's is {shape}.")
+    return array
 
 
 def _product(low_rank: LowRank) -> Array:
@@ -80,10 +95,7 @@ def _changed(params: Params, name: str, change: Any) -> Params:
 
     def within(tree: Any, path: list[str]) -> Any:
         if not path:
-            changed = change(tree.astype(jnp.float32))
-            if changed.shape != tree.shape:
-                raise ValueError(f"What goes into {name} has shape {changed.shape[1:]}.")
-            return changed.astype(tree.dtype)
+            return change(tree.astype(jnp.float32)).astype(tree.dtype)
         if path[0] not in tree:
             raise ValueError(f"The model has no {name}.")
         return {**tree, path[0]: within(tree[path[0]], path[1:])}

@@ -6,7 +6,8 @@ and none of weights. By option the embedding width of every weight is split over
 Zhao et al., 2023): a device then holds a 1/devices share of the model, and gathers a layer's
 weights when it comes to it.
 
-What is trained is small and whole on every device, and a batch is split by `mesh.shard_batch`.
+What is trained is small and whole on every device, unless it is weights of the model itself, which
+lie as the frozen ones do; a batch is split by `mesh.shard_batch`.
 Names of axes are those of `prompt_tuning.axes`.
 """
 
@@ -71,6 +72,29 @@ class Layout:
         return jax.tree_util.tree_map_with_path(
             lambda path, leaf: self.sharding_of(_name(path), leaf.shape), params
         )
+
+    def trained_shardings(self, trained: PyTree, params: PyTree) -> PyTree:
+        """Returns the layout of what is trained, or of a training state that holds it.
+
+        What has the name and the shape of one of the model's parameters, such as their values in
+        model tuning and an optimiser's moments of them, is laid out as that is; the rest is whole
+        on every device.
+
+        Args:
+          trained: a tree of arrays or of their shapes.
+          params: the model's.
+        """
+        shapes = {
+            _name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        }
+
+        def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+            name = str(getattr(path[-1], "key", "")) if path else ""
+            if shapes.get(name) == leaf.shape:
+                return self.sharding_of(name, leaf.shape)
+            return NamedSharding(self.mesh, PartitionSpec())
+
+        return jax.tree_util.tree_map_with_path(sharding, trained)
 
     def abstract(self, params: PyTree) -> PyTree:
         """Returns shapes and dtypes of a tree with their layout, to lower a program on."""

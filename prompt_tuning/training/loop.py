@@ -34,6 +34,9 @@ from prompt_tuning.training.signals import Interrupted, StopRequest
 from prompt_tuning.training.startup import startup_line
 from prompt_tuning.training.step import Batch, LossFn, TrainState, make_train_step
 
+Layout = Callable[[TrainState], TrainState]
+"""From a state's shapes to how its arrays lie on devices."""
+
 Vote = Callable[[int], Array]
 """Puts a process's signal number, 0 for none, to the vote of all: the greatest of theirs, which may
 still be on its way. Every process counts it after the same step, so they stop together."""
@@ -53,6 +56,7 @@ def train(
     facts: Mapping[str, Any] | None = None,
     monitoring: Monitoring | None = None,
     replicated: Sharding | None = None,
+    layout: Layout | None = None,
     vote: Vote | None = None,
 ) -> TrainResult:
     """Trains until the last step or until patience runs out; goes on where the folder left off.
@@ -71,7 +75,8 @@ def train(
       save_best: called with (trained, step, score) at each best evaluation so far.
       facts: what else belongs in the summary, such as the task's name.
       monitoring: what to measure the run against, and whether to record it.
-      replicated: the layout of an array that each of several devices has whole, as the state is.
+      replicated: the layout of an array that each of several devices has whole.
+      layout: how the state lies on several devices; `replicated` if None.
       vote: of several processes, by which all of them stop at the same step; see `Vote`. They all
         run this loop, with the same arguments; the first alone writes to the folder.
 
@@ -81,7 +86,13 @@ def train(
       Interrupted: SIGTERM or Ctrl-C came. All is saved; the same call goes on.
     """
     monitoring = monitoring or Monitoring()
-    train_step = make_train_step(loss_fn, optimizer, options.accumulation_steps, replicated)
+    state_layout: Any = replicated
+    if replicated is not None and layout is not None:
+        state_layout = layout(
+            jax.eval_shape(lambda trained: TrainState.create(trained, optimizer), trained)
+        )
+    layouts = None if replicated is None else (state_layout, replicated)
+    train_step = make_train_step(loss_fn, optimizer, options.accumulation_steps, layouts)
     monitor = Monitor(monitoring, train_step)
     with (
         StopRequest() as stop,
@@ -91,7 +102,7 @@ def train(
             options=options,
             folder=folder,
             checkpoints=checkpoints,
-            state=_first_state(trained, optimizer, replicated),
+            state=_first_state(trained, optimizer, state_layout),
             frozen_parameters=count_parameters(frozen),
             save_best=save_best,
             monitor=monitor,
@@ -208,18 +219,16 @@ class _Loop:
             self._run.add_to_next_row({f"startup/{name}": value for name, value in seconds.items()})
 
 
-def _first_state(
-    trained: Any, optimizer: optax.GradientTransformation, replicated: Sharding | None
-) -> TrainState:
+def _first_state(trained: Any, optimizer: optax.GradientTransformation, layout: Any) -> TrainState:
     """The state before the first step, in memory of its own."""
-    if replicated is None:
+    if layout is None:
         return TrainState.create(jax.tree.map(jnp.array, trained), optimizer)
 
     # In one program: several processes can't make arrays together one operation at a time.
     def create(trained: Any) -> TrainState:
         return TrainState.create(jax.tree.map(jnp.copy, trained), optimizer)
 
-    return jax.jit(create, out_shardings=replicated)(trained)
+    return jax.jit(create, out_shardings=layout)(trained)
 
 
 def _on_devices(batch: Batch) -> Batch:

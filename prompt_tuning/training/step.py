@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Sharding
 from jaxtyping import Array, Float, Key, PyTree
 
 from prompt_tuning.models.injection import Injection, injected_params
@@ -59,7 +58,7 @@ def make_train_step(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     accumulation_steps: int = 1,
-    replicated: Sharding | None = None,
+    layout: PyTree = None,
 ) -> Callable[[TrainState, PyTree, Batch, Key[Array, ""]], tuple[TrainState, StepMetrics]]:
     """Compiles `(state, frozen, batch, key) -> (state, metrics)`.
 
@@ -67,7 +66,8 @@ def make_train_step(
     resumed run draws what an uninterrupted one would. With `accumulation_steps` the batch is cut
     into that many microbatches, whose gradients are summed before the one update; the batch
     size must be divisible by it. The old state's memory is given to the new one. On several
-    devices the state and the metrics are `replicated`: left to itself, XLA may split them.
+    devices `layout` says how the state and the metrics lie, one sharding for all or a pair of
+    trees: left to itself, XLA may split them.
 
     Metrics, all float32 scalars: `loss` (mean over the batch's weights, nats), `weight_sum`
     (target tokens), `gradient_norm` and `update_norm`. A training that has diverged shows in
@@ -102,7 +102,7 @@ def make_train_step(
         loss_sum, weight_sum, gradient = gradient_of(state.trained, frozen, batch, key)
         return updated(optimizer, state, loss_sum, weight_sum, gradient)
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=layout)
 
 
 def updated(

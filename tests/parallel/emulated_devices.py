@@ -15,18 +15,27 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from prompt_tuning.checkpoints.weights import flatten
 from prompt_tuning.evaluation.rank import label_log_likelihoods
+from prompt_tuning.methods.adapter import BottleneckAdapter
 from prompt_tuning.methods.attention_mixed import AttentionMixedPrompt, MixedPrompt
 from prompt_tuning.methods.base import bind
+from prompt_tuning.methods.deep_prompt import DeepPrompt
+from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.initializers import random_uniform
+from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.methods.multitask import MultitaskPrompt
 from prompt_tuning.methods.p_tuning import PTuning
+from prompt_tuning.methods.prefix import PrefixTuning
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.methods.residual import ResidualPrompt
+from prompt_tuning.methods.weights import Weights, select_weights
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.parameter_axes import parameter_axes
+from prompt_tuning.models.shapes import parameter_shapes
 from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.models.targets import attention_blocks, blocks, projections, scalable
 from prompt_tuning.parallel.collectives import collectives
 from prompt_tuning.parallel.mesh import make_mesh, replicate, replicated, shard_batch
 from prompt_tuning.parallel.rules import Layout
@@ -44,6 +53,16 @@ CONFIG = T5Config(
     num_decoder_layers=2,
 )
 SIZES = {"length": 3, "embed_dim": CONFIG.embed_dim}
+
+
+def weights(pattern: str) -> Weights:
+    values = flatten(make_params())
+    return Weights(
+        shapes=select_weights(parameter_shapes(CONFIG), [pattern]),
+        initializer=lambda name, shape: values[name],
+    )
+
+
 # Each method that is added gets a line here.
 METHODS = {
     "soft_prompt": lambda: SoftPrompt(**SIZES, initializer=random_uniform()),
@@ -56,6 +75,21 @@ METHODS = {
         **SIZES, sources=2, width=4, temperature=4.0
     ),
     "multitask_prompt": lambda: MultitaskPrompt(**SIZES, tasks=2),
+    "prefix": lambda: PrefixTuning(length=3, targets=attention_blocks(CONFIG), hidden_dim=5),
+    "deep_prompt": lambda: DeepPrompt(length=3, targets=attention_blocks(CONFIG)),
+    "lora": lambda: LoRA(targets=projections(CONFIG), rank=2),
+    "ia3": lambda: IA3(targets=scalable(CONFIG)),
+    "adapter": lambda: BottleneckAdapter(targets=blocks(CONFIG), width=3),
+    "norm_scales": lambda: weights("*norm/scale"),
+    "model_tuning": lambda: weights("*"),
+}
+MADE_BY_A_NETWORK = {
+    "p_tuning",
+    "residual_prompt",
+    "mixed_prompt",
+    "attention_mixed_prompt",
+    "multitask_prompt",
+    "prefix",
 }
 LEARNING_RATE, STEPS = 0.1, 3
 
@@ -90,12 +124,15 @@ def results(method, layout: Layout, all_decoders: bool) -> dict:
     method, trained = bind(method, method.init(jax.random.key(1), make_batch(0)))
     trained = replicate(trained, mesh)
     optimizer = optax.sgd(LEARNING_RATE, momentum=0.9)
-    everywhere = replicated(mesh)
-    step = make_train_step(prompt_loss_fn(model, method, LossOptions()), optimizer, 1, everywhere)
-    state = jax.jit(
-        lambda trained: TrainState.create(jax.tree.map(jnp.copy, trained), optimizer),
-        out_shardings=everywhere,
-    )(trained)
+
+    def create(trained):
+        return TrainState.create(jax.tree.map(jnp.copy, trained), optimizer)
+
+    lying = layout.trained_shardings(jax.eval_shape(create, trained), frozen)
+    step = make_train_step(
+        prompt_loss_fn(model, method, LossOptions()), optimizer, 1, (lying, replicated(mesh))
+    )
+    state = jax.jit(create, out_shardings=lying)(trained)
     key = jax.random.key(2)
     if mesh.size > 1:
         step = step.lower(state, frozen, shard_batch(make_batch(0), mesh), key).compile()

@@ -85,31 +85,38 @@ def test_beam_search_and_rank_classification_on_split_weights(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_only_the_gradient_crosses_data_and_no_weights_move(method, mesh):
     """Under FSDP weights do, and only they: a layer's at a time, each time round its loop."""
+    if method == "model_tuning":
+        pytest.skip("its gradient is as large as the weights and lies as they do")
     one, many = found(method, mesh)
     fsdp = mesh.endswith(",1")
     config = emulated.CONFIG
+    trained = len(one["trained"])
     reduced = 0
     for collective in many["collectives"]:
         if "data" not in collective["axes"]:
-            assert collective["kind"] != "all-gather" or fsdp, collective
+            # Only of what is trained, whose heads XLA may share out over `model`.
+            small = collective["bytes"] * collective["times"] <= 4 * trained
+            assert collective["kind"] != "all-gather" or fsdp or small, collective
         elif collective["kind"] == "all-reduce":
-            assert collective["times"] == 1, collective
-            reduced += collective["bytes"] // 4
+            # What is trained in each layer is summed as its gradient comes about.
+            assert collective["times"] in (1, config.num_encoder_layers), collective
+            reduced += collective["bytes"] // 4 * collective["times"]
         else:
             assert fsdp, collective
-    trained = len(one["trained"])
+    model = int(mesh.split(",")[1])
     if mesh != "1,8,0":
         # Where something stands between what is trained and what is injected, XLA sums whichever
-        # is smaller: the prompt that a network makes, or sums of which gradients are made.
-        plain = method.startswith("soft_prompt")
-        assert trained <= reduced <= trained + 8 if plain else 0 < reduced <= 2 * trained
+        # is smaller: the prompt that a network makes, or sums of which gradients are made. In a
+        # layer's heads each device may sum its own alone.
+        made = method in emulated.MADE_BY_A_NETWORK
+        least = trained if method.startswith("soft_prompt") else 1 if made else trained // model
+        assert least <= reduced <= (2 * trained if made else trained + 8)
     in_loops = [
         collective
         for collective in many["collectives"]
         if collective["kind"] == "all-gather" and collective["times"] > 1
     ]
     assert bool(in_loops) == fsdp
-    model = int(mesh.split(",")[1])
     kernels = {
         4 * config.embed_dim * config.mlp_dim // model,
         4 * config.embed_dim * config.num_heads * config.head_dim // model,

@@ -5,6 +5,7 @@ import math
 
 import jax
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
@@ -98,6 +99,27 @@ def test_a_tree_gets_the_layout_of_its_names():
     for name, shape in stacked_shapes(MODELS["t5_small"]).items():
         assert flat[name].shape == shape
         assert flat[name].sharding == made.sharding_of(name, shape)
+
+
+def test_weights_that_are_trained_lie_as_the_frozen_ones():
+    """So do an optimiser's moments of their shape; all else is whole on every device."""
+    params = abstract_params(TINYWORLD_SMALL)
+    layout = Layout(mesh=abstract_mesh(2, 4), axes_of=parameter_axes)
+    kernel, norm = "encoder/layers/mlp/wo/kernel", "encoder/encoder_norm/scale"
+    weights = {name: flatten(params)[name] for name in (kernel, norm)}
+    lora = jax.ShapeDtypeStruct((3, 192, 2), "float32")
+    trained = {"params": {**weights, "encoder/mlp/wo/down": lora}}
+    state = jax.eval_shape(lambda trained: (trained, optax.adam(0.1).init(trained)), trained)
+    shardings = layout.trained_shardings(state, params)
+    split, whole = PartitionSpec(None, "model", None), PartitionSpec()
+    for tree in (shardings[0], shardings[1][0].mu, shardings[1][0].nu):
+        assert tree["params"][kernel].spec == split
+        assert tree["params"][norm].spec == PartitionSpec(None)
+        assert tree["params"]["encoder/mlp/wo/down"].spec == whole
+    assert shardings[1][0].count.spec == whole
+    factored = jax.eval_shape(optax.adafactor(0.1, min_dim_size_to_factor=32).init, trained)
+    found = jax.tree.leaves(layout.trained_shardings(factored, params))
+    assert {sharding.spec for sharding in found} <= {whole, PartitionSpec(None)}
 
 
 def test_what_cannot_be_split_is_told_once_an_axis():
