@@ -112,7 +112,7 @@ def prompt_used(argv):
     args = parser.parse(rest)
     session.load_config(args, run=args.run)
     base = session.load_base(configurables.data())
-    return session.load_prompt_for(base, session.prompt_path(args.run, args.prompt))[0]
+    return session.load_adapter_for(base, session.prompt_path(args.run, args.prompt)).prompt
 
 
 @pytest.mark.slow
