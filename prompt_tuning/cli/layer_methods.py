@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 
 from prompt_tuning.cli.configurables import Base
 from prompt_tuning.cli.gin_config import register
@@ -93,10 +94,14 @@ def weights(base: Base, patterns: Sequence[str] = ("*",)) -> Method:
         "/".join(str(getattr(key, "key", key)) for key in path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(base.params)
     }
+
+    def start(name: str, shape: tuple[int, ...]) -> Any:
+        # `prompt-tuning plan` has no values, only shapes.
+        values = leaves[name]
+        return jnp.zeros(shape) if isinstance(values, jax.ShapeDtypeStruct) else values
+
     shapes = select_weights(parameter_shapes(base.config), patterns)
-    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves.values()):
-        return _method(Weights(shapes=shapes))  # it is asked for its sizes alone
-    return _method(Weights(shapes=shapes, initializer=lambda name, shape: leaves[name]))
+    return _method(Weights(shapes=shapes, initializer=start))
 
 
 def _method(module: Any) -> Method:

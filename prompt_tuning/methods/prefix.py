@@ -77,7 +77,6 @@ class PrefixTuning(MethodModule):
             arrays[name] = jnp.moveaxis(made, 0, 2)
         return prefix_injection(arrays)
 
-    @nn.nowrap
     def fold(self, trained: Trained) -> tuple[Method, Trained]:
         """Returns a `DeepPrompt` with the keys and values that the network makes.
 

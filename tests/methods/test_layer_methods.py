@@ -161,7 +161,7 @@ def test_the_model_is_at_first_as_it_was_where_theory_says_so(name, frozen, batc
     assert np.abs(other - bare).max() > 0.05
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", quick("lora", "model_tuning", of=METHODS))
 def test_only_its_own_numbers_move(name, frozen, batch):
     before = bits(frozen)
     method = make(name, frozen=frozen)

@@ -100,6 +100,7 @@ def test_merged_is_unmerged(config, batch):
         np.testing.assert_array_equal(leaf, old)
 
 
+@pytest.mark.slow
 def test_bfloat16_weights_stay_so(batch):
     config = dataclasses.replace(GATED, param_dtype="bfloat16")
     frozen = random_params(config)
