@@ -26,6 +26,8 @@ FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*
 ALIKE = re.compile(
     r"tasks/(glue_(ax|cola|mnli|mrpc|qnli|qqp\.|rte|sst2|wnli)|cnn|superglue_and)"
     r"|quantization/int8"
+    # Costly to compile; `tests/methods` trains a step of each.
+    r"|methods/(adapter|attention_mixed|deep|model_tuning|multitask_prompt\.|p_tuning|residual)"
 )
 COMMANDS = [
     pytest.param(name, marks=pytest.mark.slow if ALIKE.match(name) else ()) for name in FILES

@@ -100,8 +100,14 @@ class Work:
     @property
     def prompt_length(self) -> int:
         """Positions that the method puts around the encoder's input."""
-        injection = jax.eval_shape(self.method.apply, self.state().trained, self.batch())
-        return injection.encoder_prompt_length + injection.encoder_suffix_length
+        lengths: list[int] = []
+
+        def trace(trained: PyTree, batch: Any) -> None:
+            injection = self.method.apply(trained, batch)
+            lengths.append(injection.encoder_prompt_length + injection.encoder_suffix_length)
+
+        jax.eval_shape(trace, self.state().trained, self.batch())
+        return lengths[0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -139,6 +139,7 @@ def test_cached_decoding_is_teacher_forcing(frozen, batch, mixed):
     np.testing.assert_array_equal(found[~ended], forced[~ended])
 
 
+@pytest.mark.slow
 def test_beams_and_labels_share_an_example_s_injection(frozen, batch, two, mixed):
     tokens = batch["encoder_input_tokens"]
     options = DecodingOptions(max_length=4, method="beam", beam_size=2)
