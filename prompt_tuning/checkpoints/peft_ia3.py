@@ -5,6 +5,7 @@ multiplies what wi_1 gives instead; in a gated block the hidden layer is a produ
 factors are the same.
 """
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def peft_ia3(method: IA3, trained: Trained, base_model: str | None) -> Adapter:
         factors = np.asarray(trained["params"][target.name], np.float32)
         factors = factors.reshape(target.layers, -1, 1)
         if target.name.endswith("/hidden"):
-            target = _renamed(target, target.name.removesuffix("hidden") + "wo")
+            target = dataclasses.replace(target, name=target.name.removesuffix("hidden") + "wo")
             factors = factors.mT
             feed_forward.append(target)
         targets.append(target)
@@ -93,7 +94,3 @@ def _modules(target: Target, config: T5Config) -> dict:
         return {target.name: after}
     block = target.name.removesuffix("hidden")
     return {f"{block}wo": before, **({f"{block}wi_1": after} if config.gated_mlp else {})}
-
-
-def _renamed(target: Target, name: str) -> Target:
-    return Target(name=name, layers=target.layers, inputs=target.inputs, outputs=target.outputs)

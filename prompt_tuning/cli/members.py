@@ -16,6 +16,7 @@ from typing import Any
 from prompt_tuning.cli import gin_config
 from prompt_tuning.cli.macros import MACROS
 from prompt_tuning.errors import UserError
+from prompt_tuning.sweeps.grid import setting_slug
 
 DEFAULT_TUNE = {"LEARNING_RATE": [0.03, 0.1, 0.3, 1.0], "SEED": [0, 1]}
 """What `--tune` tries where TUNE isn't set: rates around the paper's 0.3, and another seed."""
@@ -147,10 +148,7 @@ def _grid(values: Mapping[str, Any], macro: str) -> list[dict[str, Any]]:
 
 def _slug(bindings: Mapping[str, Any]) -> str:
     """A name for a folder: `seed_1-learning_rate_0.1`."""
-    parts = []
-    for name, value in bindings.items():
-        text = re.sub(r"[^\w.+-]+", "_", str(value)).strip("_.")[:_LONGEST_VALUE]
-        parts.append(f"{name.rpartition('.')[2].lower()}_{text}")
+    parts = [setting_slug(name, value, _LONGEST_VALUE) for name, value in bindings.items()]
     return "-".join(parts) or "as_set"
 
 

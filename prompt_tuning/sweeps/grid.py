@@ -100,11 +100,18 @@ def gin_files(settings: Settings) -> list[str]:
 def slug(settings: Settings) -> str:
     """Returns settings as a readable part of a folder's name: `rte-prompt_length_20-seed_1`."""
     parts = [re.sub(r"\.gin$", "", file).rpartition("/")[2] for file in gin_files(settings)]
-    for name, value in settings.items():
-        if name != GIN_FILES:
-            text = re.sub(r"[^\w.+-]+", "_", str(value)).strip("_.")[:_LONGEST_VALUE]
-            parts.append(f"{name.rpartition('.')[2].lower()}_{text}")
+    parts += [
+        setting_slug(name, value, _LONGEST_VALUE)
+        for name, value in settings.items()
+        if name != GIN_FILES
+    ]
     return "-".join(parts)[:_LONGEST_SLUG].rstrip("-_.") or "as_set"
+
+
+def setting_slug(name: str, value: Any, longest: int) -> str:
+    """Returns one setting fit for a folder's name: `seed_1`; `longest` is the value's characters."""
+    text = re.sub(r"[^\w.+-]+", "_", str(value)).strip("_.")[:longest]
+    return f"{name.rpartition('.')[2].lower()}_{text}"
 
 
 def short_hash(value: Any) -> str:
