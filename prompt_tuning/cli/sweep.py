@@ -7,6 +7,7 @@ times, and listed at the end.
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.__main__ import INTERRUPTED, run
 from prompt_tuning.cli.arguments import Parser
 from prompt_tuning.errors import UserError
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from prompt_tuning.sweeps.store import SweepStore
 
 FAILED = 1
+# By somebody who wants the sweep to end; killed for want of memory, say, a part has failed.
+_STOPPED = (INTERRUPTED, -signal.SIGINT, -signal.SIGTERM)
 _LAST_LINES = 400  # characters
 
 
@@ -147,7 +150,7 @@ def _train_part(args: argparse.Namespace, store: "SweepStore", part: "Part") -> 
             _record(store, part, folder)
             say(f"  finished after {time.monotonic() - started:.0f} s.")
             return
-        if status < 0 or status == 130:
+        if status in _STOPPED:
             raise KeyboardInterrupt
         why = _last_line(log)
         say(f"  failed (exit status {status}, {log}): {why}")

@@ -109,7 +109,7 @@ def slug(settings: Settings) -> str:
 
 
 def setting_slug(name: str, value: Any, longest: int) -> str:
-    """Returns one setting fit for a folder's name: `seed_1`; `longest` is the value's characters."""
+    """Returns one setting as a part of a name: `seed_1`, its value cut to `longest` characters."""
     text = re.sub(r"[^\w.+-]+", "_", str(value)).strip("_.")[:longest]
     return f"{name.rpartition('.')[2].lower()}_{text}"
 
