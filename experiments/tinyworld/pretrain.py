@@ -233,6 +233,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--relative_bias_stddev", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--probe_every", type=int, default=250, help="steps")
+    parser.add_argument("--keep_every", type=int, help="steps; keeps the weights as they were, too")
     parser.add_argument("--output", type=Path, help="a folder; default: the package's assets")
     return parser.parse_args()
 
@@ -282,6 +283,9 @@ def main() -> None:
             state.opt_state[1].hyperparams["learning_rate"] = np.float32(rate)
             state, metrics = step_fn(state, None, batch, key)
             losses.append(metrics["loss"])
+            if args.keep_every and step % args.keep_every == 0:
+                kept = weights.with_stem(f"{weights.stem}_{step}")
+                save_in_bfloat16(kept, state.trained, config, {**metadata, "step": str(step)})
             if steps % args.probe_every and steps != phase.steps:
                 continue
             shares = probe(state.trained, phase.goals or corpus.EXERCISES)
