@@ -274,9 +274,9 @@ def test_weights_are_all_examples(frozen, batch):
     assert len(injection_of(arrays).weights) == len(method.shapes)
 
 
-@pytest.mark.parametrize("name", quick(of=("lora", "adapter")))
+@pytest.mark.parametrize("name", quick("lora", of=METHODS))
 def test_a_population_is_one_by_one(name, frozen, batch):
-    methods = [make(name, size=size) for size in (2, 3)]
+    methods = [make(name, frozen=frozen, size=size) for size in (2, 3)]
     optimizer = Optimizer.of(optax.sgd, 0.1)
     start = [drawn(method, seed, scale=0.1) for seed, method in enumerate(methods)]
     ends = []
