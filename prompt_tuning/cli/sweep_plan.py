@@ -59,6 +59,7 @@ class Run:
       bindings: all its settings.
       resolved: every macro and parameter that is set, as gin writes it.
       shared: what it must have in common with others of a population.
+      used: macros and parameters that have an effect; a member of a population sets no others.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Run:
     bindings: Mapping[str, Any]
     resolved: Mapping[str, str]
     shared: tuple[tuple[str, str], ...]
+    used: frozenset[str]
 
     @property
     def train_steps(self) -> int:
@@ -175,9 +177,10 @@ def _run(described: Sweep, settings: Mapping[str, Any], search_paths: str) -> Ru
     resolved = {
         name: text for name, text in gin_config.settings().items() if name not in IRRELEVANT
     }
+    parameters = gin_config.resolved()
     shared = {
         name: text
-        for name, (text, _) in gin_config.resolved().items()
+        for name, (text, _) in parameters.items()
         if not members.may_differ(name) and name not in IRRELEVANT
     }
     return Run(
@@ -187,6 +190,7 @@ def _run(described: Sweep, settings: Mapping[str, Any], search_paths: str) -> Ru
         bindings=bindings,
         resolved=resolved,
         shared=tuple(sorted(shared.items())),
+        used=frozenset(parameters).union(*(names for _, names in parameters.values())),
     )
 
 
@@ -221,11 +225,14 @@ def _part(runs: Sequence[Run]) -> Part:
 
 
 def _differences(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Returns what each run sets that isn't alike in all."""
+    """Returns what each run sets, with an effect, that isn't alike in all."""
     differing = [
         name for name in sorted(runs[0].resolved) if len({run.resolved[name] for run in runs}) > 1
     ]
-    return [{name: _literal(run.resolved[name]) for name in differing} for run in runs]
+    return [
+        {name: _literal(run.resolved[name]) for name in differing if name in run.used}
+        for run in runs
+    ]
 
 
 _NO_LITERAL = object()

@@ -48,6 +48,8 @@ def test_runs_that_can_be_members_train_together(file):
     (part,) = parts_of(runs, 16)
     assert part.population[3]["MIXTURE_OR_TASK_NAME"] == "tinyworld_wic"
     assert part.population[3]["PROMPT_LENGTH"] == 3
+    # Each task names its labels; a start from sampled vocabulary has no use for them.
+    assert all("CLASS_LABELS" not in member for member in part.population)
     assert [len(each.runs) for each in parts_of(runs, 3)] == [3, 1]
     assert len(parts_of(runs, 1)) == 4
 
