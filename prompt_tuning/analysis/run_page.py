@@ -114,10 +114,11 @@ def run_page(run: Run, resemblance: Resemblance | str) -> str:
 def scores(rows: Sequence[Row], key: str = SCORE) -> list[tuple[float, float]]:
     """Returns the steps where `key` was measured, in order, and its values there.
 
-    Where a step occurs twice, as after a resumed run, its last row counts.
+    Where a step occurs twice, as after a resumed run, its last row counts; values that aren't
+    finite are left out.
     """
     by_step = {float(row["step"]): float(row[key]) for row in rows if key in row}
-    return sorted(by_step.items())
+    return sorted(point for point in by_step.items() if all(map(math.isfinite, point)))
 
 
 def _headline(run: Run) -> Html:
@@ -257,7 +258,8 @@ def _evaluations(rows: Sequence[Row]) -> Html:
 
 
 def _members(run: Run) -> Html:
-    settings = [member.told.get("settings") or {} for member in run.members]
+    told = [member.told.get("settings") for member in run.members]
+    settings = [each if isinstance(each, Mapping) else {} for each in told]
     names = list(dict.fromkeys(name for each in settings for name in each))
     rows = []
     for member, own in zip(run.members, settings, strict=True):
@@ -331,10 +333,12 @@ def _provenance(run: Run) -> list[Any]:
     about = {name.replace("_", " "): _plain(value) for name, value in versions.items()}
     if resumed:
         about["resumed with"] = _plain(resumed)
-    hashes = {name: str(value) for name, value in run.settings.items() if name.startswith(_HASH)}
-    hashes |= {
-        f"{name} of the prompt's file": str(value) for name, value in run.trained_for.items()
+    hashes = {
+        f"hash of {name.removeprefix(_HASH)}": str(value)
+        for name, value in run.settings.items()
+        if name.startswith(_HASH)
     }
+    hashes |= {name: str(value) for name, value in run.trained_for.items()}
     hashes |= {f"SHA-256 of {name}": value for name, value in run.hashes.items()}
     listed = packages.items() if isinstance(packages, Mapping) else ()
     return [

@@ -58,7 +58,8 @@ def line_chart(
       lines: what is drawn.
       title: what the numbers are.
       xlabel: what x is.
-      labels: evenly spaced values of x, whose points have x = 0, 1, ...; none: x is a number.
+      labels: evenly spaced values of x, whose points have x = 0, 1, ...; none: x is a number, such
+        as a step, and begins at 0.
       references: dashed horizontal lines, by name.
       mark: a point to be told of, and what is said.
       span: what the axis reaches over at least; deviations are cut off where it ends. None: it
@@ -68,22 +69,17 @@ def line_chart(
     drawn = [point for line in lines for point in line.points]
     if not drawn:
         return element("figure", element("figcaption", title), element("p", "No number is finite."))
-    heights = [y for _, y in drawn] + [y for _, y in references]
+    heights = [*(y for _, y in drawn), *(y for _, y in references), *(span or ())]
     if span is None:
-        bars = [
-            y + sign * s
+        heights += [
+            y + sign * deviation
             for line in lines
-            for (_, y), s in zip(line.points, line.spread, strict=False)
+            for (_, y), deviation in zip(line.points, line.spread, strict=False)
             for sign in (-1, 1)
         ]
-        heights += [bar for bar in bars if math.isfinite(bar)]
-    ys = (
-        _ticks(min(heights), max(heights))
-        if span is None
-        else _ticks(min(*span, *heights), max(*span, *heights))
-    )
+    ys = _ticks(min(heights), max(heights))
     xs = [float(i) for i in range(len(labels))] or _ticks(
-        min(x for x, _ in drawn), max(x for x, _ in drawn), whole=True
+        min(0.0, *(x for x, _ in drawn)), max(x for x, _ in drawn), whole=True
     )
     room = 0.5 if labels else 0.0
     x0, x1 = xs[0] - room, xs[-1] + room

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("-k", type=int, default=5, help="neighbours of a prompt position (5)")
     parser.add_argument(
-        "--no-neighbors",
+        "--no_neighbors",
         action="store_true",
         help="don't load the frozen model to show what the prompt resembles",
     )
@@ -161,7 +161,7 @@ def _trained_for(path: Path) -> dict[str, Any]:
             told = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} is damaged: {error}. {_DAMAGED}") from error
-    names = {"method": "method", "vocabulary_hash": "vocabulary (SHA-256)"}
+    names = {"method": "method", "vocabulary_hash": "SHA-256 of the vocabulary"}
     return {name: told[key] for key, name in names.items() if key in told}
 
 
@@ -172,7 +172,7 @@ def _resemblance(args: argparse.Namespace) -> "Resemblance | str":
 
     trained = best_file(args.folder)
     if args.no_neighbors:
-        return "Left out, by --no-neighbors."
+        return "Left out, by --no_neighbors."
     if trained is None:
         return "This run has trained no prompt."
     if trained.stem != BEST_PROMPT:

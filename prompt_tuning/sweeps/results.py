@@ -61,9 +61,12 @@ def _record(path: Path) -> dict[str, Any]:
         record = parse_json(path.read_bytes())
         summary = record["summary"]
         metrics = summary.get("metrics") or {}
-        kinds = ((record["settings"], dict), (record["folder"], str), (summary["task"], str))
-        if not all(isinstance(value, kind) for value, kind in kinds):
-            raise ValueError("its settings, folder or task aren't what a sweep writes")
+        objects = (record["settings"], record.get("config", {}), record.get("versions", {}))
+        texts = (record["folder"], summary["task"])
+        if not all(isinstance(value, dict) for value in objects) or not all(
+            isinstance(value, str) for value in texts
+        ):
+            raise ValueError("its settings, versions, folder or task aren't what a sweep writes")
         if not all(
             isinstance(value, int | float) for value in (summary["score"], *metrics.values())
         ):

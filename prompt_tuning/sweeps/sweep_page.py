@@ -1,9 +1,10 @@
 """The page on a sweep: means and deviations, a figure, every run, every configuration.
 
-Columns and axes are picked from what the runs differ in: `layout_of`.
+Which columns and axes there are is picked in `layout.py`.
 """
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -12,7 +13,6 @@ from typing import Any
 from prompt_tuning.analysis import web_page
 from prompt_tuning.analysis.run_page import scores
 from prompt_tuning.analysis.svg_charts import Line, line_chart, sparkline
-from prompt_tuning.analysis.sweep_plots import macro_scores
 from prompt_tuning.analysis.web_page import (
     Html,
     Sorted,
@@ -24,16 +24,19 @@ from prompt_tuning.analysis.web_page import (
     note,
     number,
 )
-from prompt_tuning.errors import UserError
-from prompt_tuning.sweeps.grid import GIN_FILES, gin_files
-from prompt_tuning.sweeps.results import Row, pivot, rows_of
-
-SEEDS = ("SEED", "train.seed")
-"""Settings that only repeat a run; means are over them."""
+from prompt_tuning.sweeps.layout import (
+    SEEDS,
+    Layout,
+    described_rows,
+    distinct,
+    is_number,
+    layout_of,
+    macro_rows,
+)
+from prompt_tuning.sweeps.results import Row, pivot
 
 _REPEATS = (*SEEDS, "run")
 
-_MOST_ACROSS = 12
 _MOST_LINES = 12
 _MOST_CHARTS = 9
 _FEW = 12
@@ -58,33 +61,15 @@ class Sweep:
     packages: Sequence[Mapping[str, str]]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How results are laid out, by the names of columns.
-
-    Attributes:
-      down: whose values begin the pivot's lines.
-      across: whose values head its columns, if any.
-      along: whose values are along the figure's axis.
-      lines: whose values make the figure's lines.
-      seed: over whose values means are.
-    """
-
-    down: Sequence[str]
-    across: str | None
-    along: str
-    lines: Sequence[str]
-    seed: str
-
-
 def sweep_page(sweep: Sweep) -> str:
     """Returns the page."""
     rows = described_rows(sweep.records)
     layout = layout_of(rows)
+    scored = [row for row in rows if math.isfinite(row["score"])]
     parts = {
-        "": [_headline(sweep, rows, layout)],
-        "Results": _pivots(rows, layout),
-        "Figure": [_figure(rows, layout)],
+        "": [_headline(sweep, rows, scored, layout)],
+        "Results": _pivots(scored, layout),
+        "Figure": [_figure(scored, layout)],
         "Runs": [_runs(sweep, rows, layout)],
         "Configurations": _configurations(sweep.records),
         "Provenance": _provenance(sweep),
@@ -95,84 +80,17 @@ def sweep_page(sweep: Sweep) -> str:
     return web_page.page(name, kind="sweep", remark=sweep.folder, parts=parts)
 
 
-def described_rows(records: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """Returns the rows of `results.rows_of`, with a column for each folder that gin files are of.
-
-    `prompts/class_label.gin` becomes "class_label" in the column "prompts/".
-    """
-    rows = rows_of(records)
-    by_run = {run: _by_folder(record["settings"]) for run, record in records.items()}
-    folders = list(dict.fromkeys(name for files in by_run.values() for name in files))
-    return [{**row, **{name: by_run[row["run"]].get(name) for name in folders}} for row in rows]
-
-
-def _by_folder(settings: Mapping[str, Any]) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
-    for file in map(PurePosixPath, gin_files(settings)):
-        found.setdefault(f"{file.parent.name}/", []).append(file.stem)
-    return {folder: " + ".join(stems) for folder, stems in found.items()}
-
-
-def layout_of(rows: Sequence[Row]) -> Layout:
-    """Picks the columns that runs differ in, and leaves out those that another one tells too."""
-    told = list(rows[0])
-    first = told.index("task")
-    settings = [name for name in told[1:first] if name not in (GIN_FILES, *SEEDS)]
-    folders = [name for name in told if name.endswith("/") and name not in settings]
-    kept: list[str] = []
-    for name in ["model", "task", *folders, *settings]:
-        varies = name in rows[0] and len(_values(rows, name)) > 1
-        if varies and not any(_determines(rows, each, name) for each in kept):
-            kept.append(name)
-    seed = next((name for name in SEEDS if name in rows[0]), "run")
-    free = [name for name in kept if name != "task"]
-    numeric = [name for name in free if all(_is_number(v) for v in _values(rows, name))]
-    along = max(numeric, key=lambda name: len(_values(rows, name)), default=None)
-    along = along or next((n for n in reversed(free) if n != "model"), None)
-    along = along or next(iter(free), None)
-    short = [name for name in free if len(_values(rows, name)) <= _MOST_ACROSS]
-    across = along if along in short else next(reversed(short), None)
-    return Layout(
-        down=[name for name in kept if name != across] or ["task"],
-        across=across,
-        along=along or seed,
-        lines=[name for name in free if name != along],
-        seed=seed,
-    )
-
-
-def _determines(rows: Sequence[Row], known: str, name: str) -> bool:
-    found: dict[Any, Any] = {}
-    return all(found.setdefault(str(row[known]), row[name]) == row[name] for row in rows)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _values(rows: Sequence[Row], name: str) -> list[Any]:
-    """Returns a column's distinct values: models by their size, numbers by theirs, then texts."""
-    sizes = {row["model"]: row.get("frozen_parameters") or 0 for row in rows}
-
-    def order(value: Any) -> tuple[int, float, str]:
-        if name == "model":
-            return 0, sizes.get(value, 0), str(value)
-        return (0, float(value), "") if _is_number(value) else (1, 0.0, str(value))
-
-    return sorted({str(row[name]): row[name] for row in rows}.values(), key=order)
-
-
-def _headline(sweep: Sweep, rows: Sequence[Row], layout: Layout) -> Html:
+def _headline(sweep: Sweep, rows: Sequence[Row], scored: Sequence[Row], layout: Layout) -> Html:
     seconds = [record["summary"].get("wall_seconds") for record in sweep.records.values()]
-    known = [each for each in seconds if _is_number(each)]
+    known = [each for each in seconds if is_number(each)]
     failed = f"{len(sweep.failures)} failed" if sweep.failures else "none has failed"
-    best, where = _best(rows, layout)
+    best, where = _best(scored, layout)
     values = {
         "best mean score": (number(best), where),
         "finished runs": (number(len(sweep.records)), failed),
     }
     for name, plural in (("model", "models"), ("task", "tasks")):
-        found = [str(value) for value in _values(rows, name)]
+        found = [str(value) for value in distinct(rows, name)]
         more = f" and {len(found) - 4} more" if len(found) > 4 else ""
         values[plural] = (str(len(found)), ", ".join(found[:4]) + more)
     values["median time"] = (
@@ -182,9 +100,11 @@ def _headline(sweep: Sweep, rows: Sequence[Row], layout: Layout) -> Html:
     return web_page.cards(values)
 
 
-def _best(rows: Sequence[Row], layout: Layout) -> tuple[float, str]:
+def _best(rows: Sequence[Row], layout: Layout) -> tuple[float | None, str]:
     """Returns the best mean over seeds, over tasks too where it can be, and its setting."""
-    macro, _ = _macro(rows, layout)
+    macro, _ = macro_rows(rows, layout)
+    if not rows:
+        return None, "no score is a number"
     task = [] if macro else ["task"]
     names = [*task, *(name for name in (*layout.lines, layout.along) if name not in _REPEATS)]
     cells: dict[tuple[Any, ...], list[float]] = {}
@@ -200,11 +120,13 @@ def _best(rows: Sequence[Row], layout: Layout) -> tuple[float, str]:
 
 
 def _pivots(rows: Sequence[Row], layout: Layout) -> list[Any]:
+    if not rows:
+        return [note("No score is a number.")]
     parts = []
-    macro, why = _macro(rows, layout)
+    macro, why = macro_rows(rows, layout)
     if macro:
         down = [name for name in layout.down if name != "task"]
-        tasks = len(_values(rows, "task"))
+        tasks = len(distinct(rows, "task"))
         caption = (
             f"The mean score over {tasks} tasks: mean ± standard deviation over seeds (how many)."
         )
@@ -217,35 +139,22 @@ def _pivots(rows: Sequence[Row], layout: Layout) -> list[Any]:
     return parts
 
 
-def _macro(rows: Sequence[Row], layout: Layout) -> tuple[list[Row], str]:
-    """Returns the mean over tasks for each setting and seed, or none and why not."""
-    runs = {row["run"] for row in rows}
-    if len(_values(rows, "task")) < 2 or len(runs) < len(rows):
-        return [], ""  # a mixture's rows have their mean among them
-    by = [name for name in dict.fromkeys([*layout.lines, layout.along]) if name != layout.seed]
-    seeded = [row if layout.seed != "run" else {**row, "run": 0} for row in rows]
-    try:
-        return [dict(row) for row in macro_scores(seeded, by=by, seed=layout.seed)], ""
-    except UserError as error:
-        return [], f"There is no mean over tasks: {error}"
-
-
 def _pivot(
     rows: Sequence[Row], all_rows: Sequence[Row], layout: Layout, down: Sequence[str], caption: str
 ) -> Html:
     across = layout.across
     header, lines = pivot(rows, down=down, across=across)
     names = len(down)
-    heads = [str(value) for value in _values(all_rows, across)] if across else header[names:]
+    heads = [str(value) for value in distinct(all_rows, across)] if across else header[names:]
     places = [header.index(head, names) for head in heads if head in header[names:]]
-    orders = [[str(value) for value in _values(all_rows, name)] for name in down]
+    orders = [[str(value) for value in distinct(all_rows, name)] for name in down]
     lines = sorted(
         lines,
         key=lambda line: [order.index(cell) for order, cell in zip(orders, line, strict=False)],
     )
     shown = [[*line[:names], *(_mean_cell(line[place]) for place in places)] for line in lines]
-    told = f"{caption} Across: {across}." if across else caption
-    return web_page.table([*down, *(header[i] for i in places)], shown, caption=told)
+    told = f"{caption} Across: {_name(across)}." if across else caption
+    return web_page.table([*map(_name, down), *(header[i] for i in places)], shown, caption=told)
 
 
 def _mean_cell(text: str) -> Any:
@@ -261,9 +170,13 @@ def _mean_cell(text: str) -> Any:
 
 def _figure(rows: Sequence[Row], layout: Layout) -> Html:
     """A chart of the mean over tasks, where there is one, and a chart of each task."""
-    macro, _ = _macro(rows, layout)
-    tasks = _values(rows, "task")
+    if not rows:
+        return note("No score is a number.")
+    macro, _ = macro_rows(rows, layout)
+    tasks = distinct(rows, "task")
     shown: list[tuple[str, Sequence[Row]]] = []
+    if layout.along == "task":
+        shown, tasks = [("Score", rows)], []
     if macro:
         shown.append((f"Mean over {len(tasks)} tasks", macro))
     shown += [(str(task), [row for row in rows if row["task"] == task]) for task in tasks]
@@ -276,16 +189,16 @@ def _figure(rows: Sequence[Row], layout: Layout) -> Html:
         for (_, y), deviation in zip(line.points, line.spread, strict=True)
     )
     high = max(float(row["score"]) for row in rows)
-    labels = [str(value) for value in _values(rows, layout.along)]
+    labels = [str(value) for value in distinct(rows, layout.along)]
     charts = [
-        line_chart(lines, title=title, xlabel=layout.along, labels=labels, span=(low, high))
+        line_chart(lines, title=title, xlabel=_name(layout.along), labels=labels, span=(low, high))
         for title, lines in drawn
     ]
     return element("div", *charts, class_="charts")
 
 
 def _lines(rows: Sequence[Row], all_rows: Sequence[Row], layout: Layout) -> list[Line]:
-    labels = [str(value) for value in _values(all_rows, layout.along)]
+    labels = [str(value) for value in distinct(all_rows, layout.along)]
     found: dict[tuple[str, ...], dict[int, list[float]]] = {
         combination: {} for combination in _ordered_lines(all_rows, layout)
     }
@@ -306,7 +219,7 @@ def _lines(rows: Sequence[Row], all_rows: Sequence[Row], layout: Layout) -> list
 
 
 def _ordered_lines(rows: Sequence[Row], layout: Layout) -> list[tuple[str, ...]]:
-    orders = [[str(value) for value in _values(rows, name)] for name in layout.lines]
+    orders = [[str(value) for value in distinct(rows, name)] for name in layout.lines]
     found = {tuple(str(row[name]) for name in layout.lines) for row in rows}
     return sorted(
         found, key=lambda line: [order.index(x) for order, x in zip(orders, line, strict=True)]
@@ -321,7 +234,7 @@ def _runs(sweep: Sweep, rows: Sequence[Row], layout: Layout) -> Html:
     # Of one metric there is no more to tell than the score.
     if all(row[name] in (None, row["score"]) for row in rows for name in metrics):
         metrics = []
-    orders = {name: [str(value) for value in _values(rows, name)] for name in names}
+    orders = {name: [str(value) for value in distinct(rows, name)] for name in names}
     rows = sorted(rows, key=lambda row: [orders[name].index(str(row[name])) for name in names])
     drawn = {run: sparkline(scores(found)) for run, found in sweep.metrics.items()}
     numbers = ("best_step", "steps", "trained_parameters", "wall_seconds")
@@ -338,7 +251,7 @@ def _runs(sweep: Sweep, rows: Sequence[Row], layout: Layout) -> Html:
         for row in rows
     ]
     columns = [
-        *names,
+        *map(_name, names),
         "score",
         *curves,
         *metrics,
@@ -348,14 +261,22 @@ def _runs(sweep: Sweep, rows: Sequence[Row], layout: Layout) -> Html:
     return web_page.table(columns, shown, sortable=True)
 
 
+def _name(column: str) -> str:
+    """What a column is called on the page; a folder of gin files without its slash."""
+    return column.removesuffix("/")
+
+
 def _setting(value: Any) -> Any:
     """A setting as it was set: 0.0003 is no 3.00e-04."""
-    return Sorted(str(value), value) if _is_number(value) else value
+    return Sorted(str(value), value) if is_number(value) else value
 
 
 def _configurations(records: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     """Each configuration apart from its seed, with its runs; what all have in common is first."""
-    configs = {run: record.get("config") or {} for run, record in records.items()}
+    configs = {
+        run: {name: str(value) for name, value in (record.get("config") or {}).items()}
+        for run, record in records.items()
+    }
     first = next(iter(configs.values()))
     common = {
         name: value
@@ -419,7 +340,7 @@ def _provenance(sweep: Sweep) -> list[Any]:
     seconds = [
         value
         for record in sweep.records.values()
-        if _is_number(value := record["summary"].get("wall_seconds"))
+        if is_number(value := record["summary"].get("wall_seconds"))
     ]
     if seconds:
         about["time of a run"] = f"{duration(min(seconds))} to {duration(max(seconds))}"
