@@ -11,7 +11,8 @@ from typing import Any
 
 from prompt_tuning.analysis.web_page import Html, element, number
 
-Point = tuple[float, float]
+Number = int | float
+Point = tuple[Number, Number]
 
 _WIDTH, _HEIGHT = 460, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 28, 40
@@ -37,7 +38,7 @@ class Line:
 
     name: str
     points: Sequence[Point]
-    spread: Sequence[float] = ()
+    spread: Sequence[Number] = ()
     colour: int | None = None
     faint: bool = False
 
@@ -48,9 +49,9 @@ def line_chart(
     title: str,
     xlabel: str,
     labels: Sequence[str] = (),
-    references: Sequence[tuple[str, float]] = (),
-    mark: tuple[float, float, str] | None = None,
-    span: tuple[float, float] | None = None,
+    references: Sequence[tuple[str, Number]] = (),
+    mark: tuple[Number, Number, str] | None = None,
+    span: tuple[Number, Number] | None = None,
 ) -> Html:
     """Returns lines over a common axis, with a legend if there are several.
 
@@ -144,11 +145,11 @@ class _Scale:
     y0: float
     y1: float
 
-    def x(self, value: float) -> float:
+    def x(self, value: Number) -> float:
         share = (value - self.x0) / ((self.x1 - self.x0) or 1)
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * share
 
-    def y(self, value: float) -> float:
+    def y(self, value: Number) -> float:
         share = (value - self.y0) / ((self.y1 - self.y0) or 1)
         return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share
 
@@ -159,7 +160,7 @@ def _finite(line: Line) -> Line:
     return dataclasses.replace(line, points=[line.points[i] for i in kept], spread=spread)
 
 
-def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+def _ticks(low: Number, high: Number, *, whole: bool = False) -> list[float]:
     """Returns round numbers from at most `low` to at least `high`."""
     if high - low < 1e-9 * max(abs(low), abs(high), 1e-3):
         low, high = low - 0.5, high + 0.5
@@ -172,12 +173,12 @@ def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     return [i * step for i in range(first, last + 1)]
 
 
-def _axis_number(value: float) -> str:
+def _axis_number(value: Number) -> str:
     return f"{value:,.0f}" if value == round(value) and abs(value) >= 1 else f"{value:.6g}"
 
 
 def _grid(
-    scale: _Scale, xs: Sequence[float], names: Sequence[str], ys: Sequence[float], xlabel: str
+    scale: _Scale, xs: Sequence[Number], names: Sequence[str], ys: Sequence[Number], xlabel: str
 ) -> list[Html]:
     parts = []
     for y in ys:
@@ -196,12 +197,12 @@ def _grid(
     return parts
 
 
-def _text(x: float, y: float, text: str, anchor: str, title: str = "", **more: Any) -> Html:
+def _text(x: Number, y: Number, text: str, anchor: str, title: str = "", **more: Any) -> Html:
     hint = element("title", title) if title and title != text else Html()
     return element("text", text, hint, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, **more)
 
 
-def _reference(scale: _Scale, name: str, y: float) -> list[Html]:
+def _reference(scale: _Scale, name: str, y: Number) -> list[Html]:
     at = scale.y(y)
     line = element(
         "line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=f"{at:.1f}", y2=f"{at:.1f}", class_="reference"
@@ -251,7 +252,7 @@ def _drawn(line: Line, place: int, scale: _Scale, dodge: float, labels: Sequence
     return element("g", path, *dots, class_=_colour(line, place))
 
 
-def _marked(scale: _Scale, mark: tuple[float, float, str]) -> list[Html]:
+def _marked(scale: _Scale, mark: tuple[Number, Number, str]) -> list[Html]:
     x, y, text = mark
     at = scale.x(x), scale.y(y)
     right = at[0] > _WIDTH / 2

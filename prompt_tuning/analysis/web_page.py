@@ -38,7 +38,7 @@ class Sorted:
     """A table's cell that is shown in one way and sorted by another value."""
 
     shown: Any
-    key: float | str
+    key: int | float | str
 
 
 def markup(value: Any) -> Html:

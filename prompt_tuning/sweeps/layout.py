@@ -7,7 +7,7 @@ task beside the task.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 from prompt_tuning.analysis.sweep_plots import macro_scores
 from prompt_tuning.errors import UserError
@@ -90,7 +90,7 @@ def _determines(rows: Sequence[Row], known: str, name: str) -> bool:
     return all(found.setdefault(str(row[known]), row[name]) == row[name] for row in rows)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether a value can be calculated with."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -98,11 +98,11 @@ def is_number(value: Any) -> bool:
 def distinct(rows: Sequence[Row], name: str) -> list[Any]:
     """Returns a column's distinct values: models by their size, numbers by theirs, then texts."""
     numbers = {row["model"]: row.get("frozen_parameters") for row in rows}
-    sizes = {model: size if is_number(size) else 0 for model, size in numbers.items()}
+    sizes = {model: float(n) if is_number(n) else 0.0 for model, n in numbers.items()}
 
     def order(value: Any) -> tuple[int, float, str]:
         if name == "model":
-            return 0, sizes.get(value, 0), str(value)
+            return 0, sizes[value], str(value)
         return (0, float(value), "") if is_number(value) else (1, 0.0, str(value))
 
     return sorted({str(row[name]): row[name] for row in rows}.values(), key=order)
