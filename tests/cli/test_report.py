@@ -63,7 +63,7 @@ def run_folder(tmp_path, tiny_prompt_file):
     return folder
 
 
-def write_sweep(folder, text="small"):
+def write_sweep(folder, text="small", models=("small",)):
     """Twelve runs of three lengths and four seeds, and a failed one."""
     store = SweepStore(folder)
     for length in (5, 20, 100):
@@ -75,7 +75,12 @@ def write_sweep(folder, text="small"):
                 "settings": {"PROMPT_LENGTH": length, "NOTE": text, "SEED": seed},
                 "config": {"PROMPT_LENGTH": str(length), "SEED": str(seed), "NOTE": text},
                 "folder": str(where.relative_to(folder)),
-                "summary": {**SUMMARY, "model": text, "score": score, "metrics": {}},
+                "summary": {
+                    **SUMMARY,
+                    "model": models[seed % len(models)],
+                    "score": score,
+                    "metrics": {},
+                },
                 "versions": {"git_commit": "abcdef0123"},
             }
             record["summary"]["metrics"] = {"accuracy": score}
@@ -136,7 +141,7 @@ def test_a_run(run_folder, tiny_settings, capsys):
         assert told in text
 
 
-def test_nothing_from_a_files_becomes_markup(run_folder):
+def test_nothing_from_a_runs_files_becomes_markup(run_folder):
     summary = {**SUMMARY, "task": HOSTILE, "ended": HOSTILE, "metrics": {HOSTILE: 0.5}}
     (run_folder / "summary.json").write_text(json.dumps(summary))
     for name in ("settings.json", "versions.json"):
@@ -151,13 +156,13 @@ def test_nothing_from_a_files_becomes_markup(run_folder):
     assert "<script>alert" not in text and text.count("&lt;script&gt;alert") > 8
 
 
-def test_neighbours_that_cannot_be_shown_are_one_line(run_folder, tmp_path):
+def test_neighbours_that_cannot_be_shown_are_one_line(run_folder, tiny_settings):
     path = run_folder / "report.html"
-    report(run_folder, "--gin.INITIAL_CHECKPOINT_PATH=/nowhere/model")
+    report(run_folder, *tiny_settings, "--gin.VOCABULARY_PATH=/nowhere/vocabulary")
     (line,) = re.findall(
         r"The neighbours of this prompt can&#x27;t be shown: ([^<]*)<", path.read_text()
     )
-    assert "/nowhere/model" in line and "\n" not in line
+    assert "/nowhere/vocabulary" in line and "\n" not in line
     report(run_folder, "--no_neighbors")
     assert "Left out, by --no_neighbors." in path.read_text()
     (run_folder / "prompt_best.safetensors").unlink()
@@ -198,7 +203,7 @@ def test_a_sweep(tmp_path):
 
 
 def test_nothing_from_a_sweeps_files_becomes_markup(tmp_path):
-    folder = write_sweep(tmp_path / "lengths", HOSTILE)
+    folder = write_sweep(tmp_path / "lengths", HOSTILE, (f"{HOSTILE}1", f"{HOSTILE}2"))
     report(folder)
     text = (folder / "report.html").read_text()
     check_loads_nothing(text)
@@ -272,8 +277,8 @@ def test_pages_in_a_real_browser(run_folder, tmp_path, rendered):
 
     # The page forbids every other script, so a copy without that is clicked on and typed into.
     click = """<script>
-      document.querySelector("table.sortable th:nth-child(3) button").click();
-      document.querySelector("table.sortable th:nth-child(3) button").click();
+      document.querySelector("table.sortable th:nth-child(4) button").click();
+      document.querySelector("table.sortable th:nth-child(4) button").click();
       const input = document.querySelector(".filter input");
       input.value = "length_20-";
       input.dispatchEvent(new Event("input"));
@@ -291,6 +296,6 @@ def test_pages_in_a_real_browser(run_folder, tmp_path, rendered):
     runs = [found[1] for hidden, row in rows if (found := re.search(r'"run">([^<]*)', row))]
     assert len(runs) == 12 and len([1 for hidden, row in rows if hidden]) == 8
     scored = [
-        float(re.findall(r'data-key="(0\.[^"]*)"', row)[0]) for _, row in rows if "run" in row
+        float(re.findall(r'data-key="(0\.[^"]*)"', row)[0]) for _, row in rows if '"run">' in row
     ]
     assert scored == sorted(scored, reverse=True)
