@@ -128,7 +128,7 @@ def _train(args: argparse.Namespace, folder: Path, chosen: Sequence["Run"], plac
         say(f"Failed {failure['times']} times: {name}: {failure['why']}")
     say(
         f"{finished} of {len(chosen)} runs have finished, {len(failed)} failed. "
-        f"Look at them:  prompt-tuning results {folder}"
+        f"Look at them:  prompt-tuning results {folder}  or  prompt-tuning report {folder}"
     )
     return FAILED if failed else 0
 

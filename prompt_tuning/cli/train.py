@@ -95,7 +95,8 @@ def main(argv: Sequence[str]) -> None:
         f"Best score {best.score:.4f} at step {best.step}; all is in {where}/ "
         f"(summary.json, metrics.jsonl, {found and found.name}).\n"
         f"Score it again:  prompt-tuning evaluate {where}\n"
-        f"Use it:          prompt-tuning infer {where} --input lines.txt"
+        f"Use it:          prompt-tuning infer {where} --input lines.txt\n"
+        f"See all of it:   prompt-tuning report {where}"
     )
     if found and found.stem == BEST_PROMPT:
         session.say(f"Look at it:      prompt-tuning neighbors {where}")

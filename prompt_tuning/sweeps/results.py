@@ -5,7 +5,6 @@ where it all came from: steps, numbers of parameters, seconds, versions, the run
 """
 
 import csv
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ import pyarrow
 import pyarrow.parquet
 
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.json_text import parse_json
 
 Row = dict[str, Any]
 
@@ -36,18 +36,52 @@ def read_rows(folder: str | Path) -> list[Row]:
     A mixture's run has a row for each of its tasks, and one more, of the mixture, with its mean.
 
     Raises:
-      UserError: it isn't a sweep's folder, or no run has finished.
+      UserError: it isn't a sweep's folder, no run has finished, or a record is damaged.
     """
-    records = sorted((Path(folder) / "runs").glob("*.json"))
-    if not records:
+    return rows_of(read_records(folder))
+
+
+def read_records(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """Returns what a sweep's folder has recorded of each finished run, by their names.
+
+    Raises:
+      UserError: as `read_rows`.
+    """
+    paths = sorted((Path(folder) / "runs").glob("*.json"))
+    if not paths:
         raise UserError(
             f"{folder} has no finished run of a sweep (runs/*.json); start it with "
             "prompt-tuning sweep FILE."
         )
-    rows = []
-    for path in records:
-        rows += _rows_of(path.stem, json.loads(path.read_text()))
-    return _with_all_columns(rows)
+    return {path.stem: _record(path) for path in paths}
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record = parse_json(path.read_bytes())
+        summary = record["summary"]
+        metrics = summary.get("metrics") or {}
+        objects = (record["settings"], record.get("config", {}), record.get("versions", {}))
+        texts = (record["folder"], summary["task"])
+        if not all(isinstance(value, dict) for value in objects) or not all(
+            isinstance(value, str) for value in texts
+        ):
+            raise ValueError("its settings, versions, folder or task aren't what a sweep writes")
+        if not all(
+            isinstance(value, int | float) for value in (summary["score"], *metrics.values())
+        ):
+            raise ValueError("its scores aren't numbers")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise UserError(
+            f"{path} is damaged: {why}. Remove it; prompt-tuning sweep FILE trains that run again."
+        ) from error
+    return record
+
+
+def rows_of(records: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """Returns the rows of runs' records, by their names."""
+    return _with_all_columns([row for run in records for row in _rows_of(run, records[run])])
 
 
 def _rows_of(run: str, record: Mapping[str, Any]) -> list[Row]:
