@@ -222,6 +222,7 @@ def saver(job: "Job", folder: "RunFolder") -> Callable[[Any, int, float], None]:
             score=best,
             seed=job.training.options.seed,
             vocabulary_hash=base.vocabulary.hash,
+            target_sentinel=job.data.target_sentinel,
         )
         save_adapter(folder.path, job.method, trained, metadata)
 
