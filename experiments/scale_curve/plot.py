@@ -50,7 +50,9 @@ def collect(runs: Path, suffix: str) -> list[Row]:
     for name, method in METHODS.items():
         folder = runs / f"scale_curve_{name}{suffix}"
         if folder.is_dir():
-            found = [row for row in read_rows(folder) if row["accuracy"] or row["task"] not in MEANS]
+            found = [
+                row for row in read_rows(folder) if row["accuracy"] or row["task"] not in MEANS
+            ]
             rows += [{"method": method, **row} for row in found]
     for path in sorted(runs.glob(f"scale_curve_design{suffix}/*.json")):
         rows += [{"method": DESIGN, **row} for row in json.loads(path.read_text())]

@@ -1,7 +1,8 @@
 """The finished runs of a sweep as one tidy table: a row for each run and task.
 
-Columns: `run`, the sweep's settings by their gin names, `task`, `metric`s of the task, `score`, and
-where it all came from: steps, numbers of parameters, seconds, versions, the run's folder.
+Columns: `run`, the sweep's settings by their gin names, `task`, `metric`s of the task, `score`, what
+was trained (`method`, `initializer`, `model`, numbers of parameters), for how long, and where it came
+from: a hash of the configuration, versions, the device, the date, the run's folder.
 """
 
 import csv
@@ -16,6 +17,7 @@ import pyarrow.parquet
 
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.json_text import parse_json
+from prompt_tuning.sweeps.grid import short_hash
 
 Row = dict[str, Any]
 
@@ -28,6 +30,25 @@ FROM_SUMMARY = (
     "wall_seconds",
 )
 """What a row takes over from a run's summary.json."""
+
+PROVENANCE = ("git_commit", "python", "jax", "device", "date")
+"""What a row takes over from what the sweep recorded as the run finished."""
+
+
+def provenance(versions: Mapping[str, Any], date: str) -> dict[str, str | None]:
+    """Returns the columns of `PROVENANCE`.
+
+    Args:
+      versions: a run's versions.json.
+      date: when the run finished, in ISO 8601.
+    """
+    return {
+        "git_commit": versions.get("git_commit"),
+        "python": versions.get("python"),
+        "jax": versions.get("packages", {}).get("jax"),
+        "device": ", ".join(dict.fromkeys(versions.get("devices", ()))) or None,
+        "date": date,
+    }
 
 
 def read_rows(folder: str | Path) -> list[Row]:
@@ -87,9 +108,14 @@ def rows_of(records: Mapping[str, Mapping[str, Any]]) -> list[Row]:
 def _rows_of(run: str, record: Mapping[str, Any]) -> list[Row]:
     summary, settings = record["summary"], record["settings"]
     start = {"run": run, **{name: _cell(value) for name, value in settings.items()}}
+    config, versions = record.get("config", {}), record.get("versions", {})
+    method = _named(config, "train.method")
     end = {
+        "method": method,
+        "initializer": _named(config, f"{method}.initializer"),
         **{name: summary.get(name) for name in FROM_SUMMARY},
-        **{f"{name} version": text for name, text in record.get("versions", {}).items()},
+        "config": short_hash(config) if config else None,
+        **{name: versions.get(name) for name in PROVENANCE},
         "folder": record["folder"],
     }
     by_task: dict[str, dict[str, float]] = {}
@@ -103,6 +129,16 @@ def _rows_of(run: str, record: Mapping[str, Any]) -> list[Row]:
     if len(by_task) > 1:
         rows.append({**start, "task": summary["task"], "score": summary["score"], **end})
     return rows
+
+
+def _named(config: Mapping[str, str], parameter: str) -> str | None:
+    """Returns the configurable that a parameter refers to, through macros: `soft_prompt`."""
+    text = config.get(parameter)
+    for _ in config:
+        if text is None or not text.startswith("%"):
+            break
+        text = config.get(text.removeprefix("%"))
+    return text.strip("@()").rpartition("/")[2] if text and text.startswith("@") else None
 
 
 def _cell(value: Any) -> Any:
