@@ -1,4 +1,4 @@
-"""Draws what run.py has scored, prompt tuning beside model tuning, and writes the paper's table of it.
+"""Draws what run.py has scored, prompt tuning beside model tuning, and writes the paper's table.
 
 python experiments/domain_shift/plot.py FOLDER [--output experiments/domain_shift/results]
 
@@ -70,9 +70,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             means.append(statistics.fmean(scores))
             spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
             cells.append(f"{means[-1]:.3f} ± {spread:.3f}")
-        lines.append(
-            f"| {model} | {trained} | {task} | {cells[0]} | {cells[1]} | {means[1] - means[0]:+.3f} |"
-        )
+        cells.append(f"{means[1] - means[0]:+.3f}")
+        lines.append(f"| {' | '.join((model, trained, task, *cells))} |")
     return "\n".join(lines) + "\n"
 
 

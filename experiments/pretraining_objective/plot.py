@@ -1,6 +1,6 @@
 """Draws Figure 3c from a sweep's folder, and writes its table.
 
-python experiments/pretraining_objective/plot.py FOLDER [--output experiments/pretraining_objective/results]
+python experiments/pretraining_objective/plot.py FOLDER [--output FOLDER]
 """
 
 import argparse

@@ -45,7 +45,7 @@ KEPT = (
 
 
 def collect(runs: Path, suffix: str) -> list[Row]:
-    """Returns a row for each finished run and task of every method; a mixture's mean is left out."""
+    """Returns a row for each finished run and task of every method, without mixtures' means."""
     rows: list[Row] = []
     for name, method in METHODS.items():
         folder = runs / f"scale_curve_{name}{suffix}"

@@ -1,8 +1,8 @@
 """The finished runs of a sweep as one tidy table: a row for each run and task.
 
-Columns: `run`, the sweep's settings by their gin names, `task`, `metric`s of the task, `score`, what
-was trained (`method`, `initializer`, `model`, numbers of parameters), for how long, and where it came
-from: a hash of the configuration, versions, the device, the date, the run's folder.
+Columns: `run`, the sweep's settings by their gin names, `task`, `metric`s of the task, `score`,
+what was trained (`method`, `initializer`, `model`, numbers of parameters), for how long, and where
+it came from: a hash of the configuration, versions, the device, the date, the run's folder.
 """
 
 import csv

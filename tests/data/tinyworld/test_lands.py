@@ -1,4 +1,4 @@
-"""The lands: words of their own that the corpus has, facts that it hasn't, answers in the passage."""
+"""The lands: words of their own that the corpus has, facts that it hasn't, answers in the text."""
 
 import collections
 import itertools
