@@ -128,7 +128,10 @@ def plot_scale_curve(
                 linestyle="none",
                 label=f"{row['method']}, the paper{'' if row['verified'] else ' (unverified)'}",
             )
+    drawn = sorted({parameters[row["model"]] for row in rows})
     axes.set_xscale("log")
+    axes.set_xticks(drawn, [_short(number) for number in drawn])
+    axes.set_xticks([], minor=True)
     axes.set_xlabel("parameters of the model")
     return _save(figure, axes, path)
 
@@ -142,6 +145,14 @@ def _figure(title: str) -> tuple[Any, Any]:
     axes = figure.subplots()
     axes.set_title(title, loc="left", fontsize=10)
     return figure, axes
+
+
+def _short(number: int) -> str:
+    """Returns three digits of a number of parameters: 936k, 4.97M, 11.3B."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
 
 
 def _means(at: Mapping[int, Sequence[float]]) -> tuple[list[int], list[float], list[float]]:
