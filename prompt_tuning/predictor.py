@@ -17,6 +17,7 @@ times 16 tokens, prompts a multiple of 8, labels to be ranked 4, 16 or 64, of 8 
 longest answer's. Serving over HTTP is in `serving/`.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int, Int32
 
+from prompt_tuning.data.target_sentinel import TargetForm
 from prompt_tuning.data.vocabularies import EOS_ID, PAD_ID, Vocabulary
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.evaluation.rank import label_log_likelihoods
@@ -86,12 +88,14 @@ class Answer:
 class Prepared:
     """An example ready for a batch; it keeps its prompt, whatever is loaded or removed since.
 
-    `slots` tells which slots the injection fills: those of one batch are alike.
+    `slots` tells which slots the injection fills: those of one batch are alike. `form` is how the
+    prompt's answers are written.
     """
 
     ids: Int32[np.ndarray, "source"]
     injection: Injection
     slots: str
+    form: TargetForm
     labels: tuple[str, ...]
     truncated: bool
 
@@ -152,26 +156,34 @@ class Predictor:
         self._mesh = mesh
         self._model = T5(config)
         self._shapes: set[Shape] = set()
-        self._prompts: dict[str, Injection] = {}
+        self._prompts: dict[str, tuple[Injection, TargetForm]] = {}
         for name, prompt in prompts.items():
             self.add(name, prompt)
 
     @property
     def prompts(self) -> Mapping[str, Injection]:
         """What examples may name."""
-        return MappingProxyType(self._prompts)
+        return {name: injection for name, (injection, _) in self._prompts.items()}
 
     @property
     def shapes(self) -> frozenset[Shape]:
         """The shapes compiled so far: rows, prompt, input, and the labels' number and length."""
         return frozenset(self._shapes)
 
-    def add(self, name: str, prompt: Float[Array | np.ndarray, "..."] | Injection) -> None:
+    def add(
+        self,
+        name: str,
+        prompt: Float[Array | np.ndarray, "..."] | Injection,
+        *,
+        target_sentinel: bool = False,
+    ) -> None:
         """Takes in a prompt, in place of one of the same name.
 
         Args:
           name: what examples call it.
           prompt: an array [prompt, embed], or what a method injects, with batch axes of 1.
+          target_sentinel: whether it was trained with a sentinel before the targets, as its file
+            tells; answers come without it.
 
         Raises:
           UserError: it isn't finite or as wide as the model, or is a set of weights.
@@ -186,8 +198,9 @@ class Predictor:
         else:
             array = self._checked(name, prompt)[None]
             injection = Injection(encoder_prompt=array)  # pyright: ignore[reportArgumentType]
+        form = TargetForm(self.vocabulary, target_sentinel)
         # Another mapping rather than a changed one: other threads may be reading this one.
-        self._prompts = {**self._prompts, name: injection}
+        self._prompts = {**self._prompts, name: (injection, form)}
 
     def _checked(
         self, name: str, prompt: Float[Array | np.ndarray, "..."]
@@ -210,7 +223,7 @@ class Predictor:
           UnknownPrompt: there is none of this name.
         """
         self._prompt(name)
-        self._prompts = {other: array for other, array in self._prompts.items() if other != name}
+        self._prompts = {other: it for other, it in self._prompts.items() if other != name}
 
     def predict(self, examples: Sequence[Example]) -> list[Answer]:
         """Returns the answers in the order of the examples.
@@ -227,7 +240,7 @@ class Predictor:
           UnknownPrompt: no prompt has the name.
           UserError: a label can't be spelled, is there twice, or is longer than an answer may be.
         """
-        injection = self._prompt(example.prompt)
+        injection, form = self._prompt(example.prompt)
         ids = self.vocabulary.encode(example.inputs)
         kept = [*ids[: self.max_input_length - 1], EOS_ID]
         if example.labels:
@@ -236,6 +249,7 @@ class Predictor:
             ids=np.asarray(kept, np.int32),
             injection=injection,
             slots=str(jax.tree.structure(injection)),
+            form=form,
             labels=example.labels,
             truncated=len(kept) <= len(ids),
         )
@@ -244,11 +258,11 @@ class Predictor:
         """Returns the answers in the order of the examples, which share batches where they can."""
         answers: dict[int, Answer] = {}
 
-        def together(i: int) -> tuple[tuple[str, ...], str]:
-            return examples[i].labels, examples[i].slots
+        def together(i: int) -> tuple[tuple[str, ...], str, bool]:
+            return examples[i].labels, examples[i].slots, examples[i].form.sentinel
 
         order = sorted(range(len(examples)), key=lambda i: (together(i), examples[i].shape))
-        for (labels, _), group in itertools.groupby(order, key=together):
+        for (labels, *_), group in itertools.groupby(order, key=together):
             while indices := list(itertools.islice(group, self.batch_size)):
                 found = self._answer([examples[i] for i in indices], labels)
                 answers.update(zip(indices, found, strict=True))
@@ -257,15 +271,19 @@ class Predictor:
     def _answer(self, rows: Sequence[Prepared], labels: tuple[str, ...]) -> list[Answer]:
         tokens, injection = self._batch(rows)
         shape = (len(tokens), prompt_length(injection), tokens.shape[1])
+        form = rows[0].form
         if not labels:
             self._shapes.add(shape)
-            ids = generate(self._model, self._params, tokens, injection, self._decoding)
-            texts = [self.vocabulary.decode(row.tolist()) for row in np.asarray(ids)]
+            # The sentinel takes no room from an answer.
+            longest = self._decoding.max_length + len(form.prefix)
+            decoding = dataclasses.replace(self._decoding, max_length=longest)
+            ids = generate(self._model, self._params, tokens, injection, decoding)
+            texts = [form.decode(row.tolist()) for row in np.asarray(ids)]
             return [
                 Answer(text=text, scores={}, truncated=row.truncated)
                 for row, text in zip(rows, texts, strict=False)
             ]
-        label_ids = self._encode_labels(labels)
+        label_ids = form.before(self._encode_labels(labels))
         self._shapes.add((*shape, *label_ids.shape))
         scores = _label_scores(self._model, self._params, tokens, injection, label_ids)
         answers = []
@@ -312,7 +330,7 @@ class Predictor:
         ids = np.pad(ids, ((0, 0), (0, longer)), constant_values=PAD_ID)
         return np.pad(ids, ((0, more), (0, 0)), mode="edge")
 
-    def _prompt(self, name: str) -> Injection:
+    def _prompt(self, name: str) -> tuple[Injection, TargetForm]:
         prompts = self._prompts
         if name not in prompts:
             known = f" Loaded are {', '.join(sorted(prompts))}." if prompts else " None is loaded."

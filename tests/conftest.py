@@ -4,7 +4,9 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,42 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set PROMPT_TUNING_DATA to the folder that holds it")
     return folder
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def rendered() -> Callable[[Path], tuple[str, str]]:
+    """Opens a page in a real browser: gives the DOM after its scripts, and the console's messages.
+
+    The test is skipped where no Chromium is on the PATH.
+    """
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"no browser on the PATH ({', '.join(BROWSERS)}): nothing was rendered")
+
+    def render(page: Path) -> tuple[str, str]:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+            done = subprocess.run(
+                [
+                    browser,
+                    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+                    *("--disable-background-networking", "--disable-sync", "--disable-extensions"),
+                    *("--enable-logging=stderr", f"--user-data-dir={profile}"),
+                    "--virtual-time-budget=2000",
+                    "--dump-dom",
+                    page.resolve().as_uri(),
+                ],
+                check=True,
+                timeout=120,
+                capture_output=True,
+                text=True,
+            )
+        console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        return done.stdout, "\n".join(console)
+
+    return render
 
 
 @pytest.fixture(scope="session")

@@ -69,29 +69,91 @@ def plot_means(
       title: above the figure.
       guessing: the score of guessing, drawn as a dashed line.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure, axes = _figure(title)
     places = {value: place for place, value in enumerate(order)}
     for name in sorted({row[line] for row in rows}, key=str):
         at: dict[int, list[float]] = {}
         for row in rows:
             if row[line] == name:
                 at.setdefault(places[row[x]], []).append(row["score"])
-        xs = sorted(at)
-        means = [statistics.fmean(at[place]) for place in xs]
-        spread = [statistics.stdev(at[place]) if len(at[place]) > 1 else 0.0 for place in xs]
+        xs, means, spread = _means(at)
         axes.errorbar(xs, means, yerr=spread, marker="o", capsize=3, label=str(name))
     if guessing is not None:
         axes.axhline(guessing, color="#666666", linestyle="--", linewidth=1, label="guessing")
     axes.set_xticks(range(len(order)), [str(value) for value in order])
     axes.set_xlabel(xlabel)
+    return _save(figure, axes, path)
+
+
+def plot_scale_curve(
+    rows: Sequence[Row],
+    path: Path,
+    *,
+    parameters: Mapping[str, int],
+    methods: Sequence[str],
+    title: str,
+    reference: Sequence[Row] = (),
+) -> Path:
+    """Draws scores against the model's size on a logarithmic axis, as the paper's Figure 1 does.
+
+    Args:
+      rows: scores with `model` and `method`, those of other seeds beside each other.
+      path: where the PNG goes.
+      parameters: how many each model has.
+      methods: the lines, in the order of the legend; those without scores are left out.
+      title: above the figure.
+      reference: published points of some of the models, with `model`, `method`, `score` from 0 to 1
+        and `verified`; one that isn't verified is drawn hollow.
+    """
+    figure, axes = _figure(title)
+    colours = {name: f"C{place}" for place, name in enumerate(methods)}
+    for name in methods:
+        at: dict[int, list[float]] = {}
+        for row in rows:
+            if row["method"] == name:
+                at.setdefault(parameters[row["model"]], []).append(row["score"])
+        if at:
+            xs, means, spread = _means(at)
+            style = {"color": colours[name], "marker": "o", "capsize": 3, "label": name}
+            axes.errorbar(xs, means, yerr=spread, **style)
+    for row in reference:
+        if row["model"] in parameters:
+            colour = colours.get(row["method"], "#666666")
+            axes.plot(
+                parameters[row["model"]],
+                row["score"],
+                marker="D",
+                color=colour,
+                markerfacecolor=colour if row["verified"] else "none",
+                linestyle="none",
+                label=f"{row['method']}, the paper{'' if row['verified'] else ' (unverified)'}",
+            )
+    axes.set_xscale("log")
+    axes.set_xlabel("parameters of the model")
+    return _save(figure, axes, path)
+
+
+def _figure(title: str) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", fontsize=10)
+    return figure, axes
+
+
+def _means(at: Mapping[int, Sequence[float]]) -> tuple[list[int], list[float], list[float]]:
+    """Returns places in order, the means there and the standard deviations, 0 of a single score."""
+    xs = sorted(at)
+    spread = [statistics.stdev(at[x]) if len(at[x]) > 1 else 0.0 for x in xs]
+    return xs, [statistics.fmean(at[x]) for x in xs], spread
+
+
+def _save(figure: Any, axes: Any, path: Path) -> Path:
     axes.set_ylabel("score")
     axes.set_ylim(0, 1.03)
-    axes.set_title(title, loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     with writing(path, fix="Give another place for the picture."):

@@ -51,6 +51,7 @@ class PromptMetadata:
       seed: seed of the run.
       vocabulary_hash: SHA-256 of the SentencePiece file, in hexadecimal.
       method: the method that trained it.
+      target_sentinel: whether a sentinel came before the targets, and comes before answers.
     """
 
     model: str | None = None
@@ -61,6 +62,7 @@ class PromptMetadata:
     seed: int | None = None
     vocabulary_hash: str | None = None
     method: str = "soft_prompt"
+    target_sentinel: bool | None = None
 
     def to_strings(self) -> dict[str, str]:
         """Returns the known fields as strings; a float keeps every digit."""
@@ -72,8 +74,14 @@ class PromptMetadata:
         """Reads the fields back; unknown names are left for newer versions. Raises ValueError."""
         known = {field.name for field in dataclasses.fields(cls)}
         values = {name: text for name, text in strings.items() if name in known}
-        read = {"step": int, "seed": int, "score": float}
+        read = {"step": int, "seed": int, "score": float, "target_sentinel": _read_bool}
         return cls(**{name: read.get(name, str)(text) for name, text in values.items()})
+
+
+def _read_bool(text: str) -> bool:
+    if text not in ("True", "False"):
+        raise ValueError(f"{text!r} is neither True nor False")
+    return text == "True"
 
 
 def save_prompt(

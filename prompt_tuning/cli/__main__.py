@@ -19,6 +19,7 @@ COMMANDS = {
     "pretrain": "train all weights of a model on plain text, or adapt them",
     "sweep": "train every run of a grid of settings, and go on where it was",
     "results": "show a sweep's results as a table",
+    "report": "write one web page on a run or a sweep, that opens without a network",
     "plan": "tell what training needs and takes on a machine, before it is had",
     "evaluate": "score a prompt on a task",
     "ensemble": "score several prompts of one model, alone and as a vote",

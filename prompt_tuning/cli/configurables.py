@@ -24,6 +24,7 @@ from prompt_tuning.checkpoints.prompt_files import load_prompt
 from prompt_tuning.checkpoints.stored_arrays import ShardingOf
 from prompt_tuning.cli.gin_config import forget, register
 from prompt_tuning.data.mixtures import get_tasks
+from prompt_tuning.data.target_sentinel import TargetForm
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.templates import Template
 from prompt_tuning.data.token_batches import TokenBudget
@@ -183,6 +184,7 @@ class Data:
     batch_tokens: tokens a batch; where it isn't None, batches have no constant size.
     extra_tokens: positions that an example costs beside its input's.
     num_lengths: padded source lengths, that is, compiled shapes.
+    target_sentinel: whether a sentinel, not counted in `lengths`, comes before every target.
     """
 
     name: str
@@ -193,6 +195,16 @@ class Data:
     batch_tokens: int | None = None
     extra_tokens: int = 0
     num_lengths: int = 4
+    target_sentinel: bool = False
+
+    @property
+    def target_length(self) -> int:
+        """The longest targets in tokens, with end of sequence and a sentinel if there is one."""
+        return self.lengths["targets"] + self.target_sentinel
+
+    def target_form(self, vocabulary: Vocabulary) -> TargetForm:
+        """How targets are written, and answers read."""
+        return TargetForm(vocabulary, self.target_sentinel)
 
     def token_budget(self, row_multiple: int) -> TokenBudget | None:
         """The rows of batches that are measured in tokens, each a multiple of `row_multiple`."""
@@ -215,13 +227,16 @@ def data(
     batch_tokens: int | None = None,
     extra_tokens: int = 0,
     num_lengths: int = 4,
+    target_sentinel: bool = False,
 ) -> Data:
     """The tasks and how they are cut into batches.
 
     `mixture_or_task` is a name, or the task itself, as `user_files` makes it. `feature_lengths`
     None takes the tasks' own, and of a mixture's the longest. With `batch_tokens` a batch has as
     many examples as fit into so many tokens, each counted at its padded length and
-    `extra_tokens`, such as the prompt's; see `data/token_batches.py`.
+    `extra_tokens`, such as the prompt's; see `data/token_batches.py`. `target_sentinel` puts
+    `<extra_id_0>` before every target, for models of span corruption alone; see
+    `data/target_sentinel.py`.
     """
     given = isinstance(mixture_or_task, Task)
     tasks = (mixture_or_task,) if given else get_tasks(mixture_or_task)
@@ -240,6 +255,7 @@ def data(
         batch_tokens=batch_tokens,
         extra_tokens=extra_tokens,
         num_lengths=num_lengths,
+        target_sentinel=target_sentinel,
     )
 
 
@@ -449,7 +465,8 @@ def predict(
 ) -> Prediction:
     """Evaluation and inference: "greedy", "beam", "sample", or "rank" over the task's labels.
 
-    An answer has at most as many tokens as the data's targets if `max_length` is None.
+    An answer has at most as many tokens as the data's targets if `max_length` is None; a sentinel
+    before it isn't counted.
     """
     methods = ("greedy", "beam", "sample", "rank")
     if method not in methods:
@@ -459,7 +476,7 @@ def predict(
         )
     rank = method == "rank"
     decoding = DecodingOptions(
-        max_length=data.lengths["targets"] if max_length is None else max_length,
+        max_length=data.target_length if max_length is None else max_length + data.target_sentinel,
         method="greedy" if rank else method,
         beam_size=beam_size,
         length_penalty=length_penalty,

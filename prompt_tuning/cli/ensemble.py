@@ -58,6 +58,7 @@ def _ensemble(args: argparse.Namespace) -> None:
     for path in args.prompts:
         file = session.prompt_path(path, None) if path in runs else path
         adapter = session.load_adapter_for(base, file)
+        session.check_target_form(data, adapter, file)
         task = adapter.metadata.task
         if task not in (None, data.name):
             session.say(f"{path} was trained on {task} and is scored on {data.name}.")

@@ -43,6 +43,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     split = args.split or prediction.split
     base = session.load_base(data)
     adapter = session.load_adapter_for(base, path)
+    session.check_target_form(data, adapter, path)
     metadata = adapter.metadata
     splits = session.load_splits(base, data, split)
     withheld = scoring.withheld(splits)

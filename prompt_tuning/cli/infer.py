@@ -68,6 +68,7 @@ def _with_one_prompt(args: argparse.Namespace) -> None:
     prediction = configurables.predict(data)
     base = session.load_base(data)
     adapter = session.load_adapter_for(base, path)
+    session.check_target_form(data, adapter, path)
     task = data.tasks[0]
     predictor = scoring.predictor_for(base, data, task, prediction)
 
@@ -102,7 +103,8 @@ def _with_many_prompts(args: argparse.Namespace) -> None:
     tasks: dict[str, str | None] = {}
     for name, file in files.items():
         adapter = session.load_adapter_for(base, file)
-        predictor.add(name, adapter.injection)
+        sentinel = bool(adapter.metadata.target_sentinel)
+        predictor.add(name, adapter.injection, target_sentinel=sentinel)
         tasks[name] = adapter.metadata.task
 
     # Several batches at a time: examples of like length share one.

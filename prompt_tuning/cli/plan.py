@@ -129,7 +129,7 @@ def configured(args: argparse.Namespace, devices: int) -> tuple["Work", int]:
         loss=training.loss,
         batch_size=data.batch_size,
         input_length=data.lengths["inputs"],
-        target_length=data.lengths["targets"],
+        target_length=data.target_length,
         accumulation_steps=training.options.accumulation_steps,
         tasks=len(data.tasks),
         model_parallel=mesh[MODEL_AXIS],

@@ -82,7 +82,8 @@ def train(args: argparse.Namespace) -> list[MemberResult]:
         f"\nThe best is also in {folder.path}/ (summary.json, its numbers), "
         f"each member in {folder.path / MEMBERS}/.\n"
         f"Score the best again:  prompt-tuning evaluate {folder.path}\n"
-        f"Use it:                prompt-tuning infer {folder.path} --input lines.txt"
+        f"Use it:                prompt-tuning infer {folder.path} --input lines.txt\n"
+        f"See all of them:       prompt-tuning report {folder.path}"
     )
     return results
 

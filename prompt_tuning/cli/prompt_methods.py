@@ -181,6 +181,11 @@ def teachers(base: Base, data: Data, paths: Sequence[str]) -> Injection:
                 f"The teacher of {task.name} is {path}, which was trained on {metadata.task}; list "
                 "train.teachers in the order of the mixture's tasks."
             )
+        if metadata.target_sentinel not in (None, data.target_sentinel):
+            raise UserError(
+                f"The teacher {path} was trained with data.target_sentinel="
+                f"{metadata.target_sentinel} and is to teach with {data.target_sentinel}; set one."
+            )
         found.append(Injection(encoder_prompt=jnp.asarray(prompt)[None]))
     return batch_injections(found)
 

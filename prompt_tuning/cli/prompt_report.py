@@ -1,6 +1,6 @@
 """The report of `prompt-tuning neighbors --report`: one prompt, in tables and pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,11 @@ class Report:
         self._add_labels()
         self._add_repeats()
         self._add_norms()
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """The tables, by the names of their files."""
+        return self._tables
 
     def write(self, folder: str) -> Path:
         """Writes the report and returns its path; raises UserError if the folder can't be."""

@@ -43,14 +43,15 @@ def predictor_for(base: Base, data: Data, task: Task, prediction: Prediction) ->
     Raises:
       UserError: rank classification is asked for a single task that has no labels.
     """
+    form = data.target_form(base.vocabulary)
     if prediction.rank and task.labels:
-        return rank_predictor(base.model, base.vocabulary.encode_labels(task.labels), task.labels)
+        return rank_predictor(base.model, form.encode_labels(task.labels), task.labels)
     if prediction.rank and len(data.tasks) == 1:
         raise UserError(
             f"predict.method is 'rank', but the answer to {task.name} is free text and has no "
             "labels to rank; set it to 'greedy'."
         )
-    return decoding_predictor(base.model, prediction.decoding, base.vocabulary.decode)
+    return decoding_predictor(base.model, prediction.decoding, form.decode)
 
 
 def scorer(
@@ -124,12 +125,13 @@ def ballots(
     All of them see a batch at once. Labels are ranked or answers decoded as in `predictor_for`.
     """
     found = []
+    form = data.target_form(base.vocabulary)
     for task, examples in zip(data.tasks, splits, strict=True):
         if prediction.rank and task.labels:
-            ids = base.vocabulary.encode_labels(task.labels)
+            ids = form.encode_labels(task.labels)
             voter = rank_voter(base.model, ids, task.labels)
         else:
-            voter = decoding_voter(base.model, prediction.decoding, base.vocabulary.decode)
+            voter = decoding_voter(base.model, prediction.decoding, form.decode)
         batches = _on_devices(eval_batches(examples, data.batch_size, data.num_lengths), base)
         found.append(collect_ballots(voter, base.params, injects, batches, seed=prediction.seed))
     return found

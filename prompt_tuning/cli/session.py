@@ -264,7 +264,7 @@ def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
                     f"{task.name} {split}: {count} of {len(found)} examples have {feature} longer "
                     f"than {data.lengths[feature]} tokens and were cut (TASK_FEATURE_LENGTHS)."
                 )
-        splits.append(found)
+        splits.append(data.target_form(base.vocabulary).split(found))
     return splits
 
 
@@ -323,6 +323,21 @@ def load_adapter_for(base: Base, path: str) -> Adapter:
     if not adapter.is_prompt:
         check_fits(base.config, adapter, path)
     return adapter
+
+
+def check_target_form(data: Data, adapter: Adapter, path: str) -> None:
+    """Checks that targets are written as they were when a prompt was trained, where it tells.
+
+    Raises:
+      UserError: it was trained with a sentinel before the targets, or without, unlike these.
+    """
+    trained = adapter.metadata.target_sentinel
+    if trained in (None, data.target_sentinel):
+        return
+    raise UserError(
+        f"{path} was trained {'with' if trained else 'without'} a sentinel before the targets; "
+        f"set --gin.data.target_sentinel={trained}."
+    )
 
 
 def inject_folded(method: Method, trained: Trained) -> Inject:

@@ -6,6 +6,7 @@ times, and listed at the end.
 """
 
 import argparse
+import datetime
 import json
 import signal
 import subprocess
@@ -128,7 +129,7 @@ def _train(args: argparse.Namespace, folder: Path, chosen: Sequence["Run"], plac
         say(f"Failed {failure['times']} times: {name}: {failure['why']}")
     say(
         f"{finished} of {len(chosen)} runs have finished, {len(failed)} failed. "
-        f"Look at them:  prompt-tuning results {folder}"
+        f"Look at them:  prompt-tuning results {folder}  or  prompt-tuning report {folder}"
     )
     return FAILED if failed else 0
 
@@ -165,6 +166,9 @@ def _may_try(store: "SweepStore", each: "Run", retries: int) -> bool:
 
 def _record(store: "SweepStore", part: "Part", folder: Path) -> None:
     """Records the runs of a part that has ended well."""
+    from prompt_tuning.sweeps.results import provenance
+
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     for each, where in zip(part.runs, part.run_folders(folder), strict=True):
         versions = json.loads((folder / "versions.json").read_text())
         record = {
@@ -172,7 +176,7 @@ def _record(store: "SweepStore", part: "Part", folder: Path) -> None:
             "config": dict(each.resolved),
             "folder": str(where.relative_to(store.folder)),
             "summary": json.loads((where / "summary.json").read_text()),
-            "versions": {name: text for name, text in versions.items() if isinstance(text, str)},
+            "versions": provenance(versions, date),
         }
         store.finish(each.name, record)
 

@@ -17,7 +17,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prompt_tuning.cli import configurables, gin_config, members  # noqa: F401 - what runs set
+from prompt_tuning.cli import (
+    configurables,  # noqa: F401 - registered with gin
+    gin_config,
+    layer_methods,  # noqa: F401 - registered with gin
+    members,
+    prompt_methods,  # noqa: F401 - registered with gin
+)
 from prompt_tuning.cli.gin_config import register
 from prompt_tuning.cli.train import IRRELEVANT
 from prompt_tuning.errors import UserError

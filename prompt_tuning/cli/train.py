@@ -95,7 +95,8 @@ def main(argv: Sequence[str]) -> None:
         f"Best score {best.score:.4f} at step {best.step}; all is in {where}/ "
         f"(summary.json, metrics.jsonl, {found and found.name}).\n"
         f"Score it again:  prompt-tuning evaluate {where}\n"
-        f"Use it:          prompt-tuning infer {where} --input lines.txt"
+        f"Use it:          prompt-tuning infer {where} --input lines.txt\n"
+        f"See all of it:   prompt-tuning report {where}"
     )
     if found and found.stem == BEST_PROMPT:
         session.say(f"Look at it:      prompt-tuning neighbors {where}")
@@ -221,6 +222,7 @@ def saver(job: "Job", folder: "RunFolder") -> Callable[[Any, int, float], None]:
             score=best,
             seed=job.training.options.seed,
             vocabulary_hash=base.vocabulary.hash,
+            target_sentinel=job.data.target_sentinel,
         )
         save_adapter(folder.path, job.method, trained, metadata)
 

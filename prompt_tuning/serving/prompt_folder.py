@@ -116,7 +116,8 @@ class PromptFolder:
         if not adapter.is_prompt:
             check_fits(predictor.config, adapter, str(file))
         injection = adapter.injection
-        predictor.add(name, injection)
+        sentinel = bool(adapter.metadata.target_sentinel)
+        predictor.add(name, injection, target_sentinel=sentinel)
         loaded = Loaded(
             name=name,
             length=prompt_length(injection),

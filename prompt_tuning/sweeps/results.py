@@ -1,11 +1,11 @@
 """The finished runs of a sweep as one tidy table: a row for each run and task.
 
-Columns: `run`, the sweep's settings by their gin names, `task`, `metric`s of the task, `score`, and
-where it all came from: steps, numbers of parameters, seconds, versions, the run's folder.
+Columns: `run`, the sweep's settings by their gin names, `task`, `metric`s of the task, `score`,
+what was trained (`method`, `initializer`, `model`, numbers of parameters), for how long, and where
+it came from: a hash of the configuration, versions, the device, the date, the run's folder.
 """
 
 import csv
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,8 @@ import pyarrow
 import pyarrow.parquet
 
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.json_text import parse_json
+from prompt_tuning.sweeps.grid import short_hash
 
 Row = dict[str, Any]
 
@@ -29,6 +31,25 @@ FROM_SUMMARY = (
 )
 """What a row takes over from a run's summary.json."""
 
+PROVENANCE = ("git_commit", "python", "jax", "device", "date")
+"""What a row takes over from what the sweep recorded as the run finished."""
+
+
+def provenance(versions: Mapping[str, Any], date: str) -> dict[str, str | None]:
+    """Returns the columns of `PROVENANCE`.
+
+    Args:
+      versions: a run's versions.json.
+      date: when the run finished, in ISO 8601.
+    """
+    return {
+        "git_commit": versions.get("git_commit"),
+        "python": versions.get("python"),
+        "jax": versions.get("packages", {}).get("jax"),
+        "device": ", ".join(dict.fromkeys(versions.get("devices", ()))) or None,
+        "date": date,
+    }
+
 
 def read_rows(folder: str | Path) -> list[Row]:
     """Returns the rows of a sweep's folder, in the order of their runs' names.
@@ -36,26 +57,65 @@ def read_rows(folder: str | Path) -> list[Row]:
     A mixture's run has a row for each of its tasks, and one more, of the mixture, with its mean.
 
     Raises:
-      UserError: it isn't a sweep's folder, or no run has finished.
+      UserError: it isn't a sweep's folder, no run has finished, or a record is damaged.
     """
-    records = sorted((Path(folder) / "runs").glob("*.json"))
-    if not records:
+    return rows_of(read_records(folder))
+
+
+def read_records(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """Returns what a sweep's folder has recorded of each finished run, by their names.
+
+    Raises:
+      UserError: as `read_rows`.
+    """
+    paths = sorted((Path(folder) / "runs").glob("*.json"))
+    if not paths:
         raise UserError(
             f"{folder} has no finished run of a sweep (runs/*.json); start it with "
             "prompt-tuning sweep FILE."
         )
-    rows = []
-    for path in records:
-        rows += _rows_of(path.stem, json.loads(path.read_text()))
-    return _with_all_columns(rows)
+    return {path.stem: _record(path) for path in paths}
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record = parse_json(path.read_bytes())
+        summary = record["summary"]
+        metrics = summary.get("metrics") or {}
+        objects = (record["settings"], record.get("config", {}), record.get("versions", {}))
+        texts = (record["folder"], summary["task"])
+        if not all(isinstance(value, dict) for value in objects) or not all(
+            isinstance(value, str) for value in texts
+        ):
+            raise ValueError("its settings, versions, folder or task aren't what a sweep writes")
+        if not all(
+            isinstance(value, int | float) for value in (summary["score"], *metrics.values())
+        ):
+            raise ValueError("its scores aren't numbers")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise UserError(
+            f"{path} is damaged: {why}. Remove it; prompt-tuning sweep FILE trains that run again."
+        ) from error
+    return record
+
+
+def rows_of(records: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """Returns the rows of runs' records, by their names."""
+    return _with_all_columns([row for run in records for row in _rows_of(run, records[run])])
 
 
 def _rows_of(run: str, record: Mapping[str, Any]) -> list[Row]:
     summary, settings = record["summary"], record["settings"]
     start = {"run": run, **{name: _cell(value) for name, value in settings.items()}}
+    config, versions = record.get("config", {}), record.get("versions", {})
+    method = _named(config, "train.method")
     end = {
+        "method": method,
+        "initializer": _named(config, f"{method}.initializer"),
         **{name: summary.get(name) for name in FROM_SUMMARY},
-        **{f"{name} version": text for name, text in record.get("versions", {}).items()},
+        "config": short_hash(config) if config else None,
+        **{name: versions.get(name) for name in PROVENANCE},
         "folder": record["folder"],
     }
     by_task: dict[str, dict[str, float]] = {}
@@ -69,6 +129,16 @@ def _rows_of(run: str, record: Mapping[str, Any]) -> list[Row]:
     if len(by_task) > 1:
         rows.append({**start, "task": summary["task"], "score": summary["score"], **end})
     return rows
+
+
+def _named(config: Mapping[str, str], parameter: str) -> str | None:
+    """Returns the configurable that a parameter refers to, through macros: `soft_prompt`."""
+    text = config.get(parameter)
+    for _ in config:
+        if text is None or not text.startswith("%"):
+            break
+        text = config.get(text.removeprefix("%"))
+    return text.strip("@()").rpartition("/")[2] if text and text.startswith("@") else None
 
 
 def _cell(value: Any) -> Any:

@@ -48,7 +48,7 @@ def test_commands_on_prompts(checkout, tiny_settings, tmp_path, monkeypatch, cap
     page = (checkout / "docs" / "analysis.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     names = [argv[0] for argv in commands(page)]
-    assert names == ["train", "train", "ensemble", "neighbors", "neighbors", "compare"]
+    assert names == ["train", "train", "ensemble", "neighbors", "neighbors", "compare", "report"]
     printed = {}
     for argv in commands(page):
         # What the runs don't remember; the last mention of a setting counts.

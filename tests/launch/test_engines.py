@@ -279,7 +279,8 @@ def test_xpk_hands_sigterm_on(machine):
     (machine.folder / "prompt-tuning").write_text(
         f"#!{sys.executable}\nimport signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
-        "print('ready', flush=True)\ntime.sleep(30)\n"
+        # Bash misses a signal that comes just as it begins to wait.
+        "time.sleep(0.5)\nprint('ready', flush=True)\ntime.sleep(30)\n"
     )
     script = xpk_script(HERE, Xpk(cluster="c", tpu_type="v5litepod-16", image="i"))
     with subprocess.Popen(

@@ -6,7 +6,8 @@ import pyarrow.parquet
 import pytest
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.sweeps.results import pivot, read_rows, select, write_table
+from prompt_tuning.sweeps.grid import short_hash
+from prompt_tuning.sweeps.results import pivot, provenance, read_rows, select, write_table
 from prompt_tuning.sweeps.store import SweepStore
 
 
@@ -14,7 +15,22 @@ def record(seed, score, length=5, **summary):
     return {
         "settings": {"SEED": seed, "PROMPT_LENGTH": length, "gin_file": ["rte.gin"]},
         "folder": f"parts/{seed}",
-        "versions": {"python": "3.11"},
+        "config": {
+            "METHOD": "@soft_prompt",
+            "train.method": "%METHOD",
+            "soft_prompt.initializer": "@paper/class_label()",
+            "SEED": str(seed),
+        },
+        "versions": provenance(
+            {
+                "python": "3.11",
+                "platform": "a kernel",
+                "packages": {"jax": "0.10", "numpy": "2"},
+                "devices": ["H100", "H100"],
+                "git_commit": "abc",
+            },
+            "2026-01-02T03:04:05+00:00",
+        ),
         "summary": {
             "task": "rte",
             "model": "tiny",
@@ -39,7 +55,25 @@ def test_a_row_for_each_run(rows):
     first = rows[0]
     assert (first["task"], first["score"], first["accuracy"]) == ("rte", 0.9, 0.9)
     assert (first["SEED"], first["gin_file"]) == (0, "['rte.gin']")
-    assert (first["python version"], first["folder"]) == ("3.11", "parts/0")
+    assert (first["python"], first["folder"]) == ("3.11", "parts/0")
+    assert (first["git_commit"], first["jax"], first["device"]) == ("abc", "0.10", "H100")
+    assert first["date"].startswith("2026-01-02") and "a kernel" not in first.values()
+
+
+def test_what_was_trained_and_how_it_started(rows):
+    assert {(row["method"], row["initializer"]) for row in rows} == {("soft_prompt", "class_label")}
+    # The hash is that of the run's name: one for each configuration, not for each prompt length
+    # here, which this config leaves out.
+    assert rows[0]["config"] == rows[1]["config"] != rows[2]["config"]
+    assert rows[0]["config"] == short_hash(record(0, 0.5)["config"])
+
+
+def test_records_without_all_of_that(tmp_path):
+    old = record(0, 0.5)
+    del old["config"], old["versions"]
+    SweepStore(tmp_path).finish("old", old)
+    (row,) = read_rows(tmp_path)
+    assert [row[name] for name in ("method", "initializer", "config", "jax")] == [None] * 4
 
 
 def test_a_mixture_has_a_row_for_each_task_too(tmp_path):

@@ -55,5 +55,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "cnn_dailymail": _sizes(287113, 13368, 11490),
     **{f"tinyworld_{name}": _sizes(2000, 400, 400) for name in _TINYWORLD},
     "tinyworld_multirc": _sizes(8000, 1600, 1600),
+    **{f"tinyworld_qa_{land}": _sizes(2000, 400, 400) for land in ("north", "south", "east")},
+    **{f"tinyworld_same_{kind}": _sizes(2000, 400, 400) for kind in ("questions", "claims")},
 }
 """Rows of each split, by the name of the task."""

@@ -165,6 +165,7 @@ def list_tasks() -> tuple[str, ...]:
         question_answering,
         summarization,
         superglue,
+        tinyworld_transfer,
     )
 
     return tuple(sorted(_TASKS))

@@ -1,0 +1,269 @@
+"""`prompt-tuning report RUN_OR_SWEEP`: one web page on a run or on a sweep.
+
+prompt-tuning report runs/rte
+prompt-tuning report runs/lengths --output lengths.html
+
+The page is one file and loads nothing. Of a run whose method is a prompt it shows what the prompt
+resembles, for which the frozen model is loaded; if that can't be, the page says why.
+"""
+
+import argparse
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.errors import UserError
+from prompt_tuning.files import atomic_write
+from prompt_tuning.json_text import parse_json, shown
+
+if TYPE_CHECKING:
+    from prompt_tuning.analysis.run_page import Member, Resemblance, Run
+    from prompt_tuning.sweeps.sweep_page import Sweep
+
+NAME = "report.html"
+"""What the page is called in the folder that it is on."""
+
+_FIX = "Give another --output."
+_DAMAGED = "Restore it, or train the run again."
+_START = 400  # characters, among which a page says that it is one
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command; writes the page and prints its path."""
+    parser = Parser("report", "Writes one web page on a run or a sweep, that loads nothing.")
+    parser.add_argument("folder", metavar="RUN_OR_SWEEP", help="a run folder, or a sweep's")
+    parser.add_argument(
+        "--output", metavar="FILE", help=f"where to (default: {NAME} in that folder)"
+    )
+    parser.add_argument("-k", type=int, default=5, help="neighbours of a prompt position (5)")
+    parser.add_argument(
+        "--no_neighbors",
+        action="store_true",
+        help="don't load the frozen model to show what the prompt resembles",
+    )
+    args = parser.parse(argv)
+    folder = Path(args.folder)
+    output = Path(args.output or folder / NAME)
+    is_sweep = _is_sweep(folder)
+    _check_output(output)
+    text = _sweep_text(args.folder) if is_sweep else _run_text(args)
+    with atomic_write(output, fix=_FIX) as file:
+        file.write(text.encode("utf-8", "replace"))
+    print(output)
+
+
+def _is_sweep(folder: Path) -> bool:
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}; give a run folder or a sweep's.")
+    if (folder / "runs").is_dir() and (folder / "parts").is_dir():
+        return True
+    if not (folder / "config.gin").is_file() and not (folder / "summary.json").is_file():
+        raise UserError(
+            f"{folder} is neither a run folder (config.gin, summary.json) nor a sweep's (runs/, "
+            "parts/)."
+        )
+    return False
+
+
+def _check_output(output: Path) -> None:
+    """A page is written over; whatever else is there is not."""
+    from prompt_tuning.analysis.web_page import MARK
+
+    if not output.exists():
+        return
+    if not output.is_file():
+        raise UserError(f"Can't write {output}: it is no file. {_FIX}")
+    with output.open(encoding="utf-8", errors="replace") as file:
+        if MARK not in file.read(_START):
+            raise UserError(f"{output} is there and is no report; {_FIX[0].lower()}{_FIX[1:]}")
+
+
+def _run_text(args: argparse.Namespace) -> str:
+    from prompt_tuning.analysis.run_page import run_page
+
+    found = read_run(args.folder)
+    return run_page(found, _resemblance(args))
+
+
+def read_run(folder: str) -> "Run":
+    """Reads what a run left in its folder, or a population in its.
+
+    Raises:
+      UserError: it has not finished, or a file is damaged.
+    """
+    from prompt_tuning.analysis.run_page import Run
+    from prompt_tuning.checkpoints.adapter_files import best_file
+    from prompt_tuning.training.logging import read_rows
+
+    path = Path(folder)
+    if not (path / "summary.json").is_file():
+        raise UserError(
+            f"The run in {folder} has not finished: it has no summary.json. The command that "
+            "started it goes on with it."
+        )
+    summary = _object(path / "summary.json")
+    _check_summary(path / "summary.json", summary)
+    members = _members(path, summary)
+    best = next((m.rows for m in members if m.name == summary.get("best")), None)
+    trained = best_file(path)
+    return Run(
+        folder=folder,
+        summary=summary,
+        rows=read_rows(path / "metrics.jsonl") if best is None else best,
+        settings=_object(path / "settings.json"),
+        versions=_object(path / "versions.json"),
+        config=_text(path / "config.gin"),
+        hashes={trained.name: _sha256(trained)} if trained else {},
+        trained_for=_trained_for(trained) if trained else {},
+        members=members,
+    )
+
+
+def _check_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    metrics = summary.get("metrics") or {}
+    if not isinstance(metrics, dict):
+        raise UserError(f"{path} is damaged: its metrics are {shown(metrics)}. {_DAMAGED}")
+    for name, value in {"score": summary.get("score"), **metrics}.items():
+        if value is not None and not isinstance(value, int | float):
+            raise UserError(f"{path} is damaged: {name} is {shown(value)}, no number. {_DAMAGED}")
+
+
+def _members(path: Path, summary: Mapping[str, Any]) -> list["Member"]:
+    from prompt_tuning.analysis.run_page import Member
+    from prompt_tuning.training.logging import read_rows
+    from prompt_tuning.training.run_folder import MEMBERS
+
+    told = summary.get("members") or []
+    named = [each for each in told if isinstance(each, dict) and isinstance(each.get("name"), str)]
+    if not isinstance(told, list) or len(named) < len(told):
+        raise UserError(
+            f"{path / 'summary.json'} is damaged: its members are {shown(told)}. {_DAMAGED}"
+        )
+    return [
+        Member(
+            name=each["name"],
+            told=each,
+            rows=read_rows(path / MEMBERS / Path(each["name"]).name / "metrics.jsonl"),
+        )
+        for each in named
+    ]
+
+
+def _trained_for(path: Path) -> dict[str, Any]:
+    """What the file of a prompt or adapter says of itself, beside its score."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            told = file.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} is damaged: {error}. {_DAMAGED}") from error
+    names = {"method": "method", "vocabulary_hash": "SHA-256 of the vocabulary"}
+    return {name: told[key] for key, name in names.items() if key in told}
+
+
+def _resemblance(args: argparse.Namespace) -> "Resemblance | str":
+    """What the run's prompt resembles, or why that isn't known."""
+    from prompt_tuning.checkpoints.adapter_files import best_file
+    from prompt_tuning.checkpoints.prompt_files import BEST_PROMPT
+
+    trained = best_file(args.folder)
+    if args.no_neighbors:
+        return "Left out, by --no_neighbors."
+    if trained is None:
+        return "This run has trained no prompt."
+    if trained.stem != BEST_PROMPT:
+        method = _trained_for(trained).get("method", "this run's method")
+        return f"There are no neighbours to show: what {method} trains is no prompt."
+    try:
+        return _resemblance_of(args, str(trained))
+    except UserError as error:
+        told, _, _ = str(error).partition("\n")
+        return f"The neighbours of this prompt can't be shown: {told}"
+
+
+def _resemblance_of(args: argparse.Namespace, path: str) -> "Resemblance":
+    from prompt_tuning.analysis.run_page import Resemblance
+    from prompt_tuning.cli import configurables, prompt_report, session
+
+    session.load_config(args, run=args.folder)
+    data = configurables.data()
+    base = session.load_base(data)
+    prompt = session.load_adapter_for(base, path).prompt
+    found = session.neighbors_of(base, prompt, k=args.k, words=True)
+    more = prompt_report.Report(base, data, prompt, found, title=path, metric="cosine")
+    tables = [table for name, table in more.tables.items() if name != "neighbors"]
+    return Resemblance(neighbors=found, tables=tables)
+
+
+def _sweep_text(folder: str) -> str:
+    from prompt_tuning.sweeps.sweep_page import sweep_page
+
+    return sweep_page(read_sweep(folder))
+
+
+def read_sweep(folder: str) -> "Sweep":
+    """Reads what a sweep's runs left.
+
+    Raises:
+      UserError: no run has finished, or a file is damaged.
+    """
+    from prompt_tuning.sweeps.results import read_records
+    from prompt_tuning.sweeps.sweep_page import Sweep
+    from prompt_tuning.training.logging import read_rows
+
+    path = Path(folder)
+    records = read_records(folder)
+    where = {run: path / record["folder"] for run, record in records.items()}
+    failed = {file.stem: _object(file) for file in sorted((path / "failures").glob("*.json"))}
+    # Runs may have been moved away; their records stay.
+    metrics = {
+        run: read_rows(each / "metrics.jsonl")
+        for run, each in where.items()
+        if (each / "metrics.jsonl").is_file()
+    }
+    versions = [_object(each / "versions.json") for each in where.values()]
+    packages = [each["packages"] for each in versions if isinstance(each.get("packages"), dict)]
+    return Sweep(
+        folder=folder,
+        records=records,
+        failures={run: failure for run, failure in failed.items() if run not in records},
+        metrics=metrics,
+        packages=[each for i, each in enumerate(packages) if each not in packages[:i]],
+    )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """Returns the JSON object in a file; an empty one if there is no file.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        value = parse_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{path} is damaged, not JSON: {error}. {_DAMAGED}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: it holds {shown(value)}, no object. {_DAMAGED}")
+    return value
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    run(main)

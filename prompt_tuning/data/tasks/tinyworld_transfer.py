@@ -1,0 +1,122 @@
+"""TinyWorld's tasks to be trained on one and scored on another: domain shift and paraphrases.
+
+    tinyworld_qa_{north,south,east}       questions on passages of three lands
+    tinyworld_same_{questions,claims}     do two questions ask, or two claims say, the same?
+
+In the manner of SQuAD to MRQA and of QQP and MRPC to each other (Lester et al., 2021, section 5).
+The rows are made as they are read; `data/tinyworld/lands.py` tells how.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from prompt_tuning.data import metrics
+from prompt_tuning.data.preprocessors import Row
+from prompt_tuning.data.sources import Source
+from prompt_tuning.data.tasks.tables import fields
+from prompt_tuning.data.tasks.task import Example, Task, register_task
+from prompt_tuning.data.tinyworld import lands
+from prompt_tuning.data.tinyworld.world import Region
+from prompt_tuning.errors import UserError
+
+SIZES: dict[Region, int] = {"train": 2000, "validation": 400, "test": 400}
+"""Rows of each split."""
+
+PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "questions": (
+        "north",
+        (
+            "did {person} {verb} {thing}?",
+            "was {thing} {participle} by {person}?",
+        ),
+    ),
+    "claims": (
+        "south",
+        (
+            "{person} {past} {thing}.",
+            "{thing} was {participle} by {person}.",
+            "it was {person} who {past} {thing}.",
+        ),
+    ),
+}
+"""What the two of a pair are, to the land that they are about and how they are put."""
+
+_LENGTHS = {"inputs": 64, "targets": 4}
+_QUESTION_TEXT = fields("question", "passage")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Generated:
+    """Rows made without a file.
+
+    Attributes:
+        name: where they come from, for messages.
+        stream: the endless rows of a split.
+    """
+
+    name: str
+    stream: Callable[[Region], Iterator[dict[str, Any]]]
+
+    def rows(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        if split not in SIZES:
+            raise UserError(f"No split {split!r}; expected one of {', '.join(SIZES)}.")
+        rows = itertools.islice(self.stream(split), SIZES[split])
+        for idx, row in enumerate(rows):
+            yield f"{self.name} {split}:{idx + 1}", {"idx": idx, **row}
+
+
+def _source(
+    name: str, stream: Callable[[Region], Iterator[dict[str, Any]]], data_dir: str | None
+) -> Source:
+    if data_dir is not None:
+        raise UserError(f"The rows of {name} are made, not read; leave out DATA_DIR ({data_dir}).")
+    return _Generated(name=name, stream=stream)
+
+
+def _render_question(row: Row, training: bool) -> Iterable[Example]:
+    del training
+    yield Example(
+        inputs=_QUESTION_TEXT(row),
+        targets=row["answer"],
+        metadata={"idx": row["idx"], "answers": [row["answer"]]},
+    )
+
+
+def _render_pair(text: Callable[[Row], str], row: Row, training: bool) -> Iterable[Example]:
+    del training
+    yield Example(inputs=text(row), targets=row["label"], metadata={"idx": row["idx"]})
+
+
+for _land in lands.LANDS:
+    _name = f"tinyworld_qa_{_land}"
+    register_task(
+        Task(
+            name=_name,
+            source=functools.partial(_source, _name, functools.partial(lands.questions, _land)),
+            render=_render_question,
+            text=_QUESTION_TEXT,
+            metrics=(metrics.squad,),
+            splits=tuple(SIZES),
+            lengths=_LENGTHS,
+        )
+    )
+for _kind, (_land, _phrasings) in PAIRS.items():
+    _name = f"tinyworld_same_{_kind}"
+    _shown = {"questions": "question", "claims": "sentence"}[_kind]
+    _text = fields(**{f"{_shown}1": "first", f"{_shown}2": "second"})
+    _stream = functools.partial(lands.pairs, _land, phrasings=_phrasings)
+    register_task(
+        Task(
+            name=_name,
+            source=functools.partial(_source, _name, _stream),
+            render=functools.partial(_render_pair, _text),
+            text=_text,
+            metrics=(metrics.accuracy,),
+            labels=("False", "True"),
+            splits=tuple(SIZES),
+            lengths=_LENGTHS,
+        )
+    )

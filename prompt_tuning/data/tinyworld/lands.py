@@ -1,0 +1,159 @@
+"""Three lands of TinyWorld: questions on a passage, with words and phrasings of each land's own.
+
+For the paper's experiment in domain shift (Lester et al., 2021, section 5) in miniature: what is
+trained in one land is scored in the others, where people, things, places and verbs have other
+names and both facts and questions are put otherwise. Every word and phrasing occurs in the
+pre-training corpus, so that a frozen model knows all of them; the facts themselves do not, see
+`world.region_of`. A passage tells three facts with one verb, and a question asks who, or to what,
+or where, for places are what no exercise of the corpus asks for. The answer is a word of the
+passage.
+"""
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prompt_tuning.data.tinyworld import lexicon
+from prompt_tuning.data.tinyworld.templates import a, sentence
+from prompt_tuning.data.tinyworld.world import Action, Region, region_of
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Land:
+    """The words of a land, and how it says things.
+
+    Attributes:
+      people: who lives there.
+      kinds: of things that are there.
+      places: where they are.
+      verbs: what is done to them.
+      facts: statements of a fact, with {person}, {past}, {participle}, {thing} and {place}.
+      who: asks for the person, by the {thing}'s kind.
+      what: asks for the thing, by the person.
+      where: asks for the place, by both.
+    """
+
+    people: tuple[str, ...]
+    kinds: tuple[str, ...]
+    places: tuple[str, ...]
+    verbs: tuple[str, ...]
+    facts: tuple[str, ...]
+    who: str
+    what: str
+    where: str
+
+    def action(
+        self, rng: random.Random, split: Region, person: str, verb: str, kind: str
+    ) -> Action:
+        """Draws a fact of a split."""
+        while True:
+            noun, place = rng.choice(lexicon.KINDS[kind]), rng.choice(self.places)
+            fact = Action(person, verb, noun, place)
+            if region_of(fact) == split:
+                return fact
+
+
+def _share(words: Mapping[str, Any] | tuple[str, ...], number: int) -> tuple[str, ...]:
+    """Every third word, from the one of that number."""
+    return tuple(words)[number :: len(_PHRASINGS)]
+
+
+_PHRASINGS: dict[str, tuple[tuple[str, ...], str, str, str]] = {
+    "north": (
+        ("{person} {past} {thing} in the {place}",),
+        "Who {past} {thing}?",
+        "What did {person} {verb}?",
+        "{person} {past} {thing} in the what?",
+    ),
+    "south": (
+        ("{thing} was {participle} by {person} in the {place}",),
+        "By whom was {thing} {participle}?",
+        "What was {participle} by {person}?",
+        "in the what was {thing} {participle} by {person}?",
+    ),
+    "east": (
+        (
+            "it was {person} who {past} {thing} in the {place}",
+            "in the {place} {person} {past} {thing}",
+        ),
+        "@placeholder {past} {thing}.",
+        "{person} {past} @placeholder.",
+        "in the @placeholder {person} {past} {thing}.",
+    ),
+}
+
+LANDS: dict[str, Land] = {
+    name: Land(
+        people=(*_share(lexicon.WOMEN, number), *_share(lexicon.MEN, number)),
+        kinds=_share(lexicon.KINDS, number),
+        places=_share(lexicon.PLACES, number),
+        verbs=_share(lexicon.VERBS, number),
+        facts=facts,
+        who=who,
+        what=what,
+        where=where,
+    )
+    for number, (name, (facts, who, what, where)) in enumerate(_PHRASINGS.items())
+}
+"""The lands by name; no two share a person, thing, place, verb or phrasing."""
+
+
+def questions(name: str, split: Region) -> Iterator[Row]:
+    """Yields rows with "question", "passage" and "answer" without end, the same every time."""
+    land = LANDS[name]
+    rng = random.Random(f"questions of {name}/{split}")
+    phrasings = ((land.who, "person"), (land.what, "noun"), (land.where, "place"))
+    for phrasing, asked_for in itertools.cycle(phrasings):
+        verb = rng.choice(land.verbs)
+        people, kinds = rng.sample(land.people, 3), rng.sample(land.kinds, 3)
+        facts = [
+            land.action(rng, split, person, verb, kind)
+            for person, kind in zip(people, kinds, strict=True)
+        ]
+        asked = rng.choice(facts)
+        told = [sentence(_said(rng.choice(land.facts), fact, fact.noun)) for fact in facts]
+        question = _said(phrasing, asked, asked.kind)
+        yield {
+            "question": question[0].upper() + question[1:],
+            "passage": " ".join(told),
+            "answer": getattr(asked, asked_for),
+        }
+
+
+def pairs(name: str, split: Region, phrasings: tuple[str, ...]) -> Iterator[Row]:
+    """Yields rows with "first", "second" and "label": whether both say the same, in other words.
+
+    Where they don't, they are of different things. Either is as likely.
+
+    Args:
+      name: of the land whose facts they are of.
+      split: what facts are drawn of.
+      phrasings: whole sentences, with the fields of a land's; the two of a pair differ.
+    """
+    land = LANDS[name]
+    rng = random.Random(f"pairs of {name}/{split}")
+    for label in itertools.cycle(("True", "False")):
+        kind, other = rng.sample(land.kinds, 2)
+        fact = land.action(rng, split, rng.choice(land.people), rng.choice(land.verbs), kind)
+        thing = fact.noun if label == "True" else rng.choice(lexicon.KINDS[other])
+        first, second = rng.sample(phrasings, 2)
+        said = [_said(first, fact, fact.noun), _said(second, fact, thing)]
+        rng.shuffle(said)
+        said = [text[0].upper() + text[1:] for text in said]
+        yield {"first": said[0], "second": said[1], "label": label}
+
+
+def _said(phrasing: str, fact: Action, thing: str) -> str:
+    past, participle = lexicon.VERBS[fact.verb]
+    return phrasing.format(
+        person=fact.person,
+        verb=fact.verb,
+        past=past,
+        participle=participle,
+        thing=a(thing),
+        place=fact.place,
+    )
