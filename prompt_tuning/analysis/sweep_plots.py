@@ -129,6 +129,9 @@ def plot_scale_curve(
                 label=f"{row['method']}, the paper{'' if row['verified'] else ' (unverified)'}",
             )
     axes.set_xscale("log")
+    ticks = sorted({*parameters.values()})
+    axes.set_xticks(ticks, [_size(tick) for tick in ticks])
+    axes.tick_params(axis="x", which="minor", labelbottom=False)
     axes.set_xlabel("parameters of the model")
     return _save(figure, axes, path)
 
@@ -142,6 +145,11 @@ def _figure(title: str) -> tuple[Any, Any]:
     axes = figure.subplots()
     axes.set_title(title, loc="left", fontsize=10)
     return figure, axes
+
+
+def _size(parameters: int) -> str:
+    """Returns a number of parameters as models are named by it, such as 0.936M or 11.1B."""
+    return f"{parameters / 1e9:.3g}B" if parameters >= 1e9 else f"{parameters / 1e6:.3g}M"
 
 
 def _means(at: Mapping[int, Sequence[float]]) -> tuple[list[int], list[float], list[float]]:

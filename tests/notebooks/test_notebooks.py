@@ -17,7 +17,7 @@ from nbclient.exceptions import CellExecutionError
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-QUICK = ("prompt_ablations", "quickstart")
+QUICK = ("prompt_ablations", "quickstart", "scale_curve")
 SECONDS_A_CELL = 600
 LINES_A_CELL = 30
 LARGEST_FILE = 1_000_000  # bytes
