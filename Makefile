@@ -28,7 +28,7 @@ quickstart: $(RUN_READY)  ## train a prompt on a small frozen model: three minut
 	@$(PYTHON) -m prompt_tuning.cli.quickstart
 
 test: $(TEST_READY)  ## the fast tests
-	@$(PYTEST)
+	@$(PYTEST) --durations=20
 
 test-all: $(TEST_READY)  ## every test
 	@$(PYTEST) -m ""

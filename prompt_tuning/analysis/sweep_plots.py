@@ -128,10 +128,10 @@ def plot_scale_curve(
                 linestyle="none",
                 label=f"{row['method']}, the paper{'' if row['verified'] else ' (unverified)'}",
             )
+    drawn = sorted({parameters[row["model"]] for row in rows})
     axes.set_xscale("log")
-    ticks = sorted({*parameters.values()})
-    axes.set_xticks(ticks, [_size(tick) for tick in ticks])
-    axes.tick_params(axis="x", which="minor", labelbottom=False)
+    axes.set_xticks(drawn, [_short(number) for number in drawn])
+    axes.set_xticks([], minor=True)
     axes.set_xlabel("parameters of the model")
     return _save(figure, axes, path)
 
@@ -147,9 +147,12 @@ def _figure(title: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _size(parameters: int) -> str:
-    """Returns a number of parameters as models are named by it, such as 0.936M or 11.1B."""
-    return f"{parameters / 1e9:.3g}B" if parameters >= 1e9 else f"{parameters / 1e6:.3g}M"
+def _short(number: int) -> str:
+    """Returns three digits of a number of parameters: 936k, 4.97M, 11.3B."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
 
 
 def _means(at: Mapping[int, Sequence[float]]) -> tuple[list[int], list[float], list[float]]:

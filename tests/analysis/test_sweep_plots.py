@@ -33,7 +33,7 @@ def drawn(monkeypatch, tmp_path):
 def test_the_scale_curve_marks_each_model_by_its_size(drawn):
     axes = drawn(large=11_135_332_352, small=76_961_152, tiny=246_528)
     assert axes.get_xscale() == "log"
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.247M", "77M", "11.1B"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["247k", "77M", "11.1B"]
 
 
 def test_the_scale_curve_draws_means_and_deviations_by_size(drawn):

@@ -1,0 +1,82 @@
+"""Counts what each method trains on each size of T5 1.1, writes the table and draws Figure 4.
+
+python experiments/parameter_use/plot.py [--output experiments/parameter_use/results]
+
+Nothing is trained: the numbers are those of the methods' own first values, of the settings in
+configs/methods, as `prompt-tuning methods` prints them.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from prompt_tuning.analysis.methods_table import methods_table
+from prompt_tuning.cli.__main__ import run as with_one_line_errors
+from prompt_tuning.cli.methods import MODELS, facts_of_all
+from prompt_tuning.models.config import get_config
+from prompt_tuning.models.layers import count_parameters
+from prompt_tuning.models.t5 import abstract_params
+from prompt_tuning.sweeps.results import Row, write_table
+
+DRAWN = {
+    "soft_prompt": "prompt tuning",
+    "deep_prompt": "P-tuning v2",
+    "prefix": "prefix tuning, with its MLP",
+    "lora": "LoRA",
+    "ia3": "IA3",
+    "adapter": "bottleneck adapters",
+    "model_tuning": "model tuning",
+}
+"""The methods of the figure; the table has all."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Counts, writes the table and the figure."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args(argv)
+    options.output.mkdir(parents=True, exist_ok=True)
+    sizes = {name: count_parameters(abstract_params(get_config(name))) for name in MODELS}
+    facts = {name: facts_of_all(get_config(name)) for name in MODELS}
+    rows = [
+        {
+            "method": fact.name,
+            "model": model,
+            "frozen_parameters": sizes[model],
+            "trained_parameters": fact.trained,
+            "percent": 100 * fact.share,
+            "saved_bytes": fact.saved_bytes,
+        }
+        for model, of_model in facts.items()
+        for fact in of_model
+    ]
+    text = methods_table(facts, markdown=True)
+    (options.output / "parameter_use.md").write_text(f"{text}\n")
+    figure = draw(rows, options.output / "parameter_use.png")
+    print(text, figure, *write_table(rows, options.output / "parameter_use"), sep="\n")
+
+
+def draw(rows: Sequence[Row], path: Path) -> Path:
+    """Draws the share that is trained against the model's size, both on logarithmic axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for method, label in DRAWN.items():
+        of_method = [row for row in rows if row["method"] == method]
+        xs = [row["frozen_parameters"] for row in of_method]
+        axes.plot(xs, [row["percent"] for row in of_method], marker="o", label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("parameters of the model")
+    axes.set_ylabel("trained, % of the model's parameters")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+if __name__ == "__main__":
+    with_one_line_errors(main)
