@@ -6,6 +6,7 @@ A chart's numbers can be read by pointing at its dots. Pictures for other places
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -187,9 +188,13 @@ def _grid(
         parts.append(_text(_LEFT - 7, scale.y(y) + 4, _axis_number(y), "end"))
     every = math.ceil(len(xs) / _MOST_LABELS)
     longest = (_WIDTH - _LEFT - _RIGHT) / min(len(xs), _MOST_LABELS) / 6
+    # tinyworld_mini, tinyworld_small: the rest tells them apart.
+    alike = os.path.commonprefix(list(names)).rpartition("_")
+    start = len("".join(alike[:2])) if max(map(len, names), default=0) > longest else 0
     for i, (x, name) in enumerate(zip(xs, names, strict=True)):
         if i % every == 0:
-            shown = name if len(name) <= longest else f"{name[: max(int(longest) - 1, 3)]}…"
+            rest = name[start:]
+            shown = rest if len(rest) <= longest else f"{rest[: max(int(longest) - 1, 3)]}…"
             anchor = "end" if x == scale.x1 and len(name) > 3 else "middle"
             parts.append(_text(scale.x(x), _HEIGHT - _BOTTOM + 16, shown, anchor, title=name))
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
