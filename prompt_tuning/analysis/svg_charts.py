@@ -6,8 +6,8 @@ A chart's numbers can be read by pointing at its dots. Pictures for other places
 
 import dataclasses
 import math
-import os
 from collections.abc import Sequence
+from os.path import commonpath
 from typing import Any
 
 from prompt_tuning.analysis.web_page import Html, element, number
@@ -189,7 +189,7 @@ def _grid(
     every = math.ceil(len(xs) / _MOST_LABELS)
     longest = (_WIDTH - _LEFT - _RIGHT) / min(len(xs), _MOST_LABELS) / 6
     # tinyworld_mini, tinyworld_small: the rest tells them apart.
-    alike = os.path.commonprefix(list(names)).rpartition("_")
+    alike = commonpath(list(names)).rpartition("_")
     start = len("".join(alike[:2])) if max(map(len, names), default=0) > longest else 0
     for i, (x, name) in enumerate(zip(xs, names, strict=True)):
         if i % every == 0:
