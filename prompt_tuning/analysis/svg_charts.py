@@ -5,9 +5,9 @@ A chart's numbers can be read by pointing at its dots. Pictures for other places
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
-from os.path import commonpath
 from typing import Any
 
 from prompt_tuning.analysis.web_page import Html, element, number
@@ -188,9 +188,7 @@ def _grid(
         parts.append(_text(_LEFT - 7, scale.y(y) + 4, _axis_number(y), "end"))
     every = math.ceil(len(xs) / _MOST_LABELS)
     longest = (_WIDTH - _LEFT - _RIGHT) / min(len(xs), _MOST_LABELS) / 6
-    # tinyworld_mini, tinyworld_small: the rest tells them apart.
-    alike = commonpath(list(names)).rpartition("_")
-    start = len("".join(alike[:2])) if max(map(len, names), default=0) > longest else 0
+    start = _alike(names) if max(map(len, names), default=0) > longest else 0
     for i, (x, name) in enumerate(zip(xs, names, strict=True)):
         if i % every == 0:
             rest = name[start:]
@@ -200,6 +198,13 @@ def _grid(
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(_text(middle, _HEIGHT - 6, xlabel, "middle"))
     return parts
+
+
+def _alike(names: Sequence[str]) -> int:
+    """Returns how many characters all names begin with, whole words of them: `tinyworld_`."""
+    words = [name.split("_")[:-1] for name in names]
+    shared = itertools.takewhile(lambda each: len(set(each)) == 1, zip(*words, strict=False))
+    return sum(len(each[0]) + 1 for each in shared)
 
 
 def _text(x: Number, y: Number, text: str, anchor: str, title: str = "", **more: Any) -> Html:
