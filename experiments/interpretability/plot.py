@@ -7,7 +7,7 @@ The figure is a map of how alike the prompts of the shortest length are, on the 
 
 import argparse
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,8 +67,8 @@ def measure(run: Path) -> tuple[np.ndarray, Row, str]:
     measured = {
         "tightness": float(clusters.tightness(found, table).mean()),
         "by chance": clusters.tightness_by_chance(table, NEIGHBORS),
-        "labels kept": _share(each.start_rank for each in persistence),
-        "labels anywhere": _share(each.best_rank for each in persistence),
+        "labels kept": _share([each.start_rank for each in persistence]),
+        "labels anywhere": _share([each.best_rank for each in persistence]),
         "distinct": clusters.distinct_share(found),
         "norm": float(norms),
     }
@@ -77,8 +77,10 @@ def measure(run: Path) -> tuple[np.ndarray, Row, str]:
     return prompt, measured, nearest
 
 
-def _share(ranks: Iterable[int | None]) -> float:
-    """Returns how many of the class labels are among a position's neighbours."""
+def _share(ranks: Sequence[int | None]) -> float | None:
+    """Returns how many of the class labels are among a position's neighbours; None without any."""
+    if not ranks:
+        return None
     return statistics.fmean(rank is not None and rank <= NEIGHBORS for rank in ranks)
 
 
@@ -90,8 +92,10 @@ def markdown(rows: Sequence[Row]) -> str:
         groups.setdefault((row["model"], row["start"], row["PROMPT_LENGTH"]), []).append(row)
     lines = [heads, ["---"] * len(heads)]
     for key, group in groups.items():
-        means = (statistics.fmean(row[name] for row in group) for name in ("score", *MEASURES))
-        lines.append([*map(str, key), *(f"{mean:.2f}" for mean in means)])
+        columns = ([row[name] for row in group] for name in ("score", *MEASURES))
+        told = ([value for value in column if value is not None] for column in columns)
+        means = (f"{statistics.fmean(values):.2f}" if values else "-" for values in told)
+        lines.append([*map(str, key), *means])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
