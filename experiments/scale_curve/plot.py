@@ -68,6 +68,7 @@ def collect(runs: Path, suffix: str) -> list[Row]:
 
 def complete(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """Returns the rows of each method and model that has them all, and what was left out."""
+    tasks = {row["task"] for row in rows}
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["method"], row["model"]), []).append(row)
@@ -77,10 +78,13 @@ def complete(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     kept: list[Row] = []
     left: list[str] = []
     for (method, model), group in groups.items():
-        if len(group) == most[method]:
+        missing = len(tasks - {row["task"] for row in group})
+        if len(group) == most[method] and not missing:
             kept += group
         else:
-            left.append(f"{method} on {model}: {len(group)} of {most[method]} scores are there")
+            left.append(
+                f"{method} on {model} is not drawn: {len(group)} scores, {missing} tasks missing"
+            )
     return kept, left
 
 

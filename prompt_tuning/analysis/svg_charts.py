@@ -5,6 +5,7 @@ A chart's numbers can be read by pointing at its dots. Pictures for other places
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -187,14 +188,23 @@ def _grid(
         parts.append(_text(_LEFT - 7, scale.y(y) + 4, _axis_number(y), "end"))
     every = math.ceil(len(xs) / _MOST_LABELS)
     longest = (_WIDTH - _LEFT - _RIGHT) / min(len(xs), _MOST_LABELS) / 6
+    start = _alike(names) if max(map(len, names), default=0) > longest else 0
     for i, (x, name) in enumerate(zip(xs, names, strict=True)):
         if i % every == 0:
-            shown = name if len(name) <= longest else f"{name[: max(int(longest) - 1, 3)]}…"
+            rest = name[start:]
+            shown = rest if len(rest) <= longest else f"{rest[: max(int(longest) - 1, 3)]}…"
             anchor = "end" if x == scale.x1 and len(name) > 3 else "middle"
             parts.append(_text(scale.x(x), _HEIGHT - _BOTTOM + 16, shown, anchor, title=name))
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(_text(middle, _HEIGHT - 6, xlabel, "middle"))
     return parts
+
+
+def _alike(names: Sequence[str]) -> int:
+    """Returns how many characters all names begin with, whole words of them: `tinyworld_`."""
+    words = [name.split("_")[:-1] for name in names]
+    shared = itertools.takewhile(lambda each: len(set(each)) == 1, zip(*words, strict=False))
+    return sum(len(each[0]) + 1 for each in shared)
 
 
 def _text(x: Number, y: Number, text: str, anchor: str, title: str = "", **more: Any) -> Html:

@@ -38,6 +38,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--plan", action="store_true", help="list the runs and what they take, and train nothing"
     )
+    parser.add_argument(
+        "--accelerator",
+        metavar="NAME",
+        help="with --plan: also the hours on it, as prompt-tuning plan estimates them",
+    )
+    parser.add_argument(
+        "--devices", type=int, help="of the accelerator, where its name has no number"
+    )
     parser.add_argument("--index", type=int, metavar="I", help="train the run I of the list alone")
     parser.add_argument(
         "--shard", metavar="I/N", help="train the I-th of N shares of the sweep, I from 0"
@@ -52,6 +60,9 @@ def main(argv: Sequence[str]) -> int:
     if args.index is not None and args.shard is not None:
         raise UserError("Give either --index or --shard, not both.")
 
+    if args.accelerator is not None and not args.plan:
+        raise UserError("--accelerator is for a plan; add --plan.")
+
     from prompt_tuning.cli import sweep_plan
 
     described = sweep_plan.load_sweep(args.file, args.gin_search_paths, args.gin_bindings)
@@ -60,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
     chosen = _chosen(runs, args)
     if args.plan:
         print(_plan_text(described.name, runs, chosen, described.places, folder))
+        print(_cost_text(args, chosen))
         return 0
     return _train(args, folder, chosen, described.places)
 
@@ -100,8 +112,19 @@ def _plan_text(
         f"{name}: {len(chosen)} runs, {len(done)} finished; {len(left)} to train in {len(parts)} "
         f"parts, {steps:,} steps at most. Results: {folder}/"
     )
-    lines.append("What a step takes on a machine: prompt-tuning plan.")
     return "\n".join(lines)
+
+
+def _cost_text(args: argparse.Namespace, chosen: Sequence["Run"]) -> str:
+    if args.accelerator is None:
+        return "What it takes on a machine: add --accelerator, such as --accelerator=h200."
+    from prompt_tuning.cli.session import say
+    from prompt_tuning.cli.sweep_cost import cost_text, costs
+    from prompt_tuning.planning.machines import find_machine
+
+    machine = find_machine(args.accelerator, args.devices)
+    found = costs(chosen, args.accelerator, args.devices, args.gin_search_paths, say)
+    return cost_text(found, str(machine))
 
 
 def _train(args: argparse.Namespace, folder: Path, chosen: Sequence["Run"], places: int) -> int:

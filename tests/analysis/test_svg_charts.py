@@ -47,6 +47,15 @@ def test_deviations_are_cut_off_at_the_end_of_the_axis():
     assert circles(cut)[1][2] == "a, 5: 0.900 ± 0.300"
 
 
+def test_long_names_that_begin_alike_are_told_by_their_ends():
+    line = Line(name="a", points=[(place, 0.5) for place in range(5)])
+    labels = [f"tinyworld_{size}" for size in ("tiny", "mini", "small", "base", "large")]
+    chart = line_chart([line], title="t", xlabel="x", labels=labels)
+    assert ">mini<title>tinyworld_mini</title>" in chart and "…" not in chart
+    odd = line_chart([line], title="t", xlabel="x", labels=["one_very_long_name", *"abcd"])
+    assert "…" in odd and ">b</text>" in odd
+
+
 def test_what_is_not_finite_is_left_out():
     line = Line(name="a", points=[(0, float("nan")), (1, 0.5), (2, float("inf"))])
     assert len(circles(line_chart([line], title="t", xlabel="x"))) == 1

@@ -1,13 +1,16 @@
 """The sweep command: its list, its populations, going on, failing."""
 
 import ast
+import dataclasses
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from prompt_tuning.cli import sweep_cost
 from prompt_tuning.cli.__main__ import main
+from prompt_tuning.cli.sweep_cost import Cost, cost_text
 from prompt_tuning.cli.sweep_plan import load_sweep, parts_of, runs_of
 from prompt_tuning.errors import UserError
 
@@ -78,6 +81,8 @@ def test_the_same_configuration_twice_is_refused(file):
         (["--index", "9"], "runs 0 to 3"),
         (["--shard", "2/2"], "expected I/N"),
         (["--index", "0", "--shard", "0/2"], "not both"),
+        (["--accelerator", "h200"], "add --plan"),
+        (["--plan", "--accelerator", "h201"], "Unknown accelerator 'h201'"),
         (["--gin_file=runs/train.gin"], "sweep.files"),
         (["--gin.sweep.places=0"], "at least 1"),
     ],
@@ -99,6 +104,43 @@ def test_the_plan_trains_nothing(file, tmp_path, capsys):
     assert "small: 2 runs, 0 finished; 2 to train in 1 parts, 4 steps at most" in shown
     assert "wic-prompt_length_3" in shown and "rte-prompt_length_3" not in shown
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_plan_tells_hours_of_a_machine(file, capsys):
+    assert main(["sweep", file, "--plan", "--accelerator=h200", "--index=0"]) == 0
+    printed = capsys.readouterr()
+    assert "[1/1] planning tinyworld_rte-prompt_length_2-seed_0" in printed.err
+    *_, head, line, total = printed.out.splitlines()
+    assert head.split()[:3] == ["model", "prompt", "runs"]
+    assert line.split()[:3] == ["tinyworld_tiny", "2", "1"] and line.endswith("yes")
+    assert total.endswith("hours of 1 x H200 in all, without evaluations.")
+
+
+def test_one_plan_for_runs_that_cost_the_same(file, monkeypatch):
+    """Seeds and tasks do; prompts of other lengths don't."""
+
+    def cost(run, count, *_):
+        numbers = {"prompt_length": 2, "step_seconds": 0.1, "hours": 1.0, "fits": True}
+        return Cost(runs=count, model=run.name, **numbers)
+
+    monkeypatch.setattr(sweep_cost, "_cost", cost)
+    _, runs = planned(
+        file, "sweep.settings = {'TASK_FEATURE_LENGTHS': {'inputs': 64, 'targets': 4}}"
+    )
+    told = []
+    found = sweep_cost.costs(runs, "h200", None, "", told.append)
+    assert [(each.model.rpartition("-")[0], each.runs) for each in found] == [
+        ("tinyworld_rte-prompt_length_2-seed_0", 2),
+        ("tinyworld_rte-prompt_length_3-seed_0", 2),
+    ]
+    assert len(told) == 2
+
+
+def test_hours_are_those_of_all_runs():
+    cost = Cost(runs=3, model="m", prompt_length=5, step_seconds=0.1, hours=2.0, fits=True)
+    text = cost_text([cost, dataclasses.replace(cost, runs=1, hours=1.5, fits=False)], "1 x H200")
+    assert "7.5 hours of 1 x H200 in all" in text
+    assert "What doesn't fit: prompt-tuning plan tells what would." in text
 
 
 def test_going_on_and_failing(file, tmp_path, monkeypatch, capsys):

@@ -88,7 +88,7 @@ def test_what_is_unfinished_is_left_out_and_told(script, runs, capsys):
     plot = script("plot")
     plot.draw("miniature", runs, runs / "out")
     told = capsys.readouterr().out
-    assert "model tuning on small: 1 of 2 scores are there" in told
+    assert "model tuning on small is not drawn: 1 scores, 0 tasks missing" in told
     lines = (runs / "out" / "scale_curve.md").read_text().splitlines()
     assert lines[0] == "| method | tiny (0.001M) | small (0.004M) |"
     assert lines[2] == "| prompt tuning | 0.500 ± 0.000 (2) | 0.500 ± 0.000 (2) |"
