@@ -85,6 +85,36 @@ def plot_means(
     return _save(figure, axes, path)
 
 
+def plot_bars(
+    rows: Sequence[Row], path: Path, *, x: str, bar: str, xlabel: str, title: str
+) -> Path:
+    """Draws mean scores with their standard deviation as bars beside each other, in groups.
+
+    Args:
+      rows: scores, those of other seeds beside each other.
+      path: where the PNG goes.
+      x: the column that makes the groups, in the order of the rows.
+      bar: the column that makes the bars of a group.
+      xlabel: what `x` is called.
+      title: above the figure.
+    """
+    figure, axes = _figure(title)
+    places = {value: place for place, value in enumerate(dict.fromkeys(row[x] for row in rows))}
+    names = sorted({row[bar] for row in rows}, key=str)
+    width = 0.8 / len(names)
+    for number, name in enumerate(names):
+        at: dict[int, list[float]] = {}
+        for row in rows:
+            if row[bar] == name:
+                at.setdefault(places[row[x]], []).append(row["score"])
+        xs, means, spread = _means(at)
+        shifted = [each + (number - (len(names) - 1) / 2) * width for each in xs]
+        axes.bar(shifted, means, width * 0.95, yerr=spread, capsize=3, label=str(name))
+    axes.set_xticks(range(len(places)), [str(value) for value in places])
+    axes.set_xlabel(xlabel)
+    return _save(figure, axes, path)
+
+
 def plot_scale_curve(
     rows: Sequence[Row],
     path: Path,

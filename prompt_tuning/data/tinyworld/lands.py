@@ -10,6 +10,7 @@ passage.
 """
 
 import dataclasses
+import functools
 import itertools
 import random
 from collections.abc import Iterator, Mapping
@@ -49,12 +50,22 @@ class Land:
     def action(
         self, rng: random.Random, split: Region, person: str, verb: str, kind: str
     ) -> Action:
-        """Draws a fact of a split."""
+        """Draws a fact of a split; there must be one, see `has_fact`."""
         while True:
             noun, place = rng.choice(lexicon.KINDS[kind]), rng.choice(self.places)
             fact = Action(person, verb, noun, place)
             if region_of(fact) == split:
                 return fact
+
+    def has_fact(self, split: Region, person: str, verb: str, kind: str) -> bool:
+        """Returns whether a split has any fact of them in the land."""
+        return split in _splits(person, verb, kind, self.places)
+
+
+@functools.cache
+def _splits(person: str, verb: str, kind: str, places: tuple[str, ...]) -> frozenset[Region]:
+    facts = itertools.product(lexicon.KINDS[kind], places)
+    return frozenset(region_of(Action(person, verb, *fact)) for fact in facts)
 
 
 def _share(words: Mapping[str, Any] | tuple[str, ...], number: int) -> tuple[str, ...]:
@@ -108,12 +119,13 @@ def questions(name: str, split: Region) -> Iterator[Row]:
     rng = random.Random(f"questions of {name}/{split}")
     phrasings = ((land.who, "person"), (land.what, "noun"), (land.where, "place"))
     for phrasing, asked_for in itertools.cycle(phrasings):
-        verb = rng.choice(land.verbs)
-        people, kinds = rng.sample(land.people, 3), rng.sample(land.kinds, 3)
-        facts = [
-            land.action(rng, split, person, verb, kind)
-            for person, kind in zip(people, kinds, strict=True)
-        ]
+        while True:
+            verb = rng.choice(land.verbs)
+            people, kinds = rng.sample(land.people, 3), rng.sample(land.kinds, 3)
+            told_of = list(zip(people, kinds, strict=True))
+            if all(land.has_fact(split, person, verb, kind) for person, kind in told_of):
+                break
+        facts = [land.action(rng, split, person, verb, kind) for person, kind in told_of]
         asked = rng.choice(facts)
         told = [sentence(_said(rng.choice(land.facts), fact, fact.noun)) for fact in facts]
         question = _said(phrasing, asked, asked.kind)
@@ -134,12 +146,17 @@ def pairs(name: str, split: Region, phrasings: tuple[str, ...]) -> Iterator[Row]
       split: what facts are drawn of.
       phrasings: whole sentences, with the fields of a land's; the two of a pair differ.
     """
-    land = LANDS[name]
+    # No place is told: of several, the same words would be in several splits.
+    land = dataclasses.replace(LANDS[name], places=LANDS[name].places[:1])
     rng = random.Random(f"pairs of {name}/{split}")
     for label in itertools.cycle(("True", "False")):
-        kind, other = rng.sample(land.kinds, 2)
-        fact = land.action(rng, split, rng.choice(land.people), rng.choice(land.verbs), kind)
-        thing = fact.noun if label == "True" else rng.choice(lexicon.KINDS[other])
+        while True:
+            kinds = rng.sample(land.kinds, 2)
+            person, verb = rng.choice(land.people), rng.choice(land.verbs)
+            if all(land.has_fact(split, person, verb, kind) for kind in kinds):
+                break
+        fact, other = (land.action(rng, split, person, verb, kind) for kind in kinds)
+        thing = (fact if label == "True" else other).noun
         first, second = rng.sample(phrasings, 2)
         said = [_said(first, fact, fact.noun), _said(second, fact, thing)]
         rng.shuffle(said)

@@ -44,14 +44,18 @@ def test_lands_share_no_words():
     assert sorted(everybody) == sorted(lexicon.PEOPLE)
 
 
-@pytest.mark.parametrize("task", [*TASKS, *PAIR_TASKS])
-def test_every_word_is_one_of_the_corpus(task):
+def test_every_word_is_one_of_the_corpus():
     some = World("corpus", seed=9)
     told = {
         w.lower() for _ in range(3000) for w in words(corpus.document(some, exercises=0.7).text)
     }
-    asked = {w.lower() for e in get_task(task).examples("train") for w in words(e.inputs)}
-    assert asked - told <= {"question", "question1", "question2", "sentence1", "sentence2"}
+    for task in (*TASKS, *PAIR_TASKS):
+        asked = {
+            w.lower()
+            for e in itertools.islice(get_task(task).examples("train"), 400)
+            for w in words(e.inputs)
+        }
+        assert asked - told <= {"question", "question1", "question2", "sentence1", "sentence2"}
 
 
 @pytest.mark.parametrize("land", lands.LANDS)
@@ -92,8 +96,9 @@ def test_pairs_are_of_the_same_thing_or_not(kind):
 
 @pytest.mark.parametrize("task", [*TASKS, *PAIR_TASKS])
 def test_rows_are_the_same_every_time_and_of_their_split(task):
-    first, again = (list(get_task(task).examples("train")) for _ in range(2))
-    assert first == again and len(first) == SIZES["train"]
+    first = list(get_task(task).examples("train"))
+    again = list(itertools.islice(get_task(task).examples("train"), 200))
+    assert first[:200] == again and len(first) == SIZES["train"]
     held_out = {example.inputs for example in get_task(task).examples("test")}
     assert not held_out & {example.inputs for example in first}
 
