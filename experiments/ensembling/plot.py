@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from prompt_tuning.analysis.sweep_plots import plot_means
+from prompt_tuning.analysis.sweep_plots import plot_bars
 from prompt_tuning.cli.__main__ import main as prompt_tuning
 from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.files import atomic_write
@@ -86,12 +86,11 @@ def draw(rows: Sequence[Row], path: Path) -> Path:
         points += [{"x": x, "line": "one prompt", "score": score} for score in row["alone"]]
         points.append({"x": x, "line": "the best of five", "score": row["best"]})
         points.append({"x": x, "line": "majority vote", "score": row["majority_vote"]})
-    return plot_means(
+    return plot_bars(
         points,
         path,
         x="x",
-        line="line",
-        order=list(dict.fromkeys(point["x"] for point in points)),
+        bar="line",
         xlabel="task and model",
         title="Development score of five prompts, alone and together",
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from prompt_tuning import Example, Predictor
+from prompt_tuning.analysis.sweep_plots import plot_bars
 from prompt_tuning.cli import configurables, session
 from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.cli.arguments import Parser
@@ -83,7 +84,19 @@ def main(argv: Sequence[str]) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     text = markdown(rows, {name: statistics.median(each) for name, each in seconds.items()}, stream)
     (options.output / "mixed_batches.md").write_text(text)
-    print(text, *write_table(rows, options.output / "mixed_batches"), sep="\n")
+    figure = plot_bars(
+        [
+            {"task": row["task"].rpartition("_")[2], "batches": way, "score": row[f"score, {way}"]}
+            for row in rows
+            for way in ways
+        ],
+        options.output / "mixed_batches.png",
+        x="task",
+        bar="batches",
+        xlabel="task",
+        title=f"Development score of one frozen {options.model}, many prompts",
+    )
+    print(text, figure, *write_table(rows, options.output / "mixed_batches"), sep="\n")
 
 
 def load(runs: dict[str, Path]) -> Predictor:
