@@ -21,13 +21,16 @@ pytestmark = pytest.mark.usefixtures("compile_once")
 
 CONFIGS = gin_config.shipped_configs()
 FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.gin"))
-# These tasks differ from others in their columns and words alone, which `tests/data` reads; int8
-# differs from nf4 in what `tests/models` tests.
+# Models differ in sizes and places, which `tests/models` and `tests/checkpoints` test; these tasks
+# from others in their columns and words alone, which `tests/data` reads; int8 from nf4 in what
+# `tests/models` tests.
 ALIKE = re.compile(
-    r"tasks/(glue_(ax|cola|mnli|mrpc|qnli|qqp\.|rte|sst2|wnli)|cnn|superglue_and)"
-    r"|quantization/int8"
+    r"models/(?!t5_1_1_lm100k_small\.|tinyworld_small)"
+    r"|tasks/(glue_(ax|cola|mnli|mrpc|qnli|qqp\.|rte|sst2|wnli)|cnn|superglue_and|tinyworld_[b-z])"
+    r"|tasks/(superglue_(ax|boolq|copa|wic)|xsum|tinyworld\.)"
+    r"|quantization/int8|runs/(lm_adapt|train_released_code|tune)"
     # Costly to compile; `tests/methods` trains a step of each.
-    r"|methods/(adapter|attention_mixed|deep|model_tuning|multitask_prompt\.|p_tuning|residual)"
+    r"|methods/(?!soft_prompt|lora)"
 )
 COMMANDS = [
     pytest.param(name, marks=pytest.mark.slow if ALIKE.match(name) else ()) for name in FILES

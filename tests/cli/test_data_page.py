@@ -123,6 +123,7 @@ def test_own_files_are_trained_on_and_answered(reviews, commands, capsys):
     assert all(isinstance(row["prediction"], str) for row in rows)
 
 
+@pytest.mark.slow
 def test_plain_text_makes_a_model_that_takes_a_prompt(commands, folder, tiny_settings, capsys):
     flags = without(tiny_settings, "VOCABULARY_PATH", "INITIAL_CHECKPOINT_PATH")
     sizes = {"embed_dim": 16, "num_heads": 2, "head_dim": 8, "mlp_dim": 32}

@@ -68,6 +68,7 @@ def test_members_of_a_population_have_it_in_common(tiny_settings, tmp_path):
         main(["train", *FILES, *tiny_settings, *flags])
 
 
+@pytest.mark.slow
 def test_a_predictor_ranks_what_follows_the_sentinel(tiny_weights_file, tiny_vocabulary_file):
     config, params, _ = load_weights(tiny_weights_file)
     vocabulary = Vocabulary(tiny_vocabulary_file)

@@ -81,6 +81,7 @@ def test_positions_are_sharpened_and_nothing_else(pretrain):
             np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_a_grown_model_computes_what_the_small_one_does(pretrain):
     small, large = (
         dataclasses.replace(pretrain.size_config(*size), vocab_size=40, unroll=1)

@@ -180,7 +180,14 @@ def loss_of_injection(name):
     return toy_loss
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("after", "decoder")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("multitask", "residual") else pytest.mark.slow)
+        for name in METHODS
+        if name not in ("after", "decoder")
+    ],
+)
 def test_only_its_own_numbers_move_and_all_of_them(name, frozen):
     """ "after" and "decoder" are halves of others."""
     before = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(frozen)]

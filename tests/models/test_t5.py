@@ -192,8 +192,8 @@ def test_how_layers_are_run_changes_nothing(frozen, batch, prompt, change):
 @pytest.mark.parametrize(
     "change",
     [
-        {"param_dtype": "bfloat16"},
-        {"compute_dtype": "bfloat16"},
+        pytest.param({"param_dtype": "bfloat16"}, marks=pytest.mark.slow),
+        pytest.param({"compute_dtype": "bfloat16"}, marks=pytest.mark.slow),
         {"matmul_dtype": "bfloat16"},
         {"param_dtype": "bfloat16", "compute_dtype": "bfloat16", "unroll": 0},
     ],

@@ -1,7 +1,6 @@
 """Every notebook runs from its first cell to its last, and is committed as it runs.
 
-Notebooks that only read, and the quickstart, run in the default suite; those that train for a while
-are slow tests.
+Notebooks that only read run in the default suite; those that train are slow tests.
 """
 
 import base64
@@ -17,7 +16,7 @@ from nbclient.exceptions import CellExecutionError
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-QUICK = ("prompt_ablations", "quickstart", "scale_curve")
+QUICK = ("prompt_ablations", "scale_curve")
 SECONDS_A_CELL = 600
 LINES_A_CELL = 30
 LARGEST_FILE = 1_000_000  # bytes

@@ -52,6 +52,18 @@ ROWS = {
         {"paragraph": "<b>Sent 1: </b>Rain fell.<br>", "question": "What?", "answer": "Rain"},
         "question: What? answer: Rain paragraph: Sent 1: Rain fell. ",
     ),
+    "tinyworld_qa_.*": (
+        {"question": "Who sat?", "passage": "A cat sat."},
+        "question: Who sat? passage: A cat sat.",
+    ),
+    "tinyworld_same_claims": (
+        {"first": "Rain fell.", "second": "It rained."},
+        "sentence1: Rain fell. sentence2: It rained.",
+    ),
+    "tinyworld_same_questions": (
+        {"first": "Who?", "second": "When?"},
+        "question1: Who? question2: When?",
+    ),
     "(superglue|tinyworld)_record": (
         {"passage": "Ann met Bob.", "query": "@placeholder sings.", "entities": ["Ann", "Bob"]},
         "query: @placeholder sings. entities: Ann, Bob passage: Ann met Bob.",
