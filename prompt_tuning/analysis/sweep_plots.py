@@ -109,9 +109,13 @@ def plot_bars(
                 at.setdefault(places[row[x]], []).append(row["score"])
         xs, means, spread = _means(at)
         shifted = [each + (number - (len(names) - 1) / 2) * width for each in xs]
-        axes.bar(shifted, means, width * 0.95, yerr=spread, capsize=3, label=str(name))
+        axes.bar(shifted, means, width * 0.95, label=str(name))
+        if any(spread):
+            axes.errorbar(shifted, means, yerr=spread, fmt="none", ecolor="black", capsize=3)
     axes.set_xticks(range(len(places)), [str(value) for value in places])
     axes.set_xlabel(xlabel)
+    # Bars leave no room among them.
+    figure.legend(loc="outside lower center", ncols=len(names), frameon=False)
     return _save(figure, axes, path)
 
 
@@ -196,7 +200,8 @@ def _save(figure: Any, axes: Any, path: Path) -> Path:
     axes.set_ylabel("score")
     axes.set_ylim(0, 1.03)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    if not figure.legends:
+        axes.legend(frameon=False)
     with writing(path, fix="Give another place for the picture."):
         figure.savefig(path, dpi=150)
     return path
