@@ -4,21 +4,23 @@ python experiments/initialization/plot.py FOLDER [--output experiments/initializ
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from prompt_tuning.analysis.sweep_plots import macro_scores, plot_means
+from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.errors import UserError
 from prompt_tuning.sweeps.results import read_rows, write_table
 
 INITIALISATIONS = ("random_uniform", "sampled_vocabulary", "class_label")
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Reads the sweep and writes the figure and the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     rows = [
         {**row, "initialisation": initialisation(row["gin_file"])}
         for row in read_rows(options.folder)
@@ -47,4 +49,4 @@ def initialisation(files: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with_one_line_errors(main)

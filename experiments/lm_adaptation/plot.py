@@ -8,22 +8,24 @@ steps. A model of T5 1.1 without "lm" in its name hasn't been adapted.
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from prompt_tuning.analysis.sweep_plots import macro_scores, plot_means
+from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.errors import UserError
 from prompt_tuning.sweeps.results import read_rows, write_table
 
 SIZES = ("small", "base", "large", "xl", "xxl")
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Reads the sweep and writes the figure and the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     rows = [{**row, **adaptation(row["model"])} for row in read_rows(options.folder)]
     options.output.mkdir(parents=True, exist_ok=True)
     tasks = sorted({row["task"] for row in rows})
@@ -60,4 +62,4 @@ def adaptation(model: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    with_one_line_errors(main)

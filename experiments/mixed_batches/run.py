@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
         return answer(predictor, stream, lambda batch: [batch])
 
     def by_task() -> Answers:
-        return answer(predictor, stream, lambda batch: by_prompt(batch))
+        return answer(predictor, stream, by_prompt)
 
     ways = {"mixed": mixed, "by task": by_task}
     found = {name: way() for name, way in ways.items()}

@@ -4,22 +4,23 @@ python experiments/pretraining_objective/plot.py FOLDER [--output FOLDER]
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prompt_tuning.analysis.sweep_plots import macro_scores, plot_means
+from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.sweeps.results import read_rows, write_table
 
 OBJECTIVES = ("span corruption", "span corruption\n+ sentinel", "LM adaptation")
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Reads the sweep and writes the figure and the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     rows = [
         {**row, "objective": objective(row), "frozen": frozen(row["model"])}
         for row in read_rows(options.folder)
@@ -60,4 +61,4 @@ def frozen(model: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with_one_line_errors(main)

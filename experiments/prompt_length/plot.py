@@ -4,18 +4,20 @@ python experiments/prompt_length/plot.py FOLDER [--output experiments/prompt_len
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from prompt_tuning.analysis.sweep_plots import macro_scores, plot_means
+from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.sweeps.results import read_rows, write_table
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Reads the sweep and writes the figure and the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     rows = read_rows(options.folder)
     scores = macro_scores(rows, by=("model", "PROMPT_LENGTH"))
     options.output.mkdir(parents=True, exist_ok=True)
@@ -33,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with_one_line_errors(main)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from prompt_tuning.analysis.sweep_plots import macro_scores, plot_means
-from prompt_tuning.cli.__main__ import main
+from prompt_tuning.cli.__main__ import USER_ERROR, main
 from prompt_tuning.cli.sweep_plan import load_sweep, parts_of, runs_of
 from prompt_tuning.errors import UserError
 from prompt_tuning.sweeps.grid import combinations
@@ -143,10 +143,25 @@ def test_the_figure_is_drawn(checkout, tmp_path, monkeypatch, experiment):
     script = checkout / "experiments" / experiment / "plot.py"
     output = tmp_path / "out"
     monkeypatch.setattr(sys, "argv", [str(script), str(store.folder), "--output", str(output)])
-    runpy.run_path(str(script), run_name="__main__")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    assert ended.value.code == 0
     assert (output / f"{experiment}.png").read_bytes().startswith(b"\x89PNG")
     with (output / f"{experiment}.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 6
+
+
+@pytest.mark.parametrize("experiment", [name for name in FOLDERS if name != "scale_curve"])
+def test_a_folder_without_results_is_told_in_one_line(
+    checkout, tmp_path, monkeypatch, capsys, experiment
+):
+    script = str(checkout / "experiments" / experiment / "plot.py")
+    monkeypatch.setattr(sys, "argv", [script, str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(script, run_name="__main__")
+    told = capsys.readouterr()
+    assert ended.value.code == USER_ERROR
+    assert "nowhere" in told.err and told.err.count("\n") == 1 and not told.out
 
 
 def test_a_macro_score_needs_every_task(tmp_path):
