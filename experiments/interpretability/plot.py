@@ -14,9 +14,8 @@ import numpy as np
 
 from prompt_tuning.analysis import clusters, pictures
 from prompt_tuning.analysis.similarity import similarity_matrix, within_and_between
-from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli import session
 from prompt_tuning.cli.__main__ import run as with_one_line_errors
-from prompt_tuning.cli.arguments import Parser
 from prompt_tuning.sweeps.results import Row, read_rows, write_table
 
 NEIGHBORS = 5
@@ -51,13 +50,8 @@ def main(argv: Sequence[str]) -> None:
 
 def measure(run: Path) -> tuple[np.ndarray, Row, str]:
     """Returns a run's best prompt, the measures of it, and its first positions' neighbours."""
-    parser = Parser("neighbors", "")
-    parser.add_prompt_arguments()
-    args = parser.parse([str(run)])
-    session.load_config(args, run=args.run)
-    data = configurables.data()
-    base = session.load_base(data)
-    prompt = session.load_adapter_for(base, session.prompt_path(args.run, None)).prompt
+    base, data = session.open_run(run)
+    prompt = session.load_adapter_for(base, session.prompt_path(str(run), None)).prompt
     found = session.neighbors_of(base, prompt, k=NEIGHBORS)
     table = np.asarray(base.embedding, np.float32)[: base.vocabulary.num_pieces]
     labels = list(dict.fromkeys(label for task in data.tasks for label in task.labels or ()))

@@ -19,9 +19,8 @@ import numpy as np
 
 from prompt_tuning import Example, Predictor
 from prompt_tuning.analysis.sweep_plots import plot_bars
-from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli import session
 from prompt_tuning.cli.__main__ import run as with_one_line_errors
-from prompt_tuning.cli.arguments import Parser
 from prompt_tuning.data.tasks.task import Example as TaskExample
 from prompt_tuning.data.tasks.task import get_task
 from prompt_tuning.errors import UserError
@@ -101,11 +100,7 @@ def main(argv: Sequence[str]) -> None:
 
 def load(runs: dict[str, Path]) -> Predictor:
     """Returns the frozen model of the runs with the best prompt of each."""
-    parser = Parser("infer", "")
-    parser.add_prompt_arguments()
-    first = next(iter(runs.values()))
-    session.load_config(parser.parse([str(first)]), run=str(first))
-    base = session.load_base(configurables.data())
+    base, _ = session.open_run(next(iter(runs.values())))
     predictor = Predictor(base.config, base.params, base.vocabulary, batch_size=BATCH)
     for task, run in runs.items():
         adapter = session.load_adapter_for(base, session.prompt_path(str(run), None))

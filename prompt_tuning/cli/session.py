@@ -81,6 +81,18 @@ def load_config(
     compilation_cache()
 
 
+def open_run(run: str | Path) -> tuple[Base, Data]:
+    """Returns the frozen model and the data of a run folder, as its own configuration has them.
+
+    Raises:
+      UserError: it isn't a run folder, or anything that `load_base` raises.
+    """
+    nothing = argparse.Namespace(gin_file=[], gin_bindings=[], gin_search_paths="")
+    load_config(nothing, run=str(run))
+    data = configurables.data()
+    return load_base(data), data
+
+
 def load_base(data: Data) -> Base:
     """Loads the frozen model, each part onto the devices that hold it, and its vocabulary.
 

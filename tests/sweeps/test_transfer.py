@@ -2,8 +2,8 @@
 
 import pytest
 
-from prompt_tuning.analysis.transfer import plot_transfer, transfer_table
 from prompt_tuning.errors import UserError
+from prompt_tuning.sweeps.transfer import plot_transfer, transfer_table
 
 
 def rows(model="small", methods=("model tuning", "prompt tuning")):

@@ -9,12 +9,45 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
+
 from prompt_tuning.analysis.sweep_plots import plot_bars
 from prompt_tuning.errors import UserError
+from prompt_tuning.sweeps.results import write_table
 
 Row = Mapping[str, Any]
 
 METHODS = ("model tuning", "prompt tuning")
+STEM = "transfer"
+"""What the scores are called in a sweep's folder."""
+
+
+def write_transfer(
+    folder: Path, stem: Path, metrics: Sequence[str], title: str
+) -> tuple[str, list[Path]]:
+    """Writes the tables and the pictures of a sweep's transfer; returns the text and the files.
+
+    Args:
+      folder: the sweep's, its runs scored on other tasks by experiments/domain_shift/run.py.
+      stem: what is written, without its ending.
+      metrics: those of the table; the first is drawn.
+      title: above each picture.
+
+    Raises:
+      UserError: the runs haven't been scored, or one of the methods has no score of a task.
+    """
+    scored = folder / f"{STEM}.parquet"
+    if not scored.exists():
+        raise UserError(
+            f"There is no {scored}; score the sweep's runs with experiments/domain_shift/run.py "
+            "first."
+        )
+    rows = pyarrow.parquet.read_table(scored).to_pylist()
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    text = transfer_table(rows, metrics)
+    stem.with_suffix(".md").write_text(text)
+    figures = plot_transfer(rows, stem, metrics[0], title)
+    return text, [*figures, *write_table(rows, stem)]
 
 
 def transfer_table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
