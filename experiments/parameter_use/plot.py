@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prompt_tuning.analysis.methods_table import methods_table
+from prompt_tuning.analysis.sweep_plots import plot_shares
 from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.cli.methods import MODELS, facts_of_all
 from prompt_tuning.models.config import get_config
 from prompt_tuning.models.layers import count_parameters
 from prompt_tuning.models.t5 import abstract_params
-from prompt_tuning.sweeps.results import Row, write_table
+from prompt_tuning.sweeps.results import write_table
 
 DRAWN = {
     "soft_prompt": "prompt tuning",
@@ -52,30 +53,8 @@ def main(argv: Sequence[str]) -> None:
     ]
     text = methods_table(facts, markdown=True)
     (options.output / "parameter_use.md").write_text(f"{text}\n")
-    figure = draw(rows, options.output / "parameter_use.png")
+    figure = plot_shares(rows, options.output / "parameter_use.png", methods=DRAWN)
     print(text, figure, *write_table(rows, options.output / "parameter_use"), sep="\n")
-
-
-def draw(rows: Sequence[Row], path: Path) -> Path:
-    """Draws the share that is trained against the model's size, both on logarithmic axes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for method, label in DRAWN.items():
-        of_method = [row for row in rows if row["method"] == method]
-        xs = [row["frozen_parameters"] for row in of_method]
-        axes.plot(xs, [row["percent"] for row in of_method], marker="o", label=label)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("parameters of the model")
-    axes.set_ylabel("trained, % of the model's parameters")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False)
-    figure.savefig(path, dpi=150)
-    return path
 
 
 if __name__ == "__main__":

@@ -170,6 +170,27 @@ def plot_scale_curve(
     return _save(figure, axes, path)
 
 
+def plot_shares(rows: Sequence[Row], path: Path, *, methods: Mapping[str, str]) -> Path:
+    """Draws what share of a model each method trains against its size, as the paper's Figure 4.
+
+    Args:
+      rows: with `method`, `frozen_parameters` and `percent` of them that are trained.
+      path: where the PNG goes.
+      methods: those to draw, to what the legend calls them.
+    """
+    figure, axes = _figure("")
+    for method, label in methods.items():
+        of_method = [row for row in rows if row["method"] == method]
+        xs = [row["frozen_parameters"] for row in of_method]
+        axes.plot(xs, [row["percent"] for row in of_method], marker="o", label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("parameters of the model")
+    axes.set_ylabel("trained, % of the model's parameters")
+    figure.legend(loc="outside right upper", frameon=False)
+    return _write(figure, axes, path)
+
+
 def _figure(title: str) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -199,9 +220,13 @@ def _means(at: Mapping[int, Sequence[float]]) -> tuple[list[int], list[float], l
 def _save(figure: Any, axes: Any, path: Path) -> Path:
     axes.set_ylabel("score")
     axes.set_ylim(0, 1.03)
-    axes.spines[["top", "right"]].set_visible(False)
     if not figure.legends:
         axes.legend(frameon=False)
+    return _write(figure, axes, path)
+
+
+def _write(figure: Any, axes: Any, path: Path) -> Path:
+    axes.spines[["top", "right"]].set_visible(False)
     with writing(path, fix="Give another place for the picture."):
         figure.savefig(path, dpi=150)
     return path
