@@ -45,6 +45,7 @@ def collect(runs: Path, suffix: str) -> list[Row]:
     """Returns a row for each finished run and task of every method.
 
     Of a mixture, the tasks are kept that the other methods have too; its mean is not among them.
+    Its texts may begin with the task's name, which a task's own never do.
     """
     found = {
         method: read_rows(folder)
@@ -57,10 +58,10 @@ def collect(runs: Path, suffix: str) -> list[Row]:
     if not tasks:
         raise UserError(f"{runs} has no results of the scale curve; start run.py first.")
     rows = [
-        {**row, "method": method}
+        {**row, "method": method, "task": task}
         for method, of_method in found.items()
         for row in of_method
-        if row["task"] in tasks
+        if (task := row["task"].removesuffix("_with_name")) in tasks
     ]
     columns = [name for name in COLUMNS if any(name in row for row in rows)]
     return [{name: row.get(name) for name in columns} for row in rows]
@@ -105,6 +106,9 @@ def reference() -> list[Row]:
 
 def markdown(scores: Sequence[Row], parameters: dict[str, int]) -> str:
     """Returns a table with the methods in the figure's order, and the models by their size."""
+    # Some methods start from the LM-adapted models, others from those before.
+    scores = [{**row, "model": row["model"].replace("_lm100k", "")} for row in scores]
+    parameters = {name.replace("_lm100k", ""): number for name, number in parameters.items()}
     header, lines = pivot(scores, down=["method"], across="model")
     models = sorted(header[1:], key=parameters.__getitem__)
     places = [0, *(header.index(model) for model in models)]

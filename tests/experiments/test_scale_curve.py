@@ -60,7 +60,8 @@ def runs(tmp_path):
             finish(tmp_path / "scale_curve_prompt_tuning", model, seed, {"accuracy": 0.5})
             if (model, seed) != ("small", 1):
                 finish(tmp_path / "scale_curve_model_tuning", model, seed, {"accuracy": 0.75})
-    mixture = {"tinyworld_rte/accuracy": 0.9, "dpr/accuracy": 0.1}
+    # Its texts begin with the tasks' names.
+    mixture = {"tinyworld_rte_with_name/accuracy": 0.9, "dpr/accuracy": 0.1}
     finish(tmp_path / "scale_curve_multitask", "tiny", 0, mixture, task="mixture")
     design = {"model": "tiny", "task": "tinyworld_rte", "SEED": 0, "score": 0.25}
     (tmp_path / "scale_curve_design").mkdir()
@@ -82,6 +83,20 @@ def test_methods_are_told_apart_and_a_mixture_counts_by_the_shared_tasks(script,
         "prompt design": [0.25],
     }
     assert {row["task"] for row in rows} == {"tinyworld_rte"}
+
+
+def test_a_model_is_one_column_with_and_without_lm_adaptation(script):
+    parameters = {"t5_1_1_small": 1000, "t5_1_1_lm100k_small": 1000}
+    scores = [
+        {"method": "prompt tuning", "model": "t5_1_1_lm100k_small", "score": 0.5},
+        {"method": "model tuning", "model": "t5_1_1_small", "score": 0.75},
+    ]
+    assert script("plot").markdown(scores, parameters).splitlines() == [
+        "| method | t5_1_1_small (0.001M) |",
+        "| --- | --- |",
+        "| prompt tuning | 0.500 |",
+        "| model tuning | 0.750 |",
+    ]
 
 
 def test_what_is_unfinished_is_left_out_and_told(script, runs, capsys):
