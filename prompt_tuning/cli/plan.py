@@ -122,15 +122,18 @@ def configured(args: argparse.Namespace, devices: int) -> tuple["Work", int]:
         layout=layout,
     )
     mesh = layout.mesh.shape
+    accumulation_steps = training.options.accumulation_steps
+    # Of batches that are measured in tokens, that of the longest inputs.
+    budget = data.token_budget(mesh[DATA_AXIS] * accumulation_steps)
     work = Work(
         config=config,
         method=training.method(base),
         optimizer=training.optimizer,
         loss=training.loss,
-        batch_size=data.batch_size,
+        batch_size=budget.rows(data.lengths["inputs"]) if budget else data.batch_size,
         input_length=data.lengths["inputs"],
         target_length=data.target_length,
-        accumulation_steps=training.options.accumulation_steps,
+        accumulation_steps=accumulation_steps,
         tasks=len(data.tasks),
         model_parallel=mesh[MODEL_AXIS],
         data_parallel=mesh[DATA_AXIS],
