@@ -172,20 +172,6 @@ def make_probe(model: T5, encode: Callable, count: int = 128):
     }
 
 
-def sharpen_positions(params: dict, stddev: float) -> dict:
-    """Scales the relative position biases to a standard deviation of `stddev`.
-
-    At T5's own scale of embed_dim**-0.5 no head prefers any distance, and an optimiser that moves
-    a parameter by 0.001 a step is long in teaching one to look at the word before.
-    """
-
-    def scale(path, leaf):
-        is_bias = "rel_embedding" in jax.tree_util.keystr(path)
-        return leaf * (stddev / jnp.std(leaf)) if is_bias else leaf
-
-    return jax.tree_util.tree_map_with_path(scale, params)
-
-
 def save_in_bfloat16(path: Path, params: dict, config: T5Config, metadata: dict[str, str]) -> None:
     config = dataclasses.replace(config, param_dtype="bfloat16")
     save_weights(path, jax.tree.map(lambda leaf: leaf.astype("bfloat16"), params), config, metadata)
@@ -212,8 +198,11 @@ def make_phases(args: argparse.Namespace) -> list[Phase]:
 
 def first_params(args: argparse.Namespace, config: T5Config) -> dict:
     """Returns random weights, or a smaller model's, grown to the size."""
-    params = init_params(config, jax.random.key(args.seed))
-    params = sharpen_positions(params, args.relative_bias_stddev)
+    params = init_params(
+        config,
+        jax.random.key(args.seed),
+        relative_bias_stddev=args.relative_bias_stddev,
+    )
     if not args.grow_from:
         return params
     small, trained, _ = load_weights(ASSETS / f"tinyworld_{args.grow_from}.safetensors")

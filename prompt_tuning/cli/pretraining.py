@@ -52,6 +52,7 @@ def new_model(
     num_encoder_layers: int | None = None,
     num_decoder_layers: int | None = None,
     embedding_stddev: float = 1.0,
+    relative_bias_stddev: float | None = None,
     compute_dtype: str = "float32",
     matmul_dtype: str = "",
     remat: bool = False,
@@ -61,7 +62,7 @@ def new_model(
     """Random weights of a named size, or of one's own: each size that is given replaces its.
 
     The embedding table has a row for each id of the vocabulary, and T5's unused ones up to a
-    multiple of 128.
+    multiple of 128. Both `_stddev` are those of `init_params`.
 
     Raises:
       UserError: there is no such architecture, or a size is below 1.
@@ -89,7 +90,12 @@ def new_model(
         **given,
     )
     key = stream_key(seed, "model_init")
-    return config, init_params(config, key, embedding_stddev=embedding_stddev)
+    return config, init_params(
+        config,
+        key,
+        embedding_stddev=embedding_stddev,
+        relative_bias_stddev=relative_bias_stddev,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -68,19 +68,6 @@ def test_span_corruption_has_sentinels_and_lm_adaptation_has_none(pretrain, phas
             assert any(token >= 1308 for token in inputs) == has_sentinels
 
 
-def test_positions_are_sharpened_and_nothing_else(pretrain):
-    config = pretrain.SIZES["tiny"]
-    before = init_params(config, jax.random.key(0))
-    after = pretrain.sharpen_positions(before, 3.0)
-    for (path, old), new in zip(
-        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
-    ):
-        if "rel_embedding" in jax.tree_util.keystr(path):
-            assert np.std(new) == pytest.approx(3.0, rel=1e-4)
-        else:
-            np.testing.assert_array_equal(old, new)
-
-
 @pytest.mark.slow
 def test_a_grown_model_computes_what_the_small_one_does(pretrain):
     small, large = (
@@ -88,7 +75,7 @@ def test_a_grown_model_computes_what_the_small_one_does(pretrain):
         for size in (("small_test", 12, 2, 1), ("large_test", 32, 4, 2))
     )
     fresh = init_params(large, jax.random.key(1))
-    trained = pretrain.sharpen_positions(init_params(small, jax.random.key(0)), 3.0)
+    trained = init_params(small, jax.random.key(0), relative_bias_stddev=3.0)
     grown = pretrain.grow(trained, small, fresh, large)
     tokens = jax.random.randint(jax.random.key(2), (2, 9), 1, 40)
     batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens[:, :5]}

@@ -256,6 +256,20 @@ def test_init_has_the_scales_of_t5():
     assert (params["encoder"]["encoder_norm"]["scale"] == 1).all()
 
 
+def test_relative_position_biases_are_scaled_and_nothing_else():
+    plain, scaled = (
+        init_params(CONFIG, jax.random.key(0), relative_bias_stddev=stddev)
+        for stddev in (None, 3.0)
+    )
+    for (path, old), new in zip(
+        jax.tree_util.tree_leaves_with_path(plain), jax.tree.leaves(scaled), strict=True
+    ):
+        if "rel_embedding" in jax.tree_util.keystr(path):
+            np.testing.assert_allclose(np.std(new), 3.0, rtol=1e-4)
+        else:
+            np.testing.assert_array_equal(old, new)
+
+
 def test_relative_position_buckets():
     """By hand, for 8 buckets and a largest distance of 16: 0, 1, then 2-3, 4-5... widening."""
     distance = jnp.asarray([0, 1, 2, 3, 4, 6, 7, 8, 15, 16, 1000])
