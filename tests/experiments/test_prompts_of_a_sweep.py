@@ -1,8 +1,6 @@
 """The scripts that look at a sweep's prompts: together, by their neighbours, in mixed batches."""
 
 import csv
-import importlib.util
-import types
 
 import pytest
 
@@ -29,27 +27,14 @@ def sweep(tmp_path_factory):
     return folder / "runs"
 
 
-@pytest.fixture
-def script(checkout):
-    def load(experiment: str, name: str) -> types.ModuleType:
-        path = checkout / "experiments" / experiment / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(experiment, path)
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
-
-
 def rows(path):
     with path.open() as file:
         return list(csv.DictReader(file))
 
 
 @pytest.mark.slow
-def test_prompts_of_a_task_vote(sweep, script, tmp_path, monkeypatch):
-    plot = script("ensembling", "plot")
+def test_prompts_of_a_task_vote(sweep, load_experiment, tmp_path, monkeypatch):
+    plot = load_experiment("ensembling", "plot")
     plot.main([str(sweep), f"--output={tmp_path}"])
     found = {row["task"]: row for row in rows(tmp_path / "ensembling.csv")}
     assert set(found) == {"tinyworld_rte", "tinyworld_wsc"}
@@ -63,8 +48,8 @@ def test_prompts_of_a_task_vote(sweep, script, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_neighbours_are_measured(sweep, script, tmp_path):
-    script("interpretability", "plot").main([str(sweep), f"--output={tmp_path}"])
+def test_neighbours_are_measured(sweep, load_experiment, tmp_path):
+    load_experiment("interpretability", "plot").main([str(sweep), f"--output={tmp_path}"])
     found = rows(tmp_path / "interpretability.csv")
     assert len(found) == 4
     for row in found:
@@ -77,8 +62,8 @@ def test_neighbours_are_measured(sweep, script, tmp_path):
 
 
 @pytest.mark.slow
-def test_mixed_batches_answer_as_each_task_alone(sweep, script, tmp_path, monkeypatch):
-    run = script("mixed_batches", "run")
+def test_mixed_batches_answer_as_each_task_alone(sweep, load_experiment, tmp_path, monkeypatch):
+    run = load_experiment("mixed_batches", "run")
     monkeypatch.setattr(run, "ROUNDS", 1)
     flags = ["--model=tinyworld_tiny", "--examples=12", f"--output={tmp_path}"]
     run.main([str(sweep), *flags])

@@ -1,9 +1,7 @@
 """The scale curve's script: what it takes of the sweeps, what it leaves out, what it draws."""
 
-import importlib.util
+import functools
 import json
-import sys
-import types
 
 import pytest
 
@@ -16,20 +14,8 @@ SIZES = {"tiny": 1000, "small": 4000}
 
 
 @pytest.fixture
-def script(checkout, monkeypatch):
-    """Loads a script of the experiment, with the others beside it."""
-    folder = checkout / "experiments" / "scale_curve"
-    monkeypatch.syspath_prepend(str(folder))
-
-    def load(name: str) -> types.ModuleType:
-        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+def script(load_experiment):
+    return functools.partial(load_experiment, "scale_curve")
 
 
 def finish(folder, model, seed, metrics, task="tinyworld_rte"):

@@ -1,6 +1,5 @@
 """The script that scores a sweep's runs on other tasks: which, once each, and what it writes."""
 
-import importlib.util
 import json
 
 import pyarrow.parquet
@@ -12,13 +11,8 @@ from prompt_tuning.sweeps.store import SweepStore
 
 
 @pytest.fixture
-def run(checkout):
-    path = checkout / "experiments" / "domain_shift" / "run.py"
-    spec = importlib.util.spec_from_file_location("transfer_run", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def run(load_experiment):
+    return load_experiment("domain_shift", "run")
 
 
 @pytest.fixture
