@@ -40,6 +40,8 @@ FOLDERS = {
     "ensembling": "Table 3",
     "interpretability": "Section 7",
 }
+# No figure of the paper, so there is neither a sweep of the real models nor a miniature.
+BESIDE = ("real_text",)
 # Of these nothing is swept: parameters are counted, and batches are mixed of prompts as they are.
 WITHOUT_SWEEP = {"mixed_batches": "Figure 2", "parameter_use": "Figure 4"}
 
@@ -56,7 +58,7 @@ def whole(folder):
 
 def test_every_sweep_is_found():
     assert len(SWEEPS) >= 18
-    assert {name.partition("/")[0] for name in SWEEPS} == set(FOLDERS)
+    assert {name.partition("/")[0] for name in SWEEPS} == {*FOLDERS, *BESIDE}
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -72,6 +74,11 @@ def test_an_experiment_is_whole(name):
 def test_an_experiment_without_a_sweep_is_whole(name):
     whole(EXPERIMENTS / name)
     assert WITHOUT_SWEEP[name] in (EXPERIMENTS / name / "README.md").read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_an_experiment_of_our_own_is_whole(name):
+    whole(EXPERIMENTS / name)
 
 
 @pytest.fixture
