@@ -452,8 +452,8 @@ def init_params(
       embedding_stddev: of the embeddings, 1.0 in T5; small models train better from a small one.
       relative_bias_stddev: the relative position biases are scaled to it. At T5's own scale,
         embed_dim**-0.5, no head prefers any distance, and an optimiser that moves a number by
-        0.001 a step is long in teaching one to look at the word before; from 3 a small model soon
-        does.
+        0.001 a step is long in teaching one to look at the word before; TinyWorld's models start
+        from 3. None is T5's scale.
     """
 
     # How a model computes doesn't matter to its weights; left out, one compilation serves all.
