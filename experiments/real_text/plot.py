@@ -20,11 +20,13 @@ from prompt_tuning.analysis.sweep_plots import plot_bars
 from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.data.tasks.task import Task, get_task
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import writing
 from prompt_tuning.sweeps import results
 from prompt_tuning.sweeps.results import Row, write_table
 from prompt_tuning.training import logging
 
-METHODS = ("prompt_tuning", "model_tuning")
+METHODS = {"prompt_tuning": "prompt tuning", "model_tuning": "model tuning"}
+"""What a sweep's name says after `real_text_`, to what the table calls the method."""
 MAJORITY = "majority class"
 _PANELS_ACROSS = 4
 
@@ -36,18 +38,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the sweeps are")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args(argv)
-    rows: list[Row] = []
-    curves: list[Row] = []
-    for method in METHODS:
-        folder = options.runs / f"real_text_{method}"
-        label = method.replace("_", " ")
-        for row in results.read_rows(folder):
-            rows.append({**row, "method": label})
-            curves += curve(folder / row["folder"], rows[-1])
+    rows, curves = collect(options.runs)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    for method in dict.fromkeys(row["method"] for row in rows):
-        if left := set(tasks) - {row["task"] for row in rows if row["method"] == method}:
-            raise UserError(f"No run of {method} on {', '.join(sorted(left))}; finish the sweep.")
     rows += [majority_class(get_task(task), options.data_dir) for task in tasks]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     options.output.mkdir(parents=True, exist_ok=True)
@@ -68,6 +60,26 @@ def main(argv: Sequence[str]) -> None:
     majority = {row["task"]: row["score"] for row in rows if row["method"] == MAJORITY}
     drawn = plot_curves(curves, majority, options.output / "curves.png")
     print(text, scores, drawn, *written, *write_table(curves, options.output / "curves"), sep="\n")
+
+
+def collect(runs: Path) -> tuple[list[Row], list[Row]]:
+    """Returns a row for each run of both sweeps, and one for each of their evaluations.
+
+    Raises:
+      UserError: a sweep hasn't finished a run, or one lacks a task that the other has.
+    """
+    rows: list[Row] = []
+    curves: list[Row] = []
+    for name, method in METHODS.items():
+        folder = runs / f"real_text_{name}"
+        for row in results.read_rows(folder):
+            rows.append({**row, "method": method})
+            curves += curve(folder / row["folder"], rows[-1])
+    tasks = {row["task"] for row in rows}
+    for method in METHODS.values():
+        if left := tasks - {row["task"] for row in rows if row["method"] == method}:
+            raise UserError(f"No run of {method} on {', '.join(sorted(left))}; finish the sweep.")
+    return rows, curves
 
 
 def majority_class(task: Task, data_dir: str) -> Row:
@@ -98,7 +110,7 @@ def short(task: str) -> str:
 
 def markdown(rows: Sequence[Row], tasks: Sequence[str]) -> str:
     """Returns a table with a line for each task."""
-    methods = [MAJORITY, *dict.fromkeys(row["method"] for row in rows if row["method"] != MAJORITY)]
+    methods = [MAJORITY, *METHODS.values()]
     lines = [["task", *methods], ["---"] * (1 + len(methods))]
     for task in sorted(tasks, key=short):
         cells = [task]
@@ -112,9 +124,9 @@ def markdown(rows: Sequence[Row], tasks: Sequence[str]) -> str:
 
 def plot_curves(curves: Sequence[Row], majority: Mapping[str, float], path: Path) -> Path:
     """Draws the mean development score over seeds against the step, a panel for each task."""
-    methods = list(dict.fromkeys(row["method"] for row in curves))
     # As the bars have them.
-    colours = {name: f"C{place}" for place, name in enumerate(sorted([MAJORITY, *methods]))}
+    names = sorted([MAJORITY, *METHODS.values()])
+    colours = {name: f"C{place}" for place, name in enumerate(names)}
     tasks = sorted({row["task"] for row in curves}, key=short)
     lines = math.ceil(len(tasks) / _PANELS_ACROSS)
     figure = Figure(figsize=(10, 2.6 * lines), layout="constrained")
@@ -122,7 +134,7 @@ def plot_curves(curves: Sequence[Row], majority: Mapping[str, float], path: Path
     panels = list(figure.subplots(lines, _PANELS_ACROSS, squeeze=False).flat)
     for task, axes in zip(tasks, panels, strict=False):
         axes.axhline(majority[task], color=colours[MAJORITY], linestyle="--", label=MAJORITY)
-        for method in methods:
+        for method in METHODS.values():
             at: dict[int, list[float]] = {}
             for row in curves:
                 if (row["task"], row["method"]) == (task, method):
@@ -137,7 +149,8 @@ def plot_curves(curves: Sequence[Row], majority: Mapping[str, float], path: Path
     figure.supxlabel("step", fontsize=10)
     figure.supylabel("development score", fontsize=10)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="lower right", frameon=False)
-    figure.savefig(path, dpi=150)
+    with writing(path, fix="Give another place for the picture."):
+        figure.savefig(path, dpi=150)
     return path
 
 
