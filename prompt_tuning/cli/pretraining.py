@@ -65,7 +65,7 @@ def new_model(
     multiple of 128. Both `_stddev` are those of `init_params`.
 
     Raises:
-      UserError: there is no such architecture, or a size is below 1.
+      UserError: there is no such architecture, a size is below 1, or a scale isn't above 0.
     """
     sizes = {
         "embed_dim": embed_dim,
@@ -79,6 +79,12 @@ def new_model(
     for name, size in given.items():
         if size < 1:
             raise UserError(f"new_model.{name} is {size}; it must be at least 1.")
+    for name, stddev in {
+        "embedding_stddev": embedding_stddev,
+        "relative_bias_stddev": relative_bias_stddev,
+    }.items():
+        if stddev is not None and stddev <= 0:
+            raise UserError(f"new_model.{name} is {stddev}; it must be above 0.")
     config = get_config(
         architecture,
         vocab_size=-(-len(vocabulary) // _ROW_MULTIPLE) * _ROW_MULTIPLE,
