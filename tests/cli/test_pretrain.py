@@ -123,7 +123,7 @@ def test_a_stopped_run_ends_with_the_same_weights(run_folder, flags, tmp_path, m
         ({"BATCH_SIZE": 0}, "BATCH_SIZE is 0"),
         ({"new_model.architecture": "t5_1_1_smal"}, "Did you mean 't5_1_1_small'"),
         ({"new_model.num_heads": 0}, "new_model.num_heads is 0"),
-        ({"new_model.relative_bias_stddev": -1}, "new_model.relative_bias_stddev is -1"),
+        ({"new_model.relative_bias_stddev": -1.0}, "new_model.relative_bias_stddev is -1.0"),
         ({"INITIAL_CHECKPOINT_PATH": "tinyworld_small"}, "has 1408 embeddings; set VOCABULARY"),
         ({"INITIAL_CHECKPOINT_PATH": "tinyworld_mini", "frozen_model.quantization": "int8"},
          "quantised weights can't be trained: leave it out"),
