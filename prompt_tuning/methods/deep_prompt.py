@@ -63,12 +63,21 @@ class DeepPrompt(MethodModule):
 
 def prefix_injection(arrays: dict[str, Array]) -> Injection:
     """Returns what injects keys and values [layer, 2, prefix, heads, head_dim] by block."""
+    by_head = {name: array.swapaxes(2, 3) for name, array in arrays.items()}
     return Injection(
         prefixes={
             name: KeyValue(key=array[:, 0, None], value=array[:, 1, None])
-            for name, array in arrays.items()
+            for name, array in by_head.items()
         }
     )
+
+
+def prefix_arrays(injection: Injection) -> dict[str, Array]:
+    """Returns the keys and values that `prefix_injection` was given."""
+    return {
+        name: jnp.concatenate([prefix.key, prefix.value], axis=1).swapaxes(2, 3)
+        for name, prefix in injection.prefixes.items()
+    }
 
 
 def check_length(length: int) -> None:

@@ -19,7 +19,12 @@ import jax.numpy as jnp
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
-from prompt_tuning.methods.deep_prompt import DeepPrompt, check_length, prefix_injection
+from prompt_tuning.methods.deep_prompt import (
+    DeepPrompt,
+    check_length,
+    prefix_arrays,
+    prefix_injection,
+)
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.targets import Target
 
@@ -91,12 +96,8 @@ class PrefixTuning(MethodModule):
             )
         injection = self.apply(trained, {})
         assert isinstance(injection, Injection)
-        arrays = {
-            name: jnp.concatenate([prefix.key, prefix.value], axis=1)
-            for name, prefix in injection.prefixes.items()
-        }
         folded = DeepPrompt(length=self.length, targets=self.targets)
-        return folded, {"params": arrays}  # pyright: ignore[reportReturnType]
+        return folded, {"params": prefix_arrays(injection)}  # pyright: ignore[reportReturnType]
 
 
 _PARTS = ("prefix", "hidden", "out")

@@ -47,6 +47,11 @@ def relative_position_buckets(
     return buckets + jnp.where(distance < exact, distance, jnp.minimum(far, num_buckets - 1))
 
 
+def by_head(x: Float[Array, "batch length heads head_dim"]) -> Array:
+    """Returns [batch, heads, length, head_dim]: what each head multiplies lies side by side."""
+    return x.swapaxes(1, 2)
+
+
 class RelativePositionBias(nn.Module):
     """One learned number a head and bucket, shared by all layers of a stack."""
 
@@ -117,7 +122,7 @@ class Attention(nn.Module):
         dtype = self._dtype
         key = slots.scaled("key", self.key(x, slots.low_rank.get("key")))
         value = slots.scaled("value", self.value(x, slots.low_rank.get("value")))
-        return KeyValue(key=key.astype(dtype), value=value.astype(dtype))
+        return KeyValue(key=by_head(key.astype(dtype)), value=by_head(value.astype(dtype)))
 
     def __call__(
         self,
@@ -138,12 +143,12 @@ class Attention(nn.Module):
         config, dtype = self.config, self._dtype
         batch = keys_values.key.shape[0]
         query = self.query(x, slots.low_rank.get("query")).astype(dtype)
-        query = query.reshape(batch, -1, *query.shape[2:])
-        logits = contract("bthk,bshk->bhts", query, keys_values.key, config)
+        query = by_head(query.reshape(batch, -1, *query.shape[2:]))
+        logits = contract("bhtk,bhsk->bhts", query, keys_values.key, config)
         for bias in biases:
             logits += bias
         weights = dropout(self, jax.nn.softmax(logits, axis=-1).astype(dtype))
         self.sow("intermediates", "weights", weights)  # kept only where a caller asks for them
-        gathered = contract("bhts,bshk->bthk", weights, keys_values.value, config)
-        gathered = gathered.reshape(*x.shape[:2], *gathered.shape[2:]).astype(dtype)
+        gathered = contract("bhts,bhsk->bhtk", weights, keys_values.value, config).astype(dtype)
+        gathered = gathered.swapaxes(1, 2).reshape(*x.shape[:2], config.num_heads, config.head_dim)
         return self.out(gathered, slots.low_rank.get("out")).astype(x.dtype)

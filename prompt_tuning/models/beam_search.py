@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from prompt_tuning.models.t5 import Cache
+from prompt_tuning.models.slots import KeyValue
 
 Step = Callable[
-    [Int[Array, "rows"], Cache, Int[Array, ""]], tuple[Float[Array, "rows vocab"], Cache]
+    [Int[Array, "rows"], KeyValue, Int[Array, ""]], tuple[Float[Array, "rows vocab"], KeyValue]
 ]
 
 # The score of a hypothesis that isn't there; finite, so that differences of two stay numbers.
@@ -23,12 +23,12 @@ class _State(NamedTuple):
     running_scores: Float[Array, "batch beam"]
     finished: Int[Array, "batch beam length"]
     finished_scores: Float[Array, "batch beam"]
-    cache: Cache
+    own: KeyValue
 
 
 def beam_search(
     step: Step,
-    cache: Cache,
+    own: KeyValue,
     *,
     batch: int,
     beam_size: int,
@@ -44,8 +44,9 @@ def beam_search(
     `max_length` competes as it is, as in `transformers`.
 
     Args:
-      step: maps the last tokens, the cache and their position to logits and the next cache.
-      cache: the empty one, of `batch * beam_size` rows; each example's beams are consecutive.
+      step: maps the last tokens, the keys and values of those before them and their position to
+        logits and the next keys and values.
+      own: the first of these, of `batch * beam_size` rows; each example's beams are consecutive.
       batch: examples.
       beam_size: hypotheses kept an example.
       max_length: tokens.
@@ -63,7 +64,7 @@ def beam_search(
         last = jax.lax.dynamic_index_in_dim(
             state.running, jnp.maximum(position - 1, 0), axis=2, keepdims=False
         )
-        logits, cache = step(last.reshape(-1), state.cache, position)
+        logits, own = step(last.reshape(-1), state.own, position)
         log_probabilities = jax.nn.log_softmax(logits).reshape(batch, beam_size, -1)
         totals = state.running_scores[:, :, None] + log_probabilities
         vocab_size = totals.shape[-1]
@@ -77,7 +78,7 @@ def beam_search(
         scores_running, kept = jax.lax.top_k(jnp.where(ends, NONE, scores), beam_size)
         beams = jnp.take_along_axis(beams, kept, axis=1)
         rows = (beams + beam_size * jnp.arange(batch)[:, None]).reshape(-1)
-        own = jax.tree.map(lambda x: jnp.take(x, rows, axis=1), cache.own)
+        own = jax.tree.map(lambda x: jnp.take(x, rows, axis=1), own)
 
         eligible = ends & (jnp.arange(2 * beam_size) < beam_size)
         normalized = jnp.where(eligible, scores / normalizer(position + 1), NONE)
@@ -91,7 +92,7 @@ def beam_search(
             running_scores=scores_running,
             finished=jnp.take_along_axis(finished, best[:, :, None], axis=1),
             finished_scores=finished_scores,
-            cache=Cache(own=own, cross=cache.cross),
+            own=own,
         )
 
     def unfinished(state: _State) -> Bool[Array, ""]:
@@ -108,6 +109,6 @@ def beam_search(
         running_scores=nothing.at[:, 0].set(0.0),
         finished=empty,
         finished_scores=nothing,
-        cache=cache,
+        own=own,
     )
     return jax.lax.while_loop(unfinished, advance, start).finished[:, 0]

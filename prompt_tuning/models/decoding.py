@@ -5,8 +5,9 @@ values of the encoder's outputs are computed once, and an example's beams share 
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.beam_search import beam_search
+from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection, injected_params
 from prompt_tuning.models.sampling import restrict
+from prompt_tuning.models.slots import KeyValue
 from prompt_tuning.models.t5 import T5, Cache, Params
 
 
@@ -62,7 +65,7 @@ class _State(NamedTuple):
     position: Int[Array, ""]
     tokens: Int[Array, "batch length"]
     finished: Bool[Array, "batch"]
-    cache: Cache
+    own: KeyValue
 
 
 @functools.partial(jax.jit, static_argnames=("model", "options"))
@@ -94,16 +97,23 @@ def generate(
     batch = encoder_input_tokens.shape[0]
     rows = batch * options.beam_size if options.method == "beam" else batch
     cache = apply("start_cache", encoded, rows, options.max_length)
+    stacked = _kept_for_loop((params["decoder"]["layers"], cache.cross), config)
 
     def step(
-        tokens: Int[Array, "rows"], cache: Cache, position: Int[Array, ""]
-    ) -> tuple[Float[Array, "rows vocab"], Cache]:
-        return apply("decode_step", encoded, tokens, cache, position)
+        tokens: Int[Array, "rows"], own: KeyValue, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "rows vocab"], KeyValue]:
+        layers, cross = stacked()
+        variables = {"params": {**params, "decoder": {**params["decoder"], "layers": layers}}}
+        cache = Cache(own=own, cross=cross)
+        logits, advanced = model.apply(
+            variables, encoded, tokens, cache, position, method="decode_step"
+        )
+        return logits, cast(Cache, advanced).own
 
     if options.method == "beam":
         return beam_search(
             step,
-            cache,
+            cache.own,
             batch=batch,
             beam_size=options.beam_size,
             max_length=options.max_length,
@@ -128,15 +138,15 @@ def generate(
         return jax.random.categorical(jax.random.fold_in(key, position), logits).astype(jnp.int32)
 
     def advance(state: _State) -> _State:
-        position, tokens, finished, cache = state
+        position, tokens, finished, own = state
         # At position 0 this reads the padding that `tokens` is made of: T5's start token.
         last = jax.lax.dynamic_index_in_dim(
             tokens, jnp.maximum(position - 1, 0), axis=1, keepdims=False
         )
-        logits, cache = step(last, cache, position)
+        logits, own = step(last, own, position)
         chosen = jnp.where(finished, config.pad_id, choose(logits, position))
         tokens = jax.lax.dynamic_update_index_in_dim(tokens, chosen, position, axis=1)
-        return _State(position + 1, tokens, finished | (chosen == config.eos_id), cache)
+        return _State(position + 1, tokens, finished | (chosen == config.eos_id), own)
 
     def unfinished(state: _State) -> Bool[Array, ""]:
         return (state.position < options.max_length) & ~jnp.all(state.finished)
@@ -146,6 +156,19 @@ def generate(
         tokens=jnp.full((batch, options.max_length), config.pad_id, jnp.int32),
         # Rows that only fill up a batch have no input; they mustn't keep the loop going.
         finished=jnp.all(encoder_input_tokens == config.pad_id, axis=1),
-        cache=cache,
+        own=cache.own,
     )
     return jax.lax.while_loop(unfinished, advance, start).tokens
+
+
+def _kept_for_loop(stacked: Any, config: T5Config) -> Callable[[], Any]:
+    """Returns what gives arrays of all the decoder's layers, stacked, in a loop's every turn.
+
+    Unrolled layers read a slice each, and XLA for CPUs would copy the slices in every turn. So
+    they are made before the loop: it folds a slice of what is put together inside.
+    """
+    if config.unroll:
+        return lambda: stacked
+    layers = range(config.num_decoder_layers)
+    apart = [jax.tree.map(lambda x, layer=layer: x[layer], stacked) for layer in layers]
+    return lambda: jax.tree.map(lambda *each: jnp.stack(each), *apart)

@@ -85,7 +85,7 @@ class Injection:
 
     def prefix_length(self, name: str) -> int:
         """Returns how many keys are put before those of an attention block."""
-        return self.prefixes[name].key.shape[2] if name in self.prefixes else 0
+        return self.prefixes[name].key.shape[3] if name in self.prefixes else 0
 
     def prefix_mask(self, name: str) -> Bool[AnyArray, "#batch prefix"]:
         """Returns which of them are visible."""

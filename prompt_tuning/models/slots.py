@@ -33,10 +33,10 @@ else:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class KeyValue:
-    """The keys and values that attention reads."""
+    """The keys and values that attention reads, each head's together, as its products want them."""
 
-    key: Float[AnyArray, "*layer batch source heads head_dim"]
-    value: Float[AnyArray, "*layer batch source heads head_dim"]
+    key: Float[AnyArray, "*layer batch heads source head_dim"]
+    value: Float[AnyArray, "*layer batch heads source head_dim"]
 
 
 @jax.tree_util.register_dataclass
@@ -122,7 +122,7 @@ class Slots:
         def join(before: Array, after: Array) -> Array:
             before = for_rows(before, rows).astype(after.dtype)
             before = jnp.broadcast_to(before, (rows, *before.shape[1:]))
-            return jnp.concatenate([before, after], axis=1)
+            return jnp.concatenate([before, after], axis=2)
 
         return jax.tree.map(join, prefix, keys_values)
 

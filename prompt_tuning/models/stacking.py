@@ -138,8 +138,8 @@ def _fill_prefixes(injections: Sequence[Injection], changes: list[dict[str, Any]
             visible = injection.prefix_mask(name)
             visible = _numpy_of(prefix.key).broadcast_to(visible, (batch, visible.shape[1]))
             longer = KeyValue(
-                key=_padded(prefix.key, 2, max(lengths), "left"),
-                value=_padded(prefix.value, 2, max(lengths), "left"),
+                key=_padded(prefix.key, 3, max(lengths), "left"),
+                value=_padded(prefix.value, 3, max(lengths), "left"),
             )
             change["prefixes"] = {**change.get("prefixes", injection.prefixes), name: longer}
             change["prefix_masks"] = {

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from prompt_tuning.axes import BATCH, EMBED, SOURCE, TARGET
-from prompt_tuning.models.attention import Attention, RelativePositionBias, mask_bias
+from prompt_tuning.models.attention import Attention, RelativePositionBias, by_head, mask_bias
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection, prepend_decoder_prompt, surround
 from prompt_tuning.models.layers import (
@@ -132,7 +132,7 @@ class DecoderLayer(nn.Module):
             own = slots.prefixed("self_attention", own)
         else:
             own = jax.tree.map(
-                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=1),
+                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=2),
                 cache.own,
                 own,
             )
@@ -230,7 +230,7 @@ class Decoder(nn.Module):
         prefix = injection.prefix_length("decoder/self_attention")
         position += prefix
         queries = position + jnp.arange(x.shape[1])
-        keys = jnp.arange(prefix + x.shape[1] if cache is None else cache.own.key.shape[2])
+        keys = jnp.arange(prefix + x.shape[1] if cache is None else cache.own.key.shape[3])
         position_bias = RelativePositionBias(config, bidirectional=False, name="relpos_bias")(
             queries, keys
         )
@@ -383,7 +383,7 @@ class T5(nn.Module):
     def _own_before(self, slots: Slots, rows: int, length: int) -> KeyValue:
         """Returns the keys and values of self-attention's prefix, and room for `length` more."""
         config = self.config
-        shape = (config.num_decoder_layers, rows, length, config.num_heads, config.head_dim)
+        shape = (config.num_decoder_layers, rows, config.num_heads, length, config.head_dim)
         room = jnp.zeros(shape, jnp.dtype(config.product_dtype))
         return jax.vmap(lambda slots, room: slots.prefixed("self_attention", room))(
             slots, KeyValue(key=room, value=room)
@@ -396,26 +396,28 @@ class T5(nn.Module):
         kernels = self.variables["params"]["decoder"]["layers"][module]
         dtype = jnp.dtype(config.product_dtype)
 
-        def project(name: str) -> Array:
-            path = f"decoder/layers/{module}/{name}"
-            kernel = stored_kernel(kernels[name], path)
-            if isinstance(kernel, QuantizedKernel):  # a layer at a time, as it takes room to widen
-                projected = jax.lax.map(
-                    lambda one: contract("bsd,dhk->bshk", outputs, one, config), kernel
-                )
-            else:
-                projected = contract("bsd,ldhk->lbshk", outputs, kernel, config)
-            return jax.vmap(functools.partial(inject, name))(projected, slots)
-
-        def inject(name: str, projected: Array, slots: Slots) -> Array:
+        def project(name: str, kernel: Array | QuantizedKernel, slots: Slots) -> Array:
+            projected = contract("bsd,dhk->bshk", outputs, kernel, config)
             inside = slots.inside(module)
             low_rank = inside.low_rank.get(name)
             if low_rank is not None:
                 projected += low_rank_product(outputs, low_rank)
-            return inside.scaled(name, projected).astype(dtype)
+            return by_head(inside.scaled(name, projected).astype(dtype))
 
-        cross = KeyValue(key=project("key"), value=project("value"))
-        return jax.vmap(lambda slots, cross: slots.prefixed(module, cross))(slots, cross)
+        def of_layer(_: None, layer: tuple[Any, Any, Slots]) -> tuple[None, KeyValue]:
+            key, value, slots = layer
+            cross = KeyValue(key=project("key", key, slots), value=project("value", value, slots))
+            return None, slots.prefixed(module, cross)
+
+        key, value = (
+            stored_kernel(kernels[name], f"decoder/layers/{module}/{name}")
+            for name in ("key", "value")
+        )
+        length = config.num_decoder_layers
+        _, cross = jax.lax.scan(
+            of_layer, None, (key, value, slots), length, unroll=config.unroll or length
+        )
+        return cross
 
     def decode_step(
         self,

@@ -162,7 +162,7 @@ def test_a_step_of_decoding_computes_neither_encoder_nor_its_keys_and_values():
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
     outputs, mask = floats(4, 40, 128), jax.ShapeDtypeStruct((4, 40), bool)
-    own, cross = ({"key": x, "value": x} for x in (floats(3, 4, 8, 4, 32), floats(3, 4, 40, 4, 32)))
+    own, cross = ({"key": x, "value": x} for x in (floats(3, 4, 4, 8, 32), floats(3, 4, 4, 40, 32)))
     last, position = jax.ShapeDtypeStruct((4,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
     lowered = jax.jit(step).lower(params, outputs, mask, own, cross, last, position)
     counted = lowered.cost_analysis()["flops"]

@@ -72,10 +72,11 @@ def of_layers(seed: int, size: int) -> Injection:
     return Injection(
         prefixes={
             each.name: KeyValue(
-                key=draw(each.layers, 1, size, *each.outputs),
-                value=draw(each.layers, 1, size, *each.outputs),
+                key=draw(each.layers, 1, heads, size, head_dim),
+                value=draw(each.layers, 1, heads, size, head_dim),
             )
             for each in attention_blocks(CONFIG)
+            for heads, head_dim in [each.outputs]
         },
         low_rank={
             each.name: LowRank(
