@@ -37,6 +37,8 @@ SPLITS = {"rte": "train", "cb": "train", "wic": "train", "copa": "train", "boolq
 LONGEST, TARGET_LENGTH, ROWS = 512, 8, 8
 OVER_PADDED, OVER_PEFT = 4.0, 3.0
 """The targets: times as many examples a second."""
+PADDING_STEPS = 512
+"""Batches over which padding and shapes are counted, several epochs' of the small tasks."""
 
 Piece = dict[str, Any]
 
@@ -111,13 +113,18 @@ def measure(
             work["peft"] = random_pieces(of_task, steps, None)
             taking_part.append(contenders.peft("peft", config, python, dtype="float32", **setup))
         timed = contenders.take_turns(taking_part, work, rounds=rounds)
+        many = {
+            "ours": our_pieces(of_task, budget, PADDING_STEPS),
+            "ours_512": random_pieces(of_task, PADDING_STEPS, LONGEST),
+            "peft": random_pieces(of_task, PADDING_STEPS, None),
+        }
         found[task] = {
             name: {
                 "examples_per_second": sum(len(p["lengths"]) for p in pieces)
                 / contenders.median_total(timed[name]),
-                "padding": padding(pieces, prompt),
-                "padding_of_inputs_alone": padding(pieces, 0),
-                "shapes": len({(len(p["lengths"]), p["padded"]) for p in pieces}),
+                "padding": padding(many[name], prompt),
+                "padding_of_inputs_alone": padding(many[name], 0),
+                "shapes": len({(len(p["lengths"]), p["padded"]) for p in many[name]}),
                 "peak_bytes": timed[name]["peak_bytes"],
                 "warm_up_seconds": timed[name]["compile_seconds"],
                 "versions": timed[name]["versions"],
@@ -130,6 +137,7 @@ def measure(
         "decoder_length": TARGET_LENGTH,
         "batch_tokens": budget.tokens,
         "steps": steps,
+        "padding_steps": PADDING_STEPS,
         "rounds": rounds,
         "tasks": found,
     }

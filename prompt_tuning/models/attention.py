@@ -47,6 +47,28 @@ def relative_position_buckets(
     return buckets + jnp.where(distance < exact, distance, jnp.minimum(far, num_buckets - 1))
 
 
+@jax.custom_vjp
+def softmax(logits: Float[Array, "*batch keys"]) -> Float[Array, "*batch keys"]:
+    """Returns the softmax over the last axis, which is all that its backward pass keeps.
+
+    Of JAX's own, XLA for CPUs keeps two more arrays of that size in every layer.
+    """
+    return jax.nn.softmax(logits, axis=-1)
+
+
+def _softmax_forward(logits: Array) -> tuple[Array, Array]:
+    weights = jax.nn.softmax(logits, axis=-1)
+    return weights, weights
+
+
+def _softmax_backward(weights: Array, cotangent: Array) -> tuple[Array]:
+    mean = jnp.sum(weights * cotangent, axis=-1, keepdims=True)
+    return (weights * (cotangent - mean),)
+
+
+softmax.defvjp(_softmax_forward, _softmax_backward)
+
+
 def by_head(x: Float[Array, "batch length heads head_dim"]) -> Array:
     """Returns [batch, heads, length, head_dim]: what each head multiplies lies side by side."""
     return x.swapaxes(1, 2)
@@ -147,7 +169,7 @@ class Attention(nn.Module):
         logits = contract("bhtk,bhsk->bhts", query, keys_values.key, config)
         for bias in biases:
             logits += bias
-        weights = dropout(self, jax.nn.softmax(logits, axis=-1).astype(dtype))
+        weights = dropout(self, softmax(logits).astype(dtype))
         self.sow("intermediates", "weights", weights)  # kept only where a caller asks for them
         gathered = contract("bhts,bhsk->bhtk", weights, keys_values.value, config).astype(dtype)
         gathered = gathered.swapaxes(1, 2).reshape(*x.shape[:2], config.num_heads, config.head_dim)

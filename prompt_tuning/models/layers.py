@@ -217,7 +217,7 @@ class MLP(nn.Module):
             )(x, slots.low_rank.get(name))
 
         if config.gated_mlp:
-            hidden = nn.gelu(widen("wi_0"), approximate=True) * widen("wi_1")
+            hidden = _gated_gelu(widen("wi_0"), widen("wi_1"))
         else:
             hidden = nn.relu(widen("wi"))
         hidden = dropout(self, slots.scaled("hidden", hidden).astype(dtype))
@@ -229,6 +229,12 @@ class MLP(nn.Module):
             name="wo",
         )
         return narrow(hidden, slots.low_rank.get("wo")).astype(dtype)
+
+
+@jax.checkpoint
+def _gated_gelu(gate: Array, linear: Array) -> Array:
+    """GELU of the gate, times the rest; the backward pass computes it anew and keeps no parts."""
+    return nn.gelu(gate, approximate=True) * linear
 
 
 def dropout(module: nn.Module, x: Array) -> Array:
