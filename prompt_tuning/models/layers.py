@@ -61,18 +61,7 @@ def _contract_backward(
 
 
 def _product(spec: str, dtype: jnp.dtype, x: Array, y: Array, result: jnp.dtype) -> Array:
-    # Heads with their dimensions, `hk`, are one axis of a matrix; XLA would copy to make it one.
-    inputs, output = spec.split("->")
-    x_axes, y_axes = inputs.split(",")
-    sizes = dict(zip(x_axes + y_axes, x.shape + y.shape, strict=True))
-    x, y = _heads_joined(x, x_axes).astype(dtype), _heads_joined(y, y_axes).astype(dtype)
-    product = jnp.einsum(spec.replace("hk", "h"), x, y, preferred_element_type=result)
-    return product.reshape([sizes[axis] for axis in output])
-
-
-def _heads_joined(x: Array, axes: str) -> Array:
-    place = axes.find("hk")
-    return x if place < 0 else x.reshape(*x.shape[:place], -1, *x.shape[place + 2 :])
+    return jnp.einsum(spec, x.astype(dtype), y.astype(dtype), preferred_element_type=result)
 
 
 _contract.defvjp(_contract_forward, _contract_backward)
