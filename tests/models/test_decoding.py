@@ -1,5 +1,6 @@
 """Cached decoding against the plain forward pass, beam search against every sequence there is."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -60,6 +61,27 @@ def test_greedy_takes_the_likeliest_token_of_the_forward_pass(frozen, inputs, in
     best = _log_probabilities(frozen, inputs, injection, tokens).argmax(-1)
     ended = np.cumsum(tokens == CONFIG.eos_id, axis=1) - (tokens == CONFIG.eos_id) > 0
     np.testing.assert_array_equal(tokens, np.where(ended, 0, best))
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
+def test_unrolled_layers_decode_the_same_and_are_held_apart(frozen, inputs, injection, method):
+    options = DecodingOptions(max_length=6, method=method, beam_size=3)
+    stacked = f"f32[2,{CONFIG.embed_dim},{CONFIG.mlp_dim}]"
+    found = []
+    for unroll in (0, 1):
+        model = T5(dataclasses.replace(CONFIG, unroll=unroll))
+
+        @jax.jit
+        def decode(frozen, inputs, prompt, key, model=model):
+            injection = Injection(encoder_prompt=prompt)
+            return generate(model, frozen, inputs, injection, options, key)
+
+        arguments = (frozen, inputs, injection.encoder_prompt, jax.random.key(2))
+        program = decode.lower(*arguments).compile()
+        found.append(program(*arguments))
+        loops = [line for line in program.as_text().splitlines() if " while(" in line]
+        assert any(stacked in loop for loop in loops) == bool(unroll)
+    np.testing.assert_array_equal(*found)
 
 
 def test_rows_of_padding_yield_padding_and_leave_the_others(frozen, inputs, injection):
