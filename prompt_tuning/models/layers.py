@@ -154,10 +154,16 @@ class RMSNorm(nn.Module):
         scale = self.param(
             "scale", nn.initializers.ones, (x.shape[-1],), jnp.dtype(self.config.param_dtype)
         )
-        wide = x.astype(jnp.float32)
-        mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-        normed = wide * jax.lax.rsqrt(mean_square + self.config.norm_epsilon)
-        return (normed * scale.astype(jnp.float32)).astype(x.dtype)
+        return _rms_normed(x, scale, self.config.norm_epsilon)
+
+
+@functools.partial(jax.checkpoint, static_argnums=(2,))
+def _rms_normed(x: Array, scale: Array, epsilon: float) -> Array:
+    """What `RMSNorm` returns; the backward pass computes it anew and keeps nothing in float32."""
+    wide = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+    normed = wide * jax.lax.rsqrt(mean_square + epsilon)
+    return (normed * scale.astype(jnp.float32)).astype(x.dtype)
 
 
 class TokenEmbedder(nn.Module):
