@@ -38,7 +38,7 @@ LONGEST, TARGET_LENGTH, ROWS = 512, 8, 8
 OVER_PADDED, OVER_PEFT = 4.0, 3.0
 """The targets: times as many examples a second."""
 PADDING_STEPS = 512
-"""Batches over which padding and shapes are counted, several epochs' of the small tasks."""
+"""Batches over which padding and shapes are counted, at least: epochs of the small tasks."""
 
 Piece = dict[str, Any]
 
@@ -100,24 +100,25 @@ def measure(
 ) -> dict[str, Any]:
     """Returns each way's examples a second on each task."""
     budget = TokenBudget(tokens=ROWS * (prompt + 128), extra=prompt, num_lengths=6)
+    counted = max(steps, PADDING_STEPS)
     setup = {"task": "step", "prompt": prompt, "target": TARGET_LENGTH}
     found = {}
     for task, of_task in lengths.items():
+        many = {
+            "ours": our_pieces(of_task, budget, counted),
+            "ours_512": random_pieces(of_task, counted, LONGEST),
+            "peft": random_pieces(of_task, counted, None),
+        }
         work = {
-            "ours": our_pieces(of_task, budget, steps),
+            "ours": many["ours"][:steps],
             # All of these cost the same: few are enough.
-            "ours_512": random_pieces(of_task, max(1, steps // 8), LONGEST),
+            "ours_512": many["ours_512"][: max(1, steps // 8)],
         }
         taking_part = [contenders.ours(name, config, **setup) for name in work]
         if python:
-            work["peft"] = random_pieces(of_task, steps, None)
+            work["peft"] = many["peft"][:steps]
             taking_part.append(contenders.peft("peft", config, python, dtype="float32", **setup))
         timed = contenders.take_turns(taking_part, work, rounds=rounds)
-        many = {
-            "ours": our_pieces(of_task, budget, PADDING_STEPS),
-            "ours_512": random_pieces(of_task, PADDING_STEPS, LONGEST),
-            "peft": random_pieces(of_task, PADDING_STEPS, None),
-        }
         found[task] = {
             name: {
                 "examples_per_second": sum(len(p["lengths"]) for p in pieces)
@@ -137,7 +138,7 @@ def measure(
         "decoder_length": TARGET_LENGTH,
         "batch_tokens": budget.tokens,
         "steps": steps,
-        "padding_steps": PADDING_STEPS,
+        "padding_steps": counted,
         "rounds": rounds,
         "tasks": found,
     }
