@@ -12,11 +12,15 @@ rows). The ids themselves are random: only their number costs. Three ways take t
 - ours_512: eight examples a batch, every input padded to 512, as the paper's code does;
 - peft: Hugging Face PEFT on torch, eight examples a batch, each batch padded to its longest.
 
+Beside the speeds stands what FLOPs alone would gain: the fewest that each way's batches need
+(`analysis/flops.py`), over those of the same inputs without any padding.
+
 `--data` is the folder that holds `superglue/` and `vocab/t5_sentencepiece_32k.model`. The numbers
 go to benchmarks/results/throughput.json as well.
 """
 
 import argparse
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -24,12 +28,13 @@ from typing import Any
 import contenders
 import numpy as np
 
+from prompt_tuning.analysis.flops import step_flops
 from prompt_tuning.data.batching import BatchStream
 from prompt_tuning.data.tasks.task import get_task
 from prompt_tuning.data.token_batches import TokenBatchStream, TokenBudget
 from prompt_tuning.data.tokenized import Ragged, TokenizedSplit
 from prompt_tuning.data.vocabularies import Vocabulary
-from prompt_tuning.models.config import get_config
+from prompt_tuning.models.config import T5Config, get_config
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -89,10 +94,22 @@ def padding(pieces: list[Piece], prompt: int) -> float:
     return 1 - sum(sum(p["lengths"]) + prompt * len(p["lengths"]) for p in pieces) / computed
 
 
+def flops_over_unpadded(pieces: list[Piece], config: T5Config, prompt: int) -> float:
+    """Returns the FLOPs of steps on these batches over those of the same inputs unpadded."""
+
+    @functools.cache
+    def of_example(source: int) -> int:
+        shape = {"batch": 1, "prompt": prompt, "source": source, "target": TARGET_LENGTH}
+        return step_flops(config, **shape).total
+
+    padded = sum(len(p["lengths"]) * of_example(p["padded"]) for p in pieces)
+    return padded / sum(of_example(length) for p in pieces for length in p["lengths"])
+
+
 def measure(
     lengths: dict[str, np.ndarray],
     *,
-    config: Any,
+    config: T5Config,
     prompt: int,
     steps: int,
     rounds: int,
@@ -125,6 +142,7 @@ def measure(
                 / contenders.median_total(timed[name]),
                 "padding": padding(many[name], prompt),
                 "padding_of_inputs_alone": padding(many[name], 0),
+                "flops_over_unpadded": flops_over_unpadded(many[name], config, prompt),
                 "shapes": len({(len(p["lengths"]), p["padded"]) for p in many[name]}),
                 "peak_bytes": timed[name]["peak_bytes"],
                 "warm_up_seconds": timed[name]["compile_seconds"],
@@ -155,9 +173,13 @@ def report(result: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
         rows.append((f"{task}: compiled shapes", found["ours"]["shapes"], "<=", 6))
         over = our / found["ours_512"]["examples_per_second"]
         rows.append((f"{task}: times as fast as padded to 512", over, ">=", OVER_PADDED))
+        flops = found["ours_512"]["flops_over_unpadded"]
+        rows.append((f"{task}: that by FLOPs, without padding", flops, "", None))
         if "peft" in found:
             over = our / found["peft"]["examples_per_second"]
             rows.append((f"{task}: times as fast as PEFT", over, ">=", OVER_PEFT))
+            flops = found["peft"]["flops_over_unpadded"]
+            rows.append((f"{task}: that by FLOPs, without padding", flops, "", None))
     title = (
         "{model}: prompt {prompt_length}, decoder {decoder_length}, {batch_tokens} tokens a batch"
     )

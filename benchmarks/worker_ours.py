@@ -27,6 +27,7 @@ from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.t5 import T5, init_params
+from prompt_tuning.parallel.host_memory import return_memory_after_compiling
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
@@ -108,6 +109,7 @@ class Worker:
 
 
 def main() -> None:
+    return_memory_after_compiling()
     worker = Worker(json.loads(sys.stdin.readline()))
     print(json.dumps({"versions": {"jax": jax.__version__}}), flush=True)
     for line in sys.stdin:

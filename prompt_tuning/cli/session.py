@@ -45,6 +45,7 @@ from prompt_tuning.files import writing
 from prompt_tuning.methods.base import Method, Trained, bind
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
+from prompt_tuning.parallel.host_memory import return_memory_after_compiling
 from prompt_tuning.parallel.mesh import DATA_AXIS, check_batch, replicate, values_at
 from prompt_tuning.parallel.processes import first_then_all, is_first
 from prompt_tuning.training.keys import stream_key
@@ -79,6 +80,7 @@ def load_config(
         )
     gin_config.load([*defaults, *files], args.gin_bindings, args.gin_search_paths)
     compilation_cache()
+    return_memory_after_compiling()
 
 
 def open_run(run: str | Path) -> tuple[Base, Data]:

@@ -27,6 +27,7 @@ from prompt_tuning.training.step import (
     InjectionLossFn,
     StepMetrics,
     TrainState,
+    compiler_options,
     split_batch,
     updated,
 )
@@ -142,7 +143,7 @@ def make_population_step(
                 after[place] = jax.tree.map(lambda x, row=row: x[row], several)
         return tuple(state for state, _ in after), _stack([metrics for _, metrics in after])
 
-    return jax.jit(population_step, static_argnames="kinds")
+    return jax.jit(population_step, static_argnames="kinds", compiler_options=compiler_options())
 
 
 def _alike(kinds: Sequence[Kind], states: Sequence[TrainState]) -> list[list[int]]:

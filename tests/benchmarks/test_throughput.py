@@ -41,6 +41,17 @@ def test_padding_by_hand(bench):
     assert bench.padding([{"lengths": [1, 3], "padded": 4}], prompt=4) == 0.25
 
 
+def test_flops_that_padding_costs(bench):
+    config = bench.get_config("t5_1_1_small")
+    unpadded = {"lengths": [50, 50], "padded": 50}
+    longer = {"lengths": [100, 100], "padded": 100}
+    padded = {"lengths": [50, 50], "padded": 100}
+    over = [bench.flops_over_unpadded([p], config, 100) for p in (unpadded, longer, padded)]
+    assert over[:2] == [1, 1]
+    # A third more positions: attention costs more than that, the decoder no more.
+    assert 1.3 < over[2] < 1.4
+
+
 @pytest.mark.slow
 def test_the_benchmark_runs_and_reports(bench, real_data, tmp_path, capsys):
     pytest.importorskip("peft")

@@ -1,0 +1,62 @@
+"""Memory that compiling leaves behind goes back to the system."""
+
+import ctypes
+
+import jax
+import pytest
+
+from prompt_tuning.parallel.host_memory import return_memory_after_compiling
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.fixture
+def listening(monkeypatch):
+    """Has the function listen, to a C library that counts its calls; returns what starts it."""
+    listeners = []
+    monkeypatch.setattr(jax.monitoring, "register_event_duration_secs_listener", listeners.append)
+
+    def start(library: object) -> list:
+        monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+        return_memory_after_compiling.__wrapped__()
+        return listeners
+
+    return start
+
+
+def test_only_after_a_large_program_was_compiled(listening):
+    calls = []
+
+    class Glibc:
+        malloc_trim = staticmethod(calls.append)
+
+    (listener,) = listening(Glibc)
+    listener(COMPILED, 0.01, fun_name="small")
+    listener("/jax/core/compile/jaxpr_trace_duration", 5.0)
+    assert calls == []
+    listener(COMPILED, 5.0, fun_name="train_step")
+    assert calls == [0], "everything that can be given back"
+
+
+def test_nothing_where_the_c_library_has_no_such_call(listening):
+    assert listening(object()) == []
+
+
+def test_jax_tells_before_it_runs_what_it_compiled():
+    events = []
+
+    def listener(event: str, duration: float, **_: object) -> None:
+        if event == COMPILED:
+            events.append("compiled")
+
+    def running(x):
+        events.append("ran")
+        return x
+
+    x = jax.numpy.ones(3)
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        jax.jit(lambda x: jax.pure_callback(running, x, x))(x).block_until_ready()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    assert events == ["compiled", "ran"]
