@@ -1,10 +1,13 @@
-"""The small English T5's table and figures: the majority class, both methods, what is missing."""
+"""The small English T5: its two stages shrunken, and its table and figures."""
 
 import csv
 import json
 
+import numpy as np
 import pytest
 
+from prompt_tuning.checkpoints.weights import flatten, load_weights
+from prompt_tuning.cli.__main__ import main
 from prompt_tuning.data.tasks.task import get_task
 from prompt_tuning.errors import UserError
 from prompt_tuning.sweeps.results import provenance
@@ -82,3 +85,46 @@ def test_a_task_that_one_method_lacks_is_told(plot, tmp_path, tiny_data):
     finish(tmp_path, "model_tuning", "superglue_rte", 0, 0.5)
     with pytest.raises(UserError, match="No run of model tuning on superglue_cb"):
         plot.main(["--data_dir", str(tiny_data), "--runs", str(tmp_path)])
+
+
+@pytest.mark.slow
+def test_the_model_is_made_in_two_stages(checkout, tmp_path, tiny_vocabulary_file, monkeypatch):
+    monkeypatch.chdir(checkout)
+    words = "a the cat dog bird man sat ran sang fell on in under mat tree house".split()
+    rng = np.random.default_rng(0)
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("".join(" ".join(rng.choice(words, 40)) + ".\n" for _ in range(400)))
+
+    def stage(name, *more):
+        """Runs a stage with twenty small batches, and returns its weights and losses."""
+        shrunken = {
+            "CORPUS": corpus,
+            "VOCABULARY_PATH": tiny_vocabulary_file,
+            "BATCH_SIZE": 4,
+            "TRAIN_STEPS": 20,
+            "MODEL_DIR": tmp_path / name,
+            "corpus.held_out_share": 0.1,
+            "objective.held_out_batches": 2,
+            "train.eval_every": 20,
+            "cosine_decay.warmup_steps": 5,
+        }
+        flags = [f"--gin.{key}={value}" for key, value in shrunken.items()]
+        main(["pretrain", "--gin_file=experiments/real_text/pretrain.gin", *more, *flags])
+        config, weights, _ = load_weights(tmp_path / name / "weights.safetensors")
+        rows = [json.loads(row) for row in (tmp_path / name / "metrics.jsonl").open()]
+        return flatten(weights), config, [row["eval/loss"] for row in rows if "eval/loss" in row]
+
+    corrupted, config, losses = stage("span_corruption")
+    assert (config.embed_dim, config.num_encoder_layers, config.tie_embeddings) == (128, 4, True)
+    assert losses[-1] < losses[0]
+    adapted, _, losses = stage(
+        "lm",
+        "--gin_file=experiments/real_text/lm_adapt.gin",
+        f"--gin.INITIAL_CHECKPOINT_PATH={tmp_path / 'span_corruption' / 'weights.safetensors'}",
+    )
+    assert losses[-1] < losses[0]
+    assert {name: array.shape for name, array in adapted.items()} == {
+        name: array.shape for name, array in corrupted.items()
+    }
+    settings = json.loads((tmp_path / "lm" / "settings.json").read_text())
+    assert "lm_adaptation" in json.dumps(settings)
