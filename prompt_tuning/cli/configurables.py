@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import jax
 import optax
 from jax.sharding import Mesh
 
@@ -424,9 +425,20 @@ def train(
 
 
 @register
-def population(places: int = 16) -> int:
-    """How many members of a POPULATION train at a time; the others wait."""
-    return places
+def population(places: int = 16, side_by_side: bool | None = None) -> tuple[int, bool]:
+    """How the members of a POPULATION train.
+
+    Args:
+      places: how many at a time; the others wait.
+      side_by_side: compute their steps in one program, or one after another; None: as is faster
+        on the device, which is one after another on a CPU alone (`benchmarks/population.py`).
+
+    Returns:
+      `places` and `side_by_side`.
+    """
+    if side_by_side is None:
+        side_by_side = jax.default_backend() != "cpu" or jax.device_count() > 1
+    return places, side_by_side
 
 
 @register

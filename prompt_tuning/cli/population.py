@@ -41,6 +41,7 @@ _NOT_A_MEMBERS = (
     "POPULATION",
     "TUNE",
     "population.places",
+    "population.side_by_side",
     "successive_halving.keep",
     "successive_halving.rungs",
 )
@@ -58,7 +59,7 @@ def train(args: argparse.Namespace) -> list[MemberResult]:
     macro = "POPULATION" if gin_config.macro("POPULATION") is not None else "TUNE"
     listed = gin_config.macro(macro)
     specs = members.member_specs(members.DEFAULT_TUNE if listed is None else listed, macro)
-    places = configurables.population()
+    places, side_by_side = configurables.population()
     halving = configurables.successive_halving() if args.tune else None
     session.say(f"{len(specs)} members, up to {places} at a time ...")
 
@@ -72,6 +73,7 @@ def train(args: argparse.Namespace) -> list[MemberResult]:
         frozen=first.base.params,
         evaluate=evaluate,
         places=places,
+        side_by_side=side_by_side,
         halving=halving,
         place=lambda batch: shard_members(batch, first.base.mesh),
     )

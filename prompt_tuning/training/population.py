@@ -8,6 +8,9 @@ its own would have written, to within rounding. `places` of them train at a time
 gives its place to the next that waits, and once half of the places are empty a smaller program
 takes over. With `Halving` the members that score lowest are dropped on the way.
 
+`side_by_side` members are computed in one program, else each in a program of its own, which they
+share if they are of one kind.
+
 The compiled step is in `population_step.py`, a run's record in `run.py`, who shares a program in
 `places.py`. A population that was killed goes on from its members' checkpoints.
 """
@@ -94,6 +97,7 @@ def train_population(
     frozen: Any,
     evaluate: Evaluate | None = None,
     places: int = 16,
+    side_by_side: bool = True,
     halving: Halving | None = None,
     place: Callable[[Batch], Any] = lambda batch: batch,
 ) -> list[MemberResult]:
@@ -104,7 +108,9 @@ def train_population(
       loss_fn: (injection, frozen, batch, key) -> (sum of losses, sum of weights).
       frozen: what stays as it is; neither changed nor saved.
       evaluate: for all members that are due at the same time. None: nothing is evaluated.
-      places: how many train at once; memory for activations grows with it.
+      places: how many train at a time; memory for activations grows with it if side by side.
+      side_by_side: compute their steps in one program, which fills a device that one member leaves
+        idle, or one after another.
       halving: drop the worst on the way; needs `evaluate`.
       place: puts a batch of [members, batch, length] arrays on the devices.
 
@@ -118,7 +124,9 @@ def train_population(
     """
     _check(members, places, halving, evaluate)
     with StopRequest() as stop:
-        population = _Population(members, loss_fn, frozen, evaluate, places, place, stop)
+        population = _Population(
+            members, loss_fn, frozen, evaluate, places, side_by_side, place, stop
+        )
         try:
             population.train(halving)
         finally:
@@ -165,10 +173,11 @@ class _InFlight:
 
 
 class _Population:
-    def __init__(self, members, loss_fn, frozen, evaluate, places, place, stop):
+    def __init__(self, members, loss_fn, frozen, evaluate, places, side_by_side, place, stop):
         self._members, self._frozen, self._evaluate = members, frozen, evaluate
         self._place, self._stop = place, stop
-        self._sizes = program_sizes(min(places, len(members)))
+        self._places, self._side_by_side = min(places, len(members)), side_by_side
+        self._sizes = program_sizes(self._places)
         self._step = make_population_step(loss_fn, members[0].options.accumulation_steps)
         self._frozen_parameters = count_parameters(frozen)
         self._target_length = max(
@@ -221,9 +230,9 @@ class _Population:
         self, lineup: list[_Active], waiting: collections.deque[Member], until: int | None
     ) -> list[_Active]:
         """Gives free places to waiting members; makes the lineup smaller where none waits."""
-        while waiting and sum(active.training for active in lineup) < self._sizes[-1]:
+        while waiting and sum(active.training for active in lineup) < self._places:
             free = [place for place, active in enumerate(lineup) if not active.training]
-            room = self._sizes[-1] - len(lineup) + len(free)
+            room = self._places - len(lineup) + len(free)
             new = [self._start(waiting.popleft()) for _ in range(min(room, len(waiting)))]
             self._run_evaluations([active for active in new if active.run.step == 0])
             for active in new:
@@ -242,7 +251,8 @@ class _Population:
         training = [active for active in lineup if active.training]
         # In a mixed lineup ended members hold their places, lest each end compile another program.
         smaller = program_size(max(1, len(training)), self._sizes) < len(lineup)
-        return training if _exchangeable(lineup) or smaller else lineup
+        together = self._side_by_side and not _exchangeable(lineup)
+        return training if smaller or not together else lineup
 
     def _start(self, member: Member) -> _Active:
         """Opens a member's run, or finds it open since the last rung."""
@@ -370,6 +380,8 @@ class _Population:
         self, lineup: Sequence[_Active], batches: Mapping[str, Batch]
     ) -> list[Sequence[_Active]]:
         """Returns who shares a program; one that doesn't train only fills it up."""
+        if not self._side_by_side:
+            return [[active] for active in lineup if active.training]
         if not _exchangeable(lineup):
             return [lineup]
         lengths = [
@@ -383,7 +395,7 @@ class _Population:
         """Starts a step of those of a group that train."""
         group = list(group)
         training = [active for active in group if active.training]
-        if _exchangeable(group):
+        if self._side_by_side and _exchangeable(group):
             group += training[:1] * (program_size(len(group), self._sizes) - len(group))
         # A place without a member computes on another's batch, and nobody looks at the result.
         rows = [

@@ -177,9 +177,10 @@ def assert_same_run(path, expected, rtol=1e-5):
         assert summary[name] == expected_summary[name]
 
 
+@pytest.mark.parametrize("side_by_side", [True, False])
 @pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_members_end_as_they_would_alone(tmp_path, frozen, accumulation):
-    """Other seeds, rates, schedules, lengths and optimiser kinds, in one program."""
+def test_members_end_as_they_would_alone(tmp_path, frozen, accumulation, side_by_side):
+    """Other seeds, rates, schedules, lengths and optimiser kinds, in one program or in three."""
     differences = {
         "a": {"seed": 1},
         "b": {"seed": 2, "rate": linear_warmup(0.3, 5), "length": 5},
@@ -201,7 +202,7 @@ def test_members_end_as_they_would_alone(tmp_path, frozen, accumulation):
             for member in each
         ]
     before = jax.tree.map(np.array, frozen)
-    results = train_together(members["together"], frozen)
+    results = train_together(members["together"], frozen, side_by_side=side_by_side)
     jax.tree.map(np.testing.assert_array_equal, frozen, before)
     assert [result.name for result in results] == ["a", "b", "c"]
     for result, member in zip(results, members["alone"], strict=True):
@@ -278,6 +279,25 @@ def test_members_that_stop_free_their_place(tmp_path, frozen, monkeypatch, lengt
     alone = make_member(tmp_path / "alone", seed=5, length=(lengths * 2)[5], batches=same_length(5))
     train_alone(alone, frozen)
     assert_same_run(tmp_path / "m5", tmp_path / "alone")
+
+
+def test_one_after_another_members_share_a_program(tmp_path, frozen, monkeypatch):
+    """Six members of two lengths in four places: a program for each length, of one member."""
+    sizes = count_compilations(monkeypatch)
+    ends = [3, 6, 9, 12, 6, 12]
+    members = [
+        make_member(
+            tmp_path / f"m{place}",
+            seed=place,
+            length=3 + place % 2,
+            batches=same_length(place),
+            options=dataclasses.replace(OPTIONS, seed=place, train_steps=end),
+        )
+        for place, end in enumerate(ends)
+    ]
+    results = train_together(members, frozen, places=4, side_by_side=False)
+    assert [result.step for result in results] == ends
+    assert sizes == [1, 1]
 
 
 def test_patience_is_each_members_own(tmp_path, frozen):
