@@ -45,6 +45,7 @@ from prompt_tuning.checkpoints.prompt_files import load_prompt
 from prompt_tuning.data.tasks.task import Example as TaskExample
 from prompt_tuning.data.tasks.task import get_task
 from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.models.decoding import DecodingOptions
 
 RESULTS = Path(__file__).parent / "results" / "serving.json"
 MODEL = "tinyworld_small"
@@ -253,6 +254,7 @@ def measure(folder: Path, *, requests: int, clients: int) -> dict[str, Any]:
         Vocabulary(VOCABULARY),
         prompts={name: load_prompt(folder / f"{name}.safetensors")[0] for name in PROMPTS},
         max_input_length=LENGTHS["inputs"],
+        decoding=DecodingOptions(max_length=LENGTHS["targets"]),
     )
     alone, alone_ranked = answered_alone(predictor, asked), answered_alone(predictor, ranked)
 
