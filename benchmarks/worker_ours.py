@@ -6,8 +6,8 @@ Reads a line of JSON that sets it up, then lines with pieces of work; answers ea
     {"pieces": [{"lengths": [90, 128, 80], "padded": 128}, ...]}     ->  {"seconds": [...], ...}
 
 A piece is a batch: the tokens of each input, and to how many they are padded. The task is "step",
-a training step; "decode", greedy decoding of `target` tokens; or "rank", the log-likelihoods of
-`labels` labels of `target` tokens.
+a training step (in two microbatches, if `microbatches` is 2); "decode", greedy decoding of `target`
+tokens; or "rank", the log-likelihoods of `labels` labels of `target` tokens.
 """
 
 import json
@@ -65,7 +65,7 @@ class Worker:
             method = SoftPrompt(length=prompt, embed_dim=config.embed_dim)
             optimizer = adafactor(0.3)
             loss_fn = prompt_loss_fn(self.model, method, LossOptions())
-            self.train_step = make_train_step(loss_fn, optimizer)
+            self.train_step = make_train_step(loss_fn, optimizer, setup.get("microbatches", 1))
             first = self.batch({"lengths": [1], "padded": 8})
             self.state = TrainState.create(method.init(jax.random.key(2), first), optimizer)
             self.key = jax.random.key(3)

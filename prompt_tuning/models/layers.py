@@ -98,8 +98,8 @@ def _after(x: Array, y: QuantizedKernel) -> tuple[Array, QuantizedKernel]:
 
     Else, where layers are unrolled, it would find the same work done forward and backward, do it
     once, and keep every layer's kernel in between; and it would take a decoding loop's kernels out
-    of the loop, all at once. (XLA for CPUs may do so in spite of this, and orders unrolled work
-    with no eye on memory; a loop over layers, `unroll=1`, is safe everywhere.)
+    of the loop, all at once. (XLA for CPUs may do so in spite of this; a loop over layers,
+    `unroll=1`, is safe everywhere.)
     """
     return jax.lax.optimization_barrier((x, y))
 
