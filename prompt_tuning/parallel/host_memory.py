@@ -24,8 +24,8 @@ def return_memory_after_compiling() -> None:
     if trim is None:
         return
 
-    def after(event: str, duration: float, **_: object) -> None:
-        if event == _COMPILED and duration >= _LONG:
+    def after(event: str, duration_secs: float, **_: object) -> None:
+        if event == _COMPILED and duration_secs >= _LONG:
             trim(0)
 
     jax.monitoring.register_event_duration_secs_listener(after)
