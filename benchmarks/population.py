@@ -5,16 +5,19 @@
 The setting is that of `step.py`: T5 1.1 Small with random weights, 100-token prompts, batch 8,
 encoder 128, decoder 8, float32, Adafactor. For K = 1, 2, 4, 8 and 16 members it measures
 
-- prompt-steps a second: the steps of all members together, by the population's one program,
+- prompt-steps a second: the steps of all members side by side, by one program,
+- the same of members that take turns, by a population's program of one member,
 - the same of K separate runs, one after another on the same device, by the program of a single run,
-- their ratio, each round timing the one right after the other, so that a busy machine slows both,
+- the ratios of the first two to the last, each round timing one right after the other, so that a
+  busy machine slows all,
 - FLOPs of the population's program, as XLA counts them, against K times the fewest that one step
   can do with (`step.minimum_flops`),
 - the physical limit of prompt-steps a second: the rate of plain matrix products, timed in the
   same run, over those fewest FLOPs.
 
 Separate runs would also hold K copies of the frozen weights or load them K times, and compile K
-times; that is not counted. The numbers go to benchmarks/results/population.json.
+times; that is not counted. `population.side_by_side` chooses between the first two. The numbers go
+to benchmarks/results/population.json.
 """
 
 import argparse
@@ -129,18 +132,21 @@ def measure(
     alone.make_step()
     minimum = single.minimum_flops(setting)
     rows = []
+    turns = Population(setting, 1, alone.frozen, alone.batch)
+    turns.make_step()
     for count in members:
         started = time.perf_counter()
         population = Population(setting, count, alone.frozen, alone.batch)
         compiled = time.perf_counter() - started
         population.make_step()
-        together, separate = [], []
+        together, in_turns, separate = [], [], []
         for turn in range(rounds):
             together.append(population.make_step())
+            in_turns.append(sum(turns.make_step() for _ in range(count)))
             separate.append(sum(alone.make_step() for _ in range(count)))
             print(
-                f"K = {count:2}, round {turn + 1} of {rounds}: together {together[-1]:.3f} s, "
-                f"one after another {separate[-1]:.3f} s",
+                f"K = {count:2}, round {turn + 1} of {rounds}: side by side {together[-1]:.3f} "
+                f"s, in turns {in_turns[-1]:.3f} s, separate {separate[-1]:.3f} s",
                 file=sys.stderr,
                 flush=True,
             )
@@ -148,10 +154,10 @@ def measure(
             {
                 "members": count,
                 "prompt_steps_per_second": count / statistics.median(together),
+                "in_turns_prompt_steps_per_second": count / statistics.median(in_turns),
                 "separate_prompt_steps_per_second": count / statistics.median(separate),
-                "ratio": statistics.median(
-                    theirs / ours for ours, theirs in zip(together, separate, strict=True)
-                ),
+                "ratio": _speedup(together, separate),
+                "in_turns_ratio": _speedup(in_turns, separate),
                 "xla_over_minimum": population.flops / (count * minimum),
                 "compile_seconds": compiled,
             }
@@ -178,17 +184,24 @@ def measure(
     }
 
 
+def _speedup(ours: list[float], theirs: list[float]) -> float:
+    """Returns how many times as fast one is as the other, the median over the rounds."""
+    return statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+
+
 def table(result: dict) -> str:
     """Returns the result for a reader."""
     title = "{model}: prompt {prompt_length}, batch {batch}, encoder {encoder_length}, decoder "
     title += "{decoder_length}, float32, median of {rounds} rounds; prompt-steps a second"
     lines = [
         title.format(**result),
-        "   K   together   separate   ratio   of the limit   XLA / minimum   compiling",
+        "   K   together   in turns   separate   ratio   in turns   of the limit   XLA / minimum"
+        "   compiling",
     ]
     row_text = (
-        "  {members:2}  {prompt_steps_per_second:9.2f}  {separate_prompt_steps_per_second:9.2f}  "
-        "{ratio:6.2f}   {fraction_of_limit:12.1%}   {xla_over_minimum:13.3f}   "
+        "  {members:2}  {prompt_steps_per_second:9.2f}  {in_turns_prompt_steps_per_second:9.2f}  "
+        "{separate_prompt_steps_per_second:9.2f}  {ratio:6.2f}   {in_turns_ratio:8.2f}   "
+        "{fraction_of_limit:12.1%}   {xla_over_minimum:13.3f}   "
         "{compile_seconds:7.1f} s"
     )
     lines += [row_text.format(**row) for row in result["rows"]]

@@ -39,6 +39,7 @@ import numpy as np
 from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.checkpoints.weights import save_weights
 from prompt_tuning.cli import evaluate, train
+from prompt_tuning.host_memory import return_memory_after_compiling
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.hardware import fastest_matmul_dtype
@@ -228,6 +229,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--load", nargs=3, metavar=("FILE", "WAY", "STEPS"), help="in this process")
     options = parser.parse_args(arguments)
     if options.load:
+        return_memory_after_compiling()
         path, way, steps = options.load
         print(json.dumps(loaded(path, way, int(steps))))
         return

@@ -174,12 +174,12 @@ def report(result: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
         over = our / found["ours_512"]["examples_per_second"]
         rows.append((f"{task}: times as fast as padded to 512", over, ">=", OVER_PADDED))
         flops = found["ours_512"]["flops_over_unpadded"]
-        rows.append((f"{task}: that by FLOPs, without padding", flops, "", None))
+        rows.append((f"{task}: FLOPs padded to 512 / unpadded", flops, "", None))
         if "peft" in found:
             over = our / found["peft"]["examples_per_second"]
             rows.append((f"{task}: times as fast as PEFT", over, ">=", OVER_PEFT))
             flops = found["peft"]["flops_over_unpadded"]
-            rows.append((f"{task}: that by FLOPs, without padding", flops, "", None))
+            rows.append((f"{task}: FLOPs as PEFT pads / unpadded", flops, "", None))
     title = (
         "{model}: prompt {prompt_length}, decoder {decoder_length}, {batch_tokens} tokens a batch"
     )

@@ -22,12 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.evaluation.rank import label_log_likelihoods
+from prompt_tuning.host_memory import return_memory_after_compiling
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.t5 import T5, init_params
-from prompt_tuning.parallel.host_memory import return_memory_after_compiling
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn

@@ -17,12 +17,13 @@ import prompt_tuning
 PACKAGE = Path(prompt_tuning.__file__).parent
 
 # Leaves that every room may import, and what each room may import beside itself.
-LEAVES = {"errors", "axes", "files", "json_text"}
+LEAVES = {"errors", "axes", "files", "host_memory", "json_text"}
 CHECKPOINTS = {"checkpoints", "models", "methods"}
 MAY_IMPORT = {
     "errors": set(),
     "axes": set(),
     "files": set(),
+    "host_memory": set(),
     "json_text": set(),
     "models": set(),
     "data": set(),

@@ -10,7 +10,6 @@ Which array goes where is said by the readers of the formats: weights.py, huggin
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from etils import epath
 from jax.sharding import Sharding
 
 from prompt_tuning.errors import UserError
+from prompt_tuning.host_memory import return_freed_memory
 from prompt_tuning.models.config import DTYPES, T5Config
 from prompt_tuning.models.quantization import quantize_stored
 
@@ -180,7 +180,7 @@ class Parameter:
         whole = np.empty(self.shape, dtype)
         for array, where in self.parts:
             array.copy_to(where(whole))
-            _give_back_freed_memory()
+            return_freed_memory()
         return whole
 
     def mapped(self, dtype: np.dtype) -> np.ndarray | None:
@@ -258,16 +258,6 @@ def read_parameters(
         for part in list(parts):
             arrays[part] = _place(parts.pop(part), part, sharding_of)
     return config, arrays
-
-
-def _give_back_freed_memory() -> None:
-    """Has glibc return to the system what has been freed; elsewhere nothing is done.
-
-    It would keep tens of megabytes for each of TensorStore's threads.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def as_dtype(name: str) -> np.dtype:

@@ -430,11 +430,11 @@ def population(places: int = 16, side_by_side: bool | None = None) -> tuple[int,
 
     Args:
       places: how many at a time; the others wait.
-      side_by_side: compute their steps in one program, or one after another; None: as is faster
-        on the device, which is one after another on a CPU alone (`benchmarks/population.py`).
+      side_by_side: compute their steps in one program, or one after another; None: in one program
+        but on a single CPU, where that is no faster (`benchmarks/population.py`).
 
     Returns:
-      `places` and `side_by_side`.
+      `places` and `side_by_side`, resolved.
     """
     if side_by_side is None:
         side_by_side = jax.default_backend() != "cpu" or jax.device_count() > 1

@@ -46,6 +46,7 @@ def _ensemble(args: argparse.Namespace) -> None:
     from prompt_tuning.cli import configurables, scoring, session
     from prompt_tuning.data.tokenized import TokenizedSplit
     from prompt_tuning.evaluation.ensemble import Ballot, combinations
+    from prompt_tuning.models.stacking import UnlikeInjectionsError
     from prompt_tuning.training.run import Evaluation
 
     _check_distinct(args.prompts)
@@ -82,7 +83,13 @@ def _ensemble(args: argparse.Namespace) -> None:
             return scoring.score_of_answers(data, splits, answers)
 
         def ask(splits: Sequence[TokenizedSplit]) -> tuple[list[list[Ballot]], list[Evaluation]]:
-            ballots = scoring.ballots(base, data, prediction, splits, injects)
+            try:
+                ballots = scoring.ballots(base, data, prediction, splits, injects)
+            except UnlikeInjectionsError as error:
+                raise UserError(
+                    f"{', '.join(args.prompts)} can't vote in one program: {error} Give prompts of "
+                    "one method."
+                ) from None
             alone = [
                 score(lambda ballot, i=i: ballot.given[i], ballots, splits)
                 for i in range(len(injects))

@@ -233,7 +233,7 @@ def _check_macros() -> None:
     used = set(re.findall(r"%([\w.]+)", whole))
     for name in _defined_macros(whole):
         if name not in MACROS and name not in used:
-            close = did_you_mean(name, set(MACROS) | used)
+            close = did_you_mean(name, [*MACROS, *used, *_parameters_named(name)])
             raise UserError(f"Unknown gin macro '{name}': nothing uses it.{close}")
         value = gin.query_parameter(f"{name}/macro.value")
         if str(value) == _REQUIRED:
@@ -243,6 +243,11 @@ def _check_macros() -> None:
             raise UserError(f"{name} is {value!r}; expected {MACROS[name].expected}.")
     for name in sorted(used - {"gin.REQUIRED"} - set(_defined_macros(whole))):
         raise UserError(f"{name} is used by the configuration and not set: add --gin.{name}=...")
+
+
+def _parameters_named(name: str) -> list[str]:
+    """Returns the configurables' parameters of that name, as gin calls them."""
+    return [f"{owner}.{name}" for owner, parameters in _registered.items() if name in parameters]
 
 
 def _defined_macros(whole: str) -> Iterator[str]:
@@ -256,6 +261,45 @@ _registered: dict[str, list[str]] = {}
 
 
 def register(function: Any) -> Any:
-    """Makes a function configurable by gin under its own name; the result fills in what it can."""
+    """Makes a function configurable by gin under its own name; the result fills in what it can.
+
+    Called without a value that neither gin nor the caller has, it raises a UserError that says
+    which gin file is missing.
+    """
     _registered[function.__name__] = list(inspect.signature(function).parameters)
-    return gin.configurable(function)
+    configurable = gin.configurable(function)
+
+    @functools.wraps(configurable)
+    def filled_in(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return configurable(*args, **kwargs)
+        except TypeError:
+            given = inspect.signature(function).bind_partial(*args, **kwargs).arguments
+            missing = [name for name in _not_set(function) if name.partition(".")[2] not in given]
+            if not missing:
+                raise
+            hints = dict.fromkeys(_SET_BY.get(name, _ELSE_SET_BY) for name in missing)
+            raise UserError(
+                f"Nothing sets {', '.join(missing)}: add {', and '.join(hints)}."
+            ) from None
+
+    return filled_in
+
+
+_ELSE_SET_BY = "--gin_file=runs/train.gin"
+_SET_BY = {
+    "train.method": "a --gin_file of prompts/ or methods/, such as prompts/class_label.gin",
+    "data.mixture_or_task": "a --gin_file of tasks/, such as tasks/superglue_rte.gin",
+}
+"""What sets a parameter that has no default; `_ELSE_SET_BY` all others."""
+
+
+def _not_set(function: Any) -> Iterator[str]:
+    """Yields the parameters without a default for which gin has no value."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        full = f"{function.__name__}.{name}"
+        if parameter.default is parameter.empty:
+            try:
+                gin.query_parameter(full)
+            except ValueError:
+                yield full

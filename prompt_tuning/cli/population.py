@@ -133,7 +133,8 @@ def _prepare(
     contents = population[0].job.contents
     hashes = {each.data_key: each.job.data_hash for each in population}
     of_data = hashlib.sha256(json.dumps(sorted(hashes.values())).encode()).hexdigest()[:16]
-    named = {name: text for name, text in whole_settings.items() if name not in IRRELEVANT}
+    irrelevant = (*IRRELEVANT, "population.side_by_side")
+    named = {name: text for name, text in whole_settings.items() if name not in irrelevant}
     folder = RunFolder.open(
         where,
         settings={

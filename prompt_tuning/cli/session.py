@@ -42,10 +42,10 @@ from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.evaluator import Inject
 from prompt_tuning.files import writing
+from prompt_tuning.host_memory import return_memory_after_compiling
 from prompt_tuning.methods.base import Method, Trained, bind
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
-from prompt_tuning.parallel.host_memory import return_memory_after_compiling
 from prompt_tuning.parallel.mesh import DATA_AXIS, check_batch, replicate, values_at
 from prompt_tuning.parallel.processes import first_then_all, is_first
 from prompt_tuning.training.keys import stream_key
@@ -293,7 +293,10 @@ def prompt_path(run: str | None, given: str | None) -> str:
     if run is not None:
         best = best_file(run)
         if best is None:
-            raise UserError(f"{run} has no best prompt yet: its run hasn't been evaluated.")
+            raise UserError(
+                f"{run} has no best prompt (prompt_best.npy or .safetensors): its training hasn't "
+                "got so far. The command that began it goes on with it."
+            )
         return str(best)
     path = gin_config.macro("PROMPT_FILE")
     if path is None:

@@ -85,12 +85,18 @@ def main(argv: Sequence[str]) -> None:
             return
         job = session.prepare(part=startup.part)
         folder = open_folder(job, overwrite=args.overwrite)
-        best = train(job, folder, startup=startup, profile_steps=args.profile).best
+        result = train(job, folder, startup=startup, profile_steps=args.profile)
+        best = result.best
         told = is_first()
     if not told:
         return
     where = folder.path
     found = best_file(where)
+    if result.stopped_early:
+        patience = job.training.options.patience
+        session.say(
+            f"Stopped early, at step {result.step:,}: no better score in {patience} evaluations."
+        )
     session.say(
         f"Best score {best.score:.4f} at step {best.step}; all is in {where}/ "
         f"(summary.json, metrics.jsonl, {found and found.name}).\n"

@@ -33,6 +33,10 @@ _SELF_ATTENTION = {
 _BY_NAME = ("prefixes", "low_rank", "scales", "bottlenecks")
 
 
+class UnlikeInjectionsError(ValueError):
+    """Injections that can't be computed together, as their methods fill different slots."""
+
+
 def with_prompt_length(injection: Injection, length: int) -> Injection:
     """Returns an injection with its encoder's prompt filled up to a length, and its mask.
 
@@ -58,7 +62,7 @@ def stack_injections(
         jax.vmap(lambda arrays: model(injection_of(arrays)))(arrays)
 
     Raises:
-      ValueError: slots are filled in one and empty in another, or can't be filled up.
+      UnlikeInjectionsError: slots are filled in one and empty in another, or can't be filled up.
     """
     alike = _alike(injections)
     stacked = [jnp.stack(leaves) for leaves in zip(*map(jax.tree.leaves, alike), strict=True)]
@@ -89,7 +93,9 @@ def _alike(injections: Sequence[Injection]) -> list[Injection]:
     filled = _filled_up(injections)
     structures = {jax.tree.structure(injection) for injection in filled}
     if len(structures) > 1:
-        raise ValueError(f"Injections with different slots can't be stacked: {structures}.")
+        raise UnlikeInjectionsError(
+            f"Injections with different slots can't be stacked: {structures}."
+        )
     return filled
 
 
@@ -101,9 +107,11 @@ def _filled_up(injections: Sequence[Injection]) -> list[Injection]:
         if len(set(lengths)) == 1 and len(set(masked)) == 1:
             continue
         if 0 in lengths:
-            raise ValueError(f"An injection without {slot} can't be stacked with one that has it.")
+            raise UnlikeInjectionsError(
+                f"An injection without {slot} can't be stacked with one that has it."
+            )
         if any(_SELF_ATTENTION[slot] in injection.prefixes for injection in injections):
-            raise ValueError(
+            raise UnlikeInjectionsError(
                 f"Injections with prefixes and {slot} of several lengths can't be stacked: what "
                 "fills them up would come between the two."
             )

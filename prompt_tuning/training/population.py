@@ -5,11 +5,12 @@
 Members may differ in seed, learning rate, initialisation, prompt length and task; each has its own
 optimiser state, random keys, data order, early stopping and run folder, in which is what a run of
 its own would have written, to within rounding. `places` of them train at a time; one that stops
-gives its place to the next that waits, and once half of the places are empty a smaller program
-takes over. With `Halving` the members that score lowest are dropped on the way.
+gives its place to the next that waits. With `Halving` the members that score lowest are dropped on
+the way.
 
-`side_by_side` members are computed in one program, else each in a program of its own, which they
-share if they are of one kind.
+Side by side they are computed in one program, and once half of the places are empty a smaller one
+takes over; else one after another, by programs of one member each: one for each kind of member
+and length of its inputs.
 
 The compiled step is in `population_step.py`, a run's record in `run.py`, who shares a program in
 `places.py`. A population that was killed goes on from its members' checkpoints.
@@ -249,10 +250,11 @@ class _Population:
                 else:
                     lineup.append(active)
         training = [active for active in lineup if active.training]
+        if not self._side_by_side or _exchangeable(lineup):
+            return training
         # In a mixed lineup ended members hold their places, lest each end compile another program.
         smaller = program_size(max(1, len(training)), self._sizes) < len(lineup)
-        together = self._side_by_side and not _exchangeable(lineup)
-        return training if smaller or not together else lineup
+        return training if smaller else lineup
 
     def _start(self, member: Member) -> _Active:
         """Opens a member's run, or finds it open since the last rung."""

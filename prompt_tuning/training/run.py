@@ -139,7 +139,9 @@ class Run:
                 self._writers.append(TensorBoardFile(folder.tensorboard, self.step))
             if options.wandb_project:
                 self._writers.append(WandbRun(options.wandb_project, folder))
-        if restored is not None:
+        if restored is not None and self.ended:
+            self.line(f"Trained already, to step {self.step:,}; --overwrite trains anew.")
+        elif restored is not None:
             self.line(f"Going on from the checkpoint of step {self.step:,}.")
 
     @property

@@ -88,6 +88,35 @@ def test_missing_required_macro(fails, tiny_flags):
     assert "MODEL_DIR is required and not set: add --gin.MODEL_DIR=" in line
 
 
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (
+            ["models/t5_1_1_small.gin", "tasks/superglue_rte.gin", "runs/train.gin"],
+            "Nothing sets train.method: add a --gin_file of prompts/ or methods/, such as "
+            "prompts/class_label.gin.",
+        ),
+        (
+            ["models/t5_1_1_small.gin"],
+            "Nothing sets train.folder, train.method, train.optimizer, train.train_steps: add "
+            "--gin_file=runs/train.gin, and a --gin_file of prompts/ or methods/, such as "
+            "prompts/class_label.gin.",
+        ),
+    ],
+    ids=["method", "run"],
+)
+def test_a_forgotten_gin_file(tmp_path, capsys, files, told):
+    flags = [f"--gin_file={file}" for file in files]
+    flags += [f"--gin.{name}=None" for name in ("INITIAL_CHECKPOINT_PATH", "VOCABULARY_PATH")]
+    assert status_of(main, ["train", *flags, f"--gin.MODEL_DIR={tmp_path}"]) == USER_ERROR
+    assert capsys.readouterr().err == f"prompt-tuning: {told}\n"
+
+
+def test_a_parameter_for_a_macro(fails):
+    line = fails("--gin.quantization_block=8")
+    assert "nothing uses it. Did you mean 'frozen_model.quantization_block'" in line
+
+
 def test_no_configuration(capsys):
     assert status_of(main, ["train"]) == USER_ERROR
     assert "No configuration: give --gin_file=" in capsys.readouterr().err

@@ -55,6 +55,18 @@ def test_members_and_votes(prompts, tiny_settings, tmp_path, capsys):
     assert [*found["weights"].values()] == scores
 
 
+def test_methods_that_fill_different_slots(prompts, tiny_settings, tmp_path, capsys):
+    flags = [*FILES, *tiny_settings]
+    lora = ["--gin_file=runs/train.gin", "--gin_file=methods/lora.gin"]
+    main(["train", *flags[:2], *lora, *flags[2:], f"--gin.MODEL_DIR={tmp_path / 'run'}"])
+    capsys.readouterr()
+    run = str(tmp_path / "run")
+    assert status_of(main, ["ensemble", prompts[0], run, *flags, RANK]) == USER_ERROR
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{prompts[0]}, {run} can't vote in one program" in told
+    assert "Give prompts of one method." in told
+
+
 @pytest.mark.slow
 def test_answers_that_are_generated(prompts, tiny_settings, capsys):
     main(["ensemble", *prompts[:2], *FILES, "--gin_file=tasks/superglue_wsc.gin", *tiny_settings])

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -34,10 +35,12 @@ def numbers_in(path):
     return [{name: row[name] for name in kept if name in row} for row in map(json.loads, lines)]
 
 
-def test_a_population_from_flags_to_files(flags, tmp_path, capsys):
+@pytest.mark.parametrize("side_by_side", [None, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_population_from_flags_to_files(flags, tmp_path, capsys, side_by_side):
     members = "[{'SEED': 1}, {'SEED': 2, 'LEARNING_RATE': 0.01, 'PROMPT_LENGTH': 5}, "
     members += "{'MIXTURE_OR_TASK_NAME': 'superglue_cb', 'class_label.labels': ['neutral']}]"
-    main(["train", *flags, f"--gin.POPULATION={members}"])
+    chosen = f"--gin.population.side_by_side={side_by_side}"
+    main(["train", *flags, f"--gin.POPULATION={members}", chosen])
     run = tmp_path / "run"
     table = capsys.readouterr().out
     names = sorted(path.name for path in (run / "members").iterdir())
@@ -73,9 +76,9 @@ def test_a_population_from_flags_to_files(flags, tmp_path, capsys):
         of_folder = json.loads((folder / "summary.json").read_text())
         assert (scored["task"], scored["score"]) == (of_folder["task"], of_folder["score"])
 
-    # The same command has nothing left to do; another population is refused.
+    # The same command has nothing left to do, however it computes; another population is refused.
     before = summary["members"]
-    main(["train", *flags, f"--gin.POPULATION={members}"])
+    main(["train", *flags, f"--gin.POPULATION={members}", "--gin.population.side_by_side=False"])
     assert json.loads((run / "summary.json").read_text())["members"] == before
     with pytest.raises(UserError, match="belongs to a run with another configuration"):
         main(["train", *flags, "--gin.POPULATION={'SEED': [7, 8]}"])
@@ -135,6 +138,17 @@ def test_members_or_examples_are_shared_out_over_devices(flags, tmp_path, seeds)
         members = sorted((folder / "members").iterdir())
         prompts.append([np.load(member / "prompt_best.npy") for member in members])
     np.testing.assert_allclose(*prompts, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("backend", "devices", "expected"),
+    [("cpu", 1, False), ("cpu", 8, True), ("gpu", 1, True), ("tpu", 4, True)],
+)
+def test_members_take_turns_on_a_single_cpu(monkeypatch, backend, devices, expected):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    assert configurables.population() == (16, expected)
+    assert configurables.population(places=3, side_by_side=not expected) == (3, not expected)
 
 
 def test_members_have_readable_names():

@@ -29,6 +29,9 @@ from prompt_tuning.training.signals import Interrupted
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
+SIDE_BY_SIDE_OR_NOT = pytest.mark.parametrize(
+    "side_by_side", [True, False], ids=["side_by_side", "in_turns"]
+)
 VOCAB, EMBED = 32, 8
 OPTIONS = TrainOptions(
     train_steps=12, log_every=4, eval_every=3, checkpoint_every=4, tensorboard=False
@@ -177,7 +180,7 @@ def assert_same_run(path, expected, rtol=1e-5):
         assert summary[name] == expected_summary[name]
 
 
-@pytest.mark.parametrize("side_by_side", [True, False])
+@SIDE_BY_SIDE_OR_NOT
 @pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_members_end_as_they_would_alone(tmp_path, frozen, accumulation, side_by_side):
     """Other seeds, rates, schedules, lengths and optimiser kinds, in one program or in three."""
@@ -300,7 +303,8 @@ def test_one_after_another_members_share_a_program(tmp_path, frozen, monkeypatch
     assert sizes == [1, 1]
 
 
-def test_patience_is_each_members_own(tmp_path, frozen):
+@SIDE_BY_SIDE_OR_NOT
+def test_patience_is_each_members_own(tmp_path, frozen, side_by_side):
     options = dataclasses.replace(OPTIONS, patience=1)
     members = [make_member(tmp_path / name, options=options) for name in "ab"]
 
@@ -309,14 +313,15 @@ def test_patience_is_each_members_own(tmp_path, frozen):
         return [Evaluation(metrics={}, score=scores[member.name]) for member in members]
 
     rising = iter(range(100))
-    results = train_together(members, frozen, evaluate=evaluate)
+    results = train_together(members, frozen, evaluate=evaluate, side_by_side=side_by_side)
     assert [(result.step, result.best.step) for result in results] == [(3, 0), (12, 12)]
     assert results[0].ended == "no better score for a while"
     summary = json.loads((tmp_path / "a" / "summary.json").read_text())
     assert summary["stopped_early"] and summary["ended"] == results[0].ended
 
 
-def test_a_stopped_population_goes_on_to_the_same_result(tmp_path, frozen):
+@SIDE_BY_SIDE_OR_NOT
+def test_a_stopped_population_goes_on_to_the_same_result(tmp_path, frozen, side_by_side):
     def members(kind, stop_at=None):
         def batches(seed, step):
             if step == stop_at and seed == 1:
@@ -330,36 +335,38 @@ def test_a_stopped_population_goes_on_to_the_same_result(tmp_path, frozen):
             for seed in range(3)
         ]
 
-    train_together(members("whole"), frozen, places=2)
+    train_together(members("whole"), frozen, places=2, side_by_side=side_by_side)
     with pytest.raises(Interrupted) as caught:
-        train_together(members("parts", stop_at=7), frozen, places=2)
+        train_together(members("parts", stop_at=7), frozen, places=2, side_by_side=side_by_side)
     assert caught.value.code == 143
     # Member 2 had waited; then it starts while the others go on.
-    results = train_together(members("parts"), frozen, places=2)
+    results = train_together(members("parts"), frozen, places=2, side_by_side=side_by_side)
     for result in results:
         assert result.step == 12
         assert_same_run(tmp_path / "parts" / result.name, tmp_path / "whole" / result.name)
     # Once more, all have ended: nothing is trained, and the results are those in the folders.
-    again = train_together(members("parts", stop_at=0), frozen, places=2)
+    again = train_together(members("parts", stop_at=0), frozen, places=2, side_by_side=side_by_side)
     assert [result.best.score for result in again] == [result.best.score for result in results]
     assert [result.ended for result in again] == [result.ended for result in results]
 
 
-def test_a_member_that_diverges_stops_no_other(tmp_path, frozen, capsys):
+@SIDE_BY_SIDE_OR_NOT
+def test_a_member_that_diverges_stops_no_other(tmp_path, frozen, capsys, side_by_side):
     members = [
         make_member(tmp_path / "good"),
         make_member(tmp_path / "bad", rate=linear_warmup(float("inf"), 6)),
     ]
-    good, bad = train_together(members, frozen)
+    good, bad = train_together(members, frozen, side_by_side=side_by_side)
     assert good.ended == "trained to its last step"
     assert bad.ended == "diverged at step 1"
     assert np.isfinite(load_prompt(tmp_path / "bad" / "prompt_best.npy")[0]).all()
     assert "bad: Training diverged: the update norm is inf at step 1" in capsys.readouterr().err
     with pytest.raises(UserError, match="All members diverged; the first, bad, diverged at step 1"):
-        train_together(members[1:], frozen)
+        train_together(members[1:], frozen, side_by_side=side_by_side)
 
 
-def test_halving_drops_the_worst(tmp_path, frozen, capsys):
+@SIDE_BY_SIDE_OR_NOT
+def test_halving_drops_the_worst(tmp_path, frozen, capsys, side_by_side):
     scores = {"low": 0.2, "fair": 0.5, "good": 0.7, "none": float("nan")}
     members = [make_member(tmp_path / name) for name in scores]
 
@@ -367,14 +374,17 @@ def test_halving_drops_the_worst(tmp_path, frozen, capsys):
         return [Evaluation(metrics={}, score=scores[member.name]) for member in members]
 
     arguments = {"evaluate": evaluate, "halving": Halving(), "places": 3}
-    results = {result.name: result for result in train_together(members, frozen, **arguments)}
+    results = {
+        result.name: result
+        for result in train_together(members, frozen, **arguments, side_by_side=side_by_side)
+    }
     assert {name: result.step for name, result in results.items()} == {
         "low": 3, "none": 3, "fair": 6, "good": 12
     }  # fmt: skip
     assert results["low"].ended.startswith("dropped at step 3: its score")
     assert "number 2 of 2, and 1 went on" in results["fair"].ended
     assert "none dropped at step 3" in capsys.readouterr().err
-    again = train_together(members, frozen, **arguments)
+    again = train_together(members, frozen, **arguments, side_by_side=side_by_side)
     assert [result.ended for result in again] == [result.ended for result in results.values()]
 
 

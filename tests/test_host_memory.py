@@ -5,32 +5,28 @@ import ctypes
 import jax
 import pytest
 
-from prompt_tuning.parallel.host_memory import return_memory_after_compiling
+from prompt_tuning import host_memory
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 @pytest.fixture
-def listening(monkeypatch):
-    """Has the function listen, to a C library that counts its calls; returns what starts it."""
+def listener(monkeypatch):
+    """What `return_memory_after_compiling` has JAX call."""
     listeners = []
     monkeypatch.setattr(jax.monitoring, "register_event_duration_secs_listener", listeners.append)
-
-    def start(library: object) -> list:
-        monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
-        return_memory_after_compiling.__wrapped__()
-        return listeners
-
-    return start
+    host_memory.return_memory_after_compiling.__wrapped__()
+    (found,) = listeners
+    return found
 
 
-def test_only_after_a_large_program_was_compiled(listening):
+def test_only_after_a_large_program_was_compiled(listener, monkeypatch):
     calls = []
 
     class Glibc:
         malloc_trim = staticmethod(calls.append)
 
-    (listener,) = listening(Glibc)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Glibc)
     listener(COMPILED, 0.01, fun_name="small")
     listener("/jax/core/compile/jaxpr_trace_duration", 5.0)
     assert calls == []
@@ -38,8 +34,9 @@ def test_only_after_a_large_program_was_compiled(listening):
     assert calls == [0], "everything that can be given back"
 
 
-def test_nothing_where_the_c_library_has_no_such_call(listening):
-    assert listening(object()) == []
+def test_nothing_where_the_c_library_has_no_such_call(listener, monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    listener(COMPILED, 5.0, fun_name="train_step")
 
 
 def test_jax_tells_before_it_runs_what_it_compiled():
