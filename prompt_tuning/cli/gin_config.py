@@ -233,7 +233,7 @@ def _check_macros() -> None:
     used = set(re.findall(r"%([\w.]+)", whole))
     for name in _defined_macros(whole):
         if name not in MACROS and name not in used:
-            close = did_you_mean(name, [*MACROS, *used, *_parameters_named(name)])
+            close = did_you_mean(name, {*MACROS, *used, *_parameters_named(name)})
             raise UserError(f"Unknown gin macro '{name}': nothing uses it.{close}")
         value = gin.query_parameter(f"{name}/macro.value")
         if str(value) == _REQUIRED:

@@ -41,7 +41,6 @@ _NOT_A_MEMBERS = (
     "POPULATION",
     "TUNE",
     "population.places",
-    "population.side_by_side",
     "successive_halving.keep",
     "successive_halving.rungs",
 )
@@ -133,8 +132,7 @@ def _prepare(
     contents = population[0].job.contents
     hashes = {each.data_key: each.job.data_hash for each in population}
     of_data = hashlib.sha256(json.dumps(sorted(hashes.values())).encode()).hexdigest()[:16]
-    irrelevant = (*IRRELEVANT, "population.side_by_side")
-    named = {name: text for name, text in whole_settings.items() if name not in irrelevant}
+    named = {name: text for name, text in whole_settings.items() if name not in IRRELEVANT}
     folder = RunFolder.open(
         where,
         settings={

@@ -28,6 +28,7 @@ IRRELEVANT = (
     "train.wandb_project",
     "compilation_cache.enabled",
     "compilation_cache.folder",
+    "population.side_by_side",
     "MODEL_PARALLEL",
     "DATA_PARALLEL",
     "FSDP",

@@ -93,10 +93,14 @@ def _alike(injections: Sequence[Injection]) -> list[Injection]:
     filled = _filled_up(injections)
     structures = {jax.tree.structure(injection) for injection in filled}
     if len(structures) > 1:
-        raise UnlikeInjectionsError(
-            f"Injections with different slots can't be stacked: {structures}."
-        )
+        slots = " and ".join(dict.fromkeys(map(_filled_slots, filled)))
+        raise UnlikeInjectionsError(f"Injections with different slots can't be stacked: {slots}.")
     return filled
+
+
+def _filled_slots(injection: Injection) -> str:
+    paths = jax.tree_util.tree_leaves_with_path(injection)
+    return "[" + ", ".join(sorted({"".join(map(str, path[:2])) for path, _ in paths})) + "]"
 
 
 def _filled_up(injections: Sequence[Injection]) -> list[Injection]:

@@ -397,7 +397,7 @@ class _Population:
         """Starts a step of those of a group that train."""
         group = list(group)
         training = [active for active in group if active.training]
-        if self._side_by_side and _exchangeable(group):
+        if _exchangeable(group):
             group += training[:1] * (program_size(len(group), self._sizes) - len(group))
         # A place without a member computes on another's batch, and nobody looks at the result.
         rows = [

@@ -117,6 +117,10 @@ def test_a_parameter_for_a_macro(fails):
     assert "nothing uses it. Did you mean 'frozen_model.quantization_block'" in line
 
 
+def test_a_name_is_offered_once(fails):
+    assert fails("--gin.SEDE=1").count("'SEED'") == 1
+
+
 def test_no_configuration(capsys):
     assert status_of(main, ["train"]) == USER_ERROR
     assert "No configuration: give --gin_file=" in capsys.readouterr().err

@@ -252,6 +252,23 @@ def same_length(seed):
     }
 
 
+ENDS = [3, 6, 9, 12, 6, 12]
+
+
+def that_end_differently(folder, lengths):
+    """Members with prompts of these lengths that make `ENDS` steps."""
+    return [
+        make_member(
+            folder / f"m{place}",
+            seed=place,
+            length=length,
+            batches=same_length(place),
+            options=dataclasses.replace(OPTIONS, seed=place, train_steps=end),
+        )
+        for place, (end, length) in enumerate(zip(ENDS, lengths, strict=False))
+    ]
+
+
 @pytest.mark.parametrize(
     "lengths",
     [
@@ -262,19 +279,9 @@ def same_length(seed):
 def test_members_that_stop_free_their_place(tmp_path, frozen, monkeypatch, lengths):
     """Six members in four places end at different steps; programs are compiled by halves."""
     sizes = count_compilations(monkeypatch)
-    ends = [3, 6, 9, 12, 6, 12]
-    members = [
-        make_member(
-            tmp_path / f"m{place}",
-            seed=place,
-            length=(lengths * 2)[place],
-            batches=same_length(place),
-            options=dataclasses.replace(OPTIONS, seed=place, train_steps=end),
-        )
-        for place, end in enumerate(ends)
-    ]
+    members = that_end_differently(tmp_path, lengths * 2)
     results = train_together(members, frozen, places=4)
-    assert [result.step for result in results] == ends
+    assert [result.step for result in results] == ENDS
     # By halves for alike ones. In a mixed lineup a place given to another kind compiles again.
     assert sizes == ([4, 2, 1] if lengths[0] == lengths[1] else sizes)
     assert sorted(set(sizes), reverse=True) == [4, 2, 1]
@@ -287,19 +294,9 @@ def test_members_that_stop_free_their_place(tmp_path, frozen, monkeypatch, lengt
 def test_one_after_another_members_share_a_program(tmp_path, frozen, monkeypatch):
     """Six members of two lengths in four places: a program for each length, of one member."""
     sizes = count_compilations(monkeypatch)
-    ends = [3, 6, 9, 12, 6, 12]
-    members = [
-        make_member(
-            tmp_path / f"m{place}",
-            seed=place,
-            length=3 + place % 2,
-            batches=same_length(place),
-            options=dataclasses.replace(OPTIONS, seed=place, train_steps=end),
-        )
-        for place, end in enumerate(ends)
-    ]
+    members = that_end_differently(tmp_path, (3, 4) * 3)
     results = train_together(members, frozen, places=4, side_by_side=False)
-    assert [result.step for result in results] == ends
+    assert [result.step for result in results] == ENDS
     assert sizes == [1, 1]
 
 
