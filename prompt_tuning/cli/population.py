@@ -20,6 +20,7 @@ from prompt_tuning.checkpoints.adapter_files import BEST_ADAPTER, BEST_PROMPT
 from prompt_tuning.cli import configurables, gin_config, members, scoring, session
 from prompt_tuning.cli.configurables import Base, Data
 from prompt_tuning.cli.members import MemberSpec
+from prompt_tuning.cli.next_commands import infer_command
 from prompt_tuning.cli.session import Job
 from prompt_tuning.cli.train import IRRELEVANT, facts, saver
 from prompt_tuning.data.tokenized import TokenizedSplit
@@ -83,7 +84,7 @@ def train(args: argparse.Namespace) -> list[MemberResult]:
         f"\nThe best is also in {folder.path}/ (summary.json, its numbers), "
         f"each member in {folder.path / MEMBERS}/.\n"
         f"Score the best again:  prompt-tuning evaluate {folder.path}\n"
-        f"Use it:                prompt-tuning infer {folder.path} --input lines.txt\n"
+        f"Use it:                {infer_command(folder.path, first.data.tasks)}\n"
         f"See all of them:       prompt-tuning report {folder.path}"
     )
     return results

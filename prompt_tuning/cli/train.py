@@ -73,6 +73,7 @@ def main(argv: Sequence[str]) -> None:
 
     from prompt_tuning.checkpoints.adapter_files import BEST_PROMPT, best_file
     from prompt_tuning.cli import configurables, gin_config, session
+    from prompt_tuning.cli.next_commands import infer_command
     from prompt_tuning.parallel.processes import is_first, joined
     from prompt_tuning.training import loop  # noqa: F401 - here, where imports are measured
     from prompt_tuning.training.startup import Startup
@@ -102,7 +103,7 @@ def main(argv: Sequence[str]) -> None:
         f"Best score {best.score:.4f} at step {best.step}; all is in {where}/ "
         f"(summary.json, metrics.jsonl, {found and found.name}).\n"
         f"Score it again:  prompt-tuning evaluate {where}\n"
-        f"Use it:          prompt-tuning infer {where} --input lines.txt\n"
+        f"Use it:          {infer_command(where, job.data.tasks)}\n"
         f"See all of it:   prompt-tuning report {where}"
     )
     if found and found.stem == BEST_PROMPT:

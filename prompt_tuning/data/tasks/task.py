@@ -5,6 +5,7 @@ SeqIO tasks, the token cache, training and evaluation are all made from that val
 `register_task` makes its name known to every command (docs/adding_a_task.md).
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,8 @@ class Example:
     targets: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+
+_MOST_COLUMNS = 20
 
 Metric = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], dict[str, float]]
 """From the metadata of examples (with their "targets") and predicted texts to named scores."""
@@ -91,6 +94,24 @@ class Task:
             return self.text(row)
         unlabelled = {"idx": None, "label": UNLABELLED}
         return next(iter(self.render({**unlabelled, **row}, False))).inputs
+
+    @functools.cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The fields that the text is made of; empty where they can't be found out.
+
+        They are found by asking for the text of a row that lacks them.
+        """
+        row: dict[str, Any] = {}
+        for _ in range(_MOST_COLUMNS):
+            try:
+                self.inputs_of(row)
+            except KeyError as error:
+                row[str(error.args[0])] = "text"
+            except Exception:  # a field that isn't any text: a list of candidates, a number
+                return ()
+            else:
+                return tuple(row)
+        return ()
 
     def _check_target(self, example: Example, split: str) -> None:
         target = example.targets

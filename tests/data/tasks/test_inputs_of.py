@@ -101,3 +101,10 @@ def test_a_row_without_the_fields_is_told(name):
     told = pytest.raises(UserError, match=r"lines:1: no field '\w+'; found 'id'")
     with told, bad_rows_named("lines:1", row):
         get_task(name).inputs_of(row)
+
+
+def test_the_columns_of_a_text_are_found_by_asking_for_it():
+    assert set(get_task("superglue_rte").columns) == {"premise", "hypothesis"}
+    assert get_task("glue_sst2").columns == ("sentence",)
+    # The number of a word is asked for, and a text isn't one.
+    assert get_task("superglue_wsc").columns == ()
