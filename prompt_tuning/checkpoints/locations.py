@@ -99,7 +99,7 @@ def _from_hub(name: str) -> str:
     if importlib.util.find_spec("huggingface_hub") is None:
         raise UserError(
             f"{name!r} is neither a file nor a folder here; to fetch a model of that name from the "
-            "Hugging Face hub, pip install 'prompt-tuning[hf]'."
+            "Hugging Face hub, pip install huggingface_hub."
         )
     import huggingface_hub
 

@@ -8,13 +8,38 @@ Parsing imports neither gin nor JAX, so `--help` and mistyped flags answer at on
 """
 
 import argparse
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, NoReturn
 
 from prompt_tuning.cli.macros import MACROS
 from prompt_tuning.errors import UserError, did_you_mean
 
 _GIN = "--gin."
+_only_parsing = ContextVar("_only_parsing", default=False)
+
+
+class _Parsed(Exception):
+    """Carries what was parsed out of a command that isn't to run."""
+
+    def __init__(self, namespace: argparse.Namespace):
+        self.namespace = namespace
+
+
+def parse_only(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> argparse.Namespace:
+    """Returns what a command's `main` parses from `argv`, and runs nothing of it.
+
+    Raises:
+      UserError: an argument is wrong.
+    """
+    token = _only_parsing.set(True)
+    try:
+        main(argv)
+    except _Parsed as parsed:
+        return parsed.namespace
+    finally:
+        _only_parsing.reset(token)
+    raise AssertionError("the command parses no arguments")
 
 
 class Parser(argparse.ArgumentParser):
@@ -118,6 +143,8 @@ class Parser(argparse.ArgumentParser):
             close = did_you_mean(flag, self._option_string_actions)
             raise UserError(f"Unknown argument '{unknown[0]}'.{close} See {self.prog} --help.")
         parsed.gin_bindings = bindings
+        if _only_parsing.get():
+            raise _Parsed(parsed)
         return parsed
 
     def error(self, message: str) -> NoReturn:

@@ -278,12 +278,24 @@ def register(function: Any) -> Any:
             missing = [name for name in _not_set(function) if name.partition(".")[2] not in given]
             if not missing:
                 raise
-            hints = dict.fromkeys(_SET_BY.get(name, _ELSE_SET_BY) for name in missing)
-            raise UserError(
-                f"Nothing sets {', '.join(missing)}: add {', and '.join(hints)}."
-            ) from None
+            raise _nothing_sets(missing) from None
 
     return filled_in
+
+
+def require(function: Any) -> None:
+    """Checks that all parameters of a registered function have a value, without calling it.
+
+    Raises:
+      UserError: some have none; it says which gin file is missing.
+    """
+    if missing := list(_not_set(function)):
+        raise _nothing_sets(missing)
+
+
+def _nothing_sets(missing: Sequence[str]) -> UserError:
+    hints = dict.fromkeys(_SET_BY.get(name, _ELSE_SET_BY) for name in missing)
+    return UserError(f"Nothing sets {', '.join(missing)}: add {', and '.join(hints)}.")
 
 
 _ELSE_SET_BY = "--gin_file=runs/train.gin"

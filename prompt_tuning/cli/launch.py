@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from prompt_tuning.cli.__main__ import COMMANDS, run
 from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli.launch_check import check_command
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.files import atomic_write
 from prompt_tuning.launch.job import Job
@@ -67,6 +68,13 @@ def main(argv: Sequence[str]) -> None:
         workdir=args.workdir,
         setup=args.setup,
     )
+    if not args.no_check:
+        check_command(
+            command,
+            workdir=args.workdir,
+            sweep=_sweep(args),
+            folder=getattr(args, "folder", "runs"),
+        )
     text = engine.write(job, args)
     if args.output is None and not args.submit:
         print(text, end="")
@@ -107,6 +115,11 @@ def _add_common_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--output", metavar="FILE", help="write the job here; not given: print it")
     parser.add_argument("--submit", action="store_true", help="hand it to the engine's program")
+    parser.add_argument(
+        "--no_check",
+        action="store_true",
+        help="don't check the command first, such as where its gin files are only on the cluster",
+    )
 
 
 def _add_nodes(parser: argparse.ArgumentParser) -> None:
@@ -138,11 +151,15 @@ def _slurm(job: Job, args: argparse.Namespace) -> str:
         account=args.account,
         gpus_per_node=args.gpus_per_node,
         cpus_per_task=args.cpus_per_task,
-        sweep=dict(_pair(text, "--sweep MACRO=A,B", _values) for text in args.sweep) or None,
+        sweep=_sweep(args) or None,
         folder=args.folder,
         at_once=args.at_once,
     )
     return slurm_script(job, options)
+
+
+def _sweep(args: argparse.Namespace) -> dict[str, list[str]]:
+    return dict(_pair(text, "--sweep MACRO=A,B", _values) for text in getattr(args, "sweep", []))
 
 
 def _tpu_arguments(parser: argparse.ArgumentParser) -> None:
@@ -169,7 +186,7 @@ def _jobset_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--queue", help="of Kueue")
     parser.add_argument("--namespace")
-    parser.add_argument("--max_restarts", type=int, default=100)
+    parser.add_argument("--max_restarts", type=int, default=10)
 
 
 def _jobset(job: Job, args: argparse.Namespace) -> str:
@@ -192,7 +209,7 @@ def _xpk_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slices", type=int, default=1)
     parser.add_argument("--zone")
     parser.add_argument("--project")
-    parser.add_argument("--max_restarts", type=int, default=100)
+    parser.add_argument("--max_restarts", type=int, default=10)
 
 
 def _xpk(job: Job, args: argparse.Namespace) -> str:
@@ -220,7 +237,12 @@ def _skypilot_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH=BUCKET",
         help="a bucket and where to mount it; run folders have to be in one",
     )
-    parser.add_argument("--install", default="pip install prompt-tuning", metavar="SHELL")
+    parser.add_argument(
+        "--install",
+        metavar="SHELL",
+        help="run once on each machine, in a copy of this folder; not given: installs a checkout "
+        "of this package by pip install '.[cuda]' or '.[tpu]'",
+    )
 
 
 def _skypilot(job: Job, args: argparse.Namespace) -> str:

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     except ModuleNotFoundError as error:
         raise UserError(
             f"The server needs {error.name}, which isn't installed: pip install "
-            "'prompt-tuning[serve]'."
+            "'.[serve]', in a checkout of this package."
         ) from error
 
     from prompt_tuning.cli import many_prompts, session

@@ -40,7 +40,7 @@ class Kubernetes:
     claim: tuple[str, str] | None = None
     queue: str | None = None
     namespace: str | None = None
-    max_restarts: int = 100
+    max_restarts: int = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Xpk:
     slices: int = 1
     zone: str | None = None
     project: str | None = None
-    max_restarts: int = 100
+    max_restarts: int = 10
 
 
 def jobset(job: Job, options: Kubernetes) -> str:

@@ -21,14 +21,24 @@ class SkyPilot:
     infra: a cloud, region and zone, such as "gcp/us-central1"; None: the cheapest.
     spot: whether machines may be taken away, for less money.
     mounts: a bucket's address by the folder where it is mounted.
-    install: a line of shell run once on each machine.
+    install: a line of shell run once on each machine, in a copy of the folder that the job is
+        launched from; None installs this package from that folder, with JAX for `accelerators`.
     """
 
     accelerators: str | None = None
     infra: str | None = None
     spot: bool = True
     mounts: Mapping[str, str] | None = None
-    install: str = "pip install prompt-tuning"
+    install: str | None = None
+
+    @property
+    def install_line(self) -> str:
+        """The line of shell that installs the package."""
+        if self.install is not None:
+            return self.install
+        kind = self.accelerators or ""
+        extra = "[tpu]" if kind.startswith("tpu") else "[cuda]" if kind else ""
+        return f"pip install '.{extra}'"
 
 
 def skypilot_task(job: Job, options: SkyPilot) -> str:
@@ -56,7 +66,8 @@ def skypilot_task(job: Job, options: SkyPilot) -> str:
                 },
             },
             "file_mounts": mounts or None,
-            "setup": options.install + "\n",
+            "workdir": ".",
+            "setup": options.install_line + "\n",
             "run": "\n".join([*job.preparation, f"exec {job.command_line}{flags}"]) + "\n",
         }
     )

@@ -9,14 +9,19 @@ from prompt_tuning.cli.launch import _values
 from prompt_tuning.errors import UserError
 
 SLURM = ["launch", "slurm", "--nodes", "4", "--name=rte"]
-TRAIN = ["--", "train", "--gin_file=runs/train.gin", "--gin.CLASS_LABELS=['a b', 'c']"]
+FILES = [
+    f"--gin_file={file}.gin"
+    for file in ("models/tinyworld_tiny", "tasks/tinyworld_rte", "prompts/class_label")
+] + ["--gin_file=runs/train.gin"]
+LABELS = "--gin.CLASS_LABELS=['a b', 'c']"
+TRAIN = ["--", "train", *FILES, LABELS, "--gin.MODEL_DIR=/runs/x"]
 
 
 def test_prints_the_job(capsys):
     main([*SLURM, *TRAIN])
     script = capsys.readouterr().out
     assert "#SBATCH --nodes=4\n" in script
-    assert "srun --kill-on-bad-exit=1 prompt-tuning train --gin_file=runs/train.gin" in script
+    assert "srun --kill-on-bad-exit=1 prompt-tuning train --gin_file=models/tiny" in script
 
 
 @pytest.mark.parametrize(
@@ -68,6 +73,33 @@ def test_submits_through_the_engines_own_program(tmp_path, monkeypatch, capfd):
 def test_wrong_arguments_are_one_line(argv, message):
     with pytest.raises(UserError, match=message):
         main(["launch", *argv])
+
+
+@pytest.mark.parametrize(
+    ("own", "command", "message"),
+    [
+        (["--sweep=SEEED=0,1"], [*FILES], "Unknown gin macro 'SEEED'.* Did you mean 'SEED'"),
+        (["--sweep=SEED=0,x"], [*FILES], "SEED is 'x'; expected a whole number"),
+        ([], FILES, "MODEL_DIR is required and not set"),
+        ([], [], "Nothing sets"),
+        ([], [*FILES, "--gin.MODEL_DIR=gs://b/x"], "bucket"),
+        ([], [*FILES[1:], "--gin.MODEL_DIR=/x"], "INITIAL_CHECKPOINT_PATH is used .* not set"),
+        ([], [*FILES, "--gin_file=runs/tain.gin"], "No gin file 'runs/tain.gin'"),
+        ([], [*FILES, "--gin.MODEL_DIR=/x", "--overwrit"], "Did you mean '--overwrite'"),
+    ],
+)
+def test_s7_the_command_is_checked_before_anything_is_written(own, command, message, tmp_path):
+    file = tmp_path / "job.sh"
+    with pytest.raises(UserError, match=message):
+        main(["launch", "slurm", *own, f"--output={file}", "--", "train", *command])
+    assert not file.exists()
+
+
+def test_a_command_whose_files_are_elsewhere_can_go_unchecked(tmp_path, capsys):
+    elsewhere = ["--", "train", "--gin_file=/only/there.gin"]
+    main(["launch", "slurm", "--no_check", *elsewhere])
+    assert "/only/there.gin" in capsys.readouterr().out
+    main(["launch", "slurm", "--", "evaluate", "/only/there/run"])
 
 
 def test_values_are_divided_outside_of_brackets_and_quotes():

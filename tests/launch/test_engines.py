@@ -203,12 +203,18 @@ def test_the_tpu_command(machine):
         *("gcloud", "compute", "tpus", "tpu-vm", "ssh", "pod"),
         *("--zone=us-east1-d", "--project=lab", "--worker=all"),
     ]
-    assert last.startswith("--command=set -e\ncd '/my runs'\ntrue # ready\nuntil prompt-tuning")
+    assert last.startswith("--command=set -e\ncd '/my runs'\ntrue # ready\nquick=0")
 
 
 @pytest.mark.parametrize(
     ("statuses", "end", "times"),
-    [((0,), 0, 1), ((2,), 2, 1), ((143,), 143, 1), ((1, 137, 0), 0, 3)],
+    [
+        ((0,), 0, 1),
+        ((2,), 2, 1),
+        ((143,), 143, 1),
+        ((1, 137, 0), 0, 3),
+        ((1, 1, 1, 0), 1, 3),  # a quick failure each time
+    ],
 )
 def test_a_worker_starts_again_until_done_or_stopped(machine, statuses, end, times):
     script = tpu_vm_script(HERE, TpuVm(tpu="pod"))
@@ -301,6 +307,7 @@ def test_the_skypilot_task(machine):
     task = yaml.safe_load(skypilot_task(Job(name="rte-1", command=COMMAND, nodes=2), options))
     mounts = task.pop("file_mounts")
     check(task, SKYPILOT)
+    assert (task["workdir"], task["setup"]) == (".", "pip install '.[cuda]'\n")
     assert mounts == {"/runs": {"source": "gs://bucket", "mode": "MOUNT"}}
     assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [3, 143]
     machine.run(

@@ -1,0 +1,92 @@
+"""Checks a command before a job is made of it, as the command itself would on the cluster.
+
+Its arguments are parsed by its own parser, and its gin files and flags read by the same loader.
+Nothing is run: no model or data is read, and nothing is written.
+"""
+
+import contextlib
+import importlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from prompt_tuning.cli.arguments import parse_only
+from prompt_tuning.errors import UserError
+
+_CONFIGURED = {"train": (), "pretrain": ("runs/pretrain.gin",), "evaluate": (), "infer": ()}
+"""Commands whose configuration is checked, with the gin files that they read by themselves."""
+
+_FIX = "(--no_check skips this check.)"
+
+
+def check_command(
+    command: Sequence[str],
+    *,
+    workdir: str | None = None,
+    sweep: Mapping[str, Sequence[str]] | None = None,
+    folder: str = "runs",
+) -> None:
+    """Checks what stands after `--`.
+
+    Args:
+      command: the name of a command, and its arguments.
+      workdir: where it will run; gin files are looked for there if it is here too.
+      sweep: values by macro, each of which is tried.
+      folder: where a sweep's run folders go.
+
+    Raises:
+      UserError: an argument, a gin file, a name or a value is wrong, or a setting is missing.
+    """
+    name, *rest = command
+    module = importlib.import_module(f"prompt_tuning.cli.{name}")
+    args = parse_only(module.main, rest)
+    if name not in _CONFIGURED or getattr(args, "run", None) is not None:
+        return  # a run's configuration is where the run is
+    with _inside(workdir):
+        for bindings in _members(sweep or {}, folder):
+            try:
+                _check_configuration(name, args.gin_file, args.gin_bindings + bindings, args)
+            except UserError as error:
+                raise UserError(f"The command after -- can't run: {error} {_FIX}") from error
+
+
+def _members(sweep: Mapping[str, Sequence[str]], folder: str) -> Iterator[list[tuple[str, str]]]:
+    """Yields each value of each macro once, beside the first values of the others."""
+    if not sweep:
+        yield []
+        return
+    first = {macro: values[0] for macro, values in sweep.items()}
+    tried = [first]
+    tried += [{**first, macro: value} for macro, values in sweep.items() for value in values[1:]]
+    for settings in tried:
+        yield [*settings.items(), ("MODEL_DIR", f"{folder.rstrip('/')}/member")]
+
+
+def _check_configuration(
+    name: str, files: Sequence[str], bindings: Sequence[tuple[str, str]], args
+) -> None:
+    # Importing it registers what gin configures.
+    from prompt_tuning.cli import configurables, gin_config, pretraining, session  # noqa: F401
+
+    gin_config.load([*_CONFIGURED[name], *files], bindings, args.gin_search_paths)
+    gin_config.require(configurables.frozen_model)
+    if name in ("train", "pretrain"):
+        gin_config.require(configurables.train)
+        folder = str(configurables.train().folder)
+        if scheme := re.match(r"\w+:/", str(gin_config.macro("MODEL_DIR") or folder)):
+            raise UserError(
+                f"MODEL_DIR is in a bucket ({scheme[0]}/...), where a run can't be kept; mount the "
+                "bucket and give the folder's path."
+            )
+    if name != "pretrain":
+        gin_config.require(configurables.data)
+
+
+@contextlib.contextmanager
+def _inside(workdir: str | None) -> Iterator[None]:
+    with (
+        contextlib.chdir(workdir)
+        if workdir and Path(workdir).is_dir()
+        else contextlib.nullcontext()
+    ):
+        yield
