@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import prompt_tuning
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.training.signals import leave_when_interrupted
 
 COMMANDS = {
     "quickstart": "train a prompt on a small frozen model in three minutes",
@@ -70,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
 
 def run(command: Callable[[Sequence[str]], int | None] = main) -> None:
     """Runs `command` on the process's arguments and exits with its status."""
+    leave_when_interrupted()
     sys.exit(status_of(command, sys.argv[1:]))
 
 

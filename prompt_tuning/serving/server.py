@@ -54,7 +54,8 @@ def serve(app: FastAPI, bound: socket.socket, started: Callable[[], None]) -> No
     )
     server = _Server(config, started)
     # uvicorn takes the signals over while it runs, and raises them again when it has ended: then
-    # they shall end nothing more.
+    # they shall end nothing more. Nor are they for those who listen to signals by a descriptor.
+    listening = signal.set_wakeup_fd(-1)
     before = {
         number: signal.signal(number, server.handle_exit)
         for number in (signal.SIGINT, signal.SIGTERM)
@@ -64,6 +65,7 @@ def serve(app: FastAPI, bound: socket.socket, started: Callable[[], None]) -> No
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(listening)
 
 
 class _Server(uvicorn.Server):

@@ -95,7 +95,8 @@ def train(
     train_step = make_train_step(loss_fn, optimizer, options.accumulation_steps, layouts)
     monitor = Monitor(monitoring, train_step)
     with (
-        StopRequest() as stop,
+        # Several processes stop together or not at all.
+        StopRequest(saving=vote is not None) as stop,
         CheckpointManager(folder.checkpoints, keep=options.keep_checkpoints) as checkpoints,
     ):
         run = Run(
@@ -191,6 +192,7 @@ class _Loop:
         self._profile.step_made(run.step + 1, metrics, run.line)
         self._tell_startup()
         run.started_step(state, metrics, *counts, flops=flops, signal_number=signal_number)
+        self._stop.begin_saving()
 
     def _run_evaluation(self) -> None:
         if self._evaluate is None:

@@ -359,6 +359,7 @@ class _Population:
                 )
         for group in self._groups(lineup, batches):
             self._start_program(group, batches)
+        self._stop.begin_saving()
         training = [active for active in lineup if active.training]
         signal_number = self._stop.signal_number
         eventful = [
