@@ -161,7 +161,7 @@ def _prepared(
 
 def _rows(lines: Iterable[str], name: str) -> Iterator[tuple[Row, str]]:
     """Yields each line as the row to give back and where it stands; skips empty lines."""
-    from prompt_tuning.data.sources import check_characters, load_json
+    from prompt_tuning.data.tables import check_characters, load_json
 
     for number, line in enumerate(_decoded(lines, name), start=1):
         line = line.rstrip("\r\n")

@@ -33,13 +33,9 @@ from prompt_tuning.data.pretraining import (
     piece_lengths,
     span_corruption,
 )
-from prompt_tuning.data.sources import (
-    JsonlSource,
-    bad_rows_named,
-    cache_file,
-    default_cache_dir,
-    read_lines,
-)
+from prompt_tuning.data.sources import bad_rows_named, cache_file, default_cache_dir
+from prompt_tuning.data.tables import json_lines
+from prompt_tuning.data.text_files import FilePath, as_path, read_lines, uncompressed_name
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
 
@@ -49,7 +45,7 @@ C4_VERSION = "2.2.0"
 _FORMAT = 1
 """Part of the ids' file name: raise it when the contents change meaning."""
 
-_JSON = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+_JSON = (".json", ".jsonl", ".ndjson")
 _MARKUP = re.compile(r"formula_\d|\||<br|\{\{|\[\[")
 _WRITE_TOKENS = 1 << 20
 
@@ -75,14 +71,14 @@ def text_files(*paths: str | Path, drop_markup: bool = False) -> Text:
 
     Args:
         paths: files of a document a line (.txt), or of a JSON object with its "text" a line
-            (.json or .jsonl, such as C4's c4-train.00000-of-01024.json.gz); .gz and .xz are
-            unpacked.
+            (.json or .jsonl, such as C4's c4-train.00000-of-01024.json.gz); read as
+            `text_files.py` says.
         drop_markup: leave out documents with the residue of MediaWiki's and HTML's markup.
 
     Raises:
         UserError: a file is missing.
     """
-    files = [Path(path) for path in paths]
+    files = [as_path(path) for path in paths]
     for file in files:
         if not file.is_file():
             raise UserError(f"Text file {file} does not exist; expected .txt or .jsonl.")
@@ -93,8 +89,15 @@ def text_files(*paths: str | Path, drop_markup: bool = False) -> Text:
                 if not (drop_markup and _MARKUP.search(document)):
                     yield document
 
-    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return Text(name=json.dumps([stats, drop_markup]), documents=documents)
+    return Text(name=json.dumps([[*map(_version, files)], drop_markup]), documents=documents)
+
+
+def _version(file: FilePath) -> tuple[str, int, int]:
+    """Returns what tells a file from another, and from what it was before it was changed."""
+    if isinstance(file, Path):
+        stat = file.stat()
+        return str(file.resolve()), stat.st_size, stat.st_mtime_ns
+    return str(file), file.stat().length, file.stat().mtime
 
 
 def c4_text(split: str = "train", *, config: str = "en", data_dir: str | None = None) -> Text:
@@ -143,9 +146,9 @@ def held_out(text: Text, share: float) -> tuple[Text, Text]:
     return part(False), part(True)
 
 
-def _file_documents(file: Path) -> Iterator[str]:
-    if file.name.endswith(_JSON):
-        for where, row in JsonlSource(files={"text": file}).rows("text"):
+def _file_documents(file: FilePath) -> Iterator[str]:
+    if uncompressed_name(file).endswith(_JSON):
+        for where, row in json_lines(file):
             with bad_rows_named(where, row):
                 yield row["text"]
     else:

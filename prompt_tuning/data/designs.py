@@ -26,6 +26,7 @@ from prompt_tuning.data.preprocessors import Row
 from prompt_tuning.data.sources import bad_rows_named
 from prompt_tuning.data.tasks.task import Example, Metric, Task
 from prompt_tuning.data.templates import Template
+from prompt_tuning.data.text_files import read_lines
 from prompt_tuning.errors import UserError, did_you_mean
 
 SHOTS = "shots"
@@ -87,11 +88,7 @@ def read_designs(path: Path) -> dict[str, dict[str, Design]]:
         UserError: the file can't be read, is no TOML, or an entry isn't a design.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}).") from error
-    except OSError as error:
-        raise UserError(f"Can't read the designs {path}: {error.strerror}.") from error
+        content = tomllib.loads("".join(read_lines(path)))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not TOML: {error}.") from error
     found = {}

@@ -1,28 +1,24 @@
 """Where the rows of a task come from: files, or TFDS exported once to jsonl files.
 
 A source yields rows with the place each was read from, so that a bad row is reported by file
-and line. Files may be compressed (.gz, .xz). Reading never imports TensorFlow, except for a TFDS
-split not read before.
+and line. `text_files.py` and `tables.py` read the files. Reading never imports TensorFlow, except
+for a TFDS split not read before.
 """
 
-import gzip
 import hashlib
 import json
-import lzma
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TextIO, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
+from prompt_tuning.data.tables import JsonRow, json_lines, load_json
+from prompt_tuning.data.text_files import FilePath, as_path, read_lines
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write, writing
-from prompt_tuning.json_text import parse_json
-
-JsonRow = dict[str, Any]
 
 CACHE_FIX = "Free some space, or choose another cache folder with PROMPT_TUNING_CACHE."
 """What to do when the cache can't be written."""
@@ -51,21 +47,11 @@ class JsonlSource:
             raises KeyError for a missing field and ValueError for a bad one.
     """
 
-    files: Mapping[str, Path]
+    files: Mapping[str, FilePath]
     expand: Callable[[JsonRow], Iterable[JsonRow]] = _one_row
 
     def rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
-        path = _file_of(split, self.files)
-        for number, line in enumerate(read_lines(path), start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                row = load_json(line)
-            except ValueError as error:
-                raise UserError(f"{where}: {error}; expected one JSON object a line.") from error
-            if not isinstance(row, dict):
-                raise UserError(f"{where}: expected a JSON object, found {line.strip()[:40]!r}.")
+        for where, row in json_lines(_file_of(split, self.files)):
             yield from _expanded(where, row, self.expand)
 
 
@@ -82,7 +68,7 @@ class TsvSource:
         expand: as for `JsonlSource`.
     """
 
-    files: Mapping[str, Path]
+    files: Mapping[str, FilePath]
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     skip_short: bool = False
     expand: Callable[[JsonRow], Iterable[JsonRow]] = _one_row
@@ -116,7 +102,7 @@ class JsonSource:
         expand: gives the task's rows from what the file holds; raises as for `JsonlSource`.
     """
 
-    files: Mapping[str, Path]
+    files: Mapping[str, FilePath]
     expand: Callable[[JsonRow], Iterable[JsonRow]]
 
     def rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
@@ -132,10 +118,10 @@ class JsonSource:
             yield f"{path}, row {number}", row
 
 
-def _file_of(split: str, files: Mapping[str, Path]) -> Path:
+def _file_of(split: str, files: Mapping[str, FilePath]) -> FilePath:
     if split not in files:
         raise UserError(f"No split {split!r}; expected one of {', '.join(files)}.")
-    return Path(files[split])
+    return as_path(files[split])
 
 
 def _expanded(
@@ -159,60 +145,6 @@ def bad_rows_named(where: str, row: Mapping[str, Any]) -> Iterator[None]:
         raise UserError(f"{where}: {error}.") from error
     except (TypeError, AttributeError, IndexError) as error:  # a field of another kind
         raise UserError(f"{where}: unexpected layout ({type(error).__name__}: {error}).") from error
-
-
-def load_json(text: str) -> Any:
-    """Returns what a JSON text holds.
-
-    Raises:
-        ValueError: it is no JSON, or holds half a character.
-    """
-    try:
-        value = parse_json(text)
-    except ValueError as error:
-        raise ValueError(f"not JSON ({error})") from error
-    check_characters(text)
-    if r"\ud" in text.casefold():  # the only way in which JSON can spell one
-        check_characters(json.dumps(value, ensure_ascii=False))
-    return value
-
-
-def check_characters(text: str) -> None:
-    """Checks that a text has whole characters, which a vocabulary can read and a file can hold.
-
-    Raises:
-        ValueError: it has a lone surrogate.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        half = ascii(text[error.start])
-        raise ValueError(f"{half} is half a character (a lone surrogate), not text") from error
-
-
-def read_lines(path: Path) -> Iterator[str]:
-    """Yields the lines of a UTF-8 text file, unpacked if its name ends in .gz or .xz.
-
-    Raises:
-        UserError: the file is missing, cannot be read, is damaged or is not UTF-8.
-    """
-    try:
-        with _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8-sig") as file:
-            yield from file
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}).") from error
-    except _DAMAGED as error:
-        raise UserError(f"{path} is damaged ({error}); fetch it again.") from error
-    except OSError as error:
-        missing = next((p for p in (*reversed(path.parents), path) if not p.exists()), None)
-        reason = f"{missing} is missing" if missing else error.strerror
-        raise UserError(
-            f"Cannot read {path}: {reason}; expected the file of a split. Check the data folder."
-        ) from error
-
-
-_OPENERS: Mapping[str, Callable[..., TextIO]] = {".gz": gzip.open, ".xz": lzma.open}  # pyright: ignore[reportAssignmentType]
-_DAMAGED = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
 @dataclass(frozen=True, kw_only=True)

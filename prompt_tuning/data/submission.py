@@ -18,7 +18,8 @@ from typing import Any
 
 from prompt_tuning.data.leaderboards import GLUE_HEADER, LEADERBOARDS, Entry
 from prompt_tuning.data.postprocessors import names_referent
-from prompt_tuning.data.sources import JsonlSource
+from prompt_tuning.data.tables import json_lines
+from prompt_tuning.data.text_files import as_path
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
 from prompt_tuning.json_text import parse_json, shown
@@ -43,7 +44,7 @@ def read_predictions(paths: Iterable[str | Path]) -> Iterator[Prediction]:
         UserError: a file can't be read, or a row is no prediction; with file and line.
     """
     for path in paths:
-        for where, row in JsonlSource(files={"test": Path(path)}).rows("test"):
+        for where, row in json_lines(as_path(path)):
             kinds = {"task": str, "idx": int | dict, "prediction": str}
             wrong = [name for name, kind in kinds.items() if not isinstance(row.get(name), kind)]
             if wrong:

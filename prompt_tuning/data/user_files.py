@@ -10,27 +10,23 @@ row itself, so that it doesn't depend on the order of the rows, and a row that s
 is never on both sides. `templates.py` makes the text.
 """
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prompt_tuning.data import metrics
 from prompt_tuning.data.preprocessors import UNLABELLED, Row
-from prompt_tuning.data.sources import JsonlSource, JsonRow, bad_rows_named, read_lines
+from prompt_tuning.data.sources import bad_rows_named
+from prompt_tuning.data.tables import JsonRow, check_format, read_table, table_format
 from prompt_tuning.data.tasks.task import Example, Metric, Task
 from prompt_tuning.data.templates import Template
+from prompt_tuning.data.text_files import FilePath, uncompressed_name
 from prompt_tuning.errors import UserError, did_you_mean
 
 MAX_LABELS = 20
 """Up to as many different targets are taken for labels, where the user doesn't say."""
-
-_FORMATS = (".csv", ".tsv", ".jsonl")
-_LONGEST_FIELD = 2**31 - 1
-"""In characters; the `csv` module refuses fields that are longer than 128 KiB otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +44,14 @@ class UserFiles:
         UserError: a file is of no known kind, or the share is not between 0 and 1.
     """
 
-    files: Mapping[str, Path]
+    files: Mapping[str, FilePath]
     inputs: Template
     targets: Template
     held_out: float = 0.1
 
     def __post_init__(self):
         for path in self.files.values():
-            if _format(path) not in _FORMATS:
-                raise UserError(
-                    f"{path} is none of {', '.join(_FORMATS)} by its name (or one with .gz added)."
-                )
+            check_format(path)
         if not 0 < self.held_out < 1:
             raise UserError(f"held_out is {self.held_out}; expected a share such as 0.1.")
 
@@ -92,7 +85,7 @@ class UserFiles:
         """Yields every row of one file, the held out ones too; raises as `rows`."""
         path = self.files[split]
         count = 0
-        for where, row in _read(path):
+        for where, row in read_table(path):
             self._check(where, row, withheld=split == "test")
             count += 1
             yield where, row
@@ -156,7 +149,7 @@ def user_task(
         UserError: the training file can't be read, or the metric doesn't suit the labels.
     """
     found = tuple(labels) if labels is not None else _find_labels(source)
-    stem = source.files["train"].name.removesuffix(".gz").rpartition(".")[0]
+    stem = uncompressed_name(source.files["train"]).rpartition(".")[0]
     return Task(
         name=name or stem,
         source=lambda data_dir: source,
@@ -204,46 +197,6 @@ def _render(row: Row, source: UserFiles) -> Iterable[Example]:
     )
 
 
-def _format(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
-
-
-def _header_expected(path: Path) -> str:
-    return "" if _format(path) == ".jsonl" else " below a line that names the columns"
-
-
-def _read(path: Path) -> Iterator[tuple[str, JsonRow]]:
-    if _format(path) == ".jsonl":
-        yield from JsonlSource(files={"file": path}).rows("file")
-        return
-    csv.field_size_limit(_LONGEST_FIELD)
-    if _format(path) == ".csv":
-        reader = csv.reader(read_lines(path), strict=True)
-    else:
-        reader = csv.reader(read_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
-    header: list[str] = []
-    line = 1
-    try:
-        for values in reader:
-            where, line = f"{path}:{line}", reader.line_num + 1
-            if not values:
-                continue
-            if not header:
-                header = _checked_header(where, values)
-            elif len(values) != len(header):
-                raise UserError(
-                    f"{where}: {len(values)} fields, but the first line names {len(header)} "
-                    f"columns ({', '.join(header)}); quote fields that hold a separator."
-                )
-            else:
-                yield where, dict(zip(header, values, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path}:{line}: malformed row ({error}).") from error
-
-
-def _checked_header(where: str, names: Sequence[str]) -> list[str]:
-    names = [name.strip() for name in names]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"{where}: the column {twice[0]!r} is named twice; rename one.")
-    return names
+def _header_expected(path: FilePath) -> str:
+    has_header = table_format(path) in (".csv", ".tsv")
+    return " below a line that names the columns" if has_header else ""

@@ -16,9 +16,10 @@ from typing import Any
 
 from prompt_tuning.data import metrics
 from prompt_tuning.data.preprocessors import Row, pronoun_text
-from prompt_tuning.data.sources import Source, bad_rows_named, read_lines
+from prompt_tuning.data.sources import Source, bad_rows_named
 from prompt_tuning.data.tasks.tables import Text, existing_folder, is_tfds, named, tfds_source
 from prompt_tuning.data.tasks.task import Example, Task, register_task
+from prompt_tuning.data.text_files import read_lines
 
 _FILES = {"train": "train.c.txt", "validation": "test.c.txt"}
 _LINES = ("sentence", "pronoun", "candidates", "answer", "end")

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning.data.preprocessors import UNLABELLED, Row
-from prompt_tuning.data.sources import TsvSource, read_lines
+from prompt_tuning.data.sources import TsvSource
 from prompt_tuning.data.tasks.tables import Text
 from prompt_tuning.data.tasks.task import Example
+from prompt_tuning.data.text_files import read_lines
 
 Columns = Mapping[str, str | tuple[str, ...]]
 """From a text field to its column in the official file, or the column's names by release."""

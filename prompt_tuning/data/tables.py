@@ -1,0 +1,282 @@
+"""Rows of a table: CSV, TSV, jsonl, JSON and Parquet files, and data sets of Hugging Face.
+
+    for where, row in read_table(as_path("reviews.csv")): ...
+
+Each row is a dict of JSON values and comes with the place it was read from, "file:line" of its
+first line, or "file, row 3" where there are no lines. The columns of a CSV or TSV file are named by
+its first line; CSV is quoted as spreadsheets write it, TSV isn't quoted at all, as in GLUE. The
+encoding, the line ends and the compression are `text_files.py`'s.
+"""
+
+import csv
+import io
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prompt_tuning.data.text_files import (
+    FilePath,
+    as_path,
+    open_file,
+    read_lines,
+    uncompressed_name,
+)
+from prompt_tuning.errors import UserError
+from prompt_tuning.json_text import parse_json
+
+JsonRow = dict[str, Any]
+
+HUB = "hf:"
+"""What a data set of the Hugging Face hub begins with: hf:NAME:SPLIT or hf:NAME/CONFIG:SPLIT."""
+
+_LONGEST_FIELD = 2**31 - 1
+"""In characters; the `csv` module refuses fields that are longer than 128 KiB otherwise."""
+
+_JSON_LINES = (".jsonl", ".ndjson")
+_TEXT = (".csv", ".tsv", *_JSON_LINES, ".json")
+FORMATS = (*_TEXT, ".parquet")
+"""The files that are read, by their names; those of text may have .gz and the like added."""
+
+_SEPARATORS = ";\t|"
+"""What separates the columns of a CSV file whose first line has no comma."""
+
+
+def table_format(path: str | FilePath) -> str | None:
+    """Returns the suffix that names a table's format, "hf" for a data set, or None if unknown."""
+    if str(path).startswith(HUB):
+        return "hf"
+    path = as_path(path)
+    suffix = Path(uncompressed_name(path)).suffix.lower()
+    if suffix in FORMATS:
+        return suffix
+    return "hf" if path.is_dir() else None
+
+
+def check_format(path: str | FilePath) -> None:
+    """Checks that a table's format is known by its name.
+
+    Raises:
+        UserError: it is not.
+    """
+    if table_format(path) is None:
+        raise UserError(
+            f"{path} is none of {', '.join(FORMATS)} by its name (or one with .gz, .bz2, .xz or "
+            f".zst added), and no saved data set; {HUB}NAME:SPLIT is one of the Hugging Face hub."
+        )
+
+
+def read_table(path: str | FilePath) -> Iterator[tuple[str, JsonRow]]:
+    """Yields each row of a table with the place it was read from.
+
+    Args:
+        path: a file, the folder of a saved Hugging Face data set, or one of the hub, "hf:...".
+
+    Raises:
+        UserError: the format isn't known, the file is missing or damaged, or a row is malformed.
+    """
+    check_format(path)
+    kind = table_format(path)
+    if kind == "hf":
+        from prompt_tuning.data.dataset_rows import hub_rows, saved_rows
+
+        name = str(path)
+        rows = hub_rows(name) if name.startswith(HUB) else saved_rows(as_path(path))
+    else:
+        path = as_path(path)
+        if kind in _JSON_LINES:
+            rows = json_lines(path)
+        elif kind == ".json":
+            rows = _json_rows(path)
+        elif kind == ".parquet":
+            rows = _parquet_rows(path)
+        else:
+            rows = _separated_rows(path, "," if kind == ".csv" else "\t")
+    return rows
+
+
+def json_lines(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
+    """Yields the JSON objects of a file that has one a line; raises as `read_table`."""
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = load_json(line)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}; expected one JSON object a line.") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: expected a JSON object, found {line.strip()[:40]!r}.")
+        yield where, row
+
+
+def load_json(text: str) -> Any:
+    """Returns what a JSON text holds.
+
+    Raises:
+        ValueError: it is no JSON, or holds half a character.
+    """
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from error
+    check_characters(text)
+    if r"\ud" in text.casefold():  # the only way in which JSON can spell one
+        check_characters(json.dumps(value, ensure_ascii=False))
+    return value
+
+
+def check_characters(text: str) -> None:
+    """Checks that a text has whole characters, which a vocabulary can read and a file can hold.
+
+    Raises:
+        ValueError: it has a lone surrogate.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start])
+        raise ValueError(f"{half} is half a character (a lone surrogate), not text") from error
+
+
+def _json_rows(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
+    """A .json file holds one list of objects, or an object a line, as C4 does."""
+    lines = read_lines(path)
+    first = next((line for line in lines if line.strip()), "")
+    if not first.lstrip().startswith("["):
+        yield from json_lines(path)
+        return
+    try:
+        rows = load_json("".join([first, *lines]))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; expected a list of JSON objects.") from error
+    for number, row in enumerate(rows, start=1):
+        where = f"{path}, row {number}"
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: expected a JSON object, found {str(row)[:40]!r}.")
+        yield where, row
+
+
+def _separated_rows(path: FilePath, separator: str) -> Iterator[tuple[str, JsonRow]]:
+    csv.field_size_limit(_LONGEST_FIELD)
+    lines = read_lines(path)
+    if separator == ",":
+        first = next(lines, "")
+        reader = csv.reader(
+            itertools.chain([first], lines), delimiter=_separator_of(first), strict=True
+        )
+    else:
+        reader = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
+    header: list[str] = []
+    line = 1
+    try:
+        for values in reader:
+            where, line = f"{path}:{line}", reader.line_num + 1
+            if not any(values):  # an empty line, or one that a spreadsheet made of empty cells
+                continue
+            if not header:
+                header = _checked_header(where, values)
+                continue
+            if len(values) > len(header) and not any(values[len(header) :]):
+                values = values[: len(header)]
+            if len(values) != len(header):
+                raise UserError(
+                    f"{where}: {len(values)} fields, but the first line names {len(header)} "
+                    f"columns ({', '.join(header)}); quote fields that hold a separator."
+                )
+            yield where, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path}:{line}: malformed row ({error}).") from error
+
+
+def _separator_of(header: str) -> str:
+    """Returns a comma, or what else separates the names of a header without one."""
+    if "," in header:
+        return ","
+    return next((other for other in _SEPARATORS if other in header), ",")
+
+
+def _checked_header(where: str, names: Sequence[str]) -> list[str]:
+    """Returns the names of the columns; those at the end without a name are dropped."""
+    names = [name.strip() for name in names]
+    while not names[-1]:
+        names.pop()
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{where}: the column {twice[0]!r} is named twice; rename one.")
+    return names
+
+
+def _parquet_rows(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    with open_file(path) as file:
+        try:
+            seekable = file if file.seekable() else io.BytesIO(file.read())
+            parquet = pyarrow.parquet.ParquetFile(seekable)
+            yield from arrow_rows(str(path), parquet.schema_arrow, parquet.iter_batches())
+        except pyarrow.ArrowException as error:
+            told = " ".join(str(error).split())
+            raise UserError(f"{path} can't be read as Parquet ({told}).") from error
+
+
+def arrow_rows(
+    name: str, schema: Any, batches: Iterable[Any], features: Mapping[str, Any] | None = None
+) -> Iterator[tuple[str, JsonRow]]:
+    """Yields the rows of Arrow's record batches.
+
+    Class labels, which Hugging Face stores as numbers, become their names.
+
+    Args:
+        name: of the file, for the place of a row.
+        schema: Arrow's.
+        batches: Arrow's record batches.
+        features: those of Hugging Face's `dataset_info.json`; None: those in the schema.
+    """
+    words = _class_names(features or _features(schema))
+    number = 0
+    for batch in batches:
+        for row in batch.to_pylist():
+            number += 1
+            yield f"{name}, row {number}", plain_row(row, words)
+
+
+def plain_row(row: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> JsonRow:
+    """Returns a row as JSON values: class labels by name, dates as text, without raw bytes."""
+    plain = {name: _plain(value) for name, value in row.items() if not isinstance(value, bytes)}
+    for name, names in words.items():
+        number = plain.get(name)
+        if isinstance(number, int):
+            # -1 is Hugging Face's mark of a label that is withheld.
+            plain[name] = names[number] if 0 <= number < len(names) else None
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(child) for child in value]
+    if isinstance(value, float) and math.isnan(value):  # pandas' empty cell
+        return None
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def _features(schema: Any) -> Mapping[str, Any]:
+    """Returns the features that Hugging Face keeps in an Arrow schema, if it wrote it."""
+    try:
+        found = json.loads((schema.metadata or {})[b"huggingface"])
+        return found["info"]["features"]
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def _class_names(features: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+    return {
+        name: feature["names"]
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("names")
+    }

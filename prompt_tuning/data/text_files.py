@@ -1,0 +1,130 @@
+"""The one door for files of text: rows, corpora, designs and predictions all come through here.
+
+    for line in read_lines(as_path("reviews.csv.gz")): ...
+
+Text is UTF-8, with or without a byte-order mark. Lines may end in a line feed, in a carriage
+return or in both; each is yielded with a line feed. A file is decompressed by its name (.gz, .bz2,
+.xz, .zst) and may be in a bucket (`gs://...`).
+"""
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from prompt_tuning.errors import UserError
+
+FilePath = Path | epath.Path
+
+
+def as_path(path: str | FilePath) -> FilePath:
+    """Returns a path as its kind: `pathlib` would make one slash of the two in "gs://..."."""
+    if isinstance(path, str):
+        return epath.Path(path) if "://" in path else Path(path).expanduser()
+    return path
+
+
+def uncompressed_name(path: FilePath) -> str:
+    """Returns the name of a file without the suffix of its compression."""
+    return path.stem if path.suffix.lower() in _DECOMPRESSORS else path.name
+
+
+def read_lines(path: FilePath) -> Iterator[str]:
+    """Yields the lines of a text file.
+
+    Raises:
+        UserError: the file is missing, can't be read, is damaged or is not UTF-8.
+    """
+    with open_file(path) as file:
+        yield from decoded_lines(file, str(path))
+
+
+def decoded_lines(stream: Any, name: str) -> Iterator[str]:
+    """Yields the lines of a stream of bytes, such as `sys.stdin.buffer`, as they come.
+
+    Raises:
+        UserError: it is not UTF-8; it is called `name`.
+    """
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig")
+    try:
+        yield from text
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not UTF-8 text ({error}); save it as UTF-8.") from error
+    finally:
+        with contextlib.suppress(ValueError):  # closed already
+            text.detach()
+
+
+@contextlib.contextmanager
+def open_file(path: FilePath) -> Iterator[Any]:
+    """Opens a file for reading bytes, decompressed.
+
+    Raises:
+        UserError: the file is missing, can't be read or is damaged; also from within the block.
+    """
+    try:
+        with path.open("rb") as opened:
+            file = opened if isinstance(path, Path) else io.BufferedReader(_Stream(opened))
+            yield _DECOMPRESSORS.get(path.suffix.lower(), _as_it_is)(file)
+    except UserError:
+        raise
+    except _DAMAGED as error:
+        raise UserError(f"{path} is damaged ({error}); fetch it again.") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except Exception as error:
+        if isinstance(path, Path):
+            raise
+        raise _unreadable(path, error) from error  # a bucket's client raises kinds of its own
+
+
+class _Stream(io.RawIOBase):
+    """What `io` needs around a bucket's file, which can do no more than `read`."""
+
+    def __init__(self, file: Any):
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        found = self._file.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
+
+
+def _as_it_is(file: Any) -> Any:
+    return file
+
+
+def _zstandard(file: Any) -> Any:
+    import pyarrow
+
+    return pyarrow.CompressedInputStream(file, "zstd")
+
+
+_DECOMPRESSORS: Mapping[str, Callable[[Any], Any]] = {
+    ".gz": lambda file: gzip.GzipFile(fileobj=file),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".zst": _zstandard,
+}
+_DAMAGED = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
+
+
+def _unreadable(path: FilePath, error: Exception) -> UserError:
+    """Names the first folder that is missing, or says what else went wrong."""
+    places = (*reversed(path.parents), path) if isinstance(path, Path) else ()
+    missing = next((place for place in places if not place.exists()), None)
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno is None:  # of a decompressor
+        return UserError(f"{path} is damaged ({reason}); fetch it again.")
+    reason = f"{missing} is missing; check the path" if missing else reason
+    return UserError(f"Cannot read {path}: {reason}.")
