@@ -34,7 +34,7 @@ from prompt_tuning.methods.base import Batch, Method, Trained
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_array, soft_prompt_variables
 from prompt_tuning.methods.registry import describe, method_name, rebuild
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.injection import Injection, injected_params
+from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.t5 import T5, Params, abstract_params
 
 BEST_ADAPTER = "adapter_best"
@@ -191,9 +191,8 @@ def check_fits(config: T5Config, adapter: Adapter, path: str) -> None:
     batch = {name: jax.numpy.asarray(values) for name, values in batch.items()}
 
     def logits(frozen: Params) -> Any:
-        injection = adapter.inject(batch)
-        params = injected_params(frozen, injection)
-        return T5(config).apply({"params": params}, batch, injection)
+        variables, injection = injected(frozen, adapter.inject(batch))
+        return T5(config).apply(variables, batch, injection)
 
     try:
         jax.eval_shape(logits, abstract_params(config))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from prompt_tuning.models.injection import Injection, injected_params
+from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.t5 import T5, Params
 
 
@@ -44,7 +44,7 @@ def target_log_likelihoods(
 ) -> Float[Array, "batch n"]:
     """As `label_log_likelihoods`, for n targets of each example's own."""
     batch, n, _ = target_ids.shape
-    variables = {"params": injected_params(frozen, injection)}
+    variables, injection = injected(frozen, injection)
     encoded = model.apply(variables, encoder_input_tokens, injection, method=T5.encode)
 
     pad_id = model.config.pad_id

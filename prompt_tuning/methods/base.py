@@ -5,7 +5,8 @@ A method knows no layer of the model and the model knows no method; they meet in
 
     trained = method.init(key, batch)          # the only numbers that are optimised and saved
     injection = method.apply(trained, batch)   # what the frozen model is given
-    logits = model.apply({"params": frozen}, batch, injection)
+    variables, injection = injected(frozen, injection)
+    logits = model.apply(variables, batch, injection)
 
 A method is a Flax module derived from `Method` whose `__call__(batch)` returns an `Injection`;
 `trained` is its variables, `{"params": {...}}`. Its attributes are all that it takes to make it

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.beam_search import beam_search
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.injection import Injection, injected_params
+from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.sampling import restrict
 from prompt_tuning.models.slots import KeyValue
 from prompt_tuning.models.t5 import T5, Cache, Params
@@ -88,10 +88,11 @@ def generate(
       key: of the draws, for sampling only.
     """
     config = model.config
-    params = injected_params(frozen, injection)
+    variables, injection = injected(frozen, injection)
+    params = variables["params"]
 
     def apply(method: str, *arguments: Any) -> Any:
-        return model.apply({"params": params}, *arguments, method=method)
+        return model.apply(variables, *arguments, method=method)
 
     encoded = apply("encode", encoder_input_tokens, injection)
     batch = encoder_input_tokens.shape[0]
@@ -103,10 +104,10 @@ def generate(
         tokens: Int[Array, "rows"], own: KeyValue, position: Int[Array, ""]
     ) -> tuple[Float[Array, "rows vocab"], KeyValue]:
         layers, cross = stacked()
-        variables = {"params": {**params, "decoder": {**params["decoder"], "layers": layers}}}
+        in_loop = {"params": {**params, "decoder": {**params["decoder"], "layers": layers}}}
         cache = Cache(own=own, cross=cross)
         logits, advanced = model.apply(
-            variables, encoded, tokens, cache, position, method="decode_step"
+            in_loop, encoded, tokens, cache, position, method="decode_step"
         )
         return logits, cast(Cache, advanced).own
 

@@ -6,6 +6,7 @@ place in the model that reads it. What layers are given is described in `slots.p
 projections there are in `targets.py`; how injections share a batch is in `stacking.py`.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,7 @@ __all__ = [
     "KeyValue",
     "LowRank",
     "PromptMixture",
-    "injected_params",
+    "injected",
     "prepend_decoder_prompt",
     "surround",
 ]
@@ -154,15 +155,23 @@ def prepend_decoder_prompt(
     return jnp.concatenate([prompt.astype(embedded.dtype), embedded], axis=1)
 
 
-def injected_params(frozen: Params, injection: Injection) -> Params:
-    """Returns the parameters that the model computes with: the frozen ones, or what is in their
-    place.
+def injected(frozen: Params, injection: Injection) -> tuple[dict[str, Params], Injection]:
+    """Returns what a model is applied to: the only way of an injection into a model.
+
+        variables, injection = injected(frozen, injection)
+        logits = model.apply(variables, batch, injection)
+
+    The injection's `weights` replace the frozen parameters of the same names; what is returned
+    beside them holds all the other slots, which the model reads as it computes.
 
     Raises:
-      ValueError: a name isn't that of a parameter, or the shape isn't its shape.
+      ValueError: a weight's name isn't a parameter's, or its shape differs.
     """
-    if not injection.weights:
-        return frozen
+    params = _with_weights(frozen, injection) if injection.weights else frozen
+    return {"params": params}, dataclasses.replace(injection, weights={})
+
+
+def _with_weights(frozen: Params, injection: Injection) -> Params:
     unused = set(injection.weights)
 
     def replaced(path: tuple[Any, ...], leaf: Array) -> Array:

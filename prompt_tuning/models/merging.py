@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.models.injection import Injection, injected_params
+from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.slots import LowRank
 
 Params = dict[str, Any]
@@ -39,8 +39,8 @@ def merge_injection(frozen: Params, injection: Injection) -> Params:
                 "the model's weights; only low ranks (lora), factors (ia3) and weights can. Give "
                 "the model and the adapter side by side."
             )
-    params = injected_params(frozen, injection)
-    params = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), params, frozen)
+    variables, injection = injected(frozen, injection)
+    params = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), variables["params"], frozen)
     for name, low_rank in injection.low_rank.items():
         product = _product(low_rank)
 

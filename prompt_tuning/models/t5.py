@@ -1,6 +1,7 @@
 """T5 (Raffel et al., 2020) in v1.0, v1.1 and multilingual form, its layers stacked and scanned.
 
-    logits = T5(config).apply({"params": frozen}, batch, injection)
+    variables, injection = injected(frozen, injection)
+    logits = T5(config).apply(variables, batch, injection)
 
 Parameters carry T5X's names, with the layers of a stack on a leading `layer` axis. Sizes are in
 config.py, what a method may inject in injection.py, generation in decoding.py.
@@ -18,19 +19,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from prompt_tuning.axes import BATCH, EMBED, SOURCE, TARGET
-from prompt_tuning.models.attention import Attention, RelativePositionBias, by_head, mask_bias
+from prompt_tuning.models.attention import Attention, RelativePositionBias, mask_bias
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection, prepend_decoder_prompt, surround
-from prompt_tuning.models.layers import (
-    MLP,
-    Projection,
-    RMSNorm,
-    TokenEmbedder,
-    contract,
-    dropout,
-)
-from prompt_tuning.models.quantization import QuantizedKernel, quantize_params, stored_kernel
-from prompt_tuning.models.slots import KeyValue, Slots, for_rows, low_rank_product
+from prompt_tuning.models.layers import MLP, Projection, RMSNorm, TokenEmbedder, dropout
+from prompt_tuning.models.quantization import quantize_params
+from prompt_tuning.models.slots import KeyValue, Slots, for_rows
 
 Batch = Mapping[str, Array]
 Params = dict[str, Any]
@@ -337,7 +331,16 @@ class T5(nn.Module):
         *,
         deterministic: bool = True,
     ) -> Encoded:
-        """Returns the encoder's outputs, those of the prompt first."""
+        """Returns the encoder's outputs, those of the prompt first.
+
+        Raises:
+          ValueError: the injection still holds weights, which only `injected` can put in place.
+        """
+        if injection.weights:
+            raise ValueError(
+                "The injection holds weights: variables, injection = injected(frozen, injection) "
+                "puts them in place of the frozen ones."
+            )
         embedded = self.token_embedder(encoder_input_tokens)
         mask = encoder_input_tokens != self.config.pad_id
         embedded, mask = surround(embedded, mask, injection)
@@ -392,30 +395,22 @@ class T5(nn.Module):
     def _cross(self, outputs: Float[Array, "batch source embed"], slots: Slots) -> KeyValue:
         """Returns the keys and values of the encoder's outputs in every layer of the decoder."""
         config = self.config
-        module = "encoder_decoder_attention"
-        kernels = self.variables["params"]["decoder"]["layers"][module]
-        dtype = jnp.dtype(config.product_dtype)
+        name = "encoder_decoder_attention"
+        # Unbound, so that it can be applied to one layer of the stacked parameters at a time.
+        attention = Attention(config=config, deterministic=True, parent=None)
+        stacked = self.variables["params"]["decoder"]["layers"][name]
+        projections = {module: stacked[module] for module in ("key", "value")}
 
-        def project(name: str, kernel: Array | QuantizedKernel, slots: Slots) -> Array:
-            projected = contract("bsd,dhk->bshk", outputs, kernel, config)
-            inside = slots.inside(module)
-            low_rank = inside.low_rank.get(name)
-            if low_rank is not None:
-                projected += low_rank_product(outputs, low_rank)
-            return by_head(inside.scaled(name, projected).astype(dtype))
+        def of_layer(_: None, layer: tuple[Params, Slots]) -> tuple[None, KeyValue]:
+            params, slots = layer
+            cross = attention.apply(
+                {"params": params}, outputs, slots.inside(name), method="keys_and_values"
+            )
+            return None, slots.prefixed(name, cast(KeyValue, cross))
 
-        def of_layer(_: None, layer: tuple[Any, Any, Slots]) -> tuple[None, KeyValue]:
-            key, value, slots = layer
-            cross = KeyValue(key=project("key", key, slots), value=project("value", value, slots))
-            return None, slots.prefixed(module, cross)
-
-        key, value = (
-            stored_kernel(kernels[name], f"decoder/layers/{module}/{name}")
-            for name in ("key", "value")
-        )
         length = config.num_decoder_layers
         _, cross = jax.lax.scan(
-            of_layer, None, (key, value, slots), length, unroll=config.unroll or length
+            of_layer, None, (projections, slots), length, unroll=config.unroll or length
         )
         return cross
 

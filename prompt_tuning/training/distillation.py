@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.models.injection import Injection, injected_params
+from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.training import losses
 from prompt_tuning.training.step import Batch, LossFn
@@ -52,7 +52,7 @@ def distillation_loss_fn(
         frozen: Any, batch: Batch, injection: Injection, rngs: dict[str, Array]
     ) -> tuple[Float[Array, "batch source embed"], Float[Array, "batch target vocab"]]:
         """Returns the encoder's outputs at the input's places, and the logits."""
-        variables = {"params": injected_params(frozen, injection)}
+        variables, injection = injected(frozen, injection)
         how = {"deterministic": not rngs, "rngs": rngs}
         tokens = batch["encoder_input_tokens"]
         encoded: Any = model.apply(variables, tokens, injection, method="encode", **how)

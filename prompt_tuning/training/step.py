@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key, PyTree
 
-from prompt_tuning.models.injection import Injection, injected_params
+from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.training import losses
 
 Batch = dict[str, Any]
@@ -187,7 +187,7 @@ def model_loss_fn(model: Any, options: losses.LossOptions) -> LossFn:
 def _apply(model, params, batch, key, injection=Injection()):
     dropout = model.config.dropout_rate > 0
     rngs = {"dropout": key} if dropout else {}
-    variables = {"params": injected_params(params, injection)}
+    variables, injection = injected(params, injection)
     return model.apply(variables, batch, injection, deterministic=not dropout, rngs=rngs)
 
 

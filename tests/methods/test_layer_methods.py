@@ -20,7 +20,7 @@ from prompt_tuning.methods.registry import describe, method_name, rebuild
 from prompt_tuning.methods.weights import Weights, select_weights
 from prompt_tuning.models.config import MODELS, T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
-from prompt_tuning.models.injection import Injection, injected_params
+from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.shapes import parameter_shapes
 from prompt_tuning.models.stacking import batch_injections, stack_injections
 from prompt_tuning.models.t5 import T5
@@ -122,7 +122,8 @@ def batch():
 
 @jax.jit
 def logits_of(frozen, batch, injection):
-    return MODEL.apply({"params": injected_params(frozen, injection)}, batch, injection)
+    variables, injection = injected(frozen, injection)
+    return MODEL.apply(variables, batch, injection)
 
 
 def drawn(method, seed, scale=0.3):
@@ -301,11 +302,21 @@ def test_a_population_is_one_by_one(name, frozen, batch):
             np.testing.assert_allclose(value, expected, atol=1e-5, err_msg=f"{method} {path}")
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_trained_reaches_the_model(name, frozen, batch):
+    method = make(name, frozen=frozen)
+    first, changed = (
+        logits_of(frozen, batch, method.apply(trained, batch))
+        for trained in (method.init(jax.random.key(0), batch), drawn(method, 3))
+    )
+    assert np.abs(np.asarray(first) - np.asarray(changed)).max() > 1e-3
+
+
 @pytest.mark.parametrize("name", quick("prefix", "norm_scales", of=METHODS))
 def test_cached_decoding_is_teacher_forcing(name, frozen, batch):
     method = make(name, frozen=frozen)
     injection = method.apply(drawn(method, 3), batch)
-    params = injected_params(frozen, injection)
+    params = injected(frozen, injection)[0]["params"]
     tokens = batch["encoder_input_tokens"]
     found = np.asarray(generate(MODEL, params, tokens, injection, DecodingOptions(max_length=4)))
     inputs = {**batch, "decoder_input_tokens": np.pad(found, ((0, 0), (1, 0)))[:, :-1]}

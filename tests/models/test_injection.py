@@ -16,7 +16,7 @@ from prompt_tuning.models.injection import (
     Injection,
     KeyValue,
     LowRank,
-    injected_params,
+    injected,
     surround,
 )
 from prompt_tuning.models.stacking import batch_injections, stack_injections
@@ -178,7 +178,7 @@ def test_a_suffix_follows_the_last_token(batch):
 def test_weights_stand_in_for_the_frozen_ones(frozen, batch):
     scale = frozen["encoder"]["encoder_norm"]["scale"]
     injection = Injection(weights={"encoder/encoder_norm/scale": 2 * scale})
-    params = injected_params(frozen, injection)
+    params = injected(frozen, injection)[0]["params"]
     assert np.array_equal(params["encoder"]["encoder_norm"]["scale"], 2 * scale)
     assert params["decoder"] == frozen["decoder"]
     scores = functools.partial(label_log_likelihoods, MODEL)
@@ -188,9 +188,11 @@ def test_weights_stand_in_for_the_frozen_ones(frozen, batch):
         jax.jit(scores)(params, tokens, Injection(), LABELS),
     )
     with pytest.raises(ValueError, match="no parameters called"):
-        injected_params(frozen, Injection(weights={"encoder/scale": scale}))
+        injected(frozen, Injection(weights={"encoder/scale": scale}))
     with pytest.raises(ValueError, match="has shape"):
-        injected_params(frozen, Injection(weights={"encoder/encoder_norm/scale": scale[:3]}))
+        injected(frozen, Injection(weights={"encoder/encoder_norm/scale": scale[:3]}))
+    with pytest.raises(ValueError, match="injected"):  # not the frozen model's own answers
+        MODEL.apply({"params": frozen}, jax.tree.map(jnp.asarray, batch), injection)
 
 
 def test_what_cannot_share_a_batch(two):
