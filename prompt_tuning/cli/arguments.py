@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import Any, NoReturn
 
 from prompt_tuning.cli.macros import MACROS
+from prompt_tuning.cli.paths import expanded, expanded_argument, local_path, run_folder
 from prompt_tuning.errors import UserError, did_you_mean
 
 _GIN = "--gin."
@@ -129,24 +130,46 @@ class Parser(argparse.ArgumentParser):
         arguments = iter(argv)
         for argument in arguments:
             if not (self._gin and argument.startswith(_GIN)):
-                plain.append(argument)
+                plain.append(self._given(argument))
                 continue
             name, equals, value = argument.removeprefix(_GIN).partition("=")
             if not equals:
                 value = next(arguments, None)
             if not name or value is None:
                 raise UserError(f"{argument} has no value; write --gin.NAME=VALUE.")
+            if name in ("MODEL_DIR", "train.folder"):  # checked again with what gin files say
+                run_folder(expanded(value.strip("'\"")), name)
             bindings.append((name, value))
         parsed, unknown = self.parse_known_args(plain)
         if unknown:
-            flag = unknown[0].partition("=")[0]
-            close = did_you_mean(flag, self._option_string_actions)
+            close = _gin_flag(unknown[0]) if self._gin else ""
+            close = close or did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
             raise UserError(f"Unknown argument '{unknown[0]}'.{close} See {self.prog} --help.")
+        if getattr(parsed, "output", None):
+            local_path(parsed.output, "The output")
         parsed.gin_bindings = bindings
         if _only_parsing.get():
             raise _Parsed(parsed)
         return parsed
 
+    def _given(self, argument: str) -> str:
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            raise UserError(
+                f"The argument '{argument}' is empty (a shell variable that isn't set?). "
+                f"See {self.prog} --help."
+            )
+        return expanded_argument(argument)
+
     def error(self, message: str) -> NoReturn:
         """Raises UserError where argparse would print its usage and exit."""
         raise UserError(f"{message[0].upper()}{message[1:]}. See {self.prog} --help.")
+
+
+def _gin_flag(argument: str) -> str:
+    """Returns a hint where `--learning-rate=0.1` is meant to be `--gin.LEARNING_RATE=0.1`."""
+    name, equals, value = argument.lstrip("-").partition("=")
+    macro = name.replace("-", "_").upper()
+    if macro not in MACROS and "." not in name:
+        return ""
+    name = macro if macro in MACROS else name
+    return f" Did you mean '{_GIN}{name}={value if equals else '...'}'?"

@@ -25,6 +25,7 @@ from prompt_tuning.checkpoints.prompt_files import load_prompt
 from prompt_tuning.checkpoints.stored_arrays import ShardingOf
 from prompt_tuning.cli import user_tasks  # noqa: F401 - registered with gin
 from prompt_tuning.cli.gin_config import forget, register
+from prompt_tuning.cli.paths import run_folder
 from prompt_tuning.data.mixtures import get_tasks
 from prompt_tuning.data.target_sentinel import TargetForm
 from prompt_tuning.data.tasks.task import Task
@@ -383,7 +384,7 @@ def train(
             tensorboard=tensorboard,
             wandb_project=wandb_project,
         ),
-        folder=Path(folder),
+        folder=run_folder(folder),
         teachers=teachers,
         distillation=distillation,
     )

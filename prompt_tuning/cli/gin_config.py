@@ -21,6 +21,7 @@ from gin.config import parse_value
 
 import prompt_tuning
 from prompt_tuning.cli.macros import MACROS
+from prompt_tuning.cli.paths import expanded
 from prompt_tuning.errors import UserError, did_you_mean
 
 _PACKAGE = Path(prompt_tuning.__file__).parent
@@ -62,7 +63,16 @@ def load(
         _parse(gin.parse_config_file, str(path), where=str(path))
     for name, value in bindings:
         _parse(gin.parse_config, f"{name} = {_as_gin(value)}", where=f"--gin.{name}={value}")
+    _expand_paths()
     _check_macros()
+
+
+def _expand_paths() -> None:
+    """Replaces a `~` that a value, or an item of it, begins with: only a path begins so."""
+    for name, text in settings().items():
+        if "~" in text:
+            parameter = name if "." in name else f"{name}/macro.value"
+            gin.bind_parameter(parameter, expanded(gin.query_parameter(parameter)))
 
 
 def find(file: str, folders: Sequence[Path]) -> Path:
@@ -239,6 +249,11 @@ def _check_macros() -> None:
         if str(value) == _REQUIRED:
             meaning = f" ({MACROS[name].meaning})" if name in MACROS else ""
             raise UserError(f"{name} is required and not set: add --gin.{name}=...{meaning}.")
+        if name in MACROS and value == "":
+            raise UserError(
+                f"{name} is empty; expected {MACROS[name].meaning} (a shell variable that isn't "
+                "set?)."
+            )
         if name in MACROS and str(value)[:1] not in "@%" and not MACROS[name].accepts(value):
             raise UserError(f"{name} is {value!r}; expected {MACROS[name].expected}.")
     for name in sorted(used - {"gin.REQUIRED"} - set(_defined_macros(whole))):

@@ -6,7 +6,6 @@ Nothing is run: no model or data is read, and nothing is written.
 
 import contextlib
 import importlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -72,12 +71,7 @@ def _check_configuration(
     gin_config.require(configurables.frozen_model)
     if name in ("train", "pretrain"):
         gin_config.require(configurables.train)
-        folder = str(configurables.train().folder)
-        if scheme := re.match(r"\w+:/", str(gin_config.macro("MODEL_DIR") or folder)):
-            raise UserError(
-                f"MODEL_DIR is in a bucket ({scheme[0]}/...), where a run can't be kept; mount the "
-                "bucket and give the folder's path."
-            )
+        configurables.train()  # refuses what can't be a run folder, such as one in a bucket
     if name != "pretrain":
         gin_config.require(configurables.data)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from prompt_tuning.cli.__main__ import INTERRUPTED, run
 from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli.paths import run_folder
 from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
     described = sweep_plan.load_sweep(args.file, args.gin_search_paths, args.gin_bindings)
     runs = sweep_plan.runs_of(described, args.gin_search_paths)
-    folder = Path(args.folder or f"runs/{described.name}")
+    folder = run_folder(args.folder or f"runs/{described.name}", "--folder")
     chosen = _chosen(runs, args)
     if args.plan:
         print(_plan_text(described.name, runs, chosen, described.places, folder))

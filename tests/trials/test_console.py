@@ -7,6 +7,9 @@ import time
 
 import pytest
 
+from prompt_tuning.cli import configurables, gin_config  # noqa: F401 - registered with gin
+from prompt_tuning.cli.arguments import Parser
+
 
 def interrupted(arguments, seconds):
     """Runs a command in a process and sends Ctrl-C after so long; returns its status and stderr."""
@@ -38,3 +41,61 @@ def test_s4_ctrl_c_is_heeded_at_any_moment(train_flags, tmp_path, seconds):
     assert told == "Interrupted." or told.startswith("Stopped and saved at step ")
     if told != "Interrupted.":
         assert "Stopping after this step; press Ctrl-C again to stop at once." in errors
+
+
+@pytest.mark.parametrize("where", ["gs://nobody/run", "s3://nobody/run", "'gs://nobody/run'"])
+def test_trial_03_a_bucket_as_model_dir_is_refused_at_once(
+    command, train_flags, tmp_path, monkeypatch, where
+):
+    monkeypatch.chdir(tmp_path)
+    result = command("train", *train_flags(MODEL_DIR=where))
+    assert result.status == 2
+    assert "bucket can't be written to" in result.message
+    assert len(result.err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
+
+
+def test_trial_03_a_bucket_in_a_gin_file_or_as_output_is_refused(command, train_flags, tmp_path):
+    (tmp_path / "mine.gin").write_text("MODEL_DIR = 'gs://nobody/run'\n")
+    result = command("train", *train_flags(), f"--gin_file={tmp_path / 'mine.gin'}")
+    assert result.status == 2
+    assert "MODEL_DIR is gs://nobody/run" in result.message
+    result = command("merge", tmp_path, "--output=gs://nobody/model")
+    assert result.status == 2
+    assert "gs://nobody/model" in result.message
+
+
+def test_s9_a_tilde_is_the_home_folder_everywhere(train_flags, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.gin").write_text("MODEL_DIR = '~/run'\nX = ['~', 'a~b']\ntrain.folder = %X")
+    parser = Parser("infer", "")
+    parser.add_prompt_arguments()
+    parser.add_argument("--prompts", nargs="+")
+    flags = train_flags(TRAIN_FILE="~/r.csv", DATA_DIR="~")
+    args = parser.parse([*flags, "~/run", "--prompt=~/p.npy", "--prompts", "a=~/a", "b=~/b"])
+    assert args.run == f"{tmp_path}/run"
+    assert args.prompt == f"{tmp_path}/p.npy"
+    assert args.prompts == [f"a={tmp_path}/a", f"b={tmp_path}/b"]
+    gin_config.load([*args.gin_file, str(tmp_path / "mine.gin")], args.gin_bindings)
+    assert gin_config.macro("MODEL_DIR") == f"{tmp_path}/run"
+    assert gin_config.macro("TRAIN_FILE") == f"{tmp_path}/r.csv"
+    assert gin_config.macro("DATA_DIR") == str(tmp_path)
+    assert gin_config.macro("X") == [str(tmp_path), "a~b"]
+    assert gin_config.macro("INPUT_TEMPLATE") == "{text}"
+
+
+def test_s9_an_empty_path_is_refused(command, train_flags, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for flag in ("--gin.MODEL_DIR=", "--gin.TRAIN_FILE=", "--gin_file="):
+        result = command("train", *train_flags(MODEL_DIR="run"), flag)
+        assert result.status == 2, flag
+        assert "empty" in result.message
+        assert len(result.err.splitlines()) == 1
+    assert command("evaluate", "").status == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_s9_a_file_as_model_dir_is_refused(command, train_flags):
+    result = command("train", *train_flags(MODEL_DIR="/etc/passwd/run"))
+    assert result.status == 2
+    assert "/etc/passwd is a file; MODEL_DIR must be a folder." in result.message

@@ -1,0 +1,59 @@
+"""Paths that users give, on the command line and in gin files.
+
+A shell expands `~` only where a word begins with it, not in `--gin.MODEL_DIR=~/runs/x`.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from prompt_tuning.errors import UserError
+
+_SCHEME = re.compile(r"([a-zA-Z]\w+):/")
+
+
+def expanded(value: Any) -> Any:
+    """Returns a value with `~` and `~/...` as the home folder, in lists and dictionaries too."""
+    if isinstance(value, str):
+        return os.path.expanduser(value) if value == "~" or value.startswith("~/") else value
+    if type(value) in (list, tuple):
+        return type(value)(map(expanded, value))
+    if type(value) is dict:
+        return {key: expanded(item) for key, item in value.items()}
+    return value
+
+
+def expanded_argument(argument: str) -> str:
+    """Expands `~` in an argument, also in what stands after the first `=` of `--flag=~/file`."""
+    name, equals, value = argument.partition("=")
+    return expanded(name) + equals + expanded(value)
+
+
+def local_path(path: str, name: str) -> str:
+    """Checks that what is to be written is on this machine; returns `path`.
+
+    Raises:
+      UserError: it is empty, or in a bucket; `name` is the setting that gave it.
+    """
+    if not path:
+        raise UserError(f"{name} is empty; expected a path (a shell variable that isn't set?).")
+    if found := _SCHEME.match(path):
+        raise UserError(
+            f"{name} is {path}: a {found[1]}:// bucket can't be written to. Give a local folder, "
+            "or mount the bucket and give the folder's path (docs/launching.md)."
+        )
+    return path
+
+
+def run_folder(path: str, name: str = "MODEL_DIR") -> Path:
+    """Returns the path of a folder to train in.
+
+    Raises:
+      UserError: it is empty, in a bucket, or a file.
+    """
+    folder = Path(local_path(path, name))
+    in_the_way = next((part for part in (folder, *folder.parents) if part.exists()), folder)
+    if in_the_way.exists() and not in_the_way.is_dir():
+        raise UserError(f"{in_the_way} is a file; {name} must be a folder.")
+    return folder
