@@ -6,7 +6,9 @@ traceback.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+_MOST_LISTED = 10
 
 
 class UserError(Exception):
@@ -23,3 +25,9 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     if not matches:
         return ""
     return f" Did you mean {' or '.join(repr(match) for match in matches)}?"
+
+
+def listed(parts: Sequence[str], separator: str = ", ") -> str:
+    """Returns parts of a message joined; of more than ten the first ten and how many more."""
+    more = len(parts) - _MOST_LISTED
+    return separator.join([*parts[:_MOST_LISTED], f"and {more:,} more"] if more > 0 else parts)

@@ -9,10 +9,11 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any
 
+from prompt_tuning.errors import listed
+
 MAX_DEPTH = 100
 """Objects and lists inside one another; what this project reads has six at most."""
 
-_MOST_NAMES = 5
 _SHORTENED = reprlib.Repr()
 _SHORTENED.maxstring = _SHORTENED.maxother = 120  # characters; enough for a parameter's name
 
@@ -41,9 +42,8 @@ def shown(value: Any) -> str:
 
 
 def shown_names(names: Sequence[str]) -> str:
-    """Returns the first few of some names for a message, without quotes."""
-    first = [shown(name)[1:-1] for name in names[:_MOST_NAMES]]
-    return ", ".join([*first, "..."] if len(names) > _MOST_NAMES else first)
+    """Returns names for a message, without quotes; of many the first ten and how many more."""
+    return listed([shown(name)[1:-1] for name in names])
 
 
 def _children(node: Any) -> list[Any]:

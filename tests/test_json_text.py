@@ -33,5 +33,6 @@ def test_shown_is_short_and_on_one_line():
         text = shown(value)
         assert len(text) < 400 and text.isprintable()
     assert shown_names(["a", "b\n"]) == "a, b\\n"
-    assert shown_names(["a"] * 9) == "a, a, a, a, a, ..."
+    assert shown_names(["a"] * 10) == ", ".join("a" * 10)
+    assert shown_names(["a"] * 1010) == ", ".join("a" * 10) + ", and 1,000 more"
     assert shown("encoder/layers_0/mlp/wi/kernel") == "'encoder/layers_0/mlp/wi/kernel'"

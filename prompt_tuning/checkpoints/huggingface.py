@@ -2,7 +2,8 @@
 
 The weights are safetensors, in one file or in shards with an index, or PyTorch's own files. Their
 kernels are transposed, [out, in], and there is one array a layer; names are translated into those
-of layouts.py, which says how the model's parameters are filled from them.
+of layouts.py, which says how the model's parameters are filled from them. config.json is read by
+huggingface_config.py.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from prompt_tuning.checkpoints.huggingface_config import config_from_huggingface
 from prompt_tuning.checkpoints.layouts import layer_shapes, parameters_from_layers
 from prompt_tuning.checkpoints.safetensors_files import stored_safetensors
 from prompt_tuning.checkpoints.stored_arrays import (
@@ -24,17 +26,27 @@ from prompt_tuning.checkpoints.stored_arrays import (
 from prompt_tuning.checkpoints.torch_files import stored_torch
 from prompt_tuning.checkpoints.weights import unflatten
 from prompt_tuning.errors import UserError
-from prompt_tuning.json_text import parse_json, shown
-from prompt_tuning.models.config import T5Config, problem_of
+from prompt_tuning.json_text import parse_json, shown, shown_names
+from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
 
 CONFIG_FILE = "config.json"
 _SAFETENSORS = "model.safetensors"
 _TORCH = "pytorch_model.bin"
 
+_TABLE = "shared.weight"
+_HEAD = "lm_head.weight"
+# The embedding table's names; a file has one of them or several. The last is the output layer's,
+# which is the table too where it is the only one.
+_TABLES = (_TABLE, "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", _HEAD)
+# A bias of cross-attention that old versions saved unused.
+_UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+# The first parts of all names; what else all names begin with is a wrapper's.
+_MODULES = {"shared", "encoder", "decoder", "lm_head"}
+
 _TOP = {
-    "token_embedder/embedding": "shared.weight",
-    "decoder/logits_dense/kernel": "lm_head.weight",
+    "token_embedder/embedding": _TABLE,
+    "decoder/logits_dense/kernel": _HEAD,
     "encoder/encoder_norm/scale": "encoder.final_layer_norm.weight",
     "decoder/decoder_norm/scale": "decoder.final_layer_norm.weight",
 }
@@ -57,12 +69,6 @@ _SUBLAYERS = {
     },
 }
 _PROJECTIONS = {"query": "q", "key": "k", "value": "v", "out": "o"}
-# Copies of the embedding table, and a bias of cross-attention that old versions saved unused.
-_IGNORED = {
-    "encoder.embed_tokens.weight",
-    "decoder.embed_tokens.weight",
-    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
-}
 
 
 def load_huggingface(
@@ -110,15 +116,17 @@ def stored_huggingface(
 
 
 def _weights_files(folder: epath.Path) -> list[epath.Path]:
+    """The files of weights: a single one comes before shards, as in `transformers`."""
     for name in (_SAFETENSORS, _TORCH):
+        if (folder / name).exists():
+            return [folder / name]
         index = folder / f"{name}.index.json"
         if index.exists():
             return [folder / file for file in _shards(index)]
-        if (folder / name).exists():
-            return [folder / name]
+    found = shown_names(sorted(path.name for path in folder.iterdir()))
     raise UserError(
         f"{str(folder)!r} has a {CONFIG_FILE} but no weights that can be read; expected "
-        f"{_SAFETENSORS} or {_TORCH}, or shards with an index."
+        f"{_SAFETENSORS} or {_TORCH}, or shards with an index. It holds {found}."
     )
 
 
@@ -144,68 +152,6 @@ def _shards(index: epath.Path) -> list[str]:
     return sorted(set(weight_map.values()))
 
 
-def config_from_huggingface(
-    fields: Mapping[str, Any], *, name: str, source: str = CONFIG_FILE
-) -> T5Config:
-    """Returns the config that a config.json describes.
-
-    Args:
-      fields: what it holds.
-      name: what the model is called.
-      source: the file, for messages.
-
-    Raises:
-      UserError: it is of another architecture, has another feed-forward block, or lacks a field or
-        has something else than a size in it.
-    """
-    kind = fields.get("model_type")
-    if kind not in ("t5", "mt5"):
-        raise UserError(f"{source} is of type {shown(kind)}; expected 't5' or 'mt5'.")
-    activation = fields.get("feed_forward_proj", "relu")
-    if activation not in ("relu", "gated-gelu"):
-        raise UserError(
-            f"{source} has feed_forward_proj={shown(activation)}; expected 'relu' or 'gated-gelu'."
-        )
-
-    def field(ours: str, theirs: str, default: Any = None) -> Any:
-        value = fields.get(theirs)
-        if value is None:
-            value = default
-        if value is None:
-            raise UserError(f"{source} has no field {theirs!r}, which every T5's has.")
-        if wanted := problem_of(ours, value):
-            raise UserError(f"{source} has {theirs}={shown(value)}; expected {wanted}.")
-        return value
-
-    # transformers 5 writes that embeddings are tied whatever they are, and beside it whether the
-    # decoder's output is scaled, which is what v1.0 alone does; before, `tie` said it.
-    tied = field("tie_embeddings", "tie_word_embeddings", True)
-    tied = field("tie_embeddings", "scale_decoder_outputs", tied)
-    vocab_size = field("vocab_size", "vocab_size")
-    layers = field("num_encoder_layers", "num_layers")
-    return T5Config(
-        name=name,
-        vocab_size=vocab_size,
-        embed_dim=field("embed_dim", "d_model"),
-        num_heads=field("num_heads", "num_heads"),
-        head_dim=field("head_dim", "d_kv"),
-        mlp_dim=field("mlp_dim", "d_ff"),
-        num_encoder_layers=layers,
-        num_decoder_layers=field("num_decoder_layers", "num_decoder_layers", layers),
-        gated_mlp=activation == "gated-gelu",
-        tie_embeddings=tied and kind == "t5",
-        relative_attention_num_buckets=field(
-            "relative_attention_num_buckets", "relative_attention_num_buckets"
-        ),
-        relative_attention_max_distance=field(
-            "relative_attention_max_distance", "relative_attention_max_distance", 128
-        ),
-        norm_epsilon=field("norm_epsilon", "layer_norm_epsilon", 1e-6),
-        pad_id=field("pad_id", "pad_token_id", 0),
-        eos_id=field("eos_id", "eos_token_id", 1),
-    )
-
-
 def parameters_from_state(
     state: Mapping[str, StoredArray], config: T5Config, *, source: str
 ) -> dict[str, Parameter]:
@@ -215,24 +161,47 @@ def parameters_from_state(
       UserError: arrays are missing, extra or misshapen (all listed by Hugging Face's names).
     """
     names = {huggingface_name(name): name for name in layer_shapes(config)}
-    ignored = set(_IGNORED)
-    if config.tie_embeddings and "lm_head.weight" in state:
-        table = state.get("shared.weight")
-        if table is not None and not _same_values(state["lm_head.weight"], table):
-            raise UserError(
-                f"{source} has an lm_head.weight of its own, yet its config.json says that "
-                "embeddings are tied; set tie_word_embeddings to false there."
-            )
-        ignored.add("lm_head.weight")
-    state = {name: value for name, value in state.items() if name not in ignored}
+    state = _without_prefix(state)
+    state.pop(_UNUSED, None)
+    tables = {name: state.pop(name) for name in _TABLES if name in state}
+    if tables:
+        first = next(iter(tables.values()))
+        state[_TABLE] = first
+        if not config.tie_embeddings:  # without one of its own, as `transformers` 5 reads it
+            state[_HEAD] = tables.get(_HEAD, first)
     shapes = layer_shapes(config)
     expected = {
         theirs: shapes[ours][::-1] if _transposed(ours) else shapes[ours]
         for theirs, ours in names.items()
     }
     check_parameters(state, expected, source=source)
+    _check_copies(tables, config, source)
     arrays = {ours: state[theirs] for theirs, ours in names.items()}
     return parameters_from_layers(arrays, config, transposed=_transposed)
+
+
+def _without_prefix(state: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
+    """Drops what a wrapper has put before all names, such as "module." or "_orig_mod."."""
+    first = {name.partition(".")[0] for name in state}
+    if len(first) != 1 or first <= _MODULES or not all("." in name for name in state):
+        return dict(state)
+    return _without_prefix({name.partition(".")[2]: array for name, array in state.items()})
+
+
+def _check_copies(tables: Mapping[str, StoredArray], config: T5Config, source: str) -> None:
+    """Raises UserError where what should be copies of the embedding table differ from it."""
+    first, *copies = tables
+    for name in copies:
+        if name == _HEAD and not config.tie_embeddings:
+            continue
+        if not _same_values(tables[name], tables[first]):
+            told = (
+                "where the decoder's output is scaled (tie_word_embeddings or "
+                "scale_decoder_outputs in its config.json) both are one table"
+                if name == _HEAD
+                else "a T5 has one table for both"
+            )
+            raise UserError(f"{source} has {name} unlike {first}; {told}.")
 
 
 def _same_values(one: StoredArray, other: StoredArray) -> bool:

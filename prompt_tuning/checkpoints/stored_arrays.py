@@ -23,7 +23,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Sharding
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, listed
 from prompt_tuning.host_memory import return_freed_memory
 from prompt_tuning.models.config import DTYPES, T5Config
 from prompt_tuning.models.quantization import quantize_stored
@@ -31,8 +31,6 @@ from prompt_tuning.models.quantization import quantize_stored
 BLOCK_BYTES = 16 * 2**20
 # 4 GB in float32, several times what the largest adapter's largest array has.
 _MOST_VALUES = 2**30
-# What one message lists at most: every parameter of the largest T5, in separate layers.
-_MOST_PROBLEMS = 1000
 
 ALIGNMENT = 64
 """Bytes that the place of an array in memory is a multiple of, if XLA is to use it as it lies."""
@@ -211,10 +209,8 @@ def check_parameters(
             problems.append(f"{name} has shape {shape}, expected {expected[name]}")
         elif not jnp.issubdtype(dtype, jnp.floating):
             problems.append(f"{name} holds {dtype}, expected floating-point numbers")
-    if len(problems) > _MOST_PROBLEMS:
-        problems[_MOST_PROBLEMS:] = [f"and {len(problems) - _MOST_PROBLEMS:,} more"]
     if problems:
-        raise UserError(f"The parameters in {source} don't fit: {'; '.join(problems)}.")
+        raise UserError(f"The parameters in {source} don't fit: {listed(problems, '; ')}.")
 
 
 def dtype_of(parameters: Mapping[str, Parameter], dtype: str | None) -> str:

@@ -13,6 +13,7 @@ from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.json_text import shown
 
 DTYPES = ("float32", "bfloat16")
+ACTIVATIONS = ("relu", "gelu_tanh", "gelu_erf", "silu")
 QUANTIZATIONS = ("int8", "nf4")
 
 _LARGEST = 2**31 - 1
@@ -30,6 +31,7 @@ _RANGES = {
     "relative_attention_max_distance": (1, _LARGEST),
     "pad_id": (0, _LARGEST),
     "eos_id": (0, _LARGEST),
+    "decoder_start_id": (0, _LARGEST),
     "unroll": (0, 1000),
     "quantization_block": (2, _LARGEST),
 }
@@ -42,9 +44,15 @@ class T5Config:
 
     Attributes:
       name: what the model is called in files and messages.
-      gated_mlp: gated GELU in its tanh form (v1.1, mT5) rather than ReLU (v1.0).
+      gated_mlp: the feed-forward block has a gate (v1.1, mT5) or none (v1.0).
+      activation: of the feed-forward block, or of its gate, one of `ACTIVATIONS`; if empty, GELU in
+        its tanh form where there is a gate and ReLU where there is none, as in the published T5s.
       tie_embeddings: the output layer is the embedding table and the decoder's output is
         scaled by `embed_dim ** -0.5` before it (v1.0).
+      pad_id: what fills up inputs and targets, which nothing attends to.
+      eos_id: what ends a sequence.
+      decoder_start_id: what the decoder is given before the first token of a target; the padding
+        id if None.
       param_dtype: what the weights are stored in.
       compute_dtype: what activations are held in; softmax, norms and logits are float32 always.
       matmul_dtype: what the inputs of matrix products are rounded to, `compute_dtype` if empty.
@@ -68,6 +76,7 @@ class T5Config:
     num_encoder_layers: int
     num_decoder_layers: int
     gated_mlp: bool = True
+    activation: str = ""
     tie_embeddings: bool = False
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
@@ -75,6 +84,7 @@ class T5Config:
     dropout_rate: float = 0.0
     pad_id: int = 0
     eos_id: int = 1
+    decoder_start_id: int | None = None
     param_dtype: str = "float32"
     compute_dtype: str = "float32"
     matmul_dtype: str = ""
@@ -91,6 +101,17 @@ class T5Config:
             if dtype not in DTYPES and (field, dtype) != ("matmul_dtype", ""):
                 raise UserError(
                     f"{field} of model {self.name!r} is {dtype!r}; expected one of {DTYPES}."
+                )
+        if self.activation not in ("", *ACTIVATIONS):
+            raise UserError(
+                f"activation of model {self.name!r} is {self.activation!r}; expected one of "
+                f"{ACTIVATIONS}.{did_you_mean(self.activation, ACTIVATIONS)}"
+            )
+        for field in ("pad_id", "eos_id", "decoder_start_id"):
+            if (getattr(self, field) or 0) >= self.vocab_size:
+                raise UserError(
+                    f"{field} of model {self.name!r} is {getattr(self, field)}; expected an id "
+                    f"below vocab_size, {self.vocab_size}."
                 )
         if self.quantization:
             self._check_quantization()
@@ -115,6 +136,16 @@ class T5Config:
     def product_dtype(self) -> str:
         """What the inputs of matrix products are rounded to."""
         return self.matmul_dtype or self.compute_dtype
+
+    @property
+    def activation_name(self) -> str:
+        """The feed-forward block's activation, one of `ACTIVATIONS`."""
+        return self.activation or ("gelu_tanh" if self.gated_mlp else "relu")
+
+    @property
+    def start_id(self) -> int:
+        """What the decoder is given before the first token of a target."""
+        return self.pad_id if self.decoder_start_id is None else self.decoder_start_id
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as a dict that `json` can write."""
@@ -150,6 +181,8 @@ def _check_values(fields: Mapping[str, Any]) -> None:
 def problem_of(field: str, value: Any) -> str | None:
     """Returns what was expected of a field of `T5Config`, or None if the value is that."""
     number = type(value) is int  # which True isn't
+    if field == "decoder_start_id" and value is None:
+        return None
     if field in _RANGES:
         least, most = _RANGES[field]
         ok = number and least <= value <= most

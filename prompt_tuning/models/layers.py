@@ -4,6 +4,7 @@ Attention is in attention.py, the stacks in t5.py. Einsum letters are those of a
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -189,7 +190,10 @@ class TokenEmbedder(nn.Module):
 
 
 class MLP(nn.Module):
-    """The feed-forward block: gated GELU (Shazeer, 2020) in v1.1 and mT5, ReLU in v1.0."""
+    """The feed-forward block: gated GELU (Shazeer, 2020) in v1.1 and mT5, ReLU in v1.0.
+
+    Other activations are those of `ACTIVATIONS` in config.py.
+    """
 
     config: T5Config
     deterministic: bool
@@ -212,9 +216,9 @@ class MLP(nn.Module):
             )(x, slots.low_rank.get(name))
 
         if config.gated_mlp:
-            hidden = _gated_gelu(widen("wi_0"), widen("wi_1"))
+            hidden = _gated(config.activation_name, widen("wi_0"), widen("wi_1"))
         else:
-            hidden = nn.relu(widen("wi"))
+            hidden = _ACTIVATIONS[config.activation_name](widen("wi"))
         hidden = dropout(self, slots.scaled("hidden", hidden).astype(dtype))
         narrow = Projection(
             config=config,
@@ -226,10 +230,18 @@ class MLP(nn.Module):
         return narrow(hidden, slots.low_rank.get("wo")).astype(dtype)
 
 
-@jax.checkpoint
-def _gated_gelu(gate: Array, linear: Array) -> Array:
-    """GELU of the gate, times the rest; the backward pass computes it anew and keeps no parts."""
-    return nn.gelu(gate, approximate=True) * linear
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": nn.relu,
+    "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+    "gelu_erf": functools.partial(nn.gelu, approximate=False),
+    "silu": nn.silu,
+}
+
+
+@functools.partial(jax.checkpoint, static_argnums=(0,))
+def _gated(activation: str, gate: Array, linear: Array) -> Array:
+    """The gate's activation, times the rest; the backward pass computes it anew, keeps no parts."""
+    return _ACTIVATIONS[activation](gate) * linear
 
 
 def dropout(module: nn.Module, x: Array) -> Array:

@@ -354,11 +354,15 @@ class T5(nn.Module):
         *,
         deterministic: bool = True,
     ) -> Float[Array, "rows target vocab"]:
-        """Returns logits for targets that begin with the start token (the padding id).
+        """Returns logits for targets behind the start token.
+
+        The first column is that of the start token, whatever it holds: the model puts its own
+        there, `config.start_id`, which data pipelines don't know.
 
         `rows` may be n times the encoded batch: then rows n*i to n*i+n-1 are n targets of example
         i, and the encoder's work is shared among them.
         """
+        decoder_input_tokens = self._started(decoder_input_tokens, jnp.int32(0))
         embedded = self.token_embedder(decoder_input_tokens)
         embedded = prepend_decoder_prompt(embedded, encoded.injection)
         hidden, _ = self.decoder(embedded, encoded, deterministic, None, jnp.int32(0))
@@ -421,11 +425,23 @@ class T5(nn.Module):
         cache: Cache,
         position: Int[Array, ""],
     ) -> tuple[Float[Array, "rows vocab"], Cache]:
-        """Returns logits for what follows `tokens`, which are at `position`, and the next cache."""
-        embedded = self.token_embedder(tokens[:, None])
+        """Returns logits for what follows `tokens`, which are at `position`, and the next cache.
+
+        At position 0 they stand for the start token, as in `decode`.
+        """
+        embedded = self.token_embedder(self._started(tokens[:, None], position))
         position = position + encoded.injection.decoder_prompt_length
         hidden, advanced = self.decoder(embedded, encoded, True, cache, position)
         return self._logits(hidden)[:, 0], cast(Cache, advanced)
+
+    def _started(
+        self, tokens: Int[Array, "rows target"], position: Int[Array, ""]
+    ) -> Int[Array, "rows target"]:
+        """Returns tokens, the first of which is at `position`, with the start token at 0."""
+        if self.config.start_id == self.config.pad_id:  # as data pipelines and decoding have it
+            return tokens
+        positions = position + jnp.arange(tokens.shape[1])
+        return jnp.where(positions == 0, self.config.start_id, tokens)
 
     def _logits(self, x: Float[Array, "rows target features"]) -> Array:
         return self.token_embedder.attend(x) if self.config.tie_embeddings else x
@@ -457,6 +473,8 @@ def init_params(
     shape = dataclasses.replace(
         config,
         name="",
+        activation="",
+        decoder_start_id=None,
         compute_dtype="float32",
         matmul_dtype="",
         dropout_rate=0.0,

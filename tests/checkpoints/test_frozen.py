@@ -9,7 +9,8 @@ from safetensors.numpy import save_file
 
 from prompt_tuning.checkpoints import locations
 from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.huggingface import config_from_huggingface, huggingface_name
+from prompt_tuning.checkpoints.huggingface import huggingface_name
+from prompt_tuning.checkpoints.huggingface_config import config_from_huggingface
 from prompt_tuning.checkpoints.layouts import layer_shapes
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt, save_prompt
 from prompt_tuning.checkpoints.weights import save_weights

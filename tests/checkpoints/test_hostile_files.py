@@ -76,7 +76,7 @@ def told():
         ('{"d_model": ' + "9" * 5000 + "}", "isn't json"),
         ({"model_type": ["t5"]}, "is of type ['t5']; expected 't5' or 'mt5'"),
         ({"model_type": "t" * 10_000}, "expected 't5' or 'mt5'"),
-        ({"feed_forward_proj": {"a": 1}}, "feed_forward_proj={'a': 1}; expected 'relu'"),
+        ({"feed_forward_proj": {"a": 1}}, "feed_forward_proj={'a': 1}; expected relu"),
         ({"d_model": "512"}, "d_model='512'; expected a whole number"),
         ({"d_model": [4]}, "d_model=[4]; expected a whole number"),
         ({"d_model": None}, "no field 'd_model'"),

@@ -7,11 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.huggingface import (
-    config_from_huggingface,
-    load_huggingface,
-    parameters_from_state,
-)
+from prompt_tuning.checkpoints.huggingface import load_huggingface, parameters_from_state
+from prompt_tuning.checkpoints.huggingface_config import config_from_huggingface
 from prompt_tuning.checkpoints.stored_arrays import array_in_memory, read_parameters
 from prompt_tuning.checkpoints.weights import unflatten
 from prompt_tuning.errors import UserError
@@ -237,7 +234,7 @@ def test_a_separate_head_in_a_tied_model_is_told():
     ("content", "message"),
     [
         ('{"model_type": "gpt2"}', "'gpt2'; expected 't5'"),
-        ('{"model_type": "t5", "feed_forward_proj": "gated-silu"}', "feed_forward_proj"),
+        ('{"model_type": "t5", "feed_forward_proj": "gated-tanh"}', "feed_forward_proj"),
         ('{"model_type": "t5"}', "vocab_size"),
         ("{", "Can't read"),
     ],

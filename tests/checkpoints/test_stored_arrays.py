@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.huggingface import config_from_huggingface, parameters_from_state
+from prompt_tuning.checkpoints.huggingface import parameters_from_state
+from prompt_tuning.checkpoints.huggingface_config import config_from_huggingface
 from prompt_tuning.checkpoints.layouts import (
     canonical,
     check_size,

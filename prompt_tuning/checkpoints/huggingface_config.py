@@ -1,0 +1,141 @@
+"""What a Hugging Face config.json says of a T5, field by field.
+
+Every field that changes what a model computes is either used or must have the one value that a T5
+of ours computes. All others are ignored: what a training run, a tokenizer or `generate` is told.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.json_text import shown
+from prompt_tuning.models.config import T5Config, problem_of
+
+_REQUIRED = object()
+_USED: dict[str, tuple[str, Any]] = {
+    "vocab_size": ("vocab_size", _REQUIRED),
+    "d_model": ("embed_dim", _REQUIRED),
+    "num_heads": ("num_heads", _REQUIRED),
+    "d_kv": ("head_dim", _REQUIRED),
+    "d_ff": ("mlp_dim", _REQUIRED),
+    "num_layers": ("num_encoder_layers", _REQUIRED),
+    "num_decoder_layers": ("num_decoder_layers", None),
+    "relative_attention_num_buckets": ("relative_attention_num_buckets", 32),
+    "relative_attention_max_distance": ("relative_attention_max_distance", 128),
+    "layer_norm_epsilon": ("norm_epsilon", 1e-6),
+    "pad_token_id": ("pad_id", 0),
+    "eos_token_id": ("eos_id", 1),
+    "decoder_start_token_id": ("decoder_start_id", None),
+    "tie_word_embeddings": ("tie_embeddings", True),
+    "scale_decoder_outputs": ("tie_embeddings", None),
+    "is_gated_act": ("gated_mlp", None),
+}
+"""Their name: our name of what it says, and what it is where they don't say it."""
+
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "is_encoder_decoder": (True,),
+    "tie_encoder_decoder": (False,),
+    "pruned_heads": ({},),
+    "quantization_config": (),
+}
+"""The values that a field may have, beside null."""
+
+USED_FIELDS = {"model_type", "feed_forward_proj", "dense_act_fn", *_USED, *_FIXED}
+
+# What feed_forward_proj is if it isn't given.
+_FEED_FORWARD = {"t5": "relu", "mt5": "gated-gelu"}
+_ACTIVATIONS = {
+    "relu": "relu",
+    "gelu": "gelu_erf",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+
+def config_from_huggingface(
+    fields: Mapping[str, Any], *, name: str, source: str = "config.json"
+) -> T5Config:
+    """Returns the config that a config.json describes.
+
+    Args:
+      fields: what it holds.
+      name: what the model is called.
+      source: the file, for messages.
+
+    Raises:
+      UserError: it is of another architecture, asks for what can't be computed here, lacks a field
+        or has something else than a size in it.
+    """
+    kind = fields.get("model_type")
+    if kind == "umt5":
+        raise UserError(
+            f"{source} is of type 'umt5', whose layers have a relative position bias each; only "
+            "'t5' and 'mt5', whose layers share one, can be read."
+        )
+    if kind not in ("t5", "mt5"):
+        raise UserError(f"{source} is of type {shown(kind)}; expected 't5' or 'mt5'.")
+    for theirs, values in _FIXED.items():
+        if fields.get(theirs) not in (None, *values):
+            expected = " or ".join(map(shown, values)) or "none"
+            raise UserError(
+                f"{source} has {theirs}={shown(fields[theirs])}, which can't be computed here; "
+                f"expected {expected}."
+            )
+    gated, activation = _feed_forward(fields, kind, source)
+    read = {theirs: _field(fields, theirs, source) for theirs in _USED}
+    # transformers 5 writes that embeddings are tied whatever they are, and beside it whether the
+    # decoder's output is scaled, which is what v1.0 alone does; before, `tie` said it. An mT5's
+    # output never is.
+    tied, scaled = read.pop("tie_word_embeddings"), read.pop("scale_decoder_outputs")
+    scaled = kind == "t5" and (tied if scaled is None else scaled)
+    given = read.pop("is_gated_act")
+    gated = gated if given is None else given
+    config = {_USED[theirs][0]: value for theirs, value in read.items()}
+    if config["num_decoder_layers"] is None:
+        config["num_decoder_layers"] = config["num_encoder_layers"]
+    usual = "gelu_tanh" if gated else "relu"
+    try:
+        return T5Config(
+            name=name,
+            gated_mlp=gated,
+            activation="" if activation == usual else activation,
+            tie_embeddings=scaled,
+            **config,
+        )
+    except UserError as error:
+        raise UserError(f"Can't use {source}: {error}") from error
+
+
+def _field(fields: Mapping[str, Any], theirs: str, source: str) -> Any:
+    ours, value = _USED[theirs]
+    if fields.get(theirs) is not None:
+        value = fields[theirs]
+    if value is _REQUIRED:
+        raise UserError(f"{source} has no field {theirs!r}, which every T5's has.")
+    if value is not None and (wanted := problem_of(ours, value)):
+        raise UserError(f"{source} has {theirs}={shown(value)}; expected {wanted}.")
+    return value
+
+
+def _feed_forward(fields: Mapping[str, Any], kind: str, source: str) -> tuple[bool, str]:
+    """Returns whether the feed-forward block has a gate, and our name of its activation."""
+    block = fields.get("feed_forward_proj") or _FEED_FORWARD[kind]
+    gate, _, named = block.rpartition("-") if isinstance(block, str) else ("?", "", "")
+    if gate not in ("", "gated") or named not in _ACTIVATIONS:
+        raise UserError(
+            f"{source} has feed_forward_proj={shown(block)}; expected {', '.join(_ACTIVATIONS)}, "
+            "or 'gated-' before one of them."
+        )
+    # In published models 'gated-gelu' means the tanh form, and 'gelu' the exact one.
+    activation = "gelu_new" if block == "gated-gelu" else named
+    # Written beside it since transformers 4.20, and what is computed where the two differ.
+    activation = fields.get("dense_act_fn") or activation
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+        raise UserError(
+            f"{source} has dense_act_fn={shown(activation)}; expected one of "
+            f"{', '.join(map(repr, _ACTIVATIONS))}."
+        )
+    return gate == "gated", _ACTIVATIONS[activation]
