@@ -66,7 +66,6 @@ def as_split(lengths: np.ndarray) -> TokenizedSplit:
         inputs=Ragged(np.ones(offsets[-1], np.int32), offsets),
         targets=Ragged(ones, np.arange(len(lengths) + 1)),
         metadata_json=b"",
-        truncated={},
     )
 
 

@@ -231,7 +231,7 @@ def tiny_settings(
         "DATA_DIR": tiny_data,
         "PROMPT_FILE": tiny_prompt_file,
         "PROMPT_LENGTH": 3,
-        "TASK_FEATURE_LENGTHS": {"inputs": 40, "targets": 6},
+        "TASK_FEATURE_LENGTHS": {"inputs": 40, "targets": 9},
         "BATCH_SIZE": 2,
         "TRAIN_STEPS": 1,
         "frozen_model.architecture": None,

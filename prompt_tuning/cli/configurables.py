@@ -26,6 +26,8 @@ from prompt_tuning.checkpoints.stored_arrays import ShardingOf
 from prompt_tuning.cli import user_tasks  # noqa: F401 - registered with gin
 from prompt_tuning.cli.gin_config import forget, register
 from prompt_tuning.cli.paths import run_folder
+from prompt_tuning.data.feature_lengths import FEATURES
+from prompt_tuning.data.feature_lengths import feature_lengths as lengths_of
 from prompt_tuning.data.mixtures import get_tasks
 from prompt_tuning.data.target_sentinel import TargetForm
 from prompt_tuning.data.tasks.task import Task
@@ -223,7 +225,7 @@ class Data:
 def data(
     mixture_or_task: str | Task,
     batch_size: int,
-    feature_lengths: Mapping[str, int] | None = None,
+    feature_lengths: Mapping[str, Any] | None = None,
     data_dir: str | None = None,
     batch_tokens: int | None = None,
     extra_tokens: int = 0,
@@ -232,9 +234,9 @@ def data(
 ) -> Data:
     """The tasks and how they are cut into batches.
 
-    `mixture_or_task` is a name, or the task itself, as `user_files` makes it. `feature_lengths`
-    None takes the tasks' own, and of a mixture's the longest. With `batch_tokens` a batch has as
-    many examples as fit into so many tokens, each counted at its padded length and
+    `mixture_or_task` is a name, or the task itself, as `user_files` makes it. What isn't in
+    `feature_lengths` is the tasks' own, of a mixture's the longest. With `batch_tokens` a batch
+    has as many examples as fit into so many tokens, each counted at its padded length and
     `extra_tokens`, such as the prompt's; see `data/token_batches.py`. `target_sentinel` puts
     `<extra_id_0>` before every target, for models of span corruption alone; see
     `data/target_sentinel.py`.
@@ -245,12 +247,11 @@ def data(
         raise UserError(f"BATCH_SIZE is {batch_size}; it must be at least 1.")
     if num_lengths < 1:
         raise UserError(f"data.num_lengths is {num_lengths}; it must be at least 1.")
-    features = tasks[0].lengths
-    longest = {feature: max(task.lengths[feature] for task in tasks) for feature in features}
+    longest = {name: max(task.lengths[name] for task in tasks) for name in FEATURES}
     return Data(
         name=mixture_or_task.name if given else mixture_or_task,
         tasks=tasks,
-        lengths=dict(feature_lengths or longest),
+        lengths=lengths_of(feature_lengths, longest),
         data_dir=data_dir,
         batch_size=batch_size,
         batch_tokens=batch_tokens,

@@ -2,10 +2,12 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prompt_tuning.cli import configurables, session
 from prompt_tuning.cli.configurables import Base, Data, Prediction
 from prompt_tuning.cli.gin_config import register
+from prompt_tuning.data.feature_lengths import feature_lengths as lengths_of
 from prompt_tuning.errors import UserError
 from prompt_tuning.predictor import Predictor
 
@@ -13,11 +15,17 @@ CONFIG = "runs/serve.gin"
 
 
 @register
-def predictor(batch_size: int, feature_lengths: Mapping[str, int]) -> Data:
+def predictor(batch_size: int, feature_lengths: Mapping[str, Any]) -> Data:
     """How inputs of any task are cut into batches: the most examples, the longest lengths."""
     if batch_size < 1:
         raise UserError(f"BATCH_SIZE is {batch_size}; it must be at least 1.")
-    return Data(name="any", tasks=(), lengths=feature_lengths, data_dir=None, batch_size=batch_size)
+    return Data(
+        name="any",
+        tasks=(),
+        lengths=lengths_of(feature_lengths),
+        data_dir=None,
+        batch_size=batch_size,
+    )
 
 
 def load(args: argparse.Namespace, *, run: str | None = None) -> tuple[Base, Predictor]:

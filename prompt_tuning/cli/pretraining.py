@@ -24,6 +24,7 @@ from prompt_tuning.data.corpora import (
     text_files,
     tokenized_text,
 )
+from prompt_tuning.data.feature_lengths import feature_lengths as lengths_of
 from prompt_tuning.data.pretraining import piece_lengths
 from prompt_tuning.data.tasks.tables import is_tfds
 from prompt_tuning.data.vocabularies import Vocabulary
@@ -178,7 +179,7 @@ class Objective:
 @register
 def objective(
     name: str,
-    feature_lengths: Mapping[str, int],
+    feature_lengths: Mapping[str, Any],
     batch_size: int,
     held_out_batches: int = 16,
     model_name: str | None = None,
@@ -191,14 +192,9 @@ def objective(
     for option, value in {"BATCH_SIZE": batch_size, "held_out_batches": held_out_batches}.items():
         if value < 1:
             raise UserError(f"{option} is {value}; it must be at least 1.")
-    if set(feature_lengths) != {"inputs", "targets"}:
-        raise UserError(
-            f"TASK_FEATURE_LENGTHS is {dict(feature_lengths)}; expected tokens of both, such as "
-            "{'inputs': 512, 'targets': 114}."
-        )
     found = Objective(
         name=name,
-        lengths=feature_lengths,
+        lengths=lengths_of(feature_lengths),
         batch_size=batch_size,
         held_out_batches=held_out_batches,
         model_name=model_name,

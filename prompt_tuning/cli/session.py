@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import hashlib
 import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -34,10 +33,12 @@ from prompt_tuning.cli import (
 )
 from prompt_tuning.cli.compilation_cache import compilation_cache
 from prompt_tuning.cli.configurables import Base, Data, Prediction, Training
+from prompt_tuning.cli.say import say
+from prompt_tuning.cli.splits import load_splits
 from prompt_tuning.data.batching import BatchStream
 from prompt_tuning.data.mixtures import proportional_rates
 from prompt_tuning.data.token_batches import TokenBatchStream
-from prompt_tuning.data.tokenized import TokenizedSplit, tokenized
+from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.evaluator import Inject
@@ -47,7 +48,7 @@ from prompt_tuning.methods.base import Method, Trained, bind
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
 from prompt_tuning.parallel.mesh import DATA_AXIS, check_batch, replicate, values_at
-from prompt_tuning.parallel.processes import first_then_all, is_first
+from prompt_tuning.parallel.processes import is_first
 from prompt_tuning.training.keys import stream_key
 
 CONFIG = "config.gin"
@@ -55,11 +56,6 @@ CONFIG = "config.gin"
 # A T5 table is longer than its vocabulary by what rounding up to a multiple of 128 adds; more
 # than this much longer, it is another vocabulary's.
 _UNUSED_ROWS = 1024
-
-
-def say(text: str) -> None:
-    """Prints progress on stderr, where the bar is; stdout is for results."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def load_config(
@@ -256,30 +252,6 @@ def weights_hash(params: Params) -> str:
         digest.update(f"{leaf.shape} {leaf.dtype}".encode())
         digest.update(values_at(leaf, np.unravel_index(places, leaf.shape)).tobytes())
     return digest.hexdigest()[:16]
-
-
-def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
-    """Returns a split of every task as token ids; says how many examples were cut."""
-    splits = []
-    for task in data.tasks:
-        tokenize = functools.partial(
-            tokenized,
-            task,
-            split,
-            vocabulary=base.vocabulary,
-            lengths=data.lengths,
-            data_dir=data.data_dir,
-        )
-        # Where hosts share a cache, what the first makes serves the others.
-        found = first_then_all(tokenize)
-        for feature, count in found.truncated.items():
-            if count and is_first():
-                say(
-                    f"{task.name} {split}: {count} of {len(found)} examples have {feature} longer "
-                    f"than {data.lengths[feature]} tokens and were cut (TASK_FEATURE_LENGTHS)."
-                )
-        splits.append(data.target_form(base.vocabulary).split(found))
-    return splits
 
 
 def prompt_path(run: str | None, given: str | None) -> str:

@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"-n is {args.n}; it must be at least 1.")
 
     from prompt_tuning.cli import configurables, gin_config, session
+    from prompt_tuning.data.feature_lengths import feature_lengths
 
     bindings = list(args.gin_bindings)
     if args.task:
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
             "The ids are those of the small vocabulary that is shipped; give "
             "--gin.VOCABULARY_PATH=... for your model's."
         )
-    lengths = gin_config.macro("TASK_FEATURE_LENGTHS") or data.lengths
+    lengths = feature_lengths(gin_config.macro("TASK_FEATURE_LENGTHS"), data.lengths)
     width = max(shutil.get_terminal_size().columns, _NARROWEST)
     for task in data.tasks:
         split = args.split or ("train" if "train" in task.splits else task.splits[0])

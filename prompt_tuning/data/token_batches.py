@@ -27,7 +27,7 @@ from prompt_tuning.data.batching import (
     window_order,
     window_ranges,
 )
-from prompt_tuning.data.tokenized import Ragged, TokenizedSplit
+from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import UserError
 
 LENGTH_MULTIPLE = 4
@@ -208,14 +208,10 @@ def _even_rows(examples: int, most: int, multiple: int, last: bool) -> int:
 
 def _subset(split: TokenizedSplit, rows: Int[np.ndarray, "rows"]) -> TokenizedSplit:
     """The examples of these rows, without what only metrics need."""
-    return dataclasses.replace(
-        split,
-        inputs=_gather(split.inputs, rows),
-        targets=_gather(split.targets, rows),
+    return TokenizedSplit(
+        task=split.task,
+        split=split.split,
+        inputs=split.inputs.take(rows),
+        targets=split.targets.take(rows),
         metadata_json=b"",
     )
-
-
-def _gather(ragged: Ragged, rows: Int[np.ndarray, "rows"]) -> Ragged:
-    offsets = np.concatenate([[0], np.cumsum(ragged.lengths[rows])]).astype(np.int64)
-    return Ragged(np.concatenate([ragged[row] for row in rows]), offsets)

@@ -8,24 +8,28 @@ each use. So a changed source file or text format is tokenised anew.
 Batches are made from these in `batching.py`.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
+from prompt_tuning.data.feature_lengths import FEATURES, check_label_lengths, feature_lengths
+from prompt_tuning.data.preprocessors import UNLABELLED
 from prompt_tuning.data.sources import cache_file, default_cache_dir
+from prompt_tuning.data.split_summary import SplitSummary
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
 
-_FORMAT = 1
+_FORMAT = 2
 """Part of the key: raise it when the file's contents change meaning."""
 
 
@@ -52,6 +56,45 @@ class Ragged:
         """Tokens of each row."""
         return np.diff(self.offsets)
 
+    def take(self, rows: Int[np.ndarray, "rows"]) -> "Ragged":
+        """Returns these rows, at least one."""
+        return Ragged(np.concatenate([self[row] for row in rows]), _offsets(self.lengths[rows]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowFacts:
+    """What was found out about each example while it was tokenized.
+
+    Attributes:
+        full_lengths: tokens with end of sequence before anything was cut, by feature.
+        limits: the longest that each feature may be, in tokens.
+        unspelled: whether the targets' text doesn't survive the vocabulary.
+    """
+
+    full_lengths: Mapping[str, Int[np.ndarray, "rows"]]
+    limits: Mapping[str, int]
+    unspelled: Bool[np.ndarray, "rows"]
+
+    @property
+    def cut(self) -> dict[str, int]:
+        """How many examples lost tokens, by feature."""
+        return {
+            name: int(np.count_nonzero(lengths > self.limits[name]))
+            for name, lengths in self.full_lengths.items()
+        }
+
+    def take(self, rows: Int[np.ndarray, "rows"]) -> "RowFacts":
+        """Returns the facts of these rows."""
+        return RowFacts(
+            full_lengths={name: found[rows] for name, found in self.full_lengths.items()},
+            limits=self.limits,
+            unspelled=self.unspelled[rows],
+        )
+
+
+NO_FACTS = RowFacts(full_lengths={}, limits={}, unspelled=np.zeros(0, bool))
+"""Of a split that wasn't made from text."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizedSplit:
@@ -63,7 +106,7 @@ class TokenizedSplit:
         inputs: encoder tokens of each example.
         targets: decoder targets of each example.
         metadata_json: what the metrics need of each example, one JSON line each.
-        truncated: how many examples lost tokens, by feature.
+        facts: what else was found out about each example.
     """
 
     task: str
@@ -71,15 +114,52 @@ class TokenizedSplit:
     inputs: Ragged
     targets: Ragged
     metadata_json: bytes
-    truncated: Mapping[str, int]
+    facts: RowFacts = NO_FACTS
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @property
+    def truncated(self) -> Mapping[str, int]:
+        """How many examples lost tokens, by feature."""
+        return self.facts.cut
 
     @functools.cached_property
     def metadata(self) -> list[dict[str, Any]]:
         """The metadata of each example: its "targets" text, "idx" and what its task adds."""
         return [json.loads(line) for line in self.metadata_json.splitlines()]
+
+    def take(self, rows: Int[np.ndarray, "rows"]) -> "TokenizedSplit":
+        """Returns a split of these rows, at least one."""
+        lines = self.metadata_json.splitlines()
+        return dataclasses.replace(
+            self,
+            inputs=self.inputs.take(rows),
+            targets=self.targets.take(rows),
+            metadata_json=b"\n".join(lines[row] for row in rows),
+            facts=self.facts.take(rows),
+        )
+
+    def summary(self) -> SplitSummary:
+        """Returns what a user should know of these examples before training on them."""
+        facts = self.facts
+        unspelled = np.flatnonzero(facts.unspelled)
+        first = json.loads(self.metadata_json.splitlines()[unspelled[0]]) if len(unspelled) else {}
+        return SplitSummary(
+            task=self.task,
+            split=self.split,
+            examples=len(self),
+            limits=facts.limits,
+            longest={name: int(found.max()) for name, found in facts.full_lengths.items()},
+            cut=facts.cut,
+            # Nothing but end of sequence.
+            empty={
+                name: int(np.count_nonzero(found == 1))
+                for name, found in facts.full_lengths.items()
+            },
+            unspelled=len(unspelled),
+            first_unspelled=first.get("targets"),
+        )
 
 
 def tokenized(
@@ -98,33 +178,25 @@ def tokenized(
         split: "train", "validation" or "test".
         vocabulary: the frozen model's.
         lengths: feature lengths of "inputs" and "targets" in tokens with end of sequence; longer
-            examples are cut, keeping end of sequence, as SeqIO does. None: the task's own.
+            examples are cut, keeping end of sequence, as SeqIO does. Of a feature that isn't
+            there, and of both if None: the task's own.
         data_dir: where the source is, as `Task.source` takes it.
         cache_dir: where to keep token ids; None is `default_cache_dir()`.
 
     Raises:
-        UserError: bad source, empty split, bad lengths, a label that the vocabulary can't spell,
-            or the cache cannot be written.
+        UserError: bad source, empty split, bad lengths, a label that the vocabulary can't spell
+            or that is longer than targets may be, or the cache cannot be written.
     """
-    lengths = _checked_lengths(task.lengths if lengths is None else lengths)
-    vocabulary.check_labels(task.labels or ())
+    lengths = feature_lengths(lengths, task.lengths)
+    check_label_lengths(task.labels or (), vocabulary, lengths["targets"])
     key = _key(task, split, vocabulary, lengths, data_dir)
     path = (cache_dir or default_cache_dir()) / "tokens" / f"{task.name}-{split}-{key[:16]}.npz"
-    found = _read(path, task, split)
+    found = _read(path, task, split, lengths)
     if found is None:
         _write(path, task, split, vocabulary, lengths, data_dir)
-        found = _read(path, task, split)
+        found = _read(path, task, split, lengths)
         assert found is not None, f"{path} was just written and cannot be read"
     return found
-
-
-def _checked_lengths(lengths: Mapping[str, int]) -> dict[str, int]:
-    if set(lengths) != {"inputs", "targets"} or min(lengths.values()) < 1:
-        raise UserError(
-            f"Feature lengths are {dict(lengths)}; expected positive numbers of tokens such as "
-            "{'inputs': 512, 'targets': 8}."
-        )
-    return {name: int(lengths[name]) for name in sorted(lengths)}
 
 
 def _key(
@@ -157,29 +229,37 @@ def _write(
 ) -> None:
     from prompt_tuning.data.seqio_tasks import tokenize
 
-    rows: dict[str, list[np.ndarray]] = {"inputs": [], "targets": []}
-    truncated = dict.fromkeys(rows, 0)
+    # Labels have been checked, and withheld targets aren't learned.
+    can_spell = functools.lru_cache(vocabulary.can_spell)
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in FEATURES}
+    full_lengths: dict[str, list[int]] = {name: [] for name in FEATURES}
+    unspelled = []
     metadata = []
     for example in tokenize(task, split, vocabulary, lengths, data_dir):
-        for name in rows:
+        for name in FEATURES:
             rows[name].append(example[name])
-            truncated[name] += int(example[f"{name}_full_length"] > lengths[name])
+            full_lengths[name].append(example[f"{name}_full_length"])
+        text = json.loads(example["metadata"])["targets"]
+        unspelled.append(not (task.labels or text == UNLABELLED or can_spell(text)))
         metadata.append(example["metadata"])
 
-    arrays: dict[str, Any] = {"metadata": np.frombuffer(b"\n".join(metadata), np.uint8)}
-    for name in rows:
+    arrays: dict[str, Any] = {
+        "metadata": np.frombuffer(b"\n".join(metadata), np.uint8),
+        "unspelled": np.array(unspelled, bool),
+    }
+    for name in FEATURES:
         arrays[f"{name}_values"] = np.concatenate(rows[name]).astype(np.int32)
-        arrays[f"{name}_offsets"] = _offsets(rows[name])
-        arrays[f"{name}_truncated"] = np.int64(truncated[name])
+        arrays[f"{name}_offsets"] = _offsets([len(row) for row in rows[name]])
+        arrays[f"{name}_full_lengths"] = np.array(full_lengths[name], np.int32)
     with cache_file(path) as file:
         np.savez(file, **arrays)
 
 
-def _offsets(rows: Iterable[np.ndarray]) -> Int[np.ndarray, "offsets"]:
-    return np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+def _offsets(lengths: Sequence[int] | np.ndarray) -> Int[np.ndarray, "offsets"]:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def _read(path: Path, task: Task, split: str) -> TokenizedSplit | None:
+def _read(path: Path, task: Task, split: str, lengths: Mapping[str, int]) -> TokenizedSplit | None:
     """Returns what the file holds, or None if there is none or it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -192,5 +272,9 @@ def _read(path: Path, task: Task, split: str) -> TokenizedSplit | None:
         inputs=Ragged(arrays["inputs_values"], arrays["inputs_offsets"]),
         targets=Ragged(arrays["targets_values"], arrays["targets_offsets"]),
         metadata_json=arrays["metadata"].tobytes(),
-        truncated={name: int(arrays[f"{name}_truncated"]) for name in ("inputs", "targets")},
+        facts=RowFacts(
+            full_lengths={name: arrays[f"{name}_full_lengths"] for name in FEATURES},
+            limits=lengths,
+            unspelled=arrays["unspelled"],
+        ),
     )

@@ -158,6 +158,7 @@ def user_task(
         metrics=(_metric(metric or ("accuracy" if found else "rouge"), found),),
         labels=found or None,
         splits=source.splits,
+        lengths={"inputs": 512, "targets": 32},
     )
 
 

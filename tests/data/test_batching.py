@@ -28,7 +28,6 @@ def split_of(size: int, seed: int = 0, longest: int = 100) -> TokenizedSplit:
         inputs=ragged(inputs),
         targets=ragged(targets),
         metadata_json=b"",
-        truncated={"inputs": 0, "targets": 0},
     )
 
 

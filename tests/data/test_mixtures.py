@@ -54,6 +54,7 @@ def test_stream_of_all_eight(tiny_superglue, tiny_vocabulary, tmp_path):
             task,
             "train",
             vocabulary=tiny_vocabulary,
+            lengths={"targets": 64},
             data_dir=str(tiny_superglue),
             cache_dir=tmp_path,
         )

@@ -8,7 +8,7 @@ from prompt_tuning.data.mixtures import MIXTURES
 from prompt_tuning.data.tasks.task import get_task, list_tasks
 from prompt_tuning.data.tokenized import tokenized
 
-LENGTHS = {"inputs": 64, "targets": 8}
+LENGTHS = {"inputs": 64, "targets": 11}
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,6 @@ def test_every_target_of_a_split_begins_with_it(form):
         inputs=ragged([5, EOS_ID], [6, EOS_ID], [7, EOS_ID]),
         targets=ragged([8, 9, EOS_ID], [EOS_ID], [9, EOS_ID]),
         metadata_json=b"{}",
-        truncated={},
     )
     (first,) = form.prefix
     found = form.split(split)

@@ -27,7 +27,6 @@ def made_of(inputs, targets, name="toy") -> TokenizedSplit:
         inputs=ragged(inputs),
         targets=ragged(targets),
         metadata_json=b"",
-        truncated={"inputs": 0, "targets": 0},
     )
 
 

@@ -15,7 +15,8 @@ from prompt_tuning.data.tokenized import Ragged, tokenized
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
 
-RTE = get_task("superglue_rte")
+LENGTHS = {"inputs": 512, "targets": 32}
+RTE = dataclasses.replace(get_task("superglue_rte"), lengths=LENGTHS)
 
 
 @pytest.fixture
@@ -62,9 +63,18 @@ def test_truncation_keeps_end_of_sequence_and_is_counted(options):
     assert cut.truncated == {"inputs": 1, "targets": 0}
     row = int(whole.inputs.lengths.argmax())
     assert cut.inputs[row].tolist() == [*whole.inputs[row][: longest - 2].tolist(), 1]
-    assert tokenized(
-        RTE, "train", lengths={"inputs": longest, "targets": 1}, **options
-    ).truncated == {"inputs": 0, "targets": 3}
+    summary = cut.summary()
+    assert (summary.examples, summary.longest["inputs"]) == (3, longest)
+    assert list(summary.notes(options["vocabulary"])) == [
+        f"superglue_rte train: 1 of 3 examples have inputs longer than {longest - 1} tokens and "
+        f"were cut (TASK_FEATURE_LENGTHS); the longest have {longest}."
+    ]
+    free = dataclasses.replace(RTE, labels=None)
+    lengths = {"inputs": longest, "targets": 1}
+    assert tokenized(free, "train", lengths=lengths, **options).truncated == {
+        "inputs": 0,
+        "targets": 3,
+    }
 
 
 @pytest.mark.parametrize(
@@ -127,11 +137,11 @@ def test_whatever_changes_the_tokens_changes_the_file(
     path.write_text(path.read_text().replace("Rain", "Snow"))
     variants = [
         (RTE, {}),
-        (RTE, {"lengths": {"inputs": 9, "targets": 8}}),
+        (RTE, {"lengths": {"inputs": 9, "targets": 32}}),
         (RTE, {"vocabulary": t5_vocabulary}),
         (RTE, {"vocabulary": Vocabulary(options["vocabulary"].path, extra_ids=0)}),
         (RTE, {"data_dir": str(folder)}),
-        (get_task("superglue_rte_with_name"), {}),
+        (get_task("superglue_rte_with_name"), {"lengths": LENGTHS}),
     ]
     for task, changes in variants:
         tokenized(task, "train", **(options | changes))
@@ -164,7 +174,7 @@ from prompt_tuning.data.vocabularies import Vocabulary
 vocabulary, data_dir, cache_dir = sys.argv[1:]
 (task,) = get_tasks("superglue_rte")
 split = tokenized(task, "train", vocabulary=Vocabulary(vocabulary, extra_ids=4),
-                  data_dir=data_dir, cache_dir=Path(cache_dir))
+                  lengths={"targets": 32}, data_dir=data_dir, cache_dir=Path(cache_dir))
 BatchStream(split, batch_size=2, seed=0).batch(0)
 list(eval_batches(split, 2))
 heavy = ("tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio", "jax", "torch", "flax")
@@ -191,12 +201,44 @@ def test_empty_split(options, tmp_path):
         tokenized(RTE, "train", **(options | {"data_dir": str(tmp_path)}))
 
 
-@pytest.mark.parametrize(
-    "lengths", [{"inputs": 512}, {"inputs": 0, "targets": 8}, {"inputs": 9, "outputs": 8}]
-)
-def test_bad_lengths(options, lengths):
-    with pytest.raises(UserError, match="Feature lengths are .*; expected positive numbers"):
-        tokenized(RTE, "train", lengths=lengths, **options)
+@pytest.mark.parametrize("targets", [["a ñb", "a b", "½ a"], ["", "a", "a\tb"]])
+def test_targets_that_the_vocabulary_can_not_spell(options, tokenizations, targets):
+    rows = iter(targets * 2)  # rendered for the file's name, then for its contents
+    free = dataclasses.replace(
+        RTE,
+        labels=None,
+        render=lambda row, training: [Example(inputs="a", targets=next(rows))],
+    )
+    split = tokenized(free, "train", **options)
+    bad = [text for text in targets if text not in ("a b", "a", "")]
+    assert split.facts.unspelled.tolist() == [text in bad for text in targets]
+    summary = split.summary()
+    assert (summary.unspelled, summary.first_unspelled) == (len(bad), bad[0])
+    notes = list(summary.notes(options["vocabulary"]))
+    assert f"{len(bad)} of 3 targets don't survive the vocabulary" in notes[-1]
+    assert f"the first is {bad[0]!r}, which comes back as" in notes[-1]
+    assert ("1 of 3 examples have empty targets" in notes[0]) == ("" in targets)
+
+
+def test_rows_of_a_split_take_their_facts_along(options):
+    split = tokenized(RTE, "train", **options)
+    taken = split.take(np.array([2, 0]))
+    assert [taken.inputs[i].tolist() for i in (0, 1)] == [
+        split.inputs[2].tolist(),
+        split.inputs[0].tolist(),
+    ]
+    assert taken.metadata == [split.metadata[2], split.metadata[0]]
+    assert taken.facts.full_lengths["inputs"].tolist() == taken.inputs.lengths.tolist()
+
+
+def test_a_label_that_targets_have_no_room_for(options):
+    tokens = len(options["vocabulary"].encode("not_entailment")) + 1
+    message = (
+        f"The label 'not_entailment' has {tokens} tokens with end of sequence, but targets may "
+        f"have only {tokens - 1}.*set TASK_FEATURE_LENGTHS to {{'targets': {tokens}}}"
+    )
+    with pytest.raises(UserError, match=message):
+        tokenized(RTE, "train", lengths={"targets": tokens - 1}, **options)
 
 
 def test_a_label_that_the_vocabulary_can_not_spell(options):

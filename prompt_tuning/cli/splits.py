@@ -1,0 +1,28 @@
+"""From the configuration to tokenized examples, and what is printed about them."""
+
+import functools
+
+from prompt_tuning.cli.configurables import Base, Data
+from prompt_tuning.cli.say import say
+from prompt_tuning.data.tokenized import TokenizedSplit, tokenized
+from prompt_tuning.parallel.processes import first_then_all, is_first
+
+
+def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
+    """Returns a split of every task as token ids; prints what may be wrong with its examples."""
+    splits = []
+    for task in data.tasks:
+        tokenize = functools.partial(
+            tokenized,
+            task,
+            split,
+            vocabulary=base.vocabulary,
+            lengths=data.lengths,
+            data_dir=data.data_dir,
+        )
+        # Where hosts share a cache, what the first makes serves the others.
+        found = first_then_all(tokenize)
+        for note in found.summary().notes(base.vocabulary) if is_first() else ():
+            say(note)
+        splits.append(data.target_form(base.vocabulary).split(found))
+    return splits

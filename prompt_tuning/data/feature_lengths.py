@@ -1,0 +1,66 @@
+"""How long inputs and targets may be, in tokens with end of sequence."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.errors import UserError, did_you_mean
+
+FEATURES: tuple[str, ...] = ("inputs", "targets")
+
+
+def feature_lengths(
+    given: Mapping[str, Any] | None, own: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """Returns the longest inputs and targets in tokens.
+
+    Args:
+        given: what the user set, in part or whole.
+        own: the task's own, for what isn't set.
+
+    Raises:
+        UserError: a name is no feature, a length isn't a positive whole number, or one is missing.
+    """
+    lengths = {**(own or {}), **(given or {})}
+    where = f"TASK_FEATURE_LENGTHS is {dict(given or {})}"
+    for name, length in lengths.items():
+        if name not in FEATURES:
+            raise UserError(
+                f"{where}: there is no feature {name!r}, only {' and '.join(FEATURES)}."
+                f"{did_you_mean(str(name), FEATURES)}"
+            )
+        if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+            raise UserError(
+                f"{where}: {name} may not be {length!r} tokens long; expected 1 or more."
+            )
+    missing = [name for name in FEATURES if name not in lengths]
+    if missing:
+        raise UserError(
+            f"{where}: {' and '.join(missing)} missing; expected tokens of both, such as "
+            "{'inputs': 512, 'targets': 8}."
+        )
+    return {name: lengths[name] for name in FEATURES}
+
+
+def check_label_lengths(labels: Sequence[str], vocabulary: Vocabulary, targets: int) -> None:
+    """Checks that each label can be spelled, and is no longer than targets may be.
+
+    Args:
+        labels: the label words.
+        vocabulary: the frozen model's.
+        targets: the longest targets, in tokens with end of sequence.
+
+    Raises:
+        UserError: one can't be spelled, or would be cut.
+    """
+    vocabulary.check_labels(labels)
+    lengths = {label: len(vocabulary.encode(label)) + 1 for label in labels}
+    too_long = {label: length for label, length in lengths.items() if length > targets}
+    if too_long:
+        label, length = next(iter(too_long.items()))
+        more = f" (and {len(too_long) - 1} more labels are too long)" if len(too_long) > 1 else ""
+        raise UserError(
+            f"The label {label!r} has {length} tokens with end of sequence, but targets may have "
+            f"only {targets}{more}; set TASK_FEATURE_LENGTHS to "
+            f"{{'targets': {max(lengths.values())}}}."
+        )
