@@ -5,7 +5,7 @@ import pytest
 
 def test_trial_07_targets_that_the_vocabulary_can_not_spell(train_flags, command, tmp_path):
     rows = tmp_path / "free.csv"
-    odd = ["a {", "a dog", '"a\tb"', "½", "１２"]
+    odd = ["a {", "a dog", '"a\tb"', "½", "\uff11\uff12"]
     rows.write_text("text,label\n" + "".join(f"a dog ran .,{text}\n" for text in odd))
     result = command(
         "train",
