@@ -9,6 +9,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
