@@ -17,11 +17,12 @@ import prompt_tuning
 PACKAGE = Path(prompt_tuning.__file__).parent
 
 # Leaves that every room may import, and what each room may import beside itself.
-LEAVES = {"errors", "axes", "files", "host_memory", "json_text"}
+LEAVES = {"errors", "axes", "buckets", "files", "host_memory", "json_text"}
 CHECKPOINTS = {"checkpoints", "models", "methods"}
 MAY_IMPORT = {
     "errors": set(),
     "axes": set(),
+    "buckets": set(),
     "files": set(),
     "host_memory": set(),
     "json_text": set(),

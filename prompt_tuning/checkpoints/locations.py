@@ -12,6 +12,7 @@ from pathlib import Path
 
 from etils import epath
 
+from prompt_tuning.buckets import check_reachable
 from prompt_tuning.errors import UserError, did_you_mean
 
 SHIPPED_SUFFIX = ".safetensors"
@@ -24,7 +25,9 @@ _FILES = [
     "model-*.safetensors",
     "spiece.model",
     "sentencepiece.model",
+    "tokenizer.json",
     "tokenizer_config.json",
+    "added_tokens.json",
 ]
 _TORCH_FILES = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"]
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -88,6 +91,7 @@ def _is_hub_name(text: str) -> bool:
 
 
 def _exists(path: epath.Path) -> bool:
+    check_reachable(path)
     try:
         return path.exists()
     except Exception as error:  # the cloud libraries raise errors of their own

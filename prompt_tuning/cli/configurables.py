@@ -18,7 +18,6 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-import prompt_tuning
 from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.checkpoints.locations import locate
 from prompt_tuning.checkpoints.prompt_files import load_prompt
@@ -49,8 +48,6 @@ from prompt_tuning.training import optimizers
 from prompt_tuning.training.halving import Halving
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.options import TrainOptions
-
-_ASSETS = Path(prompt_tuning.__file__).parent / "assets"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,14 +163,12 @@ def vocabulary(
     """The vocabulary of the frozen model.
 
     Args:
-      path: what `find_vocabulary` takes, or the name of a shipped vocabulary. None looks where
-        the checkpoint is.
+      path: what `find_vocabulary` takes. None looks where the checkpoint is.
       checkpoint: the frozen model, as `frozen_model` takes it.
       extra_ids: how many sentinels to append, as `Vocabulary` takes it.
     """
     if path is not None:
-        shipped = {file.stem: file for file in _ASSETS.rglob("*.model")}
-        return find_vocabulary(shipped.get(path, path), extra_ids)
+        return find_vocabulary(path, extra_ids)
     if checkpoint is None:
         raise UserError("No vocabulary: add --gin.VOCABULARY_PATH=... (a file or a folder).")
     found = locate(checkpoint)

@@ -111,7 +111,7 @@ def load_base(data: Data) -> Base:
 
 
 def check_vocabulary(vocabulary: Vocabulary, config: T5Config) -> None:
-    """Checks by their sizes that a vocabulary and a model belong together."""
+    """Checks by sizes and special ids that a vocabulary and a model belong together."""
     unused = config.vocab_size - len(vocabulary)
     if not 0 <= unused < _UNUSED_ROWS:
         raise UserError(
@@ -119,6 +119,14 @@ def check_vocabulary(vocabulary: Vocabulary, config: T5Config) -> None:
             f"'{config.name}' has {config.vocab_size} embeddings; set VOCABULARY_PATH to the "
             "vocabulary that it was pre-trained with."
         )
+    for name in ("pad_id", "eos_id"):
+        ours, theirs = getattr(vocabulary, name), getattr(config, name)
+        if ours != theirs:
+            raise UserError(
+                f"The model '{config.name}' has the {name} {theirs}, but it is {ours} in the "
+                f"vocabulary {vocabulary.path}: one of the two is another model's, or the model's "
+                "configuration is wrong."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

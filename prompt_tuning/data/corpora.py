@@ -236,7 +236,7 @@ class PretrainingStream:
         target_length: int | None = None,
     ):
         self._ids = ids
-        self._vocab_size = len(vocabulary)
+        self._vocab_size = vocabulary.first_sentinel + 1
         self._objective = objective
         self._batch_size = batch_size
         self._seed = seed

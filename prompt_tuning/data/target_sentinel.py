@@ -44,8 +44,7 @@ class TargetForm:
     @property
     def prefix(self) -> tuple[int, ...]:
         """The ids that come before every target."""
-        # As in span corruption, which takes the ids of its sentinels from the vocabulary's end.
-        return (len(self.vocabulary) - 1,) if self.sentinel else ()
+        return (self.vocabulary.first_sentinel,) if self.sentinel else ()
 
     def split(self, split: TokenizedSplit) -> TokenizedSplit:
         """Returns a split with its targets in this form."""

@@ -4,17 +4,22 @@
 words and reading cached token ids start in milliseconds. Its ids are those of
 `seqio.SentencePieceVocabulary(path, extra_ids)`, which `Vocabulary.seqio()` returns for the
 SeqIO tasks of `seqio_tasks.py`; `ByteVocabulary` is `seqio.ByteVocabulary` in the same way.
-`find_vocabulary` finds one by its path, in a checkpoint's folder or in a bucket.
+`find_vocabulary` finds one by its path, in a checkpoint's folder, in a bucket, or by the name of a
+shipped one. A folder with `tokenizer.json` alone is read by `tokenizer_json.py`.
 
 T5 reserves id 0 for padding (also the decoder's start), 1 for end of sequence and 2 for unknown.
 The sentinels of span corruption, `<extra_id_0>` and so on, are numbered down from the last id
 (Raffel et al., 2020, section 3.1.4). T5's file leaves them out, so code appends them; mT5's file
-holds them; ByT5 takes the last hundred byte ids for them (Xue et al., 2022, section 3.1).
+holds them; ByT5 takes the last hundred byte ids for them (Xue et al., 2022, section 3.1). Tokens
+that a Hugging Face folder adds come after them.
 """
 
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsInt
 
@@ -24,8 +29,11 @@ from etils import epath
 from jaxtyping import Int
 from sentencepiece import sentencepiece_model_pb2
 
+from prompt_tuning.buckets import check_reachable
+from prompt_tuning.data import hub_tokens
 from prompt_tuning.errors import UserError
-from prompt_tuning.json_text import parse_json
+from prompt_tuning.files import atomic_write
+from prompt_tuning.json_text import shown
 
 if TYPE_CHECKING:
     import seqio
@@ -38,8 +46,9 @@ T5_EXTRA_IDS = 100
 BYTES = "byt5"
 """What ByT5's vocabulary, which is in no file, is called where a path is asked for."""
 
-_FILES = ("spiece.model", "sentencepiece.model")
-_TOKENIZER_CONFIG = "tokenizer_config.json"
+_HUB_FILE = "spiece.model"
+_FILES = (_HUB_FILE, "sentencepiece.model")
+_BYT5_CLASS = "ByT5Tokenizer"
 _NUM_BYTES = 256
 _FIRST_BYTE = 3
 _T5_FILE = "gs://t5-data/vocabs/cc_all.32000/sentencepiece.model"
@@ -51,12 +60,19 @@ def vocabulary_hash(path: str | Path) -> str:
     return hashlib.sha256(_read(_as_path(path))).hexdigest()
 
 
+def shipped_vocabularies() -> dict[str, Path]:
+    """Returns the files of the vocabularies inside the package by their names, the files' stems."""
+    folder = Path(str(resources.files("prompt_tuning") / "assets"))
+    return {file.stem: file for file in folder.rglob("*.model")}
+
+
 def find_vocabulary(path: str | Path | epath.Path, extra_ids: int | None = None) -> "Vocabulary":
     """Returns the vocabulary that a path stands for.
 
     Args:
-        path: a SentencePiece model file; a folder that holds one, such as a checkpoint's; either
-            of them in a bucket (gs://); or "byt5".
+        path: a SentencePiece model file; a `tokenizer.json` of Unigram kind; a folder that holds
+            either, such as a checkpoint's; any of them in a bucket (gs://); the name of a shipped
+            vocabulary, "tinyworld"; or "byt5".
         extra_ids: how many sentinels to append, as `Vocabulary` takes it.
 
     Raises:
@@ -64,20 +80,25 @@ def find_vocabulary(path: str | Path | epath.Path, extra_ids: int | None = None)
     """
     if str(path) == BYTES:
         return ByteVocabulary()
-    folder = _as_path(path)
-    if not folder.is_dir():
+    found = _as_path(path)
+    check_reachable(found)
+    if found.suffix == ".json":
+        return _tokenizer_vocabulary(found)
+    if not found.is_dir():
         return Vocabulary(path, extra_ids)
     for name in _FILES:
-        if (folder / name).exists():
-            return Vocabulary(folder / name, extra_ids)
-    if len(files := list(folder.glob("*.model"))) == 1:
+        if (found / name).exists():
+            return Vocabulary(found / name, extra_ids)
+    if len(files := list(found.glob("*.model"))) == 1:
         return Vocabulary(files[0], extra_ids)
-    if _is_byt5(folder / _TOKENIZER_CONFIG):
+    if _is_byt5(found):
         return ByteVocabulary()
+    if (found / hub_tokens.TOKENIZER).exists():
+        return _tokenizer_vocabulary(found / hub_tokens.TOKENIZER)
     raise UserError(
-        f"{folder} holds no vocabulary (none of {', '.join(_FILES)}); set VOCABULARY_PATH to the "
-        f"one that the model was pre-trained with (T5 and Flan-T5: {_T5_FILE}, mT5: {_MT5_FILE}, "
-        f"ByT5: '{BYTES}')."
+        f"{found} holds no vocabulary (none of {', '.join(_FILES)}, {hub_tokens.TOKENIZER}); set "
+        f"VOCABULARY_PATH to the one that the model was pre-trained with (T5 and Flan-T5: "
+        f"{_T5_FILE}, mT5: {_MT5_FILE}, ByT5: '{BYTES}')."
     )
 
 
@@ -85,45 +106,90 @@ class Vocabulary:
     """A SentencePiece vocabulary with T5's special ids.
 
     Args:
-        path: a SentencePiece model file, on disk or in a bucket.
-        extra_ids: how many sentinels to append. None: none where the file holds its own, as
-            mT5's, else T5's hundred.
+        path: a SentencePiece model file, on disk or in a bucket; or the name of a shipped one.
+            Beside Hugging Face's `spiece.model`, the folder's number of sentinels and its added
+            tokens are read too.
+        extra_ids: how many sentinels to append. None: as many as the folder says; where it doesn't,
+            none if the file holds its own, as mT5's, else T5's hundred.
 
     Raises:
         UserError: the file is missing, is no SentencePiece model, or was trained with other
-            special ids than T5's.
+            special ids than T5's; or a token is added at an id that is another piece's.
     """
+
+    pad_id, eos_id, unk_id = PAD_ID, EOS_ID, UNK_ID
 
     def __init__(self, path: str | Path | epath.Path, extra_ids: int | None = None):
         self.path = _as_path(path)
-        self._processor, self.extra_ids, in_file = _load(self.path, extra_ids)
-        self.num_pieces = len(self) - self.extra_ids - in_file
-        """How many of the ids are text: those of the sentinels follow."""
-        self.num_sentinels = len(self) - self.num_pieces
-        """How many of the last ids span corruption may take for sentinels."""
+        check_reachable(self.path)
+        folder = self.path.parent if self.path.name == _HUB_FILE else None
+        default = None if folder is None else hub_tokens.extra_ids(folder)
+        self._processor, self.extra_ids, in_file = _load(self.path, extra_ids, default)
+        size = self._processor.get_piece_size()
+        self.num_pieces = size - self.extra_ids - in_file
+        """How many of the ids are text: sentinels and added tokens follow."""
+        self.num_sentinels = size - self.num_pieces
+        """How many ids span corruption may take for sentinels."""
+        self.first_sentinel = size - 1
+        """The id of `<extra_id_0>`, from which the others are numbered down."""
+        self._added = {} if folder is None else self._beyond(hub_tokens.added_tokens(folder))
+
+    def _beyond(self, tokens: Mapping[int, str]) -> dict[int, str]:
+        """Returns the tokens that aren't pieces of the model, by their ids."""
+        size = self._processor.get_piece_size()
+        for id_, token in tokens.items():
+            piece = self._processor.id_to_piece(id_).removeprefix("▁") if id_ < size else token
+            if piece != token:
+                raise UserError(
+                    f"The files beside {self.path} give the token {shown(token)} the id {id_}, but "
+                    f"that is the id of the vocabulary's own piece {shown(piece)}."
+                )
+        return {id_: token for id_, token in tokens.items() if id_ >= size}
 
     def __len__(self) -> int:
         """Number of ids, sentinels included (T5: 32,100; its embedding table has 32,128 rows)."""
-        return self._processor.get_piece_size()
+        return max(self._processor.get_piece_size(), *(id_ + 1 for id_ in self._added), 0)
 
     @functools.cached_property
     def hash(self) -> str:
-        """The sha256 of the file."""
-        return hashlib.sha256(_read(self.path)).hexdigest()
+        """The sha256 of the file, and of what is added to it if anything is."""
+        digest = hashlib.sha256(_read(self.path))
+        if self._added:
+            digest.update(json.dumps(sorted(self._added.items())).encode())
+        return digest.hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of `text`, without end of sequence."""
-        return self._processor.encode(text)
+        if not self._added:
+            return self._processor.encode(text)
+        ids_of = {token: id_ for id_, token in self._added.items()}
+        # The longest first: a token may be the beginning of another.
+        tokens = "|".join(map(re.escape, sorted(ids_of, key=len, reverse=True)))
+        ids = []
+        for part in re.split(f"({tokens})", text):
+            ids += [ids_of[part]] if part in ids_of else self._processor.encode(part)
+        return ids
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:
-        """Returns the text of `ids` up to the first end of sequence; padding is nothing."""
-        kept = []
+        """Returns the text of `ids` up to the first end of sequence; padding is nothing.
+
+        A space stands on both sides of an added token.
+        """
+        texts, run = [], []
         for id_ in map(int, ids):
             if id_ == EOS_ID:
                 break
-            # The embedding table is wider than the vocabulary, so a model may say such an id.
-            kept.append(id_ if id_ < len(self) else UNK_ID)
-        return self._text(kept)
+            if id_ in self._added:
+                texts += [self._text(run), self._added[id_]]
+                run = []
+            else:
+                # The embedding table is wider than the vocabulary, so a model may say such an id.
+                run.append(id_ if self._has(id_) else UNK_ID)
+        return " ".join(filter(None, [*texts, self._text(run)]))
+
+    def _has(self, id_: int) -> bool:
+        """Whether an id that isn't an added token's is one of the vocabulary."""
+        return id_ < self._processor.get_piece_size()
 
     def _text(self, ids: list[int]) -> str:
         return self._processor.decode(ids)
@@ -131,7 +197,9 @@ class Vocabulary:
     def piece(self, id_: SupportsInt) -> str:
         """Returns one piece as it is written in the vocabulary, "▁" marking a word's start."""
         id_ = int(id_)
-        return self._processor.id_to_piece(id_) if id_ < len(self) else f"<unused_{id_}>"
+        if id_ in self._added:
+            return self._added[id_]
+        return self._processor.id_to_piece(id_) if self._has(id_) else f"<unused_{id_}>"
 
     def can_spell(self, text: str) -> bool:
         """Returns whether a text is that of its own ids, so that a model can say it."""
@@ -167,8 +235,33 @@ class Vocabulary:
     def seqio(self) -> "seqio.Vocabulary":
         """Returns the same vocabulary for SeqIO; imports TensorFlow."""
         from prompt_tuning.data.quiet_tensorflow import seqio
+        from prompt_tuning.data.seqio_vocabulary import CalledVocabulary
 
+        if self._added:
+            return CalledVocabulary(self)
         return seqio.SentencePieceVocabulary(str(self.path), self.extra_ids)
+
+    def save(self, folder: Path, *, fix: str) -> None:
+        """Writes it into a folder, where `find_vocabulary` finds it again, and Hugging Face too.
+
+        Args:
+            folder: one that exists.
+            fix: what to do where a file can't be written, as `atomic_write` takes it.
+
+        Raises:
+            UserError: a file can't be written.
+        """
+        for name, content in self._files().items():
+            with atomic_write(folder / name, fix=fix) as file:
+                file.write(content)
+
+    def _files(self) -> dict[str, bytes]:
+        config = {"tokenizer_class": "T5Tokenizer", "extra_ids": self.extra_ids}
+        files = {_HUB_FILE: _read(self.path), hub_tokens.TOKENIZER_CONFIG: _json(config)}
+        if self._added:
+            tokens = {token: id_ for id_, token in self._added.items()}
+            files[hub_tokens.ADDED_TOKENS] = _json(tokens)
+        return files
 
 
 class ByteVocabulary(Vocabulary):
@@ -182,6 +275,8 @@ class ByteVocabulary(Vocabulary):
         self.extra_ids = 0
         self.num_pieces = len(self)
         self.num_sentinels = T5_EXTRA_IDS
+        self.first_sentinel = len(self) - 1
+        self._added = {}
 
     def __len__(self) -> int:
         """Number of ids, 259; ByT5's embedding table has 384 rows."""
@@ -195,6 +290,9 @@ class ByteVocabulary(Vocabulary):
     def encode(self, text: str) -> list[int]:
         """Returns the ids of `text`, without end of sequence."""
         return [byte + _FIRST_BYTE for byte in text.encode()]
+
+    def _has(self, id_: int) -> bool:
+        return id_ < len(self)
 
     def _text(self, ids: list[int]) -> str:
         """Special ids, and bytes that are no UTF-8, are nothing, as in SeqIO."""
@@ -216,17 +314,35 @@ class ByteVocabulary(Vocabulary):
 
         return seqio.ByteVocabulary()
 
+    def _files(self) -> dict[str, bytes]:
+        return {hub_tokens.TOKENIZER_CONFIG: _json({"tokenizer_class": _BYT5_CLASS})}
+
 
 def _as_path(path: str | Path | epath.Path) -> Path | epath.Path:
-    """A path of the bucket's kind for "gs://..."; `pathlib` would make one slash of the two."""
+    """The shipped file of that name, or a path.
+
+    It is of the bucket's kind for "gs://..."; `pathlib` would make one slash of the two.
+    """
+    path = shipped_vocabularies().get(str(path), path)
     return epath.Path(path) if "://" in str(path) else Path(path)
 
 
-def _is_byt5(config: Path | epath.Path) -> bool:
+def _is_byt5(folder: Path | epath.Path) -> bool:
     try:
-        return parse_json(config.read_bytes()).get("tokenizer_class") == "ByT5Tokenizer"
-    except (OSError, ValueError, AttributeError):
+        config = hub_tokens.read_json(folder / hub_tokens.TOKENIZER_CONFIG)
+    except UserError:
         return False
+    return config.get("tokenizer_class") == _BYT5_CLASS
+
+
+def _tokenizer_vocabulary(path: Path | epath.Path) -> Vocabulary:
+    from prompt_tuning.data.tokenizer_json import TokenizerVocabulary
+
+    return TokenizerVocabulary(path)
+
+
+def _json(content: Mapping[str, object]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def _read(path: Path | epath.Path) -> bytes:
@@ -244,14 +360,17 @@ def _read(path: Path | epath.Path) -> bytes:
 
 @functools.lru_cache(maxsize=8)
 def _load(
-    path: Path | epath.Path, extra_ids: int | None
+    path: Path | epath.Path, extra_ids: int | None, default: int | None
 ) -> tuple[sentencepiece.SentencePieceProcessor, int, int]:
-    """Returns the model with its sentinels: how many were appended, how many the file holds."""
+    """Returns the model with its sentinels: how many were appended, how many the file holds.
+
+    `default` is how many to append where `extra_ids` is None and the file holds none.
+    """
     try:
         model = sentencepiece_model_pb2.ModelProto.FromString(_read(path))  # pyright: ignore[reportAttributeAccessIssue]
         in_file = sum("<extra_id_" in piece.piece for piece in model.pieces)
         if extra_ids is None:
-            extra_ids = 0 if in_file else T5_EXTRA_IDS
+            extra_ids = 0 if in_file else T5_EXTRA_IDS if default is None else default
         # Later pieces have higher ids, so the sentinels go in from the last to the first. The
         # leading "▁" makes each stand at a word's start.
         for i in reversed(range(extra_ids)):

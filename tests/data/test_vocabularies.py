@@ -122,6 +122,7 @@ def test_another_tokenizers_config_is_no_byt5s(tmp_path, content):
 def test_it_is_read_from_a_bucket(tiny_vocabulary, tmp_path, monkeypatch):
     """A folder stands for the bucket; that `epath` is asked for it is what is tested."""
     shutil.copy(tiny_vocabulary.path, tmp_path / "spiece.model")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "bucket")
 
     class Bucket:
         def __getattr__(self, name):
@@ -209,3 +210,43 @@ def test_model_with_other_special_ids(tmp_path):
     )
     with pytest.raises(UserError, match=r"pad, eos, unk ids \(-1, 2, 0\); T5 needs \(0, 1, 2\)"):
         Vocabulary(tmp_path / "other.model")
+
+
+def test_a_bucket_without_a_network_is_one_line_at_once(monkeypatch):
+    monkeypatch.setattr("socket.getaddrinfo", _no_network)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    for find in (find_vocabulary, Vocabulary):
+        with pytest.raises(
+            UserError, match="Can't reach gs://bucket/t5.model: there is no network"
+        ):
+            find("gs://bucket/t5.model")
+
+
+def _no_network(*_):
+    raise OSError("Name or service not known")
+
+
+def test_a_shipped_vocabulary_is_known_by_its_name():
+    for find in (find_vocabulary, Vocabulary):
+        assert find("tinyworld").encode("a dog ran .") == [6, 883, 668, 3]
+
+
+def test_a_saved_vocabulary_is_found_again(tiny_vocabulary, tmp_path):
+    """`tiny_vocabulary` has four sentinels, which no file of SentencePiece says."""
+    for number, vocabulary in enumerate((tiny_vocabulary, ByteVocabulary())):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        vocabulary.save(folder, fix="")
+        found = find_vocabulary(folder)
+        assert (type(found), len(found), found.hash) == (
+            type(vocabulary),
+            len(vocabulary),
+            vocabulary.hash,
+        )
+
+
+def test_a_tokenizer_config_without_a_number_of_sentinels(tiny_vocabulary, tmp_path):
+    shutil.copy(tiny_vocabulary.path, tmp_path / "spiece.model")
+    (tmp_path / "tokenizer_config.json").write_text('{"extra_ids": "many"}')
+    with pytest.raises(UserError, match="has extra_ids='many'; expected a number of sentinels"):
+        find_vocabulary(tmp_path)

@@ -1,0 +1,140 @@
+"""Hugging Face's `tokenizer.json` of Unigram kind, which folders of `transformers` 5 hold alone.
+
+It is read by the `tokenizers` package (the extra `hf`), so that ids are those of `transformers`.
+"""
+
+import functools
+import hashlib
+import importlib.util
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, SupportsInt
+
+from etils import epath
+
+from prompt_tuning.data import hub_tokens
+from prompt_tuning.data.vocabularies import EOS_ID, PAD_ID, UNK_ID, Vocabulary
+from prompt_tuning.errors import UserError
+from prompt_tuning.json_text import shown
+
+if TYPE_CHECKING:
+    import seqio
+
+_SPECIAL = {"pad_token": (PAD_ID, "<pad>"), "eos_token": (EOS_ID, "</s>")}
+
+
+class TokenizerVocabulary(Vocabulary):
+    """The vocabulary of a `tokenizer.json`.
+
+    Args:
+        path: the file; `tokenizer_config.json` beside it names its special tokens.
+
+    Raises:
+        UserError: the file is damaged, is of another kind than Unigram, or has other special ids
+            than T5's; or `tokenizers` isn't installed.
+    """
+
+    def __init__(self, path: Path | epath.Path):
+        self.path = path
+        content = hub_tokens.read_json(path)
+        model = content.get("model")
+        model = model if isinstance(model, dict) else {}
+        kind = model.get("type")
+        if kind != "Unigram":
+            raise UserError(
+                f"{path} is a vocabulary of kind {shown(kind)}; expected Unigram, as T5's are."
+            )
+        self._tokenizer = _loaded(path)
+        self.extra_ids = 0
+        self._check_special(model.get("unk_id"))
+        pieces = self._tokenizer.get_vocab(with_added_tokens=True)
+        self._size = max(pieces.values()) + 1
+        sentinels = _sentinels(pieces)
+        added = {id_ for id_ in self._tokenizer.get_added_tokens_decoder() if id_ > UNK_ID}
+        self._added = {
+            id_: self.piece(id_).removeprefix("▁") for id_ in added | set(sentinels.values())
+        }
+        self.num_pieces = min([*self._added, self._size])
+        self.first_sentinel = sentinels.get(0, self._size - 1)
+        self.num_sentinels = _numbered_down(sentinels)
+
+    def _check_special(self, unk_id: Any) -> None:
+        config = hub_tokens.read_json(self.path.parent / hub_tokens.TOKENIZER_CONFIG)
+        found = {"unk_token": unk_id}
+        for name, (_, default) in _SPECIAL.items():
+            token = config.get(name) or default
+            token = token.get("content") if isinstance(token, dict) else token
+            found[name] = self._tokenizer.token_to_id(str(token))
+        special = (found["pad_token"], found["eos_token"], found["unk_token"])
+        if special != (PAD_ID, EOS_ID, UNK_ID):
+            raise UserError(
+                f"{self.path} has pad, eos, unk ids {shown(special)}; T5 needs (0, 1, 2)."
+            )
+
+    def __len__(self) -> int:
+        """Number of ids, sentinels and added tokens included."""
+        return self._size
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """The sha256 of the file."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids of `text`, without end of sequence."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _has(self, id_: int) -> bool:
+        return self._tokenizer.id_to_token(id_) is not None
+
+    def _text(self, ids: list[int]) -> str:
+        kept = [id_ for id_ in ids if id_ != PAD_ID]
+        return self._tokenizer.decode(kept, skip_special_tokens=False)
+
+    def piece(self, id_: SupportsInt) -> str:
+        """Returns one piece as it is written in the vocabulary, "▁" marking a word's start."""
+        piece = self._tokenizer.id_to_token(int(id_))
+        return f"<unused_{int(id_)}>" if piece is None else piece
+
+    def seqio(self) -> "seqio.Vocabulary":
+        """Returns the same vocabulary for SeqIO; imports TensorFlow."""
+        from prompt_tuning.data.seqio_vocabulary import CalledVocabulary
+
+        return CalledVocabulary(self)
+
+    def _files(self) -> dict[str, bytes]:
+        files = (self.path, self.path.parent / hub_tokens.TOKENIZER_CONFIG)
+        return {file.name: file.read_bytes() for file in files if file.exists()}
+
+
+def _sentinels(pieces: Mapping[str, int]) -> dict[int, int]:
+    """Returns the ids of the sentinels by their numbers."""
+    numbers = ((hub_tokens.sentinel_number(piece), id_) for piece, id_ in pieces.items())
+    return {number: id_ for number, id_ in numbers if number is not None}
+
+
+def _numbered_down(sentinels: Mapping[int, int]) -> int:
+    """Returns how many sentinels, from the first on, have ids that fall by one."""
+    pairs = itertools.takewhile(
+        lambda i: sentinels.get(i) == sentinels.get(0, 0) - i, itertools.count()
+    )
+    return len(list(pairs))
+
+
+def _loaded(path: Path | epath.Path) -> Any:
+    """Returns the `tokenizers.Tokenizer`, which neither cuts nor pads."""
+    if importlib.util.find_spec("tokenizers") is None:
+        raise UserError(
+            f"Reading {path} needs the package tokenizers: pip install 'prompt-tuning[hf]', or put "
+            "the model's spiece.model beside it."
+        )
+    import tokenizers
+
+    try:
+        tokenizer = tokenizers.Tokenizer.from_buffer(path.read_bytes())
+    except Exception as error:  # the library raises nothing more special
+        raise UserError(f"Can't read {path}: {' '.join(str(error).split())}.") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
