@@ -43,7 +43,8 @@ class CalledVocabulary(seqio.Vocabulary):
 
     def _encode_tf(self, s: Any) -> Any:
         def encode(text: Any) -> np.ndarray:
-            return np.array(self._vocabulary.encode(text.decode()), np.int32)
+            text = np.asarray(text).item().decode()  # a 0-d array, or bytes in a pipeline
+            return np.array(self._vocabulary.encode(text), np.int32)
 
         return tf.ensure_shape(
             tf.numpy_function(encode, [tf.convert_to_tensor(s)], tf.int32), [None]

@@ -126,7 +126,7 @@ def _loaded(path: Path | epath.Path) -> Any:
     """Returns the `tokenizers.Tokenizer`, which neither cuts nor pads."""
     if importlib.util.find_spec("tokenizers") is None:
         raise UserError(
-            f"Reading {path} needs the package tokenizers: pip install 'prompt-tuning[hf]', or put "
+            f"Reading {path} needs the package tokenizers: pip install tokenizers, or put "
             "the model's spiece.model beside it."
         )
     import tokenizers
