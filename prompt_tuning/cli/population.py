@@ -9,6 +9,7 @@ How a list of members is written is in `members.py`; how they train, in `trainin
 """
 
 import argparse
+import dataclasses
 import functools
 import hashlib
 import json
@@ -21,10 +22,11 @@ from prompt_tuning.cli import configurables, gin_config, members, scoring, sessi
 from prompt_tuning.cli.configurables import Base, Data
 from prompt_tuning.cli.members import MemberSpec
 from prompt_tuning.cli.next_commands import infer_command
+from prompt_tuning.cli.run_block import RunFacts, aligned, run_facts, start_block
 from prompt_tuning.cli.session import Job
 from prompt_tuning.cli.train import IRRELEVANT, facts, saver
 from prompt_tuning.data.tokenized import TokenizedSplit
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, listed
 from prompt_tuning.evaluation.evaluator import Inject
 from prompt_tuning.files import atomic_write
 from prompt_tuning.parallel.mesh import shard_members
@@ -34,6 +36,7 @@ from prompt_tuning.training.places import program_size, program_sizes
 from prompt_tuning.training.population import Evaluate, Member, MemberResult, train_population
 from prompt_tuning.training.run import Evaluation
 from prompt_tuning.training.run_folder import FIX, MEMBERS, RunFolder
+from prompt_tuning.training.startup import Startup
 from prompt_tuning.training.step import injection_loss_fn
 
 # How a member is trained, not what comes of it: its folder is that of a run of its own.
@@ -47,11 +50,12 @@ _NOT_A_MEMBERS = (
 )
 
 
-def train(args: argparse.Namespace) -> list[MemberResult]:
+def train(args: argparse.Namespace, startup: Startup) -> list[MemberResult]:
     """Trains the members that the loaded configuration lists, and prints a table of them.
 
     Args:
       args: the command's, whose configuration is loaded.
+      startup: of the command, told as its parts begin.
 
     Raises:
       UserError: the members can't be one population, or training fails.
@@ -61,10 +65,10 @@ def train(args: argparse.Namespace) -> list[MemberResult]:
     specs = members.member_specs(members.DEFAULT_TUNE if listed is None else listed, macro)
     places, side_by_side = configurables.population()
     halving = configurables.successive_halving() if args.tune else None
-    session.say(f"{len(specs)} members, up to {places} at a time ...")
-
-    folder, population, evaluate = _prepare(args, specs, macro, places)
+    folder, population, evaluate = _prepare(args, specs, macro, places, startup)
     first = population[0].job
+    members_text = f"{len(specs)} member{'s' * (len(specs) > 1)}, up to {places} at a time"
+    session.say(start_block(_facts_of_all(population, folder, members_text)))
     if first.training.teachers is not None:
         raise UserError("Members of a population have no teachers; leave out train.teachers.")
     results = train_population(
@@ -80,13 +84,14 @@ def train(args: argparse.Namespace) -> list[MemberResult]:
     best = _best(results)
     _write_results(args, folder, specs, results, best)
     print(format_table(specs, results, best, halving))
-    session.say(
-        f"\nThe best is also in {folder.path}/ (summary.json, its numbers), "
-        f"each member in {folder.path / MEMBERS}/.\n"
-        f"Score the best again:  prompt-tuning evaluate {folder.path}\n"
-        f"Use it:                {infer_command(folder.path, first.data.tasks)}\n"
-        f"See all of them:       prompt-tuning report {folder.path}"
-    )
+    rows = [
+        ("Best", f"{best.name}; also in {folder.path}/ (summary.json and what it trained)"),
+        ("Members", f"{folder.path / MEMBERS}/"),
+        ("Score it", f"prompt-tuning evaluate {folder.path}"),
+        ("Use it", infer_command(folder.path, first.data.tasks)),
+        ("Report", f"prompt-tuning report {folder.path}"),
+    ]
+    session.say(f"\n{aligned(rows)}")
     return results
 
 
@@ -101,14 +106,19 @@ class _Prepared:
 
 
 def _prepare(
-    args: argparse.Namespace, specs: Sequence[MemberSpec], macro: str, places: int
+    args: argparse.Namespace,
+    specs: Sequence[MemberSpec],
+    macro: str,
+    places: int,
+    startup: Startup,
 ) -> tuple[RunFolder, list[_Prepared], Evaluate]:
     """Loads each member's configuration in turn, and what it needs that isn't there yet."""
     whole_text, whole_settings = gin_config.text(), gin_config.settings()
     shared = gin_config.resolved()
     where = configurables.train().folder
     folder_name = "train.folder" if gin_config.macro("MODEL_DIR") is None else "MODEL_DIR"
-    base = session.load_base(configurables.data())
+    with startup.part("weights"):
+        base = session.load_base(configurables.data())
     splits: dict[tuple[str, str], list[TokenizedSplit]] = {}
 
     population: list[_Prepared] = []
@@ -123,7 +133,7 @@ def _prepare(
                 splits[key, split] = session.load_splits(base, data, split)
             return splits[key, split]
 
-        prepared = _Prepared(session.prepare(base, load), key)
+        prepared = _Prepared(session.prepare(base, load, startup.part), key)
         prepared.config_text = gin_config.text()
         prepared.settings = {
             name: text for name, text in gin_config.settings().items() if name not in _NOT_A_MEMBERS
@@ -159,6 +169,21 @@ def _prepare(
         )
         each.member = _member(spec, each.job, of_member)
     return folder, population, _evaluator(population, places)
+
+
+def _facts_of_all(population: Sequence[_Prepared], folder: RunFolder, members: str) -> RunFacts:
+    """The first member's facts, with the methods and learning rates of all."""
+    each = [run_facts(member.job) for member in population]
+
+    def all_of(name: str) -> str:
+        return listed(list(dict.fromkeys(str(getattr(facts, name)) for facts in each)))
+
+    return dataclasses.replace(
+        each[0],
+        learning_rate=all_of("learning_rate"),
+        batch=f"{all_of('batch')} for each of {members}",
+        folder=f"{folder.path}/",
+    )
 
 
 def _member(spec: MemberSpec, job: Job, folder: RunFolder) -> Member:
@@ -291,5 +316,6 @@ def format_table(
         )
     made = sum(result.step for result in results)
     kind = "tried, the worst dropped on the way" if halving else "trained"
-    lines.append(f"{len(results)} members {kind}: {made:,} steps in all; * is the best.")
+    members = f"{len(results)} member{'s' * (len(results) > 1)}"
+    lines.append(f"{members} {kind}: {made:,} steps in all; * is the best.")
     return "\n".join(lines)

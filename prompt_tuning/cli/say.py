@@ -1,8 +1,10 @@
-"""What commands print beside their results."""
+"""Progress on the screen."""
 
 import sys
 
+from tqdm import tqdm
+
 
 def say(text: str) -> None:
-    """Prints progress on stderr, where the bar is; stdout is for results."""
-    print(text, file=sys.stderr, flush=True)
+    """Prints progress on stderr, above the bar if there is one; stdout is for results."""
+    tqdm.write(text, file=sys.stderr)

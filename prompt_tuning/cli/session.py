@@ -58,6 +58,12 @@ CONFIG = "config.gin"
 _UNUSED_ROWS = 1024
 
 
+def say_once(text: str) -> None:
+    """Prints it on the first of several processes alone."""
+    if is_first():
+        say(text)
+
+
 def load_config(
     args: argparse.Namespace, *, run: str | None = None, defaults: Sequence[str] = ()
 ) -> None:

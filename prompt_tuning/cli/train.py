@@ -74,19 +74,22 @@ def main(argv: Sequence[str]) -> None:
     from prompt_tuning.checkpoints.adapter_files import BEST_PROMPT, best_file
     from prompt_tuning.cli import configurables, gin_config, session
     from prompt_tuning.cli.next_commands import infer_command
+    from prompt_tuning.cli.run_block import aligned, run_facts, start_block
     from prompt_tuning.parallel.processes import is_first, joined
     from prompt_tuning.training import loop  # noqa: F401 - here, where imports are measured
+    from prompt_tuning.training.screen import scores_text
     from prompt_tuning.training.startup import Startup
 
-    startup = Startup()
+    startup = Startup(say=session.say_once)
     session.load_config(args)
     many = args.tune or gin_config.macro("POPULATION") is not None
     with joined(configurables.processes()):
         if many:
-            train_many(args)
+            train_many(args, startup)
             return
         job = session.prepare(part=startup.part)
         folder = open_folder(job, overwrite=args.overwrite)
+        session.say_once(start_block(run_facts(job)))
         result = train(job, folder, startup=startup, profile_steps=args.profile)
         best = result.best
         told = is_first()
@@ -99,18 +102,25 @@ def main(argv: Sequence[str]) -> None:
         session.say(
             f"Stopped early, at step {result.step:,}: no better score in {patience} evaluations."
         )
-    session.say(
-        f"Best score {best.score:.4f} at step {best.step}; all is in {where}/ "
-        f"(summary.json, metrics.jsonl, {found and found.name}).\n"
-        f"Score it again:  prompt-tuning evaluate {where}\n"
-        f"Use it:          {infer_command(where, job.data.tasks)}\n"
-        f"See all of it:   prompt-tuning report {where}"
-    )
+    assert best.step is not None and best.score is not None
+    rows = [
+        ("Best", f"{scores_text(best.metrics, best.score)} at step {best.step:,}"),
+        ("Run folder", f"{where}/ ({found and found.name}, summary.json, metrics.jsonl)"),
+        ("Score it", f"prompt-tuning evaluate {where}"),
+        ("Use it", infer_command(where, job.data.tasks)),
+        ("Report", f"prompt-tuning report {where}"),
+    ]
     if found and found.stem == BEST_PROMPT:
-        session.say(f"Look at it:      prompt-tuning neighbors {where}")
+        rows.append(("Neighbors", f"prompt-tuning neighbors {where}"))
+    session.say(aligned(rows))
+    if best.step == 0:
+        session.say(
+            "Training has not improved the score: the best is that of step 0. "
+            "Try another LEARNING_RATE or more steps."
+        )
 
 
-def train_many(args: argparse.Namespace) -> None:
+def train_many(args: argparse.Namespace, startup: "Startup") -> None:
     """Trains a population, in this process alone."""
     import jax
 
@@ -123,7 +133,7 @@ def train_many(args: argparse.Namespace) -> None:
         )
     if args.profile:
         raise UserError("--profile records a single run; leave out POPULATION and --tune.")
-    population.train(args)
+    population.train(args, startup)
 
 
 def open_folder(job: "Job | PretrainingJob", *, overwrite: bool) -> "RunFolder":

@@ -140,9 +140,9 @@ class Run:
             if options.wandb_project:
                 self._writers.append(WandbRun(options.wandb_project, folder))
         if restored is not None and self.ended:
-            self.line(f"Trained already, to step {self.step:,}; --overwrite trains anew.")
+            self.line(f"This run is complete ({self.step:,} steps). Use --overwrite to retrain.")
         elif restored is not None:
-            self.line(f"Going on from the checkpoint of step {self.step:,}.")
+            self.line(f"Resuming from the checkpoint of step {self.step:,}.")
 
     @property
     def steps_made(self) -> int:

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
@@ -12,6 +13,14 @@ from prompt_tuning.training.logging import Row, Writer
 
 _SECONDS_BETWEEN_LINES = 10.0
 _INPUT_WAIT_SHOWN = 0.02  # of the time; below it, input holds up nothing
+
+
+def scores_text(metrics: Mapping[str, float], score: float | None) -> str:
+    """Returns metrics and the score they make; a single one, or its negative, isn't said twice."""
+    text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    if score is None or [abs(value) for value in metrics.values()] == [abs(score)]:
+        return text
+    return f"{text}, score {score:.4f}" if text else f"score {score:.4f}"
 
 
 @runtime_checkable
@@ -35,6 +44,7 @@ class Screen:
         self._first_step, self._total_steps = step, total_steps
         self._started = time.monotonic()
         self._last_line = float("-inf")
+        self._advanced, self._score = False, ""
         self._bar = None
         if self._stream.isatty() and os.environ.get("TERM") != "dumb":
             self._bar = tqdm(
@@ -46,23 +56,33 @@ class Screen:
             )
 
     def advance(self) -> None:
-        """Moves the bar by one step."""
-        if self._bar is not None:
+        """Moves the bar by one step. The first one compiles: time is taken from its end."""
+        if not self._advanced:
+            self._advanced = True
+            self._started, self._first_step = time.monotonic(), self._first_step + 1
+            if self._bar is not None:
+                self._bar.reset(self._total_steps)
+                self._bar.initial = self._bar.n = self._first_step
+                self._bar.refresh()
+        elif self._bar is not None:
             self._bar.update()
 
     def write(self, row: Row) -> None:
         """Shows a row: scores on a line; a loss in the bar, or on a line if the last is old."""
         step = int(row["step"])
-        scores = [
-            f"{name.removeprefix('eval/')} {value:.4f}"
+        metrics = {
+            name.removeprefix("eval/"): value
             for name, value in row.items()
             if name.startswith("eval/")
-        ]
-        if scores:
-            self.line(f"step {step:,}: {', '.join(scores)}")
+        }
+        if metrics:
+            score = metrics.pop("score", None)
+            self._score = "" if score is None else f"score {score:.4f}, "
+            self.line(f"step {step:,}: {scores_text(metrics, score)}")
             return
+        shown = self._score if self._bar is not None else ""  # elsewhere it has a line of its own
         text = (
-            f"loss {row['loss']:.4f}, {row['examples_per_second']:.1f} examples/s, "
+            f"loss {row['loss']:.4f}, {shown}{row['examples_per_second']:.1f} examples/s, "
             f"{row['tokens_per_second']:,.0f} tokens/s"
         )
         if "mfu" in row:
@@ -89,7 +109,8 @@ class Screen:
             self._bar.close()
 
     def _seconds_left(self, step: int) -> float:
-        per_step = (time.monotonic() - self._started) / (step - self._first_step)
+        made = max(step - self._first_step, 1)
+        per_step = (time.monotonic() - self._started) / made
         return (self._total_steps - step) * per_step
 
 

@@ -6,7 +6,7 @@ The parts add up to the total: a second of compiling is counted as that, whereve
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from prompt_tuning.training.compile_clock import compile_clock
@@ -22,6 +22,14 @@ evaluation: of the untrained prompt.
 step: the first step itself.
 other: configuration, run folder, the prompt's first values.
 """
+
+_ANNOUNCED = {
+    "weights": "Loading the model",
+    "data": "Tokenizing the examples, or reading them from the cache",
+    "evaluation": "Compiling, and scoring what is untrained",
+    "step": "Compiling the training step",
+}
+"""What is said as a part begins."""
 
 _IMPORTED = time.time()
 
@@ -45,9 +53,16 @@ def process_start() -> float:
 class Startup:
     """Measures a command's start; make one as soon as its imports are done."""
 
-    def __init__(self, started: float | None = None):
-        """Args: when the command started, as `time.time()`; None: when the process did."""
-        self._clock = compile_clock()
+    def __init__(
+        self, started: float | None = None, say: Callable[[str], None] = lambda text: None
+    ):
+        """Makes one.
+
+        Args:
+          started: when the command started, as `time.time()`; None: when the process did.
+          say: prints a line as each part begins.
+        """
+        self._clock, self._say = compile_clock(), say
         self._started = process_start() if started is None else started
         self._parts = {"imports": time.time() - self._started}
 
@@ -55,6 +70,9 @@ class Startup:
     def part(self, name: str) -> Iterator[None]:
         """Counts what is done inside as this part, but for compiling."""
         started, compiled = time.time(), self._clock.read().seconds
+        if name in _ANNOUNCED and name not in self._parts:
+            self._say(f"[{started - self._started:.0f} s] {_ANNOUNCED[name]} ...")
+        self._parts.setdefault(name, 0.0)
         yield
         spent = time.time() - started - (self._clock.read().seconds - compiled)
         self._parts[name] = self._parts.get(name, 0.0) + max(spent, 0.0)

@@ -112,7 +112,7 @@ def test_two_processes_train_as_one_and_only_the_first_writes(whole, tiny_settin
     folder = tmp_path / "run"
     argv = ["train", *FILES, *tiny_settings, *SHORT, f"--gin.MODEL_DIR={folder}"]
     (_, _, first), (_, _, second) = run(argv, 2)
-    assert "Best score" in first and "Best score" not in second
+    assert "Run folder" in first and "Run folder" not in second
     assert_same_result(folder, whole)
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
     assert "127.0.0.1" not in (folder / "config.gin").read_text()
@@ -206,7 +206,7 @@ def test_a_killed_process_ends_all_and_the_same_command_goes_on(tiny_settings, t
     processes[killed].send_signal(signal.SIGTERM)
     done = finish(processes)
     assert [status for status, _, _ in done] == [143, 143], done
-    assert f"Going on from the checkpoint of step {from_step}." in done[0][2]
+    assert f"Resuming from the checkpoint of step {from_step}." in done[0][2]
     stopped = int(done[0][2].split("Stopped and saved at step ")[1].split(";")[0].replace(",", ""))
     assert saved(folder)[-1] == stopped > from_step
 

@@ -131,5 +131,5 @@ def test_sigterm_saves_the_very_step_and_a_damaged_checkpoint_is_passed_over(
     reports = [line for line in errors.splitlines() if "damaged" in line]
     assert len(reports) == 1
     assert f"checkpoints/{newest}" in reports[0]
-    assert f"Going on from the checkpoint of step {older}." in errors
+    assert f"Resuming from the checkpoint of step {older}." in errors
     assert_same_result(tmp_path, uninterrupted)

@@ -32,7 +32,7 @@ def test_lines_where_there_is_no_terminal(clock):
     screen.close()
     assert stream.getvalue().splitlines() == [
         "step 20 of 40: loss 0.5000, 12.3 examples/s, 1,234 tokens/s, 00:10 left",
-        "step 20: accuracy 0.7500, score 0.7500",
+        "step 20: accuracy 0.7500",
     ]
 
 
@@ -56,8 +56,22 @@ def test_a_bar_on_a_terminal(monkeypatch):
         screen.advance()
     screen.write(LOSS)
     screen.write(SCORE)
+    screen.write(LOSS)
     screen.close()
     text = stream.getvalue()
     assert "20/40" in text
     assert "loss 0.5000, 12.3 examples/s, 1,234 tokens/s" in text
-    assert "step 20: accuracy 0.7500, score 0.7500" in text
+    assert "loss 0.5000, score 0.7500, 12.3 examples/s" in text
+    assert "step 20: accuracy 0.7500\n" in text
+
+
+def test_the_first_step_does_not_count_for_the_time_left(clock):
+    stream = io.StringIO()
+    screen = Screen(0, 101, stream)
+    clock[0] += 600.0  # compiling
+    screen.advance()
+    for _ in range(10):
+        clock[0] += 1.5
+        screen.advance()
+    screen.write({**LOSS, "step": 11})
+    assert stream.getvalue().endswith(", 02:15 left\n")

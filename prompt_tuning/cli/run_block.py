@@ -1,0 +1,187 @@
+"""What a run says at its start and at its end: short blocks of lines, from plain values."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from prompt_tuning.errors import listed
+
+if TYPE_CHECKING:
+    from prompt_tuning.cli.session import Job
+    from prompt_tuning.training.optimizers import Optimizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskFacts:
+    """A task and what it is made of.
+
+    examples: by split.
+    labels: the answers, empty where they are free text.
+    """
+
+    name: str
+    examples: Mapping[str, int]
+    labels: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What the block at the start of a run is made of.
+
+    trainable, parameters: how many are trained, and how many the model has.
+    learning_rate: in words, see `learning_rate_text`.
+    lengths: the longest inputs and targets, in tokens.
+    cut: how many examples of each split were longer, by feature.
+    batch: in words, such as "32 examples".
+    epochs: passes over the training examples; None where a batch is measured in tokens.
+    warnings: a line each.
+    """
+
+    method: str
+    trainable: int
+    model: str
+    parameters: int
+    optimizer: str
+    learning_rate: str
+    tasks: Sequence[TaskFacts]
+    lengths: Mapping[str, int]
+    cut: Mapping[str, Mapping[str, int]]
+    batch: str
+    steps: int
+    epochs: float | None
+    precision: str
+    devices: str
+    folder: str
+    warnings: Sequence[str] = ()
+
+
+def start_block(facts: RunFacts) -> str:
+    """Returns the lines that a run begins with."""
+    epochs = "" if facts.epochs is None else f", {facts.epochs:,.1f} epochs"
+    rows = [
+        ("Method", f"{facts.method}, {facts.trainable:,} trainable parameters"),
+        ("Model", f"{facts.model}, {facts.parameters:,} parameters"),
+        ("Optimizer", f"{facts.optimizer}, learning rate {facts.learning_rate}"),
+        *_task_rows(facts.tasks),
+        ("Lengths", _lengths_text(facts)),
+        ("Batch", f"{facts.batch}; {facts.steps:,} steps{epochs}"),
+        ("Precision", facts.precision),
+        ("Devices", facts.devices),
+        ("Run folder", facts.folder),
+    ]
+    return aligned(rows) + "".join(f"\nWarning: {warning}" for warning in facts.warnings)
+
+
+def aligned(rows: Sequence[tuple[str, str]]) -> str:
+    """Returns `name  value` lines, the values below one another."""
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join(f"{name:{width}}{value}" for name, value in rows)
+
+
+def _task_rows(tasks: Sequence[TaskFacts]) -> list[tuple[str, str]]:
+    if len(tasks) == 1:
+        (task,) = tasks
+        answers = f"labels {listed(task.labels)}" if task.labels else "free-text answers"
+        return [("Task", f"{task.name}: {_counts_text(task.examples)}; {answers}")]
+    totals: dict[str, int] = {}
+    for task in tasks:
+        for split, count in task.examples.items():
+            totals[split] = totals.get(split, 0) + count
+    names = listed([task.name for task in tasks])
+    return [("Tasks", f"{len(tasks)} ({names}): {_counts_text(totals)}")]
+
+
+def _counts_text(examples: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {split} examples" for split, count in examples.items())
+
+
+def _lengths_text(facts: RunFacts) -> str:
+    longest = ", ".join(f"{name} {length}" for name, length in facts.lengths.items())
+    cut = [
+        f"{count:,} {feature} of {split}"
+        for split, features in facts.cut.items()
+        for feature, count in features.items()
+        if count
+    ]
+    return f"{longest} tokens; " + (f"cut: {listed(cut)}" if cut else "nothing was cut")
+
+
+def learning_rate_text(optimizer: "Optimizer", steps: int) -> str:
+    """Returns the learning rate, or of a schedule its first, its highest and its last value."""
+    rate = optimizer.learning_rate
+    if not callable(rate):
+        return f"{rate:g}"
+    counts = sorted({round(i * (steps - 1) / 20) for i in range(21)})
+    values = [float(rate(count)) for count in counts]  # pyright: ignore[reportArgumentType]
+    highest = max(values)
+    if len({f"{value:.3g}" for value in values}) == 1:
+        return f"{highest:.3g}"
+    return f"from {values[0]:.3g}, up to {highest:.3g}, to {values[-1]:.3g} at the last step"
+
+
+def run_facts(job: "Job", warnings: Sequence[str] = ()) -> RunFacts:
+    """Returns the facts of a run that is about to train."""
+    from prompt_tuning.cli import gin_config
+    from prompt_tuning.models.quantization import count_parameters
+    from prompt_tuning.training.optimizers import Optimizer
+
+    data, options, optimizer = job.data, job.training.options, job.training.optimizer
+    settings = gin_config.resolved()
+    chosen = {
+        name: settings.get(f"train.{name}", ("?", None))[0].strip("@()")
+        for name in ("method", "optimizer")
+    }
+    rate = "of its own"
+    if isinstance(optimizer, Optimizer):
+        rate = learning_rate_text(optimizer, options.train_steps)
+    batch = f"{data.batch_size:,} examples"
+    epochs = options.train_steps * data.batch_size / sum(map(len, job.training_splits))
+    if data.batch_tokens is not None:
+        batch, epochs = f"{data.batch_tokens:,} tokens", None
+    if options.accumulation_steps > 1:
+        batch += f" in {options.accumulation_steps} microbatches"
+    return RunFacts(
+        method=chosen["method"],
+        trainable=count_parameters(job.trained),
+        model=job.base.config.name,
+        parameters=count_parameters(job.base.params),
+        optimizer=chosen["optimizer"],
+        learning_rate=rate,
+        tasks=[
+            TaskFacts(
+                name=task.name,
+                examples={"train": len(train), job.prediction.split: len(development)},
+                labels=task.labels or (),
+            )
+            for task, train, development in zip(
+                data.tasks, job.training_splits, job.development_splits, strict=True
+            )
+        ],
+        lengths=data.lengths,
+        cut=job.truncated,
+        batch=batch,
+        steps=options.train_steps,
+        epochs=epochs,
+        precision=precision_text(job.base.config),
+        devices=devices_text(),
+        folder=f"{job.training.folder}/",
+        warnings=warnings,
+    )
+
+
+def precision_text(config) -> str:
+    """Returns the number formats of a model (`T5Config`): its weights' and its activations'."""
+    weights = config.quantization or config.param_dtype
+    text = f"{weights} weights, {config.compute_dtype} activations"
+    if config.matmul_dtype and config.matmul_dtype != config.compute_dtype:
+        text += f", matrix products in {config.matmul_dtype}"
+    return text
+
+
+def devices_text() -> str:
+    """Returns the devices of all processes, such as "8 x NVIDIA H100, in 2 processes"."""
+    import jax
+
+    processes = jax.process_count()
+    text = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return text if processes == 1 else f"{text}, in {processes} processes"

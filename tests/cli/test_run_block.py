@@ -1,0 +1,78 @@
+import dataclasses
+
+from prompt_tuning.cli.run_block import RunFacts, TaskFacts, learning_rate_text, start_block
+from prompt_tuning.errors import listed
+from prompt_tuning.training.optimizers import adafactor, adamw, linear_warmup
+from prompt_tuning.training.screen import scores_text
+
+FACTS = RunFacts(
+    method="soft_prompt",
+    trainable=1_920,
+    model="tinyworld_small",
+    parameters=2_000_000,
+    optimizer="adafactor",
+    learning_rate="0.3",
+    tasks=[TaskFacts(name="rte", examples={"train": 2_000, "validation": 400}, labels=["a", "b"])],
+    lengths={"inputs": 64, "targets": 4},
+    cut={"rte train": {"inputs": 12, "targets": 0}, "rte validation": {"inputs": 0}},
+    batch="32 examples",
+    steps=300,
+    epochs=4.8,
+    precision="float32 weights, float32 activations",
+    devices="1 x cpu",
+    folder="runs/x/",
+)
+
+
+def test_the_block_of_a_run():
+    assert start_block(FACTS).splitlines() == [
+        "Method      soft_prompt, 1,920 trainable parameters",
+        "Model       tinyworld_small, 2,000,000 parameters",
+        "Optimizer   adafactor, learning rate 0.3",
+        "Task        rte: 2,000 train examples, 400 validation examples; labels a, b",
+        "Lengths     inputs 64, targets 4 tokens; cut: 12 inputs of rte train",
+        "Batch       32 examples; 300 steps, 4.8 epochs",
+        "Precision   float32 weights, float32 activations",
+        "Devices     1 x cpu",
+        "Run folder  runs/x/",
+    ]
+
+
+def test_a_mixture_free_text_and_a_warning():
+    tasks = [
+        TaskFacts(name="one", examples={"train": 5, "validation": 1}),
+        TaskFacts(name="two", examples={"train": 6, "validation": 2}, labels=["x"]),
+    ]
+    facts = dataclasses.replace(FACTS, tasks=tasks, cut={}, epochs=None, warnings=["odd."])
+    lines = start_block(facts).splitlines()
+    assert "Tasks       2 (one, two): 11 train examples, 3 validation examples" in lines
+    assert "Lengths     inputs 64, targets 4 tokens; nothing was cut" in lines
+    assert "Batch       32 examples; 300 steps" in lines
+    assert lines[-1] == "Warning: odd."
+    alone = dataclasses.replace(FACTS, tasks=tasks[:1])
+    assert "free-text answers" in start_block(alone)
+
+
+def test_a_thousand_labels_are_cut_at_ten():
+    labels = [f"l{i}" for i in range(1000)]
+    facts = dataclasses.replace(FACTS, tasks=[TaskFacts(name="t", examples={}, labels=labels)])
+    assert "l8, l9, and 990 more" in start_block(facts)
+    assert listed("abc") == "a, b, c"
+
+
+def test_learning_rates_in_words():
+    assert learning_rate_text(adafactor(0.3), 100) == "0.3"
+    schedule = adamw(linear_warmup(5e-4, warmup_steps=10))
+    assert learning_rate_text(schedule, 100) == (
+        "from 5e-05, up to 0.0005, to 0.0005 at the last step"
+    )
+    assert learning_rate_text(adamw(lambda count: 0.1), 1) == "0.1"
+
+
+def test_a_single_metric_is_said_once():
+    assert scores_text({"accuracy": 0.9975}, 0.9975) == "accuracy 0.9975"
+    assert scores_text({"loss": 5.04}, -5.04) == "loss 5.0400"
+    assert (
+        scores_text({"accuracy": 0.5, "f1": 0.7}, 0.6) == "accuracy 0.5000, f1 0.7000, score 0.6000"
+    )
+    assert scores_text({}, 0.6) == "score 0.6000"
