@@ -5,7 +5,7 @@ the package, so that `--gin_file=runs/train.gin` works anywhere.
 """
 
 import functools
-import importlib.util  # noqa: F401  gin's file reader uses it without importing it
+import importlib.util  # gin's file reader uses it too, without importing it
 import inspect
 import os
 import re
@@ -36,7 +36,10 @@ def shipped_configs() -> Path:
 
 
 def load(
-    files: Sequence[str], bindings: Sequence[tuple[str, str]] = (), search_paths: str = ""
+    files: Sequence[str],
+    bindings: Sequence[tuple[str, str]] = (),
+    search_paths: str = "",
+    lenient: Sequence[str] = (),
 ) -> None:
     """Replaces the configuration by these files, in order, and then these bindings.
 
@@ -44,6 +47,8 @@ def load(
       files: gin files, by path or by name in a search path.
       bindings: (name, value) texts of `--gin.NAME=VALUE`.
       search_paths: folders separated by commas.
+      lenient: those of `files` in which what can't be imported, and what is then unknown, is
+        skipped.
 
     Raises:
       UserError: a file isn't found or can't be read as gin; a name is unknown; a macro has a
@@ -53,16 +58,14 @@ def load(
     folders.append(shipped_configs())
     paths = [find(file, folders) for file in files]
 
-    # `import my_task` in a gin file finds the user's own modules, as `python -m` would.
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    _look_for_modules_here()
     gin.clear_config()
     _forgotten.clear()
     _include_folders[:] = folders
-    for path in paths:
-        _parse(gin.parse_config_file, str(path), where=str(path))
+    for file, path in zip(files, paths, strict=True):
+        _parse(gin.parse_config_file, str(path), str(path), skip_unknown=file in lenient)
     for name, value in bindings:
-        _parse(gin.parse_config, f"{name} = {_as_gin(value)}", where=f"--gin.{name}={value}")
+        _parse(gin.parse_config, f"{name} = {_as_gin(value)}", f"--gin.{name}={value}")
     _expand_paths()
     _check_macros()
 
@@ -73,6 +76,30 @@ def _expand_paths() -> None:
         if "~" in text:
             parameter = name if "." in name else f"{name}/macro.value"
             gin.bind_parameter(parameter, expanded(gin.query_parameter(parameter)))
+
+
+def _look_for_modules_here() -> None:
+    """Lets `import my_task` in a gin file find the user's own modules, as `python -m` would."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+
+
+def missing_modules(file: Path) -> list[str]:
+    """Returns the modules that a gin file imports and that can't be found from here."""
+    _look_for_modules_here()
+    return [name for name in imports(file.read_text("utf-8")) if not _can_import(name)]
+
+
+def imports(text: str) -> list[str]:
+    """Returns the modules that the text of a gin file imports."""
+    return re.findall(r"^(?:import|from) +([\w.]+)", text, re.MULTILINE)
+
+
+def _can_import(name: str) -> bool:
+    try:
+        return name in sys.modules or importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # the package that it is in
+        return False
 
 
 def find(file: str, folders: Sequence[Path]) -> Path:
@@ -126,12 +153,18 @@ def macro(name: str) -> Any:
     return None if str(value) == _REQUIRED else value
 
 
+def bind(name: str, value: Any) -> None:
+    """Sets a macro, or a parameter with its function's name, in the loaded configuration."""
+    with gin.unlock_config():
+        gin.bind_parameter(name if "." in name else f"{name}/macro.value", value)
+
+
 def forget(*names: str) -> None:
     """Sets macros to None where they are set, in what is recorded of the configuration as well."""
     with gin.unlock_config():
         for name in names:
             if macro(name) is not None:
-                gin.bind_parameter(f"{name}/macro.value", None)
+                bind(name, None)
                 _forgotten.add(name)
 
 
@@ -149,7 +182,9 @@ def operative_text() -> str:
     # gin remembers what a macro was when it was used.
     for name in _forgotten:
         used = re.sub(rf"^{name} = .*$", f"{name} = None", used, flags=re.MULTILINE)
-    return used
+    # What a macro calls is listed under the macro's name, where no flag would reach it.
+    macros = "|".join(map(re.escape, MACROS))
+    return re.sub(rf"^(# Parameters for )?(?:{macros})/", r"\1", used, flags=re.MULTILINE)
 
 
 def settings() -> dict[str, str]:
@@ -212,9 +247,9 @@ def _as_gin(value: str) -> str:
     return value
 
 
-def _parse(parse: Any, source: str, where: str) -> None:
+def _parse(parse: Any, source: str, where: str, *, skip_unknown: bool = False) -> None:
     try:
-        parse(source, skip_unknown=False)
+        parse(source, skip_unknown=skip_unknown)
     except (ValueError, SyntaxError, OSError, ImportError, tokenize.TokenError) as error:
         raise UserError(_one_line(str(error), where)) from error
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prompt_tuning.checkpoints.adapter_files import BEST_ADAPTER, BEST_PROMPT
-from prompt_tuning.cli import configurables, gin_config, members, scoring, session
+from prompt_tuning.cli import configurables, gin_config, members, run_task, scoring, session
 from prompt_tuning.cli.configurables import Base, Data
 from prompt_tuning.cli.members import MemberSpec
 from prompt_tuning.cli.next_commands import infer_command
@@ -157,6 +157,7 @@ def _prepare(
         overwrite=args.overwrite,
         population=True,
     )
+    folder.write_json(run_task.FILE, run_task.described(population[0].job))
     for spec, each in zip(specs, population, strict=True):
         of_member = RunFolder.open(
             where / MEMBERS / spec.name,
@@ -167,6 +168,7 @@ def _prepare(
             },
             config_text=each.config_text,
         )
+        of_member.write_json(run_task.FILE, run_task.described(each.job))
         each.member = _member(spec, each.job, of_member)
     return folder, population, _evaluator(population, places)
 

@@ -30,6 +30,7 @@ from prompt_tuning.cli import (
     gin_config,
     layer_methods,  # noqa: F401 - registered with gin
     prompt_methods,  # noqa: F401 - registered with gin
+    run_task,
 )
 from prompt_tuning.cli.compilation_cache import compilation_cache
 from prompt_tuning.cli.configurables import Base, Data, Prediction, Training
@@ -67,20 +68,33 @@ def say_once(text: str) -> None:
 def load_config(
     args: argparse.Namespace, *, run: str | None = None, defaults: Sequence[str] = ()
 ) -> None:
-    """Reads the configuration: defaults, that of a run folder, then the gin files and flags."""
+    """Reads the configuration: defaults, that of a run folder, then the gin files and flags.
+
+    Of a run folder the task is as it was trained on; see `run_task.py`.
+    """
     logging.getLogger("absl").setLevel(logging.ERROR)
     files = list(args.gin_file)
+    recorded, missing = None, []
     if run is not None:
         config = Path(run) / CONFIG
         if not config.is_file():
             raise UserError(f"{run} is not a run folder: it has no {CONFIG}.")
         files.insert(0, str(config))
+        recorded = run_task.read(run)
+        missing = gin_config.missing_modules(config) if recorded else []
     if not files:
         raise UserError(
             "No configuration: give --gin_file=..., such as those that the top of "
             f"{gin_config.shipped_configs() / 'runs'}/*.gin names."
         )
-    gin_config.load([*defaults, *files], args.gin_bindings, args.gin_search_paths)
+    gin_config.load(
+        [*defaults, *files],
+        args.gin_bindings,
+        args.gin_search_paths,
+        lenient=files[:1] if missing else (),
+    )
+    if run is not None and recorded:
+        run_task.apply(run, recorded, missing)
     compilation_cache()
     return_memory_after_compiling()
 

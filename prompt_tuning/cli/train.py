@@ -165,7 +165,7 @@ def train(
     """Trains; the best prompt, the metrics and the summary are written to the folder."""
     import jax
 
-    from prompt_tuning.cli import scoring, session
+    from prompt_tuning.cli import run_task, scoring, session
     from prompt_tuning.parallel.accelerators import accelerator_of
     from prompt_tuning.parallel.mesh import replicated, shard_batch
     from prompt_tuning.parallel.processes import vote_over
@@ -174,6 +174,7 @@ def train(
 
     base, method = job.base, job.method
     accelerator = accelerator_of(jax.devices()[0].device_kind)
+    folder.write_json(run_task.FILE, run_task.described(job))
     score = scoring.scorer(base, job.data, job.prediction, job.development_splits)
     return loop.train(
         job.training.options,

@@ -141,7 +141,8 @@ def user_task(
         source: the files and the templates.
         name: the task's name; None is that of the training file.
         labels: the label words. None: the different targets of the training file if they are
-            few (`MAX_LABELS`). Empty: none, the answer is free text.
+            few (`MAX_LABELS`). Empty: none, the answer is free text. Given any, no file is read,
+            so that a run answers without its training file.
         metric: "accuracy", "macro_f1", "matthews" (two labels) or "rouge". None: "accuracy" for
             labels, "rouge" for free text.
 
@@ -155,6 +156,7 @@ def user_task(
         source=lambda data_dir: source,
         render=lambda row, training: _render(row, source),
         text=source.inputs.render,
+        templates=(source.inputs.text, source.targets.text),
         metrics=(_metric(metric or ("accuracy" if found else "rouge"), found),),
         labels=found or None,
         splits=source.splits,

@@ -2,6 +2,7 @@
 
     settings.json        what the run's result depends on, to tell whether a folder is its own
     config.gin           the operative configuration, as text
+    task.json            the task: labels, templates, lengths; where the files were
     versions.json        packages, Python, devices and git commit
     metrics.jsonl        losses and scores, one row a line (`logging.py`)
     tensorboard/         the same for TensorBoard
@@ -58,6 +59,7 @@ _FOLDERS = ("checkpoints", "predictions", "tensorboard", "profile")
 _FILES = (
     "settings.json",
     "config.gin",
+    "task.json",
     "versions.json",
     "metrics.jsonl",
     "summary.json",

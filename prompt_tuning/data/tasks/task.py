@@ -50,6 +50,7 @@ class Task:
             reads of it; raises as `render`. None: what `render` makes of the row, with "<unk>" for
             a "label" that is not there, and None for an "idx".
         metrics: each returns named scores in [0, 1] or [-1, 1]; their mean is the task's score.
+        templates: the input and the target template, where the text is made by them.
         labels: the label words, for rank classification and class-label initialisation; None
             where the answer is free text.
         splits: what the source has, with SeqIO's names.
@@ -61,6 +62,7 @@ class Task:
     render: Callable[[Row, bool], Iterable[Example]]
     metrics: tuple[Metric, ...]
     text: Callable[[Row], str] | None = None
+    templates: tuple[str, str] | None = None
     labels: tuple[str, ...] | None = None
     splits: tuple[str, ...] = ("train", "validation", "test")
     lengths: Mapping[str, int] = field(default_factory=lambda: {"inputs": 512, "targets": 8})

@@ -1,0 +1,100 @@
+"""Trials of answering: input as people have it, and runs away from where they were trained."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from prompt_tuning.cli import run_task
+
+
+def answers(result):
+    return [json.loads(line) for line in result.out.splitlines()]
+
+
+@pytest.fixture
+def moved_run(finished_run, tmp_path, monkeypatch):
+    """A finished run whose data are gone, and the working directory another one."""
+    for name in ("config.gin", run_task.FILE):
+        text = (finished_run / name).read_text()
+        changed = re.sub(r"""(['"])[^'"]*r\.csv\1""", r"\1r.csv\1", text)
+        assert changed != text
+        (finished_run / name).write_text(changed)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    return finished_run
+
+
+def test_trial_15_a_run_answers_without_its_training_file(moved_run, command):
+    for name in ("infer", "neighbors"):
+        # Standard input is empty.
+        result = command(name, moved_run, *(["--input=/dev/null"] if name == "infer" else []))
+        assert result.status == 0, result.err
+    assert command("report", moved_run, "-k", "2").status == 0
+    assert "can't be shown" not in (moved_run / "report.html").read_text()
+    assert command("export", moved_run, "--format=npy", "--output=out").status == 0
+
+
+def test_trial_15_the_labels_are_those_of_training(moved_run, command, tmp_path):
+    # Another file of that name, with other labels, is no matter.
+    (tmp_path / "elsewhere" / "r.csv").write_text("text,label\na,maybe\n")
+    (tmp_path / "elsewhere" / "q.jsonl").write_text('{"text": "a dog ran ."}\n')
+    result = command("infer", moved_run, "--input=q.jsonl", "--gin.predict.method=rank")
+    assert result.status == 0, result.err
+    assert answers(result)[0]["prediction"] in ("yes", "no")
+
+
+def test_trial_15_scoring_needs_the_validation_file_alone(moved_run, rows, command):
+    shutil.copy(rows, "new.csv")
+    result = command("evaluate", moved_run, "--gin.VALIDATION_FILE=new.csv")
+    assert result.status == 0, result.err
+    result = command("evaluate", moved_run)
+    assert result.status == 2 and "r.csv is missing" in result.message
+
+
+@pytest.fixture
+def run_of_a_module(finished_run):
+    """A run whose task was made by a module that isn't here any more."""
+    config = finished_run / "config.gin"
+    text = re.sub(r"MIXTURE_OR_TASK_NAME = .*", "MIXTURE_OR_TASK_NAME = 'gone'", config.read_text())
+    config.write_text(f"import my_gone_module\nmy_gone_method.length = 3\n{text}")
+    recorded = json.loads((finished_run / run_task.FILE).read_text())
+    recorded["modules"] = {"my_gone_module": "/home/me/project"}
+    recorded["tasks"][0] |= {"name": "gone", "input_template": None, "target_template": None}
+    (finished_run / run_task.FILE).write_text(json.dumps(recorded))
+    return finished_run
+
+
+def test_a_run_whose_module_is_gone_answers_finished_texts(run_of_a_module, command, tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"inputs": "a dog ran ."}\n')
+    result = command(
+        "infer", run_of_a_module, "--input", tmp_path / "q.jsonl", "--gin.predict.method=rank"
+    )
+    assert result.status == 0, result.err
+    assert answers(result)[0]["prediction"] in ("yes", "no")
+    (tmp_path / "q.jsonl").write_text('{"text": "a dog ran ."}\n')
+    result = command("infer", run_of_a_module, "--input", tmp_path / "q.jsonl")
+    assert result.status == 2 and "PYTHONPATH to that" in result.message
+    result = command("evaluate", run_of_a_module)
+    assert result.status == 2 and "/home/me/project" in result.message
+
+
+def test_a_lost_frozen_model_is_named(finished_run, command):
+    path = finished_run / run_task.FILE
+    recorded = json.loads(path.read_text())
+    recorded["paths"]["INITIAL_CHECKPOINT_PATH"] = {"given": "tinyworld_tiny", "place": "/gone/t5"}
+    path.write_text(json.dumps(recorded))
+    result = command("infer", finished_run, "--input=/dev/null")
+    assert result.status == 2
+    assert "The frozen model of" in result.message and "/gone/t5" in result.message
+    # A flag is believed.
+    model = "--gin.INITIAL_CHECKPOINT_PATH=tinyworld_small"
+    assert "/gone/t5" not in command("infer", finished_run, "--input=/dev/null", model).err
+
+
+def test_a_damaged_record_is_told(finished_run, command):
+    (finished_run / run_task.FILE).write_text("{")
+    result = command("infer", finished_run, "--input=/dev/null")
+    assert result.status == 2 and "task.json is damaged" in result.message
