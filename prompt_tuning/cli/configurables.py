@@ -25,6 +25,7 @@ from prompt_tuning.checkpoints.stored_arrays import ShardingOf
 from prompt_tuning.cli import user_tasks  # noqa: F401 - registered with gin
 from prompt_tuning.cli.gin_config import forget, register
 from prompt_tuning.cli.paths import run_folder
+from prompt_tuning.cli.prediction import Prediction, predict  # noqa: F401 - registered with gin
 from prompt_tuning.data.feature_lengths import FEATURES
 from prompt_tuning.data.feature_lengths import feature_lengths as lengths_of
 from prompt_tuning.data.mixtures import get_tasks
@@ -32,12 +33,11 @@ from prompt_tuning.data.target_sentinel import TargetForm
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.token_batches import TokenBudget
 from prompt_tuning.data.vocabularies import Vocabulary, find_vocabulary
-from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.errors import UserError
 from prompt_tuning.methods import initializers
 from prompt_tuning.methods.base import Method
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.config import T5Config, get_config
-from prompt_tuning.models.decoding import DecodingOptions
 from prompt_tuning.models.hardware import fastest_matmul_dtype
 from prompt_tuning.models.parameter_axes import parameter_axes
 from prompt_tuning.models.t5 import T5, Params
@@ -407,55 +407,3 @@ def population(places: int = 16, side_by_side: bool | None = None) -> tuple[int,
 def successive_halving(keep: float = 0.5, rungs: Sequence[int] | None = None) -> Halving:
     """Where `train --tune` drops members; see `Halving`."""
     return Halving(keep=keep, rungs=rungs)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """How answers are got: by rank classification over the task's labels, else by decoding.
-
-    split: what is scored, where a command isn't told.
-    decoding: its `max_length` is in tokens with end of sequence.
-    seed: for sampling.
-    """
-
-    rank: bool
-    decoding: DecodingOptions
-    split: str
-    seed: int
-
-
-@register
-def predict(
-    data: Data,
-    method: str = "greedy",
-    split: str = "validation",
-    max_length: int | None = None,
-    beam_size: int = 4,
-    length_penalty: float = 0.6,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seed: int = 0,
-) -> Prediction:
-    """Evaluation and inference: "greedy", "beam", "sample", or "rank" over the task's labels.
-
-    An answer has at most as many tokens as the data's targets if `max_length` is None; a sentinel
-    before it isn't counted.
-    """
-    methods = ("greedy", "beam", "sample", "rank")
-    if method not in methods:
-        raise UserError(
-            f"predict.method is '{method}'; expected {', '.join(methods[:-1])} or {methods[-1]}."
-            f"{did_you_mean(method, methods)}"
-        )
-    rank = method == "rank"
-    decoding = DecodingOptions(
-        max_length=data.target_length if max_length is None else max_length + data.target_sentinel,
-        method="greedy" if rank else method,
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-    )
-    return Prediction(rank=rank, decoding=decoding, split=split, seed=seed)

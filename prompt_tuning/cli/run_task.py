@@ -35,7 +35,6 @@ _PATHS = (
 """The macros whose values are files or folders of the user's."""
 
 
-
 def described(job: "Job") -> dict[str, Any]:
     """Returns what `task.json` holds, of a job whose configuration is loaded."""
     data, base = job.data, job.base

@@ -13,6 +13,7 @@ from prompt_tuning.data.preprocessors import UNLABELLED
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.token_batches import token_eval_batches
 from prompt_tuning.data.tokenized import TokenizedSplit
+from prompt_tuning.data.vocabularies import EOS_ID
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.ensemble import (
     Ballot,
@@ -29,6 +30,7 @@ from prompt_tuning.evaluation.evaluator import (
     evaluate_many,
     rank_predictor,
 )
+from prompt_tuning.evaluation.rank import RankOptions
 from prompt_tuning.parallel.mesh import DATA_AXIS, shard_batch
 from prompt_tuning.training.run import Evaluation
 
@@ -45,13 +47,23 @@ def predictor_for(base: Base, data: Data, task: Task, prediction: Prediction) ->
     """
     form = data.target_form(base.vocabulary)
     if prediction.rank and task.labels:
-        return rank_predictor(base.model, form.encode_labels(task.labels), task.labels)
+        ids = form.encode_labels(task.labels)
+        return rank_predictor(base.model, ids, task.labels, rank_options(base, prediction))
     if prediction.rank and len(data.tasks) == 1:
         raise UserError(
             f"predict.method is 'rank', but the answer to {task.name} is free text and has no "
             "labels to rank; set it to 'greedy'."
         )
     return decoding_predictor(base.model, prediction.decoding, form.decode)
+
+
+def rank_options(base: Base, prediction: Prediction) -> RankOptions:
+    """Returns how the scores of labels are corrected."""
+    text = prediction.calibration
+    return RankOptions(
+        length_normalization=prediction.length_normalization,
+        content_free=None if text is None else (*base.vocabulary.encode(text), EOS_ID),
+    )
 
 
 def scorer(
@@ -129,7 +141,7 @@ def ballots(
     for task, examples in zip(data.tasks, splits, strict=True):
         if prediction.rank and task.labels:
             ids = form.encode_labels(task.labels)
-            voter = rank_voter(base.model, ids, task.labels)
+            voter = rank_voter(base.model, ids, task.labels, rank_options(base, prediction))
         else:
             voter = decoding_voter(base.model, prediction.decoding, form.decode)
         batches = _on_devices(eval_batches(examples, data.batch_size, data.num_lengths), base)

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.evaluator import IndexedBatch, Inject
-from prompt_tuning.evaluation.rank import label_log_likelihoods, target_log_likelihoods
+from prompt_tuning.evaluation.rank import RankOptions, label_scores, target_log_likelihoods
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.stacking import stack_injections
@@ -36,7 +36,7 @@ class Ballot:
 
     Attributes:
       answers: what could be the answer: the task's labels, or what any of the prompts generated.
-      log_likelihoods: of each answer, in nats, by each prompt.
+      log_likelihoods: of each answer, in nats, by each prompt; as `RankOptions` correct them.
       votes: the index of each prompt's own answer.
     """
 
@@ -113,7 +113,10 @@ class Voter:
 
 
 def rank_voter(
-    model: T5, label_ids: Int[np.ndarray, "labels target"], labels: Sequence[str]
+    model: T5,
+    label_ids: Int[np.ndarray, "labels target"],
+    labels: Sequence[str],
+    options: RankOptions = RankOptions(),
 ) -> Voter:
     """Each prompt votes for the label that it makes likeliest; of equals the first.
 
@@ -121,6 +124,7 @@ def rank_voter(
       model: the network.
       label_ids: each label's token ids with end of sequence, padded.
       labels: the labels' words, in the same order.
+      options: how their scores are corrected.
     """
 
     @jax.jit
@@ -136,7 +140,7 @@ def rank_voter(
         def score(arrays: Sequence[Array]) -> Float[Array, "batch labels"]:
             injection = injection_of(arrays)
             ids = jnp.asarray(label_ids)
-            return label_log_likelihoods(model, frozen, encoder_input_tokens, injection, ids)
+            return label_scores(model, frozen, encoder_input_tokens, injection, ids, options)
 
         scores = jax.vmap(score)(arrays)
         return jnp.argmax(scores, axis=-1), scores

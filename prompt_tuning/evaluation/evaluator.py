@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.evaluation.rank import label_log_likelihoods
+from prompt_tuning.evaluation.rank import RankOptions, label_scores
 from prompt_tuning.methods.base import Batch
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection
@@ -47,10 +47,12 @@ class Predictor:
       run: compiled, once for each shape: (frozen, injection, encoder_input_tokens, key) -> one
         row of numbers an example. Only sampling draws on the key.
       read: turns an example's row into its predicted text.
+      scores: gives the score of each label from an example's row; empty where nothing is ranked.
     """
 
     run: Callable[[Params, Injection, Int[Array, "batch source"], PRNGKeyArray], Array]
     read: Callable[[np.ndarray], str]
+    scores: Callable[[np.ndarray], dict[str, float]] = lambda row: {}
 
     @functools.cached_property
     def run_many(self) -> Callable[[Params, Sequence[Injection], Array, PRNGKeyArray], Array]:
@@ -89,7 +91,10 @@ def decoding_predictor(
 
 
 def rank_predictor(
-    model: T5, label_ids: Int[np.ndarray, "labels target"], labels: Sequence[str]
+    model: T5,
+    label_ids: Int[np.ndarray, "labels target"],
+    labels: Sequence[str],
+    options: RankOptions = RankOptions(),
 ) -> Predictor:
     """Predicts the likeliest of a task's labels (see `rank.py`); of equals, the first.
 
@@ -97,6 +102,7 @@ def rank_predictor(
       model: the network.
       label_ids: each label's token ids with end of sequence, padded.
       labels: the labels' words, in the same order.
+      options: how their scores are corrected.
 
     Raises:
       UserError: there are no labels to choose among.
@@ -113,25 +119,27 @@ def rank_predictor(
         injection: Injection,
         encoder_input_tokens: Int[Array, "batch source"],
         key: PRNGKeyArray,
-    ) -> Int[Array, "batch"]:
+    ) -> Float[Array, "batch labels"]:
         del key
-        scores = label_log_likelihoods(
-            model, frozen, encoder_input_tokens, injection, jnp.asarray(label_ids)
-        )
-        return jnp.argmax(scores, axis=-1)
+        ids = jnp.asarray(label_ids)
+        return label_scores(model, frozen, encoder_input_tokens, injection, ids, options)
 
-    return Predictor(run=run, read=lambda index: labels[int(index)])
+    return Predictor(
+        run=run,
+        read=lambda scores: labels[int(np.argmax(scores))],
+        scores=lambda scores: dict(zip(labels, scores.tolist(), strict=True)),
+    )
 
 
-def predict(
+def predict_rows(
     predictor: Predictor,
     frozen: Params,
     inject: Inject,
     batches: Iterable[IndexedBatch],
     *,
     seed: int = 0,
-) -> Iterator[tuple[int, str]]:
-    """Yields (example index, predicted text), batch by batch as the batches come.
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (example index, the row that `predictor` reads), batch by batch as the batches come.
 
     Args:
       predictor: how to get an answer.
@@ -149,7 +157,20 @@ def predict(
             jax.random.fold_in(key, position),
         )
         for index, row in zip(indices, _whole(rows), strict=False):
-            yield int(index), predictor.read(row)
+            yield int(index), row
+
+
+def predict(
+    predictor: Predictor,
+    frozen: Params,
+    inject: Inject,
+    batches: Iterable[IndexedBatch],
+    *,
+    seed: int = 0,
+) -> Iterator[tuple[int, str]]:
+    """Yields (example index, predicted text); otherwise as `predict_rows`."""
+    for index, row in predict_rows(predictor, frozen, inject, batches, seed=seed):
+        yield index, predictor.read(row)
 
 
 def _whole(rows: Array) -> np.ndarray:

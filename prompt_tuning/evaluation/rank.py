@@ -1,10 +1,19 @@
 """Rank classification: the label that the model finds likeliest, given the input.
 
-Each label is scored by the log-likelihood of its whole token sequence, end of sequence included,
-as a target, not divided by its length; nothing is generated, so the answer is always one of the
-labels. The encoder runs once for an example however many labels there are: only the decoder sees
-them, as so many more rows of its batch.
+Each label is scored by the log-likelihood of its whole token sequence, end of sequence included, as
+a target; nothing is generated, so the answer is always one of the labels. The encoder runs once for
+an example however many labels there are: only the decoder sees them, as so many more rows of its
+batch. Labels are taken in blocks, so that memory doesn't grow with their number.
+
+Two corrections are optional (`RankOptions`), for labels of different lengths or frequencies:
+
+    length normalization   the mean over a label's tokens (Brown et al. 2020, section 2.4)
+    calibration            minus the score that the label has after a content-free input: pointwise
+                           mutual information (Holtzman et al. 2021, "Surface form competition";
+                           compare Zhao et al. 2021, "Calibrate before use")
 """
+
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +21,43 @@ from jaxtyping import Array, Float, Int
 
 from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.t5 import T5, Params
+
+LOGIT_BYTES = 512 * 2**20
+"""The most memory for the float32 logits of a block of labels, unless one label takes more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankOptions:
+    """How labels' log-likelihoods are corrected before they are compared.
+
+    Attributes:
+      length_normalization: divide by the label's number of tokens, end of sequence counted.
+      content_free: the token ids of an input without content, end of sequence included; the score
+        of a label after it is subtracted. None: nothing is.
+    """
+
+    length_normalization: bool = False
+    content_free: tuple[int, ...] | None = None
+
+
+def label_scores(
+    model: T5,
+    frozen: Params,
+    encoder_input_tokens: Int[Array, "batch source"],
+    injection: Injection,
+    label_ids: Int[Array, "labels target"],
+    options: RankOptions = RankOptions(),
+) -> Float[Array, "batch labels"]:
+    """Returns what labels are ranked by: `label_log_likelihoods`, corrected as `options` say."""
+    scores = label_log_likelihoods(model, frozen, encoder_input_tokens, injection, label_ids)
+    if options.content_free is not None:
+        content_free = jnp.asarray(options.content_free, encoder_input_tokens.dtype)
+        # A row for each example, since each may have a prompt of its own.
+        rows = jnp.tile(content_free, (encoder_input_tokens.shape[0], 1))
+        scores -= label_log_likelihoods(model, frozen, rows, injection, label_ids)
+    if options.length_normalization:
+        scores /= jnp.sum(label_ids != model.config.pad_id, axis=-1)
+    return scores
 
 
 def label_log_likelihoods(
@@ -41,19 +87,45 @@ def target_log_likelihoods(
     encoder_input_tokens: Int[Array, "batch source"],
     injection: Injection,
     target_ids: Int[Array, "batch n target"],
+    *,
+    logit_bytes: int = LOGIT_BYTES,
 ) -> Float[Array, "batch n"]:
-    """As `label_log_likelihoods`, for n targets of each example's own."""
-    batch, n, _ = target_ids.shape
+    """As `label_log_likelihoods`, for n targets of each example's own.
+
+    With more than `logit_bytes` of logits, the targets are scored in blocks of equal size, one
+    after another.
+    """
+    batch, n, length = target_ids.shape
     variables, injection = injected(frozen, injection)
     encoded = model.apply(variables, encoder_input_tokens, injection, method=T5.encode)
 
-    pad_id = model.config.pad_id
-    decoder_inputs = jnp.pad(target_ids, ((0, 0), (0, 0), (1, 0)), constant_values=pad_id)
-    # `decode` takes n rows an example, those of the same example together.
-    rows = decoder_inputs[..., :-1].reshape(batch * n, -1)
-    logits = jnp.asarray(model.apply(variables, encoded, rows, method=T5.decode))
-    logits = logits.reshape(batch, n, *logits.shape[1:])
+    def score(target_ids: Int[Array, "batch block target"]) -> Float[Array, "batch block"]:
+        pad_id = model.config.pad_id
+        decoder_inputs = jnp.pad(target_ids, ((0, 0), (0, 0), (1, 0)), constant_values=pad_id)
+        # `decode` takes several rows an example, those of the same example together.
+        rows = decoder_inputs[..., :-1].reshape(-1, length)
+        logits = jnp.asarray(model.apply(variables, encoded, rows, method=T5.decode))
+        logits = logits.reshape(*target_ids.shape, -1).astype(jnp.float32)
+        # `log_softmax` of the targets alone: that of every piece would be as large as the logits.
+        highest = jnp.max(logits, axis=-1)
+        log_sum = jnp.log(jnp.sum(jnp.exp(logits - highest[..., None]), axis=-1))
+        of_targets = jnp.take_along_axis(logits, target_ids[..., None], axis=-1)[..., 0]
+        return jnp.sum(of_targets - highest - log_sum, axis=-1, where=target_ids != pad_id)
 
-    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    of_targets = jnp.take_along_axis(log_probabilities, target_ids[..., None], axis=-1)[..., 0]
-    return jnp.sum(of_targets, axis=-1, where=target_ids != pad_id)
+    size = _block_size(batch, n, length, model.config.vocab_size, logit_bytes)
+    if size >= n:
+        return score(target_ids)
+    blocks = -(-n // size)
+    # The last target is repeated to fill up the last block.
+    filled = jnp.pad(target_ids, ((0, 0), (0, blocks * size - n), (0, 0)), mode="edge")
+    by_block = jnp.swapaxes(filled.reshape(batch, blocks, size, length), 0, 1)
+    scores = jax.lax.map(score, by_block)
+    return jnp.swapaxes(scores, 0, 1).reshape(batch, -1)[:, :n]
+
+
+def _block_size(batch: int, n: int, length: int, vocab_size: int, logit_bytes: int) -> int:
+    """Returns how many targets of each example are scored at once, in as few blocks as fit."""
+    float32 = 4
+    most = max(1, logit_bytes // (batch * length * vocab_size * float32))
+    blocks = -(-n // most)
+    return -(-n // max(1, blocks))

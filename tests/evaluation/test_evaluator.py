@@ -14,6 +14,7 @@ from prompt_tuning.evaluation.evaluator import (
     decoding_predictor,
     evaluate,
     predict,
+    predict_rows,
     rank_predictor,
 )
 from prompt_tuning.evaluation.rank import label_log_likelihoods
@@ -167,3 +168,16 @@ def test_an_empty_split_is_told(rank, frozen, inject):
 def test_ranking_without_labels_is_told(model):
     with pytest.raises(UserError, match="needs the task's labels"):
         rank_predictor(model, np.zeros((0, 1), np.int32), ())
+
+
+def test_of_equal_labels_the_first_is_predicted(model, frozen, inject):
+    same = np.repeat(LABEL_IDS[:1], 3, axis=0)
+    predictor = rank_predictor(model, same, ("b", "a", "c"))
+    assert {text for _, text in predict(predictor, frozen, inject, batches())} == {"b"}
+
+
+def test_ranked_rows_hold_the_score_of_each_label(rank, frozen, inject):
+    for _, row in predict_rows(rank, frozen, inject, batches()):
+        scores = rank.scores(row)
+        assert list(scores) == list(LABELS)
+        assert rank.read(row) == max(scores, key=scores.__getitem__)

@@ -73,3 +73,48 @@ def test_the_encoder_runs_once_on_the_batch_itself(model, frozen, tokens):
             partial(rank.label_log_likelihoods, model), frozen, tokens, Injection(), LABEL_IDS
         )
     assert inputs == [(3, 10, 16)]
+
+
+@pytest.mark.parametrize("labels_a_block", [1, 2, 3])
+def test_blocks_of_labels_have_the_scores_of_all_at_once(
+    model, frozen, tokens, injection, labels_a_block
+):
+    targets = jnp.broadcast_to(LABEL_IDS[None], (3, *LABEL_IDS.shape))
+    score = jax.jit(rank.target_log_likelihoods, static_argnums=0, static_argnames="logit_bytes")
+    whole = score(model, frozen, tokens, injection, targets)
+    logit_bytes = labels_a_block * 3 * 4 * model.config.vocab_size * 4
+    blocks = score(model, frozen, tokens, injection, targets, logit_bytes=logit_bytes)
+    np.testing.assert_allclose(blocks, whole, rtol=1e-6)
+
+
+def test_blocks_are_as_few_and_as_even_as_fit():
+    gigabyte = 2**30
+    assert rank._block_size(32, 2, 8, 32128, gigabyte) == 2
+    assert rank._block_size(32, 150, 8, 32128, gigabyte) == 30  # 32 would fit; 5 blocks, not 4.7
+    assert rank._block_size(32, 3, 8, 250112, 1) == 1
+
+
+def test_a_label_that_begins_another_is_scored_by_its_own_end(model, frozen, tokens):
+    """One that another begins with is no likelier for that: its end of sequence counts."""
+    ids = jnp.array([[7, 1, 0], [7, 8, 1]], jnp.int32)
+    both = label_log_likelihoods(model, frozen, tokens, Injection(), ids)
+    for row, label in enumerate((ids[:1, :2], ids[1:])):
+        alone = label_log_likelihoods(model, frozen, tokens, Injection(), label)
+        np.testing.assert_allclose(both[:, row], alone[:, 0], rtol=1e-5)
+
+
+def test_scores_are_corrected_as_asked(model, frozen, tokens):
+    def scores(**options):
+        given = rank.RankOptions(**options)
+        return rank.label_scores(model, frozen, tokens, Injection(), jnp.asarray(LABEL_IDS), given)
+
+    ids = jnp.asarray(LABEL_IDS)
+    plain = label_log_likelihoods(model, frozen, tokens, Injection(), ids)
+    np.testing.assert_allclose(scores(), plain, rtol=1e-6)
+    np.testing.assert_allclose(
+        scores(length_normalization=True), plain / np.array([4, 2, 3]), rtol=1e-6
+    )
+    nothing = label_log_likelihoods(model, frozen, jnp.array([[9, 1]]), Injection(), ids)
+    np.testing.assert_allclose(scores(content_free=(9, 1)), plain - nothing, rtol=1e-5, atol=1e-5)
+    both = scores(content_free=(9, 1), length_normalization=True)
+    np.testing.assert_allclose(both, (plain - nothing) / np.array([4, 2, 3]), rtol=1e-5, atol=1e-5)

@@ -4,9 +4,15 @@ import json
 import re
 import shutil
 
+import jax
+import numpy as np
 import pytest
 
 from prompt_tuning.cli import run_task
+from prompt_tuning.evaluation import rank
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.t5 import T5, abstract_params
 
 
 def answers(result):
@@ -98,3 +104,25 @@ def test_a_damaged_record_is_told(finished_run, command):
     (finished_run / run_task.FILE).write_text("{")
     result = command("infer", finished_run, "--input=/dev/null")
     assert result.status == 2 and "task.json is damaged" in result.message
+
+
+def test_trial_21_the_memory_of_ranking_does_not_grow_with_the_labels():
+    """150 labels for a batch of 32 by T5's vocabulary: all their logits at once take 4.6 GiB."""
+    config = T5Config(
+        name="narrow",
+        vocab_size=32128,
+        embed_dim=8,
+        num_heads=1,
+        head_dim=8,
+        mlp_dim=8,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+    )
+    scores = jax.jit(
+        lambda params, tokens, labels: rank.label_scores(
+            T5(config), params, tokens, Injection(), labels
+        )
+    )
+    tokens, labels = (jax.ShapeDtypeStruct(shape, np.int32) for shape in ((32, 16), (150, 8)))
+    compiled = scores.lower(abstract_params(config), tokens, labels).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 2.5 * rank.LOGIT_BYTES
