@@ -29,9 +29,9 @@ def test_the_flags_and_limits_it_names_are_those_of_the_command(page, capsys):
     with pytest.raises(SystemExit):
         main(["serve", "--help"])
     printed = capsys.readouterr().out
-    flags = set(re.findall(r"`(--(?:max|host)\w*)`", page))
+    flags = set(re.findall(r"`(--(?:max|host|warm)\w*)`", page))
     assert flags == {
-        flag for flag in re.findall(r"--\w+", printed) if flag[2:6] in ("max_", "host")
+        flag for flag in re.findall(r"--\w+", printed) if flag[2:6] in ("max_", "host", "warm")
     }
     assert f"than {Limits().labels} labels" in page
     assert f"longer than {Limits().body_seconds:g} seconds" in page
@@ -75,24 +75,31 @@ def test_every_command_of_the_page(page, checkout, tmp_path):
     training, inference, install, serve, requests = blocks(page, "sh")
     bash(training)
     rows = [json.loads(line) for line in bash(inference).splitlines()]
-    assert [row["prompt"] for row in rows] == ["rte", "wsc", "rte"]
+    assert [row["prompt"] for row in rows] == ["rte", "wic", "rte"]
+    told = re.search(r"The answers are `(\w+)`, `(\w+)` and `(\w+)`", page)
+    assert told and [row["prediction"] for row in rows] == list(told.groups())
     assert rows[2]["prediction"] == max(rows[2]["scores"], key=rows[2]["scores"].__getitem__)
+    for name in ("rte", "wic"):
+        summary = json.loads((tmp_path / "runs" / name / "summary.json").read_text())
+        assert summary["best_step"] > 0, "training shows something"
 
     (code,) = blocks(page, "python")
     assets = checkout / "prompt_tuning" / "assets" / "tinyworld"
     names = f"MODEL, VOCABULARY = 'tinyworld_small', {str(assets / 'tinyworld.model')!r}\n"
     (tmp_path / "page.py").write_text(names + code)
-    assert bash(f"{shlex.quote(sys.executable)} page.py").startswith("[")
+    answered = bash(f"{shlex.quote(sys.executable)} page.py")
+    assert answered.startswith("['entailment', 'False', 'False']")
 
-    assert install.strip() == "pip install 'prompt-tuning[serve]'"
+    assert install.strip() == "pip install '.[serve]'"
     assert serve.startswith(SERVE)
     command = [*shlex.split(serve), "--port=0"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
+        assert "Compiling" in process.stderr.readline()
         line = process.stderr.readline()
-        found = re.search(r"127\.0\.0\.1:(\d+); prompts: rte, wsc$", line)
+        found = re.search(r"127\.0\.0\.1:(\d+); prompts: rte, wic$", line)
         assert found, line
         try:
             answers = [
@@ -104,10 +111,11 @@ def test_every_command_of_the_page(page, checkout, tmp_path):
         assert process.wait(60) == 0
     one, many, listed, _, loaded, _, rescanned, health, metrics = answers
     assert json.loads(one)["prediction"] == rows[1]["prediction"]
-    assert [each["prompt"] for each in json.loads(many)["predictions"]] == ["rte", "wsc"]
-    assert [each["length"] for each in json.loads(listed)["prompts"]] == [20, 5]
+    both = json.loads(many)["predictions"]
+    assert [each["prediction"] for each in both] == ["entailment", "False"]
+    assert [each["length"] for each in json.loads(listed)["prompts"]] == [20, 12]
     assert json.loads(loaded)["name"] == "rte_again"
     assert json.loads(rescanned) == {"loaded": [], "removed": ["rte_again"], "refused": {}}
     assert json.loads(health)["status"] == "ok"
-    assert 'prompt_tuning_examples_total{prompt="wsc"} 2.0' in metrics
+    assert 'prompt_tuning_examples_total{prompt="wic"} 2.0' in metrics
     assert Path(tmp_path / "prompts" / "rte_again.safetensors").exists() is False

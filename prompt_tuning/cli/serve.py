@@ -3,7 +3,7 @@
 The interface is in `prompt_tuning/serving/app.py` and in docs/serving.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
@@ -32,7 +32,17 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--max_body", type=int, default=1_000_000, metavar="BYTES", help="size of a request (1 MB)"
     )
+    parser.add_argument(
+        "--warm_up",
+        type=int,
+        default=32,
+        metavar="TOKENS",
+        help="compile for inputs of up to so many tokens before the first question; 0: don't (32)",
+    )
     args = parser.parse(argv)
+    for name, least in {"max_wait": 0, "max_queue": 1, "max_examples": 1, "max_body": 1}.items():
+        if not getattr(args, name) >= least:
+            raise UserError(f"--{name} is {getattr(args, name)}; it must be at least {least}.")
     if args.max_examples > args.max_queue:
         raise UserError(
             f"--max_examples is {args.max_examples}, but only {args.max_queue} may wait; such a "
@@ -51,6 +61,7 @@ def main(argv: Sequence[str]) -> None:
     from prompt_tuning.serving.batching import BatchingOptions
     from prompt_tuning.serving.limits import Limits
     from prompt_tuning.serving.prompt_folder import PromptFolder
+    from prompt_tuning.serving.warm_up import warm_up
 
     limits = Limits(body_bytes=args.max_body, examples=args.max_examples)
     # The address first: whether it can be had is known before the model is loaded.
@@ -60,20 +71,33 @@ def main(argv: Sequence[str]) -> None:
             max_size=predictor.batch_size, max_wait=args.max_wait / 1000, max_queue=args.max_queue
         )
         folder = PromptFolder(args.folder, predictor)
-        for name, why in folder.rescan().refused.items():
+        refused = folder.rescan().refused
+        if not predictor.prompts:
+            raise UserError(_nothing_to_serve(args.folder, refused))
+        for name, why in refused.items():
             session.say(f"The prompt '{name}' is left out: {why}")
+        if args.warm_up:
+            session.say(f"Compiling for inputs of up to {args.warm_up} tokens (--warm_up) ...")
+            warm_up(predictor, args.warm_up)
         if not server.is_loopback(bound):
             session.say(
                 f"Whoever reaches {args.host} can use this server: it asks for no password."
             )
 
         def started() -> None:
-            names = ", ".join(sorted(predictor.prompts)) or "none yet"
+            names = ", ".join(sorted(predictor.prompts))
             session.say(f"Serving {base.config.name} at {server.url_of(bound)}; prompts: {names}")
 
         app = create_app(predictor, folder, limits=limits, batching=batching)
         server.serve(app, bound, started)
     session.say("Stopped.")
+
+
+def _nothing_to_serve(folder: str, refused: Mapping[str, str]) -> str:
+    if not refused:
+        return f"{folder} holds no prompts; put NAME.safetensors or NAME.npy files in it."
+    name, why = next(iter(refused.items()))
+    return f"None of the {len(refused)} prompts in {folder} can be served; '{name}': {why}"
 
 
 if __name__ == "__main__":

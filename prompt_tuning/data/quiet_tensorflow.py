@@ -32,8 +32,12 @@ with _native_stderr_closed():
     import seqio
     import tensorflow as tf
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import downloader
 
     # The accelerator belongs to JAX; TensorFlow would otherwise reserve all of its memory.
     tf.config.set_visible_devices([], "GPU")
+
+# TFDS retries ten times with waits that double: 200 seconds where there is no network.
+downloader.MAX_RETRIES = 3
 
 __all__ = ["seqio", "tf", "tfds"]

@@ -4,8 +4,12 @@ Class labels become their names (None where withheld), bytes become text. `sourc
 the result, so this runs once a split.
 """
 
+import contextlib
+import logging
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -30,14 +34,19 @@ def read_tfds(
     Raises:
         UserError: the data set is unknown, too old, has no such split or cannot be downloaded.
     """
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # a warning for each retry
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     try:
         builder: Any = tfds.builder(name, data_dir=data_dir)  # TFDS's own types are too narrow
         if prepare:
-            builder.download_and_prepare()
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+                builder.download_and_prepare()
     except Exception as error:  # TFDS raises several unrelated kinds, with pages of text
         raise UserError(
-            f"TFDS cannot prepare {name} in {data_dir or 'its default folder'} "
-            f"({_first_line(error)}); or give a folder of the official files."
+            f"TFDS cannot prepare {name} in {data_dir or 'its default folder'}: {_reason(error)}. "
+            "Give a folder of the official files, --gin.DATA_DIR=FOLDER, or a TFDS folder that "
+            "holds it, --gin.DATA_DIR=tfds:FOLDER (docs/tasks.md)."
         ) from error
     if not builder.is_prepared():
         raise UserError(
@@ -59,8 +68,12 @@ def read_tfds(
     return str(builder.version), (_plain_row(row, labels) for row in tfds.as_numpy(dataset))
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _reason(error: Exception) -> str:
+    """Says an error in a line: the server that can't be reached, or what TFDS says first."""
+    request = getattr(error, "request", None)
+    if isinstance(error, OSError) and request is not None:
+        return f"{urlsplit(request.url).hostname} can't be reached"
+    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
 
 
 def _plain_row(row: dict[str, Any], labels: dict[str, list[str]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The HTTP interface: `POST /predict`, `/prompts`, `/health` and `/metrics`.
+"""The HTTP interface: `POST /predict`, `/prompts`, `/health` and `/metrics`; `/` lists them.
 
 Every answer is JSON (but for /metrics); whatever goes wrong is `{"error": "one line"}` with a
 status of 4xx where the client can mend it. The server itself is in `server.py`.
@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from starlette.exceptions import HTTPException
 
 import prompt_tuning
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.predictor import Answer, Example, Predictor, Prepared, UnknownPrompt
 from prompt_tuning.serving.batching import Batcher, BatchingOptions, Closed, QueueFull
 from prompt_tuning.serving.limits import LimitBody, Limits
@@ -35,6 +35,12 @@ def _encodable(text: str) -> str:
     return text
 
 
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty; give the text to answer")
+    return text
+
+
 Text = Annotated[str, AfterValidator(_encodable)]
 
 
@@ -43,8 +49,8 @@ class Question(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     prompt: Annotated[str, Field(max_length=100)]
-    inputs: Text
-    labels: tuple[Text, ...] = ()
+    inputs: Annotated[Text, AfterValidator(_not_blank)]
+    labels: Annotated[tuple[Text, ...], Field(min_length=1)] = ()
 
 
 class Questions(BaseModel):
@@ -77,6 +83,18 @@ Body = Annotated[
     Annotated[Question, Tag("one")] | Annotated[Questions, Tag("many")],
     Discriminator(_one_or_many),
 ]
+
+
+REQUESTS = {
+    "POST /predict": 'answers {"prompt": NAME, "inputs": TEXT, "labels": [TEXT, ...] or left out}, '
+    'or {"examples": [...]} of these',
+    "GET /prompts": "lists the prompts",
+    "POST /prompts": "loads what is new or changed in the folder, and drops what is gone",
+    "POST /prompts/{name}": "loads one prompt",
+    "GET /health": "says whether the server answers",
+    "GET /metrics": "counters for Prometheus",
+}
+"""What `/` lists."""
 
 
 def create_app(
@@ -119,6 +137,16 @@ def create_app(
     app.add_middleware(LimitBody, limits=limits)
     app.add_middleware(CountRequests, metrics=metrics)
     _add_error_handlers(app)
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> dict[str, Any]:
+        """Lists what can be asked."""
+        return {
+            "model": predictor.config.name,
+            "prompts": sorted(predictor.prompts),
+            "requests": REQUESTS,
+            "schema": "/openapi.json",
+        }
 
     @app.post("/predict", response_model_exclude_none=True)
     async def predict(body: Body) -> Prediction | Predictions:
@@ -212,7 +240,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, raised: RequestValidationError) -> JSONResponse:
-        return error(422, _one_line(raised))
+        return error(422, first_mistake(raised.errors()))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, raised: HTTPException) -> JSONResponse:
@@ -234,14 +262,36 @@ def _add_error_handlers(app: FastAPI) -> None:
         return error(500, "Something went wrong in the server; its log says what.")
 
 
-def _one_line(raised: RequestValidationError) -> str:
-    """Returns the first mistake, such as "examples[3].inputs: Field required."."""
-    first, *others = raised.errors()
+def first_mistake(errors: Sequence[Any]) -> str:
+    """Returns the first of Pydantic's errors in a line: "examples[3].inputs: missing.".
+
+    Unknown fields come first: a misspelt one is why another is missing.
+    """
+    first, *others = sorted(errors, key=lambda error: error["type"] != "extra_forbidden")
     if first["type"] == "json_invalid":
         return f"The body isn't JSON: {first['ctx']['error']} (character {first['loc'][-1]})."
-    place = ""
-    for part in first["loc"]:
-        if part not in ("body", "one", "many"):
-            place += f"[{part}]" if isinstance(part, int) else f".{part}"
+    parts = [part for part in first["loc"] if part not in ("body", "one", "many")]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    place = place.lstrip(".") or "body"
+    if first["type"] == "extra_forbidden":
+        top = [] if "many" in first["loc"] else ["examples"]
+        known = ["examples"] if place == parts[0] and not top else [*Question.model_fields, *top]
+        return (
+            f"{place}: unknown field.{did_you_mean(str(parts[-1]), known)} "
+            f"Known are {', '.join(known)}."
+        )
+    message = _MESSAGES.get(first["type"]) or first["msg"].removeprefix("Value error, ")
     more = f" (and {len(others)} more)" if others else ""
-    return f"{place.lstrip('.') or 'body'}: {first['msg'].removeprefix('Value error, ')}{more}."
+    return f"{place}: {message}{more}."
+
+
+_MESSAGES = {
+    "missing": "missing",
+    "string_type": "must be a string",
+    "tuple_type": "must be a list of strings",
+    "list_type": "must be a list of objects",
+    "too_short": "is an empty list",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+}
+"""What is said in place of Pydantic's own words, by its type of an error."""

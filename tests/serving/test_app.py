@@ -69,15 +69,21 @@ def test_labels_are_ranked_and_long_inputs_said_to_be_cut(client):
     [
         (question("rt"), 404, "No prompt is called 'rt'. Did you mean 'rte'?"),
         ({"examples": [question(), question("../rte")]}, 404, "No prompt is called '../rte'."),
-        ({"prompt": "rte"}, 422, "inputs: Field required"),
-        (question(inputs=3), 422, "inputs: Input should be a valid string"),
-        (question(temperature=2), 422, "temperature: Extra inputs are not permitted"),
+        ({"prompt": "rte"}, 422, "inputs: missing."),
+        (question(inputs=3), 422, "inputs: must be a string"),
+        (question(inputs=" "), 422, "inputs: is empty; give the text to answer"),
+        (question(temperature=2), 422, "temperature: unknown field. Known are prompt, inputs"),
+        ({"prompt": "rte", "input": "a"}, 422, "input: unknown field. Did you mean 'inputs'"),
+        ({"exampels": [question()]}, 422, "exampels: unknown field. Did you mean 'examples'"),
+        ({"examples": [{"prompt": "rte", "input": "a"}]}, 422, "examples[0].input: unknown field."),
+        (question(labels="x"), 422, "labels: must be a list of strings"),
+        (question(labels=[]), 422, "labels: is an empty list"),
         (question("r" * 101), 422, "prompt: String should have at most 100"),
         (question(inputs="\ud800"), 422, "inputs: a lone surrogate"),
         (question("\ud800"), 422, "prompt: Input should be a valid string"),
         (question(labels=["\ud800"]), 422, "labels[0]: a lone surrogate"),
-        ({"examples": [question(), {"inputs": "a"}]}, 422, "examples[1].prompt: Field required"),
-        ({"examples": []}, 422, "examples: List should have at least 1 item"),
+        ({"examples": [question(), {"inputs": "a"}]}, 422, "examples[1].prompt: missing"),
+        ({"examples": []}, 422, "examples: is an empty list"),
         ({"examples": [question()] * 9}, 422, "The request has 9 examples; at most 8"),
         (question(labels=list("abcd")), 422, "An example has 4 labels; at most 3"),
         (question(labels=["a", "a"]), 422, "hold one of them twice"),
@@ -102,6 +108,16 @@ JSON = {"content-type": "application/json"}
 def test_what_is_no_json_is_told(client, content, status):
     text = refused(client.post("/predict", content=content, headers=JSON), status)
     assert "body" in text
+
+
+def test_the_first_page_names_the_requests(client):
+    page = client.get("/").json()
+    assert page["prompts"] == ["rte", "wic", "wsc"]
+    assert set(page["requests"]) == {
+        f"{method.upper()} {path}"
+        for path, methods in client.get(page["schema"]).json()["paths"].items()
+        for method in methods
+    }
 
 
 def test_json_has_to_be_declared(client):

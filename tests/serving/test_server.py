@@ -49,8 +49,8 @@ def test_other_machines_reach_it_only_if_it_is_told_so():
         (["none", MODEL, "--port=0", "--gin.predict.method=rank"], "predict.method is 'rank'"),
         (["none", MODEL, "--port=0", "--gin.predict.method=sample"], "can't sample"),
         (["none", MODEL, "--port=0", "--max_queue=5"], "--max_examples is 256, but only 5"),
-        (["none", MODEL, "--port=0", "--max_body=0"], "The limit body_bytes is 0"),
-        (["none", MODEL, "--port=0", "--max_wait=-1"], "Batching's max_wait is -0.001"),
+        (["none", MODEL, "--port=0", "--max_body=0"], "--max_body is 0"),
+        (["none", MODEL, "--port=0", "--max_wait=-1"], "--max_wait is -1.0"),
         ([MODEL], "The following arguments are required: FOLDER"),
     ],
 )
@@ -90,7 +90,7 @@ def test_serving_until_a_signal(number, tiny_settings, tiny_prompt_file, tmp_pat
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
-        refused, ready = next(lines), next(lines)
+        refused, _compiling, ready = next(lines), next(lines), next(lines)
         assert refused.startswith("The prompt 'broken' is left out: ")
         (url,) = re.findall(r"Serving tiny_random at (http://127.0.0.1:\d+); prompts: tiny$", ready)
         assert ask(url, "/health")["status"] == "ok"

@@ -1,0 +1,40 @@
+"""Compiles what a server's first questions need, before they come."""
+
+from prompt_tuning.predictor import SHORTEST_INPUT, Example, Predictor
+
+LABELS = ("a", "b")
+
+
+def warm_up(predictor: Predictor, tokens: int) -> int:
+    """Answers made-up questions, so that the programs of short inputs are compiled.
+
+    Each shape of prompt answers one question of each padded length up to `tokens`, by generating
+    and by ranking. Batches of several questions are still compiled when they first come.
+
+    Returns:
+      how many questions were answered.
+    """
+    by_shape = {}
+    for name in predictor.prompts:
+        prepared = predictor.prepare(Example(prompt=name, inputs="a"))
+        by_shape.setdefault((prepared.slots, prepared.shape[0]), name)
+    longest = min(tokens, predictor.max_input_length)
+    lengths = [SHORTEST_INPUT]
+    while lengths[-1] < longest:
+        lengths.append(lengths[-1] * 2)
+    asked = 0
+    for name in by_shape.values():
+        for length in lengths:
+            text = _text_of(predictor, length)
+            for labels in ((), LABELS):
+                predictor.predict([Example(prompt=name, inputs=text, labels=labels)])
+                asked += 1
+    return asked
+
+
+def _text_of(predictor: Predictor, length: int) -> str:
+    """Returns a text of nearly so many tokens, end of sequence counted."""
+    text = "a"
+    while len(predictor.vocabulary.encode(f"{text} a")) < length:
+        text += " a"
+    return text
