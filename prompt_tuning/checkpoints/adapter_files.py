@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 import safetensors
-import safetensors.numpy
 from jaxtyping import Float32
 
 from prompt_tuning.checkpoints import peft
@@ -27,8 +26,8 @@ from prompt_tuning.checkpoints.prompt_files import (
     load_prompt,
     save_prompt,
 )
+from prompt_tuning.checkpoints.safetensors_files import write_arrays
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import atomic_write
 from prompt_tuning.json_text import shown_names
 from prompt_tuning.methods.base import Batch, Method, Trained
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_array, soft_prompt_variables
@@ -113,8 +112,7 @@ def write_adapter(path: Path, method: Method, trained: Trained, metadata: Prompt
     metadata = dataclasses.replace(metadata, method=method_name(method))
     strings = {**metadata.to_strings(), _ATTRIBUTES: describe(method)}
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _by_name(trained).items()}
-    with atomic_write(path, fix=_FIX) as file:
-        file.write(safetensors.numpy.save(arrays, strings))
+    write_arrays(path, arrays, strings, fix=_FIX)
     return path
 
 

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from jaxtyping import Array, Float
 
-from prompt_tuning.checkpoints.safetensors_files import stored_safetensors
+from prompt_tuning.checkpoints.safetensors_files import stored_safetensors, write_arrays
 from prompt_tuning.checkpoints.stored_arrays import read_small
 from prompt_tuning.checkpoints.torch_files import stored_torch
 from prompt_tuning.errors import UserError
@@ -115,8 +114,7 @@ def write_adapter(folder: Path, adapter: Adapter) -> list[Path]:
     # PEFT refuses a safetensors file whose header doesn't say that its arrays came from PyTorch.
     metadata = {**adapter.metadata, "format": "pt"}
     weights, config = folder / WEIGHTS_FILE, folder / CONFIG_FILE
-    with atomic_write(weights, fix=_FIX) as file:
-        file.write(safetensors.numpy.save(dict(adapter.arrays), metadata))
+    write_arrays(weights, adapter.arrays, metadata, fix=_FIX)
     with atomic_write(config, fix=_FIX) as file:
         file.write(json.dumps(dict(adapter.config), indent=2).encode() + b"\n")
     return [config, weights]

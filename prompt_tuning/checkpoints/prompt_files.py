@@ -16,10 +16,10 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import safetensors
-import safetensors.numpy
 from jaxtyping import Array, Float, Float32
 
 from prompt_tuning.checkpoints import peft, t5x_prompts
+from prompt_tuning.checkpoints.safetensors_files import write_arrays
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
 from prompt_tuning.json_text import shown_names
@@ -120,8 +120,7 @@ def write_safetensors(
 ) -> Path:
     """Writes the `.safetensors` file alone; returns and raises as `write_npy`."""
     array = np.ascontiguousarray(prompt, np.float32)
-    with atomic_write(path, fix=_FIX) as file:
-        file.write(safetensors.numpy.save({_KEY: array}, metadata.to_strings()))
+    write_arrays(path, {_KEY: array}, metadata.to_strings(), fix=_FIX)
     return path
 
 

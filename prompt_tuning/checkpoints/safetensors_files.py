@@ -2,7 +2,8 @@
 
 Eight bytes with the length of a json header; the header, which gives for each array its dtype, its
 shape and where its bytes are after the header; the bytes. The `safetensors` package maps a whole
-file or packs it in memory; here no more than a block of it is held, and buckets can be read.
+file or packs it in memory; here no more than a block of it is held, and buckets can be read. The
+package also writes metadata in another order each time; here the same content is the same bytes.
 """
 
 import json
@@ -29,14 +30,17 @@ _DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "I64": np.dtype(np.int64),
+    "U64": np.dtype(np.uint64),
     "I32": np.dtype(np.int32),
+    "U32": np.dtype(np.uint32),
     "I16": np.dtype(np.int16),
+    "U16": np.dtype(np.uint16),
     "I8": np.dtype(np.int8),
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_FIX = "Give the weights a folder that exists, can be written to and has space."
+FIX = "Give the weights a folder that exists, can be written to and has space."
 
 
 def stored_safetensors(path: Any) -> tuple[dict[str, StoredArray], dict[str, str]]:
@@ -101,6 +105,8 @@ def write_safetensors(
     shapes: Mapping[str, tuple[int, ...]],
     dtypes: Mapping[str, np.dtype],
     metadata: Mapping[str, str],
+    *,
+    fix: str = FIX,
 ) -> None:
     """Writes a safetensors file, one array at a time.
 
@@ -109,12 +115,13 @@ def write_safetensors(
       arrays: name and value, in the order of `shapes`.
       shapes: of every array.
       dtypes: of every array.
-      metadata: texts.
+      metadata: texts; written in the order of their names.
+      fix: a sentence that tells the user what to do where it can't be written.
 
     Raises:
       UserError: it can't be written.
     """
-    entries: dict[str, Any] = {_METADATA: dict(metadata)}
+    entries: dict[str, Any] = {_METADATA: dict(sorted(metadata.items()))}
     offset = 0
     for name, shape in shapes.items():
         end = offset + math.prod(shape) * dtypes[name].itemsize
@@ -127,10 +134,30 @@ def write_safetensors(
     header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     # So that arrays can be mapped into memory as they lie; a T5's sizes keep them aligned.
     header += b" " * (-(8 + len(header)) % ALIGNMENT)
-    with atomic_write(Path(path), fix=_FIX) as file:
+    with atomic_write(Path(path), fix=fix) as file:
         file.write(struct.pack("<Q", len(header)) + header)
         for (name, value), expected in zip(arrays, shapes, strict=True):
             if name != expected:
                 raise ValueError(f"{name} comes where {expected} was announced.")
             # The format is row-major, whatever strides a device array comes back with.
             file.write(np.ascontiguousarray(value, dtypes[name]).view(np.uint8).reshape(-1).data)
+
+
+def write_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], *, fix: str
+) -> None:
+    """Writes arrays that are in memory as a safetensors file, whatever their order.
+
+    Raises:
+      UserError: it can't be written.
+    """
+    # The widest numbers first, so that each lies where its type may.
+    ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
+    write_safetensors(
+        path,
+        ordered,
+        {name: array.shape for name, array in ordered},
+        {name: array.dtype for name, array in ordered},
+        metadata,
+        fix=fix,
+    )

@@ -46,7 +46,7 @@ def save_weights(
             f"The weights of {config.name!r} are quantised ({config.quantization}), and files hold "
             "none that are: save the model that it was loaded from."
         )
-    flat = flatten(frozen)
+    flat = dict(sorted(flatten(frozen).items()))
     check_parameters(flat, stacked_shapes(config), source="the weights to be saved")
     write_safetensors(
         path,
