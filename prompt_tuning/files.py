@@ -47,3 +47,12 @@ def writing(path: Path, *, fix: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"Can't write {path}: {error.strerror or error}. {fix}") from error
+
+
+def check_kind(path: Path) -> None:
+    """Raises UserError if a path is neither a file nor a folder, such as a pipe or a device."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(
+            f"{path} is neither a file nor a folder but a pipe, a socket or a device; copy what "
+            "comes from it to a file."
+        )

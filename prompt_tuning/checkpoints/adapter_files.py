@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import safetensors
 from jaxtyping import Float32
 
 from prompt_tuning.checkpoints import peft
@@ -26,8 +25,10 @@ from prompt_tuning.checkpoints.prompt_files import (
     load_prompt,
     save_prompt,
 )
-from prompt_tuning.checkpoints.safetensors_files import write_arrays
+from prompt_tuning.checkpoints.safetensors_files import stored_safetensors, write_arrays
+from prompt_tuning.checkpoints.stored_arrays import read_small
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import check_kind
 from prompt_tuning.json_text import shown_names
 from prompt_tuning.methods.base import Batch, Method, Trained
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_array, soft_prompt_variables
@@ -147,6 +148,7 @@ def load_adapter(
       UserError: it can't be read, is damaged, or was trained for another model or vocabulary.
     """
     path = Path(path)
+    check_kind(path)
     adapter = _read_peft(path, config)
     if adapter is not None:
         check_metadata(path, adapter.metadata, model=model, vocabulary_hash=vocabulary_hash)
@@ -204,9 +206,8 @@ def check_fits(config: T5Config, adapter: Adapter, path: str) -> None:
 def _header(file: Path) -> Mapping[str, str]:
     """Returns a safetensors file's metadata; nothing of any other file."""
     try:
-        with safetensors.safe_open(file, framework="numpy") as opened:
-            return opened.metadata() or {}
-    except (OSError, TypeError, ValueError, safetensors.SafetensorError):
+        return stored_safetensors(file)[1]
+    except UserError:
         return {}
 
 
@@ -218,8 +219,8 @@ def _read(file: Path, strings: Mapping[str, str]) -> Adapter:
         raise UserError(f"The metadata of {file} is broken: {error}.") from error
     except UserError as error:
         raise UserError(f"{file} can't be read: {error}") from None
-    with safetensors.safe_open(file, framework="numpy") as opened:
-        found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    arrays, _ = stored_safetensors(file)
+    found = {name: read_small(array, name, source=str(file)) for name, array in arrays.items()}
     expected = jax.eval_shape(lambda: method.init(jax.random.key(0), _ANY_BATCH))
     names = _by_name(expected)
     wrong = sorted(names.keys() ^ found.keys())

@@ -7,6 +7,7 @@ t5x.py.
 import dataclasses
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 from etils import epath
 
@@ -22,6 +23,8 @@ from prompt_tuning.checkpoints.stored_arrays import (
 from prompt_tuning.checkpoints.t5x import INDEX_FILE, ORBAX_FILE, item_folder, stored_t5x
 from prompt_tuning.checkpoints.weights import stored_weights, unflatten
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import check_kind
+from prompt_tuning.json_text import shown_names
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
 
@@ -91,12 +94,16 @@ def stored_frozen(
       UserError: as `load_frozen`.
     """
     path, name = locate(path_or_name), model_name(path_or_name)
+    if "://" not in str(path):
+        check_kind(Path(path))
     if path.is_dir() and (path / CONFIG_FILE).exists():
         kind, (found, parameters) = "Hugging Face", stored_huggingface(path, name=name)
     elif path.is_dir() and item_folder(path) is None:
+        found = sorted(each.name for each in path.iterdir())
         raise UserError(
-            f"{str(path)!r} isn't a checkpoint: it is a folder with none of {CONFIG_FILE}, "
-            f"{INDEX_FILE} and {ORBAX_FILE} in it."
+            f"{str(path)!r} isn't a checkpoint. Expected a Hugging Face folder ({CONFIG_FILE} and "
+            f"weights), a T5X checkpoint ({INDEX_FILE} or {ORBAX_FILE}) or the path of one of our "
+            f"safetensors files; the folder holds {shown_names(found) or 'nothing'}."
         )
     elif path.is_file() and _is_safetensors(path):
         kind, (found, parameters, _) = "safetensors", stored_weights(path)

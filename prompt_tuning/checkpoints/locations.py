@@ -86,6 +86,17 @@ def model_name(path_or_name: str | epath.PathLike) -> str:
     return _ITEM.sub("", place).rstrip("/").rpartition("/")[2]
 
 
+def same_model(one: str, other: str) -> bool:
+    """Whether two names can be one model's: of the hub, of a folder, or of our gin files."""
+    return _common_name(one) == _common_name(other)
+
+
+def _common_name(path_or_name: str) -> str:
+    name = model_name(path_or_name).lower().replace("_", "-")
+    name = re.sub(r"^t5-v1-1-", "t5-1-1-", name)
+    return re.sub(r"^t5-(\w+)-lm-adapt$", r"t5-1-1-lm100k-\1", name)
+
+
 def _is_hub_name(text: str) -> bool:
     return _HUB_NAME.fullmatch(text) is not None and not text.startswith(".")
 

@@ -46,7 +46,8 @@ class Adapter:
     Attributes:
       config: the fields of adapter_config.json.
       arrays: the trained arrays by PEFT's names.
-      metadata: the strings in the header of adapter_model.safetensors; PEFT doesn't read them.
+      metadata: the strings in the header of adapter_model.safetensors, which PEFT doesn't read,
+        and the `base_model` that the configuration names.
     """
 
     config: Mapping[str, Any]
@@ -102,6 +103,9 @@ def read_adapter(path: Path, *, peft_type: str) -> Adapter:
     values = {
         name: read_small(array, shown(name), source=str(file)) for name, array in arrays.items()
     }
+    base = config.get("base_model_name_or_path")
+    if isinstance(base, str) and base:
+        metadata = {**metadata, "base_model": base}
     return Adapter(config=config, arrays=values, metadata=metadata)
 
 

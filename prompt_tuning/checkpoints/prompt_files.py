@@ -9,20 +9,22 @@ recognised by its contents, not its name. Nothing is ever unpickled. All forms a
 """
 
 import dataclasses
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
-import safetensors
 from jaxtyping import Array, Float, Float32
 
 from prompt_tuning.checkpoints import peft, t5x_prompts
-from prompt_tuning.checkpoints.safetensors_files import write_arrays
+from prompt_tuning.checkpoints.locations import same_model
+from prompt_tuning.checkpoints.safetensors_files import stored_safetensors, write_arrays
+from prompt_tuning.checkpoints.stored_arrays import read_small
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import atomic_write
-from prompt_tuning.json_text import shown_names
+from prompt_tuning.files import atomic_write, check_kind
+from prompt_tuning.json_text import shown, shown_names
 
 BEST_PROMPT = "prompt_best"
 """Stem of the files that hold the best prompt of a run folder."""
@@ -35,6 +37,7 @@ _NPY_MAGIC = b"\x93NUMPY"
 # length of its header, which may start with such a byte too, and then has "{" at offset 8.
 _MSGPACK_MAPS = (*range(0x81, 0x90), 0xDE, 0xDF)
 _LONGEST_REASON = 200  # characters
+_log = logging.getLogger(__name__)
 _FIX = "Give the prompt a folder that exists, can be written to and has space."
 
 
@@ -51,6 +54,7 @@ class PromptMetadata:
       seed: seed of the run.
       vocabulary_hash: SHA-256 of the SentencePiece file, in hexadecimal.
       method: the method that trained it.
+      base_model: what an adapter of PEFT says that it was trained on, a hub name or a folder.
       target_sentinel: whether a sentinel came before the targets, and comes before answers.
     """
 
@@ -62,6 +66,7 @@ class PromptMetadata:
     seed: int | None = None
     vocabulary_hash: str | None = None
     method: str = "soft_prompt"
+    base_model: str | None = None
     target_sentinel: bool | None = None
 
     def to_strings(self) -> dict[str, str]:
@@ -149,6 +154,7 @@ def load_prompt(
         the expected one, or it was trained for another model or vocabulary.
     """
     path = Path(path)
+    check_kind(path)
     array, metadata = _read_folder(path) if path.is_dir() else _read_file(path)
     prompt = _check_array(path, array)
     _check_fits(path, prompt, metadata, expect, model, vocabulary_hash)
@@ -164,10 +170,10 @@ def _read_folder(path: Path) -> tuple[np.ndarray, PromptMetadata]:
         if (path / name).is_file():
             return _read_file(path / name)
     inside = sorted(entry.name for entry in path.iterdir())
-    shown = ", ".join(inside[:5]) + (", ..." if len(inside) > 5 else "")
     raise UserError(
         f"{path} is a folder, and neither an adapter nor a T5X checkpoint, and has none of "
-        f"{', '.join(_NAMES)}; give the path of a prompt. It holds {shown or 'nothing'}."
+        f"{', '.join(_NAMES)}; give the path of a prompt. It holds "
+        f"{shown_names(inside) or 'nothing'}."
     )
 
 
@@ -208,20 +214,20 @@ def _read_npy(path: Path) -> tuple[np.ndarray, PromptMetadata]:
 
 def _read_safetensors(path: Path) -> tuple[np.ndarray, PromptMetadata]:
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            names = sorted(file.keys())
-            if names == [peft.PROMPT_KEY]:
-                return _read_adapter(path)
-            if names != [_KEY]:
-                raise UserError(
-                    f"{path} is not a prompt file: it holds {len(names)} arrays "
-                    f"({shown_names(names)}); expected a single one called '{_KEY}'."
-                )
-            return file.get_tensor(_KEY), _metadata(path, file.metadata() or {})
-    except (safetensors.SafetensorError, TypeError, ValueError, OverflowError) as error:
+        arrays, strings = stored_safetensors(path)
+    except UserError as error:
         raise UserError(
-            f"{path} is not a prompt file: neither .npy nor .safetensors ({_one_line(error)})."
+            f"{path} is not a prompt file, neither .npy nor .safetensors: {error}"
         ) from error
+    names = sorted(arrays)
+    if names == [peft.PROMPT_KEY]:
+        return _read_adapter(path)
+    if names != [_KEY]:
+        raise UserError(
+            f"{path} is not a prompt file: it holds {len(names)} arrays "
+            f"({shown_names(names)}); expected a single one called '{_KEY}'."
+        )
+    return read_small(arrays[_KEY], _KEY, source=str(path)), _metadata(path, strings)
 
 
 def _metadata(path: Path, strings: Mapping[str, str]) -> PromptMetadata:
@@ -281,12 +287,28 @@ def check_metadata(
     model: str | None = None,
     vocabulary_hash: str | None = None,
 ) -> None:
-    """Raises UserError if a file says that it is of another model or vocabulary than these."""
+    """Checks that a file is of this model and vocabulary, as far as it says.
+
+    An adapter of PEFT names its model by where that was: another name is warned of in a line.
+
+    Raises:
+      UserError: it is of another model or vocabulary.
+    """
     what = "prompt" if metadata.method == "soft_prompt" else metadata.method
     if model and metadata.model and model != metadata.model:
         raise UserError(
             f"The {what} in {path} was trained for the model '{metadata.model}', but the model in "
             f"use is '{model}'. Load that model, or train for this one."
+        )
+    base = None if metadata.model else metadata.base_model
+    if model and base and not same_model(base, model):
+        _log.warning(
+            "The %s in %s was trained on %s, by its base_model_name_or_path, and the model in use "
+            "is '%s': if that is another model, its answers mean nothing.",
+            what,
+            path,
+            shown(base),
+            model,
         )
     trained_with = metadata.vocabulary_hash
     if vocabulary_hash and trained_with and vocabulary_hash != trained_with:

@@ -11,6 +11,7 @@ Arrays are read through TensorStore, which also reads buckets. layouts.py says w
 called.
 """
 
+import math
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -54,6 +55,8 @@ _PLACEHOLDER = "PLACEHOLDER://"  # what older versions of Orbax put in the index
 _ONE_THREAD = tensorstore.Context(
     {"data_copy_concurrency": {"limit": 1}, "file_io_concurrency": {"limit": 1}}
 )
+# Values of a chunk, 1 GB in float32. TensorStore ends the process where there is no memory for one.
+_LARGEST_CHUNK = 2**28
 # Where a model's parameters are among the rest, such as the optimiser's state.
 _MODELS = ("optimizer/target/", "target/", "params/params/", "params/", "")
 
@@ -245,7 +248,10 @@ def _kvstore(folder: epath.Path, inside: str = "") -> Any:
 def _stored(store: tensorstore.TensorStore, name: str, folder: epath.Path) -> StoredArray:
     shape = tuple(store.shape)
     dtype = np.dtype(store.dtype.numpy_dtype)
-    chunk_rows = int((store.chunk_layout.read_chunk.shape or (1,))[0] or 1)
+    chunk = [int(length or 1) for length in store.chunk_layout.read_chunk.shape or (1,)]
+    if math.prod(chunk) > max(math.prod(shape), _LARGEST_CHUNK):
+        raise ValueError(f"its shape is {list(shape)}, and one chunk of it {chunk}")
+    chunk_rows = chunk[0]
     row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
 
     def blocks() -> Iterator[Rows]:

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.json_text import parse_json
 from prompt_tuning.methods.adapter import BottleneckAdapter
 from prompt_tuning.methods.attention_mixed import AttentionMixedPrompt, MixedPrompt
 from prompt_tuning.methods.base import Method
@@ -72,7 +73,7 @@ def rebuild(name: str, description: str) -> Method:
             f"{did_you_mean(name, METHODS)}"
         )
     try:
-        fields = {key: _value(value) for key, value in json.loads(description).items()}
+        fields = {key: _value(value) for key, value in parse_json(description).items()}
         return METHODS[name](**fields)
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(

@@ -6,14 +6,17 @@ arrays of another size, has its tests beside each reader's.
 """
 
 import json
+import os
 import struct
 import time
+from pathlib import Path
 
 import msgpack
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from prompt_tuning.checkpoints.adapter_files import load_adapter
 from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.checkpoints.prompt_files import load_prompt
 from prompt_tuning.errors import UserError
@@ -460,3 +463,40 @@ def test_pytorch_tensors_that_are_no_numbers(tmp_path, told):
         told(load_prompt, path, "prompt_embeddings holds")
     torch.save({"prompt_embeddings": torch.ones(1).expand(2**36, 4)}, path)
     told(load_prompt, path, "274,877,906,944 values")
+
+
+@pytest.mark.parametrize("read", [load_frozen, load_prompt, load_adapter])
+def test_a_pipe_or_a_device(tmp_path, told, read):
+    """Reading one could wait for ever."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    told(read, path, "neither a file nor a folder")
+    told(read, Path("/dev/zero"), "neither a file nor a folder")
+
+
+@pytest.mark.parametrize("read", [load_prompt, load_adapter])
+def test_numbers_of_eight_bits(tmp_path, told, read):
+    header = {"prompt": {"dtype": "F8_E4M3", "shape": [2, 4], "data_offsets": [0, 8]}}
+    path = safetensors(tmp_path / "p.safetensors", json.dumps(header), bytes(8))
+    told(read, path, "prompt", "is of type F8_E4M3; expected floating-point numbers")
+
+
+@pytest.mark.parametrize("attributes", [DEEP, DEEP_BUT_CLOSED, "[1]", "{"], ids=short)
+def test_attributes_of_a_method(tmp_path, told, attributes):
+    path = tmp_path / "p.safetensors"
+    metadata = {"attributes": attributes, "method": "lora"}
+    save_file({"a": np.ones((1, 4), np.float32)}, path, metadata)
+    told(load_adapter, path, "doesn't describe the method lora")
+
+
+@pytest.mark.parametrize("chunks", [[2**40, 16], [4, 2**50]])
+def test_absurd_chunks(tmp_path, told, chunks):
+    """TensorStore would end the process in making room for one."""
+    description = {"zarr_format": 2, "shape": [4, 16], "chunks": chunks, "dtype": "<f4"}
+    description |= {"compressor": None, "fill_value": None, "order": "C", "filters": None}
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / ".zarray").write_text(json.dumps(description))
+    (tmp_path / "p" / "0.0").write_bytes(bytes(64))
+    target = {"driver": "zarr", "kvstore": {"driver": "gfile", "path": "p"}}
+    t5x_index(tmp_path, {"prompt": {"prompt": target}})
+    told(load_prompt, tmp_path, "one chunk of it")

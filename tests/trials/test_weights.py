@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import prompt_tuning
+from prompt_tuning.checkpoints.adapter_files import load_adapter
 from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.checkpoints.huggingface_config import USED_FIELDS, config_from_huggingface
 from prompt_tuning.checkpoints.safetensors_files import write_arrays
@@ -194,6 +195,30 @@ def test_trial_35_an_output_layer_that_is_the_table(tmp_path, kind):
     folder = saved(tmp_path / "model", model)
     again = getattr(transformers, f"{kind}ForConditionalGeneration").from_pretrained(folder).eval()
     np.testing.assert_allclose(computed(folder), expected(again), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("base", "warned"),
+    [
+        ("google/flan-t5-small", True),
+        ("/models/other/checkpoint-500/", True),
+        ("google/t5-small-lm-adapt", False),
+        ("models/T5_1_1_lm100k_small", False),
+        (None, False),
+    ],
+)
+def test_trial_09_an_adapter_of_another_model(tmp_path, caplog, base, warned):
+    config = {"peft_type": "PROMPT_TUNING", "task_type": "SEQ_2_SEQ_LM", "num_virtual_tokens": 1}
+    text = json.dumps(config | {"base_model_name_or_path": base})
+    (tmp_path / "adapter_config.json").write_text(text)
+    prompt = {"prompt_embeddings": np.ones((1, 4), np.float32)}
+    write_arrays(tmp_path / "adapter_model.safetensors", prompt, {}, fix="")
+    adapter = load_adapter(tmp_path, model="t5_1_1_lm100k_small", embed_dim=4)
+    assert adapter.metadata.base_model == base
+    assert len(caplog.messages) == warned
+    assert not warned or f"was trained on '{base}'" in caplog.text
+    with pytest.raises(UserError, match="4 wide, but the model's embeddings are 8 wide"):
+        load_adapter(tmp_path, model="t5_1_1_lm100k_small", embed_dim=8)
 
 
 # What a config.json says of training, of `generate`, of other heads and of how it was written.
