@@ -8,7 +8,6 @@ import importlib.util
 import warnings
 import zipfile
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Any
 
 import ml_dtypes
@@ -24,14 +23,11 @@ def stored_torch(path: str | epath.PathLike) -> dict[str, StoredArray]:
     """Returns the tensors of a file by name; PyTorch maps those of a local zip, and reads others.
 
     Raises:
-      UserError: PyTorch isn't installed, or the file is damaged, holds other things than tensors,
-        or is a zip with paths outside it.
+      UserError: PyTorch isn't installed, or the file is damaged or holds other things than tensors.
     """
     path = epath.Path(path)
     with reading(path), path.open("rb") as stream:
         is_zip = zipfile.is_zipfile(stream)
-        if is_zip:
-            _check_names(path, stream)
     if importlib.util.find_spec("torch") is None:
         raise UserError(
             f"{str(path)!r} is a PyTorch file, which only PyTorch can read, and that isn't "
@@ -41,19 +37,6 @@ def stored_torch(path: str | epath.PathLike) -> dict[str, StoredArray]:
     if not isinstance(state, dict):
         raise _not_weights(path, f"it holds a {type(state).__name__}, not tensors by name")
     return {str(name): _stored(path, str(name), tensor) for name, tensor in state.items()}
-
-
-def _check_names(path: epath.Path, stream: Any) -> None:
-    try:
-        names = zipfile.ZipFile(stream).namelist()
-    except zipfile.BadZipFile as error:
-        raise _not_weights(path, f"it is a damaged zip ({error})") from error
-    for name in names:
-        if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
-            raise UserError(
-                f"{str(path)!r} is a zip with a path outside it, {name!r}; no PyTorch file has "
-                "one, so it isn't read."
-            )
 
 
 def _load(path: epath.Path, *, mapped: bool) -> Any:

@@ -134,10 +134,9 @@ def test_a_config_json_of_sizes_that_no_weights_have(tmp_path, told):
         ({"weight_map": {"a": "."}}, "says that 'a' is in '.'"),
         ({"weight_map": {"a": "b\0"}}, "says that 'a' is in 'b\\x00'"),
         ({"weight_map": {"a": "b\nc"}}, "says that 'a' is in 'b\\nc'"),
-        ({"weight_map": {"a": ".."}}, "a file outside its folder, '..'"),
-        ({"weight_map": {"a": "../b.safetensors"}}, "a file outside its folder"),
-        ({"weight_map": {"a": "/etc/passwd"}}, "a file outside its folder"),
-        ({"weight_map": {"a": "b\\..\\c"}}, "a file outside its folder"),
+        ({"weight_map": {"a": ".."}}, "says that 'a' is in '..'; expected the name of a file in"),
+        ({"weight_map": {"a": "../b.safetensors"}}, "says that 'a' is in '../b.safetensors'"),
+        ({"weight_map": {"a": "/etc/passwd"}}, "says that 'a' is in '/etc/passwd'"),
     ],
 )
 def test_an_index_of_shards(tmp_path, told, weights, content, expected):
