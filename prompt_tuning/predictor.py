@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, Float32, Int, Int32
 
 from prompt_tuning.data.target_sentinel import TargetForm
 from prompt_tuning.data.vocabularies import EOS_ID, PAD_ID, Vocabulary
-from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.errors import UserError, did_you_mean, listed
 from prompt_tuning.evaluation.rank import label_log_likelihoods
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
@@ -333,7 +333,7 @@ class Predictor:
     def _prompt(self, name: str) -> tuple[Injection, TargetForm]:
         prompts = self._prompts
         if name not in prompts:
-            known = f" Loaded are {', '.join(sorted(prompts))}." if prompts else " None is loaded."
+            known = f" Loaded are {listed(sorted(prompts))}." if prompts else " None is loaded."
             raise UnknownPrompt(
                 f"No prompt is called '{name}'.{did_you_mean(name, prompts) or known}"
             )

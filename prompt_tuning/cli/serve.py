@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, listed
 
 
 def main(argv: Sequence[str]) -> None:
@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
             )
 
         def started() -> None:
-            names = ", ".join(sorted(predictor.prompts))
+            names = listed(sorted(predictor.prompts))
             session.say(f"Serving {base.config.name} at {server.url_of(bound)}; prompts: {names}")
 
         app = create_app(predictor, folder, limits=limits, batching=batching)

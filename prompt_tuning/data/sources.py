@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from prompt_tuning.data.tables import JsonRow, json_lines, load_json
 from prompt_tuning.data.text_files import FilePath, as_path, read_lines
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, listed
 from prompt_tuning.files import atomic_write, writing
 
 CACHE_FIX = "Free some space, or choose another cache folder with PROMPT_TUNING_CACHE."
@@ -139,7 +139,7 @@ def bad_rows_named(where: str, row: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        found = ", ".join(map(repr, row))
+        found = listed([repr(name) for name in row])
         raise UserError(f"{where}: no field {error}; found {found}.") from error
     except ValueError as error:
         raise UserError(f"{where}: {error}.") from error

@@ -23,7 +23,7 @@ from prompt_tuning.data.tables import JsonRow, check_format, read_table, table_f
 from prompt_tuning.data.tasks.task import Example, Metric, Task
 from prompt_tuning.data.templates import Template
 from prompt_tuning.data.text_files import FilePath, uncompressed_name
-from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.errors import UserError, did_you_mean, listed
 
 MAX_LABELS = 20
 """Up to as many different targets are taken for labels, where the user doesn't say."""
@@ -98,7 +98,7 @@ class UserFiles:
                 if column not in row:
                     raise UserError(
                         f"{where}: no column {column!r}, which the {template.name} names; there "
-                        f"are {', '.join(map(repr, row))}.{did_you_mean(column, row)}"
+                        f"are {listed([repr(name) for name in row])}.{did_you_mean(column, row)}"
                     )
             with bad_rows_named(where, row):
                 if not template.render(row):

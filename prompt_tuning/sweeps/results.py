@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.errors import UserError, did_you_mean, listed
 from prompt_tuning.json_text import parse_json
 from prompt_tuning.sweeps.grid import short_hash
 
@@ -181,7 +181,7 @@ def check_column(rows: Sequence[Row], name: str) -> None:
     """Raises UserError if the table has no such column."""
     if rows and name not in rows[0]:
         raise UserError(
-            f"The results have no column '{name}'; expected {', '.join(rows[0])}."
+            f"The results have no column '{name}'; expected {listed(list(rows[0]))}."
             f"{did_you_mean(name, rows[0])}"
         )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from prompt_tuning.data.preprocessors import UNLABELLED, Row
 from prompt_tuning.data.sources import Source, bad_rows_named
-from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.errors import UserError, did_you_mean, listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ class Task:
             if split == "train":
                 raise ValueError("no label; a training example needs one")
         elif self.labels is not None and target not in self.labels:
-            raise ValueError(f"label {target!r} is not one of {', '.join(self.labels)}")
+            raise ValueError(f"label {target!r} is not one of {listed(self.labels)}")
 
     def evaluate(
         self, examples: Sequence[Mapping[str, Any]], predictions: Sequence[str]
