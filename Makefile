@@ -19,7 +19,7 @@ PYTHON3 ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile
 
-.PHONY: help quickstart test test-all lint format bench bench-peft lock
+.PHONY: help quickstart test test-all lint format bench bench-peft lock parameters
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -47,6 +47,9 @@ bench: $(RUN_READY)  ## step time and FLOPs of T5 1.1 Small with a 100-token pro
 
 bench-peft: $(RUN_READY)  ## the same against Hugging Face PEFT, in an environment of its own
 	@$(PYTHON) benchmarks/step.py
+
+parameters: $(RUN_READY)  ## write docs/parameters.md from the code
+	@$(PYTHON) -m prompt_tuning.cli.parameters_page docs/parameters.md
 
 lock: $(TEST_READY)  ## write the lock anew, for Python 3.11 and later on any platform
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv

@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
+from prompt_tuning.cli.command_settings import SETTINGS
 from prompt_tuning.cli.macros import MACROS
+from prompt_tuning.cli.parameter_meanings import MEANINGS
 from prompt_tuning.cli.paths import expanded, expanded_argument, local_path, run_folder
 from prompt_tuning.errors import UserError, did_you_mean
 
@@ -43,17 +45,30 @@ def parse_only(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> arg
     raise AssertionError("the command parses no arguments")
 
 
+def _settings_of(command: str) -> str:
+    """Returns what `--help` says of the settings that a command reads."""
+    settings = SETTINGS[command]
+    macros = {name: MACROS[name].meaning for name in settings.macros}
+    parameters = {name: MEANINGS[name] for name in settings.parameters}
+    width = max(map(len, [*macros, *parameters])) + 2
+    parts = ["macros, each set as --gin.NAME=VALUE:"]
+    parts += [f"  {name:{width}}{meaning}" for name, meaning in macros.items()]
+    if parameters:
+        parts += ["", "parameters, set likewise (docs/parameters.md lists all):"]
+        parts += [f"  {name:{width}}{meaning}" for name, meaning in parameters.items()]
+    parts += ["", f"example:\n  prompt-tuning {command} {settings.example}"]
+    return "\n".join(parts)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that knows the gin flags and raises UserError at a wrong argument."""
 
     def __init__(self, command: str, description: str, *, gin: bool = True):
         """Args: the command's name, one line on it, and whether it takes the gin flags."""
-        width = max(map(len, MACROS)) + 2
-        macros = "\n".join(f"  {name:{width}}{macro.meaning}" for name, macro in MACROS.items())
         super().__init__(
             prog=f"prompt-tuning {command}",
             description=description,
-            epilog=f"macros, each set as --gin.NAME=VALUE:\n{macros}" if gin else None,
+            epilog=_settings_of(command) if gin else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )

@@ -308,6 +308,12 @@ def _defined_macros(whole: str) -> Iterator[str]:
 
 
 _registered: dict[str, list[str]] = {}
+_functions: dict[str, Any] = {}
+
+
+def registered_functions() -> dict[str, Any]:
+    """Returns what gin can configure, by name, as far as it is imported."""
+    return dict(_functions)
 
 
 def register(function: Any) -> Any:
@@ -317,6 +323,7 @@ def register(function: Any) -> Any:
     which gin file is missing.
     """
     _registered[function.__name__] = list(inspect.signature(function).parameters)
+    _functions[function.__name__] = function
     configurable = gin.configurable(function)
 
     @functools.wraps(configurable)

@@ -65,7 +65,8 @@ MACROS = {
         meaning="members to train at once: a list or a grid of settings (docs/population.md)",
     ),
     "TUNE": Macro(
-        kind=(list, tuple, dict, type(None)), meaning="the same, for `prompt-tuning train --tune`"
+        kind=(list, tuple, dict, type(None)),
+        meaning="members that `train --tune` tries, in the form of POPULATION",
     ),
     "VOCABULARY_PATH": Macro(
         kind=(str, type(None)),
@@ -77,9 +78,9 @@ MACROS = {
     ),
     "TRAIN_FILE": Macro(kind=(str,), meaning="your own data: a CSV, TSV or jsonl file"),
     "VALIDATION_FILE": Macro(
-        kind=(str, type(None)), meaning="the same to score on; None holds out a tenth of TRAIN_FILE"
+        kind=(str, type(None)), meaning="the file to score on; None holds out a tenth of TRAIN_FILE"
     ),
-    "TEST_FILE": Macro(kind=(str, type(None)), meaning="the same for the test split"),
+    "TEST_FILE": Macro(kind=(str, type(None)), meaning="the file of the test split"),
     "INPUT_TEMPLATE": Macro(
         kind=(str,), meaning="the input's text, such as 'review: {text}', by your columns"
     ),
@@ -94,12 +95,12 @@ MACROS = {
         kind=(int,), meaning="devices that share one copy of the frozen model (docs/pods.md)"
     ),
     "DATA_PARALLEL": Macro(
-        kind=(int, type(None)), meaning="such groups of devices; None takes all devices there are"
+        kind=(int, type(None)), meaning="data-parallel groups of devices; None: use all devices"
     ),
     "COORDINATOR_ADDRESS": Macro(
         kind=(str, type(None)), meaning="of several processes: host:port of the first one"
     ),
-    "NUM_PROCESSES": Macro(kind=(int, type(None)), meaning="how many processes there are"),
-    "PROCESS_ID": Macro(kind=(int, type(None)), meaning="which of them this is, from 0"),
-    "FSDP": Macro(kind=(bool,), meaning="split the frozen weights over those groups too"),
+    "NUM_PROCESSES": Macro(kind=(int, type(None)), meaning="how many processes a run has"),
+    "PROCESS_ID": Macro(kind=(int, type(None)), meaning="which of these processes this is, from 0"),
+    "FSDP": Macro(kind=(bool,), meaning="also split the frozen weights over data-parallel groups"),
 }

@@ -1,7 +1,13 @@
+import importlib
+import re
+import shlex
+
 import pytest
 
-from prompt_tuning.cli.arguments import Parser
-from prompt_tuning.cli.macros import MACROS
+from prompt_tuning.cli import gin_config
+from prompt_tuning.cli.__main__ import main
+from prompt_tuning.cli.arguments import Parser, parse_only
+from prompt_tuning.cli.command_settings import SETTINGS
 from prompt_tuning.errors import UserError
 
 
@@ -30,9 +36,30 @@ def test_wrong_arguments_are_one_line(argv, message):
     assert message in str(error.value)
 
 
-def test_help_names_every_macro(capsys):
+@pytest.mark.parametrize(
+    ("command", "there", "absent"),
+    [
+        ("train", ["TRAIN_STEPS", "POPULATION", "train.patience"], ["CORPUS", "OBJECTIVE"]),
+        ("serve", ["BATCH_SIZE", "predict.method"], ["CORPUS", "TRAIN_STEPS", "TUNE"]),
+        ("neighbors", ["VOCABULARY_PATH"], ["TRAIN_FILE", "LEARNING_RATE", "FSDP"]),
+        ("pretrain", ["CORPUS", "new_model.architecture"], ["PROMPT_LENGTH", "TRAIN_FILE"]),
+    ],
+)
+def test_help_names_what_the_command_reads(command, there, absent, capsys):
     with pytest.raises(SystemExit) as done:
-        Parser("train", "Trains.").parse(["--help"])
+        main([command, "--help"])
     assert done.value.code == 0
     printed = capsys.readouterr().out
-    assert all(name in printed for name in MACROS)
+    named = set(re.findall(r"^  ([\w.]+)  ", printed, re.MULTILINE))
+    assert set(there) <= named
+    assert not set(absent) & named
+    assert f"\n  prompt-tuning {command} " in printed
+
+
+@pytest.mark.parametrize("command", SETTINGS)
+def test_the_example_of_each_help_is_a_command(command):
+    arguments = shlex.split(SETTINGS[command].example.replace("\\\n", " "))
+    main_of = importlib.import_module(f"prompt_tuning.cli.{command}").main
+    args = parse_only(main_of, arguments)
+    for file in args.gin_file:
+        assert (gin_config.shipped_configs() / file).is_file()

@@ -1,0 +1,106 @@
+"""Which macros and parameters each command reads, for its `--help`; imports neither gin nor JAX."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_MODEL = ("INITIAL_CHECKPOINT_PATH", "VOCABULARY_PATH")
+_DEVICES = ("DATA_PARALLEL", "MODEL_PARALLEL", "FSDP")
+_PROCESSES = ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
+_TASK = ("MIXTURE_OR_TASK_NAME", "TASK_FEATURE_LENGTHS", "BATCH_SIZE", "DATA_DIR")
+_FILES = ("TRAIN_FILE", "VALIDATION_FILE", "TEST_FILE", "INPUT_TEMPLATE", "TARGET_TEMPLATE")
+_METHOD = ("PROMPT_LENGTH", "CLASS_LABELS", "PROMPT_FILE")
+_RUN = ("MODEL_DIR", "TRAIN_STEPS", "LEARNING_RATE", "SEED")
+_TRAINING = (*_RUN, *_METHOD, *_TASK, *_FILES, *_MODEL)
+_SCORING = ("PROMPT_FILE", *_TASK, *_FILES, *_MODEL, *_DEVICES)
+
+_TRAIN_PARAMETERS = (
+    "train.eval_every",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.patience",
+    "train.accumulation_steps",
+    "train.wandb_project",
+    "predict.method",
+    "frozen_model.compute_dtype",
+)
+_PREDICT_PARAMETERS = ("predict.method", "predict.max_length", "predict.beam_size")
+
+_TRAIN_RTE = (
+    "--gin_file=models/tinyworld_small.gin --gin_file=tasks/tinyworld_rte.gin \\\n"
+    "      --gin_file=prompts/class_label.gin --gin_file=runs/train.gin"
+)
+_DESIGN_RTE = "--gin_file=models/tinyworld_small.gin --gin_file=tasks/tinyworld_rte.gin"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `--help` shows of a command's settings.
+
+    macros: names in `MACROS`, in the order to show.
+    parameters: those that are set most, names in `MEANINGS`.
+    example: arguments of a whole command.
+    """
+
+    macros: tuple[str, ...]
+    parameters: tuple[str, ...]
+    example: str
+
+
+SETTINGS: Mapping[str, Settings] = {
+    "train": Settings(
+        (*_TRAINING, "POPULATION", "TUNE", *_DEVICES, *_PROCESSES),
+        _TRAIN_PARAMETERS,
+        f"{_TRAIN_RTE} \\\n      --gin.PROMPT_LENGTH=20 --gin.TRAIN_STEPS=100 "
+        "--gin.train.eval_every=20 --gin.MODEL_DIR=runs/rte",
+    ),
+    "quickstart": Settings(
+        (*_RUN, *_METHOD, *_TASK, *_MODEL),
+        ("train.eval_every", "train.patience"),
+        "--gin.PROMPT_LENGTH=5 --gin.MODEL_DIR=runs/short_prompt",
+    ),
+    "pretrain": Settings(
+        ("CORPUS", "OBJECTIVE", "TASK_FEATURE_LENGTHS", "BATCH_SIZE", "DATA_DIR", *_RUN)
+        + (*_MODEL, *_DEVICES),
+        ("new_model.architecture", "train.eval_every", "train.checkpoint_every")
+        + ("train.log_every", "train.wandb_project", "corpus.held_out_share"),
+        "--gin.CORPUS=corpus.txt --gin.VOCABULARY_PATH=tinyworld --gin.TRAIN_STEPS=1000 \\\n"
+        "      --gin.MODEL_DIR=runs/my_t5",
+    ),
+    "sweep": Settings(
+        (*_RUN, *_METHOD, *_TASK, *_MODEL),
+        ("sweep.places", *_TRAIN_PARAMETERS),
+        "experiments/scale_curve/tinyworld.gin --folder sweeps/curve --plan",
+    ),
+    "report": Settings(_SCORING, (), "runs/rte"),
+    "plan": Settings(
+        (*_METHOD, *_TASK, *_MODEL[:1], *_DEVICES),
+        ("train.accumulation_steps", "frozen_model.remat", "frozen_model.param_dtype")
+        + ("data.batch_tokens",),
+        "--gin_file=models/t5_1_1_xxl.gin --accelerator=v5e-16",
+    ),
+    "evaluate": Settings(_SCORING, ("predict.split", *_PREDICT_PARAMETERS), "runs/rte"),
+    "ensemble": Settings(_SCORING, ("predict.split", "predict.method"), "runs/rte runs/rte_2"),
+    "design": Settings(_SCORING[1:], _PREDICT_PARAMETERS, f"{_DESIGN_RTE} --shots 0 4"),
+    "search": Settings(_SCORING[1:], _PREDICT_PARAMETERS, f"{_DESIGN_RTE} --shots 0 4"),
+    "infer": Settings(
+        ("PROMPT_FILE", *_TASK, *_MODEL, *_DEVICES),
+        _PREDICT_PARAMETERS,
+        "runs/rte --input new.jsonl",
+    ),
+    "serve": Settings(
+        ("TASK_FEATURE_LENGTHS", "BATCH_SIZE", *_MODEL, *_DEVICES),
+        _PREDICT_PARAMETERS,
+        "prompts --gin_file=models/tinyworld_small.gin",
+    ),
+    "show": Settings(
+        ("MIXTURE_OR_TASK_NAME", "TASK_FEATURE_LENGTHS", "DATA_DIR", *_FILES)
+        + ("PROMPT_LENGTH", "VOCABULARY_PATH"),
+        ("data.target_sentinel",),
+        "tinyworld_rte -n 5",
+    ),
+    "submit": Settings(_SCORING, ("predict.method",), "superglue --runs RTE=runs/rte --partial"),
+    "neighbors": Settings(("PROMPT_FILE", *_MODEL), (), "runs/rte"),
+    "merge": Settings(_MODEL, (), "runs/lora --output models/lora"),
+}
+"""By command; commands without an entry take no gin flags."""
