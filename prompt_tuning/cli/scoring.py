@@ -9,8 +9,7 @@ import numpy as np
 from prompt_tuning.cli.configurables import Base, Data, Prediction
 from prompt_tuning.data.batching import Batch, eval_batches, of_task
 from prompt_tuning.data.metrics import superglue_score
-from prompt_tuning.data.preprocessors import UNLABELLED
-from prompt_tuning.data.tasks.task import Task
+from prompt_tuning.data.tasks.task import Task, is_withheld
 from prompt_tuning.data.token_batches import token_eval_batches
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.data.vocabularies import EOS_ID
@@ -197,7 +196,7 @@ def answers(
 
 def withheld(splits: Sequence[TokenizedSplit]) -> bool:
     """Returns whether labels are missing, as in the test splits of a leaderboard."""
-    return any(row["targets"] == UNLABELLED for split in splits for row in split.metadata)
+    return any(is_withheld(row) for split in splits for row in split.metadata)
 
 
 def _batches(

@@ -179,6 +179,7 @@ def designed(
                 inputs=design.separator.join([*before, question]),
                 targets=words.get(example.targets, example.targets),
                 metadata={**example.metadata, SHOTS: len(before)},
+                withheld=example.withheld,
             )
 
     if not words:

@@ -99,7 +99,7 @@ def _text_rows(task: Task, split: str, data_dir: str | None) -> Iterator[dict[st
         yield {
             "inputs": example.inputs,
             "targets": example.targets,
-            "metadata": json.dumps({"targets": example.targets, **example.metadata}),
+            "metadata": json.dumps({"targets": example.targets, **example.scoring_metadata}),
         }
 
 

@@ -210,7 +210,7 @@ def _key(
     digest = hashlib.sha256(json.dumps(header).encode())
     count = 0
     for example in task.examples(split, data_dir):
-        text = json.dumps([example.inputs, example.targets, dict(example.metadata)])
+        text = json.dumps([example.inputs, example.targets, example.scoring_metadata])
         digest.update(text.encode() + b"\n")
         count += 1
     if count == 0:

@@ -197,6 +197,7 @@ def _render(row: Row, source: UserFiles) -> Iterable[Example]:
         inputs=source.inputs.render(row),
         targets=UNLABELLED if withheld else source.targets.render(row),
         metadata={"row": rest} if rest else {},
+        withheld=withheld,
     )
 
 

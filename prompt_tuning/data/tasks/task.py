@@ -23,11 +23,30 @@ class Example:
         inputs: what the encoder reads.
         targets: what the decoder is to say; "<unk>" where withheld.
         metadata: what the metrics need besides, of JSON types.
+        withheld: whether the label is withheld. None: where the target is T5's "<unk>", which is
+            no label of the official tasks.
     """
 
     inputs: str
     targets: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    withheld: bool | None = None
+
+    @property
+    def has_label(self) -> bool:
+        """Whether it can be trained on and scored."""
+        return self.targets != UNLABELLED if self.withheld is None else not self.withheld
+
+    @property
+    def scoring_metadata(self) -> dict[str, Any]:
+        """The metadata, and a mark where the label is "<unk>" itself; see `is_withheld`."""
+        marked = self.has_label and self.targets == UNLABELLED
+        return {**self.metadata, **({"withheld": False} if marked else {})}
+
+
+def is_withheld(metadata: Mapping[str, Any]) -> bool:
+    """Whether the label of an example is withheld, by its metadata with its "targets"."""
+    return metadata.get("withheld", metadata["targets"] == UNLABELLED)
 
 
 _MOST_COLUMNS = 20
@@ -117,7 +136,7 @@ class Task:
 
     def _check_target(self, example: Example, split: str) -> None:
         target = example.targets
-        if target == UNLABELLED:
+        if not example.has_label:
             if split == "train":
                 raise ValueError("no label; a training example needs one")
         elif self.labels is not None and target not in self.labels:
@@ -139,7 +158,7 @@ class Task:
             raise ValueError(f"{len(examples)} examples but {len(predictions)} predictions")
         if not examples:
             raise UserError(f"Task {self.name!r} was given no examples to score.")
-        if any(example["targets"] == UNLABELLED for example in examples):
+        if any(map(is_withheld, examples)):
             raise UserError(
                 f"The labels of task {self.name!r} are withheld in this split, so it cannot be "
                 "scored; evaluate on the validation split."
