@@ -22,13 +22,13 @@ from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.checkpoints.locations import locate
 from prompt_tuning.checkpoints.prompt_files import load_prompt
 from prompt_tuning.checkpoints.stored_arrays import ShardingOf
-from prompt_tuning.cli import user_tasks  # noqa: F401 - registered with gin
+from prompt_tuning.cli import user_tasks
 from prompt_tuning.cli.gin_config import forget, register
 from prompt_tuning.cli.paths import run_folder
 from prompt_tuning.cli.prediction import Prediction, predict  # noqa: F401 - registered with gin
 from prompt_tuning.data.feature_lengths import FEATURES
 from prompt_tuning.data.feature_lengths import feature_lengths as lengths_of
-from prompt_tuning.data.mixtures import get_tasks
+from prompt_tuning.data.mixtures import Mixture, get_tasks
 from prompt_tuning.data.target_sentinel import TargetForm
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.token_batches import TokenBudget
@@ -183,6 +183,7 @@ class Data:
     extra_tokens: positions that an example costs beside its input's.
     num_lengths: padded source lengths, that is, compiled shapes.
     target_sentinel: whether a sentinel, not counted in `lengths`, comes before every target.
+    rates: the share of each task in what is trained on; None: by their sizes.
     """
 
     name: str
@@ -194,6 +195,7 @@ class Data:
     extra_tokens: int = 0
     num_lengths: int = 4
     target_sentinel: bool = False
+    rates: tuple[float | int, ...] | None = None
 
     @property
     def target_length(self) -> int:
@@ -218,7 +220,7 @@ class Data:
 
 @register
 def data(
-    mixture_or_task: str | Task,
+    mixture_or_task: str | Task | Mixture,
     batch_size: int,
     feature_lengths: Mapping[str, Any] | None = None,
     data_dir: str | None = None,
@@ -229,23 +231,28 @@ def data(
 ) -> Data:
     """The tasks and how they are cut into batches.
 
-    `mixture_or_task` is a name, or the task itself, as `user_files` makes it. What isn't in
+    `mixture_or_task` is a name, or what `user_files` or `mixture` makes. What isn't in
     `feature_lengths` is the tasks' own, of a mixture's the longest. With `batch_tokens` a batch
     has as many examples as fit into so many tokens, each counted at its padded length and
     `extra_tokens`, such as the prompt's; see `data/token_batches.py`. `target_sentinel` puts
     `<extra_id_0>` before every target, for models of span corruption alone; see
     `data/target_sentinel.py`.
     """
-    given = isinstance(mixture_or_task, Task)
-    tasks = (mixture_or_task,) if given else get_tasks(mixture_or_task)
+    given = mixture_or_task
+    if isinstance(given, str):
+        given = Mixture(name=given, tasks=get_tasks(given))
+    elif isinstance(given, Task):
+        given = Mixture(name=given.name, tasks=(given,))
+    tasks = given.tasks
     if batch_size < 1:
         raise UserError(f"BATCH_SIZE is {batch_size}; it must be at least 1.")
     if num_lengths < 1:
         raise UserError(f"data.num_lengths is {num_lengths}; it must be at least 1.")
     longest = {name: max(task.lengths[name] for task in tasks) for name in FEATURES}
     return Data(
-        name=mixture_or_task.name if given else mixture_or_task,
+        name=given.name,
         tasks=tasks,
+        rates=given.rates,
         lengths=lengths_of(feature_lengths, longest),
         data_dir=data_dir,
         batch_size=batch_size,
@@ -287,18 +294,23 @@ def sampled_vocabulary(
 
 @register
 def class_label(
-    base: Base, labels: Sequence[str], num_pieces: int = initializers.NUM_PIECES
+    base: Base, labels: Sequence[Any], num_pieces: int = initializers.NUM_PIECES
 ) -> initializers.Initializer:
     """The embeddings of the label words, then sampled vocabulary: the paper's default."""
-    ids = [base.vocabulary.encode(label) for label in labels]
+    ids = [base.vocabulary.encode(label) for label in user_tasks.words("CLASS_LABELS", labels)]
     return initializers.class_label(_pieces(base), ids, num_pieces)
 
 
 @register
 def from_string(
-    base: Base, text: str, num_pieces: int = initializers.NUM_PIECES
+    base: Base, text: Any, num_pieces: int = initializers.NUM_PIECES
 ) -> initializers.Initializer:
     """The embeddings of a text's pieces, then sampled vocabulary."""
+    if not isinstance(text, str):
+        raise UserError(
+            f"PROMPT_TEXT is {text!r}; expected a text, such as 'Is this review good?' (put a "
+            "number in quotes)."
+        )
     return initializers.from_string(_pieces(base), base.vocabulary.encode(text), num_pieces)
 
 

@@ -35,6 +35,7 @@ class Macro:
             (dict,): "lengths by feature, such as {'inputs': 512, 'targets': 8}",
             (list, tuple): "a list of texts, such as ['True', 'False']",
             (str, list, tuple): "a text or a list of texts",
+            (str, list, tuple, type(None)): "a text or a list of texts",
             (list, tuple, dict, type(None)): (
                 "a list of members, such as [{'SEED': 0}, {'SEED': 1, 'LEARNING_RATE': 0.1}], or a "
                 "grid, such as {'SEED': [0, 1], 'LEARNING_RATE': [0.1, 0.3]}"
@@ -76,11 +77,15 @@ MACROS = {
         kind=(str, type(None)),
         meaning="a folder of the task's official files, or 'tfds:FOLDER'; None reads TFDS",
     ),
-    "TRAIN_FILE": Macro(kind=(str,), meaning="your own data: a CSV, TSV or jsonl file"),
-    "VALIDATION_FILE": Macro(
-        kind=(str, type(None)), meaning="the file to score on; None holds out a tenth of TRAIN_FILE"
+    "TRAIN_FILE": Macro(
+        kind=(str, list, tuple),
+        meaning="your own data: a CSV, TSV, jsonl or Parquet file, a list, or 'hf:NAME:SPLIT'",
     ),
-    "TEST_FILE": Macro(kind=(str, type(None)), meaning="the file of the test split"),
+    "VALIDATION_FILE": Macro(
+        kind=(str, list, tuple, type(None)),
+        meaning="the file to score on; None holds out a tenth of TRAIN_FILE",
+    ),
+    "TEST_FILE": Macro(kind=(str, list, tuple, type(None)), meaning="the file of the test split"),
     "INPUT_TEMPLATE": Macro(
         kind=(str,), meaning="the input's text, such as 'review: {text}', by your columns"
     ),

@@ -1,36 +1,67 @@
 """What gin can configure of a user's own data; see `configurables.py`, which registers it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prompt_tuning.cli.gin_config import register
+from prompt_tuning.data.mixtures import Mixture, user_mixture
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.templates import Template
 from prompt_tuning.data.text_files import as_path
 from prompt_tuning.data.user_files import UserFiles, user_task
 from prompt_tuning.errors import UserError
 
+Files = str | Sequence[str]
+
 
 @register
 def user_files(
-    train_file: str,
+    train_file: Files,
     input_template: str,
     target_template: str,
-    validation_file: str | None = None,
-    test_file: str | None = None,
+    validation_file: Files | None = None,
+    test_file: Files | None = None,
     held_out: float = 0.1,
-    labels: Sequence[str] | None = None,
-    metric: str | None = None,
+    labels: Any = None,
+    label_words: Any = None,
+    metric: str | Sequence[str] | None = None,
     name: str | None = None,
 ) -> Task:
-    """The task of a user's own CSV, TSV or jsonl files; see `UserFiles` and `user_task`."""
+    """The task of a user's own files, one or several a split; see `UserFiles` and `user_task`."""
     files = {"train": train_file, "validation": validation_file, "test": test_file}
+    if label_words is not None and not isinstance(label_words, Mapping):
+        raise UserError(
+            f"user_files.label_words is {label_words!r}; expected a word for each value, such as "
+            "{0: 'negative', 1: 'positive'}."
+        )
     source = UserFiles(
-        files={split: as_path(file) for split, file in files.items() if file},
+        files={
+            split: tuple(map(as_path, [given] if isinstance(given, str) else given))
+            for split, given in files.items()
+            if given
+        },
         inputs=Template(input_template, "input template"),
         targets=Template(target_template, "target template"),
         held_out=held_out,
+        label_words=label_words and {value: str(word) for value, word in label_words.items()},
     )
-    return user_task(source, name=name, labels=labels, metric=metric)
+    return user_task(
+        source,
+        name=name,
+        labels=None if labels is None else words("user_files.labels", labels),
+        metric=metric,
+    )
+
+
+@register
+def mixture(
+    tasks: Sequence[str | Task], rates: Sequence[float | int] | None = None, name: str = "mixture"
+) -> Mixture:
+    """Several tasks trained on at once, by name or as `user_files` makes them.
+
+    `rates` are the shares of their examples in a batch, of any sum; None: by their sizes, as T5.
+    """
+    return user_mixture(name, tasks, rates)
 
 
 @register
@@ -42,3 +73,16 @@ def task_labels(task: Task) -> Sequence[str]:
             "--gin_file=prompts/sampled_vocabulary.gin, or give --gin.user_files.labels=[...]."
         )
     return task.labels
+
+
+def words(name: str, given: Any) -> tuple[str, ...]:
+    """Returns the words of a setting: a list's, its numbers as text, or a text's between commas.
+
+    Raises:
+      UserError: it is neither a list nor a text.
+    """
+    if isinstance(given, str):
+        return tuple(word.strip() for word in given.split(",") if word.strip())
+    if not isinstance(given, list | tuple):
+        raise UserError(f"{name} is {given!r}; expected a list of words, such as ['good', 'bad'].")
+    return tuple(map(str, given))

@@ -47,6 +47,8 @@ def saved_rows(folder: FilePath) -> Iterator[tuple[str, JsonRow]]:
 
 
 def _json(path: FilePath) -> dict[str, Any]:
+    if not path.parent.exists():
+        raise UserError(f"Cannot read {path.parent}: it is missing; check the path.")
     if not path.is_file():
         raise UserError(
             f"{path.parent} is a folder, but no saved data set: it has no {path.name}; expected a "

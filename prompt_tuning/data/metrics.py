@@ -62,15 +62,72 @@ def similarity_correlations(examples: Examples, predictions: Sequence[str]) -> d
     A prediction that is no number counts as -1, as in T5's evaluation. If all predictions are
     equal, there is no correlation; it counts as 0.
     """
+    scores = [example["score"] for example in examples]
+    predicted = [_number(prediction, -1.0) for prediction in predictions]
+    return {kind: _correlation(kind, scores, predicted) for kind in ("pearson", "spearman")}
+
+
+def pearson(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
+    """Pearson correlation of the predictions with the targets, which are numbers, in [-1, 1].
+
+    A prediction that is no number counts as the target's far end: the lowest or the highest of
+    all targets, whichever is further from its own. If all predictions are equal, the correlation
+    counts as 0.
+    """
+    return {"pearson": _correlation("pearson", *_numbers(examples, predictions))}
+
+
+def spearman(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
+    """Spearman's rank correlation of the same, as `pearson`."""
+    return {"spearman": _correlation("spearman", *_numbers(examples, predictions))}
+
+
+def _numbers(
+    examples: Examples, predictions: Sequence[str]
+) -> tuple[Sequence[float], Sequence[float]]:
+    wanted = [float(example["targets"]) for example in examples]
+    low, high = min(wanted), max(wanted)
+    furthest = [high if high - number > number - low else low for number in wanted]
+    return wanted, [_number(p, far) for p, far in zip(predictions, furthest, strict=True)]
+
+
+def _correlation(kind: str, scores: Sequence[float], predicted: Sequence[float]) -> float:
     from scipy.stats import pearsonr, spearmanr
 
-    scores = [example["score"] for example in examples]
-    predicted = [_number(prediction) for prediction in predictions]
     if len(set(predicted)) == 1 or len(set(scores)) == 1:
-        return {"pearson": 0.0, "spearman": 0.0}
-    pearson: Any = pearsonr(scores, predicted)  # SciPy types its results too loosely
-    spearman: Any = spearmanr(scores, predicted)
-    return {"pearson": float(pearson.statistic), "spearman": float(spearman.statistic)}
+        return 0.0
+    found: Any = (pearsonr if kind == "pearson" else spearmanr)(scores, predicted)
+    return float(found.statistic)  # SciPy types its results too loosely
+
+
+def multi_label(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
+    """Scores of sets of labels, written with commas between them; their order is free.
+
+    Exact match is the share of sets that are equal. Micro F1 counts every label of every set,
+    also predicted ones that are no label; macro F1 is the mean over the labels of the targets.
+    """
+    from sklearn.metrics import f1_score
+    from sklearn.preprocessing import MultiLabelBinarizer
+
+    wanted = [_label_set(example["targets"]) for example in examples]
+    predicted = [_label_set(prediction) for prediction in predictions]
+    labels = sorted(set().union(*wanted))
+    others = sorted(set().union(*predicted) - set(labels))
+    binarizer = MultiLabelBinarizer(classes=[*labels, *others]).fit([])
+    score: Any = f1_score  # scikit-learn's types leave out what it documents
+    counted = (binarizer.transform(wanted), binarizer.transform(predicted))
+    kinds = {"micro_f1": ("micro", None), "macro_f1": ("macro", [*range(len(labels))])}
+    return {
+        "exact_match": float(np.mean([w == p for w, p in zip(wanted, predicted, strict=True)])),
+        **{
+            name: float(score(*counted, average=average, labels=of, zero_division=0))
+            for name, (average, of) in kinds.items()
+        },
+    }
+
+
+def _label_set(text: str) -> frozenset[str]:
+    return frozenset(label.strip() for label in text.split(",") if label.strip())
 
 
 def multirc(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
@@ -173,12 +230,18 @@ def _token_f1(answer: str, prediction: str) -> float:
     return 2 * common / (len(answer_words) + len(predicted_words)) if common else 0.0
 
 
-def _number(text: str) -> float:
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number."""
+    return math.isfinite(_number(text, math.nan))
+
+
+def _number(text: str, otherwise: float) -> float:
+    """Returns the number that a text is; `otherwise` if it is none, or not finite."""
     try:
         number = float(text)
     except ValueError:
-        return -1.0
-    return number if math.isfinite(number) else -1.0
+        return otherwise
+    return number if math.isfinite(number) else otherwise
 
 
 def _sentence_lines(summary: str) -> str:

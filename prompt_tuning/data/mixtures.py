@@ -6,6 +6,7 @@ mixtures of the same names are made in `seqio_tasks.py`.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -51,6 +52,49 @@ def proportional_rates(
     """
     rates = np.minimum(np.asarray(num_examples, np.float64), maximum)
     return rates / rates.sum() if normalize else rates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """Tasks that are trained on together.
+
+    Attributes:
+        name: what a run calls it.
+        tasks: its tasks, of different names.
+        rates: the share of each; None: by their sizes.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+    rates: tuple[float | int, ...] | None = None
+
+
+def user_mixture(
+    name: str, tasks: Sequence[str | Task], rates: Sequence[float | int] | None = None
+) -> Mixture:
+    """Returns a mixture of tasks, each by its name or as it is.
+
+    Raises:
+        UserError: there are none, two have one name, or the rates aren't a positive number each.
+    """
+    found = tuple(
+        member
+        for task in tasks
+        for member in ((task,) if isinstance(task, Task) else get_tasks(task))
+    )
+    names = [task.name for task in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(
+            f"The mixture has two tasks named {twice[0]!r}; give them names by user_files.name."
+        )
+    if not found:
+        raise UserError("The mixture has no tasks; set mixture.tasks.")
+    if rates is not None and (len(rates) != len(found) or not all(rate > 0 for rate in rates)):
+        raise UserError(
+            f"The mixture's rates are {list(rates)}; expected a number above 0 for each of "
+            f"{', '.join(names)}."
+        )
+    return Mixture(name=name, tasks=found, rates=None if rates is None else tuple(rates))
 
 
 def get_tasks(name: str) -> tuple[Task, ...]:

@@ -52,7 +52,7 @@ def table_format(path: str | FilePath) -> str | None:
     suffix = Path(uncompressed_name(path)).suffix.lower()
     if suffix in FORMATS:
         return suffix
-    return "hf" if path.is_dir() else None
+    return "hf" if path.is_dir() or not path.suffix else None
 
 
 def check_format(path: str | FilePath) -> None:
@@ -245,14 +245,17 @@ def arrow_rows(
 
 
 def plain_row(row: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> JsonRow:
-    """Returns a row as JSON values: class labels by name, dates as text, without raw bytes."""
+    """Returns a row as JSON values: class labels by name, dates as text, without raw bytes.
+
+    An empty cell is an empty text, as in a CSV file.
+    """
     plain = {name: _plain(value) for name, value in row.items() if not isinstance(value, bytes)}
     for name, names in words.items():
         number = plain.get(name)
         if isinstance(number, int):
             # -1 is Hugging Face's mark of a label that is withheld.
             plain[name] = names[number] if 0 <= number < len(names) else None
-    return plain
+    return {name: "" if value is None else value for name, value in plain.items()}
 
 
 def _plain(value: Any) -> Any:

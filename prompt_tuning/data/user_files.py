@@ -1,17 +1,17 @@
-"""A task made of a user's own CSV, TSV or jsonl files and two templates, without any Python.
+"""A task made of a user's own tables and two templates, without any Python.
 
-    UserFiles(files={"train": Path("reviews.csv")}, inputs=..., targets=...)   # the rows
-    user_task(source, ...)                                                     # the task
+    UserFiles(files={"train": as_path("reviews.csv")}, inputs=..., targets=...)   # the rows
+    user_task(source, ...)                                                        # the task
 
-The columns of a CSV or TSV file are named by its first line; CSV is quoted as spreadsheets write
-it, TSV isn't quoted at all, as in GLUE. A jsonl file has an object a line. Where there is no
-validation file, a share of the training rows is held out: which ones is decided by a hash of the
-row itself, so that it doesn't depend on the order of the rows, and a row that stands there twice
-is never on both sides. `templates.py` makes the text.
+`tables.py` reads the files. Where there is no validation file, a share of the training rows is held
+out: which ones is decided by a hash of the row itself, so that it doesn't depend on the order of
+the rows, and a row that stands there twice is never on both sides. `templates.py` makes the text.
 """
 
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,30 +28,38 @@ from prompt_tuning.errors import UserError, did_you_mean, listed
 MAX_LABELS = 20
 """Up to as many different targets are taken for labels, where the user doesn't say."""
 
+MULTI_LABEL = "multi_label"
+_REGRESSION = ("pearson", "spearman")
+
 
 @dataclass(frozen=True, kw_only=True)
 class UserFiles:
     """The rows of a user's files.
 
     Attributes:
-        files: the file of each split; "train" there must be, "validation" may be.
+        files: what `read_table` takes for each split, one or several to follow each other;
+            "train" there must be, "validation" may be.
         inputs: what the encoder is to read.
         targets: what the decoder is to say; its columns may be missing in the test split.
         held_out: the share of the training rows that are the validation split where that has no
             file of its own.
+        label_words: the word for each value in the target template's columns, such as
+            {0: "negative", 1: "positive"}; None takes the values as they are.
 
     Raises:
         UserError: a file is of no known kind, or the share is not between 0 and 1.
     """
 
-    files: Mapping[str, FilePath]
+    files: Mapping[str, FilePath | Sequence[FilePath]]
     inputs: Template
     targets: Template
     held_out: float = 0.1
+    label_words: Mapping[Any, str] | None = None
 
     def __post_init__(self):
-        for path in self.files.values():
-            check_format(path)
+        for split in self.files:
+            for path in self.paths(split):
+                check_format(path)
         if not 0 < self.held_out < 1:
             raise UserError(f"held_out is {self.held_out}; expected a share such as 0.1.")
 
@@ -59,6 +67,11 @@ class UserFiles:
     def splits(self) -> tuple[str, ...]:
         """The splits that there are."""
         return ("train", "validation", *(("test",) if "test" in self.files else ()))
+
+    def paths(self, split: str) -> tuple[FilePath, ...]:
+        """Returns the files of a split."""
+        files: Any = self.files[split]
+        return tuple(files) if isinstance(files, list | tuple) else (files,)
 
     def rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
         """Yields each row of a split with the file and line it begins at.
@@ -77,20 +90,64 @@ class UserFiles:
                 yield where, row
         if not found:
             raise UserError(
-                f"{self.files['train']} has too few rows to hold out {self.held_out:g} of them "
+                f"{self.paths('train')[0]} has too few rows to hold out {self.held_out:g} of them "
                 f"for validation: none is left for {split}; give VALIDATION_FILE."
             )
 
     def file_rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
-        """Yields every row of one file, the held out ones too; raises as `rows`."""
-        path = self.files[split]
+        """Yields every row of a split's files, the held out ones too; raises as `rows`."""
+        for path in self.paths(split):
+            count = 0
+            for where, row in read_table(path):
+                with bad_rows_named(where, row):
+                    row = self._in_words(row)
+                self._check(where, row, withheld=split == "test")
+                count += 1
+                yield where, row
+            if not count:
+                raise UserError(f"{path} is empty; expected rows{_header_expected(path)}.")
+
+    def notes(self) -> list[str]:
+        """Returns what in the training files and the templates may be a mistake, a line each."""
+        notes = []
+        if leaks := set(self.inputs.columns) & set(self.targets.columns):
+            notes.append(
+                f"The input template {self.inputs.text!r} shows the column {min(leaks)!r}, which "
+                "the target template makes the answer of."
+            )
+        empty: Counter[str] = Counter()
         count = 0
-        for where, row in read_table(path):
-            self._check(where, row, withheld=split == "test")
+        for _, row in self.file_rows("train"):
             count += 1
-            yield where, row
-        if not count:
-            raise UserError(f"{path} is empty; expected rows{_header_expected(path)}.")
+            empty.update(set(empty_columns(row, self.inputs)))
+        notes += [
+            f"The column {column!r} is empty in {number:,} of {count:,} training rows."
+            for column, number in empty.items()
+        ]
+        return notes
+
+    def _in_words(self, row: JsonRow) -> JsonRow:
+        """Returns the row with its answer's values as text: by `label_words`, lists with commas."""
+        words = {}
+        for column in row.keys() & set(self.targets.columns):
+            value = row[column]
+            values = value if isinstance(value, list) else [value]
+            if self.label_words is not None and not _is_empty(value):
+                values = [self._word(column, one) for one in values]
+            words[column] = ", ".join(map(str, values)) if isinstance(value, list) else values[0]
+        return {**row, **words}
+
+    def _word(self, column: str, value: Any) -> str:
+        words = self.label_words or {}
+        by_text = {str(known): word for known, word in words.items()}
+        # A number of another kind equals its key; a text that is a number doesn't.
+        found = words.get(value, by_text.get(str(value).strip()))
+        if found is None:
+            raise ValueError(
+                f"column {column!r} is {value!r}, for which label_words has no word; it has "
+                f"{', '.join(map(repr, words))}"
+            )
+        return found
 
     def _check(self, where: str, row: JsonRow, *, withheld: bool) -> None:
         for template in (self.inputs, *(() if withheld else (self.targets,))):
@@ -124,8 +181,11 @@ def share(row: Row) -> float:
 
 def empty_columns(row: Row, template: Template) -> list[str]:
     """Returns the columns of a template that a row lacks or has nothing in."""
-    values = {column: row.get(column) for column in template.columns}
-    return [column for column, value in values.items() if value is None or not str(value).strip()]
+    return [column for column in template.columns if _is_empty(row.get(column))]
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or not str(value).strip()
 
 
 def user_task(
@@ -133,38 +193,51 @@ def user_task(
     *,
     name: str | None = None,
     labels: Sequence[str] | None = None,
-    metric: str | None = None,
+    metric: str | Sequence[str] | None = None,
 ) -> Task:
     """Returns the task of a user's files.
 
     Args:
         source: the files and the templates.
-        name: the task's name; None is that of the training file.
-        labels: the label words. None: the different targets of the training file if they are
-            few (`MAX_LABELS`). Empty: none, the answer is free text. Given any, no file is read,
-            so that a run answers without its training file.
-        metric: "accuracy", "macro_f1", "matthews" (two labels) or "rouge". None: "accuracy" for
-            labels, "rouge" for free text.
+        name: the task's name; None is that of the first training file.
+        labels: the label words. None: the different targets of the training files if they are
+            few (`MAX_LABELS`) and the metric is one of labels. Empty: none, the answer is free
+            text. Given any, no file is read, so that a run answers without its training files.
+        metric: one or several of "accuracy", "macro_f1", "matthews" (two labels), "rouge",
+            "multi_label" (sets of labels, separated by commas), "pearson" and "spearman" (numbers).
+            None: "accuracy" for labels, "rouge" for free text.
 
     Raises:
-        UserError: the training file can't be read, or the metric doesn't suit the labels.
+        UserError: the training files can't be read, or a metric isn't known or doesn't suit the
+            labels.
     """
-    found = tuple(labels) if labels is not None else _find_labels(source)
-    stem = uncompressed_name(source.files["train"]).rpartition(".")[0]
+    asked = (metric,) if isinstance(metric, str) else tuple(metric or ())
+    found: tuple[str, ...] = ()
+    if labels is not None:
+        found = tuple(labels)
+    elif not {MULTI_LABEL, *_REGRESSION} & set(asked):
+        found = _find_labels(source)
+    numbers = bool(set(_REGRESSION) & set(asked))
     return Task(
-        name=name or stem,
+        # What SeqIO allows in a name.
+        name=re.sub(r"[^\w.:#]+", "_", name or _stem(source.paths("train")[0])),
         source=lambda data_dir: source,
-        render=lambda row, training: _render(row, source),
+        render=lambda row, training: _render(row, source, numbers),
         text=source.inputs.render,
         templates=(source.inputs.text, source.targets.text),
-        metrics=(_metric(metric or ("accuracy" if found else "rouge"), found),),
+        metrics=_metrics(asked or ("accuracy" if found else "rouge",), found),
         labels=found or None,
         splits=source.splits,
         lengths={"inputs": 512, "targets": 32},
     )
 
 
-def _metric(name: str, labels: tuple[str, ...]) -> Metric:
+def _stem(path: FilePath) -> str:
+    name = uncompressed_name(path)
+    return name.rpartition(".")[0] or name
+
+
+def _metrics(names: Sequence[str], labels: tuple[str, ...]) -> tuple[Metric, ...]:
     def of_labels(metric: Any) -> Metric:
         return lambda examples, predictions: metric(examples, predictions, labels=labels)
 
@@ -173,10 +246,16 @@ def _metric(name: str, labels: tuple[str, ...]) -> Metric:
         known["macro_f1"] = of_labels(metrics.macro_f1)
     if len(labels) == 2:
         known["matthews"] = of_labels(metrics.matthews_correlation)
-    if name not in known:
-        kind = f"{len(labels)} labels" if labels else "free text"
-        raise UserError(f"No metric {name!r} for {kind}; expected one of {', '.join(known)}.")
-    return known[name]
+    known[MULTI_LABEL] = metrics.multi_label
+    known |= {"pearson": metrics.pearson, "spearman": metrics.spearman}
+    for name in names:
+        if name not in known:
+            kind = f"{len(labels)} labels" if labels else "free text"
+            raise UserError(
+                f"No metric {name!r} for {kind}; expected one of {', '.join(known)}."
+                f"{did_you_mean(str(name), known)}"
+            )
+    return tuple(known[name] for name in names)
 
 
 def _find_labels(source: UserFiles) -> tuple[str, ...]:
@@ -188,14 +267,17 @@ def _find_labels(source: UserFiles) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _render(row: Row, source: UserFiles) -> Iterable[Example]:
+def _render(row: Row, source: UserFiles, numbers: bool) -> Iterable[Example]:
     # Only a row of the test split can: in it every column of the answer is empty, or none.
     withheld = bool(empty_columns(row, source.targets))
     used = {*source.inputs.columns, *source.targets.columns}
     rest = {column: value for column, value in row.items() if column not in used}
+    target = UNLABELLED if withheld else source.targets.render(row)
+    if numbers and not withheld and not metrics.is_number(target):
+        raise ValueError(f"the answer {target!r} is no number, as the metric expects")
     yield Example(
         inputs=source.inputs.render(row),
-        targets=UNLABELLED if withheld else source.targets.render(row),
+        targets=target,
         metadata={"row": rest} if rest else {},
         withheld=withheld,
     )

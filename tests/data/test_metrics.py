@@ -194,3 +194,23 @@ def test_superglue_score_counts_a_tasks_mean():
         "multirc": {"f1a": 0.6, "exact_match": 0.2},
     }
     assert metrics.superglue_score(scores) == pytest.approx((0.7 + 0.8 + 0.4) / 3)
+
+
+def test_sets_of_labels_have_no_order():
+    wanted = of(["a, b", "b", "c"])
+    assert set(metrics.multi_label(wanted, ["b,a", " b ", "c"]).values()) == {1.0}
+    found = metrics.multi_label(wanted, ["a", "b, d", ""])
+    assert found == {
+        "exact_match": 0.0,
+        "micro_f1": pytest.approx(2 * 2 / (4 + 3)),  # d is one of three predicted labels
+        "macro_f1": pytest.approx((1 + 2 / 3 + 0) / 3),
+    }
+
+
+def test_correlations_with_numbers():
+    wanted = of(["1", "2", "4"])
+    assert metrics.spearman(wanted, ["10", "11", "100"]) == {"spearman": pytest.approx(1)}
+    right = metrics.pearson(wanted, ["1", "2", "4"])["pearson"]
+    # What is no number counts as the far end, here 1 in place of 4.
+    assert metrics.pearson(wanted, ["1", "2", "many"]) == metrics.pearson(wanted, ["1", "2", "1"])
+    assert right == pytest.approx(1) and metrics.pearson(wanted, ["3", "3", "3"]) == {"pearson": 0}

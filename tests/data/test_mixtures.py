@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from prompt_tuning.data.batching import BatchStream
-from prompt_tuning.data.mixtures import MIXTURES, get_tasks, proportional_rates
+from prompt_tuning.data.mixtures import MIXTURES, get_tasks, proportional_rates, user_mixture
+from prompt_tuning.data.tasks.task import get_task
 from prompt_tuning.data.tokenized import tokenized
 from prompt_tuning.errors import UserError
 
@@ -90,3 +91,14 @@ def test_seqio_mixture_has_the_same_rates(tiny_superglue, tiny_vocabulary):
     )
     row = next(dataset.as_numpy_iterator())
     assert row["encoder_input_tokens"].shape == (64,)
+
+
+def test_a_mixture_of_ones_own():
+    mixture = user_mixture("mine", ["tinyworld_rte", get_task("tinyworld_wic")], [3, 1])
+    assert [task.name for task in mixture.tasks] == ["tinyworld_rte", "tinyworld_wic"]
+    assert mixture.rates == (3, 1)
+    with pytest.raises(UserError, match="two tasks named 'tinyworld_rte'; give them names"):
+        user_mixture("mine", ["tinyworld_rte", "tinyworld_rte"])
+    for rates in ([1], [1, 0]):
+        with pytest.raises(UserError, match=r"rates are \[1.*; expected a number above 0 for each"):
+            user_mixture("mine", ["tinyworld_rte", "tinyworld_wic"], rates)

@@ -75,7 +75,7 @@ def test_parquet_gives_json_values(tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
     found = list(read_table(tmp_path / "r.parquet"))
     first = {"text": "a", "label": 0, "share": 0.5, "ok": True, "words": ["a", "b"]}
-    second = {"text": None, "label": 1, "share": None, "ok": False, "words": []}
+    second = {"text": "", "label": 1, "share": "", "ok": False, "words": []}
     path = tmp_path / "r.parquet"
     assert found == [
         (f"{path}, row 1", first | {"day": "1970-01-01"}),
@@ -90,7 +90,7 @@ FEATURES = {
 """As `datasets` writes them: a class label is stored as its number."""
 
 NUMBERED = {"text": ["a b", "c", "d"], "label": [1, 0, -1]}
-NAMED = [*ROWS, {"text": "d", "label": None}]
+NAMED = [*ROWS, {"text": "d", "label": ""}]
 
 
 def test_class_labels_of_hugging_face_become_their_names(tmp_path):

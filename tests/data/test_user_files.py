@@ -205,3 +205,61 @@ def test_other_mistakes(tmp_path):
         user_task(source(tmp_path / "no.csv"))
     with pytest.raises(UserError, match="too few rows to hold out 0.01 of them .*VALIDATION_FILE"):
         list(source(path, files={"train": path}, held_out=0.01).rows("validation"))
+
+
+def test_several_files_are_one_split(tmp_path):
+    a = write(tmp_path / "my-a.csv", "text,label\na,yes\n")
+    b = write(tmp_path / "b.jsonl", '{"label": "no", "text": "b"}')
+    task = user_task(source(None, files={"train": (a, b), "validation": a}))
+    assert [(e.inputs, e.targets) for e in task.examples("train")] == [
+        ("review: a", "yes"),
+        ("review: b", "no"),
+    ]
+    assert task.name == "my_a", "a name that SeqIO takes"
+    write(b, "")
+    with pytest.raises(UserError, match="b.jsonl is empty"):
+        list(task.examples("train"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("r.csv", "text,label\na,1\nb,0\n", {0: "bad", 1: "good"}),
+        ("r.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": 0}', {0: "bad", 1: "good"}),
+        ("r.jsonl", '{"text": "a", "label": true}\n{"text": "b", "label": false}',
+         {True: "good", False: "bad"}),
+        ("r.jsonl", '{"text": "a", "label": 1.0}\n{"text": "b", "label": 0.0}',
+         {0: "bad", 1: "good"}),
+    ],
+)  # fmt: skip
+def test_label_words_stand_for_numbers(tmp_path, name, content, words):
+    task = user_task(source(write(tmp_path / name, content), label_words=words))
+    assert task.labels == ("bad", "good")
+    assert [example.targets for example in task.examples("train")] == ["good", "bad"]
+    narrow = source(tmp_path / name, label_words={7: "other"})
+    told = r":\d: column 'label' is .*, for which label_words has no word; it has 7"
+    with pytest.raises(UserError, match=told):
+        user_task(narrow)
+
+
+def test_sets_of_labels_and_numbers_are_no_classes(tmp_path):
+    path = write(
+        tmp_path / "r.jsonl",
+        '{"text": "a", "label": ["red", "big"]}\n{"text": "b", "label": ["big"]}',
+    )
+    task = user_task(source(path), metric="multi_label")
+    assert task.labels is None
+    examples = [{"targets": example.targets} for example in task.examples("train")]
+    assert examples[0] == {"targets": "red, big"}
+    assert set(task.evaluate(examples, ["big,red", "big"]).values()) == {1.0}
+    path = write(tmp_path / "n.csv", "text,label\na,1\nb,2.5\nc,-3\n")
+    task = user_task(source(path), metric=["pearson", "spearman"])
+    assert task.labels is None
+    examples = [{"targets": example.targets} for example in task.examples("train")]
+    assert task.evaluate(examples, ["1", "2.5", "-3"]) == {
+        "pearson": pytest.approx(1),
+        "spearman": pytest.approx(1),
+    }
+    write(path, "text,label\na,1\nb,much\n")
+    with pytest.raises(UserError, match="n.csv:3: the answer 'much' is no number, as the metric"):
+        list(task.examples("train"))

@@ -6,6 +6,7 @@ SeqIO tasks, the token cache, training and evaluation are all made from that val
 """
 
 import functools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -180,8 +181,10 @@ def register_task(task: Task) -> Task:
     """Makes a task known by its name, to every command and to SeqIO.
 
     Raises:
-        UserError: the name is taken by another task.
+        UserError: the name is taken by another task, or has characters that SeqIO doesn't allow.
     """
+    if not re.fullmatch(r"[\w.:#]+", task.name):
+        raise UserError(f"The task name {task.name!r} may have letters, digits, '_' and '.' only.")
     if _TASKS.get(task.name, task) is not task:
         raise UserError(f"There is already a task {task.name!r}; choose another name.")
     _TASKS[task.name] = task

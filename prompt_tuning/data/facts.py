@@ -1,0 +1,112 @@
+"""What the data of a run turned out to be, in lines to read before training starts.
+
+    for line in facts(tasks, train_splits, validation_splits): print(line)
+
+The first line of a task counts its examples and labels. The others warn of what may be a mistake.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from prompt_tuning.data.sources import Source
+from prompt_tuning.data.tasks.task import Task, is_withheld
+from prompt_tuning.data.tokenized import Ragged, TokenizedSplit
+from prompt_tuning.data.user_files import UserFiles
+
+_SHOWN = 10
+
+
+def facts(
+    tasks: Sequence[Task],
+    train: Sequence[TokenizedSplit],
+    scored: Sequence[TokenizedSplit],
+    data_dir: str | None = None,
+) -> list[str]:
+    """Returns what was found of each task, a line each; warnings begin with "Warning: ".
+
+    Args:
+        tasks: the tasks.
+        train: what is trained on, of each task.
+        scored: what the best prompt is picked on, of each task.
+        data_dir: where the sources are, as `Task.source` takes it.
+    """
+    return [
+        line
+        for task, *splits in zip(tasks, train, scored, strict=True)
+        for line in _facts(task, task.source(data_dir), *splits)
+    ]
+
+
+def _facts(
+    task: Task, source: Source, train: TokenizedSplit, scored: TokenizedSplit
+) -> Iterable[str]:
+    counts = Counter(
+        example["targets"] for example in train.metadata if task.labels and not is_withheld(example)
+    )
+    warnings = [*_label_warnings(task, counts)]
+    files = {scored.split: ()}
+    if isinstance(source, UserFiles):
+        files = source.files
+        warnings += [*source.notes(), *_number_warnings(counts), *_overlap(train, scored)]
+    kind = f"{scored.split} examples" if scored.split in files else "held out for validation"
+    labels = f"; labels: {_shown(_counted(counts))}" if counts else ""
+    yield f"{task.name}: {len(train):,} training examples, {len(scored):,} {kind}{labels}."
+    for line in warnings:
+        yield f"Warning: {line}"
+
+
+def _label_warnings(task: Task, counts: Counter[str]) -> Iterable[str]:
+    if len(counts) == 1:
+        yield f"{task.name} has one label only, {next(iter(counts))!r}: there is nothing to learn."
+    for alike in _alike(counts):
+        yield (
+            f"The labels {' and '.join(map(repr, alike))} differ only in case or spaces; if they "
+            "mean the same, spell them alike."
+        )
+
+
+def _number_warnings(counts: Counter[str]) -> Iterable[str]:
+    if counts and all(label.removeprefix("-").isdecimal() for label in counts):
+        yield (
+            f"The labels are numbers ({_shown(sorted(counts))}), which say less to a model than "
+            "words: user_files.label_words maps them, such as {0: 'negative', 1: 'positive'}."
+        )
+
+
+def _overlap(train: TokenizedSplit, scored: TokenizedSplit) -> Iterable[str]:
+    """Yields a warning of examples that are trained on and scored."""
+    seen = set(_contents(train))
+    both = sum(content in seen for content in _contents(scored))
+    if both:
+        which = "All" if both == len(scored) else f"{both:,} of"
+        yield (
+            f"{which} {len(scored):,} examples of {scored.split} are trained on too, so the score "
+            "doesn't show how the prompt does on new ones."
+        )
+
+
+def _counted(counts: Counter[str]) -> list[str]:
+    return [f"{label} ({count:,})" for label, count in counts.most_common()]
+
+
+def _shown(items: Sequence[str]) -> str:
+    more = f" and {len(items) - _SHOWN:,} more" if len(items) > _SHOWN else ""
+    return ", ".join(items[:_SHOWN]) + more
+
+
+def _alike(labels: Iterable[str]) -> list[list[str]]:
+    """Returns the groups of labels that differ only in case and spaces."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault("".join(label.casefold().split()), []).append(label)
+    return [sorted(group) for group in groups.values() if len(group) > 1]
+
+
+def _contents(split: TokenizedSplit) -> Iterable[int]:
+    """Yields a hash of each example's tokens."""
+    for inputs, targets in zip(_rows(split.inputs), _rows(split.targets), strict=True):
+        yield hash((inputs, targets))
+
+
+def _rows(ragged: Ragged) -> Iterable[bytes]:
+    return (ragged[row].tobytes() for row in range(len(ragged)))
