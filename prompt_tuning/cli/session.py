@@ -37,7 +37,7 @@ from prompt_tuning.cli.configurables import Base, Data, Prediction, Training
 from prompt_tuning.cli.say import say
 from prompt_tuning.cli.splits import load_splits
 from prompt_tuning.data.batching import BatchStream
-from prompt_tuning.data.facts import facts
+from prompt_tuning.data.findings import findings
 from prompt_tuning.data.mixtures import proportional_rates
 from prompt_tuning.data.token_batches import TokenBatchStream
 from prompt_tuning.data.tokenized import TokenizedSplit
@@ -227,7 +227,7 @@ def prepare(
         splits = load(base, data, "train")
         development_splits = load(base, data, prediction.split)
     if load is load_splits and is_first():  # several jobs share their data
-        for line in facts(data.tasks, splits, development_splits, data.data_dir):
+        for line in findings(data.tasks, splits, development_splits, data.data_dir):
             say(line)
     rates = data.rates or proportional_rates([len(split) for split in splits])
     # Each device has as many rows of each microbatch as the others.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prompt_tuning.data.facts import facts
+from prompt_tuning.data.findings import findings
 from prompt_tuning.data.templates import Template
 from prompt_tuning.data.tokenized import Ragged, TokenizedSplit
 from prompt_tuning.data.user_files import UserFiles, user_task
@@ -21,9 +21,7 @@ def split(task, name) -> TokenizedSplit:
         for side, ids in rows.items()
     }
     lines = "\n".join(f'{{"targets": "{example.targets}"}}' for example in examples)
-    return TokenizedSplit(
-        task=task.name, split=name, metadata_json=lines.encode(), truncated={}, **ragged
-    )
+    return TokenizedSplit(task=task.name, split=name, metadata_json=lines.encode(), **ragged)
 
 
 @pytest.fixture
@@ -41,7 +39,7 @@ def found(tmp_path):
             targets=Template("{label}", "target template"),
         )
         task = user_task(source, **options)
-        return facts([task], [split(task, "train")], [split(task, "validation")])
+        return findings([task], [split(task, "train")], [split(task, "validation")])
 
     return lines
 
@@ -54,7 +52,7 @@ def test_counts_come_first(found):
     assert "100" not in line and "held out for validation" in line
     many = "".join(f"text {i},label {i % 12}\n" for i in range(24))
     (line,) = found(many, "d,label 0\n")
-    assert line.endswith("label 9 (2) and 2 more.")
+    assert line.endswith("label 9 (2), and 2 more.")
     assert found("a,one\nb,two\n", "c,three\n", labels=()) == [
         "train: 2 training examples, 1 validation examples."
     ]

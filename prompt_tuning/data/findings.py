@@ -1,6 +1,6 @@
 """What the data of a run turned out to be, in lines to read before training starts.
 
-    for line in facts(tasks, train_splits, validation_splits): print(line)
+    for line in findings(tasks, train_splits, validation_splits): print(line)
 
 The first line of a task counts its examples and labels. The others warn of what may be a mistake.
 """
@@ -12,11 +12,10 @@ from prompt_tuning.data.sources import Source
 from prompt_tuning.data.tasks.task import Task, is_withheld
 from prompt_tuning.data.tokenized import Ragged, TokenizedSplit
 from prompt_tuning.data.user_files import UserFiles
+from prompt_tuning.errors import listed
 
-_SHOWN = 10
 
-
-def facts(
+def findings(
     tasks: Sequence[Task],
     train: Sequence[TokenizedSplit],
     scored: Sequence[TokenizedSplit],
@@ -33,11 +32,11 @@ def facts(
     return [
         line
         for task, *splits in zip(tasks, train, scored, strict=True)
-        for line in _facts(task, task.source(data_dir), *splits)
+        for line in _findings(task, task.source(data_dir), *splits)
     ]
 
 
-def _facts(
+def _findings(
     task: Task, source: Source, train: TokenizedSplit, scored: TokenizedSplit
 ) -> Iterable[str]:
     counts = Counter(
@@ -49,7 +48,7 @@ def _facts(
         files = source.files
         warnings += [*source.notes(), *_number_warnings(counts), *_overlap(train, scored)]
     kind = f"{scored.split} examples" if scored.split in files else "held out for validation"
-    labels = f"; labels: {_shown(_counted(counts))}" if counts else ""
+    labels = f"; labels: {listed(_counted(counts))}" if counts else ""
     yield f"{task.name}: {len(train):,} training examples, {len(scored):,} {kind}{labels}."
     for line in warnings:
         yield f"Warning: {line}"
@@ -68,7 +67,7 @@ def _label_warnings(task: Task, counts: Counter[str]) -> Iterable[str]:
 def _number_warnings(counts: Counter[str]) -> Iterable[str]:
     if counts and all(label.removeprefix("-").isdecimal() for label in counts):
         yield (
-            f"The labels are numbers ({_shown(sorted(counts))}), which say less to a model than "
+            f"The labels are numbers ({listed(sorted(counts))}), which say less to a model than "
             "words: user_files.label_words maps them, such as {0: 'negative', 1: 'positive'}."
         )
 
@@ -87,11 +86,6 @@ def _overlap(train: TokenizedSplit, scored: TokenizedSplit) -> Iterable[str]:
 
 def _counted(counts: Counter[str]) -> list[str]:
     return [f"{label} ({count:,})" for label, count in counts.most_common()]
-
-
-def _shown(items: Sequence[str]) -> str:
-    more = f" and {len(items) - _SHOWN:,} more" if len(items) > _SHOWN else ""
-    return ", ".join(items[:_SHOWN]) + more
 
 
 def _alike(labels: Iterable[str]) -> list[list[str]]:
