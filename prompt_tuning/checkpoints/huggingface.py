@@ -201,7 +201,7 @@ def _check_copies(tables: Mapping[str, StoredArray], config: T5Config, source: s
 
 
 def _same_values(one: StoredArray, other: StoredArray) -> bool:
-    return one.shape == other.shape and all(
+    return (one.shape, one.dtype) == (other.shape, other.dtype) and all(
         np.array_equal(rows, others)
         for (_, rows), (_, others) in zip(one.blocks(), other.blocks(), strict=True)
     )

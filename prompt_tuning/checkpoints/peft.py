@@ -47,7 +47,7 @@ class Adapter:
       config: the fields of adapter_config.json.
       arrays: the trained arrays by PEFT's names.
       metadata: the strings in the header of adapter_model.safetensors, which PEFT doesn't read,
-        and the `base_model` that the configuration names.
+        and the `base_model` that the configuration names, where they don't say the model.
     """
 
     config: Mapping[str, Any]
@@ -104,7 +104,7 @@ def read_adapter(path: Path, *, peft_type: str) -> Adapter:
         name: read_small(array, shown(name), source=str(file)) for name, array in arrays.items()
     }
     base = config.get("base_model_name_or_path")
-    if isinstance(base, str) and base:
+    if isinstance(base, str) and base and "model" not in metadata:
         metadata = {**metadata, "base_model": base}
     return Adapter(config=config, arrays=values, metadata=metadata)
 

@@ -300,7 +300,7 @@ def check_metadata(
             f"The {what} in {path} was trained for the model '{metadata.model}', but the model in "
             f"use is '{model}'. Load that model, or train for this one."
         )
-    base = None if metadata.model else metadata.base_model
+    base = metadata.base_model
     if model and base and not same_model(base, model):
         _log.warning(
             "The %s in %s was trained on %s, by its base_model_name_or_path, and the model in use "

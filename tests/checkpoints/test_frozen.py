@@ -95,7 +95,13 @@ def test_prompts_of_a_hub_model_fit_its_other_snapshots(tmp_path, monkeypatch):
 
 
 def test_what_is_no_checkpoint_is_told(tmp_path):
-    with pytest.raises(UserError, match="none of config.json, checkpoint and _METADATA"):
+    with pytest.raises(
+        UserError, match=r"Expected a Hugging Face folder .* the folder holds nothing"
+    ):
+        load_frozen(tmp_path)
+    for number in range(12):
+        (tmp_path / f"{number:02}.txt").touch()
+    with pytest.raises(UserError, match="holds 00.txt, .*, 09.txt, and 2 more"):
         load_frozen(tmp_path)
     with pytest.raises(UserError, match="neither a file nor a folder"):
         load_frozen(tmp_path / "absent")
