@@ -39,12 +39,13 @@ def main(argv: Sequence[str]) -> None:
 
     from prompt_tuning.data.submission import (
         check_submission,
+        missing_files,
         read_predictions,
         write_submission,
     )
 
     if args.check:
-        counts = check_submission(Path(args.check), args.benchmark, partial=args.partial)
+        counts = check_submission(Path(args.check), args.benchmark, partial=True)
     elif args.output is None:
         raise UserError("No zip to write: add --output submission.zip.")
     elif not args.predictions and not args.runs:
@@ -54,7 +55,8 @@ def main(argv: Sequence[str]) -> None:
         counts = write_submission(Path(args.output), args.benchmark, rows, partial=args.partial)
     for file, count in counts.items():
         print(f"{file:14}{count:8,} predictions")
-    state = "partial: the leaderboard takes all tasks" if args.partial else "complete"
+    missing = missing_files(args.benchmark, counts)
+    state = f"partial: the leaderboard needs {', '.join(missing)} too" if missing else "complete"
     print(f"{args.check or args.output} follows the official schema ({state}).")
 
 
@@ -68,7 +70,8 @@ def _run_predictions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         session.load_config(args, run=folder)
         data = configurables.data()
         prediction = configurables.predict(data)
-        data = dataclasses.replace(data, tasks=tuple(_test_tasks(args.benchmark, data.tasks)))
+        tasks = tuple(_test_tasks(args.benchmark, data.tasks, data.data_dir, args.partial))
+        data = dataclasses.replace(data, tasks=tasks)
         if not data.tasks:
             raise UserError(f"{folder} is a run of {data.name}, no task of {args.benchmark}.")
         session.say(f"{folder} answers {', '.join(task.name for task in data.tasks)} ...")
@@ -78,8 +81,14 @@ def _run_predictions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield from scoring.answers(base, data, prediction, splits, adapter.inject)
 
 
-def _test_tasks(benchmark: str, tasks: Sequence[Any]) -> Iterator[Any]:
-    """Yields the tasks that have a file in the submission, and the diagnostics they answer."""
+def _test_tasks(
+    benchmark: str, tasks: Sequence[Any], data_dir: str | None, partial: bool
+) -> Iterator[Any]:
+    """Yields the tasks that have a file in the submission, and the diagnostics they answer.
+
+    In a partial submission, diagnostics whose files aren't there are left out.
+    """
+    from prompt_tuning.cli.session import say
     from prompt_tuning.data.leaderboards import DIAGNOSTICS
     from prompt_tuning.data.submission import leaderboard_task
     from prompt_tuning.data.tasks.task import get_task
@@ -91,7 +100,15 @@ def _test_tasks(benchmark: str, tasks: Sequence[Any]) -> Iterator[Any]:
         yield task
         suffix = task.name.removeprefix(f"{benchmark}_{name}")
         for diagnostic in DIAGNOSTICS[benchmark].get(name, ()):
-            yield get_task(f"{benchmark}_{diagnostic}{suffix}")
+            found = get_task(f"{benchmark}_{diagnostic}{suffix}")
+            try:
+                next(found.examples("test", data_dir), None)
+            except UserError as error:
+                if not partial:
+                    raise
+                say(f"{found.name} is left out: {error}")
+                continue
+            yield found
 
 
 if __name__ == "__main__":

@@ -107,5 +107,8 @@ def get_tasks(name: str) -> tuple[Task, ...]:
         return tuple(get_task(member) for member in MIXTURES[name])
     known = (*MIXTURES, *list_tasks())
     if name not in known:
-        raise UserError(f"Unknown task or mixture {name!r}.{did_you_mean(name, known)}")
+        raise UserError(
+            f"Unknown task or mixture {name!r}.{did_you_mean(name, known)} A task of your own is "
+            "known where its module is imported: add its gin file, --gin_file=..."
+        )
     return (get_task(name),)

@@ -45,6 +45,10 @@ def read_predictions(paths: Iterable[str | Path]) -> Iterator[Prediction]:
     """
     for path in paths:
         for where, row in json_lines(as_path(path)):
+            # Official files have an index as a number or as text.
+            idx = row.get("idx")
+            if isinstance(idx, str) and _INDEX.fullmatch(idx):
+                row["idx"] = int(idx)
             kinds = {"task": str, "idx": int | dict, "prediction": str}
             wrong = [name for name, kind in kinds.items() if not isinstance(row.get(name), kind)]
             if wrong:
@@ -104,6 +108,11 @@ def write_submission(
         for name, content in contents.items():
             archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     return counts
+
+
+def missing_files(benchmark: str, files: Iterable[str]) -> list[str]:
+    """Returns which files a submission still lacks for the leaderboard to take it."""
+    return [e.file for e in LEADERBOARDS[benchmark].values() if e.file not in set(files)]
 
 
 def check_submission(path: Path, benchmark: str, *, partial: bool = False) -> dict[str, int]:
@@ -212,7 +221,7 @@ def _check_files(benchmark: str, contents: Mapping[str, str], partial: bool) -> 
         raise UserError(
             f"A {benchmark} submission has no file {unknown[0]!r}; it has {', '.join(entries)}."
         )
-    missing = [file for file in entries if file not in contents]
+    missing = missing_files(benchmark, contents)
     if missing and (not partial or not contents):
         raise UserError(
             f"The {benchmark} submission lacks {', '.join(missing)}: the leaderboard takes no part "

@@ -1,11 +1,16 @@
 """Trials of users' own data and of leaderboard files."""
 
+import json
+import zipfile
+
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from prompt_tuning.cli import configurables, gin_config, session
+from prompt_tuning.cli import configurables, gin_config, session, submit
 from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.data.leaderboards import SUPERGLUE
+from prompt_tuning.data.tasks.task import get_task
 from prompt_tuning.errors import UserError
 
 TEXTS = ["a dog ran .", "a cat ran .", "the dog sat .", "the cat sat ."]
@@ -133,3 +138,82 @@ def test_class_labels_may_be_numbers(rows, train_flags, capsys):
     flags = ["--gin_file=prompts/class_label.gin", "--gin.CLASS_LABELS=[1, 2]"]
     load([*train_flags(), *flags])
     assert session.prepare().trained
+
+
+def predicted(folder, name, rows):
+    """Writes rows as `evaluate --predictions` does."""
+    path = folder / f"{name}.jsonl"
+    lines = [json.dumps({"task": f"superglue_{name}", **row}) for row in rows]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def official_rows(name, real_data):
+    """A prediction for each row of the real test file, or of one of that size."""
+    entry = SUPERGLUE[name]
+    if name in ("axb", "boolq", "cb", "copa", "rte", "wic"):
+        task = get_task(f"superglue_{name}")
+        for example in task.examples("test", str(real_data / "superglue")):
+            yield {"targets": example.targets, **example.metadata, "prediction": task.labels[-1]}
+        return
+    said = {"record": "Ann", "wsc": "man"}.get(name, next(iter(entry.labels), ""))
+    for i in range(entry.rows):
+        idx = {"multirc": {"paragraph": 0, "question": 0, "answer": i}, "record": {"query": i}}
+        yield {"idx": idx.get(name, str(i)), "candidate": "the man", "prediction": said}
+
+
+def test_trial_32_the_whole_zip_of_the_official_files(real_data, command, tmp_path):
+    files = [predicted(tmp_path, name, official_rows(name, real_data)) for name in SUPERGLUE]
+    assert '"idx": "0"' in files[-2].read_text().splitlines()[0], "AX-b has texts for numbers"
+    path = tmp_path / "submission.zip"
+    result = command("submit", "superglue", "--output", path, "--predictions", *files)
+    assert result.status == 0, result.err
+    assert "follows the official schema (complete)" in result.out
+    assert command("submit", "superglue", "--check", path).out == result.out
+    with zipfile.ZipFile(path) as archive:
+        assert len(archive.namelist()) == 10
+        first = json.loads(archive.read("AX-b.jsonl").splitlines()[0])
+    assert first == {"idx": 0, "label": "not_entailment"}
+
+
+def test_trial_24_a_partial_submission_is_what_there_is(tiny_superglue, command, tmp_path, capfd):
+    folder = str(tiny_superglue)
+    rte = get_task("superglue_rte")
+    assert [*submit._test_tasks("superglue", [rte], folder, True)] == [rte]
+    assert "superglue_axb is left out: Cannot read" in capfd.readouterr().err
+    with pytest.raises(UserError, match="AX-b is missing"):
+        list(submit._test_tasks("superglue", [rte], folder, False))
+
+    rows = [{"idx": i, "prediction": "entailment"} for i in range(SUPERGLUE["rte"].rows)]
+    path = tmp_path / "rte.zip"
+    made = ["--partial", "--predictions", predicted(tmp_path, "rte", rows), "--output", path]
+    result = command("submit", "superglue", *made)
+    assert "(partial: the leaderboard needs BoolQ.jsonl, CB.jsonl," in result.out
+    for flags in ([], ["--partial"]):
+        checked = command("submit", "superglue", "--check", path, *flags)
+        assert (checked.status, checked.out) == (0, result.out)
+
+
+def test_show_takes_ones_own_files_and_tasks(rows, command, tmp_path, monkeypatch):
+    own = ["--gin.INPUT_TEMPLATE=review: {text}", "--gin.TARGET_TEMPLATE={label}"]
+    result = command("show", "--gin_file=tasks/user_files.gin", f"--gin.TRAIN_FILE={rows}", *own)
+    assert "inputs  review: the dog is tall ." in result.out
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shown_task.py").write_text(f"""
+from pathlib import Path
+from prompt_tuning.data.tasks.task import register_task
+from prompt_tuning.data.templates import Template
+from prompt_tuning.data.user_files import UserFiles, user_task
+templates = dict(inputs=Template("{{text}}", "input"), targets=Template("{{label}}", "target"))
+files = UserFiles(files={{"train": Path({str(rows)!r})}}, held_out=0.5, **templates)
+register_task(user_task(files, name="shown"))
+""")
+    (tmp_path / "shown_task.gin").write_text("import shown_task\nMIXTURE_OR_TASK_NAME = 'shown'\n")
+    missing = command("show", "shown")
+    assert missing.status == 2
+    assert (
+        "A task of your own is known where its module is imported: add its gin" in missing.message
+    )
+    for words in (["shown"], []):
+        assert "shown, train" in command("show", *words, "--gin_file=shown_task.gin").out
