@@ -40,6 +40,21 @@ def atomic_write(path: Path, *, fix: str) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
+def new_folder(folder: Path, *, fix: str = "Give another folder.") -> Path:
+    """Makes a folder where there is none, and returns its path; an empty one is as good.
+
+    Raises:
+      UserError: something is in it, or it can't be made.
+    """
+    with writing(folder, fix=fix):
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise UserError(
+                f"{folder} isn't empty, and nothing is written over; give a new folder."
+            )
+    return folder
+
+
 @contextlib.contextmanager
 def writing(path: Path, *, fix: str) -> Iterator[None]:
     """Turns a failure to write `path` into one line that ends with the sentence `fix`."""

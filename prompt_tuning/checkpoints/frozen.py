@@ -21,7 +21,7 @@ from prompt_tuning.checkpoints.stored_arrays import (
     reading,
 )
 from prompt_tuning.checkpoints.t5x import INDEX_FILE, ORBAX_FILE, item_folder, stored_t5x
-from prompt_tuning.checkpoints.weights import stored_weights, unflatten
+from prompt_tuning.checkpoints.weights import WEIGHTS_FILE, stored_weights, unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import check_kind
 from prompt_tuning.json_text import shown_names
@@ -43,8 +43,8 @@ def load_frozen(
 
     Args:
       path_or_name: a shipped model's name, a model's on the Hugging Face hub, or the local path or
-        gs:// path of our safetensors file, of a Hugging Face folder, or of a T5X checkpoint
-        (folder or single file).
+        gs:// path of our safetensors file, of a folder that `merge` or `pretrain` wrote, of a
+        Hugging Face folder, or of a T5X checkpoint (folder or single file).
       config: the size that it must have. A T5X checkpoint, whose files don't tell everything of
         the shape, gets the rest from it; the other formats carry their own.
       dtype: "float32" or "bfloat16" to cast the weights; as they were saved if None.
@@ -98,12 +98,14 @@ def stored_frozen(
         check_kind(Path(path))
     if path.is_dir() and (path / CONFIG_FILE).exists():
         kind, (found, parameters) = "Hugging Face", stored_huggingface(path, name=name)
+    elif path.is_dir() and (path / WEIGHTS_FILE).exists():
+        kind, (found, parameters, _) = "safetensors", stored_weights(path / WEIGHTS_FILE)
     elif path.is_dir() and item_folder(path) is None:
         found = sorted(each.name for each in path.iterdir())
         raise UserError(
             f"{str(path)!r} isn't a checkpoint. Expected a Hugging Face folder ({CONFIG_FILE} and "
-            f"weights), a T5X checkpoint ({INDEX_FILE} or {ORBAX_FILE}) or the path of one of our "
-            f"safetensors files; the folder holds {shown_names(found) or 'nothing'}."
+            f"weights), a T5X checkpoint ({INDEX_FILE} or {ORBAX_FILE}), one of our safetensors "
+            f"files or a folder with {WEIGHTS_FILE}; the folder holds {shown_names(found) or 'nothing'}."
         )
     elif path.is_file() and _is_safetensors(path):
         kind, (found, parameters, _) = "safetensors", stored_weights(path)

@@ -31,7 +31,7 @@ from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
 
 CONFIG_FILE = "config.json"
-_SAFETENSORS = "model.safetensors"
+SAFETENSORS = "model.safetensors"
 _TORCH = "pytorch_model.bin"
 
 _TABLE = "shared.weight"
@@ -117,7 +117,7 @@ def stored_huggingface(
 
 def _weights_files(folder: epath.Path) -> list[epath.Path]:
     """The files of weights: a single one comes before shards, as in `transformers`."""
-    for name in (_SAFETENSORS, _TORCH):
+    for name in (SAFETENSORS, _TORCH):
         if (folder / name).exists():
             return [folder / name]
         index = folder / f"{name}.index.json"
@@ -126,7 +126,7 @@ def _weights_files(folder: epath.Path) -> list[epath.Path]:
     found = shown_names(sorted(path.name for path in folder.iterdir()))
     raise UserError(
         f"{str(folder)!r} has a {CONFIG_FILE} but no weights that can be read; expected "
-        f"{_SAFETENSORS} or {_TORCH}, or shards with an index. It holds {found}."
+        f"{SAFETENSORS} or {_TORCH}, or shards with an index. It holds {found}."
     )
 
 
@@ -167,13 +167,13 @@ def parameters_from_state(
             state[_HEAD] = tables.get(_HEAD, first)
     shapes = layer_shapes(config)
     expected = {
-        theirs: shapes[ours][::-1] if _transposed(ours) else shapes[ours]
+        theirs: shapes[ours][::-1] if transposed(ours) else shapes[ours]
         for theirs, ours in names.items()
     }
     check_parameters(state, expected, source=source)
     _check_copies(tables, config, source)
     arrays = {ours: state[theirs] for theirs, ours in names.items()}
-    return parameters_from_layers(arrays, config, transposed=_transposed)
+    return parameters_from_layers(arrays, config, transposed=transposed)
 
 
 def _without_prefix(state: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
@@ -207,7 +207,8 @@ def _same_values(one: StoredArray, other: StoredArray) -> bool:
     )
 
 
-def _transposed(name: str) -> bool:
+def transposed(name: str) -> bool:
+    """Whether the array of a name in T5X's way has its axes the other way round here."""
     return name.endswith(("/kernel", "/rel_embedding"))
 
 

@@ -53,6 +53,33 @@ _ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
+_THEIR_ACTIVATIONS = {
+    "relu": "relu",
+    "gelu_erf": "gelu",
+    "gelu_tanh": "gelu_new",
+    "silu": "silu",
+}
+
+
+def config_to_huggingface(config: T5Config) -> dict[str, Any]:
+    """Returns a config.json of a model, which `config_from_huggingface` and `transformers` read."""
+    activation = _THEIR_ACTIVATIONS[config.activation_name]
+    gated = f"gated-{activation}".replace("gelu_new", "gelu")
+    used = {
+        theirs: getattr(config, ours)
+        for theirs, (ours, _) in _USED.items()
+        if theirs not in ("scale_decoder_outputs", "decoder_start_token_id")
+    }
+    return {
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "t5",
+        "is_encoder_decoder": True,
+        **used,
+        "decoder_start_token_id": config.start_id,
+        "feed_forward_proj": gated if config.gated_mlp else activation,
+        "dense_act_fn": activation,
+        "torch_dtype": config.param_dtype,
+    }
 
 
 def config_from_huggingface(

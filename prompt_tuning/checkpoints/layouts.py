@@ -16,7 +16,7 @@ huggingface.py translates its names into those of the common layout.
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -145,6 +145,17 @@ def parameters_from_layers(
             ]
         parameters[name] = Parameter(shape=shape, parts=parts)
     return parameters
+
+
+def separate_layers(
+    name: str, array: np.ndarray, config: T5Config
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the arrays of the common layout that a parameter of the model holds, by name."""
+    if not _STACK.match(name):
+        yield name, array
+        return
+    for one, layer in zip(_layer_names(name, config), array, strict=True):
+        yield one, layer.reshape(_folded(name, layer.shape))
 
 
 def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -> T5Config:

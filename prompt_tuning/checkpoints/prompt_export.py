@@ -16,7 +16,7 @@ from prompt_tuning.checkpoints.peft_methods import save_peft_method
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, write_npy, write_safetensors
 from prompt_tuning.checkpoints.t5x_prompts import save_t5x_prompt
 from prompt_tuning.errors import UserError, did_you_mean
-from prompt_tuning.files import writing
+from prompt_tuning.files import new_folder
 
 FORMATS = ("peft", "t5x", "npy", "safetensors")
 
@@ -97,11 +97,4 @@ def _new_folder(folder: str | os.PathLike[str], form: str, base_model: str | Non
         )
     if base_model is not None and form != "peft":
         raise UserError(f"Only PEFT's files name a base model; leave it out for format '{form}'.")
-    folder = Path(folder)
-    with writing(folder, fix="Give another folder."):
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise UserError(
-                f"{folder} isn't empty, and nothing is written over; give a new folder."
-            )
-    return folder
+    return new_folder(Path(folder))

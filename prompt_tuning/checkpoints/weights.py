@@ -30,6 +30,8 @@ from prompt_tuning.models.shapes import parameter_shapes
 from prompt_tuning.models.t5 import Params
 
 CONFIG_KEY = "t5_config"
+WEIGHTS_FILE = "weights.safetensors"
+"""What the file is called in a folder that `merge` or `pretrain` wrote."""
 
 
 def save_weights(
@@ -41,11 +43,7 @@ def save_weights(
       UserError: `frozen` doesn't have the parameters of `config`, or is quantised; or the file
         can't be written.
     """
-    if config.quantization:
-        raise UserError(
-            f"The weights of {config.name!r} are quantised ({config.quantization}), and files hold "
-            "none that are: save the model that it was loaded from."
-        )
+    check_not_quantized(config)
     flat = dict(sorted(flatten(frozen).items()))
     check_parameters(flat, stacked_shapes(config), source="the weights to be saved")
     write_safetensors(
@@ -55,6 +53,15 @@ def save_weights(
         {name: np.dtype(value.dtype) for name, value in flat.items()},
         {**(metadata or {}), CONFIG_KEY: json.dumps(config.to_json())},
     )
+
+
+def check_not_quantized(config: T5Config) -> None:
+    """Raises UserError if a model's weights are quantised, which are never written."""
+    if config.quantization:
+        raise UserError(
+            f"The weights of {config.name!r} are quantised ({config.quantization}), and files hold "
+            "none that are: save the model that it was loaded from."
+        )
 
 
 def save_parameters(

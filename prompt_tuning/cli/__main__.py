@@ -35,7 +35,7 @@ COMMANDS = {
     "neighbors": "show the vocabulary pieces nearest to a prompt's positions",
     "compare": "show how alike prompts of different tasks and seeds are",
     "launch": "write a job for SLURM, Cloud TPU, Kubernetes or SkyPilot",
-    "convert": "write a frozen model, from wherever it is, as one safetensors file",
+    "convert": "write a frozen model, from wherever it is, as one file or for Hugging Face",
     "merge": "add what LoRA, IA3 or model tuning has trained to the model's weights",
     "export": "write a prompt in another form, for PEFT, T5X or anyone",
 }

@@ -6,9 +6,7 @@ from pathlib import Path
 
 from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
-from prompt_tuning.errors import UserError
-
-WEIGHTS, VOCABULARY = "weights.safetensors", "spiece.model"
+from prompt_tuning.cli.model_files import FORMATS, write_model
 
 
 def main(argv: Sequence[str]) -> None:
@@ -21,44 +19,29 @@ def main(argv: Sequence[str]) -> None:
         "--adapter", metavar="FILE", help="another file, or a PEFT adapter, in place of its best"
     )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="a new folder")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help="safetensors (ours, the default), or huggingface: a folder that transformers loads",
+    )
     args = parser.parse(argv)
 
-    from prompt_tuning.checkpoints.weights import save_weights
     from prompt_tuning.cli import configurables, session
-    from prompt_tuning.data.vocabularies import ByteVocabulary
-    from prompt_tuning.files import atomic_write, writing
+    from prompt_tuning.files import new_folder
     from prompt_tuning.models.merging import merge_injection
 
-    fix = "Give another folder."
     session.load_config(args, run=args.run)
     path = session.prompt_path(args.run, args.adapter)
     base = session.load_base(configurables.data())
     adapter = session.load_adapter_for(base, path)
     merged = merge_injection(base.params, adapter.injection)
-    folder = Path(args.output)
-    with writing(folder, fix=fix):
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise UserError(
-                f"{folder} isn't empty, and nothing is written over; give a new folder."
-            )
+    folder = new_folder(Path(args.output))
     # Prompts for the frozen model don't fit this one.
-    name = f"{base.config.name}_{folder.name}"
-    save_weights(
-        folder / WEIGHTS,
-        merged,
-        dataclasses.replace(base.config, name=name),
-        {
-            "vocabulary": base.vocabulary.path.name,
-            "vocabulary_hash": base.vocabulary.hash,
-            "frozen_model": base.config.name,
-            **{f"adapter_{key}": text for key, text in adapter.metadata.to_strings().items()},
-        },
-    )
-    if not isinstance(base.vocabulary, ByteVocabulary):
-        with atomic_write(folder / VOCABULARY, fix=fix) as file:
-            file.write(base.vocabulary.path.read_bytes())
-    print(folder / WEIGHTS)
+    config = dataclasses.replace(base.config, name=f"{base.config.name}_{folder.name}")
+    told = {f"adapter_{key}": text for key, text in adapter.metadata.to_strings().items()}
+    metadata = {"frozen_model": base.config.name, **told}
+    print(write_model(folder, merged, config, base.vocabulary, metadata, form=args.format))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 CONFIG = "runs/pretrain.gin"
 WEIGHTS = "weights.safetensors"
-VOCABULARY = "spiece.model"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -48,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
         f"Held-out loss {best.metrics['loss']:.4f} at its best, at step {best.step}; the "
         f"weights of step {result.step} are {where / WEIGHTS}.\n"
         f"Train a prompt on them: prompt-tuning train --gin_file=runs/train.gin ... "
-        f"--gin.INITIAL_CHECKPOINT_PATH={where / WEIGHTS} --gin.VOCABULARY_PATH=None"
+        f"--gin.INITIAL_CHECKPOINT_PATH={where} --gin.VOCABULARY_PATH=None"
     )
 
 
@@ -56,10 +55,11 @@ def pretrain(job: "PretrainingJob", folder: "RunFolder") -> "TrainResult":
     """Trains; the last weights, the metrics and the summary are written to the folder."""
     import dataclasses
 
-    from prompt_tuning.checkpoints.weights import save_weights
+    from prompt_tuning.cli.model_files import write_model
     from prompt_tuning.cli.pretraining import held_out_scorer
     from prompt_tuning.parallel.mesh import shard_batch
     from prompt_tuning.training import loop
+    from prompt_tuning.training.run_folder import FIX
     from prompt_tuning.training.step import model_loss_fn
 
     base, training = job.base, job.training
@@ -78,31 +78,15 @@ def pretrain(job: "PretrainingJob", folder: "RunFolder") -> "TrainResult":
             "tokens": job.tokens,
         },
     )
-    save_vocabulary(job, folder)
-    save_weights(
-        folder.path / WEIGHTS,
+    write_model(
+        folder.path,
         result.trained,
         dataclasses.replace(base.config, name=job.model_name),
-        {
-            "vocabulary": base.vocabulary.path.name,
-            "vocabulary_hash": base.vocabulary.hash,
-            "objective": job.objective.name,
-            "step": str(result.step),
-        },
+        base.vocabulary,
+        {"objective": job.objective.name, "step": str(result.step)},
+        fix=FIX,
     )
     return result
-
-
-def save_vocabulary(job: "PretrainingJob", folder: "RunFolder") -> None:
-    """Puts the vocabulary's file beside the weights, where it is looked for; ByT5's is none."""
-    from prompt_tuning.data.vocabularies import ByteVocabulary
-    from prompt_tuning.files import atomic_write
-    from prompt_tuning.training.run_folder import FIX
-
-    vocabulary = job.base.vocabulary
-    if not isinstance(vocabulary, ByteVocabulary):
-        with atomic_write(folder.path / VOCABULARY, fix=FIX) as file:
-            file.write(vocabulary.path.read_bytes())
 
 
 if __name__ == "__main__":

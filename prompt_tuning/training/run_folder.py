@@ -68,6 +68,9 @@ _FILES = (
     "adapter_best.safetensors",
     "weights.safetensors",
     "spiece.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
     "wandb_id",
 )
 MEMBERS = "members"

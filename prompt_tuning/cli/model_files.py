@@ -1,0 +1,57 @@
+"""Writes models, with their vocabularies, into folders that every command takes as a model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prompt_tuning.errors import UserError
+
+if TYPE_CHECKING:
+    from prompt_tuning.data.vocabularies import Vocabulary
+    from prompt_tuning.models.config import T5Config
+    from prompt_tuning.models.t5 import Params
+
+HUGGING_FACE = "huggingface"
+FORMATS = ("safetensors", HUGGING_FACE)
+
+
+def write_model(
+    folder: Path,
+    params: "Params",
+    config: "T5Config",
+    vocabulary: "Vocabulary",
+    metadata: Mapping[str, str],
+    *,
+    form: str = "safetensors",
+    fix: str = "Give another folder.",
+) -> Path:
+    """Writes a model and its vocabulary into a folder that exists; returns its weights' file.
+
+    Raises:
+      UserError: a file can't be written.
+    """
+    import numpy as np
+
+    from prompt_tuning.checkpoints.huggingface_export import save_huggingface
+    from prompt_tuning.checkpoints.weights import WEIGHTS_FILE, flatten, save_weights
+
+    vocabulary.save(folder, fix=fix)
+    if form == HUGGING_FACE:
+        flat = flatten(params)
+        return save_huggingface(folder, lambda name: np.asarray(flat[name]), config)[1]
+    path = folder / WEIGHTS_FILE
+    told = {"vocabulary": vocabulary.path.name, "vocabulary_hash": vocabulary.hash}
+    save_weights(path, params, config, {**told, **metadata})
+    return path
+
+
+def vocabulary_beside(source: str) -> "Vocabulary | None":
+    """Returns the vocabulary in a model's own folder; None: there is none."""
+    from prompt_tuning.checkpoints.locations import locate
+    from prompt_tuning.data.vocabularies import find_vocabulary
+
+    found = locate(source)
+    try:
+        return find_vocabulary(found if found.is_dir() else found.parent)
+    except UserError:
+        return None
