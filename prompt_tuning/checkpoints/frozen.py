@@ -105,7 +105,8 @@ def stored_frozen(
         raise UserError(
             f"{str(path)!r} isn't a checkpoint. Expected a Hugging Face folder ({CONFIG_FILE} and "
             f"weights), a T5X checkpoint ({INDEX_FILE} or {ORBAX_FILE}), one of our safetensors "
-            f"files or a folder with {WEIGHTS_FILE}; the folder holds {shown_names(found) or 'nothing'}."
+            f"files or a folder with {WEIGHTS_FILE}; the folder holds "
+            f"{shown_names(found) or 'nothing'}."
         )
     elif path.is_file() and _is_safetensors(path):
         kind, (found, parameters, _) = "safetensors", stored_weights(path)

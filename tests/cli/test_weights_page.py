@@ -97,7 +97,7 @@ def test_models_are_converted(
     commands, tmp_path, monkeypatch, hub, hub_folder, tiny_weights_file, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    from_hub, from_bucket = [argv for argv in commands if argv[0] == "convert"]
+    from_hub, from_bucket, as_folder = [argv for argv in commands if argv[0] == "convert"]
     main(from_hub)
     assert hub == ["google/t5-small-lm-adapt"]
     expected = load_frozen(tiny_weights_file)[1]
@@ -108,6 +108,9 @@ def test_models_are_converted(
     main([command, str(hub_folder), *rest[:-2]])
     assert load_frozen(rest[0])[0].param_dtype == "bfloat16"
     assert capsys.readouterr().out.count("Hugging Face") == 2
+
+    main(["convert", str(tiny_weights_file), *as_folder[2:]])
+    jax.tree.map(np.testing.assert_array_equal, load_frozen(as_folder[2])[1], expected)
 
 
 def test_the_memory_it_tells_is_what_was_measured(page, checkout):
