@@ -6,6 +6,7 @@ traceback.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 _MOST_LISTED = 10
@@ -31,3 +32,22 @@ def listed(parts: Sequence[str], separator: str = ", ") -> str:
     """Returns parts of a message joined; of more than ten the first ten and how many more."""
     more = len(parts) - _MOST_LISTED
     return separator.join([*parts[:_MOST_LISTED], f"and {more:,} more"] if more > 0 else parts)
+
+
+LESS_MEMORY = (
+    "Lower BATCH_SIZE, TASK_FEATURE_LENGTHS or PROMPT_LENGTH, or raise train.accumulation_steps; "
+    "`prompt-tuning plan` estimates what a run needs."
+)
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """Returns one line for an error of JAX's or NumPy's that says memory has run out, else None."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
+        return None
+    asked = ""
+    if found := re.search(r"allocat\w* (\d+) bytes", text):
+        asked = f": {int(found[1]) / 2**30:,.1f} GiB were asked for at once"
+    elif found := re.search(r"allocat\w* ([\d.]+ ?[KMGT]i?B)", text):
+        asked = f": {found[1]} were asked for at once"
+    return f"Out of memory{asked}. {LESS_MEMORY}"

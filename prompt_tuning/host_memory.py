@@ -1,14 +1,23 @@
-"""Memory of the host that has been freed and yet is held.
+"""Memory of the host: what has been freed and yet is held, and whether there is enough.
 
 glibc keeps what is freed in pieces for later instead of giving it back to the system: tens of
 megabytes for each thread that reads a checkpoint, hundreds after XLA has compiled a large program.
 Hardly any of it serves what comes next.
 """
 
+import contextlib
 import ctypes
 import functools
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import jaxtyping
+
+from prompt_tuning.errors import LESS_MEMORY, UserError
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _LARGE_PROGRAM_SECONDS = 0.5
@@ -31,3 +40,77 @@ def return_memory_after_compiling() -> None:
             return_freed_memory()
 
     jax.monitoring.register_event_duration_secs_listener(after)
+
+
+_checked: "weakref.WeakKeyDictionary[Any, set[Any]]" = weakref.WeakKeyDictionary()
+
+
+def check_memory(compiled_function: Any, *args: Any) -> None:
+    """Refuses a call of a jitted function that would need more memory than there is.
+
+    On a CPU, where the system would kill the process without a word; other devices say so
+    themselves. The function is compiled for these shapes, once: calling it compiles nothing more.
+
+    Raises:
+      UserError: its results and what it holds on the way are larger than the memory that is free.
+    """
+    if jax.default_backend() != "cpu" or not hasattr(compiled_function, "lower"):
+        return
+    shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(args))
+    done = _checked.setdefault(compiled_function, set())
+    if shapes in done:
+        return
+    traced = compiled_function.trace(*args)
+    with _shapes_unchecked():  # JAX puts descriptions where a dataclass's arrays were
+        lowered = traced.lower()
+    memory = lowered.compile().memory_analysis()
+    done.add(shapes)
+    free = free_memory()
+    if memory is None or free is None:
+        return
+    needed = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    if needed > free:
+        raise UserError(
+            f"Out of memory: a batch needs {needed / 2**30:,.1f} GiB beside the weights, and "
+            f"{free / 2**30:,.1f} GiB are free. {LESS_MEMORY}"
+        )
+
+
+@contextlib.contextmanager
+def _shapes_unchecked() -> Iterator[None]:
+    """Where annotations of shapes are checked, as in tests, checks none inside."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def free_memory() -> int | None:
+    """Returns the bytes that this process can still get of the host's; None where unknown."""
+    free = [
+        int(line.split()[1]) * 1024
+        for line in _lines("/proc/meminfo")
+        if line.startswith("MemAvailable:")
+    ]
+    # The limit of a container.
+    limit, used = (
+        next(iter(_lines(f"/sys/fs/cgroup/memory.{name}")), "") for name in ("max", "current")
+    )
+    if limit.isdigit() and used.isdigit():
+        free.append(int(limit) - int(used) + _file_cache())
+    return min(free, default=None)
+
+
+def _file_cache() -> int:
+    """What counts as a container's memory and is given back when asked for."""
+    fields = dict(line.split() for line in _lines("/sys/fs/cgroup/memory.stat"))
+    return int(fields.get("inactive_file", 0)) + int(fields.get("active_file", 0))
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

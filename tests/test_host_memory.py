@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from prompt_tuning import host_memory
+from prompt_tuning.errors import UserError
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -57,3 +58,31 @@ def test_jax_tells_before_it_runs_what_it_compiled():
     finally:
         jax.monitoring.unregister_event_duration_listener(listener)
     assert events == ["compiled", "ran"]
+
+
+def test_a_call_without_room_is_refused_and_one_with_room_compiles_once(monkeypatch):
+    compiled = []
+
+    def listener(event: str, duration: float, **_: object) -> None:
+        if event == COMPILED:
+            compiled.append(event)
+
+    x = jax.numpy.ones((100, 100))
+    function = jax.jit(lambda x: jax.numpy.sin(x) @ x)
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        host_memory.check_memory(function, x)
+        host_memory.check_memory(function, x)
+        function(x).block_until_ready()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    assert len(compiled) == 1
+    monkeypatch.setattr(host_memory, "free_memory", lambda: 1000)
+    host_memory.check_memory(function, x)  # looked at before
+    with pytest.raises(UserError, match="Out of memory: a batch needs"):
+        host_memory.check_memory(function, x[:50, :50] + 0)
+
+
+def test_free_memory_is_known_on_linux():
+    free = host_memory.free_memory()
+    assert free is None or free > 2**20

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import prompt_tuning
-from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.errors import UserError, did_you_mean, out_of_memory
 from prompt_tuning.training.signals import leave_when_interrupted
 
 COMMANDS = {
@@ -98,6 +98,10 @@ def status_of(command: Callable[[Sequence[str]], int | None], argv: Sequence[str
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        if (found := out_of_memory(error)) is None:
+            raise
+        message = found
     print(f"prompt-tuning: {message}", file=sys.stderr)
     return USER_ERROR
 

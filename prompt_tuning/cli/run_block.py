@@ -134,8 +134,14 @@ def run_facts(job: "Job", warnings: Sequence[str] = ()) -> RunFacts:
     rate = "of its own"
     if isinstance(optimizer, Optimizer):
         rate = learning_rate_text(optimizer, options.train_steps)
+    examples = sum(map(len, job.training_splits))
+    if data.batch_tokens is None and data.batch_size > examples:
+        warnings = [
+            *warnings,
+            f"BATCH_SIZE is {data.batch_size:,}, more than the {examples:,} training examples.",
+        ]
     batch = f"{data.batch_size:,} examples"
-    epochs = options.train_steps * data.batch_size / sum(map(len, job.training_splits))
+    epochs = options.train_steps * data.batch_size / examples
     if data.batch_tokens is not None:
         batch, epochs = f"{data.batch_tokens:,} tokens", None
     if options.accumulation_steps > 1:

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.rank import RankOptions, label_scores
+from prompt_tuning.host_memory import check_memory
 from prompt_tuning.methods.base import Batch
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection
@@ -150,12 +151,14 @@ def predict_rows(
     """
     key = jax.random.key(seed)
     for position, (batch, indices) in enumerate(batches):
-        rows = predictor.run(
+        arguments = (
             frozen,
             inject(batch),
             jnp.asarray(batch["encoder_input_tokens"]),
             jax.random.fold_in(key, position),
         )
+        check_memory(predictor.run, *arguments)
+        rows = predictor.run(*arguments)
         for index, row in zip(indices, _whole(rows), strict=False):
             yield int(index), row
 
@@ -224,12 +227,14 @@ def evaluate_many(
     key = jax.random.key(seed)
     found: list[dict[int, str]] = [{} for _ in injects]
     for position, (batch, indices) in enumerate(batches):
-        rows = predictor.run_many(
+        arguments = (
             frozen,
             tuple(inject(batch) for inject in injects),
             jnp.asarray(batch["encoder_input_tokens"]),
             jax.random.fold_in(key, position),
         )
+        check_memory(predictor.run_many, *arguments)
+        rows = predictor.run_many(*arguments)
         for by_index, of_one in zip(found, np.asarray(rows), strict=True):
             for index, row in zip(indices, of_one, strict=False):
                 by_index[int(index)] = predictor.read(row)

@@ -30,7 +30,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, out_of_memory
 from prompt_tuning.parallel.mesh import replicated
 
 T = TypeVar("T")
@@ -249,6 +249,8 @@ def _tell(error: BaseException, name: str) -> int:
         told, status = line.partition(" In call to configurable ")[0], USER_ERROR
     elif isinstance(error, KeyboardInterrupt):
         told, status = "Interrupted.", 130
+    elif (found := out_of_memory(error)) is not None:
+        told, status = found, USER_ERROR
     elif any(sign in line.lower() for sign in _LOST_SIGNS):
         told, status = (
             (

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from prompt_tuning.checkpoints.manager import CheckpointManager
 from prompt_tuning.errors import UserError
+from prompt_tuning.host_memory import check_memory
 from prompt_tuning.models.quantization import count_parameters
 from prompt_tuning.training.monitoring import Monitor, Monitoring
 from prompt_tuning.training.options import TrainOptions
@@ -186,6 +187,7 @@ class _Loop:
         flops = self._monitor.step_flops(run.state, frozen, batch, run.key)
         signal_number = self._vote(self._stop.signal_number or 0) if self._vote else 0
         with self._part_of_startup("step"), self._profile.step(run.step):
+            check_memory(self._train_step, run.state, frozen, batch, run.key)
             state, metrics = self._train_step(run.state, frozen, batch, run.key)
             if self._startup is not None:
                 jax.block_until_ready(metrics)

@@ -7,7 +7,9 @@ import time
 
 import pytest
 
+from prompt_tuning import host_memory
 from prompt_tuning.cli import configurables, gin_config  # noqa: F401 - registered with gin
+from prompt_tuning.cli.__main__ import status_of
 from prompt_tuning.cli.arguments import Parser
 
 
@@ -99,3 +101,51 @@ def test_s9_a_file_as_model_dir_is_refused(command, train_flags):
     result = command("train", *train_flags(MODEL_DIR="/etc/passwd/run"))
     assert result.status == 2
     assert "/etc/passwd is a file; MODEL_DIR must be a folder." in result.message
+
+
+def test_trial_29_a_batch_without_room_is_refused_before_it_runs(
+    command, train_flags, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(host_memory, "free_memory", lambda: 1000)
+    result = command("train", *train_flags(MODEL_DIR=tmp_path / "run"))
+    assert result.status == 2
+    assert "Out of memory: a batch needs" in result.message
+    assert "BATCH_SIZE" in result.message and "prompt-tuning plan" in result.message
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", [{"PROMPT_LENGTH": 100_000}, {"BATCH_SIZE": 10_000_000}])
+def test_trial_29_settings_too_large_are_one_line(command, train_flags, tmp_path, setting):
+    result = command("train", *train_flags(MODEL_DIR=tmp_path / "run", **setting))
+    assert result.status == 2
+    assert result.message.startswith("prompt-tuning: Out of memory")
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4294967296 bytes."),
+            ": 4.0 GiB were asked for at once",
+        ),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Failed to allocate 35.2GiB on device"),
+            ": 35.2GiB were asked for at once",
+        ),
+        (
+            MemoryError("Unable to allocate 4.60 GiB for an array"),
+            ": 4.60 GiB were asked for at once",
+        ),
+        (MemoryError(), ""),
+    ],
+)
+def test_trial_29_errors_of_memory_are_one_line(capsys, error, asked):
+    def command(argv):
+        raise error
+
+    assert status_of(command, []) == 2
+    assert capsys.readouterr().err.startswith(
+        f"prompt-tuning: Out of memory{asked}. Lower BATCH_SIZE"
+    )
