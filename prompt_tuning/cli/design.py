@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> None:
 
     designs = designing.Designs(args)
     split = args.split or designs.split
-    scored = [designs.score(*candidate, split) for candidate in designs.candidates()]
+    scored = designs.score_all(split)
     print(f"{designing.table(scored).text()}\n")
     results = [each.numbers() for each in scored]
     print(json.dumps({"task": designs.task, "split": split, "seed": args.seed, "results": results}))

@@ -79,6 +79,18 @@ class Designs:
         shots = dict.fromkeys(self._args.shots)
         return [(design, k) for design in self.designs.values() for k in shots]
 
+    def score_all(self, split: str) -> list[Scored]:
+        """Scores every candidate on a split, and says each score as it is there."""
+        candidates, scored = self.candidates(), []
+        for number, (design, shots) in enumerate(candidates, start=1):
+            found = self.score(design, shots, split)
+            session.say(
+                f"[{number}/{len(candidates)}] {design.name}, {shots} shots: "
+                f"score {found.evaluation.score:.4f}"
+            )
+            scored.append(found)
+        return scored
+
     def score(self, design: Design, shots: int, split: str) -> Scored:
         """Scores a text prompt on a split; says where solved examples had no room."""
         if split == TRAINING:

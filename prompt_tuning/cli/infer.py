@@ -60,6 +60,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _with_one_prompt(args: argparse.Namespace) -> None:
     from prompt_tuning.cli import configurables, scoring, session
+    from prompt_tuning.cli.counting import Counting
     from prompt_tuning.evaluation.evaluator import predict
 
     session.load_config(args, run=args.run)
@@ -77,6 +78,9 @@ def _with_one_prompt(args: argparse.Namespace) -> None:
     waits = args.input != "-" or prediction.decoding.method == "sample"
     group = _full_groups if waits else _as_they_come
     cut = 0
+    # Answers on the screen show for themselves how far it has come.
+    shown = args.input != "-" and not (args.output == "-" and sys.stdout.isatty())
+    answered = Counting("Answered", None, "lines", shown=shown)
     with _reading(args.input) as lines, _writing(args.output) as output:
         rows = ((row, _text_of(row, where, task)) for row, where in _rows(lines, _name(args.input)))
         for number, rows_of_batch in enumerate(group(rows, data.batch_size)):
@@ -92,6 +96,8 @@ def _with_one_prompt(args: argparse.Namespace) -> None:
             for (row, _), (_, text) in zip(rows_of_batch, answers, strict=True):
                 output.write(_line(row, text))
             output.flush()
+            answered.add(len(rows_of_batch))
+    answered.close()
     _say_cut(cut, data.lengths["inputs"])
 
 

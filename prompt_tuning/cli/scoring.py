@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning.cli.configurables import Base, Data, Prediction
+from prompt_tuning.cli.counting import counted
 from prompt_tuning.data.batching import Batch, eval_batches, of_task
 from prompt_tuning.data.metrics import superglue_score
 from prompt_tuning.data.tasks.task import Task, is_withheld
@@ -31,6 +32,7 @@ from prompt_tuning.evaluation.evaluator import (
 )
 from prompt_tuning.evaluation.rank import RankOptions
 from prompt_tuning.parallel.mesh import DATA_AXIS, shard_batch
+from prompt_tuning.parallel.processes import is_first
 from prompt_tuning.training.run import Evaluation
 
 Score = Callable[[Inject], Evaluation]
@@ -82,7 +84,7 @@ def scorer(
                 predictor,
                 base.params,
                 inject,
-                _on_devices(_batches(task, examples, data, base), base),
+                _on_devices(_batches(task, examples, data, base), base, examples),
                 functools.partial(task.evaluate, examples.metadata),
                 seed=prediction.seed,
             )
@@ -112,6 +114,7 @@ def scorer_of_many(
                 _on_devices(
                     _of_task(task, data, eval_batches(examples, data.batch_size)),
                     base,
+                    examples,
                 ),
                 functools.partial(task.evaluate, examples.metadata),
                 seed=prediction.seed,
@@ -143,7 +146,9 @@ def ballots(
             voter = rank_voter(base.model, ids, task.labels, rank_options(base, prediction))
         else:
             voter = decoding_voter(base.model, prediction.decoding, form.decode)
-        batches = _on_devices(eval_batches(examples, data.batch_size, data.num_lengths), base)
+        batches = _on_devices(
+            eval_batches(examples, data.batch_size, data.num_lengths), base, examples
+        )
         found.append(collect_ballots(voter, base.params, injects, batches, seed=prediction.seed))
     return found
 
@@ -186,7 +191,7 @@ def answers(
             predictor_for(base, data, task, prediction),
             base.params,
             inject,
-            _on_devices(_batches(task, examples, data, base), base),
+            _on_devices(_batches(task, examples, data, base), base, examples),
             lambda predictions: {},
             seed=prediction.seed,
         )
@@ -219,8 +224,12 @@ def _of_task(
         yield (of_task(batch, index) if len(data.tasks) > 1 else batch), indices
 
 
-def _on_devices(batches: Iterable[IndexedBatch], base: Base) -> Iterator[IndexedBatch]:
-    for batch, indices in batches:
+def _on_devices(
+    batches: Iterable[IndexedBatch], base: Base, examples: TokenizedSplit
+) -> Iterator[IndexedBatch]:
+    """Puts the batches of a split on the devices, and shows how far it has come."""
+    what = f"Scoring {examples.task} {examples.split}"
+    for batch, indices in counted(batches, what, len(examples), shown=is_first()):
         yield shard_batch(batch, base.mesh), indices
 
 

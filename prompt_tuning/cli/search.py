@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
             "(predict.split), which flatters it; give another, such as test."
         )
     candidates = designs.candidates()
-    scored = [designs.score(*candidate, designs.split) for candidate in candidates]
+    scored = designs.score_all(designs.split)
     # Of equals the first: Python's `max` keeps it.
     best = max(range(len(scored)), key=lambda i: scored[i].evaluation.score)
     print(f"{designing.table(scored).text()}\n")

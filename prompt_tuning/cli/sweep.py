@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from prompt_tuning.cli.__main__ import INTERRUPTED, run
 from prompt_tuning.cli.arguments import Parser
 from prompt_tuning.cli.paths import run_folder
 from prompt_tuning.errors import UserError
+from prompt_tuning.training.signals import StopRequest
 
 if TYPE_CHECKING:
     from prompt_tuning.cli.sweep_plan import Part, Run
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 FAILED = 1
 # By somebody who wants the sweep to end; killed for want of memory, say, a part has failed.
-_STOPPED = (INTERRUPTED, -signal.SIGINT, -signal.SIGTERM)
+_STOPPED = (INTERRUPTED, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
 _LAST_LINES = 400  # characters
 
 
@@ -110,8 +111,8 @@ def _plan_text(
         lines.append(f"{order[each.name]:>5}  {each.train_steps:>7,}  {each.name}{mark}")
     steps = sum(each.train_steps for each in left)
     lines.append(
-        f"{name}: {len(chosen)} runs, {len(done)} finished; {len(left)} to train in {len(parts)} "
-        f"parts, {steps:,} steps at most. Results: {folder}/"
+        f"{name}: {_number(len(chosen), 'run')}, {len(done)} finished; {len(left)} to train in "
+        f"{_number(len(parts), 'part')}, {steps:,} steps at most. Results: {folder}/"
     )
     return "\n".join(lines)
 
@@ -129,7 +130,8 @@ def _cost_text(args: argparse.Namespace, chosen: Sequence["Run"]) -> str:
 
 
 def _train(args: argparse.Namespace, folder: Path, chosen: Sequence["Run"], places: int) -> int:
-    from prompt_tuning.cli.session import say
+    from prompt_tuning.cli.counting import Counting
+    from prompt_tuning.cli.say import say
     from prompt_tuning.cli.sweep_plan import parts_of
     from prompt_tuning.sweeps.store import SweepStore
 
@@ -139,14 +141,28 @@ def _train(args: argparse.Namespace, folder: Path, chosen: Sequence["Run"], plac
         for each in left:
             store.forget_failures(each.name)
     parts = parts_of(left, places)
-    say(f"{len(chosen)} runs, {len(chosen) - len(left)} finished; {len(parts)} parts to train.")
+    say(
+        f"{_number(len(chosen), 'run')}, {len(chosen) - len(left)} finished; "
+        f"{_number(len(parts), 'part')} to train."
+    )
+    counting = Counting(folder.name, sum(part.steps for part in parts), "steps")
+    done = 0
     for number, part in enumerate(parts, start=1):
-        say(f"[{number}/{len(parts)}] {part.name} ...")
+        say(f"[{number}/{len(parts)}] {part.title} ...")
         with store.lease(part.name) as mine:
             if not mine:
                 say("  another worker has it.")
                 continue
-            _train_part(args, store, part)
+            _train_part(
+                args,
+                store,
+                part,
+                lambda step, before=done, number=number, steps=part.steps: counting.at(
+                    before + step, f"part {number} of {len(parts)} at step {step:,} of {steps:,}"
+                ),
+            )
+        done += part.steps
+    counting.close()
     failed = {each.name: why for each in chosen if (why := store.failure(each.name))}
     finished = sum(store.finished(each.name) is not None for each in chosen)
     for name, failure in failed.items():
@@ -158,8 +174,13 @@ def _train(args: argparse.Namespace, folder: Path, chosen: Sequence["Run"], plac
     return FAILED if failed else 0
 
 
-def _train_part(args: argparse.Namespace, store: "SweepStore", part: "Part") -> None:
-    """Trains a part, again if it fails, and records its runs."""
+def _train_part(
+    args: argparse.Namespace,
+    store: "SweepStore",
+    part: "Part",
+    reached: Callable[[int], None],
+) -> None:
+    """Trains a part, again if it fails, and records its runs; tells each step it has reached."""
     from prompt_tuning.cli.session import say
 
     folder = store.part(part.name)
@@ -170,7 +191,10 @@ def _train_part(args: argparse.Namespace, store: "SweepStore", part: "Part") -> 
     while all(_may_try(store, each, args.retries) for each in part.runs):
         started = time.monotonic()
         with log.open("ab") as output:
-            status = subprocess.run(command, stdout=output, stderr=output).returncode
+            status = _wait(
+                subprocess.Popen(command, stdout=output, stderr=output),
+                lambda: reached(sum(map(_last_step, part.run_folders(folder)))),
+            )
         if status == 0:
             _record(store, part, folder)
             say(f"  finished after {time.monotonic() - started:.0f} s.")
@@ -181,6 +205,43 @@ def _train_part(args: argparse.Namespace, store: "SweepStore", part: "Part") -> 
         say(f"  failed (exit status {status}, {log}): {why}")
         for each in part.runs:
             store.fail(each.name, why)
+
+
+def _wait(process: subprocess.Popen[bytes], look: Callable[[], None]) -> int:
+    """Waits for a process, looks after it every second, and has it stop where this one is to.
+
+    Ctrl-C reaches both of them, SIGTERM this one alone; the other saves a checkpoint.
+
+    Raises:
+      KeyboardInterrupt: a signal came.
+    """
+    with StopRequest(saving=True) as stop:
+        handed_on = False
+        while True:
+            try:
+                status = process.wait(timeout=1.0)
+            except subprocess.TimeoutExpired:
+                look()
+                if stop.signal_number == signal.SIGTERM and not handed_on:
+                    handed_on = True
+                    process.terminate()
+                continue
+            if status != 0 and stop.signal_number is not None:
+                raise KeyboardInterrupt
+            return status
+
+
+def _last_step(folder: Path) -> int:
+    """The step of a run's last row; 0 where there is none yet."""
+    from prompt_tuning.training.logging import read_rows
+
+    path = folder / "metrics.jsonl"
+    rows = read_rows(path) if path.exists() else []
+    return int(rows[-1]["step"]) if rows else 0
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _may_try(store: "SweepStore", each: "Run", retries: int) -> bool:

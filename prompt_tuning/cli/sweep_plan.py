@@ -26,7 +26,7 @@ from prompt_tuning.cli import (
 )
 from prompt_tuning.cli.gin_config import register
 from prompt_tuning.cli.train import IRRELEVANT
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, listed
 from prompt_tuning.sweeps import grid as grids
 from prompt_tuning.sweeps.grid import GIN_FILES
 
@@ -89,6 +89,17 @@ class Part:
     name: str
     runs: tuple[Run, ...]
     population: tuple[Mapping[str, Any], ...]
+
+    @property
+    def title(self) -> str:
+        """What it is called on the screen: its runs' names, without their hashes."""
+        names = listed([re.sub(r"-[0-9a-f]{8}$", "", run.name) for run in self.runs], "; ")
+        return names if len(self.runs) == 1 else f"{len(self.runs)} runs: {names}"
+
+    @property
+    def steps(self) -> int:
+        """Of all its runs together, at most."""
+        return sum(run.train_steps for run in self.runs)
 
     def command(self, folder: Path, search_paths: str) -> list[str]:
         """Returns the arguments of `prompt-tuning` that train the part into a folder."""

@@ -3,12 +3,15 @@
 import ast
 import dataclasses
 import json
+import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from prompt_tuning.cli import sweep_cost
+from prompt_tuning.cli import sweep, sweep_cost
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.cli.sweep_cost import Cost, cost_text
 from prompt_tuning.cli.sweep_plan import load_sweep, parts_of, runs_of
@@ -101,7 +104,7 @@ def test_a_file_that_is_no_sweep(tmp_path):
 def test_the_plan_trains_nothing(file, tmp_path, capsys):
     assert main(["sweep", file, "--plan", "--shard", "1/2"]) == 0
     shown = capsys.readouterr().out
-    assert "small: 2 runs, 0 finished; 2 to train in 1 parts, 4 steps at most" in shown
+    assert "small: 2 runs, 0 finished; 2 to train in 1 part, 4 steps at most" in shown
     assert "wic-prompt_length_3" in shown and "rte-prompt_length_3" not in shown
     assert not (tmp_path / "runs").exists()
 
@@ -143,6 +146,37 @@ def test_hours_are_those_of_all_runs():
     assert "What doesn't fit: prompt-tuning plan tells what would." in text
 
 
+class Ended(subprocess.Popen):
+    """A process that has ended."""
+
+    _child_created = False
+
+    def __init__(self, status):
+        self.status = status
+
+    def wait(self, timeout=None):
+        return self.status
+
+
+def test_sigterm_is_handed_on_and_a_step_is_looked_up(tmp_path):
+    """The part of a sweep saves, and the sweep ends as interrupted."""
+    (tmp_path / "metrics.jsonl").write_text('{"step": 7, "loss": 1.0}\n')
+    assert sweep._last_step(tmp_path) == 7
+    assert sweep._last_step(tmp_path / "none") == 0
+    program = "import signal, sys\nsignal.signal(15, lambda *_: sys.exit(143))\nsignal.pause()"
+    process = subprocess.Popen([sys.executable, "-c", program])
+    looks = []
+
+    def look():
+        looks.append(1)
+        if len(looks) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep._wait(process, look)
+    assert process.returncode == 143
+
+
 def test_going_on_and_failing(file, tmp_path, monkeypatch, capsys):
     """Which parts are trained when; the command that trains them is made up here."""
     trained, bad = [], {"PROMPT_LENGTH=2"}
@@ -153,15 +187,15 @@ def test_going_on_and_failing(file, tmp_path, monkeypatch, capsys):
         if any(text in part for part in command for text in bad):
             stdout.write(b"a line\nprompt-tuning: no memory\n")
             killed = any("tinyworld_wic" in part for part in command)
-            return subprocess.CompletedProcess(command, -9 if killed else 2)
+            return Ended(-9 if killed else 2)
         where = Path(ast.literal_eval(folder))
         where.mkdir(parents=True)
         summary = {"task": "rte", "score": 0.5, "metrics": {"accuracy": 0.5}, "steps": 2}
         (where / "summary.json").write_text(json.dumps(summary))
         (where / "versions.json").write_text(json.dumps({"python": "3", "packages": {}}))
-        return subprocess.CompletedProcess(command, 0)
+        return Ended(0)
 
-    monkeypatch.setattr(subprocess, "run", train)
+    monkeypatch.setattr(subprocess, "Popen", train)
     flags = ["sweep", file, "--gin.sweep.places=1"]
     assert main([*flags, "--retries", "1"]) == 1
     told = capsys.readouterr().err

@@ -1,0 +1,78 @@
+"""How far a command has come: a bar on a terminal, elsewhere a line every ten seconds."""
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from prompt_tuning.cli.say import say
+
+_SECONDS_BETWEEN_LINES = 10.0
+_BAR_AFTER = 1.0  # seconds; what is quicker shows nothing
+
+Indexed = TypeVar("Indexed", bound=tuple[object, Sized])
+
+
+class Counting:
+    """Counts what has been done; of `total`, where that is known, with the time left."""
+
+    def __init__(self, what: str, total: int | None, unit: str, *, shown: bool = True):
+        self._what, self._total, self._unit, self._shown = what, total, unit, shown
+        self._done, self._started = 0, time.monotonic()
+        self._last_line = self._started
+        self._bar = None
+        if shown and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            self._bar = tqdm(
+                desc=what,
+                total=total,
+                unit=unit,
+                file=sys.stderr,
+                dynamic_ncols=True,
+                leave=False,
+                delay=_BAR_AFTER,
+            )
+
+    def add(self, number: int = 1) -> None:
+        """So many more are done."""
+        self.at(self._done + number)
+
+    def at(self, done: int, note: str = "") -> None:
+        """So many are done in all; `note` is shown beside it."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(done - self._done)
+        self._done = done
+        now = time.monotonic()
+        if self._bar is None and self._shown and now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            say(f"{self._line(now)}{f' ({note})' if note else ''}")
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _line(self, now: float) -> str:
+        if self._total is None:
+            return f"{self._what}: {self._done:,} {self._unit}"
+        text = f"{self._what}: {self._done:,} of {self._total:,} {self._unit}"
+        if not self._done:
+            return text
+        seconds = (now - self._started) / self._done * (self._total - self._done)
+        return f"{text}, {tqdm.format_interval(seconds)} left"
+
+
+def counted(
+    batches: Iterable[Indexed], what: str, total: int, *, shown: bool = True
+) -> Iterator[Indexed]:
+    """Yields (batch, indices of its examples) and counts the examples once they are done with."""
+    counting = Counting(what, total, "examples", shown=shown)
+    try:
+        for batch in batches:
+            yield batch
+            counting.add(len(batch[1]))
+    finally:
+        counting.close()
