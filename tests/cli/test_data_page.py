@@ -1,16 +1,18 @@
 """Every command of docs/data.md as it stands there, on tiny data and random weights."""
 
 import dataclasses
+import itertools
 import json
 import re
 import shlex
 import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from prompt_tuning.cli import configurables, gin_config  # noqa: F401  gin's names
+from prompt_tuning.cli import configurables, gin_config
 from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
 from prompt_tuning.data.leaderboards import LEADERBOARDS
 
@@ -25,7 +27,8 @@ def commands(checkout) -> dict[str, list[str]]:
     page = (checkout / "docs" / "data.md").read_text(encoding="utf-8").replace("\\\n", " ")
     found = [shlex.split(line)[1:] for line in re.findall(r"^    prompt-tuning .*", page, re.M)]
     named = {" ".join(word for word in argv[:2] if word[0] != "-"): argv for argv in found}
-    named["train"], named["train on a new model"] = (a for a in found if a[0] == "train")
+    trained = [argv for argv in found if argv[0] == "train"]
+    named["train on TinyWorld"], named["train"], named["train on a new model"] = trained
     named["pretrain"], named["pretrain further"] = (a for a in found if a[0] == "pretrain")
     named["submit runs"] = next(argv for argv in found if "--runs" in argv)
     named["submit predictions"] = next(argv for argv in found if argv[2:3] == ["--predictions"])
@@ -142,6 +145,38 @@ def test_plain_text_makes_a_model_that_takes_a_prompt(commands, folder, tiny_set
     # A prompt remembers the model as adapted, which it doesn't fit otherwise.
     assert found["wiki_rte"]["model"] == "wiki_lm"
     assert found["wiki_rte"]["frozen_parameters"] == found["wiki"]["trained_parameters"]
+
+
+def page_block(checkout, first):
+    """The indented lines of the page from one that begins so."""
+    page = (checkout / "docs" / "data.md").read_text(encoding="utf-8")
+    block = page[page.index(f"    {first}") :]
+    lines = itertools.takewhile(lambda line: line.startswith("    "), block.splitlines())
+    return "\n".join(line[4:] for line in lines) + "\n"
+
+
+@pytest.fixture
+def things(checkout, folder):
+    """The table that the page's shell loop writes."""
+    loop = page_block(checkout, "(echo text,label").partition("prompt-tuning")[0]
+    subprocess.run(["sh", "-c", loop], check=True, cwd=folder)
+    return folder / "things.csv"
+
+
+def test_the_mixture_of_the_page(checkout, things):
+    Path("mine.gin").write_text(page_block(checkout, "MIXTURE_OR_TASK_NAME = @mixture()"))
+    gin_config.load(
+        ["runs/train.gin", "models/tinyworld_tiny.gin", "mine.gin"], [("MODEL_DIR", "x")]
+    )
+    data = configurables.data()
+    assert data.rates == (3, 1)
+    assert [task.labels for task in data.tasks] == [("bad", "good"), ("garment", "tool")]
+
+
+@pytest.mark.slow
+def test_the_tinyworld_command_reaches_what_the_page_says(commands, things):
+    main(commands["train on TinyWorld"])
+    assert json.loads(Path("runs/things/summary.json").read_text())["score"] == 1
 
 
 def test_withheld_labels_are_not_scored(reviews, capsys):
