@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning.analysis import web_page
+from prompt_tuning.analysis.answers_section import answers_section
 from prompt_tuning.analysis.neighbors import Neighbor
 from prompt_tuning.analysis.svg_charts import Line, line_chart, sparkline
 from prompt_tuning.analysis.tables import Table
 from prompt_tuning.analysis.web_page import (
     Html,
+    Sorted,
     duration,
     element,
     folded,
@@ -62,6 +64,7 @@ class Run:
       hashes: of the files it made, by their names.
       trained_for: what the file of the prompt says of it.
       members: of a population.
+      answers: predictions with their targets, by what they are of.
     """
 
     folder: str
@@ -73,6 +76,7 @@ class Run:
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     trained_for: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     members: Sequence[Member] = ()
+    answers: Mapping[str, Sequence[Row]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,6 +104,7 @@ def run_page(run: Run, resemblance: Resemblance | str) -> str:
     if run.members:
         parts["Members"] = [_members(run)]
     parts["Metrics"] = [_metrics(run), _evaluations(run.rows)]
+    parts["Answers"] = answers_section(run.answers)
     parts["Prompt"] = _prompt(resemblance)
     parts["Configuration"] = [folded("config.gin", web_page.code(run.config))]
     parts["Provenance"] = _provenance(run)
@@ -196,6 +201,7 @@ def _score_chart(run: Run) -> Html:
         lines,
         title="Development score",
         xlabel="training step",
+        ylabel="score",
         references=start if len(lines) == 1 else (),
         mark=(step, best, f"{number(best)} at step {step:,.0f}"),
     )
@@ -211,7 +217,9 @@ def _smoothed_chart(points: Sequence[tuple[float, float]], title: str) -> Html:
             Line(name="every value", points=points, colour=1, faint=True),
             Line(name="mean", points=[(x, y) for x, y in means], colour=1),
         ]
-    return line_chart(lines, title=title, xlabel="training step", span=(0.0, 0.0))
+    return line_chart(
+        lines, title=title, xlabel="training step", ylabel=title.lower(), span=(0.0, 0.0)
+    )
 
 
 def _eval_keys(rows: Sequence[Row]) -> list[str]:
@@ -267,7 +275,7 @@ def _members(run: Run) -> Html:
         rows.append(
             [
                 element("span", f"{mark}{member.name}", class_="run"),
-                *(str(own.get(name, web_page.NOTHING)) for name in names),
+                *(_setting(own.get(name, web_page.NOTHING)) for name in names),
                 member.told.get("score"),
                 sparkline(scores(member.rows)),
                 member.told.get("best_step"),
@@ -280,6 +288,14 @@ def _members(run: Run) -> Html:
         rows,
         sortable=True,
     )
+
+
+def _setting(value: Any) -> Any:
+    """A setting as it was written; a number is sorted as one."""
+    try:
+        return Sorted(str(value), float(value))
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def _prompt(resemblance: Resemblance | str) -> list[Any]:

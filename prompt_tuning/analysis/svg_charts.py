@@ -16,7 +16,7 @@ Number = int | float
 Point = tuple[Number, Number]
 
 _WIDTH, _HEIGHT = 460, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 28, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 12, 28, 40
 _COLOURS = 8
 _DASHES = (None, "6 4", "2 3", "9 3 2 3")
 _MOST_DOTS = 60
@@ -49,6 +49,7 @@ def line_chart(
     *,
     title: str,
     xlabel: str,
+    ylabel: str = "",
     labels: Sequence[str] = (),
     references: Sequence[tuple[str, Number]] = (),
     mark: tuple[Number, Number, str] | None = None,
@@ -60,6 +61,7 @@ def line_chart(
       lines: what is drawn.
       title: what the numbers are.
       xlabel: what x is.
+      ylabel: what y is, written along its axis.
       labels: evenly spaced values of x, whose points have x = 0, 1, ...; none: x is a number, such
         as a step, and begins at 0.
       references: dashed horizontal lines, by name.
@@ -88,6 +90,10 @@ def line_chart(
     scale = _Scale(x0, x1, ys[0], ys[-1])
     names = list(labels) or [_axis_number(x) for x in xs]
     parts = [*_grid(scale, xs, names, ys, xlabel)]
+    if ylabel:
+        middle = (_TOP + _HEIGHT - _BOTTOM) / 2
+        turned = f"rotate(-90 10 {middle:.1f})"
+        parts.append(_text(10, middle, ylabel, "middle", transform=turned))
     for name, y in references:
         parts += _reference(scale, name, y)
     strong = [line for line in lines if not line.faint]

@@ -2,17 +2,21 @@
 
 The score of a run's best prompt comes out as training measured it, to the last digit: the same
 compiled program runs on the same batches. Where the labels are withheld, as in a leaderboard's test
-split, predictions are only written, for `prompt-tuning submit`.
+split, predictions are only written, for `prompt-tuning submit`. Scores of each class go to stderr.
 """
 
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
 from prompt_tuning.errors import UserError
+
+if TYPE_CHECKING:
+    from prompt_tuning.data.tasks.task import Task
 
 
 def main(argv: Sequence[str]) -> None:
@@ -67,10 +71,26 @@ def _evaluate(args: argparse.Namespace) -> None:
     if not is_first():
         return
     print(json.dumps(result))
+    if not withheld:
+        _say_class_scores(data.tasks, rows)
     measured = metadata.score is not None and "score" in result
     if measured and (data.name, split) == (metadata.task, prediction.split):
         same = "the same" if metadata.score == result["score"] else "not the same"
         session.say(f"Training measured {metadata.score} at step {metadata.step}: {same}.")
+
+
+def _say_class_scores(tasks: "Sequence[Task]", rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints precision, recall and F1 of each label, for tasks with few of them."""
+    from prompt_tuning.analysis.class_scores import MOST_LABELS, class_scores
+    from prompt_tuning.cli import session
+
+    for task in tasks:
+        if len(task.labels or ()) > MOST_LABELS:
+            continue
+        own = [row for row in rows if row["task"] == task.name]
+        if found := class_scores(own, task.labels):
+            name = f"{task.name}, by class" if len(tasks) > 1 else "By class"
+            session.say(f"{name}:\n{found.scores_table.text()}")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prompt_tuning.cli import unfinished
 from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli.run_answers import run_answers
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
 from prompt_tuning.json_text import parse_json, shown
@@ -92,19 +94,15 @@ def read_run(folder: str) -> "Run":
     """Reads what a run left in its folder, or a population in its.
 
     Raises:
-      UserError: it has not finished, or a file is damaged.
+      UserError: it was not evaluated yet, or a file is damaged.
     """
     from prompt_tuning.analysis.run_page import Run
     from prompt_tuning.checkpoints.adapter_files import best_file
     from prompt_tuning.training.logging import read_rows
 
     path = Path(folder)
-    if not (path / "summary.json").is_file():
-        raise UserError(
-            f"The run in {folder} has not finished: it has no summary.json. The command that "
-            "started it goes on with it."
-        )
-    summary = _object(path / "summary.json")
+    settings = _object(path / "settings.json")
+    summary = _object(path / "summary.json") or unfinished.summary(path, settings)
     _check_summary(path / "summary.json", summary)
     members = _members(path, summary)
     best = next((m.rows for m in members if m.name == summary.get("best")), None)
@@ -113,12 +111,13 @@ def read_run(folder: str) -> "Run":
         folder=folder,
         summary=summary,
         rows=read_rows(path / "metrics.jsonl") if best is None else best,
-        settings=_object(path / "settings.json"),
+        settings=settings,
         versions=_object(path / "versions.json"),
         config=_text(path / "config.gin"),
         hashes={trained.name: _sha256(trained)} if trained else {},
         trained_for=_trained_for(trained) if trained else {},
         members=members,
+        answers=run_answers(path, summary),
     )
 
 

@@ -191,7 +191,14 @@ def _figure(rows: Sequence[Row], layout: Layout) -> Html:
     high = max(float(row["score"]) for row in rows)
     labels = [str(value) for value in distinct(rows, layout.along)]
     charts = [
-        line_chart(lines, title=title, xlabel=_name(layout.along), labels=labels, span=(low, high))
+        line_chart(
+            lines,
+            title=title,
+            xlabel=_name(layout.along),
+            ylabel="score",
+            labels=labels,
+            span=(low, high),
+        )
         for title, lines in drawn
     ]
     return element("div", *charts, class_="charts")

@@ -141,6 +141,37 @@ def test_a_run(run_folder, tiny_settings, capsys):
         assert told in text
 
 
+def test_an_unfinished_run(run_folder):
+    (run_folder / "summary.json").unlink()
+    settings = {"MIXTURE_OR_TASK_NAME": "'rte'", "INITIAL_CHECKPOINT_PATH": "'tiny'"}
+    (run_folder / "settings.json").write_text(json.dumps(settings))
+    report(run_folder, "--no_neighbors")
+    text = (run_folder / "report.html").read_text()
+    assert "<h1>rte on tiny</h1>" in text and "0.750 at step 20" in text
+    assert "not finished: still training, or interrupted" in text
+
+
+def test_the_answers_of_a_run(run_folder):
+    predictions = run_folder / "predictions"
+    predictions.mkdir()
+    rows = [
+        {"task": "rte", "inputs": f"text {i}", "targets": target, "prediction": answer}
+        for i, (target, answer) in enumerate([("a", "a"), ("a", "b"), ("b", "b"), ("b", "<c>")])
+    ]
+    (predictions / "step_00000020.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    withheld = {"task": "rte", "targets": "<unk>", "prediction": "a"}
+    tested = [rows[0], rows[2], withheld]
+    (predictions / "test.jsonl").write_text("".join(json.dumps(r) + "\n" for r in tested))
+    report(run_folder, "--no_neighbors")
+    text = (run_folder / "report.html").read_text()
+    check_loads_nothing(text)
+    assert "2 of 4 answers are the target, 0.5000" in text
+    assert "rte, test" in text and "2 of 2 answers are the target, 1.0000" in text
+    assert "<td>text 1</td><td>a</td><td>b</td>" in text
+    assert "<td>text 3</td><td>b</td><td>&lt;c&gt;</td>" in text
+    assert "<td>text 0</td>" not in text
+
+
 def test_nothing_from_a_runs_files_becomes_markup(run_folder):
     summary = {**SUMMARY, "task": HOSTILE, "ended": HOSTILE, "metrics": {HOSTILE: 0.5}}
     (run_folder / "summary.json").write_text(json.dumps(summary))
@@ -226,7 +257,8 @@ def test_what_is_no_run_or_sweep(tmp_path, capsys):
     assert "no finished run" in fails(capsys, tmp_path / "sweep")
     begun = write_run(tmp_path / "begun")
     (begun / "summary.json").unlink()
-    assert "has not finished" in fails(capsys, begun)
+    (begun / "metrics.jsonl").write_text("")
+    assert "has not been evaluated yet" in fails(capsys, begun)
     assert not list(tmp_path.rglob("*.html"))
 
 

@@ -12,6 +12,7 @@ def test_the_common_start_trains_and_evaluates(finished_run, command):
     result = command("evaluate", finished_run)
     assert result.status == 0
     assert '"score"' in result.out
+    assert re.search(r"class +precision +recall +F1 +support\n(no|yes) ", result.err)
 
 
 def test_trial_25_without_a_network_it_fails_at_once(command, tmp_path, monkeypatch):

@@ -1,0 +1,116 @@
+"""Scores of each class, and which answers were wrong, from what a run predicted.
+
+A row of predictions has `targets` and `prediction`, as `predictions/*.jsonl` of a run folder and
+`prompt-tuning evaluate --predictions` have them, and `inputs` where they were kept.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from sklearn.metrics import precision_recall_fscore_support
+
+from prompt_tuning.analysis.tables import Table
+
+OTHER = "(other)"
+"""Stands for every answer that isn't one of the labels."""
+
+MOST_LABELS = 20
+"""Of more labels no table is shown."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassScores:
+    """Precision, recall, F1 and support of each label, and the confusion matrix.
+
+    Attributes:
+      labels: as they are in the targets.
+      confusion: examples by target and answer, the last column for `OTHER`, [labels, labels + 1].
+    """
+
+    labels: Sequence[str]
+    precision: Sequence[float]
+    recall: Sequence[float]
+    f1: Sequence[float]
+    support: Sequence[int]
+    confusion: Int[np.ndarray, "labels answers"]
+
+    @property
+    def scores_table(self) -> Table:
+        """A row for each label."""
+        numbers = (self.precision, self.recall, self.f1, self.support)
+        return Table(
+            title="Scores of each class",
+            columns=["class", "precision", "recall", "F1", "support"],
+            rows=[list(row) for row in zip(self.labels, *numbers, strict=True)],
+        )
+
+    @property
+    def confusion_table(self) -> Table:
+        """A row for each target, a column for each answer."""
+        counts = self.confusion.tolist()
+        shown = [*self.labels, OTHER] if self.confusion[:, -1].any() else list(self.labels)
+        return Table(
+            title="Confusion matrix; rows: targets, columns: answers",
+            columns=["target", *shown],
+            rows=[
+                [label, *row[: len(shown)]] for label, row in zip(self.labels, counts, strict=True)
+            ],
+        )
+
+
+def class_scores(
+    rows: Sequence[Mapping[str, Any]], labels: Sequence[str] | None = None
+) -> ClassScores | None:
+    """Returns the scores of each class.
+
+    Args:
+      rows: predictions whose targets are known.
+      labels: the task's; None: the different targets, if they are few, as of a task with labels.
+
+    Returns:
+      the scores, or None where the answers are free text.
+    """
+    pairs = [(row.get("targets"), row.get("prediction")) for row in rows]
+    texts = [(t, p) for t, p in pairs if isinstance(t, str) and isinstance(p, str)]
+    if not texts or len(texts) < len(pairs):
+        return None
+    if labels is None:
+        labels = sorted({target for target, _ in texts})
+        if len(labels) > MOST_LABELS or 2 * len(labels) > len(texts):
+            return None
+    targets, answers = zip(*texts, strict=True)
+    found = precision_recall_fscore_support(
+        targets,
+        answers,
+        labels=list(labels),
+        zero_division=0,  # pyright: ignore[reportArgumentType]
+    )
+    precision, recall, f1, support = (np.asarray(each).tolist() for each in found)
+    place = {label: i for i, label in enumerate(labels)}
+    confusion = np.zeros((len(labels), len(labels) + 1), np.int64)
+    for target, answer in texts:
+        if target in place:
+            confusion[place[target], place.get(answer, len(labels))] += 1
+    return ClassScores(
+        labels=list(labels),
+        precision=precision,
+        recall=recall,
+        f1=f1,
+        support=[int(count) for count in support],
+        confusion=confusion,
+    )
+
+
+def wrong_answers(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns the rows whose prediction isn't their target."""
+    return [row for row in rows if not is_right(row)]
+
+
+def is_right(row: Mapping[str, Any]) -> bool:
+    """Whether the prediction is the target, or one of several."""
+    targets = row.get("targets")
+    accepted = targets if isinstance(targets, list) else [targets]
+    return row.get("prediction") in accepted

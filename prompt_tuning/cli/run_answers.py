@@ -1,0 +1,54 @@
+"""Reads what a run answered, for its page: `predictions/*.jsonl` of its folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.json_text import parse_json, shown
+
+_EVALUATION = "step_"
+_WITHHELD = "<unk>"
+
+
+def run_answers(path: Path, summary: Mapping[str, Any]) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """Returns predictions whose targets are known, by what they are of.
+
+    Those of the best step are of the development split. Files of other names are what
+    `evaluate --predictions RUN/predictions/test.jsonl` wrote there.
+
+    Args:
+      path: a run folder, or a population's, whose best member counts.
+      summary: of the run.
+
+    Raises:
+      UserError: a line is no JSON object.
+    """
+    folder = path / "predictions"
+    if isinstance(best := summary.get("best"), str):
+        folder = path / "members" / Path(best).name / "predictions"
+    found = {}
+    if isinstance(step := summary.get("best_step"), int):
+        file = folder / f"{_EVALUATION}{step:08d}.jsonl"
+        found[f"development split at the best step, {step:,}"] = _rows(file)
+    files = {*folder.glob("*.jsonl"), *(path / "predictions").glob("*.jsonl")}
+    for file in sorted(files):
+        if not file.name.startswith(_EVALUATION):
+            found[file.stem] = _rows(file)
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def _rows(file: Path) -> list[Mapping[str, Any]]:
+    if not file.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{file}, line {number} is not JSON: {error}.") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{file}, line {number} holds {shown(row)}; expected an object.")
+        if "prediction" in row and row.get("targets") not in (None, _WITHHELD):
+            rows.append(row)
+    return rows
