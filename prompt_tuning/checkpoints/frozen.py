@@ -14,6 +14,7 @@ from etils import epath
 from prompt_tuning.checkpoints.huggingface import CONFIG_FILE, stored_huggingface
 from prompt_tuning.checkpoints.layouts import check_size
 from prompt_tuning.checkpoints.locations import locate, model_name
+from prompt_tuning.checkpoints.msgpack_files import FIRST_BYTES
 from prompt_tuning.checkpoints.stored_arrays import (
     Parameter,
     ShardingOf,
@@ -27,6 +28,11 @@ from prompt_tuning.files import check_kind
 from prompt_tuning.json_text import shown_names
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
+
+_FORMS = (
+    f"a Hugging Face folder ({CONFIG_FILE} and weights), a T5X checkpoint ({INDEX_FILE} or "
+    f"{ORBAX_FILE}), one of our safetensors files or a folder with {WEIGHTS_FILE}"
+)
 
 
 def load_frozen(
@@ -103,9 +109,7 @@ def stored_frozen(
     elif path.is_dir() and item_folder(path) is None:
         found = sorted(each.name for each in path.iterdir())
         raise UserError(
-            f"{str(path)!r} isn't a checkpoint. Expected a Hugging Face folder ({CONFIG_FILE} and "
-            f"weights), a T5X checkpoint ({INDEX_FILE} or {ORBAX_FILE}), one of our safetensors "
-            f"files or a folder with {WEIGHTS_FILE}; the folder holds "
+            f"{str(path)!r} isn't a checkpoint; expected {_FORMS}. The folder holds "
             f"{shown_names(found) or 'nothing'}."
         )
     elif path.is_file() and _is_safetensors(path):
@@ -121,7 +125,7 @@ def _is_safetensors(path: epath.Path) -> bool:
     """Tells our safetensors from a T5X file by the first bytes.
 
     Raises:
-      UserError: it is a pickle or a zip, which are never weights of a whole model by themselves.
+      UserError: it is neither; a pickle or a zip is never a whole model by itself.
     """
     with reading(path), path.open("rb") as stream:
         start = stream.read(9)
@@ -137,4 +141,10 @@ def _is_safetensors(path: epath.Path) -> bool:
         )
     if path.suffix == ".safetensors":
         return True
-    return len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < 2**32
+    if len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < 2**32:
+        return True
+    if not start or start[0] not in FIRST_BYTES:
+        raise UserError(
+            f"{str(path)!r} isn't a checkpoint but a file of another kind; expected {_FORMS}."
+        )
+    return False

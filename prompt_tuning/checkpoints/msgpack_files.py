@@ -29,6 +29,8 @@ _CHUNKED = "__msgpack_chunked_array__"
 _LONGEST_HEAD = 1024  # bytes; of an array's shape and dtype
 _LONGEST_REASON = 200  # characters of a message
 _MAPS = {*range(0x80, 0x90), 0xDE, 0xDF}
+FIRST_BYTES = frozenset(_MAPS - {0x80})
+"""What a checkpoint begins with, a map with something in it; 0x80 would be a pickle."""
 # First bytes of an extension, and how many bytes stand before its content; the last is its type.
 _EXTENSIONS = {0xC7: 3, 0xC8: 4, 0xC9: 6} | dict.fromkeys(range(0xD4, 0xD9), 2)
 

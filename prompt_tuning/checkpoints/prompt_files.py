@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Float32
 
 from prompt_tuning.checkpoints import peft, t5x_prompts
 from prompt_tuning.checkpoints.locations import same_model
+from prompt_tuning.checkpoints.msgpack_files import FIRST_BYTES
 from prompt_tuning.checkpoints.safetensors_files import stored_safetensors, write_arrays
 from prompt_tuning.checkpoints.stored_arrays import read_small
 from prompt_tuning.errors import UserError
@@ -33,9 +34,6 @@ BEST_PROMPT = "prompt_best"
 _NAMES = (f"{BEST_PROMPT}.safetensors", "prompt.safetensors", "prompt.npy")
 _KEY = "prompt"
 _NPY_MAGIC = b"\x93NUMPY"
-# The first byte of a msgpack map, which a T5X checkpoint is. A safetensors file begins with the
-# length of its header, which may start with such a byte too, and then has "{" at offset 8.
-_MSGPACK_MAPS = (*range(0x81, 0x90), 0xDE, 0xDF)
 _LONGEST_REASON = 200  # characters
 _log = logging.getLogger(__name__)
 _FIX = "Give the prompt a folder that exists, can be written to and has space."
@@ -187,10 +185,12 @@ def _read_file(path: Path) -> tuple[np.ndarray, PromptMetadata]:
         raise UserError(f"Can't read the prompt file {path}: {error.strerror}.") from error
     if start.startswith(_NPY_MAGIC):
         return _read_npy(path)
+    # A safetensors file begins with the length of its header, which may be any byte, and then has
+    # "{" at offset 8.
     if start[8:] != b"{":
         if start.startswith(peft.TORCH_MAGICS):
             return _read_adapter(path)
-        if start and start[0] in _MSGPACK_MAPS:
+        if start and start[0] in FIRST_BYTES:
             return t5x_prompts.load_t5x_prompt(path), PromptMetadata()
     return _read_safetensors(path)
 

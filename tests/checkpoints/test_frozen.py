@@ -96,7 +96,7 @@ def test_prompts_of_a_hub_model_fit_its_other_snapshots(tmp_path, monkeypatch):
 
 def test_what_is_no_checkpoint_is_told(tmp_path):
     with pytest.raises(
-        UserError, match=r"Expected a Hugging Face folder .* the folder holds nothing"
+        UserError, match=r"expected a Hugging Face folder .* The folder holds nothing"
     ):
         load_frozen(tmp_path)
     for number in range(12):

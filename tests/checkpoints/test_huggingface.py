@@ -226,7 +226,11 @@ def test_a_separate_head_in_a_tied_model_is_told():
     state = _state(model)
     state["lm_head.weight"] = state["lm_head.weight"] + 1.0
     config = config_from_huggingface(fields, name="odd")
-    with pytest.raises(UserError, match="tie_word_embeddings"):
+    with pytest.raises(UserError, match="lm_head.weight unlike shared.weight.*tie_word_embeddings"):
+        _load(state, config, source="'odd'")
+    state = _state(model)
+    state["decoder.embed_tokens.weight"] = state["shared.weight"] + 1.0
+    with pytest.raises(UserError, match="decoder.embed_tokens.weight unlike shared.weight"):
         _load(state, config, source="'odd'")
 
 
