@@ -24,7 +24,7 @@ PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-quickstart: $(RUN_READY)  ## train a prompt on a small frozen model: three minutes, two cores
+quickstart: $(RUN_READY)  ## train a prompt on a small frozen model: about a minute, two cores
 	@$(PYTHON) -m prompt_tuning.cli.quickstart
 
 test: $(TEST_READY)  ## the fast tests

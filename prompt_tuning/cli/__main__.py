@@ -15,7 +15,7 @@ from prompt_tuning.errors import UserError, did_you_mean, out_of_memory
 from prompt_tuning.training.signals import leave_when_interrupted
 
 COMMANDS = {
-    "quickstart": "train a prompt on a small frozen model in three minutes",
+    "quickstart": "train a prompt on a small frozen model in about a minute",
     "train": "train a prompt against a frozen model",
     "pretrain": "train all weights of a model on plain text, or adapt them",
     "sweep": "train every run of a grid of settings, and go on where it was",

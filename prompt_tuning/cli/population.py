@@ -182,6 +182,7 @@ def _facts_of_all(population: Sequence[_Prepared], folder: RunFolder, members: s
 
     return dataclasses.replace(
         each[0],
+        tasks=list(dict.fromkeys(line for facts in each for line in facts.tasks)),
         learning_rate=all_of("learning_rate"),
         batch=f"{all_of('batch')} for each of {members}",
         folder=f"{folder.path}/",

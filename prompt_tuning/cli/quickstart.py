@@ -1,4 +1,4 @@
-"""`prompt-tuning quickstart`: a prompt learns a task in about three minutes on two CPU cores.
+"""`prompt-tuning quickstart`: a prompt learns a task in about a minute on two CPU cores.
 
 Trains against a small frozen model that comes with the package, on TinyWorld, which comes with
 it too. The scores before and after are on the test split, which neither trains the prompt nor
@@ -8,16 +8,13 @@ picks the best one.
 import functools
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
 
-if TYPE_CHECKING:
-    from prompt_tuning.cli.session import Job
-
 CONFIG = "quickstart.gin"
-_NEIGHBORS = 10
+_NEIGHBORS = 3
+_POSITIONS = 5
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,58 +27,64 @@ def main(argv: Sequence[str]) -> None:
 
     from prompt_tuning.analysis.curves import plot_learning_curve
     from prompt_tuning.cli import scoring, session
+    from prompt_tuning.cli.run_block import aligned, run_facts, start_block
     from prompt_tuning.cli.train import open_folder, train
+    from prompt_tuning.models.quantization import count_parameters
     from prompt_tuning.training.logging import read_rows
+    from prompt_tuning.training.startup import Startup
 
+    startup = Startup(say=session.say)
     session.load_config(args)
-    session.say("Reading the task and the frozen model ...")
-    job = session.prepare()
+    job = session.prepare(part=startup.part)
     folder = open_folder(job, overwrite=args.overwrite)
     where = folder.path
-    if folder.summary.exists():
-        session.say(f"{where} holds this run, finished already; --overwrite trains it again.")
-    session.say(_introduction(job))
+    session.say(start_block(run_facts(job)))
 
     held_out = session.load_splits(job.base, job.data, "test")
     score = scoring.scorer(job.base, job.data, job.prediction, held_out)
+    session.say("Scoring the untrained prompt on the test split ...")
     untrained = score(functools.partial(job.method.apply, job.trained)).score
-    best = train(job, folder).best
+    result = train(job, folder)
+    best, options = result.best, job.training.options
     adapter = session.load_adapter_for(job.base, session.prompt_path(str(where), None))
-    prompt = adapter.prompt
     trained = score(adapter.inject).score
+    parameters = count_parameters(job.trained)
     curve = plot_learning_curve(
         read_rows(folder.metrics),
         where / "learning_curve.png",
         score="eval/score",
-        title=f"{prompt.size:,} trained numbers, {job.base.config.name} frozen: {job.data.name}",
+        title=f"{job.data.name}: {parameters:,} parameters, {job.base.config.name} frozen",
     )
 
-    name = job.data.name
+    why = "all of its steps"
+    if result.stopped_early:
+        why = f"stopped early: no better score in {options.patience} evaluations"
     print(
-        f"\nNearest vocabulary pieces to each position of the prompt (cosine):\n"
-        f"{session.neighbors_text(job.base, prompt, k=_NEIGHBORS)}\n\n"
-        f"{name}, test examples never trained on:\n"
-        f"  score before, with an untrained prompt:   {untrained:.3f}\n"
-        f"  score after, with the prompt of step {best.step:,}: {trained:.3f}\n"
-        f"  {time.monotonic() - started:.0f} seconds in all\n\n"
-        f"The run is in {where}/, its learning curve in {curve}\n\n"
-        f"What to try next:\n"
-        f"  prompt-tuning evaluate {where} --split test\n"
-        f"  prompt-tuning quickstart --gin.PROMPT_LENGTH=1 --gin.MODEL_DIR=runs/short_prompt\n"
-        f"  prompt-tuning quickstart --gin_file=prompts/random_uniform.gin "
-        f"--gin.MODEL_DIR=runs/random_start"
+        f"\n{job.data.name}, score on the test split, which was not trained on:\n"
+        f"  untrained  {untrained:.3f}\n"
+        f"  trained    {trained:.3f}  (the best on {job.prediction.split}, at step {best.step:,})\n"
+        f"\nMade {result.step:,} of {options.train_steps:,} steps ({why}); "
+        f"{time.monotonic() - started:.0f} seconds in all.\n"
+        f"Run folder: {where}/, learning curve: {curve}"
     )
-
-
-def _introduction(job: "Job") -> str:
-    import jax
-
-    frozen = sum(leaf.size for leaf in jax.tree.leaves(job.base.params))
-    trained = sum(leaf.size for leaf in jax.tree.leaves(job.trained))
-    return (
-        f"Training {trained:,} numbers for {job.data.name}; the {frozen:,} parameters of "
-        f"{job.base.config.name} stay as they are."
-    )
+    if adapter.is_prompt:
+        print(
+            f"\nNearest vocabulary pieces to the first positions (cosine):\n"
+            f"{session.neighbors_text(job.base, adapter.prompt[:_POSITIONS], k=_NEIGHBORS)}"
+        )
+    rows = [
+        ("  Score it", f"prompt-tuning evaluate {where} --split test"),
+        (
+            "  One token",
+            f"prompt-tuning quickstart --gin.PROMPT_LENGTH=1 --gin.MODEL_DIR={where}_one_token",
+        ),
+        (
+            "  Random start",
+            f"prompt-tuning quickstart --gin_file=prompts/random_uniform.gin "
+            f"--gin.MODEL_DIR={where}_random_start",
+        ),
+    ]
+    print(f"\nWhat to try next:\n{aligned(rows)}")
 
 
 if __name__ == "__main__":

@@ -10,18 +10,8 @@ if TYPE_CHECKING:
     from prompt_tuning.cli.session import Job
     from prompt_tuning.training.optimizers import Optimizer
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskFacts:
-    """A task and what it is made of.
-
-    examples: by split.
-    labels: the answers, empty where they are free text.
-    """
-
-    name: str
-    examples: Mapping[str, int]
-    labels: Sequence[str] = ()
+_WARNING = "Warning: "
+_MOST_TASKS = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +20,7 @@ class RunFacts:
 
     trainable, parameters: how many are trained, and how many the model has.
     learning_rate: in words, see `learning_rate_text`.
+    tasks: a line each: its name, its examples and labels.
     lengths: the longest inputs and targets, in tokens.
     cut: how many examples of each split were longer, by feature.
     batch: in words, such as "32 examples".
@@ -43,7 +34,7 @@ class RunFacts:
     parameters: int
     optimizer: str
     learning_rate: str
-    tasks: Sequence[TaskFacts]
+    tasks: Sequence[str]
     lengths: Mapping[str, int]
     cut: Mapping[str, Mapping[str, int]]
     batch: str
@@ -69,7 +60,7 @@ def start_block(facts: RunFacts) -> str:
         ("Devices", facts.devices),
         ("Run folder", facts.folder),
     ]
-    return aligned(rows) + "".join(f"\nWarning: {warning}" for warning in facts.warnings)
+    return aligned(rows) + "".join(f"\n{_WARNING}{warning}" for warning in facts.warnings)
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> str:
@@ -78,21 +69,11 @@ def aligned(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{name:{width}}{value}" for name, value in rows)
 
 
-def _task_rows(tasks: Sequence[TaskFacts]) -> list[tuple[str, str]]:
-    if len(tasks) == 1:
-        (task,) = tasks
-        answers = f"labels {listed(task.labels)}" if task.labels else "free-text answers"
-        return [("Task", f"{task.name}: {_counts_text(task.examples)}; {answers}")]
-    totals: dict[str, int] = {}
-    for task in tasks:
-        for split, count in task.examples.items():
-            totals[split] = totals.get(split, 0) + count
-    names = listed([task.name for task in tasks])
-    return [("Tasks", f"{len(tasks)} ({names}): {_counts_text(totals)}")]
-
-
-def _counts_text(examples: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {split} examples" for split, count in examples.items())
+def _task_rows(tasks: Sequence[str]) -> list[tuple[str, str]]:
+    lines = list(tasks[:_MOST_TASKS])
+    if len(tasks) > _MOST_TASKS:
+        lines.append(f"and {len(tasks) - _MOST_TASKS:,} more tasks")
+    return [("" if number else "Task", line.rstrip(".")) for number, line in enumerate(lines)]
 
 
 def _lengths_text(facts: RunFacts) -> str:
@@ -134,6 +115,8 @@ def run_facts(job: "Job", warnings: Sequence[str] = ()) -> RunFacts:
     rate = "of its own"
     if isinstance(optimizer, Optimizer):
         rate = learning_rate_text(optimizer, options.train_steps)
+    found = [line for line in job.findings if line.startswith(_WARNING)]
+    warnings = [*warnings, *(line.removeprefix(_WARNING) for line in found)]
     examples = sum(map(len, job.training_splits))
     if data.batch_tokens is None and data.batch_size > examples:
         warnings = [
@@ -153,16 +136,7 @@ def run_facts(job: "Job", warnings: Sequence[str] = ()) -> RunFacts:
         parameters=count_parameters(job.base.params),
         optimizer=chosen["optimizer"],
         learning_rate=rate,
-        tasks=[
-            TaskFacts(
-                name=task.name,
-                examples={"train": len(train), job.prediction.split: len(development)},
-                labels=task.labels or (),
-            )
-            for task, train, development in zip(
-                data.tasks, job.training_splits, job.development_splits, strict=True
-            )
-        ],
+        tasks=[line for line in job.findings if not line.startswith(_WARNING)],
         lengths=data.lengths,
         cut=job.truncated,
         batch=batch,

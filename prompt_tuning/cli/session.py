@@ -157,6 +157,7 @@ class Job:
     training_splits: of each task, in the order of `data.tasks`.
     development_splits: likewise, what the best prompt is picked on.
     trained: the method's first values, on every device.
+    findings: what the data turned out to be, a line each, for the start of a run.
     """
 
     base: Base
@@ -168,6 +169,7 @@ class Job:
     stream: BatchStream | TokenBatchStream
     method: Method
     trained: Trained
+    findings: Sequence[str] = ()
 
     @property
     def truncated(self) -> dict[str, dict[str, int]]:
@@ -226,9 +228,6 @@ def prepare(
     with part("data"):
         splits = load(base, data, "train")
         development_splits = load(base, data, prediction.split)
-    if load is load_splits and is_first():  # several jobs share their data
-        for line in findings(data.tasks, splits, development_splits, data.data_dir):
-            say(line)
     rates = data.rates or proportional_rates([len(split) for split in splits])
     # Each device has as many rows of each microbatch as the others.
     parts = base.mesh.shape[DATA_AXIS] * training.options.accumulation_steps
@@ -255,6 +254,7 @@ def prepare(
         stream=stream,
         method=method,
         trained=_lay_out(trained, base),
+        findings=findings(data.tasks, splits, development_splits, data.data_dir),
     )
 
 
