@@ -23,13 +23,13 @@ def main(argv: Sequence[str]) -> None:
     from prompt_tuning.data.mixtures import MIXTURES
     from prompt_tuning.data.tasks.task import list_tasks
 
-    rows = [("task", *_SPLITS, "tokens", "answers"), *_task_rows(list_tasks())]
+    rows = [("task", *_SPLITS, "inputs", "targets", "answers"), *_task_rows(list_tasks())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, *numbers, tokens, answers in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:4], strict=True)]
-        print(f"{name:{widths[0]}}  {'  '.join(cells)}  {tokens:>{widths[4]}}  {answers}".rstrip())
+    for name, *numbers, answers in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:-1], strict=True)]
+        print(f"{name:{widths[0]}}  {'  '.join(cells)}  {answers}".rstrip())
     print("\nRows of each split: - where there is none, ? where the size isn't known.")
-    print("Tokens: the longest input and the longest answer.")
+    print("Inputs and targets: their longest in tokens, unless TASK_FEATURE_LENGTHS is set.")
     print(f"* also as NAME{_NAMED}: with T5's name of the task in the text.")
     print("\nmixture")
     for name, members in MIXTURES.items():
@@ -58,8 +58,8 @@ def _task_rows(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
             for split in _SPLITS
         ]
         both = "*" if f"{name}{_NAMED}" in names else ""
-        tokens = f"{task.lengths['inputs']} > {task.lengths['targets']}"
-        yield (f"{name}{both}", *counts, tokens, _answers(task.labels))
+        lengths = [str(task.lengths[feature]) for feature in ("inputs", "targets")]
+        yield (f"{name}{both}", *counts, *lengths, _answers(task.labels))
 
 
 def _answers(labels: Sequence[str] | None) -> str:
