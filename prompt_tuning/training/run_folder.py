@@ -6,7 +6,7 @@
     versions.json        packages, Python, devices and git commit
     metrics.jsonl        losses and scores, one row a line (`logging.py`)
     tensorboard/         the same for TensorBoard
-    profile/             what `--profile` recorded
+    profile/             what `--profile` recorded, if it was asked for
     predictions/         of each evaluation, one example a line
     checkpoints/         to go on from (`prompt_tuning.checkpoints.manager`)
     prompt_best.*        the prompt of the best evaluation, or
@@ -55,6 +55,7 @@ _PACKAGES = (
     "sentencepiece",
     "tensorflow",
 )
+# The profiler makes its own, the last one.
 _FOLDERS = ("checkpoints", "predictions", "tensorboard", "profile")
 _FILES = (
     "settings.json",
@@ -142,7 +143,7 @@ class RunFolder:
             if overwrite:
                 folder._clear()
             folder._check_owner(given)
-            for name in (MEMBERS,) if population else _FOLDERS:
+            for name in (MEMBERS,) if population else _FOLDERS[:-1]:
                 (folder.path / name).mkdir(parents=True, exist_ok=True)
         folder.write_json("settings.json", given)
         folder.write_text("config.gin", config_text)

@@ -98,13 +98,12 @@ def test_trial_20_a_mixture_with_rates(rows, tmp_path):
     assert data.rates == (3, 1)
 
 
-def test_trial_36_cells_labels_and_columns(rows, train_flags, capsys):
+def test_trial_36_cells_labels_and_columns(rows, train_flags):
     rows.write_text(
         "premise,text,label,,\na,the dog sat .,yes,,\n,the cat sat .,no,,\na,a dog ran .,YES,,\n"
     )
     load([*train_flags(INPUT_TEMPLATE="{premise} {text}")])
-    session.prepare()
-    lines = capsys.readouterr().err.splitlines()
+    lines = session.prepare().findings
     assert "Warning: The column 'premise' is empty in 1 of 3 training rows." in lines
     (alike,) = (line for line in lines if "differ only in case" in line)
     assert alike.startswith("Warning: The labels 'YES' and 'yes' differ")
