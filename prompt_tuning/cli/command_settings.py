@@ -70,7 +70,7 @@ SETTINGS: Mapping[str, Settings] = {
     "sweep": Settings(
         (*_RUN, *_METHOD, *_TASK, *_MODEL),
         ("sweep.places", *_TRAIN_PARAMETERS),
-        "experiments/scale_curve/tinyworld.gin --folder sweeps/curve --plan",
+        "experiments/scale_curve/miniature.gin --folder runs/curve --plan",
     ),
     "report": Settings(_SCORING, (), "runs/rte"),
     "plan": Settings(

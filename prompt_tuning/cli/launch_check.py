@@ -4,6 +4,7 @@ Its arguments are parsed by its own parser, and its gin files and flags read by 
 Nothing is run: no model or data is read, and nothing is written.
 """
 
+import argparse
 import contextlib
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,14 +40,24 @@ def check_command(
     name, *rest = command
     module = importlib.import_module(f"prompt_tuning.cli.{name}")
     args = parse_only(module.main, rest)
-    if name not in _CONFIGURED or getattr(args, "run", None) is not None:
+    if getattr(args, "run", None) is not None:
         return  # a run's configuration is where the run is
-    with _inside(workdir):
-        for bindings in _members(sweep or {}, folder):
-            try:
-                _check_configuration(name, args.gin_file, args.gin_bindings + bindings, args)
-            except UserError as error:
-                raise UserError(f"The command after -- can't run: {error} {_FIX}") from error
+    try:
+        with _inside(workdir):
+            if name == "sweep":
+                _check_sweep(args)
+            elif name in _CONFIGURED:
+                for bindings in _members(sweep or {}, folder):
+                    _check_configuration(name, args.gin_file, args.gin_bindings + bindings, args)
+    except UserError as error:
+        raise UserError(f"The command after -- can't run: {error} {_FIX}") from error
+
+
+def _check_sweep(args: argparse.Namespace) -> None:
+    from prompt_tuning.cli import sweep_plan
+
+    described = sweep_plan.load_sweep(args.file, args.gin_search_paths, args.gin_bindings)
+    sweep_plan.runs_of(described, args.gin_search_paths)
 
 
 def _members(sweep: Mapping[str, Sequence[str]], folder: str) -> Iterator[list[tuple[str, str]]]:
@@ -62,7 +73,7 @@ def _members(sweep: Mapping[str, Sequence[str]], folder: str) -> Iterator[list[t
 
 
 def _check_configuration(
-    name: str, files: Sequence[str], bindings: Sequence[tuple[str, str]], args
+    name: str, files: Sequence[str], bindings: Sequence[tuple[str, str]], args: argparse.Namespace
 ) -> None:
     # Importing it registers what gin configures.
     from prompt_tuning.cli import configurables, gin_config, pretraining, session  # noqa: F401

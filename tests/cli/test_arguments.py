@@ -57,9 +57,11 @@ def test_help_names_what_the_command_reads(command, there, absent, capsys):
 
 
 @pytest.mark.parametrize("command", SETTINGS)
-def test_the_example_of_each_help_is_a_command(command):
+def test_the_example_of_each_help_is_a_command(command, checkout):
     arguments = shlex.split(SETTINGS[command].example.replace("\\\n", " "))
     main_of = importlib.import_module(f"prompt_tuning.cli.{command}").main
     args = parse_only(main_of, arguments)
     for file in args.gin_file:
         assert (gin_config.shipped_configs() / file).is_file()
+    if command == "sweep":
+        assert (checkout / args.file).is_file()

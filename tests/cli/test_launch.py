@@ -95,6 +95,18 @@ def test_s7_the_command_is_checked_before_anything_is_written(own, command, mess
     assert not file.exists()
 
 
+def test_s7_a_sweeps_file_is_checked_too(tmp_path, capsys):
+    file = tmp_path / "sweep.gin"
+    files = [flag.partition("=")[2] for flag in FILES]
+    file.write_text(f"sweep.files = {files}\nsweep.grid = {{'SEED': [0, 1]}}\n")
+    launch = ["launch", "slurm", "--", "sweep", str(file)]
+    main(launch)
+    assert "prompt-tuning sweep" in capsys.readouterr().out
+    file.write_text(f"sweep.files = {files}\nsweep.grid = {{'SEEED': [0, 1]}}\n")
+    with pytest.raises(UserError, match="SEEED"):
+        main(launch)
+
+
 def test_a_command_whose_files_are_elsewhere_can_go_unchecked(tmp_path, capsys):
     elsewhere = ["--", "train", "--gin_file=/only/there.gin"]
     main(["launch", "slurm", "--no_check", *elsewhere])
