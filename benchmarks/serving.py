@@ -124,6 +124,7 @@ def answered_alone(predictor: Predictor, asked: Sequence[Question]) -> list[Answ
 def serving(folder: Path, *flags: str) -> Iterator[str]:
     """Runs the server in a process of its own, and gives its URL."""
     command = [sys.executable, "-m", "prompt_tuning.cli.serve", str(folder), "--port=0"]
+    command += ["--warm_up=0"]  # then the URL is in the first line
     command += [MODEL_FILE, f"--gin.TASK_FEATURE_LENGTHS={LENGTHS}", *flags]
     # The two servers compile the same programs.
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled")}
