@@ -81,9 +81,11 @@ def hub_rows(name: str) -> Iterator[tuple[str, JsonRow]]:
             f"{name} needs Hugging Face's datasets: pip install 'prompt-tuning[datasets]'."
         )
     rows = _load(name, found["name"], found["split"])
-    features = rows.features or {}
     words = {
-        column: feature.names for column, feature in features.items() if hasattr(feature, "names")
+        column: names
+        for column, feature in (rows.features or {}).items()
+        for one in (feature, getattr(feature, "feature", None))  # a label, or a list of them
+        if (names := getattr(one, "names", None))
     }
     for number, row in enumerate(rows, start=1):
         yield f"{name}, row {number}", plain_row(row, words)

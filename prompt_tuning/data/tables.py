@@ -251,11 +251,17 @@ def plain_row(row: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> Jso
     """
     plain = {name: _plain(value) for name, value in row.items() if not isinstance(value, bytes)}
     for name, names in words.items():
-        number = plain.get(name)
-        if isinstance(number, int):
-            # -1 is Hugging Face's mark of a label that is withheld.
-            plain[name] = names[number] if 0 <= number < len(names) else None
+        value = plain.get(name)
+        if isinstance(value, list):
+            plain[name] = [_class_name(number, names) for number in value]
+        elif value is not None:
+            plain[name] = _class_name(value, names)
     return {name: "" if value is None else value for name, value in plain.items()}
+
+
+def _class_name(number: Any, names: Sequence[str]) -> str | None:
+    """Returns the name of a class; -1 is Hugging Face's mark of a label that is withheld."""
+    return names[number] if isinstance(number, int) and 0 <= number < len(names) else None
 
 
 def _plain(value: Any) -> Any:
@@ -278,8 +284,11 @@ def _features(schema: Any) -> Mapping[str, Any]:
 
 
 def _class_names(features: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    return {
-        name: feature["names"]
-        for name, feature in features.items()
-        if isinstance(feature, dict) and feature.get("names")
-    }
+    """Returns the names of the columns that are a class label, or a list of them."""
+    found = {}
+    for name, feature in features.items():
+        inner = feature.get("feature") if isinstance(feature, dict) else None
+        for one in (feature, inner):
+            if isinstance(one, dict) and one.get("names"):
+                found[name] = one["names"]
+    return found

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
@@ -86,11 +88,16 @@ def test_parquet_gives_json_values(tmp_path):
 FEATURES = {
     "text": {"dtype": "string", "_type": "Value"},
     "label": {"names": ["no", "yes"], "_type": "ClassLabel"},
+    "tags": {"feature": {"names": ["x", "y"], "_type": "ClassLabel"}, "_type": "List"},
 }
 """As `datasets` writes them: a class label is stored as its number."""
 
-NUMBERED = {"text": ["a b", "c", "d"], "label": [1, 0, -1]}
-NAMED = [*ROWS, {"text": "d", "label": ""}]
+NUMBERED = {"text": ["a b", "c", "d"], "label": [1, 0, -1], "tags": [[0, 1], [1], []]}
+NAMED = [
+    {**ROWS[0], "tags": ["x", "y"]},
+    {**ROWS[1], "tags": ["y"]},
+    {"text": "d", "label": "", "tags": []},
+]
 
 
 def test_class_labels_of_hugging_face_become_their_names(tmp_path):
@@ -123,6 +130,30 @@ def test_a_saved_data_set_is_read_without_its_library(tmp_path):
         rows(folder.parent)
     with pytest.raises(UserError, match="is a folder, but no saved data set: it has no state.json"):
         rows(tmp_path)
+
+
+def test_a_data_set_of_the_hub_is_read_by_its_library(monkeypatch):
+    class Loaded(list):
+        def __init__(self, rows):
+            super().__init__(rows)
+            label, tag = (SimpleNamespace(names=names) for names in (["no", "yes"], ["x", "y"]))
+            self.features = {"label": label, "tags": SimpleNamespace(feature=tag), "text": None}
+
+    def load_dataset(*name, split):
+        if name == ("glue/sst2",):  # no such owner: the second part is a config
+            raise FileNotFoundError
+        assert (name, split) == (("glue", "sst2"), "train")
+        return Loaded({name: column[i] for name, column in NUMBERED.items()} for i in range(3))
+
+    library = ModuleType("datasets")
+    library.__spec__ = ModuleSpec("datasets", None)
+    library.load_dataset = load_dataset
+    monkeypatch.setitem(sys.modules, "datasets", library)
+    found = list(read_table("hf:glue/sst2:train"))
+    assert [row for _, row in found] == NAMED
+    assert found[0][0] == "hf:glue/sst2:train, row 1"
+    with pytest.raises(UserError, match="hf:other:train can't be loaded by Hugging Face"):
+        rows("hf:other:train")
 
 
 def test_a_data_set_of_the_hub_needs_its_library(monkeypatch):
