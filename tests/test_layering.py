@@ -17,7 +17,7 @@ import prompt_tuning
 PACKAGE = Path(prompt_tuning.__file__).parent
 
 # Leaves that every room may import, and what each room may import beside itself.
-LEAVES = {"errors", "axes", "buckets", "files", "host_memory", "json_text"}
+LEAVES = {"errors", "axes", "buckets", "files", "host_memory", "json_text", "settings"}
 CHECKPOINTS = {"checkpoints", "models", "methods"}
 MAY_IMPORT = {
     "errors": set(),
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "files": set(),
     "host_memory": set(),
     "json_text": set(),
+    "settings": set(),
     "models": set(),
     "data": set(),
     "parallel": set(),

@@ -18,10 +18,11 @@ from prompt_tuning.cli.gin_config import register
 from prompt_tuning.data.sources import default_cache_dir
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import writing
+from prompt_tuning.settings import Free
 
 
 @register
-def compilation_cache(enabled: bool = True, folder: str | None = None) -> Path | None:
+def compilation_cache(enabled: Free[bool] = True, folder: Free[str | None] = None) -> Path | None:
     """Has JAX keep what it compiles from here on.
 
     Args:

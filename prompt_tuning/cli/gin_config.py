@@ -6,12 +6,11 @@ the package, so that `--gin_file=runs/train.gin` works anywhere.
 
 import functools
 import importlib.util  # gin's file reader uses it too, without importing it
-import inspect
 import os
 import re
 import sys
 import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,8 +19,10 @@ from gin import config as gin_internals
 from gin.config import parse_value
 
 import prompt_tuning
+from prompt_tuning.cli import registry
 from prompt_tuning.cli.macros import MACROS
 from prompt_tuning.cli.paths import expanded
+from prompt_tuning.cli.registry import register as register  # where users' modules look for it
 from prompt_tuning.errors import UserError, did_you_mean
 
 _PACKAGE = Path(prompt_tuning.__file__).parent
@@ -199,9 +200,13 @@ def settings() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def resolved() -> dict[str, tuple[str, frozenset[str]]]:
-    """Returns each parameter that is set: its text with macros put in, and which those are."""
-    given = settings()
+def resolved(given: Mapping[str, str] | None = None) -> dict[str, tuple[str, frozenset[str]]]:
+    """Returns each parameter that is set: its text with macros put in, and which those are.
+
+    Args:
+      given: what `settings` returned at another time; None is now.
+    """
+    given = settings() if given is None else given
 
     def resolve(text: str) -> tuple[str, frozenset[str]]:
         names: frozenset[str] = frozenset()
@@ -219,19 +224,9 @@ def resolved() -> dict[str, tuple[str, frozenset[str]]]:
     return {name: resolve(text) for name, text in given.items() if "." in name}
 
 
-def parameters_of(name: str) -> list[str]:
-    """Returns the parameters of a registered function."""
-    return _registered.get(name, [])
-
-
 def parameters(name: str) -> dict[str, Any]:
     """Returns what the configuration gives a configurable, by parameter."""
     return dict(gin.get_bindings(name))
-
-
-def configurables_with(parameter: str) -> list[str]:
-    """Returns the configurables that have a parameter of this name."""
-    return [name for name, known in _registered.items() if parameter in known]
 
 
 def _as_gin(value: str) -> str:
@@ -261,11 +256,11 @@ def _one_line(message: str, where: str) -> str:
     place = next((found[1].strip() for found in lines if found), where)
     if found := re.match(r"No configurable matching (?:reference )?'@?([\w./]+)", first):
         name = found[1].rpartition("/")[2]
-        return f"Unknown gin name '{name}' ({place}).{did_you_mean(name, _registered)}"
+        return f"Unknown gin name '{name}' ({place}).{did_you_mean(name, registry.names())}"
     pattern = r"Configurable '([\w./]+)' doesn't have a parameter named '(\w+)'"
     if found := re.match(pattern, first):
         name, parameter = found[1], found[2]
-        close = did_you_mean(parameter, _registered.get(name, []))
+        close = did_you_mean(parameter, registry.parameters_of(name))
         return f"'{name}' has no parameter '{parameter}' ({place}).{close}"
     if found := re.match(r"Unable to open file: (\S+?)\. ", first):
         return f"No gin file '{found[1]}' ({place})."
@@ -297,7 +292,7 @@ def _check_macros() -> None:
 
 def _parameters_named(name: str) -> list[str]:
     """Returns the configurables' parameters of that name, as gin calls them."""
-    return [f"{owner}.{name}" for owner, parameters in _registered.items() if name in parameters]
+    return [f"{owner}.{name}" for owner in registry.configurables_with(name)]
 
 
 def _defined_macros(whole: str) -> Iterator[str]:
@@ -305,70 +300,3 @@ def _defined_macros(whole: str) -> Iterator[str]:
     macros = re.search(r"^# Macros:\n# =+\n(.*?)(?=^# |\Z)", whole, re.MULTILINE | re.DOTALL)
     if macros:
         yield from re.findall(r"^([\w./]+) =", macros[1], re.MULTILINE)
-
-
-_registered: dict[str, list[str]] = {}
-_functions: dict[str, Any] = {}
-
-
-def registered_functions() -> dict[str, Any]:
-    """Returns what gin can configure, by name, as far as it is imported."""
-    return dict(_functions)
-
-
-def register(function: Any) -> Any:
-    """Makes a function configurable by gin under its own name; the result fills in what it can.
-
-    Called without a value that neither gin nor the caller has, it raises a UserError that says
-    which gin file is missing.
-    """
-    _registered[function.__name__] = list(inspect.signature(function).parameters)
-    _functions[function.__name__] = function
-    configurable = gin.configurable(function)
-
-    @functools.wraps(configurable)
-    def filled_in(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return configurable(*args, **kwargs)
-        except TypeError:
-            given = inspect.signature(function).bind_partial(*args, **kwargs).arguments
-            missing = [name for name in _not_set(function) if name.partition(".")[2] not in given]
-            if not missing:
-                raise
-            raise _nothing_sets(missing) from None
-
-    return filled_in
-
-
-def require(function: Any) -> None:
-    """Checks that all parameters of a registered function have a value, without calling it.
-
-    Raises:
-      UserError: some have none; it says which gin file is missing.
-    """
-    if missing := list(_not_set(function)):
-        raise _nothing_sets(missing)
-
-
-def _nothing_sets(missing: Sequence[str]) -> UserError:
-    hints = dict.fromkeys(_SET_BY.get(name, _ELSE_SET_BY) for name in missing)
-    return UserError(f"Nothing sets {', '.join(missing)}: add {', and '.join(hints)}.")
-
-
-_ELSE_SET_BY = "--gin_file=runs/train.gin"
-_SET_BY = {
-    "train.method": "a --gin_file of prompts/ or methods/, such as prompts/class_label.gin",
-    "data.mixture_or_task": "a --gin_file of tasks/, such as tasks/superglue_rte.gin",
-}
-"""What sets a parameter that has no default; `_ELSE_SET_BY` all others."""
-
-
-def _not_set(function: Any) -> Iterator[str]:
-    """Yields the parameters without a default for which gin has no value."""
-    for name, parameter in inspect.signature(function).parameters.items():
-        full = f"{function.__name__}.{name}"
-        if parameter.default is parameter.empty:
-            try:
-                gin.query_parameter(full)
-            except ValueError:
-                yield full

@@ -76,15 +76,21 @@ def _check_configuration(
     name: str, files: Sequence[str], bindings: Sequence[tuple[str, str]], args: argparse.Namespace
 ) -> None:
     # Importing it registers what gin configures.
-    from prompt_tuning.cli import configurables, gin_config, pretraining, session  # noqa: F401
+    from prompt_tuning.cli import (
+        configurables,
+        gin_config,
+        pretraining,  # noqa: F401
+        registry,
+        session,  # noqa: F401
+    )
 
     gin_config.load([*_CONFIGURED[name], *files], bindings, args.gin_search_paths)
-    gin_config.require(configurables.frozen_model)
+    registry.require(configurables.frozen_model)
     if name in ("train", "pretrain"):
-        gin_config.require(configurables.train)
+        registry.require(configurables.train)
         configurables.train()  # refuses what can't be a run folder, such as one in a bucket
     if name != "pretrain":
-        gin_config.require(configurables.data)
+        registry.require(configurables.data)
 
 
 @contextlib.contextmanager

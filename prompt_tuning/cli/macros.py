@@ -13,10 +13,12 @@ class Macro:
 
     kind: the types a value may have.
     meaning: one line for `--help` and for messages.
+    assigned: whether a population and a sweep set it themselves.
     """
 
     kind: tuple[type, ...]
     meaning: str
+    assigned: bool = False
 
     def accepts(self, value: Any) -> bool:
         """Whether the value is of a right type; True and False are no numbers."""
@@ -47,7 +49,7 @@ MACROS = {
     "MIXTURE_OR_TASK_NAME": Macro(kind=(str,), meaning="the task to train on or to score"),
     "TASK_FEATURE_LENGTHS": Macro(kind=(dict,), meaning="longest inputs and targets, in tokens"),
     "TRAIN_STEPS": Macro(kind=(int,), meaning="training steps (the paper: 30000)"),
-    "MODEL_DIR": Macro(kind=(str,), meaning="the run folder"),
+    "MODEL_DIR": Macro(kind=(str,), meaning="the run folder", assigned=True),
     "INITIAL_CHECKPOINT_PATH": Macro(
         kind=(str, type(None)),
         meaning="the frozen model: a file, a folder, or the name of a shipped one",
@@ -64,10 +66,12 @@ MACROS = {
     "POPULATION": Macro(
         kind=(list, tuple, dict, type(None)),
         meaning="members to train at once: a list or a grid of settings (docs/population.md)",
+        assigned=True,
     ),
     "TUNE": Macro(
         kind=(list, tuple, dict, type(None)),
         meaning="members that `train --tune` tries, in the form of POPULATION",
+        assigned=True,
     ),
     "VOCABULARY_PATH": Macro(
         kind=(str, type(None)),

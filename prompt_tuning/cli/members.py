@@ -3,17 +3,16 @@
     [{'SEED': 0}, {'SEED': 1, 'LEARNING_RATE': 0.1}]        a member each
     {'SEED': [0, 1, 2], 'LEARNING_RATE': [0.1, 0.3]}        a grid: each with each, six members
 
-Members share the frozen model, the batch size, the optimiser's kind and so on: what may differ
-between them is listed here, and anything else is refused with its name.
+Members share the frozen model, the batch size, the optimizer's kind and so on: what may differ
+between them is marked `PerMember` where it is defined, and anything else is refused with its name.
 """
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_tuning.cli import gin_config
+from prompt_tuning.cli import gin_config, registry
 from prompt_tuning.cli.macros import MACROS
 from prompt_tuning.errors import UserError
 from prompt_tuning.sweeps.grid import setting_slug
@@ -21,20 +20,6 @@ from prompt_tuning.sweeps.grid import setting_slug
 DEFAULT_TUNE = {"LEARNING_RATE": [0.03, 0.1, 0.3, 1.0], "SEED": [0, 1]}
 """What `--tune` tries where TUNE isn't set: rates around the paper's 0.3, and another seed."""
 
-_NOT_IN_MEMBERS = ("MODEL_DIR", "POPULATION", "TUNE", "train.folder")
-_OWN = {
-    "train": ("seed", "patience", "train_steps", "tensorboard", "wandb_project", "folder"),
-    "data": ("mixture_or_task", "feature_lengths", "data_dir"),
-}
-# Of these, and of methods and initialisers, which are given the base, every parameter.
-_OWN_SECTIONS = (
-    "constant",
-    "linear_warmup",
-    "rsqrt_decay",
-    "cosine_decay",
-    "user_files",
-    "task_labels",
-)
 _LONGEST_VALUE = 40
 
 
@@ -82,7 +67,7 @@ def member_specs(value: Any, macro: str) -> list[MemberSpec]:
                 "{'SEED': 1, 'LEARNING_RATE': 0.1}."
             )
         for name in bindings:
-            if name in _NOT_IN_MEMBERS:
+            if is_assigned(name):
                 raise UserError(
                     f"Member {number} of {macro} sets {name}, which is the whole population's; "
                     "leave it out: each member gets a folder in MODEL_DIR/members."
@@ -116,7 +101,7 @@ def check_member(
     for parameter in sorted(found.keys() | base.keys()):
         text, names = found.get(parameter, ("not set", frozenset()))
         expected = base.get(parameter, ("not set", frozenset()))[0]
-        if text == expected or may_differ(parameter):
+        if text == expected or registry.mark(parameter).per_member:
             continue
         binding = next((name for name in spec.bindings if name in names), parameter)
         raise UserError(
@@ -126,13 +111,9 @@ def check_member(
         )
 
 
-def may_differ(parameter: str) -> bool:
-    """Whether members of one population may have different values of a gin parameter."""
-    section, _, name = parameter.rpartition(".")
-    section = re.split(r"[./]", section)[-1]
-    given_base = gin_config.parameters_of(section)[:1] == ["base"]
-    own = given_base or section in _OWN_SECTIONS or name in _OWN.get(section, ())
-    return own or name == "learning_rate"
+def is_assigned(name: str) -> bool:
+    """Whether a population and a sweep set a macro or parameter themselves."""
+    return (name in MACROS and MACROS[name].assigned) or registry.mark(name).assigned
 
 
 def _grid(values: Mapping[str, Any], macro: str) -> list[dict[str, Any]]:

@@ -77,7 +77,12 @@ def method_of_sizes(name: str, config: "T5Config", folder: Path) -> "Method":
     """
     from typing import Any, cast
 
-    from prompt_tuning.cli import configurables, gin_config, session  # noqa: F401 - registered
+    from prompt_tuning.cli import (
+        configurables,
+        gin_config,
+        registry,
+        session,  # noqa: F401 - registered
+    )
     from prompt_tuning.models.t5 import abstract_params
     from prompt_tuning.parallel.mesh import make_mesh
     from prompt_tuning.parallel.rules import Layout
@@ -85,7 +90,7 @@ def method_of_sizes(name: str, config: "T5Config", folder: Path) -> "Method":
     file = gin_config.shipped_configs() / "methods" / f"{name}.gin"
     bindings = [
         (f"{each}.initializer", "@random_uniform")
-        for each in gin_config.configurables_with("initializer")
+        for each in registry.configurables_with("initializer")
         if each not in ("deep_prompt", "weights")
     ]
     needed = {"SOURCE_PROMPTS": _sources, "MULTITASK_PROMPT": _multitask_prompt}

@@ -8,13 +8,16 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from prompt_tuning import cli
+from prompt_tuning.cli import registry
+from prompt_tuning.cli.gin_config import shipped_configs
 from prompt_tuning.cli.macros import MACROS
 from prompt_tuning.cli.parameter_meanings import MEANINGS
+from prompt_tuning.settings import unmarked
 
 _HEAD = """# Parameters and macros
 
@@ -24,14 +27,14 @@ Set any of them as `--gin.NAME=VALUE` on the command line, or as `NAME = VALUE` 
 last one wins: first the gin files in their order, then the flags. `prompt-tuning COMMAND --help`
 lists those that a command reads, and `config.gin` in a run folder holds what a run used.
 
-Where "free" is yes, a setting may change when a run is resumed; all others are part of what the run
-is, and another value is refused in its folder.
+Where "may change" is yes, a run is resumed with another value too; all others are part of what the
+run is, and another value is refused in its folder. Of a path to your files, the contents count.
 
 ## Macros
 
 Short names for what most runs set; the gin files in `configs/runs/` pass them to parameters.
 
-| macro | type | meaning | free |
+| macro | type | meaning | may change |
 | --- | --- | --- | --- |
 """
 
@@ -45,23 +48,25 @@ initializer, such as the frozen model, is left out.
 
 def page() -> str:
     """Returns the page's text."""
-    free = _free()
+    functions = _functions()
+    changeable = _changeable_macros()
     rows = [
-        f"| `{name}` | {macro.expected} | {_cell(macro.meaning)} | {_yes(name in free)} |"
+        f"| `{name}` | {macro.expected} | {_cell(macro.meaning)} | {_yes(name in changeable)} |"
         for name, macro in sorted(MACROS.items())
     ]
     parts = [_HEAD + "\n".join(rows) + "\n", _BEFORE_PARAMETERS]
-    for name, function in sorted(_functions().items()):
-        settable = list(_settable(name, function))
+    for name, function in sorted(functions.items()):
+        settable = list(_settable(name))
         if not settable:
             continue
         parts.append(
             f"\n### {name}\n\n{_summary(function)}\n\n"
-            "| parameter | type | default | meaning | free |\n| --- | --- | --- | --- | --- |\n"
+            "| parameter | type | default | meaning | may change |\n"
+            "| --- | --- | --- | --- | --- |\n"
         )
         parts += [
             f"| `{full}` | {_type(parameter.annotation)} | {_default(parameter.default)} "
-            f"| {_cell(MEANINGS.get(full, ''))} | {_yes(full in free)} |\n"
+            f"| {_cell(MEANINGS.get(full, ''))} | {_yes(not registry.mark(full).is_identity)} |\n"
             for full, parameter in settable
         ]
     return "".join(parts)
@@ -69,32 +74,30 @@ def page() -> str:
 
 def without_meaning() -> list[str]:
     """Returns the parameters that `MEANINGS` lacks."""
-    return [
-        full
-        for name, function in _functions().items()
-        for full, _ in _settable(name, function)
-        if full not in MEANINGS
-    ]
+    return [full for name in _functions() for full, _ in _settable(name) if full not in MEANINGS]
 
 
 def unknown_meanings() -> list[str]:
     """Returns the entries of `MEANINGS` that no parameter has."""
-    there = {full for name, it in _functions().items() for full, _ in _settable(name, it)}
+    there = {full for name in _functions() for full, _ in _settable(name)}
     return [full for full in MEANINGS if full not in there]
 
 
 def _functions() -> dict[str, Any]:
-    from prompt_tuning.cli import gin_config
-
     for module in pkgutil.iter_modules(cli.__path__):
         if module.name != "__main__":
             importlib.import_module(f"{cli.__name__}.{module.name}")
-    return gin_config.registered_functions()
+    # A user's own aren't on the page.
+    return {
+        name: function
+        for name, function in registry.functions().items()
+        if function.__module__.startswith("prompt_tuning.")
+    }
 
 
-def _settable(name: str, function: Any) -> Iterator[tuple[str, inspect.Parameter]]:
+def _settable(name: str) -> Iterator[tuple[str, inspect.Parameter]]:
     """Yields the parameters that gin sets; others the program gives."""
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in registry.signature(name):
         if (name, parameter.name) not in _GIVEN and parameter.name != "base":
             yield f"{name}.{parameter.name}", parameter
 
@@ -102,10 +105,16 @@ def _settable(name: str, function: Any) -> Iterator[tuple[str, inspect.Parameter
 _GIVEN = {("predict", "data"), ("new_model", "vocabulary"), ("frozen_model", "sharding_of")}
 
 
-def _free() -> Sequence[str]:
-    from prompt_tuning.cli import train
-
-    return train.IRRELEVANT
+def _changeable_macros() -> set[str]:
+    """Returns the macros that shipped gin files put into what may change, and nowhere else."""
+    texts = (file.read_text("utf-8") for file in shipped_configs().rglob("*.gin"))
+    filled = [
+        pair
+        for text in texts
+        for pair in re.findall(r"^([\w.]+\.\w+) = .*?%(\w+)", text, re.MULTILINE)
+    ]
+    fixed = {macro for name, macro in filled if registry.mark(name).is_identity}
+    return {macro for _, macro in filled} - fixed
 
 
 def _summary(function: Any) -> str:
@@ -116,6 +125,7 @@ def _summary(function: Any) -> str:
 def _type(annotation: Any) -> str:
     if annotation is inspect.Parameter.empty:
         return ""
+    annotation = unmarked(annotation)
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     text = re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)
     if "Callable" in text or "Make" in text or "Schedule" in text or "Transformation" in text:

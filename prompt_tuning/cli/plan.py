@@ -84,7 +84,7 @@ def configured(args: argparse.Namespace, devices: int) -> tuple["Work", int]:
     from typing import Any, cast
 
     from prompt_tuning.checkpoints.frozen import stored_frozen
-    from prompt_tuning.cli import configurables, gin_config
+    from prompt_tuning.cli import configurables, gin_config, registry
     from prompt_tuning.models.config import get_config
     from prompt_tuning.models.t5 import abstract_params
     from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS
@@ -93,7 +93,7 @@ def configured(args: argparse.Namespace, devices: int) -> tuple["Work", int]:
     # Where a prompt starts doesn't matter to its size, and would need the vocabulary.
     starts = [
         (f"{name}.initializer", "@random_uniform")
-        for name in gin_config.configurables_with("initializer")
+        for name in registry.configurables_with("initializer")
     ]
     gin_config.load(
         [DEFAULTS, *args.gin_file], [*args.gin_bindings, *starts], args.gin_search_paths
@@ -127,7 +127,7 @@ def configured(args: argparse.Namespace, devices: int) -> tuple["Work", int]:
     budget = data.token_budget(mesh[DATA_AXIS] * accumulation_steps)
     work = Work(
         config=config,
-        method=training.method(base),
+        method=training.make_method(base),
         optimizer=training.optimizer,
         loss=training.loss,
         batch_size=budget.rows(data.lengths["inputs"]) if budget else data.batch_size,

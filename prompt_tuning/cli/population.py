@@ -18,13 +18,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prompt_tuning.checkpoints.adapter_files import BEST_ADAPTER, BEST_PROMPT
-from prompt_tuning.cli import configurables, gin_config, members, run_task, scoring, session
+from prompt_tuning.cli import (
+    configurables,
+    gin_config,
+    identity,
+    members,
+    run_task,
+    scoring,
+    session,
+)
 from prompt_tuning.cli.configurables import Base, Data
 from prompt_tuning.cli.members import MemberSpec
 from prompt_tuning.cli.next_commands import infer_command
 from prompt_tuning.cli.run_block import RunFacts, aligned, run_facts, start_block
 from prompt_tuning.cli.session import Job
-from prompt_tuning.cli.train import IRRELEVANT, facts, saver
+from prompt_tuning.cli.train import facts, saver
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import UserError, listed
 from prompt_tuning.evaluation.evaluator import Inject
@@ -38,16 +46,6 @@ from prompt_tuning.training.run import Evaluation
 from prompt_tuning.training.run_folder import FIX, MEMBERS, RunFolder
 from prompt_tuning.training.startup import Startup
 from prompt_tuning.training.step import injection_loss_fn
-
-# How a member is trained, not what comes of it: its folder is that of a run of its own.
-_NOT_A_MEMBERS = (
-    *IRRELEVANT,
-    "POPULATION",
-    "TUNE",
-    "population.places",
-    "successive_halving.keep",
-    "successive_halving.rungs",
-)
 
 
 def train(args: argparse.Namespace, startup: Startup) -> list[MemberResult]:
@@ -113,9 +111,9 @@ def _prepare(
     startup: Startup,
 ) -> tuple[RunFolder, list[_Prepared], Evaluate]:
     """Loads each member's configuration in turn, and what it needs that isn't there yet."""
-    whole_text, whole_settings = gin_config.text(), gin_config.settings()
+    whole_text, whole_settings = gin_config.text(), identity.settings()
     shared = gin_config.resolved()
-    where = configurables.train().folder
+    where = configurables.train().path
     folder_name = "train.folder" if gin_config.macro("MODEL_DIR") is None else "MODEL_DIR"
     with startup.part("weights"):
         base = session.load_base(configurables.data())
@@ -135,25 +133,23 @@ def _prepare(
 
         prepared = _Prepared(session.prepare(base, load, startup.part), key)
         prepared.config_text = gin_config.text()
-        prepared.settings = {
-            name: text for name, text in gin_config.settings().items() if name not in _NOT_A_MEMBERS
-        }
+        prepared.settings = {**identity.settings(), **identity.file_contents()}
         population.append(prepared)
 
     contents = population[0].job.contents
     hashes = {each.data_key: each.job.data_hash for each in population}
     of_data = hashlib.sha256(json.dumps(sorted(hashes.values())).encode()).hexdigest()[:16]
-    named = {name: text for name, text in whole_settings.items() if name not in IRRELEVANT}
     folder = RunFolder.open(
         where,
         settings={
-            **named,
+            **whole_settings,
             "members": ", ".join(spec.name for spec in specs),
             "dropped on the way": str(args.tune),
             **contents,
             "contents of the data": of_data,
         },
         config_text=whole_text,
+        compare=identity.compare,
         overwrite=args.overwrite,
         population=True,
     )
@@ -167,6 +163,8 @@ def _prepare(
                 "contents of the data": hashes[each.data_key],
             },
             config_text=each.config_text,
+            compare=identity.compare,
+            train_steps=each.job.training.options.train_steps,
         )
         of_member.write_json(run_task.FILE, run_task.described(each.job))
         each.member = _member(spec, each.job, of_member)

@@ -3,9 +3,10 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
-from prompt_tuning.cli.gin_config import register
+from prompt_tuning.cli.registry import register
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.models.decoding import DecodingOptions
+from prompt_tuning.settings import Fields
 
 if TYPE_CHECKING:
     from prompt_tuning.cli.configurables import Data
@@ -36,14 +37,11 @@ def predict(
     method: str = "greedy",
     split: str = "validation",
     max_length: int | None = None,
-    beam_size: int = 4,
-    length_penalty: float = 0.6,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
     seed: int = 0,
     length_normalization: bool = False,
     calibration: str | None = None,
+    *,
+    decoding: Fields[DecodingOptions],
 ) -> Prediction:
     """Evaluation and inference: "greedy", "beam", "sample", or "rank" over the task's labels.
 
@@ -61,14 +59,10 @@ def predict(
     if not isinstance(calibration, str | None):
         raise UserError(f"predict.calibration is {calibration!r}; expected a text, such as 'N/A'.")
     rank = method == "rank"
-    decoding = DecodingOptions(
+    decoding = dataclasses.replace(
+        decoding,
         max_length=data.target_length if max_length is None else max_length + data.target_sentinel,
         method="greedy" if rank else method,
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
     )
     return Prediction(
         rank=rank,

@@ -33,6 +33,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.t5 import T5, Params, init_params
 from prompt_tuning.parallel.mesh import check_batch, replicate, shard_batch
+from prompt_tuning.settings import Changeable
 from prompt_tuning.training.keys import stream_key
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.run import Evaluation
@@ -121,8 +122,8 @@ class Corpus:
 
 @register
 def corpus(
-    text: str | Sequence[str],
-    data_dir: str | None = None,
+    text: Changeable[str | Sequence[str]],
+    data_dir: Changeable[str | None] = None,
     drop_markup: bool = False,
     held_out_share: float = 0.01,
 ) -> Corpus:
@@ -226,7 +227,7 @@ class PretrainingJob:
     @property
     def model_name(self) -> str:
         """What prompts for the new weights remember; those for the old ones don't fit them."""
-        return self.objective.model_name or self.training.folder.name
+        return self.objective.model_name or self.training.path.name
 
 
 def prepare() -> PretrainingJob:

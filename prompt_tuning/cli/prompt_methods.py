@@ -30,6 +30,7 @@ from prompt_tuning.methods.residual import ResidualPrompt
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.stacking import batch_injections
 from prompt_tuning.parallel.processes import is_first
+from prompt_tuning.settings import HashedFiles
 
 MakeInitializer = Callable[[Base], initializers.Initializer]
 
@@ -70,7 +71,9 @@ def residual_prompt(
 
 
 @register
-def mixed_prompt(base: Base, sources: Sequence[str], initializer: MakeInitializer) -> Method:
+def mixed_prompt(
+    base: Base, sources: HashedFiles[Sequence[str]], initializer: MakeInitializer
+) -> Method:
     """A prompt mixed out of those of the files `sources` and its own, alike for every input."""
     prompts = _source_prompts(base, sources)
     return _method(
@@ -87,7 +90,7 @@ def mixed_prompt(base: Base, sources: Sequence[str], initializer: MakeInitialize
 @register
 def attention_mixed_prompt(
     base: Base,
-    sources: Sequence[str],
+    sources: HashedFiles[Sequence[str]],
     initializer: MakeInitializer,
     width: int = 100,
     temperature: float | None = None,
@@ -125,7 +128,7 @@ def multitask_prompt(
 
 
 @register
-def adapted_multitask_prompt(base: Base, source: str) -> Method:
+def adapted_multitask_prompt(base: Base, source: HashedFiles[str]) -> Method:
     """The prompt of one new task, started from a file of a multitask prompt (MPT).
 
     Raises:
@@ -147,7 +150,10 @@ def adapted_multitask_prompt(base: Base, source: str) -> Method:
 
 @register
 def most_similar(
-    base: Base, target: str, sources: Sequence[str], similarity: str = "cosine_of_means"
+    base: Base,
+    target: HashedFiles[str],
+    sources: HashedFiles[Sequence[str]],
+    similarity: str = "cosine_of_means",
 ) -> initializers.Initializer:
     """The one of the prompt files `sources` most like a briefly trained prompt, `target` (SPoT)."""
     prompts = dict(zip(sources, _source_prompts(base, sources), strict=True))

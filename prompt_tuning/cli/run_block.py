@@ -144,7 +144,7 @@ def run_facts(job: "Job", warnings: Sequence[str] = ()) -> RunFacts:
         epochs=epochs,
         precision=precision_text(job.base.config),
         devices=devices_text(),
-        folder=f"{job.training.folder}/",
+        folder=f"{job.training.path}/",
         warnings=warnings,
     )
 

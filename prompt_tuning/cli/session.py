@@ -215,15 +215,13 @@ def prepare(
     `part(name)` is entered around the loading of the "weights" and of the "data".
     """
     training = configurables.train()
-    if training.method is None:
-        raise UserError("train.method is None, as for pre-training; set it, as methods/*.gin do.")
     data = configurables.data()
     prediction = configurables.predict(data)
     with part("weights"):
         base = base or load_base(data)
     check_batch(data.batch_size, base.mesh, training.options.accumulation_steps)
     load = load or load_splits
-    method = training.method(base)
+    method = training.make_method(base)
     seed = training.options.seed
     with part("data"):
         splits = load(base, data, "train")

@@ -20,17 +20,17 @@ from typing import Any
 from prompt_tuning.cli import (
     configurables,  # noqa: F401 - registered with gin
     gin_config,
+    identity,
     layer_methods,  # noqa: F401 - registered with gin
     members,
     prompt_methods,  # noqa: F401 - registered with gin
+    registry,
 )
-from prompt_tuning.cli.gin_config import register
-from prompt_tuning.cli.train import IRRELEVANT
+from prompt_tuning.cli.registry import register
 from prompt_tuning.errors import UserError, listed
 from prompt_tuning.sweeps import grid as grids
 from prompt_tuning.sweeps.grid import GIN_FILES
 
-_NOT_SWEPT = ("MODEL_DIR", "POPULATION", "TUNE", "train.folder")
 PLACES = 16
 """The most members of one part, as many as a population trains at a time."""
 
@@ -171,7 +171,7 @@ def runs_of(described: Sweep, search_paths: str) -> list[Run]:
     by_hash: dict[str, Run] = {}
     for settings in grids.combinations(described.axes):
         for name in {**described.settings, **settings}:
-            if name in _NOT_SWEPT:
+            if members.is_assigned(name):
                 raise UserError(f"The sweep sets {name}, which it gives each run itself.")
         run = _run(described, settings, search_paths)
         digest = run.name.rpartition("-")[2]
@@ -191,14 +191,12 @@ def _run(described: Sweep, settings: Mapping[str, Any], search_paths: str) -> Ru
     bindings = {**described.settings, **own}
     given = [(name, repr(value)) for name, value in bindings.items()]
     gin_config.load(files, [*given, ("MODEL_DIR", "'-'")], search_paths)
-    resolved = {
-        name: text for name, text in gin_config.settings().items() if name not in IRRELEVANT
-    }
+    resolved = identity.settings()
     parameters = gin_config.resolved()
     shared = {
         name: text
         for name, (text, _) in parameters.items()
-        if not members.may_differ(name) and name not in IRRELEVANT
+        if not registry.mark(name).per_member and not registry.mark(name).free
     }
     return Run(
         name=f"{grids.slug(settings)}-{grids.short_hash(resolved)}",

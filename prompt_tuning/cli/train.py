@@ -20,32 +20,6 @@ if TYPE_CHECKING:
     from prompt_tuning.training.startup import Startup
     from prompt_tuning.training.step import LossFn
 
-IRRELEVANT = (
-    "MODEL_DIR",
-    "train.folder",
-    "train.prefetch_batches",
-    "train.tensorboard",
-    "train.wandb_project",
-    "compilation_cache.enabled",
-    "compilation_cache.folder",
-    "population.side_by_side",
-    "MODEL_PARALLEL",
-    "DATA_PARALLEL",
-    "FSDP",
-    "layout.model_parallel",
-    "layout.data_parallel",
-    "layout.fsdp",
-    "COORDINATOR_ADDRESS",
-    "NUM_PROCESSES",
-    "PROCESS_ID",
-    "processes.coordinator",
-    "processes.count",
-    "processes.index",
-    "processes.heartbeat_seconds",
-)
-"""Settings that a run's result doesn't depend on: a run folder may be moved, and a run go on with
-other devices."""
-
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
@@ -138,21 +112,24 @@ def train_many(args: argparse.Namespace, startup: "Startup") -> None:
 
 def open_folder(job: "Job | PretrainingJob", *, overwrite: bool) -> "RunFolder":
     """Makes the run folder, or goes back to that of the same settings and the same contents."""
-    from prompt_tuning.cli import gin_config
+    from prompt_tuning.cli import gin_config, identity, session
     from prompt_tuning.parallel.processes import first_then_all
     from prompt_tuning.training.run_folder import RunFolder
 
-    settings = gin_config.settings()
-    named = {name: text for name, text in settings.items() if name not in IRRELEVANT}
-    contents = job.contents
-    return first_then_all(
+    settings = {**identity.settings(), **identity.file_contents(), **job.contents}
+    folder = first_then_all(
         lambda: RunFolder.open(
-            job.training.folder,
-            settings={**named, **contents},
+            job.training.path,
+            settings=settings,
             config_text=gin_config.operative_text(),
+            compare=identity.compare,
+            train_steps=job.training.options.train_steps,
             overwrite=overwrite,
         )
     )
+    for note in folder.notes:
+        session.say(note)
+    return folder
 
 
 def train(

@@ -3,24 +3,25 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_tuning.cli.gin_config import register
+from prompt_tuning.cli.registry import register_per_member
 from prompt_tuning.data.mixtures import Mixture, user_mixture
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.templates import Template
 from prompt_tuning.data.text_files import as_path
 from prompt_tuning.data.user_files import UserFiles, user_task
 from prompt_tuning.errors import UserError
+from prompt_tuning.settings import Changeable
 
 Files = str | Sequence[str]
 
 
-@register
+@register_per_member
 def user_files(
-    train_file: Files,
+    train_file: Changeable[Files],
     input_template: str,
     target_template: str,
-    validation_file: Files | None = None,
-    test_file: Files | None = None,
+    validation_file: Changeable[Files | None] = None,
+    test_file: Changeable[Files | None] = None,
     held_out: float = 0.1,
     labels: Any = None,
     label_words: Any = None,
@@ -53,7 +54,7 @@ def user_files(
     )
 
 
-@register
+@register_per_member
 def mixture(
     tasks: Sequence[str | Task], rates: Sequence[float | int] | None = None, name: str = "mixture"
 ) -> Mixture:
@@ -64,7 +65,7 @@ def mixture(
     return user_mixture(name, tasks, rates)
 
 
-@register
+@register_per_member
 def task_labels(task: Task) -> Sequence[str]:
     """The label words of a task, for a prompt that starts from them."""
     if not task.labels:

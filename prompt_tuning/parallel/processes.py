@@ -32,6 +32,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prompt_tuning.errors import UserError, out_of_memory
 from prompt_tuning.parallel.mesh import replicated
+from prompt_tuning.settings import Free
 
 T = TypeVar("T")
 
@@ -64,10 +65,10 @@ class ProcessOptions:
       heartbeat_seconds: a process that is silent for so long is lost.
     """
 
-    coordinator: str | None = None
-    count: int | None = None
-    index: int | None = None
-    heartbeat_seconds: int = 100
+    coordinator: Free[str | None] = None
+    count: Free[int | None] = None
+    index: Free[int | None] = None
+    heartbeat_seconds: Free[int] = 100
 
     def __post_init__(self) -> None:
         given = {

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from prompt_tuning.errors import UserError
+from prompt_tuning.settings import Free
 
 Standing = tuple[float, int]
 """The best development score so far, and the step it was reached at."""
@@ -25,8 +26,9 @@ class Halving:
         each stretch is 1/keep times as long as the one before it.
     """
 
-    keep: float = 0.5
-    rungs: Sequence[int] | None = None
+    # The steps of the rungs are part of a population's identity in their place.
+    keep: Free[float] = 0.5
+    rungs: Free[Sequence[int] | None] = None
 
     def __post_init__(self):
         if not 0 < self.keep < 1:

@@ -30,7 +30,8 @@ class LossOptions:
     def __post_init__(self):
         if not 0 <= self.label_smoothing < 1:
             raise UserError(
-                f"label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1."
+                f"train.label_smoothing is {self.label_smoothing}; it must be at least 0 and "
+                "below 1."
             )
 
 

@@ -7,13 +7,17 @@ Pre-training uses T5's own setting of it: scaled by the parameter, with `rsqrt_d
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float32
+
+from prompt_tuning.settings import Mark, PerMember
+
+_OTHER_RATES = "the steps made so far had other learning rates than an undisturbed run's"
 
 Schedule = optax.Schedule
 """Maps the number of updates made so far to a learning rate."""
@@ -57,7 +61,7 @@ class Optimizer(optax.GradientTransformation):
 
 
 def adafactor(
-    learning_rate: float | Schedule = 0.3,
+    learning_rate: PerMember[float | Schedule] = 0.3,
     *,
     decay_rate: float = 0.8,
     clipping_threshold: float = 1.0,
@@ -90,7 +94,7 @@ def adafactor(
 
 
 def adamw(
-    learning_rate: float | Schedule,
+    learning_rate: PerMember[float | Schedule],
     *,
     b1: float = 0.9,
     b2: float = 0.999,
@@ -103,23 +107,27 @@ def adamw(
     )
 
 
-def constant(value: float) -> Schedule:
+def constant(value: PerMember[float]) -> Schedule:
     """The paper's schedule, at 0.3."""
     return optax.constant_schedule(value)
 
 
-def linear_warmup(value: float, warmup_steps: int) -> Schedule:
+def linear_warmup(value: PerMember[float], warmup_steps: PerMember[int]) -> Schedule:
     """Rises from `value / warmup_steps` to `value` at update `warmup_steps`, then stays."""
     return lambda count: value * jnp.minimum(1.0, (count + 1) / max(1, warmup_steps))
 
 
-def rsqrt_decay(value: float = 1.0, warmup_steps: int = 10_000) -> Schedule:
+def rsqrt_decay(value: PerMember[float] = 1.0, warmup_steps: PerMember[int] = 10_000) -> Schedule:
     """T5's pre-training schedule (Raffel et al. 2020, 3.1.2): value / sqrt(max(n, warmup))."""
     return lambda count: value / jnp.sqrt(jnp.maximum(count + 1.0, warmup_steps))
 
 
 def cosine_decay(
-    value: float, total_steps: int, *, warmup_steps: int = 0, final_fraction: float = 0.0
+    value: PerMember[float],
+    total_steps: PerMember[Annotated[int, Mark(changeable=True, note=_OTHER_RATES)]],
+    *,
+    warmup_steps: PerMember[int] = 0,
+    final_fraction: PerMember[float] = 0.0,
 ) -> Schedule:
     """Linear warm-up to `value`, then half a cosine to `final_fraction * value` at the end."""
     warmup = linear_warmup(value, warmup_steps)

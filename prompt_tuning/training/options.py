@@ -1,8 +1,12 @@
 """How long a run trains, and how often it logs, evaluates and saves."""
 
 import dataclasses
+from typing import Annotated
 
 from prompt_tuning.errors import UserError
+from prompt_tuning.settings import Changeable, Free, Mark, PerMember
+
+_OTHER_STEPS = "the best step is picked among other steps than an undisturbed run's"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,17 +26,17 @@ class TrainOptions:
     wandb_project: log to this Weights & Biases project.
     """
 
-    train_steps: int = 30_000
-    seed: int = 0
+    train_steps: PerMember[Changeable[int]] = 30_000
+    seed: PerMember[int] = 0
     accumulation_steps: int = 1
-    log_every: int = 100
-    eval_every: int = 1000
-    checkpoint_every: int = 1000
-    keep_checkpoints: int = 2
-    patience: int | None = None
-    prefetch_batches: int = 2
-    tensorboard: bool = True
-    wandb_project: str | None = None
+    log_every: Free[int] = 100
+    eval_every: Annotated[int, Mark(changeable=True, note=_OTHER_STEPS)] = 1000
+    checkpoint_every: Free[int] = 1000
+    keep_checkpoints: Free[int] = 2
+    patience: PerMember[int | None] = None
+    prefetch_batches: Free[int] = 2
+    tensorboard: PerMember[Free[bool]] = True
+    wandb_project: PerMember[Free[str | None]] = None
 
     def __post_init__(self):
         for name in (
@@ -46,8 +50,9 @@ class TrainOptions:
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UserError(f"TrainOptions.{name} is {value}; it must be at least 1.")
+                given = "TRAIN_STEPS" if name == "train_steps" else f"train.{name}"
+                raise UserError(f"{given} is {value}; it must be at least 1.")
         if self.prefetch_batches < 0:
             raise UserError(
-                f"TrainOptions.prefetch_batches is {self.prefetch_batches}; expected 0 or more."
+                f"train.prefetch_batches is {self.prefetch_batches}; expected 0 or more."
             )

@@ -25,6 +25,7 @@ second process while the first is training. Of the processes of one run on many 
 """
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import importlib.metadata
@@ -33,7 +34,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +89,42 @@ _locked: dict[tuple[int, int], int] = {}
 """The lock files this process holds: device and inode number to file descriptor."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What differs between the settings of a folder's run and those given now.
+
+    refused: differences that make it another run.
+    notes: what is to be said of those by which the run continues.
+    """
+
+    refused: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+def compare_all(found: Mapping[str, Any], given: Mapping[str, Any]) -> Comparison:
+    """Refuses any difference."""
+    missing = "not set"
+    return Comparison(
+        refused=[
+            f"{name} is {found.get(name, missing)} there, {given.get(name, missing)} now"
+            for name in sorted(found.keys() | given.keys())
+            if found.get(name, missing) != given.get(name, missing)
+        ]
+    )
+
+
 class RunFolder:
     """Paths in a run's folder, and writing to them whole or not at all.
 
     Attributes:
+      notes: what is to be said of settings that have changed since the run began.
       is_written_here: whether this process is the run's only or first one; on the others all that
         would be written is dropped.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
+        self.notes: Sequence[str] = ()
         self.is_written_here = jax.process_index() == 0
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
@@ -113,6 +140,8 @@ class RunFolder:
         *,
         settings: Mapping[str, Any],
         config_text: str,
+        compare: Callable[[Mapping[str, Any], Mapping[str, Any]], Comparison] = compare_all,
+        train_steps: int | None = None,
         overwrite: bool = False,
         population: bool = False,
     ) -> "RunFolder":
@@ -124,13 +153,16 @@ class RunFolder:
           path: the folder; those above it are made too.
           settings: JSON values by name, all that the result depends on.
           config_text: the operative configuration for `config.gin`.
+          compare: tells from the settings of the run that is there and those given whether it is
+            the same run.
+          train_steps: how many steps it is to make in all.
           overwrite: remove what another run has made there and start over. Files that no run
             makes are left alone.
           population: whether it is a population's, which trains in folders of its own within.
 
         Raises:
-          UserError: the folder holds a run with other settings, another process is training in
-            it, or it can't be written.
+          UserError: the folder holds a run with other settings or of more steps, another process
+            is training in it, or it can't be written.
         """
         folder = cls(path)
         if not folder.is_written_here:
@@ -142,7 +174,8 @@ class RunFolder:
             _lock(folder.path)
             if overwrite:
                 folder._clear()
-            folder._check_owner(given)
+            folder._check_owner(given, compare)
+            folder._check_steps(train_steps)
             for name in (MEMBERS,) if population else _FOLDERS[:-1]:
                 (folder.path / name).mkdir(parents=True, exist_ok=True)
         folder.write_json("settings.json", given)
@@ -187,7 +220,7 @@ class RunFolder:
         inside = (self.checkpoints, self.path / MEMBERS)
         return measured or any(any(folder.glob("*")) for folder in inside)
 
-    def _check_owner(self, settings: dict[str, Any]) -> None:
+    def _check_owner(self, settings: dict[str, Any], compare: Any) -> None:
         if not self._has_begun():
             return
         try:
@@ -204,7 +237,9 @@ class RunFolder:
                 f"{self.path / 'settings.json'} is not JSON of settings: {error}; give another "
                 "MODEL_DIR, or --overwrite to start over here."
             ) from error
-        differences = _differences(found, settings)
+        compared = compare(found, settings)
+        self.notes = compared.notes
+        differences = compared.refused
         if differences:
             more = len(differences) - _SHOWN_DIFFERENCES
             listed = "; ".join(differences[:_SHOWN_DIFFERENCES]) + (
@@ -213,6 +248,16 @@ class RunFolder:
             raise UserError(
                 f"{self.path} belongs to a run with another configuration: {listed}. Give another "
                 "MODEL_DIR, or --overwrite to remove that run and start over."
+            )
+
+    def _check_steps(self, train_steps: int | None) -> None:
+        names = [entry.name for entry in self.checkpoints.glob("*") if entry.name.isdigit()]
+        made = max(map(int, names), default=0)
+        if train_steps is not None and train_steps < made:
+            raise UserError(
+                f"{self.path} holds a run that has made {made:,} steps, and TRAIN_STEPS is "
+                f"{train_steps:,}; give {made} or more, another MODEL_DIR, or --overwrite to start "
+                "over."
             )
 
     def _clear(self) -> None:
@@ -277,12 +322,3 @@ def _git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _differences(found: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    missing = "not set"
-    return [
-        f"{name} is {found.get(name, missing)} there, {given.get(name, missing)} now"
-        for name in sorted(found.keys() | given.keys())
-        if found.get(name, missing) != given.get(name, missing)
-    ]

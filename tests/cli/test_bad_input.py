@@ -98,7 +98,7 @@ def test_missing_required_macro(fails, tiny_flags):
         ),
         (
             ["models/t5_1_1_small.gin"],
-            "Nothing sets train.folder, train.method, train.optimizer, train.train_steps: add "
+            "Nothing sets train.folder, train.method, train.optimizer: add "
             "--gin_file=runs/train.gin, and a --gin_file of prompts/ or methods/, such as "
             "prompts/class_label.gin.",
         ),

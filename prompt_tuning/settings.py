@@ -1,0 +1,70 @@
+"""What a setting is to a run, said in its type where it is defined.
+
+    log_every: Free[int] = 100                  # changes no result
+    train_steps: Changeable[int] = 30_000       # a run continues with another value
+    learning_rate: PerMember[float] = 0.3       # members of a population may differ in it
+
+A setting without a mark is part of a run's identity: a folder whose run was started with another
+value is refused. Marks may be nested, and are the same type to a type checker. `mark_of` reads
+them; `cli/registry.py` uses them for fields of dataclasses and for parameters of functions alike.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mark:
+    """What a setting is to a run.
+
+    free: no result depends on it.
+    changeable: a run continues with another value of it.
+    per_member: members of a population may have different values.
+    assigned: a population and a sweep set it themselves, for each member and each run.
+    hashed: it names files, and their contents are part of the run's identity.
+    fields: it is a dataclass, whose fields are settings in its place.
+    note: what is said when a run continues with another value, after "NAME is A now, and was B".
+    """
+
+    free: bool = False
+    changeable: bool = False
+    per_member: bool = False
+    assigned: bool = False
+    hashed: bool = False
+    fields: bool = False
+    note: str = ""
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether a run is another run with another value."""
+        return not (self.free or self.changeable)
+
+
+Free = Annotated[T, Mark(free=True)]
+Changeable = Annotated[T, Mark(changeable=True)]
+PerMember = Annotated[T, Mark(per_member=True)]
+Assigned = Annotated[T, Mark(free=True, per_member=True, assigned=True)]
+HashedFiles = Annotated[T, Mark(changeable=True, hashed=True)]
+Fields = Annotated[T, Mark(fields=True)]
+
+
+def mark_of(annotation: Any) -> Mark:
+    """Returns all marks of a type as one."""
+    marks = [mark for mark in get_args(annotation)[1:] if isinstance(mark, Mark)]
+    return _together(marks) if get_origin(annotation) is Annotated else Mark()
+
+
+def unmarked(annotation: Any) -> Any:
+    """Returns a type without its marks."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _together(marks: list[Mark]) -> Mark:
+    values: Mapping[str, Any] = {
+        field.name: next((value for mark in marks if (value := getattr(mark, field.name))), None)
+        for field in dataclasses.fields(Mark)
+    }
+    return Mark(**{name: value for name, value in values.items() if value is not None})

@@ -1,0 +1,152 @@
+"""What each setting is to a run: part of its identity, or free to change when it is resumed."""
+
+import dataclasses
+import inspect
+
+import pytest
+
+from prompt_tuning.cli import (
+    compilation_cache,  # noqa: F401 - registers
+    identity,
+    many_prompts,  # noqa: F401 - registers
+    pretraining,  # noqa: F401 - registers
+    registry,
+    session,  # noqa: F401 - registers
+    sweep_plan,  # noqa: F401 - registers
+)
+from prompt_tuning.errors import UserError
+from prompt_tuning.settings import Annotated, Fields, Free, Mark, PerMember, mark_of
+from prompt_tuning.training.run_folder import RunFolder
+
+PARAMETERS = [
+    f"{name}.{parameter}"
+    for name in registry.names()
+    for parameter in registry.parameters_of(name)
+    if name != "recipe"  # a test's
+]
+FREE = {
+    *("train.folder", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints"),
+    *("train.prefetch_batches", "train.tensorboard", "train.wandb_project"),
+    *("population.places", "population.side_by_side"),
+    *("layout.model_parallel", "layout.data_parallel", "layout.fsdp"),
+    *("processes.coordinator", "processes.count", "processes.index"),
+    *("compilation_cache.enabled", "compilation_cache.folder"),
+}
+CHANGEABLE = {
+    *("train.train_steps", "train.eval_every", "cosine_decay.total_steps"),
+    *("user_files.train_file", "user_files.validation_file", "user_files.test_file"),
+    *("data.data_dir", "frozen_model.checkpoint", "vocabulary.path", "vocabulary.checkpoint"),
+    *("from_file.path", "train.teachers", "mixed_prompt.sources", "corpus.text"),
+}
+
+
+def open_folder(path, settings):
+    return RunFolder.open(path, settings=settings, config_text="", compare=identity.compare)
+
+
+def begun(path, settings):
+    open_folder(path, settings)
+    (path / "checkpoints" / "4").mkdir()
+    return path
+
+
+def test_every_parameter_is_accepted_or_refused_by_name():
+    """A run with a value for all of them, and each with another."""
+    recorded, given = dict.fromkeys(PARAMETERS, "1"), dict.fromkeys(PARAMETERS, "2")
+    refused = identity.compare(recorded, given).refused
+    expected = [name for name in PARAMETERS if registry.mark(name).is_identity]
+    assert sorted(refused) == sorted(f"{name} is 1 there, 2 now" for name in expected)
+
+
+def test_a_folder_accepts_what_may_change_and_refuses_the_rest(tmp_path):
+    path = begun(tmp_path, {"train.log_every": "1", "train.z_loss": "0.0"})
+    open_folder(path, {"train.log_every": "2", "train.z_loss": "0.0"})
+    with pytest.raises(
+        UserError, match=r"another configuration: train\.z_loss is 0\.0 there, 1 now"
+    ):
+        open_folder(path, {"train.log_every": "2", "train.z_loss": "1"})
+
+
+def test_what_is_free_and_what_may_change():
+    found = {name for name in PARAMETERS if not registry.mark(name).is_identity}
+    assert found >= FREE | CHANGEABLE
+    assert {name for name in FREE if registry.mark(name).free} == FREE
+    assert not any(registry.mark(name).free for name in CHANGEABLE)
+    for name in ("train.seed", "train.z_loss", "data.batch_size", "adafactor.learning_rate"):
+        assert registry.mark(name).is_identity
+
+
+@pytest.mark.parametrize(
+    ("parameter", "expected"),
+    [
+        ("train.seed", True),
+        ("train.patience", True),
+        ("train.z_loss", False),
+        ("train.eval_every", False),
+        ("adamw.learning_rate", True),
+        ("adamw.b1", False),
+        ("linear_warmup.warmup_steps", True),
+        ("lora.rank", True),  # a method's, which is given the base
+        ("user_files.train_file", True),
+        ("data.batch_size", False),
+        ("frozen_model.checkpoint", False),
+    ],
+)
+def test_members_may_differ_in_what_is_marked(parameter, expected):
+    assert registry.mark(parameter).per_member == expected
+
+
+def test_a_macro_is_what_it_fills():
+    recorded = {"RATE": "0.3", "adafactor.learning_rate": "%RATE", "OTHER": "1"}
+    assert not identity.compare(recorded, {**recorded, "OTHER": "2"}).refused  # it fills nothing
+    refused = identity.compare(recorded, {**recorded, "RATE": "1.0"}).refused
+    assert refused == ("RATE is 0.3 there, 1.0 now",)
+
+
+def test_a_default_may_be_given():
+    assert not identity.compare({}, {"train.z_loss": "0.0"}).refused
+    refused = identity.compare({}, {"train.z_loss": "0.1"}).refused
+    assert refused == ("train.z_loss is 0.0 there, 0.1 now",)
+
+
+def test_contents_decide_where_both_are_recorded():
+    found = {"contents of the data": "a"}
+    same = {"contents of the data": "a", "contents of from_file.path": "b"}
+    assert not identity.compare(found, same).refused
+    refused = identity.compare(found, {"contents of the data": "c"}).refused
+    assert refused == ("contents of the data is a there, c now",)
+
+
+def test_another_eval_every_is_noted():
+    (note,) = identity.compare({"train.eval_every": "2"}, {"train.eval_every": "4"}).notes
+    assert note.startswith("train.eval_every is 4 now and was 2: the best step is picked among")
+
+
+def test_fewer_steps_than_were_made_are_refused(tmp_path):
+    path = begun(tmp_path, {})
+    with pytest.raises(UserError, match="made 4 steps, and TRAIN_STEPS is 3; give 4 or more"):
+        RunFolder.open(path, settings={}, config_text="", train_steps=3)
+
+
+def test_marks_nest():
+    mark = mark_of(PerMember[Free[int]])
+    assert mark.free and mark.per_member and mark.is_identity is False
+    assert mark_of(int) == Mark()
+    assert mark_of(Annotated[int, "no mark"]) == Mark()
+
+
+def test_fields_stand_in_a_dataclass_s_place():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Oven:
+        heat: Free[int] = 180
+        name: str = "oven"
+
+    def bake(name: str, oven: Fields[Oven]) -> tuple[str, int, str]:
+        return name, oven.heat, oven.name
+
+    baked = registry.register(bake, name="bake_in_test")
+    assert list(registry.parameters_of("bake_in_test")) == ["name", "heat"]
+    assert registry.mark("bake_in_test.heat").free
+    assert registry.default_of("bake_in_test.heat") == 180
+    assert registry.default_of("bake_in_test.name") is inspect.Parameter.empty
+    assert baked(name="cake", heat=200) == ("cake", 200, "oven")
