@@ -15,6 +15,7 @@ from typing import Any
 
 import prompt_tuning
 from prompt_tuning.cli import gin_config, registry
+from prompt_tuning.cli.macros import MACROS
 from prompt_tuning.training.run_folder import Comparison
 
 _NOT_SET = "not set"
@@ -22,7 +23,7 @@ _NOT_SET = "not set"
 
 def settings() -> dict[str, str]:
     """Returns the macros and parameters of the loaded configuration that a result depends on."""
-    free = _free_macros()
+    free = _free_macros() | {name for name, macro in MACROS.items() if macro.assigned}
     return {
         name: text
         for name, text in gin_config.settings().items()

@@ -136,6 +136,11 @@ def _prepare(
         prepared.settings = {**identity.settings(), **identity.file_contents()}
         population.append(prepared)
 
+    options, rungs = population[0].job.training.options, None
+    if args.tune:
+        rungs = configurables.successive_halving().steps(
+            members=len(specs), train_steps=options.train_steps, eval_every=options.eval_every
+        )
     contents = population[0].job.contents
     hashes = {each.data_key: each.job.data_hash for each in population}
     of_data = hashlib.sha256(json.dumps(sorted(hashes.values())).encode()).hexdigest()[:16]
@@ -145,6 +150,7 @@ def _prepare(
             **whole_settings,
             "members": ", ".join(spec.name for spec in specs),
             "dropped on the way": str(args.tune),
+            **({} if rungs is None else {"steps of the rungs": rungs}),
             **contents,
             "contents of the data": of_data,
         },

@@ -189,7 +189,7 @@ def test_a_batch_that_can_not_be_cut(run, tmp_path):
 
 @pytest.mark.parametrize("name", ["train_steps", "eval_every", "accumulation_steps", "patience"])
 def test_counts_are_positive(name):
-    with pytest.raises(UserError, match=f"TrainOptions.{name} is 0"):
+    with pytest.raises(UserError, match=f"({name.upper()}|train.{name}) is 0"):
         TrainOptions(**{name: 0})
 
 
