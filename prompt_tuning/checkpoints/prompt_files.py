@@ -138,8 +138,8 @@ def load_prompt(
 
     Args:
       path: a prompt in any form: a `.npy` or `.safetensors` file of whatever name, a run folder or
-        one that `save_prompt` wrote into, a folder of PEFT's `save_pretrained`, a T5X checkpoint,
-        or a step of its numpy_checkpoints.
+        one that `save_prompt` or `export` wrote into, a folder of PEFT's `save_pretrained`, a T5X
+        checkpoint, or a step of its numpy_checkpoints.
       expect: (length, embed) that the prompt must have; None accepts any.
       model: name of the model it is to be used with; checked where the file names one.
       vocabulary_hash: the vocabulary in use; checked where the file names one.
@@ -164,6 +164,8 @@ def _read_folder(path: Path) -> tuple[np.ndarray, PromptMetadata]:
         return _read_adapter(path)
     if t5x_prompts.is_checkpoint(path):
         return t5x_prompts.load_t5x_prompt(path), PromptMetadata()
+    if len(exported := sorted(path.glob(f"checkpoint_*/{t5x_prompts.INDEX_FILE}"))) == 1:
+        return t5x_prompts.load_t5x_prompt(exported[0].parent), PromptMetadata()
     for name in (t5x_prompts.NUMPY_FILE, *_NAMES):
         if (path / name).is_file():
             return _read_file(path / name)
@@ -180,7 +182,7 @@ def _read_file(path: Path) -> tuple[np.ndarray, PromptMetadata]:
         with open(path, "rb") as file:
             start = file.read(9)
     except FileNotFoundError:
-        raise UserError(f"There is no prompt file {path}; check PROMPT_FILE.") from None
+        raise UserError(f"There is no prompt file or run folder {path}.") from None
     except OSError as error:
         raise UserError(f"Can't read the prompt file {path}: {error.strerror}.") from error
     if start.startswith(_NPY_MAGIC):

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from prompt_tuning.checkpoints import t5x
 from prompt_tuning.checkpoints.stored_arrays import read_small
+from prompt_tuning.checkpoints.t5x import INDEX_FILE
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write, writing
 from prompt_tuning.json_text import shown_names
@@ -73,7 +74,7 @@ def save_t5x_prompt(
       UserError: they can't be written.
     """
     array = np.ascontiguousarray(prompt, np.float32)
-    checkpoint = folder / f"checkpoint_{step}" / t5x.INDEX_FILE
+    checkpoint = folder / f"checkpoint_{step}" / INDEX_FILE
     alone = folder / "numpy_checkpoints" / f"checkpoint_{step}" / NUMPY_FILE
     for file in (checkpoint, alone):
         with writing(file.parent, fix=_FIX):

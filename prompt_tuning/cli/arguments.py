@@ -96,8 +96,17 @@ class Parser(argparse.ArgumentParser):
                 help="set a macro or a parameter, overriding every file",
             )
 
-    def add_prompt_arguments(self) -> None:
-        """Adds a run folder and a prompt file, for commands that use a trained prompt."""
+    def add_prompt_arguments(self, *, optional: bool = False) -> None:
+        """Adds a run folder and a prompt file, for commands that use a trained prompt.
+
+        `optional` adds `--no_prompt`, for commands in which the model may answer without one.
+        """
+        if optional:
+            self.add_argument(
+                "--no_prompt",
+                action="store_true",
+                help="use the model alone, such as a merged or fully tuned one",
+            )
         self.add_argument(
             "run",
             nargs="?",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints one line of JSON."""
     parser = Parser("evaluate", "Scores a prompt on a task and prints the metrics as JSON.")
-    parser.add_prompt_arguments()
+    parser.add_prompt_arguments(optional=True)
     parser.add_argument("--split", help="the split to score (default: predict.split)")
     parser.add_argument(
         "--predictions", metavar="FILE", help="write what was predicted, one JSON row a line"
@@ -41,14 +41,12 @@ def _evaluate(args: argparse.Namespace) -> None:
     from prompt_tuning.cli import configurables, scoring, session
     from prompt_tuning.parallel.processes import is_first
 
-    path = session.prompt_path(args.run, args.prompt)
+    path = session.chosen_prompt(args)
     data = configurables.data()
     prediction = configurables.predict(data)
     split = args.split or prediction.split
     base = session.load_base(data)
-    adapter = session.load_adapter_for(base, path)
-    session.check_target_form(data, adapter, path)
-    metadata = adapter.metadata
+    inject, metadata = session.open_prompt(base, data, path)
     splits = session.load_splits(base, data, split)
     withheld = scoring.withheld(splits)
     if withheld and not args.predictions:
@@ -60,10 +58,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     written = args.predictions if is_first() else None
     with session.new_file(written or os.devnull) as file:
         if withheld:
-            rows = scoring.answers(base, data, prediction, splits, adapter.inject)
+            rows = scoring.answers(base, data, prediction, splits, inject)
             result["predictions"] = len(rows)
         else:
-            found = scoring.scorer(base, data, prediction, splits)(adapter.inject)
+            found = scoring.scorer(base, data, prediction, splits)(inject)
             rows = found.predictions
             result |= {**found.metrics, "score": found.score}
         for row in rows:

@@ -39,7 +39,7 @@ Row = dict[str, Any]
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     parser = Parser("infer", "Answers lines of text or jsonl with a prompt; writes jsonl.")
-    parser.add_prompt_arguments()
+    parser.add_prompt_arguments(optional=True)
     parser.add_argument(
         "--prompts",
         nargs="+",
@@ -64,12 +64,11 @@ def _with_one_prompt(args: argparse.Namespace) -> None:
     from prompt_tuning.evaluation.evaluator import predict
 
     session.load_config(args, run=args.run)
-    path = session.prompt_path(args.run, args.prompt)
+    path = session.chosen_prompt(args)
     data = configurables.data()
     prediction = configurables.predict(data)
     base = session.load_base(data)
-    adapter = session.load_adapter_for(base, path)
-    session.check_target_form(data, adapter, path)
+    inject, _ = session.open_prompt(base, data, path)
     task = data.tasks[0]
     predictor = scoring.predictor_for(base, data, task, prediction)
 
@@ -89,7 +88,7 @@ def _with_one_prompt(args: argparse.Namespace) -> None:
             answers = predict(
                 predictor,
                 base.params,
-                adapter.inject,
+                inject,
                 [_batch(ids, base, data)],
                 seed=prediction.seed + number,
             )

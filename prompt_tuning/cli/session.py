@@ -25,6 +25,7 @@ from prompt_tuning.analysis.neighbors import (
     nearest_neighbors,
 )
 from prompt_tuning.checkpoints.adapter_files import Adapter, best_file, check_fits, load_adapter
+from prompt_tuning.checkpoints.prompt_files import PromptMetadata
 from prompt_tuning.cli import (
     configurables,
     gin_config,
@@ -48,6 +49,7 @@ from prompt_tuning.files import writing
 from prompt_tuning.host_memory import return_memory_after_compiling
 from prompt_tuning.methods.base import Method, Trained, bind
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.t5 import Params
 from prompt_tuning.parallel.mesh import DATA_AXIS, check_batch, replicate, values_at
 from prompt_tuning.parallel.processes import is_first
@@ -304,9 +306,23 @@ def prompt_path(run: str | None, given: str | None) -> str:
     if path is None:
         raise UserError(
             "No prompt: give a run folder, --prompt FILE, or --gin.PROMPT_FILE=FILE "
-            "(docs/adapters.md lists the forms)."
+            "(docs/adapters.md lists the forms); evaluate and infer take --no_prompt too."
         )
     return path
+
+
+def chosen_prompt(args: argparse.Namespace) -> str | None:
+    """Returns what `prompt_path` does; None: the model is to answer alone.
+
+    Raises:
+      UserError: as `prompt_path`, or a prompt is given beside `--no_prompt`.
+    """
+    if args.no_prompt and args.prompt is not None:
+        raise UserError("Give either --prompt or --no_prompt, not both.")
+    given = args.prompt is not None or args.run is not None
+    if args.no_prompt or (not given and ("PROMPT_FILE", "None") in args.gin_bindings):
+        return None
+    return prompt_path(args.run, args.prompt)
 
 
 @contextlib.contextmanager
@@ -342,6 +358,19 @@ def load_adapter_for(base: Base, path: str) -> Adapter:
     if not adapter.is_prompt:
         check_fits(base.config, adapter, path)
     return adapter
+
+
+def open_prompt(base: Base, data: Data, path: str | None) -> tuple[Inject, PromptMetadata]:
+    """Returns what a prompt's file injects, and what it tells; None injects nothing.
+
+    Raises:
+      UserError: as `load_adapter_for` and `check_target_form`.
+    """
+    if path is None:
+        return lambda batch: Injection(), PromptMetadata()
+    adapter = load_adapter_for(base, path)
+    check_target_form(data, adapter, path)
+    return adapter.inject, adapter.metadata
 
 
 def check_target_form(data: Data, adapter: Adapter, path: str) -> None:

@@ -81,7 +81,7 @@ def test_answers_that_are_generated(prompts, tiny_settings, capsys):
     [
         (["{0}"], "needs at least two prompts; found only"),
         (["{0}", "{1}", "{0}"], "is given twice"),
-        (["{0}", "none.npy"], "There is no prompt file none.npy"),
+        (["{0}", "none.npy"], "There is no prompt file or run folder none.npy"),
         (["{0}", "{1}", "--split=train2"], "no split 'train2'"),
     ],
 )
