@@ -4,6 +4,7 @@
 all methods.
 """
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -11,13 +12,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from prompt_tuning.checkpoints.adapter_files import BEST_ADAPTER, Adapter, write_adapter
+from prompt_tuning.checkpoints.model_card import write_model_card
 from prompt_tuning.checkpoints.peft import save_peft_prompt
 from prompt_tuning.checkpoints.peft_methods import save_peft_method
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, write_npy, write_safetensors
 from prompt_tuning.checkpoints.t5x_prompts import save_t5x_prompt
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.files import new_folder
+from prompt_tuning.methods.registry import method_name
 
+_FIX = "Give another folder."
 FORMATS = ("peft", "t5x", "npy", "safetensors")
 
 
@@ -44,7 +48,8 @@ def export_prompt(
     """
     folder = _new_folder(folder, form, base_model)
     if form == "peft":
-        return save_peft_prompt(folder, prompt, metadata.to_strings(), base_model=base_model)
+        files = save_peft_prompt(folder, prompt, metadata.to_strings(), base_model=base_model)
+        return [*files, write_model_card(folder, metadata, base_model=base_model, fix=_FIX)]
     if form == "t5x":
         return save_t5x_prompt(folder, prompt, step=metadata.step or 0)
     if form == "npy":
@@ -81,9 +86,11 @@ def export_adapter(
     folder = _new_folder(folder, form, base_model)
     if form == "peft":
         strings = adapter.metadata.to_strings()
-        return save_peft_method(
+        files = save_peft_method(
             folder, adapter.method, adapter.trained, strings, base_model=base_model
         )
+        metadata = dataclasses.replace(adapter.metadata, method=method_name(adapter.method))
+        return [*files, write_model_card(folder, metadata, base_model=base_model, fix=_FIX)]
     path = folder / f"{BEST_ADAPTER}.safetensors"
     return [write_adapter(path, adapter.method, adapter.trained, adapter.metadata)]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from prompt_tuning.analysis.methods_table import MethodFacts
@@ -34,18 +35,41 @@ def main(argv: Sequence[str]) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="an architecture, such as t5_1_1_xl; may be repeated (default: t5_1_1_small and xxl)",
+        help="an architecture, such as t5_1_1_xl, or any model, such as tinyworld_small or the "
+        "path of a checkpoint; may be repeated (default: t5_1_1_small and xxl)",
     )
     parser.add_argument("--all_sizes", action="store_true", help="T5 1.1 Small to XXL")
     parser.add_argument("--markdown", action="store_true", help="print it as Markdown")
     args = parser.parse(argv)
 
     from prompt_tuning.analysis.methods_table import methods_table
-    from prompt_tuning.models.config import get_config
 
     names = args.model or (MODELS if args.all_sizes else (MODELS[0], MODELS[-1]))
-    facts = {name: facts_of_all(get_config(name)) for name in names}
+    facts = {name: facts_of_all(config_of(name)) for name in names}
     print(methods_table(facts, markdown=args.markdown))
+
+
+def config_of(name: str) -> "T5Config":
+    """Returns the config of an architecture, or of any model that `load_frozen` takes.
+
+    Raises:
+      UserError: it is neither.
+    """
+    from prompt_tuning.checkpoints.locations import shipped_models
+    from prompt_tuning.models.config import MODELS
+
+    if name in MODELS:
+        return MODELS[name]
+    shipped = shipped_models()
+    if name not in shipped and "/" not in name and not Path(name).exists():
+        known = (*MODELS, *shipped)
+        raise UserError(
+            f"No model is called '{name}'; expected {', '.join(known)}, or the path or hub name of "
+            f"a checkpoint.{did_you_mean(name, known)}"
+        )
+    from prompt_tuning.checkpoints.frozen import stored_frozen
+
+    return stored_frozen(name).config
 
 
 def shipped_methods() -> list[str]:
