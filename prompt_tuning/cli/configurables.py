@@ -26,7 +26,7 @@ from prompt_tuning.cli.registry import register
 from prompt_tuning.cli.training_options import Training, population, successive_halving, train
 from prompt_tuning.data.feature_lengths import FEATURES
 from prompt_tuning.data.feature_lengths import feature_lengths as lengths_of
-from prompt_tuning.data.mixtures import Mixture, get_tasks
+from prompt_tuning.data.mixtures import Mixture, mixture_of
 from prompt_tuning.data.target_sentinel import TargetForm
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.token_batches import TokenBudget
@@ -123,11 +123,7 @@ def data(
     `<extra_id_0>` before every target, for models of span corruption alone; see
     `data/target_sentinel.py`.
     """
-    given = mixture_or_task
-    if isinstance(given, str):
-        given = Mixture(name=given, tasks=get_tasks(given))
-    elif isinstance(given, Task):
-        given = Mixture(name=given.name, tasks=(given,))
+    given = mixture_of(mixture_or_task)
     tasks = given.tasks
     if batch_size < 1:
         raise UserError(f"BATCH_SIZE is {batch_size}; it must be at least 1.")

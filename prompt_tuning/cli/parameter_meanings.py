@@ -52,7 +52,7 @@ MEANINGS = {
     "user_files.target_template": "the answer's text, with {column}s",
     "user_files.held_out": "the share of train_file that is held out for validation",
     "user_files.labels": "the labels; None: those in train_file, or free text",
-    "user_files.metric": "what is scored; None: accuracy with labels, else exact match and F1",
+    "user_files.metric": "what is scored; None: accuracy with labels, else ROUGE",
     "user_files.name": "what the task is called",
     "user_files.label_words": "a word for each value of the labels, such as {0: 'no', 1: 'yes'}",
     "mixture.tasks": "tasks to train on at once: names, or @user_files()",

@@ -18,7 +18,7 @@ from prompt_tuning.checkpoints.adapter_files import load_adapter
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt
 from prompt_tuning.cli.configurables import Base, Data
 from prompt_tuning.cli.gin_config import register
-from prompt_tuning.data.mixtures import get_tasks
+from prompt_tuning.data.mixtures import Mixture, mixture_of
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods import initializers
@@ -113,15 +113,14 @@ def attention_mixed_prompt(
 
 @register
 def multitask_prompt(
-    base: Base, length: int, mixture_or_task: str | Task, initializer: MakeInitializer
+    base: Base, length: int, mixture_or_task: str | Task | Mixture, initializer: MakeInitializer
 ) -> Method:
     """A prompt shared by the tasks of a mixture (MPT)."""
-    alone = isinstance(mixture_or_task, Task)
     return _method(
         MultitaskPrompt(
             length=length,
             embed_dim=base.config.embed_dim,
-            tasks=1 if alone else len(get_tasks(mixture_or_task)),
+            tasks=len(mixture_of(mixture_or_task).tasks),
             initializer=initializer(base),
         )
     )

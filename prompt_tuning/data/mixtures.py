@@ -69,6 +69,13 @@ class Mixture:
     rates: tuple[float | int, ...] | None = None
 
 
+def mixture_of(given: str | Task | Mixture) -> Mixture:
+    """Returns a mixture as it is, or that of a task or of a name; raises as `get_tasks`."""
+    if isinstance(given, str):
+        return Mixture(name=given, tasks=get_tasks(given))
+    return Mixture(name=given.name, tasks=(given,)) if isinstance(given, Task) else given
+
+
 def user_mixture(
     name: str, tasks: Sequence[str | Task], rates: Sequence[float | int] | None = None
 ) -> Mixture:

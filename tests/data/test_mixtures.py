@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from prompt_tuning.data.batching import BatchStream
-from prompt_tuning.data.mixtures import MIXTURES, get_tasks, proportional_rates, user_mixture
+from prompt_tuning.data.mixtures import (
+    MIXTURES,
+    get_tasks,
+    mixture_of,
+    proportional_rates,
+    user_mixture,
+)
 from prompt_tuning.data.tasks.task import get_task
 from prompt_tuning.data.tokenized import tokenized
 from prompt_tuning.errors import UserError
@@ -96,7 +102,9 @@ def test_seqio_mixture_has_the_same_rates(tiny_superglue, tiny_vocabulary):
 def test_a_mixture_of_ones_own():
     mixture = user_mixture("mine", ["tinyworld_rte", get_task("tinyworld_wic")], [3, 1])
     assert [task.name for task in mixture.tasks] == ["tinyworld_rte", "tinyworld_wic"]
-    assert mixture.rates == (3, 1)
+    assert mixture.rates == (3, 1) and mixture_of(mixture) is mixture
+    assert mixture_of("superglue").tasks == get_tasks("superglue")
+    assert mixture_of(mixture.tasks[0]).name == "tinyworld_rte"
     with pytest.raises(UserError, match="two tasks named 'tinyworld_rte'; give them names"):
         user_mixture("mine", ["tinyworld_rte", "tinyworld_rte"])
     for rates in ([1], [1, 0]):
