@@ -27,6 +27,7 @@ from prompt_tuning.errors import UserError, did_you_mean
 
 _PACKAGE = Path(prompt_tuning.__file__).parent
 _REQUIRED = "%gin.REQUIRED"
+_TRAIN = "runs/train.gin"
 
 
 @functools.cache
@@ -57,6 +58,7 @@ def load(
     """
     folders = [Path(folder) for folder in search_paths.split(",") if folder]
     folders.append(shipped_configs())
+    files = _methods_last(files)
     paths = [find(file, folders) for file in files]
 
     _look_for_modules_here()
@@ -69,6 +71,19 @@ def load(
         _parse(gin.parse_config, f"{name} = {_as_gin(value)}", f"--gin.{name}={value}")
     _expand_paths()
     _check_macros()
+
+
+def _methods_last(files: Sequence[str]) -> list[str]:
+    """Puts files of methods that stand before runs/train.gin after it.
+
+    A method's own optimizer and learning rate replace those of prompt tuning in either order.
+    """
+    if _TRAIN not in files:
+        return list(files)
+    at = files.index(_TRAIN)
+    before = [file for file in files[:at] if file.startswith("methods/")]
+    rest = [file for file in files[:at] if file not in before]
+    return [*rest, _TRAIN, *before, *files[at + 1 :]]
 
 
 def _expand_paths() -> None:
@@ -270,6 +285,7 @@ def _one_line(message: str, where: str) -> str:
 def _check_macros() -> None:
     """Finds macros that nothing uses, that are of a wrong type, and that still need a value."""
     whole = gin.config_str()
+    _check_circles()
     used = set(re.findall(r"%([\w.]+)", whole))
     for name in _defined_macros(whole):
         if name not in MACROS and name not in used:
@@ -288,6 +304,27 @@ def _check_macros() -> None:
             raise UserError(f"{name} is {value!r}; expected {MACROS[name].expected}.")
     for name in sorted(used - {"gin.REQUIRED"} - set(_defined_macros(whole))):
         raise UserError(f"{name} is used by the configuration and not set: add --gin.{name}=...")
+
+
+def _check_circles() -> None:
+    """Finds macros that refer to themselves, on whatever way."""
+    refers = {
+        name: re.findall(r"%([\w./]+)", text)
+        for name, text in settings().items()
+        if "." not in name
+    }
+    for name in refers:
+        way, seen = [name], set[str]()
+        while way:
+            for other in refers.get(way.pop(), ()):
+                if other == name:
+                    raise UserError(
+                        f"The macro {name} refers to itself; set it to a value, such as "
+                        f"--gin.{name}=..."
+                    )
+                if other not in seen:
+                    seen.add(other)
+                    way.append(other)
 
 
 def _parameters_named(name: str) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Float32
 
+from prompt_tuning.errors import UserError
 from prompt_tuning.settings import Mark, PerMember
 
 _OTHER_RATES = "the steps made so far had other learning rates than an undisturbed run's"
@@ -47,6 +48,8 @@ class Optimizer(optax.GradientTransformation):
         **options: Any,
     ) -> "Optimizer":
         """Returns `make(learning_rate, **options)`, remembering how it was made."""
+        if not callable(learning_rate):
+            _check_rate(learning_rate)
         self = cls(*make(learning_rate, **options))
         self.make, self.learning_rate, self.options = make, learning_rate, options
         return self
@@ -58,6 +61,11 @@ class Optimizer(optax.GradientTransformation):
             return np.full(steps, value, np.float32)
         each = jax.vmap(lambda count: jnp.asarray(value(count), jnp.float32))
         return np.asarray(each(jnp.arange(steps)))
+
+
+def _check_rate(value: float) -> None:
+    if not value > 0:
+        raise UserError(f"LEARNING_RATE is {value}; it must be above 0.")
 
 
 def adafactor(
@@ -109,16 +117,19 @@ def adamw(
 
 def constant(value: PerMember[float]) -> Schedule:
     """The paper's schedule, at 0.3."""
+    _check_rate(value)
     return optax.constant_schedule(value)
 
 
 def linear_warmup(value: PerMember[float], warmup_steps: PerMember[int]) -> Schedule:
     """Rises from `value / warmup_steps` to `value` at update `warmup_steps`, then stays."""
+    _check_rate(value)
     return lambda count: value * jnp.minimum(1.0, (count + 1) / max(1, warmup_steps))
 
 
 def rsqrt_decay(value: PerMember[float] = 1.0, warmup_steps: PerMember[int] = 10_000) -> Schedule:
     """T5's pre-training schedule (Raffel et al. 2020, 3.1.2): value / sqrt(max(n, warmup))."""
+    _check_rate(value)
     return lambda count: value / jnp.sqrt(jnp.maximum(count + 1.0, warmup_steps))
 
 
