@@ -1,8 +1,11 @@
-"""`prompt-tuning infer`: answers lines of text or jsonl with a prompt, as they come.
+"""`prompt-tuning infer`: answers the rows of a file, or lines as they come, with a prompt.
 
-A line of text is the model's input as it stands. A JSON object is answered by its "inputs", or,
-without that, by the text that the task makes of its fields (TFDS's names). Every answer is a
-JSON object with its "prediction", in the order of the input.
+Tables (CSV, TSV, Parquet, ...) are read as training reads them. Anything else is read by lines,
+each a JSON object or a text. A line of text is the column of a task that has just one; for other
+tasks it is the model's input as it stands. So is a JSON object's "inputs"; of any other row the
+task makes the text. Each answer is a JSON object, in the order of the rows: what was asked and the
+"prediction", which is null where the text is empty. Where the task has labels, they are ranked, and
+"scores" has the log-likelihood of each (`evaluation/rank.py`).
 
 With `--prompts NAME=FILE ...` each object names its "prompt", and examples of all of them share
 batches (`prompt_tuning/predictor.py`). The task is then the one that the prompt's file tells.
@@ -11,7 +14,7 @@ An object with "labels" is answered by the likeliest, and gets the "scores" of a
 
 import argparse
 import contextlib
-import itertools
+import dataclasses
 import json
 import queue
 import sys
@@ -27,6 +30,8 @@ from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
     from prompt_tuning.cli.configurables import Base, Data
+    from prompt_tuning.cli.prediction import Prediction
+    from prompt_tuning.data.questions import Question
     from prompt_tuning.data.tasks.task import Task
     from prompt_tuning.predictor import Predictor, Prepared
 
@@ -38,7 +43,7 @@ Row = dict[str, Any]
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    parser = Parser("infer", "Answers lines of text or jsonl with a prompt; writes jsonl.")
+    parser = Parser("infer", "Answers the rows of a file, or lines, with a prompt; writes jsonl.")
     parser.add_prompt_arguments(optional=True)
     parser.add_argument(
         "--prompts",
@@ -47,7 +52,18 @@ def main(argv: Sequence[str]) -> None:
         help="prompts of one model, by the names that the input gives them: "
         '{"prompt": NAME, "inputs": TEXT}, with "labels": [...] to rank those',
     )
-    parser.add_argument("--input", default="-", metavar="FILE", help="- is standard input")
+    parser.add_argument(
+        "--input",
+        default="-",
+        metavar="FILE",
+        help="a CSV, TSV, jsonl or Parquet file with the task's columns, or lines of text; - is "
+        "standard input, by lines",
+    )
+    parser.add_argument(
+        "--text",
+        action="store_true",
+        help="take every line as text, also one that begins with a brace",
+    )
     parser.add_argument("--output", default="-", metavar="FILE", help="- is standard output")
     args = parser.parse(argv)
     if args.prompts is None:
@@ -61,12 +77,13 @@ def main(argv: Sequence[str]) -> None:
 def _with_one_prompt(args: argparse.Namespace) -> None:
     from prompt_tuning.cli import configurables, scoring, session
     from prompt_tuning.cli.counting import Counting
-    from prompt_tuning.evaluation.evaluator import predict
+    from prompt_tuning.data.questions import text_of
+    from prompt_tuning.evaluation.evaluator import predict_rows
 
     session.load_config(args, run=args.run)
     path = session.chosen_prompt(args)
     data = configurables.data()
-    prediction = configurables.predict(data)
+    prediction = _ranked_by_default(configurables.predict(data), data, args)
     base = session.load_base(data)
     inject, _ = session.open_prompt(base, data, path)
     task = data.tasks[0]
@@ -80,24 +97,80 @@ def _with_one_prompt(args: argparse.Namespace) -> None:
     # Answers on the screen show for themselves how far it has come.
     shown = args.input != "-" and not (args.output == "-" and sys.stdout.isatty())
     answered = Counting("Answered", None, "lines", shown=shown)
-    with _reading(args.input) as lines, _writing(args.output) as output:
-        rows = ((row, _text_of(row, where, task)) for row, where in _rows(lines, _name(args.input)))
+    with _writing(args.output) as output:
+        rows = (
+            (question.row, text_of(question, task)) for question in _questions(args, data.tasks)
+        )
         for number, rows_of_batch in enumerate(group(rows, data.batch_size)):
-            ids = [base.vocabulary.encode(text) for _, text in rows_of_batch]
+            ids = [base.vocabulary.encode(text) for _, text in rows_of_batch if text is not None]
             cut += sum(len(row) >= data.lengths["inputs"] for row in ids)
-            answers = predict(
+            found = predict_rows(
                 predictor,
                 base.params,
                 inject,
-                [_batch(ids, base, data)],
+                [_batch(ids, base, data)] if ids else [],
                 seed=prediction.seed + number,
             )
-            for (row, _), (_, text) in zip(rows_of_batch, answers, strict=True):
-                output.write(_line(row, text))
+            for row, text in rows_of_batch:
+                if text is None:
+                    output.write(_line(row, None))
+                    continue
+                _, answer = next(found)
+                output.write(_line(row, predictor.read(answer), predictor.scores(answer)))
             output.flush()
             answered.add(len(rows_of_batch))
     answered.close()
     _say_cut(cut, data.lengths["inputs"])
+
+
+def _ranked_by_default(
+    prediction: "Prediction", data: "Data", args: argparse.Namespace
+) -> "Prediction":
+    """Ranks the labels of a task that has them, unless a flag says how to answer."""
+    given = any(name.rpartition("/")[2] == "predict.method" for name, _ in args.gin_bindings)
+    labels = {task.labels for task in data.tasks}
+    if given or prediction.decoding.method != "greedy" or len(labels) > 1 or not any(labels):
+        return prediction
+    return dataclasses.replace(prediction, rank=True)
+
+
+def _questions(args: argparse.Namespace, tasks: "Sequence[Task | None]") -> "Iterator[Question]":
+    """Yields what is asked; says once what becomes of lines of text."""
+    from prompt_tuning.cli.session import say
+    from prompt_tuning.data import questions, text_files
+
+    if args.input != "-":
+        asked = questions.read_questions(args.input, as_text=args.text)
+    else:
+        name = "standard input"
+        stream = getattr(sys.stdin, "buffer", None)  # a test's has none
+        lines = sys.stdin if stream is None else text_files.decoded_lines(stream, name)
+        asked = questions.line_questions(lines, name, as_text=args.text)
+    task = tasks[0] if len(tasks) == 1 else None
+    told = task is None
+    for question in asked:
+        if question.is_line and not told and task is not None:
+            told = True
+            if note := _about_lines(task):
+                say(note)
+        yield questions.with_column(question, task)
+
+
+def _about_lines(task: "Task") -> str:
+    """What becomes of a line of text, if that isn't plain."""
+    columns = task.columns
+    if len(columns) > 1:
+        return (
+            f"Lines of text are taken as finished inputs; {task.name} makes its own of the columns "
+            f"{', '.join(columns)} of a table or of JSON objects."
+        )
+    template = task.templates[0] if task.templates else f"the text of {task.name}"
+    if not columns or template == f"{{{columns[0]}}}":
+        return ""
+    return (
+        f"Lines of text are the column {columns[0]!r} of {template!r}; a finished input is "
+        '{"inputs": "..."}.'
+    )
 
 
 def _with_many_prompts(args: argparse.Namespace) -> None:
@@ -105,38 +178,45 @@ def _with_many_prompts(args: argparse.Namespace) -> None:
 
     files = many_prompts.named_files(args.prompts)
     base, predictor = many_prompts.load(args, run=args.run)
-    tasks: dict[str, str | None] = {}
+    tasks: dict[str, Task | None] = {}
     for name, file in files.items():
         adapter = session.load_adapter_for(base, file)
         sentinel = bool(adapter.metadata.target_sentinel)
         predictor.add(name, adapter.injection, target_sentinel=sentinel)
-        tasks[name] = adapter.metadata.task
+        tasks[name] = many_prompts.task_of(file, adapter.metadata.task)
 
     # Several batches at a time: examples of like length share one.
     group, size = (_as_they_come, 1) if args.input == "-" else (_full_groups, 8)
     cut = 0
-    with _reading(args.input) as lines, _writing(args.output) as output:
+    with _writing(args.output) as output:
         rows = (
-            (row, _prepared(row, where, predictor, tasks))
-            for row, where in _rows(lines, _name(args.input))
+            (question.row, _prepared(question, predictor, tasks))
+            for question in _questions(args, list(tasks.values()))
         )
         for rows_of_group in group(rows, size * predictor.batch_size):
-            answers = predictor.run([prepared for _, prepared in rows_of_group])
-            for (row, _), answer in zip(rows_of_group, answers, strict=True):
+            asked = [prepared for _, prepared in rows_of_group if prepared is not None]
+            answers = iter(predictor.run(asked))
+            for row, prepared in rows_of_group:
+                if prepared is None:
+                    output.write(_line(row, None))
+                    continue
+                answer = next(answers)
                 cut += answer.truncated
-                scores = {"scores": answer.scores} if answer.scores else {}
-                output.write(_line({**row, **scores}, answer.text))
+                output.write(_line(row, answer.text, answer.scores))
             output.flush()
     _say_cut(cut, predictor.max_input_length)
 
 
 def _prepared(
-    row: Row, where: str, predictor: "Predictor", tasks: Mapping[str, str | None]
-) -> "Prepared":
-    """Returns the example that a row is, with the prompt that it names."""
-    from prompt_tuning.data.tasks.task import get_task
+    question: "Question", predictor: "Predictor", tasks: "Mapping[str, Task | None]"
+) -> "Prepared | None":
+    """Returns the example that a row is, with the prompt that it names; None if it is empty."""
+    from prompt_tuning.data.questions import text_of
     from prompt_tuning.predictor import Example
 
+    row, where = question.row, question.where
+    if question.is_line and not row["inputs"].strip():
+        return None
     name = row.get("prompt", next(iter(tasks)) if len(tasks) == 1 else None)
     labels = row.get("labels", [])
     if not isinstance(name, str):
@@ -147,63 +227,36 @@ def _prepared(
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise UserError(f'{where}: "labels" is {labels!r}; expected a list of texts.')
     task = tasks.get(name)
-    if "inputs" in row or name not in tasks:
-        text = row.get("inputs", "")
-        if not isinstance(text, str):
-            raise UserError(f'{where}: "inputs" is {text!r}; expected a text.')
-    elif task is None:
+    if task is None and name in tasks and "inputs" not in row:
         raise UserError(
             f'{where}: no "inputs", and the file of the prompt "{name}" tells no task that could '
             "make a text of the other fields."
         )
-    else:
-        text = _text_of(row, where, get_task(task))
+    text = text_of(question, task)
+    if text is None:
+        return None
     try:
         return predictor.prepare(Example(prompt=name, inputs=text, labels=tuple(labels)))
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
 
-def _rows(lines: Iterable[str], name: str) -> Iterator[tuple[Row, str]]:
-    """Yields each line as the row to give back and where it stands; skips empty lines."""
-    from prompt_tuning.data.tables import check_characters, load_json
-
-    for number, line in enumerate(_decoded(lines, name), start=1):
-        line = line.rstrip("\r\n")
-        if not line.strip():
-            continue
-        where = f"{name}:{number}"
-        try:
-            check_characters(line)
-            row = load_json(line) if line.lstrip().startswith("{") else {"inputs": line}
-        except ValueError as error:
-            raise UserError(
-                f"{where}: {error}; expected a text or one JSON object a line."
-            ) from error
-        yield row, where
-
-
-def _decoded(lines: Iterable[str], name: str) -> Iterator[str]:
-    try:
-        yield from lines
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not UTF-8 text ({error}).") from error
-
-
-def _text_of(row: Row, where: str, task: "Task") -> str:
-    from prompt_tuning.data.sources import bad_rows_named
-
-    if isinstance(row.get("inputs"), str):
-        return row["inputs"]
-    with bad_rows_named(where, row):
-        return task.inputs_of(row)
-
-
 def _full_groups(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Yields groups of `size` rows, the last of what is left."""
-    rows = iter(rows)
-    while group := list(itertools.islice(rows, size)):
+    """Yields groups of `size` rows, the last of what is left, or was there before an error."""
+    group: list[Any] = []
+    wrong = None
+    try:
+        for row in rows:
+            group.append(row)
+            if len(group) == size:
+                yield group
+                group = []
+    except UserError as error:
+        wrong = error
+    if group:
         yield group
+    if wrong is not None:
+        raise wrong
 
 
 def _as_they_come(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -260,12 +313,10 @@ def _batch(
     return shard_batch({"encoder_input_tokens": tokens}, base.mesh), range(len(rows))
 
 
-def _name(path: str) -> str:
-    return "standard input" if path == "-" else path
-
-
-def _line(row: Row, prediction: str) -> str:
-    return json.dumps({**row, "prediction": prediction}, ensure_ascii=False) + "\n"
+def _line(row: Row, prediction: str | None, scores: Mapping[str, float] | None = None) -> str:
+    ranked = {"scores": dict(scores)} if scores else {}
+    answered = {**row, **ranked, "prediction": prediction}
+    return json.dumps(answered, ensure_ascii=False) + "\n"
 
 
 def _say_cut(number: int, length: int) -> None:
@@ -273,13 +324,6 @@ def _say_cut(number: int, length: int) -> None:
 
     if number:
         say(f"{number} inputs were cut to {length} tokens.")
-
-
-def _reading(path: str) -> contextlib.AbstractContextManager[IO[str]]:
-    try:
-        return contextlib.nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"Can't read {path}: {error.strerror}.") from error
 
 
 def _writing(path: str) -> contextlib.AbstractContextManager[IO[str]]:

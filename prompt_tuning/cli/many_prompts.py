@@ -2,12 +2,14 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli import configurables, run_task, session
 from prompt_tuning.cli.configurables import Base, Data, Prediction
 from prompt_tuning.cli.gin_config import register
 from prompt_tuning.data.feature_lengths import feature_lengths as lengths_of
+from prompt_tuning.data.tasks.task import Task, get_task, list_tasks
 from prompt_tuning.errors import UserError
 from prompt_tuning.predictor import Predictor
 
@@ -56,6 +58,20 @@ def load(args: argparse.Namespace, *, run: str | None = None) -> tuple[Base, Pre
         decoding=prediction.decoding,
         mesh=base.mesh,
     )
+
+
+def task_of(path: str, name: str | None) -> Task | None:
+    """Returns the task that a prompt is for, to make texts of rows; None where that isn't known.
+
+    Args:
+      path: the prompt's file or run folder, whose `task.json` may tell of a user's own task.
+      name: the task that the file itself names.
+    """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    recorded = run_task.read(folder)
+    if recorded is not None and (found := run_task.task_of(recorded)):
+        return found
+    return get_task(name) if name in list_tasks() else None
 
 
 def named_files(pairs: Sequence[str]) -> dict[str, str]:

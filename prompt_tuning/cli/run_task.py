@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from prompt_tuning.cli import gin_config
 from prompt_tuning.data.tasks.task import Task, list_tasks, register_task
+from prompt_tuning.data.templates import Template
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import parse_json
 
@@ -93,6 +94,27 @@ def read(run: str | Path) -> dict[str, Any] | None:
             "training data again."
         ) from error
     return found
+
+
+def task_of(recorded: Mapping[str, Any]) -> Task | None:
+    """Returns a task that makes texts by the recorded template, if there is one; it has no rows."""
+    first, *others = recorded["tasks"]
+    if others or not first.get("input_template"):
+        return None
+
+    def absent(*_: object) -> NoReturn:
+        raise UserError(f"Only the templates of {first['name']!r} are known, not its files.")
+
+    return Task(
+        name=first["name"],
+        source=absent,
+        render=absent,
+        text=Template(first["input_template"], "input template").render,
+        templates=(first["input_template"], first["target_template"]),
+        metrics=(absent,),
+        labels=None if first["labels"] is None else tuple(first["labels"]),
+        lengths=recorded["lengths"],
+    )
 
 
 def apply(run: str, recorded: Mapping[str, Any], missing: list[str]) -> None:

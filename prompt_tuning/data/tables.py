@@ -35,8 +35,8 @@ HUB = "hf:"
 _LONGEST_FIELD = 2**31 - 1
 """In characters; the `csv` module refuses fields that are longer than 128 KiB otherwise."""
 
-_JSON_LINES = (".jsonl", ".ndjson")
-_TEXT = (".csv", ".tsv", *_JSON_LINES, ".json")
+JSON_LINES = (".jsonl", ".ndjson")
+_TEXT = (".csv", ".tsv", *JSON_LINES, ".json")
 FORMATS = (*_TEXT, ".parquet")
 """The files that are read, by their names; those of text may have .gz and the like added."""
 
@@ -86,7 +86,7 @@ def read_table(path: str | FilePath) -> Iterator[tuple[str, JsonRow]]:
         rows = hub_rows(name) if name.startswith(HUB) else saved_rows(as_path(path))
     else:
         path = as_path(path)
-        if kind in _JSON_LINES:
+        if kind in JSON_LINES:
             rows = json_lines(path)
         elif kind == ".json":
             rows = _json_rows(path)

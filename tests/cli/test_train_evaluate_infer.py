@@ -82,7 +82,10 @@ def test_infer_answers_lines_and_jsonl_in_order(run_folder, tmp_path, monkeypatc
     capsys.readouterr()
     main(["infer", str(run_folder)])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    empty = rows.pop(2)
+    assert empty == {"inputs": "", "prediction": None}
     assert all(row.pop("prediction") in ("entailment", "not_entailment") for row in rows)
+    assert all(row.pop("scores").keys() == {"entailment", "not_entailment"} for row in rows)
     assert rows == [{"inputs": "one line"}, {"inputs": "two", "id": 7}, rte, {"inputs": "four"}]
 
 

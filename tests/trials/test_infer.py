@@ -14,9 +14,73 @@ from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.t5 import T5, abstract_params
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 
 def answers(result):
     return [json.loads(line) for line in result.out.splitlines()]
+
+
+def test_trial_01_a_byte_order_mark_is_dropped(finished_run, command, tmp_path):
+    (tmp_path / "b.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "a dog ran ."}\n')
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfa dog ran .\r\n")
+    found = [command("infer", finished_run, "--input", tmp_path / f) for f in ("b.jsonl", "b.txt")]
+    assert [result.status for result in found] == [0, 0], found
+    assert answers(found[0]) == answers(found[1])
+    (answer,) = answers(found[0])
+    assert answer["text"] == "a dog ran ." and answer["prediction"] in ("yes", "no")
+
+
+def test_trial_02_a_csv_file_is_answered_by_its_columns(finished_run, rows, command, tmp_path):
+    result = command("infer", finished_run, "--input", rows)
+    assert result.status == 0, result.err
+    found = answers(result)
+    assert [row["text"] for row in found] == [line.split(",")[0] for line in rows.open()][1:]
+    # Labels are ranked, each with its log-likelihood.
+    for row in found:
+        assert row["scores"].keys() == {"no", "yes"}
+        assert row["prediction"] == max(row["scores"], key=row["scores"].__getitem__)
+    (tmp_path / "other.csv").write_text("review,label\na dog ran .,yes\n")
+    result = command("infer", finished_run, "--input", tmp_path / "other.csv")
+    assert result.status == 2 and "other.csv:2: no field 'text'" in result.message
+    # As an evaluation of the same rows ranks them.
+    predictions = tmp_path / "p.jsonl"
+    rank_them = "--gin.predict.method=rank"
+    assert command("evaluate", finished_run, rank_them, "--predictions", predictions).status == 0
+    evaluated = [json.loads(line)["prediction"] for line in predictions.open()]
+    assert evaluated == [row["prediction"] for row in found]
+
+
+def test_lines_stay_aligned_and_what_is_right_is_answered(finished_run, command, tmp_path):
+    asked = tmp_path / "lines.txt"
+    asked.write_text('a dog ran .\n\n{"text": " "}\n{"text": "a cat ran ."}\n{broken\nthe end\n')
+    result = command("infer", finished_run, "--input", asked)
+    assert result.status == 2 and "lines.txt:5: not JSON" in result.message
+    assert "--text" in result.message
+    found = answers(result)
+    assert [row["text"] for row in found] == ["a dog ran .", "", " ", "a cat ran ."]
+    assert [row["prediction"] is None for row in found] == [False, True, True, False]
+    result = command("infer", finished_run, "--input", asked, "--text")
+    assert result.status == 0 and answers(result)[4]["text"] == "{broken"
+
+
+def test_a_line_fills_a_template_of_one_column(finished_run, command, tmp_path):
+    asked = tmp_path / "lines.txt"
+    asked.write_text('a dog ran .\n{"inputs": "the a dog ran ."}\n')
+    template = "--gin.INPUT_TEMPLATE=the {text}"
+    result = command("infer", finished_run, template, "--input", asked)
+    assert result.status == 0, result.err
+    filled, finished = answers(result)
+    assert filled["scores"] == finished["scores"]
+    assert "column 'text' of 'the {text}'" in result.err
+    two = "--gin.INPUT_TEMPLATE={text} {label}"
+    result = command("infer", finished_run, two, "--input", asked)
+    assert "taken as finished inputs" in result.err and len(answers(result)) == 2
+
+
+def test_a_flag_brings_back_decoding(finished_run, rows, command):
+    result = command("infer", finished_run, "--input", rows, "--gin.predict.method=greedy")
+    assert result.status == 0 and "scores" not in answers(result)[0]
 
 
 @pytest.fixture
