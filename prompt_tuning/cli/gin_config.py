@@ -287,6 +287,7 @@ def _check_macros() -> None:
     whole = gin.config_str()
     _check_circles()
     used = set(re.findall(r"%([\w.]+)", whole))
+    missing: dict[str, tuple[str, str]] = {}
     for name in _defined_macros(whole):
         if name not in MACROS and name not in used:
             close = did_you_mean(name, {*MACROS, *used, *_parameters_named(name)})
@@ -294,7 +295,11 @@ def _check_macros() -> None:
         value = gin.query_parameter(f"{name}/macro.value")
         if str(value) == _REQUIRED:
             meaning = f" ({MACROS[name].meaning})" if name in MACROS else ""
-            raise UserError(f"{name} is required and not set: add --gin.{name}=...{meaning}.")
+            missing[name] = (
+                f"{name} is required and not set: add --gin.{name}=...{meaning}.",
+                f"{name} (--gin.{name}=...)",
+            )
+            continue
         if name in MACROS and value == "":
             raise UserError(
                 f"{name} is empty; expected {MACROS[name].meaning} (a shell variable that isn't "
@@ -303,7 +308,36 @@ def _check_macros() -> None:
         if name in MACROS and str(value)[:1] not in "@%" and not MACROS[name].accepts(value):
             raise UserError(f"{name} is {value!r}; expected {MACROS[name].expected}.")
     for name in sorted(used - {"gin.REQUIRED"} - set(_defined_macros(whole))):
-        raise UserError(f"{name} is used by the configuration and not set: add --gin.{name}=...")
+        short = _GIVEN_BY.get(name, f"{name} (--gin.{name}=...)")
+        missing[name] = (
+            f"{name} is used by the configuration and not set: add "
+            f"{short if name in _GIVEN_BY else f'--gin.{name}=...'}",
+            short,
+        )
+    _raise_missing(missing)
+
+
+_GIVEN_BY = {
+    "INITIAL_CHECKPOINT_PATH": "the model (a --gin_file of models/ and INITIAL_CHECKPOINT_PATH)",
+    "MIXTURE_OR_TASK_NAME": "the task (a --gin_file of tasks/, such as tasks/superglue_rte.gin)",
+}
+_WITH_THE_FILE = {"VOCABULARY_PATH": "INITIAL_CHECKPOINT_PATH"} | {
+    "TASK_FEATURE_LENGTHS": "MIXTURE_OR_TASK_NAME"
+}
+"""Macros that the gin file of another one sets too."""
+
+
+def _raise_missing(missing: Mapping[str, tuple[str, str]]) -> None:
+    """Raises for macros without a value; each has a sentence for itself and a few words."""
+    alone = [name for name in missing if _WITH_THE_FILE.get(name) not in missing]
+    if len(alone) == 1:
+        raise UserError(missing[alone[0]][0])
+    if alone:
+        listed_ones = [missing[name][1] for name in alone]
+        given = settings()
+        if "train.folder" in given and "train.method" not in given:
+            listed_ones.append("the method (a --gin_file of prompts/ or methods/)")
+        raise UserError(f"Not set: {'; '.join(listed_ones)}.")
 
 
 def _check_circles() -> None:

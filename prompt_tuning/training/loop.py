@@ -168,7 +168,7 @@ class _Loop:
             if signal_number:
                 run.wait()
                 run.line(
-                    f"Stopped and saved at step {run.step:,}; the same command goes on from here."
+                    f"Stopped and saved at step {run.step:,}; the same command resumes from here."
                 )
                 raise Interrupted(signal_number)
         run.wait()

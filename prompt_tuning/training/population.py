@@ -336,8 +336,8 @@ class _Population:
                 continue
             score = standings[name][0]
             reason = (
-                f"dropped at step {rung:,}: its score {score:.4f} was number {rank} of "
-                f"{len(order)}, and {keep} went on, with {worst_kept:.4f} or more"
+                f"dropped at step {rung:,} ({score:.4f}, rank {rank} of {len(order)}; "
+                f"cut-off {worst_kept:.4f})"
             )
             self._end(self._start(by_name[name]), reason)
             self._screen.line(f"{name} {reason}.")
@@ -376,7 +376,7 @@ class _Population:
         if signal_number:
             for active in self._started.values():
                 active.run.wait()
-            self._screen.line("Stopped and saved; the same command goes on from here.")
+            self._screen.line("Stopped and saved; the same command resumes from here.")
             raise Interrupted(signal_number)
 
     def _groups(

@@ -65,3 +65,9 @@ def test_the_example_of_each_help_is_a_command(command, checkout):
         assert (gin_config.shipped_configs() / file).is_file()
     if command == "sweep":
         assert (checkout / args.file).is_file()
+
+
+@pytest.mark.parametrize("flag", ["--LEARNING_RATE=0.1", "--learning-rate=0.1"])
+def test_a_macro_without_gin_is_hinted_at(flag):
+    with pytest.raises(UserError, match="Did you mean '--gin.LEARNING_RATE=0.1'"):
+        Parser("train", "").parse([flag])

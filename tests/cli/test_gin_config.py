@@ -110,3 +110,15 @@ def test_a_missing_include_is_named(folder):
     (folder / "outer.gin").write_text("include 'nowhere.gin'\n")
     with pytest.raises(UserError, match=r"No gin file 'nowhere.gin'"):
         load(folder, files=("outer.gin",))
+
+
+def test_what_is_missing_is_told_together():
+    from prompt_tuning.cli import configurables  # noqa: F401 - registered with gin
+
+    with pytest.raises(UserError) as caught:
+        gin_config.load(["runs/train.gin"])
+    assert str(caught.value) == (
+        "Not set: MODEL_DIR (--gin.MODEL_DIR=...); the model (a --gin_file of models/ and "
+        "INITIAL_CHECKPOINT_PATH); the task (a --gin_file of tasks/, such as "
+        "tasks/superglue_rte.gin); the method (a --gin_file of prompts/ or methods/)."
+    )

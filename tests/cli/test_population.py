@@ -91,7 +91,7 @@ def test_tuning_ends_with_the_best_prompt(flags, tmp_path, capsys):
     summary = json.loads((run / "summary.json").read_text())
     ended = sorted((row["steps"], row["ended"]) for row in summary["members"])
     assert [steps for steps, _ in ended] == [2, 4]
-    assert ended[0][1].startswith("dropped at step 2: its score")
+    assert ended[0][1].startswith("dropped at step 2 (")
     assert summary["score"] == max(row["score"] for row in summary["members"])
     printed = capsys.readouterr()
     assert "2 members tried" in printed.out and "dropped at step 2" in printed.out
