@@ -379,7 +379,7 @@ def test_halving_drops_the_worst(tmp_path, frozen, capsys, side_by_side):
         "low": 3, "none": 3, "fair": 6, "good": 12
     }  # fmt: skip
     assert results["low"].ended.startswith("dropped at step 3 (")
-    assert "number 2 of 2, and 1 went on" in results["fair"].ended
+    assert "rank 2 of 2; cut-off" in results["fair"].ended
     assert "none dropped at step 3" in capsys.readouterr().err
     again = train_together(members, frozen, **arguments, side_by_side=side_by_side)
     assert [result.ended for result in again] == [result.ended for result in results.values()]
