@@ -49,7 +49,7 @@ def export_prompt(
     folder = _new_folder(folder, form, base_model)
     if form == "peft":
         files = save_peft_prompt(folder, prompt, metadata.to_strings(), base_model=base_model)
-        return [*files, write_model_card(folder, metadata, base_model=base_model, fix=_FIX)]
+        return [write_model_card(folder, metadata, base_model=base_model, fix=_FIX), *files]
     if form == "t5x":
         return save_t5x_prompt(folder, prompt, step=metadata.step or 0)
     if form == "npy":
@@ -90,7 +90,7 @@ def export_adapter(
             folder, adapter.method, adapter.trained, strings, base_model=base_model
         )
         metadata = dataclasses.replace(adapter.metadata, method=method_name(adapter.method))
-        return [*files, write_model_card(folder, metadata, base_model=base_model, fix=_FIX)]
+        return [write_model_card(folder, metadata, base_model=base_model, fix=_FIX), *files]
     path = folder / f"{BEST_ADAPTER}.safetensors"
     return [write_adapter(path, adapter.method, adapter.trained, adapter.metadata)]
 
