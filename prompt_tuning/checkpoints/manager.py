@@ -18,7 +18,6 @@ import logging
 import os
 import re
 import shutil
-import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,7 +165,6 @@ class CheckpointManager:
     def _restore(self, step: int, like: PyTree) -> Restored:
         import orbax.checkpoint as ocp
 
-        _quiet_late_reads()
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
@@ -255,19 +253,3 @@ def _first_line(error: Exception) -> str:
     # TensorStore says the cause last, after all that it was doing, and then the store's options.
     line, options, _ = text[0].partition(" [tensorstore_spec")
     return (line.rpartition(": ")[2] if options else line).rstrip(".")
-
-
-@functools.cache
-def _quiet_late_reads() -> None:
-    """Has reads that end after one of them has failed end without a traceback.
-
-    TensorStore reads on threads of its own, and prints that the event loop Orbax waited in is
-    closed, once for each array.
-    """
-    hook = sys.excepthook
-
-    def print_others(kind: Any, value: BaseException, traceback: Any) -> None:
-        if not (isinstance(value, RuntimeError) and str(value) == "Event loop is closed"):
-            hook(kind, value, traceback)
-
-    sys.excepthook = print_others
