@@ -1,11 +1,28 @@
 """From the configuration to tokenized examples, and what is printed about them."""
 
 import functools
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from prompt_tuning.cli.configurables import Base, Data
+from prompt_tuning.cli.counting import Counting
 from prompt_tuning.cli.say import say
 from prompt_tuning.data.tokenized import TokenizedSplit, tokenized
 from prompt_tuning.parallel.processes import first_then_all, is_first
+
+
+T = TypeVar("T")
+
+
+def _watched(examples: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """Yields the examples, and shows how many have been tokenized."""
+    counting = Counting(what, total, "examples", shown=is_first())
+    try:
+        for example in examples:
+            yield example
+            counting.add()
+    finally:
+        counting.close()
 
 
 def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
@@ -19,6 +36,7 @@ def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
             vocabulary=base.vocabulary,
             lengths=data.lengths,
             data_dir=data.data_dir,
+            watch=_watched,
         )
         # Where hosts share a cache, what the first makes serves the others.
         found = first_then_all(tokenize)

@@ -26,6 +26,7 @@ class TokenizedExample(TypedDict):
     targets: np.ndarray
     inputs_full_length: int
     targets_full_length: int
+    shortened: bool
     metadata: bytes
 
 
@@ -38,7 +39,10 @@ def seqio_task(task: Task, vocabulary: Vocabulary, data_dir: str | None = None) 
         text = tf.TensorSpec((), tf.string)
         return tf.data.Dataset.from_generator(
             lambda: _text_rows(task, split, data_dir),
-            output_signature={"inputs": text, "targets": text, "metadata": text},
+            output_signature={
+                **dict.fromkeys((*FEATURES, "metadata"), text),
+                "shortened": tf.TensorSpec((), tf.bool),
+            },
         )
 
     return seqio.Task(
@@ -94,12 +98,13 @@ def _rate(task: seqio.Task, *, data_dirs: Mapping[str, str | None]) -> float:
     return float(proportional_rates([count], normalize=False)[0])
 
 
-def _text_rows(task: Task, split: str, data_dir: str | None) -> Iterator[dict[str, str]]:
+def _text_rows(task: Task, split: str, data_dir: str | None) -> Iterator[dict[str, Any]]:
     for example in task.examples(split, data_dir):
         yield {
             "inputs": example.inputs,
             "targets": example.targets,
             "metadata": json.dumps({"targets": example.targets, **example.scoring_metadata}),
+            "shortened": example.shortened,
         }
 
 

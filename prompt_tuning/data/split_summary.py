@@ -18,6 +18,7 @@ class SplitSummary:
         limits: the longest that each feature may be.
         longest: the longest of each feature before anything was cut.
         cut: how many examples lost tokens, by feature.
+        shortened: how many inputs lost a part of the column that may be shortened.
         empty: how many examples have no text, by feature.
         unspelled: how many targets don't survive the vocabulary: `decode(encode(text))` is
             another text. Labels aren't counted: they are refused.
@@ -31,6 +32,7 @@ class SplitSummary:
     longest: Mapping[str, int]
     cut: Mapping[str, int]
     empty: Mapping[str, int]
+    shortened: int = 0
     unspelled: int = 0
     first_unspelled: str | None = None
 
@@ -44,6 +46,11 @@ class SplitSummary:
                     f"{self.limits[name]} tokens and were cut (TASK_FEATURE_LENGTHS); the longest "
                     f"have {self.longest[name]}."
                 )
+        if self.shortened:
+            yield (
+                f"{where}: {self.shortened} of {self.examples} examples were shortened to "
+                f"{self.limits['inputs']} tokens of inputs (data.shorten)."
+            )
         for name, count in self.empty.items():
             if count:
                 yield f"{where}: {count} of {self.examples} examples have empty {name}."

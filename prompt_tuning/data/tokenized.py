@@ -13,23 +13,29 @@ import functools
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from prompt_tuning.data.feature_lengths import FEATURES, check_label_lengths, feature_lengths
-from prompt_tuning.data.preprocessors import UNLABELLED
+from prompt_tuning.data.shortening import fit_inputs
 from prompt_tuning.data.sources import cache_file, default_cache_dir
 from prompt_tuning.data.split_summary import SplitSummary
-from prompt_tuning.data.tasks.task import Task
+from prompt_tuning.data.tasks.task import Task, is_withheld
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
 
-_FORMAT = 2
+if TYPE_CHECKING:
+    from prompt_tuning.data.seqio_tasks import TokenizedExample
+
+Watch = Callable[[Iterable["TokenizedExample"], str, int], Iterable["TokenizedExample"]]
+"""Yields what it is given; it is also told what is done, and how many there are."""
+
+_FORMAT = 3
 """Part of the key: raise it when the file's contents change meaning."""
 
 
@@ -69,11 +75,13 @@ class RowFacts:
         full_lengths: tokens with end of sequence before anything was cut, by feature.
         limits: the longest that each feature may be, in tokens.
         unspelled: whether the targets' text doesn't survive the vocabulary.
+        shortened: whether the inputs lost a part of their column `Task.shorten`.
     """
 
     full_lengths: Mapping[str, Int[np.ndarray, "rows"]]
     limits: Mapping[str, int]
     unspelled: Bool[np.ndarray, "rows"]
+    shortened: Bool[np.ndarray, "rows"]
 
     @property
     def cut(self) -> dict[str, int]:
@@ -89,10 +97,12 @@ class RowFacts:
             full_lengths={name: found[rows] for name, found in self.full_lengths.items()},
             limits=self.limits,
             unspelled=self.unspelled[rows],
+            shortened=self.shortened[rows],
         )
 
 
-NO_FACTS = RowFacts(full_lengths={}, limits={}, unspelled=np.zeros(0, bool))
+_NOTHING = np.zeros(0, bool)
+NO_FACTS = RowFacts(full_lengths={}, limits={}, unspelled=_NOTHING, shortened=_NOTHING)
 """Of a split that wasn't made from text."""
 
 
@@ -152,6 +162,7 @@ class TokenizedSplit:
             limits=facts.limits,
             longest={name: int(found.max()) for name, found in facts.full_lengths.items()},
             cut=facts.cut,
+            shortened=int(np.count_nonzero(facts.shortened)),
             # Nothing but end of sequence.
             empty={
                 name: int(np.count_nonzero(found == 1))
@@ -170,6 +181,7 @@ def tokenized(
     lengths: Mapping[str, int] | None = None,
     data_dir: str | None = None,
     cache_dir: Path | None = None,
+    watch: Watch | None = None,
 ) -> TokenizedSplit:
     """Returns a split as token ids, from the cache if it is there.
 
@@ -182,6 +194,7 @@ def tokenized(
             there, and of both if None: the task's own.
         data_dir: where the source is, as `Task.source` takes it.
         cache_dir: where to keep token ids; None is `default_cache_dir()`.
+        watch: shows progress where text is tokenized.
 
     Raises:
         UserError: bad source, empty split, bad lengths, a label that the vocabulary can't spell
@@ -189,11 +202,17 @@ def tokenized(
     """
     lengths = feature_lengths(lengths, task.lengths)
     check_label_lengths(task.labels or (), vocabulary, lengths["targets"])
-    key = _key(task, split, vocabulary, lengths, data_dir)
+    key, size = _key(task, split, vocabulary, lengths, data_dir)
     path = (cache_dir or default_cache_dir()) / "tokens" / f"{task.name}-{split}-{key[:16]}.npz"
     found = _read(path, task, split, lengths)
     if found is None:
-        _write(path, task, split, vocabulary, lengths, data_dir)
+        from prompt_tuning.data.seqio_tasks import tokenize  # imports TensorFlow
+
+        fitted = fit_inputs(task, vocabulary, lengths["inputs"])
+        examples = tokenize(fitted, split, vocabulary, lengths, data_dir)
+        if watch is not None:
+            examples = watch(examples, f"Tokenizing {task.name} {split}", size)
+        _write(path, examples, task, vocabulary)
         found = _read(path, task, split, lengths)
         assert found is not None, f"{path} was just written and cannot be read"
     return found
@@ -205,8 +224,10 @@ def _key(
     vocabulary: Vocabulary,
     lengths: Mapping[str, int],
     data_dir: str | None,
-) -> str:
-    header = [_FORMAT, task.name, split, vocabulary.hash, vocabulary.extra_ids, lengths]
+) -> tuple[str, int]:
+    """Returns a hash of all that the tokens depend on, and the number of examples."""
+    shortening = task.shorten
+    header = [_FORMAT, task.name, split, vocabulary.hash, vocabulary.extra_ids, lengths, shortening]
     digest = hashlib.sha256(json.dumps(header).encode())
     count = 0
     for example in task.examples(split, data_dir):
@@ -216,36 +237,34 @@ def _key(
     if count == 0:
         where = f" in {data_dir}" if data_dir else ""
         raise UserError(f"Split {split!r} of task {task.name!r}{where} has no examples.")
-    return digest.hexdigest()
+    return digest.hexdigest(), count
 
 
 def _write(
     path: Path,
+    examples: Iterable["TokenizedExample"],
     task: Task,
-    split: str,
     vocabulary: Vocabulary,
-    lengths: Mapping[str, int],
-    data_dir: str | None,
 ) -> None:
-    from prompt_tuning.data.seqio_tasks import tokenize
-
     # Labels have been checked, and withheld targets aren't learned.
     can_spell = functools.lru_cache(vocabulary.can_spell)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in FEATURES}
     full_lengths: dict[str, list[int]] = {name: [] for name in FEATURES}
-    unspelled = []
+    unspelled, shortened = [], []
     metadata = []
-    for example in tokenize(task, split, vocabulary, lengths, data_dir):
+    for example in examples:
         for name in FEATURES:
             rows[name].append(example[name])
             full_lengths[name].append(example[f"{name}_full_length"])
-        text = json.loads(example["metadata"])["targets"]
-        unspelled.append(not (task.labels or text == UNLABELLED or can_spell(text)))
+        known = json.loads(example["metadata"])
+        unspelled.append(not (task.labels or is_withheld(known) or can_spell(known["targets"])))
+        shortened.append(example["shortened"])
         metadata.append(example["metadata"])
 
     arrays: dict[str, Any] = {
         "metadata": np.frombuffer(b"\n".join(metadata), np.uint8),
         "unspelled": np.array(unspelled, bool),
+        "shortened": np.array(shortened, bool),
     }
     for name in FEATURES:
         arrays[f"{name}_values"] = np.concatenate(rows[name]).astype(np.int32)
@@ -276,5 +295,6 @@ def _read(path: Path, task: Task, split: str, lengths: Mapping[str, int]) -> Tok
             full_lengths={name: arrays[f"{name}_full_lengths"] for name in FEATURES},
             limits=lengths,
             unspelled=arrays["unspelled"],
+            shortened=arrays["shortened"],
         ),
     )

@@ -38,6 +38,7 @@ def tokenizations(monkeypatch):
             yield {
                 **{name: np.array([*ids[name][: lengths[name] - 1], 1]) for name in ids},
                 **{f"{name}_full_length": len(ids[name]) + 1 for name in ids},
+                "shortened": example.shortened,
                 "metadata": json.dumps({"targets": example.targets}).encode(),
             }
 

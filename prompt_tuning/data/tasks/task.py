@@ -26,12 +26,14 @@ class Example:
         metadata: what the metrics need besides, of JSON types.
         withheld: whether the label is withheld. None: where the target is T5's "<unk>", which is
             no label of the official tasks.
+        shortened: whether the inputs lost a part, to fit their length (`shortening.py`).
     """
 
     inputs: str
     targets: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     withheld: bool | None = None
+    shortened: bool = False
 
     @property
     def has_label(self) -> bool:
@@ -75,6 +77,8 @@ class Task:
             where the answer is free text.
         splits: what the source has, with SeqIO's names.
         lengths: the default feature lengths, in tokens with end of sequence (the paper's).
+        shorten: the field of a row that loses its end where inputs are too long; None: the inputs
+            lose their own end.
     """
 
     name: str
@@ -86,6 +90,7 @@ class Task:
     labels: tuple[str, ...] | None = None
     splits: tuple[str, ...] = ("train", "validation", "test")
     lengths: Mapping[str, int] = field(default_factory=lambda: {"inputs": 512, "targets": 8})
+    shorten: str | None = None
 
     def examples(self, split: str, data_dir: str | None = None) -> Iterator[Example]:
         """Yields the examples of a split, in the order of the source.
