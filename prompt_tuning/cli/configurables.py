@@ -27,6 +27,7 @@ from prompt_tuning.cli.training_options import Training, population, successive_
 from prompt_tuning.data.feature_lengths import FEATURES
 from prompt_tuning.data.feature_lengths import feature_lengths as lengths_of
 from prompt_tuning.data.mixtures import Mixture, mixture_of
+from prompt_tuning.data.sampling import EVERYTHING, HELD_OUT, Sample, with_held_out
 from prompt_tuning.data.target_sentinel import TargetForm
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.token_batches import TokenBudget
@@ -69,6 +70,9 @@ class Data:
     num_lengths: padded source lengths, that is, compiled shapes.
     target_sentinel: whether a sentinel, not counted in `lengths`, comes before every target.
     rates: the share of each task in what is trained on; None: by their sizes.
+    training_sample: which of the training examples are trained on.
+    development_sample: which examples the best prompt is chosen on.
+    development_split: the split that this sample is of; every other split is scored whole.
     """
 
     name: str
@@ -81,6 +85,14 @@ class Data:
     num_lengths: int = 4
     target_sentinel: bool = False
     rates: tuple[float | int, ...] | None = None
+    training_sample: Sample = EVERYTHING
+    development_sample: Sample = EVERYTHING
+    development_split: str = "validation"
+
+    def sample(self, split: str) -> Sample:
+        """Which examples of a split are used."""
+        samples = {"train": self.training_sample, self.development_split: self.development_sample}
+        return samples.get(split, EVERYTHING)
 
     @property
     def target_length(self) -> int:
@@ -113,6 +125,13 @@ def data(
     extra_tokens: int = 0,
     num_lengths: int = 4,
     target_sentinel: bool = False,
+    max_examples: PerMember[int | None] = None,
+    examples_per_label: PerMember[int | None] = None,
+    max_eval_examples: PerMember[int | None] = None,
+    eval_examples_per_label: PerMember[int | None] = None,
+    sample_seed: PerMember[int] = 0,
+    held_out: PerMember[float | None] = None,
+    shorten: PerMember[str | Mapping[str, str] | None] = None,
 ) -> Data:
     """The tasks and how they are cut into batches.
 
@@ -122,6 +141,12 @@ def data(
     `extra_tokens`, such as the prompt's; see `data/token_batches.py`. `target_sentinel` puts
     `<extra_id_0>` before every target, for models of span corruption alone; see
     `data/target_sentinel.py`.
+
+    Of the training split, of each task, `max_examples` at random or `examples_per_label` of each
+    label are used, and of the validation split likewise those of the next two; see
+    `data/sampling.py`. With `held_out`, that share of the training rows is a split `held_out`,
+    which is then the one sampled instead of the validation split. `shorten` is the column that
+    loses its end where inputs are too long, of every task or by the task's name.
     """
     given = mixture_of(mixture_or_task)
     tasks = given.tasks
@@ -129,6 +154,14 @@ def data(
         raise UserError(f"BATCH_SIZE is {batch_size}; it must be at least 1.")
     if num_lengths < 1:
         raise UserError(f"data.num_lengths is {num_lengths}; it must be at least 1.")
+    if held_out is not None:
+        tasks = tuple(with_held_out(task, held_out) for task in tasks)
+    if shorten is not None:
+        column_of = shorten if isinstance(shorten, Mapping) else {}
+        tasks = tuple(
+            dataclasses.replace(task, shorten=column_of.get(task.name) if column_of else shorten)
+            for task in tasks
+        )
     longest = {name: max(task.lengths[name] for task in tasks) for name in FEATURES}
     return Data(
         name=given.name,
@@ -141,6 +174,13 @@ def data(
         extra_tokens=extra_tokens,
         num_lengths=num_lengths,
         target_sentinel=target_sentinel,
+        training_sample=Sample(
+            examples=max_examples, per_label=examples_per_label, seed=sample_seed
+        ),
+        development_sample=Sample(
+            examples=max_eval_examples, per_label=eval_examples_per_label, seed=sample_seed
+        ),
+        development_split="validation" if held_out is None else HELD_OUT,
     )
 
 

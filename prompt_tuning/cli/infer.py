@@ -78,6 +78,7 @@ def _with_one_prompt(args: argparse.Namespace) -> None:
     from prompt_tuning.cli import configurables, scoring, session
     from prompt_tuning.cli.counting import Counting
     from prompt_tuning.data.questions import text_of
+    from prompt_tuning.data.shortening import fit_inputs
     from prompt_tuning.evaluation.evaluator import predict_rows
 
     session.load_config(args, run=args.run)
@@ -86,7 +87,7 @@ def _with_one_prompt(args: argparse.Namespace) -> None:
     prediction = _ranked_by_default(configurables.predict(data), data, args)
     base = session.load_base(data)
     inject, _ = session.open_prompt(base, data, path)
-    task = data.tasks[0]
+    task = fit_inputs(data.tasks[0], base.vocabulary, data.lengths["inputs"])
     predictor = scoring.predictor_for(base, data, task, prediction)
 
     # Only standard input may be somebody typing. What is sampled depends on how rows are grouped,

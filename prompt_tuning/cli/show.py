@@ -38,6 +38,7 @@ def main(argv: Sequence[str]) -> None:
 
     from prompt_tuning.cli import configurables, gin_config, session
     from prompt_tuning.data.feature_lengths import feature_lengths
+    from prompt_tuning.data.shortening import fit_inputs
 
     bindings = list(args.gin_bindings)
     if args.task:
@@ -55,7 +56,8 @@ def main(argv: Sequence[str]) -> None:
     width = max(shutil.get_terminal_size().columns, _NARROWEST)
     for task in data.tasks:
         split = args.split or ("train" if "train" in task.splits else task.splits[0])
-        examples = list(itertools.islice(task.examples(split, data.data_dir), args.n))
+        fitted = fit_inputs(task, vocabulary, lengths["inputs"])
+        examples = list(itertools.islice(fitted.examples(split, data.data_dir), args.n))
         if not examples:
             raise UserError(f"The {split} split of {task.name} has no examples.")
         for number, example in enumerate(examples):

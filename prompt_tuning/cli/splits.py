@@ -10,7 +10,6 @@ from prompt_tuning.cli.say import say
 from prompt_tuning.data.tokenized import TokenizedSplit, tokenized
 from prompt_tuning.parallel.processes import first_then_all, is_first
 
-
 T = TypeVar("T")
 
 
@@ -40,7 +39,11 @@ def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
         )
         # Where hosts share a cache, what the first makes serves the others.
         found = first_then_all(tokenize)
-        for note in found.summary().notes(base.vocabulary) if is_first() else ():
+        sample = data.sample(split)
+        chosen = sample.take(found, task.labels)
+        if chosen is not found and is_first():
+            say(sample.note(found, chosen))
+        for note in chosen.summary().notes(base.vocabulary) if is_first() else ():
             say(note)
-        splits.append(data.target_form(base.vocabulary).split(found))
+        splits.append(data.target_form(base.vocabulary).split(chosen))
     return splits

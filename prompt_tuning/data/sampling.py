@@ -94,6 +94,10 @@ class Sample:
         return f"{line}; there are fewer of {listed}." if few else f"{line}."
 
 
+EVERYTHING = Sample()
+"""All examples of a split."""
+
+
 def _first_of_each(
     order: Int[np.ndarray, "rows"], targets: Sequence[str], number: int
 ) -> Int[np.ndarray, "chosen"]:

@@ -59,8 +59,9 @@ def _shortened(
         KeyError: there is no such column.
         ValueError: it holds no text, or is not a part of the inputs.
     """
+    whole = texts(row)
     value: Any = row[column]
-    if fits(whole := texts(row)):
+    if fits(whole):
         return row
     if not isinstance(value, str):
         raise ValueError(f"column {column!r}, which is to be shortened, is {value!r}, not text")
