@@ -63,7 +63,11 @@ def main(argv: Sequence[str]) -> None:
     groups = Table(
         title="Mean similarity of two prompts.",
         columns=["pairs", "similarity"],
-        rows=[["of one task", within], ["of two tasks", between]],
+        rows=[
+            [name, value]
+            for name, value in (("of one task", within), ("of two tasks", between))
+            if value is not None
+        ],
     )
     numbered = Table(
         title="",

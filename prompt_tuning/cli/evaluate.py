@@ -47,6 +47,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     split = args.split or prediction.split
     base = session.load_base(data)
     inject, metadata = session.open_prompt(base, data, path)
+    if metadata.task not in (None, data.name) and is_first():
+        session.say(f"{path} was trained on {metadata.task} and is scored on {data.name}.")
     splits = session.load_splits(base, data, split)
     withheld = scoring.withheld(splits)
     if withheld and not args.predictions:

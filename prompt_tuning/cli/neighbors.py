@@ -39,6 +39,8 @@ def main(argv: Sequence[str]) -> None:
         "evaluations as the prompt has positions",
     )
     args = parser.parse(argv)
+    if args.k < 1:
+        raise UserError(f"-k is {args.k}; expected at least 1.")
     if (args.attention or args.removals) and not args.report:
         flag = "--attention" if args.attention else "--removals"
         raise UserError(f"{flag} is for a report; add --report FOLDER.")

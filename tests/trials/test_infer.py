@@ -190,3 +190,20 @@ def test_trial_21_the_memory_of_ranking_does_not_grow_with_the_labels():
     tokens, labels = (jax.ShapeDtypeStruct(shape, np.int32) for shape in ((32, 16), (150, 8)))
     compiled = scores.lower(abstract_params(config), tokens, labels).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 2.5 * rank.LOGIT_BYTES
+
+
+def test_neighbors_needs_at_least_one(finished_run, command):
+    result = command("neighbors", finished_run, "-k", "0")
+    assert result.status == 2 and "-k is 0; expected at least 1" in result.message
+
+
+def test_evaluate_notes_that_a_prompt_is_of_another_task(finished_run, command):
+    result = command("evaluate", finished_run, "--gin.user_files.name=other")
+    assert result.status == 0 and "was trained on r and is scored on other" in result.err
+
+
+def test_compare_has_no_row_without_a_pair(finished_run, command, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "twin")
+    result = command("compare", finished_run, tmp_path / "twin")
+    assert result.status == 0, result.err
+    assert "of one task" in result.out and "of two tasks" not in result.out
