@@ -1,10 +1,11 @@
 """Trials of what is checked and counted between text and tokens."""
 
 import json
+import re
 
 import pytest
 
-from prompt_tuning.cli import configurables, session, train
+from prompt_tuning.cli import configurables, counting, session, train
 from prompt_tuning.cli.arguments import parse_only
 
 
@@ -121,3 +122,10 @@ def test_trial_22_few_to_train_on_few_others_to_choose_on_and_all_to_score(
     assert (
         f"r validation: {shortened} of 80 examples were shortened to 15" in capsys.readouterr().err
     )
+
+
+def test_trial_37_a_long_evaluation_shows_how_far_it_is(finished_run, command, monkeypatch):
+    monkeypatch.setattr(counting, "_SECONDS_BETWEEN_LINES", 0.0)
+    result = command("evaluate", finished_run)
+    assert result.status == 0
+    assert re.search(r"validation: \d of 6 examples, \d\d:\d\d left", result.err)
