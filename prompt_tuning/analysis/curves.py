@@ -96,7 +96,10 @@ def _draw_score(axes: Any, steps: np.ndarray, scores: np.ndarray) -> None:
     axes.plot(steps, scores, "o-", color=_SCORE, markersize=4, linewidth=1.8, clip_on=False)
     low, high = scores.min(), scores.max()
     room = 0.12 * max(high - low, 0.05)
-    axes.set_ylim(low - room, high + 2 * room)
+    axes.set_ylim(low - room / 2, high + 1.4 * room)
+    if low >= 0 and high <= 1:
+        # The room above is for the label of the best; no accuracy lies there.
+        axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= round(tick, 6) <= 1])
     if steps[0] == 0:
         axes.axhline(scores[0], color=_QUIET, linewidth=1, linestyle=(0, (5, 3)))
         axes.annotate(
