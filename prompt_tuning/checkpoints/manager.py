@@ -30,6 +30,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+from prompt_tuning.checkpoints.event_loops import patient_event_loops
 from prompt_tuning.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -168,12 +169,11 @@ class CheckpointManager:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
-        items: Any = self._orbax.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
-            ),
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
         )
+        with patient_event_loops():
+            items: Any = self._orbax.restore(step, args=args)
         if _checksum(items.state, items.progress["progress"]) != items.progress["checksum"]:
             raise ValueError("its contents don't match their checksum")
         # Orbax ties every array to its device; one that was free to follow others, such as the
@@ -246,7 +246,10 @@ def _checksum(state: PyTree, progress: Progress) -> int:
     return checksum
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    """Returns what went wrong at the root, without what Orbax and TensorStore were doing."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     text = str(error).strip().splitlines()
     if not text:
         return type(error).__name__

@@ -135,6 +135,37 @@ def test_a_damaged_newest_is_reported_and_the_one_before_is_used(tmp_path, caplo
         assert_equal(manager.restore_newest(make_state(0)).state, make_state(3))
 
 
+def test_damage_is_one_line_whatever_the_threads_do(tmp_path):
+    """In a process of its own: TensorStore's threads write to stderr themselves."""
+    script = """
+import sys
+from pathlib import Path
+import jax.numpy as jnp
+from prompt_tuning.checkpoints.manager import CheckpointManager
+
+state = {f"array_{i}": jnp.arange(6400.0).reshape(100, 64) + i for i in range(6)}
+for round in range(5):
+    folder = sys.argv[1] + f"/{round}"
+    with CheckpointManager(folder) as manager:
+        for step in (1, 2):
+            manager.save(step, state, {})
+        manager.wait()
+        for file in Path(folder, "2", "state").rglob("d/*"):
+            if file.stat().st_size > 5000:
+                file.write_bytes(file.read_bytes()[:50])
+    with CheckpointManager(folder) as manager:
+        assert manager.restore_newest(state).step == 1
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    lines = result.stderr.splitlines()
+    assert len(lines) == 5, result.stderr
+    assert all(f"/{i}/2 is damaged (" in line for i, line in enumerate(lines))
+    assert "tensorstore" not in result.stderr.lower()
+
+
 @pytest.mark.parametrize(
     "failure",
     [
