@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prompt_tuning.data.tasks.task import is_withheld
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import parse_json, shown
 
 _EVALUATION = "step_"
-_WITHHELD = "<unk>"
 
 
 def run_answers(path: Path, summary: Mapping[str, Any]) -> dict[str, Sequence[Mapping[str, Any]]]:
@@ -49,6 +49,6 @@ def _rows(file: Path) -> list[Mapping[str, Any]]:
             raise UserError(f"{file}, line {number} is not JSON: {error}.") from error
         if not isinstance(row, dict):
             raise UserError(f"{file}, line {number} holds {shown(row)}; expected an object.")
-        if "prediction" in row and row.get("targets") not in (None, _WITHHELD):
+        if "prediction" in row and "targets" in row and not is_withheld(row):
             rows.append(row)
     return rows

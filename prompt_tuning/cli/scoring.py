@@ -88,7 +88,7 @@ def scorer(
                 functools.partial(task.evaluate, examples.metadata),
                 seed=prediction.seed,
             )
-            rows += _prediction_rows(task, examples.metadata, predictions)
+            rows += _prediction_rows(task, examples, predictions)
         return _evaluation(metrics, rows)
 
     return score
@@ -121,7 +121,7 @@ def scorer_of_many(
             )
             for place, (values, predictions) in enumerate(found):
                 metrics[place][task.name] = values
-                rows[place] += _prediction_rows(task, examples.metadata, predictions)
+                rows[place] += _prediction_rows(task, examples, predictions)
         return [_evaluation(*each) for each in zip(metrics, rows, strict=True)]
 
     return score
@@ -161,7 +161,7 @@ def score_of_answers(
     rows: list[dict[str, Any]] = []
     for task, examples, texts in zip(data.tasks, splits, answers, strict=True):
         metrics[task.name] = task.evaluate(examples.metadata, texts)
-        rows += _prediction_rows(task, examples.metadata, texts)
+        rows += _prediction_rows(task, examples, texts)
     return _evaluation(metrics, rows)
 
 
@@ -195,7 +195,7 @@ def answers(
             lambda predictions: {},
             seed=prediction.seed,
         )
-        rows += _prediction_rows(task, examples.metadata, predictions)
+        rows += _prediction_rows(task, examples, predictions)
     return rows
 
 
@@ -234,9 +234,15 @@ def _on_devices(
 
 
 def _prediction_rows(
-    task: Task, examples: Sequence[Mapping[str, Any]], predictions: Sequence[str]
+    task: Task, examples: TokenizedSplit, predictions: Sequence[str]
 ) -> list[dict[str, Any]]:
-    return [
-        {"task": task.name, **example, "prediction": prediction}
-        for example, prediction in zip(examples, predictions, strict=True)
-    ]
+    """Returns a row for each example: its inputs, its targets unless withheld, the prediction."""
+    rows = []
+    for index, (known, prediction) in enumerate(zip(examples.metadata, predictions, strict=True)):
+        row = {"task": task.name, **known, "prediction": prediction}
+        if examples.texts:
+            row = {"task": task.name, "inputs": examples.texts[index], **row}
+        if is_withheld(known):
+            del row["targets"]
+        rows.append(row)
+    return rows

@@ -26,6 +26,7 @@ class TokenizedExample(TypedDict):
     targets: np.ndarray
     inputs_full_length: int
     targets_full_length: int
+    inputs_pretokenized: bytes
     shortened: bool
     metadata: bytes
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Watch = Callable[[Iterable["TokenizedExample"], str, int], Iterable["TokenizedExample"]]
 """Yields what it is given; it is also told what is done, and how many there are."""
 
-_FORMAT = 3
+_FORMAT = 4
 """Part of the key: raise it when the file's contents change meaning."""
 
 
@@ -117,6 +117,8 @@ class TokenizedSplit:
         targets: decoder targets of each example.
         metadata_json: what the metrics need of each example, one JSON line each.
         facts: what else was found out about each example.
+        texts_json: the text of each example's inputs, one JSON line each; of the training split,
+            which is never shown, empty.
     """
 
     task: str
@@ -125,6 +127,7 @@ class TokenizedSplit:
     targets: Ragged
     metadata_json: bytes
     facts: RowFacts = NO_FACTS
+    texts_json: bytes = b""
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -139,15 +142,20 @@ class TokenizedSplit:
         """The metadata of each example: its "targets" text, "idx" and what its task adds."""
         return [json.loads(line) for line in self.metadata_json.splitlines()]
 
+    @functools.cached_property
+    def texts(self) -> list[str]:
+        """The text of each example's inputs, before anything was cut; of no example, if unknown."""
+        return [json.loads(line) for line in self.texts_json.splitlines()]
+
     def take(self, rows: Int[np.ndarray, "rows"]) -> "TokenizedSplit":
         """Returns a split of these rows, at least one."""
-        lines = self.metadata_json.splitlines()
         return dataclasses.replace(
             self,
             inputs=self.inputs.take(rows),
             targets=self.targets.take(rows),
-            metadata_json=b"\n".join(lines[row] for row in rows),
+            metadata_json=_take_lines(self.metadata_json, rows),
             facts=self.facts.take(rows),
+            texts_json=_take_lines(self.texts_json, rows),
         )
 
     def summary(self) -> SplitSummary:
@@ -171,6 +179,11 @@ class TokenizedSplit:
             unspelled=len(unspelled),
             first_unspelled=first.get("targets"),
         )
+
+
+def _take_lines(text: bytes, rows: Int[np.ndarray, "rows"]) -> bytes:
+    lines = text.splitlines()
+    return b"\n".join(lines[row] for row in rows) if lines else b""
 
 
 def tokenized(
@@ -212,7 +225,7 @@ def tokenized(
         examples = tokenize(fitted, split, vocabulary, lengths, data_dir)
         if watch is not None:
             examples = watch(examples, f"Tokenizing {task.name} {split}", size)
-        _write(path, examples, task, vocabulary)
+        _write(path, examples, task, split, vocabulary)
         found = _read(path, task, split, lengths)
         assert found is not None, f"{path} was just written and cannot be read"
     return found
@@ -244,6 +257,7 @@ def _write(
     path: Path,
     examples: Iterable["TokenizedExample"],
     task: Task,
+    split: str,
     vocabulary: Vocabulary,
 ) -> None:
     # Labels have been checked, and withheld targets aren't learned.
@@ -251,7 +265,7 @@ def _write(
     rows: dict[str, list[np.ndarray]] = {name: [] for name in FEATURES}
     full_lengths: dict[str, list[int]] = {name: [] for name in FEATURES}
     unspelled, shortened = [], []
-    metadata = []
+    metadata, texts = [], []
     for example in examples:
         for name in FEATURES:
             rows[name].append(example[name])
@@ -260,9 +274,12 @@ def _write(
         unspelled.append(not (task.labels or is_withheld(known) or can_spell(known["targets"])))
         shortened.append(example["shortened"])
         metadata.append(example["metadata"])
+        if split != "train":
+            texts.append(json.dumps(example["inputs_pretokenized"].decode()).encode())
 
     arrays: dict[str, Any] = {
         "metadata": np.frombuffer(b"\n".join(metadata), np.uint8),
+        "texts": np.frombuffer(b"\n".join(texts), np.uint8),
         "unspelled": np.array(unspelled, bool),
         "shortened": np.array(shortened, bool),
     }
@@ -291,6 +308,7 @@ def _read(path: Path, task: Task, split: str, lengths: Mapping[str, int]) -> Tok
         inputs=Ragged(arrays["inputs_values"], arrays["inputs_offsets"]),
         targets=Ragged(arrays["targets_values"], arrays["targets_offsets"]),
         metadata_json=arrays["metadata"].tobytes(),
+        texts_json=arrays["texts"].tobytes(),
         facts=RowFacts(
             full_lengths={name: arrays[f"{name}_full_lengths"] for name in FEATURES},
             limits=lengths,

@@ -270,7 +270,8 @@ def _find_labels(source: UserFiles) -> tuple[str, ...]:
 def _render(row: Row, source: UserFiles, numbers: bool) -> Iterable[Example]:
     # Only a row of the test split can: in it every column of the answer is empty, or none.
     withheld = bool(empty_columns(row, source.targets))
-    used = {*source.inputs.columns, *source.targets.columns}
+    # Without an answer to tell rows apart by, predictions come with all columns that they are of.
+    used = {*source.targets.columns, *(() if withheld else source.inputs.columns)}
     rest = {column: value for column, value in row.items() if column not in used}
     target = UNLABELLED if withheld else source.targets.render(row)
     if numbers and not withheld and not metrics.is_number(target):

@@ -122,7 +122,10 @@ def test_own_files_are_trained_on_and_answered(reviews, commands, capsys):
     main(commands["evaluate runs/reviews"])
     assert json.loads(capsys.readouterr().out)["predictions"] == 2
     rows = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
-    assert [row["row"] for row in rows] == [{"id": "x"}, {"id": "y"}]
+    assert [row["row"]["id"] for row in rows] == ["x", "y"]
+    # The column of the template too, the whole input, and no answer.
+    assert all(row["inputs"] == f"review: {row['row']['text']}" for row in rows)
+    assert not any("targets" in row for row in rows)
     assert all(isinstance(row["prediction"], str) for row in rows)
 
 

@@ -38,6 +38,7 @@ def tokenizations(monkeypatch):
             yield {
                 **{name: np.array([*ids[name][: lengths[name] - 1], 1]) for name in ids},
                 **{f"{name}_full_length": len(ids[name]) + 1 for name in ids},
+                "inputs_pretokenized": example.inputs.encode(),
                 "shortened": example.shortened,
                 "metadata": json.dumps({"targets": example.targets}).encode(),
             }
@@ -230,6 +231,15 @@ def test_rows_of_a_split_take_their_facts_along(options):
     ]
     assert taken.metadata == [split.metadata[2], split.metadata[0]]
     assert taken.facts.full_lengths["inputs"].tolist() == taken.inputs.lengths.tolist()
+
+
+def test_texts_are_kept_of_what_is_scored(options):
+    (text, *others), again = (tokenized(RTE, "validation", **options).texts for _ in range(2))
+    assert text.startswith("hypothesis: ") and [text, *others] == again
+    split = tokenized(RTE, "validation", lengths={"inputs": 9}, **options)
+    assert split.texts == again, "cut inputs are shown whole"
+    assert split.take(np.array([1])).texts == again[1:2]
+    assert tokenized(RTE, "train", **options).texts == []
 
 
 def test_a_label_that_targets_have_no_room_for(options):

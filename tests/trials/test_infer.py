@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 
 from prompt_tuning.cli import run_task
+from prompt_tuning.cli.run_answers import run_answers
 from prompt_tuning.evaluation import rank
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.t5 import T5, abstract_params
 
 pytestmark = pytest.mark.usefixtures("compile_once")
+
+
+LAST = "predictions/step_00000004.jsonl"
 
 
 def answers(result):
@@ -47,8 +51,22 @@ def test_trial_02_a_csv_file_is_answered_by_its_columns(finished_run, rows, comm
     predictions = tmp_path / "p.jsonl"
     rank_them = "--gin.predict.method=rank"
     assert command("evaluate", finished_run, rank_them, "--predictions", predictions).status == 0
-    evaluated = [json.loads(line)["prediction"] for line in predictions.open()]
-    assert evaluated == [row["prediction"] for row in found]
+    evaluated = [json.loads(line) for line in predictions.open()]
+    assert [row["prediction"] for row in evaluated] == [row["prediction"] for row in found]
+    # Both the command and training itself write the inputs down.
+    of_training = [json.loads(line) for line in (finished_run / LAST).open()]
+    for scored in (evaluated, of_training):
+        assert [row["inputs"] for row in scored] == [row["text"] for row in found]
+        assert [row["targets"] for row in scored] == [row["label"] for row in found]
+
+
+def test_a_page_shows_a_known_unk_and_no_withheld_answer(tmp_path):
+    known = {"inputs": "first", "targets": "<unk>", "withheld": False, "prediction": "no"}
+    absent = {"inputs": "second", "prediction": "no"}
+    (tmp_path / "predictions").mkdir()
+    lines = [json.dumps(row) + "\n" for row in (known, absent)]
+    (tmp_path / "predictions" / "test.jsonl").write_text("".join(lines))
+    assert run_answers(tmp_path, {}) == {"test": [known]}
 
 
 def test_lines_stay_aligned_and_what_is_right_is_answered(finished_run, command, tmp_path):
