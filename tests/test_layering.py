@@ -42,8 +42,10 @@ MAY_IMPORT = {
     # One frozen model for many prompts, and the same over HTTP.
     "predictor": CHECKPOINTS | {"evaluation", "data", "parallel"},
     "serving": CHECKPOINTS | {"predictor"},
+    # Training and scoring from plain values; gin is the command line's alone.
+    "recipes": CHECKPOINTS | {"training", "evaluation", "analysis", "data", "parallel"},
     "cli": CHECKPOINTS
-    | {"training", "evaluation", "analysis", "sweeps", "data", "parallel", "assets"}
+    | {"training", "evaluation", "analysis", "sweeps", "data", "parallel", "assets", "recipes"}
     | {"planning", "predictor", "serving", "launch"},
 }
 
@@ -142,6 +144,7 @@ WITHOUT_TENSORFLOW = [
     "prompt_tuning.data.tokenized",
     "prompt_tuning.data.batching",
     "prompt_tuning.data.vocabularies",
+    "prompt_tuning.recipes.train",
     "prompt_tuning.cli.train",
     "prompt_tuning.cli.infer",
 ]

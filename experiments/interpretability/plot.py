@@ -16,6 +16,7 @@ from prompt_tuning.analysis import clusters, pictures
 from prompt_tuning.analysis.similarity import similarity_matrix, within_and_between
 from prompt_tuning.cli import session
 from prompt_tuning.cli.__main__ import run as with_one_line_errors
+from prompt_tuning.recipes import prompts
 from prompt_tuning.sweeps.results import Row, read_rows, write_table
 
 NEIGHBORS = 5
@@ -51,8 +52,8 @@ def main(argv: Sequence[str]) -> None:
 def measure(run: Path) -> tuple[np.ndarray, Row, str]:
     """Returns a run's best prompt, the measures of it, and its first positions' neighbours."""
     base, data = session.open_run(run)
-    prompt = session.load_adapter_for(base, session.prompt_path(str(run), None)).prompt
-    found = session.neighbors_of(base, prompt, k=NEIGHBORS)
+    prompt = prompts.load_adapter_for(base, session.prompt_path(str(run), None)).prompt
+    found = prompts.neighbors_of(base, prompt, k=NEIGHBORS)
     table = np.asarray(base.embedding, np.float32)[: base.vocabulary.num_pieces]
     labels = list(dict.fromkeys(label for task in data.tasks for label in task.labels or ()))
     ids = [base.vocabulary.encode(label) for label in labels]
@@ -66,7 +67,7 @@ def measure(run: Path) -> tuple[np.ndarray, Row, str]:
         "distinct": clusters.distinct_share(found),
         "norm": float(norms),
     }
-    words = session.neighbors_of(base, prompt, k=NEIGHBORS, words=True)
+    words = prompts.neighbors_of(base, prompt, k=NEIGHBORS, words=True)
     nearest = "; ".join(" ".join(each.piece for each in position) for position in words[:6])
     return prompt, measured, nearest
 

@@ -17,8 +17,12 @@ import time
 from pathlib import Path
 
 from prompt_tuning.checkpoints.adapter_files import best_file, load_adapter
-from prompt_tuning.cli import scoring, session, train
+from prompt_tuning.cli import session
 from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli.train import open_folder
+from prompt_tuning.recipes import scoring
+from prompt_tuning.recipes.splits import load_splits
+from prompt_tuning.recipes.train import train
 from prompt_tuning.training.run import count_parameters
 
 RESULTS = Path(__file__).parent / "results"
@@ -62,10 +66,10 @@ def run(folder: Path, model: str, task: str, files: list[str], settings: dict) -
 
     start = time.monotonic()
     job = session.prepare()
-    test_splits = session.load_splits(job.base, job.data, "test")
+    test_splits = load_splits(job.base, job.data, "test")
     score = scoring.scorer(job.base, job.data, job.prediction, test_splits)
     untrained = score(functools.partial(job.method.apply, job.trained)).score
-    best = train.train(job, train.open_folder(job, overwrite=False)).best
+    best = train(job, open_folder(job, overwrite=False)).best
     file = best_file(folder)
     assert file is not None
     return {

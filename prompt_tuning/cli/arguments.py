@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 from prompt_tuning.cli.command_settings import SETTINGS
 from prompt_tuning.cli.macros import MACROS
 from prompt_tuning.cli.parameter_meanings import MEANINGS
-from prompt_tuning.cli.paths import expanded, expanded_argument, local_path, run_folder
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.recipes.paths import expanded, expanded_argument, local_path, run_folder
 
 _GIN = "--gin."
 _only_parsing = ContextVar("_only_parsing", default=False)

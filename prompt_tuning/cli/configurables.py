@@ -1,250 +1,110 @@
-"""What gin can configure: each function here fills one library function or dataclass.
+"""What gin can configure: the library's functions and dataclasses, under gin's names for them.
 
-The library takes values and knows nothing of gin; these few lines are where a name in a gin file
-meets an argument. Methods and their initialisers need the frozen model and its vocabulary, so
+The library (`recipes/`, `training/`) takes values and knows nothing of gin; here a name in a gin
+file meets an argument. Methods and their initializers need the frozen model and its vocabulary, so
 gin is given a function of those two, `Base`:
 
-    train.method = @soft_prompt          # soft_prompt(base) -> a method
-    soft_prompt.initializer = @class_label   # class_label(base) -> an initialiser
+    train.method = @soft_prompt              # soft_prompt(base) -> a method
+    soft_prompt.initializer = @class_label   # class_label(base) -> an initializer
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+import os
+from collections.abc import Callable
 
-from prompt_tuning.checkpoints.prompt_files import load_prompt
-from prompt_tuning.cli import user_tasks
-from prompt_tuning.cli.frozen_base import (  # registered with gin, like the next two
-    Base,
-    frozen_model,
-    layout,
-    processes,
-    vocabulary,
+import jax
+
+from prompt_tuning.cli.gin_config import forget
+from prompt_tuning.cli.registry import register, register_per_member
+from prompt_tuning.parallel.processes import ProcessOptions, from_environment
+from prompt_tuning.recipes import (
+    frozen_base,
+    initializers,
+    layer_methods,
+    prediction,
+    prompt_methods,
+    task_data,
+    user_tasks,
 )
-from prompt_tuning.cli.prediction import Prediction, predict
-from prompt_tuning.cli.registry import register
-from prompt_tuning.cli.training_options import Training, population, successive_halving, train
-from prompt_tuning.data.feature_lengths import FEATURES
-from prompt_tuning.data.feature_lengths import feature_lengths as lengths_of
-from prompt_tuning.data.mixtures import Mixture, mixture_of
-from prompt_tuning.data.sampling import EVERYTHING, HELD_OUT, Sample, with_held_out
-from prompt_tuning.data.target_sentinel import TargetForm
-from prompt_tuning.data.tasks.task import Task
-from prompt_tuning.data.token_batches import TokenBudget
-from prompt_tuning.data.vocabularies import Vocabulary
-from prompt_tuning.errors import UserError
-from prompt_tuning.methods import initializers
-from prompt_tuning.methods.base import Method
-from prompt_tuning.methods.prompt import SoftPrompt
-from prompt_tuning.settings import Changeable, HashedFiles, PerMember
+from prompt_tuning.recipes.frozen_base import Base
+from prompt_tuning.recipes.prediction import Prediction
+from prompt_tuning.recipes.task_data import Data
+from prompt_tuning.recipes.training_options import Training
+from prompt_tuning.settings import Fields, Free
+from prompt_tuning.training import optimizers
+from prompt_tuning.training.halving import Halving
 
-__all__ = [
-    "Base",
-    "Data",
-    "Prediction",
-    "Training",
-    "class_label",
-    "data",
-    "from_file",
-    "from_string",
-    "frozen_model",
-    "layout",
-    "population",
-    "predict",
-    "processes",
-    "random_uniform",
-    "sampled_vocabulary",
-    "soft_prompt",
-    "successive_halving",
-    "train",
-    "vocabulary",
-]
+__all__ = ["Base", "Data", "Prediction", "Training"]
+
+layout = register(frozen_base.layout)
+frozen_model = register(frozen_base.frozen_model)
+vocabulary = register(frozen_base.vocabulary)
+
+data = register(task_data.data)
+user_files = register_per_member(user_tasks.user_files)
+mixture = register_per_member(user_tasks.mixture)
+task_labels = register_per_member(user_tasks.task_labels)
+
+predict = register(prediction.predict)
+
+random_uniform = register(initializers.random_uniform)
+sampled_vocabulary = register(initializers.sampled_vocabulary)
+class_label = register(initializers.class_label)
+from_string = register(initializers.from_string)
+from_file = register(initializers.from_file)
+most_similar = register(initializers.most_similar)
+
+soft_prompt = register(prompt_methods.soft_prompt)
+p_tuning = register(prompt_methods.p_tuning)
+residual_prompt = register(prompt_methods.residual_prompt)
+mixed_prompt = register(prompt_methods.mixed_prompt)
+attention_mixed_prompt = register(prompt_methods.attention_mixed_prompt)
+multitask_prompt = register(prompt_methods.multitask_prompt)
+adapted_multitask_prompt = register(prompt_methods.adapted_multitask_prompt)
+prefix = register(layer_methods.prefix)
+deep_prompt = register(layer_methods.deep_prompt)
+lora = register(layer_methods.lora)
+ia3 = register(layer_methods.ia3)
+adapter = register(layer_methods.adapter)
+weights = register(layer_methods.weights)
+
+adafactor = register(optimizers.adafactor)
+adamw = register(optimizers.adamw)
+constant = register(optimizers.constant)
+linear_warmup = register(optimizers.linear_warmup)
+rsqrt_decay = register(optimizers.rsqrt_decay)
+cosine_decay = register(optimizers.cosine_decay)
+
+train: Callable[..., Training] = register(Training, name="train")
+"""A training run; `TrainOptions`, `LossOptions` and `Training` say what the options are."""
+
+successive_halving: Callable[..., Halving] = register(Halving, name="successive_halving")
+"""Where `train --tune` drops members; see `Halving`."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Data:
-    """What is trained on and scored: a task, or the tasks of a mixture; lengths in tokens.
+@register
+def processes(given: Fields[ProcessOptions]) -> ProcessOptions | None:
+    """How this process joins others, as given or as the environment tells; None: it is alone.
 
-    batch_tokens: tokens a batch; where it isn't None, batches have no constant size.
-    extra_tokens: positions that an example costs beside its input's.
-    num_lengths: padded source lengths, that is, compiled shapes.
-    target_sentinel: whether a sentinel, not counted in `lengths`, comes before every target.
-    rates: the share of each task in what is trained on; None: by their sizes.
-    training_sample: which of the training examples are trained on.
-    development_sample: which examples the best prompt is chosen on.
-    development_split: the split that this sample is of; every other split is scored whole.
+    What is given is forgotten: it holds for this process, not for the run's recorded settings.
     """
-
-    name: str
-    tasks: tuple[Task, ...]
-    lengths: Mapping[str, int]
-    data_dir: str | None
-    batch_size: int
-    batch_tokens: int | None = None
-    extra_tokens: int = 0
-    num_lengths: int = 4
-    target_sentinel: bool = False
-    rates: tuple[float | int, ...] | None = None
-    training_sample: Sample = EVERYTHING
-    development_sample: Sample = EVERYTHING
-    development_split: str = "validation"
-
-    def sample(self, split: str) -> Sample:
-        """Which examples of a split are used."""
-        samples = {"train": self.training_sample, self.development_split: self.development_sample}
-        return samples.get(split, EVERYTHING)
-
-    @property
-    def target_length(self) -> int:
-        """The longest targets in tokens, with end of sequence and a sentinel if there is one."""
-        return self.lengths["targets"] + self.target_sentinel
-
-    def target_form(self, vocabulary: Vocabulary) -> TargetForm:
-        """How targets are written, and answers read."""
-        return TargetForm(vocabulary, self.target_sentinel)
-
-    def token_budget(self, row_multiple: int) -> TokenBudget | None:
-        """The rows of batches that are measured in tokens, each a multiple of `row_multiple`."""
-        if self.batch_tokens is None:
-            return None
-        return TokenBudget(
-            tokens=self.batch_tokens,
-            extra=self.extra_tokens,
-            row_multiple=row_multiple,
-            num_lengths=self.num_lengths,
-        )
+    forget("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
+    found = from_environment(os.environ) if given.coordinator is None else given
+    return found and dataclasses.replace(found, heartbeat_seconds=given.heartbeat_seconds)
 
 
 @register
-def data(
-    mixture_or_task: PerMember[str | Task | Mixture],
-    batch_size: int,
-    feature_lengths: PerMember[Mapping[str, Any] | None] = None,
-    data_dir: PerMember[Changeable[str | None]] = None,
-    batch_tokens: int | None = None,
-    extra_tokens: int = 0,
-    num_lengths: int = 4,
-    target_sentinel: bool = False,
-    max_examples: PerMember[int | None] = None,
-    examples_per_label: PerMember[int | None] = None,
-    max_eval_examples: PerMember[int | None] = None,
-    eval_examples_per_label: PerMember[int | None] = None,
-    sample_seed: PerMember[int] = 0,
-    held_out: PerMember[float | None] = None,
-    shorten: PerMember[str | Mapping[str, str] | None] = None,
-) -> Data:
-    """The tasks and how they are cut into batches.
+def population(places: Free[int] = 16, side_by_side: Free[bool | None] = None) -> tuple[int, bool]:
+    """How the members of a POPULATION train.
 
-    `mixture_or_task` is a name, or what `user_files` or `mixture` makes. What isn't in
-    `feature_lengths` is the tasks' own, of a mixture's the longest. With `batch_tokens` a batch
-    has as many examples as fit into so many tokens, each counted at its padded length and
-    `extra_tokens`, such as the prompt's; see `data/token_batches.py`. `target_sentinel` puts
-    `<extra_id_0>` before every target, for models of span corruption alone; see
-    `data/target_sentinel.py`.
+    Args:
+      places: how many at a time; the others wait.
+      side_by_side: compute their steps in one program, or one after another; None: in one program
+        but on a single CPU, where that is no faster (`benchmarks/population.py`).
 
-    Of the training split, of each task, `max_examples` at random or `examples_per_label` of each
-    label are used, and of the validation split likewise those of the next two; see
-    `data/sampling.py`. With `held_out`, that share of the training rows is a split `held_out`,
-    which is then the one sampled instead of the validation split. `shorten` is the column that
-    loses its end where inputs are too long, of every task or by the task's name.
+    Returns:
+      `places` and `side_by_side`, resolved.
     """
-    given = mixture_of(mixture_or_task)
-    tasks = given.tasks
-    if batch_size < 1:
-        raise UserError(f"BATCH_SIZE is {batch_size}; it must be at least 1.")
-    if num_lengths < 1:
-        raise UserError(f"data.num_lengths is {num_lengths}; it must be at least 1.")
-    if held_out is not None:
-        tasks = tuple(with_held_out(task, held_out) for task in tasks)
-    if shorten is not None:
-        column_of = shorten if isinstance(shorten, Mapping) else {}
-        tasks = tuple(
-            dataclasses.replace(task, shorten=column_of.get(task.name) if column_of else shorten)
-            for task in tasks
-        )
-    longest = {name: max(task.lengths[name] for task in tasks) for name in FEATURES}
-    return Data(
-        name=given.name,
-        tasks=tasks,
-        rates=given.rates,
-        lengths=lengths_of(feature_lengths, longest),
-        data_dir=data_dir,
-        batch_size=batch_size,
-        batch_tokens=batch_tokens,
-        extra_tokens=extra_tokens,
-        num_lengths=num_lengths,
-        target_sentinel=target_sentinel,
-        training_sample=Sample(
-            examples=max_examples, per_label=examples_per_label, seed=sample_seed
-        ),
-        development_sample=Sample(
-            examples=max_eval_examples, per_label=eval_examples_per_label, seed=sample_seed
-        ),
-        development_split="validation" if held_out is None else HELD_OUT,
-    )
-
-
-@register
-def soft_prompt(
-    base: Base, length: int, initializer: Callable[[Base], Any], placement: str = "before"
-) -> Method:
-    """Prompt tuning's soft prompt of `length` virtual tokens; see `PLACEMENTS`."""
-    prompt = SoftPrompt(
-        length=length,
-        embed_dim=base.config.embed_dim,
-        placement=placement,
-        initializer=initializer(base),
-    )
-    return cast(Method, prompt)  # Flax types what `apply` returns only loosely
-
-
-@register
-def random_uniform(base: Base, low: float = -0.5, high: float = 0.5) -> initializers.Initializer:
-    """The paper's random initialisation; its released code draws from [0, 0.5)."""
-    del base
-    return initializers.random_uniform(low, high)
-
-
-@register
-def sampled_vocabulary(
-    base: Base, num_pieces: int = initializers.NUM_PIECES
-) -> initializers.Initializer:
-    """The embeddings of pieces drawn among the most common `num_pieces`."""
-    return initializers.sampled_vocabulary(_pieces(base), num_pieces)
-
-
-@register
-def class_label(
-    base: Base, labels: Sequence[Any], num_pieces: int = initializers.NUM_PIECES
-) -> initializers.Initializer:
-    """The embeddings of the label words, then sampled vocabulary: the paper's default."""
-    ids = [base.vocabulary.encode(label) for label in user_tasks.words("CLASS_LABELS", labels)]
-    return initializers.class_label(_pieces(base), ids, num_pieces)
-
-
-@register
-def from_string(
-    base: Base, text: Any, num_pieces: int = initializers.NUM_PIECES
-) -> initializers.Initializer:
-    """The embeddings of a text's pieces, then sampled vocabulary."""
-    if not isinstance(text, str):
-        raise UserError(
-            f"PROMPT_TEXT is {text!r}; expected a text, such as 'Is this review good?' (put a "
-            "number in quotes)."
-        )
-    return initializers.from_string(_pieces(base), base.vocabulary.encode(text), num_pieces)
-
-
-@register
-def from_file(base: Base, path: HashedFiles[str]) -> initializers.Initializer:
-    """A prompt file's values: another run's prompt, or another task's (SPoT)."""
-    expect = (None, base.config.embed_dim)
-    prompt, _ = load_prompt(
-        path, expect, model=base.config.name, vocabulary_hash=base.vocabulary.hash
-    )
-    return initializers.from_array(prompt)
-
-
-def _pieces(base: Base) -> Any:
-    """The rows of the embedding that are pieces: neither sentinels nor the padding after them."""
-    return base.embedding[: base.vocabulary.num_pieces]
+    if side_by_side is None:
+        side_by_side = jax.default_backend() != "cpu" or jax.device_count() > 1
+    return places, side_by_side

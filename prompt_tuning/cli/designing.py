@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from prompt_tuning.analysis.tables import Table
-from prompt_tuning.cli import configurables, gin_config, scoring, session
+from prompt_tuning.cli import configurables, gin_config, session
 from prompt_tuning.cli.configurables import Base, Data, Prediction
 from prompt_tuning.data.designs import SHOTS, Design, designed, read_designs
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.models.injection import Injection
+from prompt_tuning.recipes import scoring
+from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.training.run import Evaluation
 
 BASE = "runs/base.gin"
@@ -109,7 +111,7 @@ class Designs:
             fits=lambda text: len(base.vocabulary.encode(text)) < limit,  # and end of sequence
         )
         data: Data = dataclasses.replace(self._data, tasks=(task,))
-        splits = session.load_splits(base, data, split)
+        splits = load_splits(base, data, split)
         if scoring.withheld(splits):
             raise UserError(
                 f"The labels of {self.task}'s {split} split are withheld, so a prompt can't be "

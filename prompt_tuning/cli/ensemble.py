@@ -43,10 +43,12 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _ensemble(args: argparse.Namespace) -> None:
-    from prompt_tuning.cli import configurables, scoring, session
+    from prompt_tuning.cli import configurables, session
     from prompt_tuning.data.tokenized import TokenizedSplit
     from prompt_tuning.evaluation.ensemble import Ballot, combinations
     from prompt_tuning.models.stacking import UnlikeInjectionsError
+    from prompt_tuning.recipes import prompts, scoring
+    from prompt_tuning.recipes.splits import load_splits
     from prompt_tuning.training.run import Evaluation
 
     _check_distinct(args.prompts)
@@ -58,14 +60,14 @@ def _ensemble(args: argparse.Namespace) -> None:
     injects = []
     for path in args.prompts:
         file = session.prompt_path(path, None) if path in runs else path
-        adapter = session.load_adapter_for(base, file)
-        session.check_target_form(data, adapter, file)
+        adapter = prompts.load_adapter_for(base, file)
+        prompts.check_target_form(data, adapter, file)
         task = adapter.metadata.task
         if task not in (None, data.name):
             session.say(f"{path} was trained on {task} and is scored on {data.name}.")
         injects.append(adapter.inject)
     split = args.split or prediction.split
-    splits = session.load_splits(base, data, split)
+    splits = load_splits(base, data, split)
     if scoring.withheld(splits):
         raise UserError(
             f"The labels of {data.name}'s {split} split are withheld, so an ensemble can't be "
@@ -99,7 +101,7 @@ def _ensemble(args: argparse.Namespace) -> None:
         ballots, members = ask(splits)
         development = members
         if split != prediction.split:
-            _, development = ask(session.load_splits(base, data, prediction.split))
+            _, development = ask(load_splits(base, data, prediction.split))
         weights = np.array([evaluation.score for evaluation in development])
         combined = {
             name: score(answer, ballots, splits) for name, answer in combinations(weights).items()

@@ -38,18 +38,20 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from prompt_tuning.cli import configurables, scoring, session
+    from prompt_tuning.cli import configurables, session
     from prompt_tuning.parallel.processes import is_first
+    from prompt_tuning.recipes import prompts, scoring
+    from prompt_tuning.recipes.splits import load_splits
 
     path = session.chosen_prompt(args)
     data = configurables.data()
     prediction = configurables.predict(data)
     split = args.split or prediction.split
     base = session.load_base(data)
-    inject, metadata = session.open_prompt(base, data, path)
+    inject, metadata = prompts.open_prompt(base, data, path)
     if metadata.task not in (None, data.name) and is_first():
         session.say(f"{path} was trained on {metadata.task} and is scored on {data.name}.")
-    splits = session.load_splits(base, data, split)
+    splits = load_splits(base, data, split)
     withheld = scoring.withheld(splits)
     if withheld and not args.predictions:
         raise UserError(

@@ -21,9 +21,9 @@ from gin.config import parse_value
 import prompt_tuning
 from prompt_tuning.cli import registry
 from prompt_tuning.cli.macros import MACROS
-from prompt_tuning.cli.paths import expanded
 from prompt_tuning.cli.registry import register as register  # where users' modules look for it
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.recipes.paths import expanded
 
 _PACKAGE = Path(prompt_tuning.__file__).parent
 _REQUIRED = "%gin.REQUIRED"

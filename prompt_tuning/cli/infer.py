@@ -30,10 +30,10 @@ from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
     from prompt_tuning.cli.configurables import Base, Data
-    from prompt_tuning.cli.prediction import Prediction
     from prompt_tuning.data.questions import Question
     from prompt_tuning.data.tasks.task import Task
     from prompt_tuning.predictor import Predictor, Prepared
+    from prompt_tuning.recipes.prediction import Prediction
 
 _SHORTEST = 16
 """The shortest padded input, in tokens; longer ones are padded to it times a power of two."""
@@ -75,18 +75,19 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _with_one_prompt(args: argparse.Namespace) -> None:
-    from prompt_tuning.cli import configurables, scoring, session
-    from prompt_tuning.cli.counting import Counting
+    from prompt_tuning.cli import configurables, session
     from prompt_tuning.data.questions import text_of
     from prompt_tuning.data.shortening import fit_inputs
     from prompt_tuning.evaluation.evaluator import predict_rows
+    from prompt_tuning.recipes import prompts, scoring
+    from prompt_tuning.recipes.counting import Counting
 
     session.load_config(args, run=args.run)
     path = session.chosen_prompt(args)
     data = configurables.data()
     prediction = _ranked_by_default(configurables.predict(data), data, args)
     base = session.load_base(data)
-    inject, _ = session.open_prompt(base, data, path)
+    inject, _ = prompts.open_prompt(base, data, path)
     task = fit_inputs(data.tasks[0], base.vocabulary, data.lengths["inputs"])
     predictor = scoring.predictor_for(base, data, task, prediction)
 
@@ -175,13 +176,14 @@ def _about_lines(task: "Task") -> str:
 
 
 def _with_many_prompts(args: argparse.Namespace) -> None:
-    from prompt_tuning.cli import many_prompts, session
+    from prompt_tuning.cli import many_prompts
+    from prompt_tuning.recipes import prompts
 
     files = many_prompts.named_files(args.prompts)
     base, predictor = many_prompts.load(args, run=args.run)
     tasks: dict[str, Task | None] = {}
     for name, file in files.items():
-        adapter = session.load_adapter_for(base, file)
+        adapter = prompts.load_adapter_for(base, file)
         sentinel = bool(adapter.metadata.target_sentinel)
         predictor.add(name, adapter.injection, target_sentinel=sentinel)
         tasks[name] = many_prompts.task_of(file, adapter.metadata.task)

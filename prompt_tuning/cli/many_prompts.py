@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prompt_tuning.cli import configurables, run_task, session
+from prompt_tuning.cli import configurables, session
 from prompt_tuning.cli.configurables import Base, Data, Prediction
 from prompt_tuning.cli.gin_config import register
 from prompt_tuning.data.feature_lengths import feature_lengths as lengths_of
 from prompt_tuning.data.tasks.task import Task, get_task, list_tasks
 from prompt_tuning.errors import UserError
 from prompt_tuning.predictor import Predictor
+from prompt_tuning.recipes import task_file
 
 CONFIG = "runs/serve.gin"
 
@@ -68,8 +69,8 @@ def task_of(path: str, name: str | None) -> Task | None:
       name: the task that the file itself names.
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    recorded = run_task.read(folder)
-    if recorded is not None and (found := run_task.task_of(recorded)):
+    recorded = task_file.read(folder)
+    if recorded is not None and (found := task_file.task_of(recorded)):
         return found
     return get_task(name) if name in list_tasks() else None
 

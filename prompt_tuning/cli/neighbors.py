@@ -50,13 +50,14 @@ def main(argv: Sequence[str]) -> None:
 def _neighbors(args: argparse.Namespace) -> None:
     from prompt_tuning.analysis.neighbors import format_neighbors
     from prompt_tuning.cli import configurables, prompt_report, session
+    from prompt_tuning.recipes import prompts
 
     session.load_config(args, run=args.run)
     path = session.prompt_path(args.run, args.prompt)
     data = configurables.data()
     base = session.load_base(data)
-    prompt = session.load_adapter_for(base, path).prompt
-    found = session.neighbors_of(base, prompt, k=args.k, metric=args.metric, words=args.words)
+    prompt = prompts.load_adapter_for(base, path).prompt
+    found = prompts.neighbors_of(base, prompt, k=args.k, metric=args.metric, words=args.words)
     print(format_neighbors(found))
     if args.report:
         report = prompt_report.Report(base, data, prompt, found, title=path, metric=args.metric)

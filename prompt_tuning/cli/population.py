@@ -18,26 +18,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prompt_tuning.checkpoints.adapter_files import BEST_ADAPTER, BEST_PROMPT
-from prompt_tuning.cli import (
-    configurables,
-    gin_config,
-    identity,
-    members,
-    run_task,
-    scoring,
-    session,
-)
+from prompt_tuning.cli import configurables, gin_config, identity, members, run_task, session
 from prompt_tuning.cli.configurables import Base, Data
 from prompt_tuning.cli.members import MemberSpec
 from prompt_tuning.cli.next_commands import infer_command
 from prompt_tuning.cli.run_block import RunFacts, aligned, run_facts, start_block
-from prompt_tuning.cli.session import Job
-from prompt_tuning.cli.train import facts, saver
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import UserError, listed
 from prompt_tuning.evaluation.evaluator import Inject
 from prompt_tuning.files import atomic_write
 from prompt_tuning.parallel.mesh import shard_members
+from prompt_tuning.recipes import prompts, scoring, task_file
+from prompt_tuning.recipes.job import Job
+from prompt_tuning.recipes.train import facts, saver
 from prompt_tuning.training.halving import Halving, ranked
 from prompt_tuning.training.optimizers import Optimizer
 from prompt_tuning.training.places import program_size, program_sizes
@@ -128,7 +121,7 @@ def _prepare(
 
         def load(base: Base, data: Data, split: str, key: str = key) -> list[TokenizedSplit]:
             if (key, split) not in splits:
-                splits[key, split] = session.load_splits(base, data, split)
+                splits[key, split] = load_splits(base, data, split)
             return splits[key, split]
 
         prepared = _Prepared(session.prepare(base, load, startup.part), key)
@@ -159,7 +152,7 @@ def _prepare(
         overwrite=args.overwrite,
         population=True,
     )
-    folder.write_json(run_task.FILE, run_task.described(population[0].job))
+    folder.write_json(task_file.FILE, run_task.described(population[0].job))
     for spec, each in zip(specs, population, strict=True):
         of_member = RunFolder.open(
             where / MEMBERS / spec.name,
@@ -172,7 +165,7 @@ def _prepare(
             compare=identity.compare,
             train_steps=each.job.training.options.train_steps,
         )
-        of_member.write_json(run_task.FILE, run_task.described(each.job))
+        of_member.write_json(task_file.FILE, run_task.described(each.job))
         each.member = _member(spec, each.job, of_member)
     return folder, population, _evaluator(population, places)
 
@@ -247,7 +240,7 @@ def _evaluator(population: Sequence[_Prepared], places: int) -> Evaluate:
             groups.setdefault(by_name[member.name].data_key, []).append(place)
         found: dict[int, Evaluation] = {}
         for key, group in groups.items():
-            injects = [session.inject_folded(due[i].method, numbers[i]) for i in group]
+            injects = [prompts.inject_folded(due[i].method, numbers[i]) for i in group]
             score_one, score_many = scorers(key)
             if len(injects) == 1:
                 evaluations = [score_one(injects[0])]

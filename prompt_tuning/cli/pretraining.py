@@ -33,6 +33,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.t5 import T5, Params, init_params
 from prompt_tuning.parallel.mesh import check_batch, replicate, shard_batch
+from prompt_tuning.recipes import frozen_base
 from prompt_tuning.settings import Changeable
 from prompt_tuning.training.keys import stream_key
 from prompt_tuning.training.losses import LossOptions
@@ -265,7 +266,7 @@ def prepare() -> PretrainingJob:
                 f"frozen_model.quantization is {config.quantization!r}, but quantised weights "
                 "can't be trained: leave it out."
             )
-    session.check_vocabulary(vocabulary, config)
+    frozen_base.check_vocabulary(vocabulary, config)
     # All of them are trained, so every device has them whole, whatever the layout splits.
     params = replicate(params, layout.mesh)
     base = Base(config=config, params=params, vocabulary=vocabulary, layout=layout)
@@ -279,7 +280,7 @@ def prepare() -> PretrainingJob:
         contents={
             "contents of the vocabulary": vocabulary.hash[:16],
             "contents of the text": _text_hash(ids, kept_ids),
-            "contents of the first weights": session.weights_hash(base.params),
+            "contents of the first weights": frozen_base.weights_hash(base.params),
         },
     )
 

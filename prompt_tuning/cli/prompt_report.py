@@ -11,12 +11,14 @@ from prompt_tuning.analysis.attention import prompt_attention
 from prompt_tuning.analysis.neighbors import Neighbor
 from prompt_tuning.analysis.removals import score_removals
 from prompt_tuning.analysis.tables import Table, report_folder, write_report
-from prompt_tuning.cli import configurables, gin_config, scoring, session
+from prompt_tuning.cli import configurables, gin_config
 from prompt_tuning.cli.configurables import Base, Data
 from prompt_tuning.data.batching import eval_batches
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.injection import Injection
+from prompt_tuning.recipes import scoring
+from prompt_tuning.recipes.splits import load_splits
 
 # The attention weights of all layers of so many examples are in memory at once.
 _ATTENTION_ROWS = 4
@@ -141,7 +143,7 @@ class Report:
     def _development(self) -> tuple[str, list[TokenizedSplit]]:
         if self._splits is None:
             split = configurables.predict(self._data).split
-            splits = session.load_splits(self._base, self._data, split)
+            splits = load_splits(self._base, self._data, split)
             if scoring.withheld(splits):
                 raise UserError(
                     f"The labels of {self._data.name}'s {split} split are withheld; set "

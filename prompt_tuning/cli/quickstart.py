@@ -26,10 +26,13 @@ def main(argv: Sequence[str]) -> None:
     started = time.monotonic()
 
     from prompt_tuning.analysis.curves import plot_learning_curve
-    from prompt_tuning.cli import scoring, session
+    from prompt_tuning.cli import session
     from prompt_tuning.cli.run_block import aligned, run_facts, start_block
-    from prompt_tuning.cli.train import open_folder, train
+    from prompt_tuning.cli.train import open_folder
     from prompt_tuning.models.quantization import count_parameters
+    from prompt_tuning.recipes import prompts, scoring
+    from prompt_tuning.recipes.splits import load_splits
+    from prompt_tuning.recipes.train import train
     from prompt_tuning.training.logging import read_rows
     from prompt_tuning.training.startup import Startup
 
@@ -40,13 +43,13 @@ def main(argv: Sequence[str]) -> None:
     where = folder.path
     session.say(start_block(run_facts(job)))
 
-    held_out = session.load_splits(job.base, job.data, "test")
+    held_out = load_splits(job.base, job.data, "test")
     score = scoring.scorer(job.base, job.data, job.prediction, held_out)
     session.say("Scoring the untrained prompt on the test split ...")
     untrained = score(functools.partial(job.method.apply, job.trained)).score
     result = train(job, folder)
     best, options = result.best, job.training.options
-    adapter = session.load_adapter_for(job.base, session.prompt_path(str(where), None))
+    adapter = prompts.load_adapter_for(job.base, session.prompt_path(str(where), None))
     trained = score(adapter.inject).score
     parameters = count_parameters(job.trained)
     curve = plot_learning_curve(
@@ -70,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
     if adapter.is_prompt:
         print(
             f"\nNearest vocabulary pieces to the first positions (cosine):\n"
-            f"{session.neighbors_text(job.base, adapter.prompt[:_POSITIONS], k=_NEIGHBORS)}"
+            f"{prompts.neighbors_text(job.base, adapter.prompt[:_POSITIONS], k=_NEIGHBORS)}"
         )
     rows = [
         ("  Score it", f"prompt-tuning evaluate {where} --split test"),

@@ -187,12 +187,13 @@ def _resemblance(args: argparse.Namespace) -> "Resemblance | str":
 def _resemblance_of(args: argparse.Namespace, path: str) -> "Resemblance":
     from prompt_tuning.analysis.run_page import Resemblance
     from prompt_tuning.cli import configurables, prompt_report, session
+    from prompt_tuning.recipes import prompts
 
     session.load_config(args, run=args.folder)
     data = configurables.data()
     base = session.load_base(data)
-    prompt = session.load_adapter_for(base, path).prompt
-    found = session.neighbors_of(base, prompt, k=args.k, words=True)
+    prompt = prompts.load_adapter_for(base, path).prompt
+    found = prompts.neighbors_of(base, prompt, k=args.k, words=True)
     more = prompt_report.Report(base, data, prompt, found, title=path, metric="cosine")
     tables = [table for name, table in more.tables.items() if name != "neighbors"]
     return Resemblance(neighbors=found, tables=tables)

@@ -64,7 +64,9 @@ def _run_predictions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yields what each run's prompt answers on the test sets that are its."""
     if not args.runs:
         return
-    from prompt_tuning.cli import configurables, scoring, session
+    from prompt_tuning.cli import configurables, session
+    from prompt_tuning.recipes import prompts, scoring
+    from prompt_tuning.recipes.splits import load_splits
 
     for folder in args.runs:
         session.load_config(args, run=folder)
@@ -76,8 +78,8 @@ def _run_predictions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             raise UserError(f"{folder} is a run of {data.name}, no task of {args.benchmark}.")
         session.say(f"{folder} answers {', '.join(task.name for task in data.tasks)} ...")
         base = session.load_base(data)
-        adapter = session.load_adapter_for(base, session.prompt_path(folder, None))
-        splits = session.load_splits(base, data, "test")
+        adapter = prompts.load_adapter_for(base, session.prompt_path(folder, None))
+        splits = load_splits(base, data, "test")
         yield from scoring.answers(base, data, prediction, splits, adapter.inject)
 
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from prompt_tuning.cli.__main__ import INTERRUPTED, run
 from prompt_tuning.cli.arguments import Parser
-from prompt_tuning.cli.paths import run_folder
 from prompt_tuning.errors import UserError
+from prompt_tuning.recipes.paths import run_folder
 from prompt_tuning.training.signals import StopRequest
 
 if TYPE_CHECKING:
@@ -130,9 +130,9 @@ def _cost_text(args: argparse.Namespace, chosen: Sequence["Run"]) -> str:
 
 
 def _train(args: argparse.Namespace, folder: Path, chosen: Sequence["Run"], places: int) -> int:
-    from prompt_tuning.cli.counting import Counting
-    from prompt_tuning.cli.say import say
     from prompt_tuning.cli.sweep_plan import parts_of
+    from prompt_tuning.recipes.counting import Counting
+    from prompt_tuning.recipes.say import say
     from prompt_tuning.sweeps.store import SweepStore
 
     store = SweepStore(folder)

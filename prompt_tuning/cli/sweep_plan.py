@@ -21,9 +21,7 @@ from prompt_tuning.cli import (
     configurables,  # noqa: F401 - registered with gin
     gin_config,
     identity,
-    layer_methods,  # noqa: F401 - registered with gin
     members,
-    prompt_methods,  # noqa: F401 - registered with gin
     registry,
 )
 from prompt_tuning.cli.registry import register

@@ -5,8 +5,8 @@ it trains many prompts at once (`population.py`).
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
@@ -14,11 +14,9 @@ from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
     from prompt_tuning.cli.pretraining import PretrainingJob
-    from prompt_tuning.cli.session import Job
-    from prompt_tuning.training.run import TrainResult
+    from prompt_tuning.recipes.job import Job
     from prompt_tuning.training.run_folder import RunFolder
     from prompt_tuning.training.startup import Startup
-    from prompt_tuning.training.step import LossFn
 
 
 def main(argv: Sequence[str]) -> None:
@@ -50,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
     from prompt_tuning.cli.next_commands import infer_command
     from prompt_tuning.cli.run_block import aligned, run_facts, start_block
     from prompt_tuning.parallel.processes import is_first, joined
-    from prompt_tuning.training import loop  # noqa: F401 - here, where imports are measured
+    from prompt_tuning.recipes.train import train
     from prompt_tuning.training.screen import scores_text
     from prompt_tuning.training.startup import Startup
 
@@ -112,8 +110,10 @@ def train_many(args: argparse.Namespace, startup: "Startup") -> None:
 
 def open_folder(job: "Job | PretrainingJob", *, overwrite: bool) -> "RunFolder":
     """Makes the run folder, or goes back to that of the same settings and the same contents."""
-    from prompt_tuning.cli import gin_config, identity, session
+    from prompt_tuning.cli import gin_config, identity, run_task, session
     from prompt_tuning.parallel.processes import first_then_all
+    from prompt_tuning.recipes import task_file
+    from prompt_tuning.recipes.job import Job
     from prompt_tuning.training.run_folder import RunFolder
 
     settings = {**identity.settings(), **identity.file_contents(), **job.contents}
@@ -127,102 +127,11 @@ def open_folder(job: "Job | PretrainingJob", *, overwrite: bool) -> "RunFolder":
             overwrite=overwrite,
         )
     )
+    if isinstance(job, Job):
+        folder.write_json(task_file.FILE, run_task.described(job))
     for note in folder.notes:
         session.say(note)
     return folder
-
-
-def train(
-    job: "Job",
-    folder: "RunFolder",
-    *,
-    startup: "Startup | None" = None,
-    profile_steps: int = 0,
-) -> "TrainResult":
-    """Trains; the best prompt, the metrics and the summary are written to the folder."""
-    import jax
-
-    from prompt_tuning.cli import run_task, scoring, session
-    from prompt_tuning.parallel.accelerators import accelerator_of
-    from prompt_tuning.parallel.mesh import replicated, shard_batch
-    from prompt_tuning.parallel.processes import vote_over
-    from prompt_tuning.training import loop
-    from prompt_tuning.training.monitoring import Monitoring
-
-    base, method = job.base, job.method
-    accelerator = accelerator_of(jax.devices()[0].device_kind)
-    folder.write_json(run_task.FILE, run_task.described(job))
-    score = scoring.scorer(base, job.data, job.prediction, job.development_splits)
-    return loop.train(
-        job.training.options,
-        folder=folder,
-        loss_fn=loss_of(job),
-        optimizer=job.training.optimizer,
-        trained=job.trained,
-        frozen=base.params,
-        batches=lambda step: shard_batch(job.stream.batch(step), base.mesh),
-        evaluate=lambda trained: score(session.inject_folded(method, trained)),
-        save_best=saver(job, folder),
-        facts=facts(job),
-        monitoring=Monitoring(
-            startup=startup,
-            peak_flops=accelerator.flops * jax.device_count() if accelerator else None,
-            profile_steps=profile_steps,
-        ),
-        replicated=replicated(base.mesh) if base.mesh.size > 1 else None,
-        layout=lambda state: base.layout.trained_shardings(state, base.params),
-        vote=vote_over(base.mesh),
-    )
-
-
-def loss_of(job: "Job") -> "LossFn":
-    """Returns the loss of the method's injection, distilled from teachers if there are any."""
-    from prompt_tuning.training.step import prompt_loss_fn
-
-    model, loss = job.base.model, job.training.loss
-    if job.training.teachers is None:
-        return prompt_loss_fn(model, job.method, loss)
-
-    from prompt_tuning.cli.prompt_methods import teachers
-    from prompt_tuning.training.distillation import Distillation, distillation_loss_fn
-
-    distillation = Distillation(
-        teachers=teachers(job.base, job.data, job.training.teachers),
-        weight=job.training.distillation,
-    )
-    return distillation_loss_fn(model, job.method, loss, distillation)
-
-
-def facts(job: "Job") -> dict[str, Any]:
-    """What the summary of a run says besides its numbers."""
-    return {
-        "task": job.data.name,
-        "model": job.base.config.name,
-        "truncated_examples": job.truncated,
-    }
-
-
-def saver(job: "Job", folder: "RunFolder") -> Callable[[Any, int, float], None]:
-    """Returns what writes the best numbers to the folder: (trained, step, score) -> None."""
-    from prompt_tuning.checkpoints.adapter_files import save_adapter
-    from prompt_tuning.checkpoints.prompt_files import PromptMetadata
-
-    base = job.base
-
-    def save_best(trained, step: int, best: float) -> None:
-        metadata = PromptMetadata(
-            model=base.config.name,
-            task=job.data.name,
-            step=step,
-            metric=f"{job.prediction.split} score",
-            score=best,
-            seed=job.training.options.seed,
-            vocabulary_hash=base.vocabulary.hash,
-            target_sentinel=job.data.target_sentinel,
-        )
-        save_adapter(folder.path, job.method, trained, metadata)
-
-    return save_best
 
 
 if __name__ == "__main__":

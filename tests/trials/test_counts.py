@@ -7,6 +7,7 @@ import pytest
 
 from prompt_tuning.cli import configurables, counting, session, train
 from prompt_tuning.cli.arguments import parse_only
+from prompt_tuning.recipes.splits import load_splits
 
 
 def test_trial_07_targets_that_the_vocabulary_can_not_spell(train_flags, command, tmp_path):
@@ -106,8 +107,7 @@ def test_trial_22_few_to_train_on_few_others_to_choose_on_and_all_to_score(
     data = configurables.data()
     base = session.load_base(data)
     found = {
-        split: session.load_splits(base, data, split)[0]
-        for split in ("train", "held_out", "validation")
+        split: load_splits(base, data, split)[0] for split in ("train", "held_out", "validation")
     }
     assert [len(split) for split in found.values()] == [8, 6, 80]
     assert sorted(row["targets"] for row in found["train"].metadata) == ["no"] * 4 + ["yes"] * 4

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning.cli import run_task
 from prompt_tuning.cli.run_answers import run_answers
 from prompt_tuning.evaluation import rank
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.recipes import task_file
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -104,7 +104,7 @@ def test_a_flag_brings_back_decoding(finished_run, rows, command):
 @pytest.fixture
 def moved_run(finished_run, tmp_path, monkeypatch):
     """A finished run whose data are gone, and the working directory another one."""
-    for name in ("config.gin", run_task.FILE):
+    for name in ("config.gin", task_file.FILE):
         text = (finished_run / name).read_text()
         changed = re.sub(r"""(['"])[^'"]*r\.csv\1""", r"\1r.csv\1", text)
         assert changed != text
@@ -148,10 +148,10 @@ def run_of_a_module(finished_run):
     config = finished_run / "config.gin"
     text = re.sub(r"MIXTURE_OR_TASK_NAME = .*", "MIXTURE_OR_TASK_NAME = 'gone'", config.read_text())
     config.write_text(f"import my_gone_module\nmy_gone_method.length = 3\n{text}")
-    recorded = json.loads((finished_run / run_task.FILE).read_text())
+    recorded = json.loads((finished_run / task_file.FILE).read_text())
     recorded["modules"] = {"my_gone_module": "/home/me/project"}
     recorded["tasks"][0] |= {"name": "gone", "input_template": None, "target_template": None}
-    (finished_run / run_task.FILE).write_text(json.dumps(recorded))
+    (finished_run / task_file.FILE).write_text(json.dumps(recorded))
     return finished_run
 
 
@@ -170,7 +170,7 @@ def test_a_run_whose_module_is_gone_answers_finished_texts(run_of_a_module, comm
 
 
 def test_a_lost_frozen_model_is_named(finished_run, command):
-    path = finished_run / run_task.FILE
+    path = finished_run / task_file.FILE
     recorded = json.loads(path.read_text())
     recorded["paths"]["INITIAL_CHECKPOINT_PATH"] = {"given": "tinyworld_tiny", "place": "/gone/t5"}
     path.write_text(json.dumps(recorded))
@@ -183,7 +183,7 @@ def test_a_lost_frozen_model_is_named(finished_run, command):
 
 
 def test_a_damaged_record_is_told(finished_run, command):
-    (finished_run / run_task.FILE).write_text("{")
+    (finished_run / task_file.FILE).write_text("{")
     result = command("infer", finished_run, "--input=/dev/null")
     assert result.status == 2 and "task.json is damaged" in result.message
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from prompt_tuning.cli.say import say
+from prompt_tuning.recipes.say import say
 
 _SECONDS_BETWEEN_LINES = 10.0
 _BAR_AFTER = 1.0  # seconds; what is quicker shows nothing

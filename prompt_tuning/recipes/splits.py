@@ -4,11 +4,12 @@ import functools
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from prompt_tuning.cli.configurables import Base, Data
-from prompt_tuning.cli.counting import Counting
-from prompt_tuning.cli.say import say
 from prompt_tuning.data.tokenized import TokenizedSplit, tokenized
 from prompt_tuning.parallel.processes import first_then_all, is_first
+from prompt_tuning.recipes.counting import Counting
+from prompt_tuning.recipes.frozen_base import Base
+from prompt_tuning.recipes.say import say
+from prompt_tuning.recipes.task_data import Data
 
 T = TypeVar("T")
 

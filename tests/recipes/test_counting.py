@@ -1,7 +1,7 @@
 import pytest
 
-from prompt_tuning.cli import counting
-from prompt_tuning.cli.counting import Counting, counted
+from prompt_tuning.recipes import counting
+from prompt_tuning.recipes.counting import Counting, counted
 
 
 @pytest.fixture

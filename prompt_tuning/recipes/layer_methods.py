@@ -9,8 +9,6 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 
-from prompt_tuning.cli.configurables import Base
-from prompt_tuning.cli.gin_config import register
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.methods.adapter import BottleneckAdapter
 from prompt_tuning.methods.base import Method
@@ -22,6 +20,7 @@ from prompt_tuning.methods.weights import Weights, select_weights
 from prompt_tuning.models import targets as places
 from prompt_tuning.models.shapes import parameter_shapes
 from prompt_tuning.models.targets import select_targets
+from prompt_tuning.recipes.frozen_base import Base
 
 # The encoder's, the decoder's, and that to the encoder.
 ATTENTION = ("attention", "self_attention", "encoder_decoder_attention")
@@ -29,7 +28,6 @@ PLACEMENTS: Mapping[str, Sequence[str]] = {"houlsby": (*ATTENTION, "mlp"), "pfei
 """The blocks that have an adapter after them."""
 
 
-@register
 def prefix(
     base: Base, length: int, blocks: Sequence[str] = ATTENTION, hidden_dim: int = 512
 ) -> Method:
@@ -38,7 +36,6 @@ def prefix(
     return _method(PrefixTuning(length=length, targets=targets, hidden_dim=hidden_dim))
 
 
-@register
 def deep_prompt(
     base: Base, length: int, blocks: Sequence[str] = ATTENTION, stddev: float = 1.0
 ) -> Method:
@@ -48,7 +45,6 @@ def deep_prompt(
     return _method(DeepPrompt(length=length, targets=targets, initializer=start))
 
 
-@register
 def lora(
     base: Base,
     rank: int = 8,
@@ -63,13 +59,11 @@ def lora(
     )
 
 
-@register
 def ia3(base: Base, modules: Sequence[str] = ("key", "value", "hidden")) -> Method:
     """IA3 of some modules."""
     return _method(IA3(targets=select_targets(places.scalable(base.config), modules)))
 
 
-@register
 def adapter(
     base: Base, width: int = 64, placement: str = "houlsby", activation: str = "gelu"
 ) -> Method:
@@ -87,7 +81,6 @@ def adapter(
     return _method(BottleneckAdapter(targets=targets, width=width, activation=activation))
 
 
-@register
 def weights(base: Base, patterns: Sequence[str] = ("*",)) -> Method:
     """The model's own parameters whose names fit any of the patterns: model tuning, or less."""
     leaves = {

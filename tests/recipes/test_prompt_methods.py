@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
-from prompt_tuning.cli import prompt_methods
-from prompt_tuning.cli.configurables import Base, Data, layout, random_uniform
 from prompt_tuning.data.mixtures import get_tasks
 from prompt_tuning.data.vocabularies import find_vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.recipes import initializers, prompt_methods
+from prompt_tuning.recipes.frozen_base import Base, layout
+from prompt_tuning.recipes.initializers import random_uniform
+from prompt_tuning.recipes.task_data import Data
 
 EMBED = 16
 
@@ -51,7 +53,7 @@ def test_the_most_similar_prompt_is_started_from_and_named(base, prompts, tmp_pa
     rte, cb = prompts["superglue_rte"], prompts["superglue_cb"]
     noise = np.random.default_rng(1).normal(scale=0.3, size=(3, EMBED))
     near_cb = save_prompt(tmp_path / "near", value_of(cb) + noise, PromptMetadata())[0]
-    initialize = prompt_methods.most_similar(base, target=str(near_cb), sources=[rte, cb])
+    initialize = initializers.most_similar(base, target=str(near_cb), sources=[rte, cb])
     np.testing.assert_array_equal(
         initialize(jax.random.key(0), (3, EMBED), np.float32), value_of(cb)
     )

@@ -4,20 +4,12 @@ As in `configurables.py`, each is a function of the frozen model and its vocabul
 """
 
 import math
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Float32
 
-from prompt_tuning.analysis.prompt_similarity import most_similar_first
 from prompt_tuning.checkpoints.adapter_files import load_adapter
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt
-from prompt_tuning.cli.configurables import Base, Data
-from prompt_tuning.cli.gin_config import register
 from prompt_tuning.data.mixtures import Mixture, mixture_of
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError
@@ -29,13 +21,27 @@ from prompt_tuning.methods.p_tuning import PTuning
 from prompt_tuning.methods.residual import ResidualPrompt
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.stacking import batch_injections
-from prompt_tuning.parallel.processes import is_first
+from prompt_tuning.recipes.frozen_base import Base
+from prompt_tuning.recipes.source_prompts import source_prompt, source_prompts, vocabulary_hash
+from prompt_tuning.recipes.task_data import Data
 from prompt_tuning.settings import HashedFiles
 
 MakeInitializer = Callable[[Base], initializers.Initializer]
 
 
-@register
+def soft_prompt(
+    base: Base, length: int, initializer: MakeInitializer, placement: str = "before"
+) -> Method:
+    """Prompt tuning's soft prompt of `length` virtual tokens; see `PLACEMENTS`."""
+    prompt = SoftPrompt(
+        length=length,
+        embed_dim=base.config.embed_dim,
+        placement=placement,
+        initializer=initializer(base),
+    )
+    return cast(Method, prompt)  # Flax types what `apply` returns only loosely
+
+
 def p_tuning(
     base: Base,
     length: int,
@@ -55,7 +61,6 @@ def p_tuning(
     )
 
 
-@register
 def residual_prompt(
     base: Base, length: int, initializer: MakeInitializer, bottleneck: int = 800
 ) -> Method:
@@ -70,12 +75,11 @@ def residual_prompt(
     )
 
 
-@register
 def mixed_prompt(
     base: Base, sources: HashedFiles[Sequence[str]], initializer: MakeInitializer
 ) -> Method:
     """A prompt mixed out of those of the files `sources` and its own, alike for every input."""
-    prompts = _source_prompts(base, sources)
+    prompts = source_prompts(base, sources)
     return _method(
         MixedPrompt(
             length=prompts.shape[1],
@@ -87,7 +91,6 @@ def mixed_prompt(
     )
 
 
-@register
 def attention_mixed_prompt(
     base: Base,
     sources: HashedFiles[Sequence[str]],
@@ -96,7 +99,7 @@ def attention_mixed_prompt(
     temperature: float | None = None,
 ) -> Method:
     """The same by attention to each input (ATTEMPT); `temperature` None is e times the width."""
-    prompts = _source_prompts(base, sources)
+    prompts = source_prompts(base, sources)
     embed_dim = base.config.embed_dim
     return _method(
         AttentionMixedPrompt(
@@ -111,7 +114,6 @@ def attention_mixed_prompt(
     )
 
 
-@register
 def multitask_prompt(
     base: Base, length: int, mixture_or_task: str | Task | Mixture, initializer: MakeInitializer
 ) -> Method:
@@ -126,7 +128,6 @@ def multitask_prompt(
     )
 
 
-@register
 def adapted_multitask_prompt(base: Base, source: HashedFiles[str]) -> Method:
     """The prompt of one new task, started from a file of a multitask prompt (MPT).
 
@@ -137,7 +138,7 @@ def adapted_multitask_prompt(base: Base, source: HashedFiles[str]) -> Method:
         source,
         embed_dim=base.config.embed_dim,
         model=base.config.name,
-        vocabulary_hash=_vocabulary_hash(base),
+        vocabulary_hash=vocabulary_hash(base),
     )
     if not isinstance(adapter.method, MultitaskPrompt):
         raise UserError(
@@ -145,26 +146,6 @@ def adapted_multitask_prompt(base: Base, source: HashedFiles[str]) -> Method:
             "tasks to start from."
         )
     return _method(adapted(adapter.trained))
-
-
-@register
-def most_similar(
-    base: Base,
-    target: HashedFiles[str],
-    sources: HashedFiles[Sequence[str]],
-    similarity: str = "cosine_of_means",
-) -> initializers.Initializer:
-    """The one of the prompt files `sources` most like a briefly trained prompt, `target` (SPoT)."""
-    prompts = dict(zip(sources, _source_prompts(base, sources), strict=True))
-    ranked = most_similar_first(_prompt(base, target)[0], prompts, similarity)
-    chosen = next(iter(ranked))
-    told = ", ".join(f"{name} {value:.3f}" for name, value in ranked.items())
-    if is_first():
-        print(
-            f"Starting from {chosen}, the most similar to {target} by {similarity} ({told}).",
-            file=sys.stderr,
-        )
-    return initializers.from_array(prompts[chosen])
 
 
 def teachers(base: Base, data: Data, paths: Sequence[str]) -> Injection:
@@ -180,7 +161,7 @@ def teachers(base: Base, data: Data, paths: Sequence[str]) -> Injection:
         )
     found = []
     for task, path in zip(data.tasks, paths, strict=True):
-        prompt, metadata = _prompt(base, path)
+        prompt, metadata = source_prompt(base, path)
         if metadata.task not in (None, task.name):
             raise UserError(
                 f"The teacher of {task.name} is {path}, which was trained on {metadata.task}; list "
@@ -193,34 +174,6 @@ def teachers(base: Base, data: Data, paths: Sequence[str]) -> Injection:
             )
         found.append(Injection(encoder_prompt=jnp.asarray(prompt)[None]))
     return batch_injections(found)
-
-
-def _source_prompts(
-    base: Base, paths: Sequence[str]
-) -> Float32[np.ndarray, "sources prompt embed"]:
-    if isinstance(paths, str | Path) or not paths:
-        raise UserError(
-            f"SOURCE_PROMPTS is {paths!r}; expected a list of prompt files, such as "
-            "['runs/cb/prompt_best.npy', 'runs/rte/prompt_best.npy']."
-        )
-    prompts = [_prompt(base, path)[0] for path in paths]
-    for path, prompt in zip(paths, prompts, strict=True):
-        if len(prompt) != len(prompts[0]):
-            raise UserError(
-                f"The source prompt {path} has {len(prompt)} positions and {paths[0]} has "
-                f"{len(prompts[0])}; give prompts of one length."
-            )
-    return np.stack(prompts)
-
-
-def _prompt(base: Base, path: str) -> tuple[Float32[np.ndarray, "prompt embed"], PromptMetadata]:
-    expect = (None, base.config.embed_dim)
-    return load_prompt(path, expect, model=base.config.name, vocabulary_hash=_vocabulary_hash(base))
-
-
-def _vocabulary_hash(base: Base) -> str | None:
-    """None where there is no vocabulary: `prompt-tuning plan` asks for sizes alone."""
-    return getattr(base.vocabulary, "hash", None)
 
 
 def _method(module: Any) -> Method:

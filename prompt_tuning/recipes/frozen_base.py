@@ -1,26 +1,32 @@
-"""The frozen model, its vocabulary, and the devices they lie on, as gin configures them."""
+"""The frozen model, its vocabulary, and the devices they lie on."""
 
 import dataclasses
-import os
+import hashlib
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.checkpoints.locations import locate
 from prompt_tuning.checkpoints.stored_arrays import ShardingOf
-from prompt_tuning.cli.gin_config import forget
-from prompt_tuning.cli.registry import register
 from prompt_tuning.data.vocabularies import Vocabulary, find_vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.hardware import fastest_matmul_dtype
 from prompt_tuning.models.parameter_axes import parameter_axes
 from prompt_tuning.models.t5 import T5, Params
-from prompt_tuning.parallel.mesh import gathered, make_mesh
-from prompt_tuning.parallel.processes import ProcessOptions, from_environment
+from prompt_tuning.parallel.mesh import gathered, make_mesh, values_at
+from prompt_tuning.parallel.processes import is_first
 from prompt_tuning.parallel.rules import Layout
-from prompt_tuning.settings import Changeable, Fields, Free
+from prompt_tuning.recipes.say import say
+from prompt_tuning.settings import Changeable, Free
+
+# A T5 table is longer than its vocabulary by what rounding up to a multiple of 128 adds; more
+# than this much longer, it is another vocabulary's.
+_UNUSED_ROWS = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +59,6 @@ class Base:
         return table if self.mesh.size == 1 else gathered(table)
 
 
-@register
 def layout(
     model_parallel: Free[int] = 1,
     data_parallel: Free[int | None] = None,
@@ -64,18 +69,6 @@ def layout(
     return Layout(mesh=mesh, axes_of=parameter_axes, fsdp=fsdp)
 
 
-@register
-def processes(given: Fields[ProcessOptions]) -> ProcessOptions | None:
-    """How this process joins others, as given or as the environment tells; None: it is alone.
-
-    What is given is forgotten: it holds for this process, not for the run's recorded settings.
-    """
-    forget("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
-    found = from_environment(os.environ) if given.coordinator is None else given
-    return found and dataclasses.replace(found, heartbeat_seconds=given.heartbeat_seconds)
-
-
-@register
 def frozen_model(
     checkpoint: Changeable[str | None],
     architecture: str | None = None,
@@ -93,7 +86,7 @@ def frozen_model(
 ) -> tuple[T5Config, Params]:
     """Loads the frozen model; the options after `name` are those of `T5Config`.
 
-    `sharding_of` isn't gin's to give: it is the `layout`'s.
+    `sharding_of` is the `layout`'s.
     `matmul_dtype` may also be "auto": bfloat16 where the hardware is faster in it.
 
     `name` is what prompts remember of the model: LM-adapted models have the architecture of those
@@ -127,7 +120,6 @@ def frozen_model(
     return config, params
 
 
-@register
 def vocabulary(
     path: Changeable[str | None] = None,
     checkpoint: Changeable[str | None] = None,
@@ -146,3 +138,59 @@ def vocabulary(
         raise UserError("No vocabulary: add --gin.VOCABULARY_PATH=... (a file or a folder).")
     found = locate(checkpoint)
     return find_vocabulary(found if found.is_dir() else found.parent, extra_ids)
+
+
+def load_base(
+    layout: Layout,
+    load_model: Callable[[ShardingOf | None], tuple[T5Config, Params]],
+    vocabulary: Vocabulary,
+) -> Base:
+    """Loads the frozen model, each part onto the devices that hold it.
+
+    Args:
+      layout: how it lies on the devices.
+      load_model: `frozen_model` but for its `sharding_of`.
+      vocabulary: the model's.
+
+    Raises:
+      UserError: the model can't be read, or the vocabulary is another model's.
+    """
+    # On a single device arrays go where JAX puts them anyhow.
+    config, params = load_model(layout.sharding_of if layout.mesh.size > 1 else None)
+    check_vocabulary(vocabulary, config)
+    for line in layout.unsplit(params) if is_first() else ():
+        say(line)
+    return Base(config=config, params=params, vocabulary=vocabulary, layout=layout)
+
+
+def check_vocabulary(vocabulary: Vocabulary, config: T5Config) -> None:
+    """Checks by sizes and special ids that a vocabulary and a model belong together."""
+    unused = config.vocab_size - len(vocabulary)
+    if not 0 <= unused < _UNUSED_ROWS:
+        raise UserError(
+            f"The vocabulary {vocabulary.path} has {len(vocabulary)} pieces, but the model "
+            f"'{config.name}' has {config.vocab_size} embeddings; set VOCABULARY_PATH to the "
+            "vocabulary that it was pre-trained with."
+        )
+    for name in ("pad_id", "eos_id"):
+        ours, theirs = getattr(vocabulary, name), getattr(config, name)
+        if ours != theirs:
+            raise UserError(
+                f"The model '{config.name}' has the {name} {theirs}, but it is {ours} in the "
+                f"vocabulary {vocabulary.path}: one of the two is another model's, or the model's "
+                "configuration is wrong."
+            )
+
+
+def weights_hash(params: Params) -> str:
+    """Returns a hash of every parameter's shape and of up to a thousand values across it.
+
+    Enough to tell two models apart, without reading tens of gigabytes back from a device. It is
+    the same however the parameters lie on devices; all processes have to ask for it.
+    """
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        places = np.arange(0, leaf.size, -(-leaf.size // 1000))
+        digest.update(f"{leaf.shape} {leaf.dtype}".encode())
+        digest.update(values_at(leaf, np.unravel_index(places, leaf.shape)).tobytes())
+    return digest.hexdigest()[:16]

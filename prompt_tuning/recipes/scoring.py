@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.cli.configurables import Base, Data, Prediction
-from prompt_tuning.cli.counting import counted
 from prompt_tuning.data.batching import Batch, eval_batches, of_task
 from prompt_tuning.data.metrics import superglue_score
 from prompt_tuning.data.tasks.task import Task, is_withheld
@@ -33,6 +31,10 @@ from prompt_tuning.evaluation.evaluator import (
 from prompt_tuning.evaluation.rank import RankOptions
 from prompt_tuning.parallel.mesh import DATA_AXIS, shard_batch
 from prompt_tuning.parallel.processes import is_first
+from prompt_tuning.recipes.counting import counted
+from prompt_tuning.recipes.frozen_base import Base
+from prompt_tuning.recipes.prediction import Prediction
+from prompt_tuning.recipes.task_data import Data
 from prompt_tuning.training.run import Evaluation
 
 Score = Callable[[Inject], Evaluation]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_tuning.cli.registry import register_per_member
 from prompt_tuning.data.mixtures import Mixture, user_mixture
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.templates import Template
@@ -15,7 +14,6 @@ from prompt_tuning.settings import Changeable
 Files = str | Sequence[str]
 
 
-@register_per_member
 def user_files(
     train_file: Changeable[Files],
     input_template: str,
@@ -54,7 +52,6 @@ def user_files(
     )
 
 
-@register_per_member
 def mixture(
     tasks: Sequence[str | Task], rates: Sequence[float | int] | None = None, name: str = "mixture"
 ) -> Mixture:
@@ -65,7 +62,6 @@ def mixture(
     return user_mixture(name, tasks, rates)
 
 
-@register_per_member
 def task_labels(task: Task) -> Sequence[str]:
     """The label words of a task, for a prompt that starts from them."""
     if not task.labels:

@@ -1,15 +1,11 @@
 """How answers are got, as gin configures it."""
 
 import dataclasses
-from typing import TYPE_CHECKING
 
-from prompt_tuning.cli.registry import register
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.models.decoding import DecodingOptions
+from prompt_tuning.recipes.task_data import Data
 from prompt_tuning.settings import Fields
-
-if TYPE_CHECKING:
-    from prompt_tuning.cli.configurables import Data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,9 +27,8 @@ class Prediction:
     calibration: str | None = None
 
 
-@register
 def predict(
-    data: "Data",
+    data: Data,
     method: str = "greedy",
     split: str = "validation",
     max_length: int | None = None,

@@ -1,0 +1,1 @@
+"""Training and scoring prompts from plain values: what the commands and Python share."""

@@ -1,0 +1,81 @@
+"""Where a prompt starts: each initializer is a function of the frozen model, `Base`."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from prompt_tuning.analysis.prompt_similarity import most_similar_first
+from prompt_tuning.checkpoints.prompt_files import load_prompt
+from prompt_tuning.errors import UserError
+from prompt_tuning.methods import initializers
+from prompt_tuning.parallel.processes import is_first
+from prompt_tuning.recipes import user_tasks
+from prompt_tuning.recipes.frozen_base import Base
+from prompt_tuning.recipes.source_prompts import source_prompt, source_prompts
+from prompt_tuning.settings import HashedFiles
+
+
+def random_uniform(base: Base, low: float = -0.5, high: float = 0.5) -> initializers.Initializer:
+    """The paper's random initialisation; its released code draws from [0, 0.5)."""
+    del base
+    return initializers.random_uniform(low, high)
+
+
+def sampled_vocabulary(
+    base: Base, num_pieces: int = initializers.NUM_PIECES
+) -> initializers.Initializer:
+    """The embeddings of pieces drawn among the most common `num_pieces`."""
+    return initializers.sampled_vocabulary(_pieces(base), num_pieces)
+
+
+def class_label(
+    base: Base, labels: Sequence[Any], num_pieces: int = initializers.NUM_PIECES
+) -> initializers.Initializer:
+    """The embeddings of the label words, then sampled vocabulary: the paper's default."""
+    ids = [base.vocabulary.encode(label) for label in user_tasks.words("CLASS_LABELS", labels)]
+    return initializers.class_label(_pieces(base), ids, num_pieces)
+
+
+def from_string(
+    base: Base, text: Any, num_pieces: int = initializers.NUM_PIECES
+) -> initializers.Initializer:
+    """The embeddings of a text's pieces, then sampled vocabulary."""
+    if not isinstance(text, str):
+        raise UserError(
+            f"PROMPT_TEXT is {text!r}; expected a text, such as 'Is this review good?' (put a "
+            "number in quotes)."
+        )
+    return initializers.from_string(_pieces(base), base.vocabulary.encode(text), num_pieces)
+
+
+def from_file(base: Base, path: HashedFiles[str]) -> initializers.Initializer:
+    """A prompt file's values: another run's prompt, or another task's (SPoT)."""
+    expect = (None, base.config.embed_dim)
+    prompt, _ = load_prompt(
+        path, expect, model=base.config.name, vocabulary_hash=base.vocabulary.hash
+    )
+    return initializers.from_array(prompt)
+
+
+def most_similar(
+    base: Base,
+    target: HashedFiles[str],
+    sources: HashedFiles[Sequence[str]],
+    similarity: str = "cosine_of_means",
+) -> initializers.Initializer:
+    """The one of the prompt files `sources` most like a briefly trained prompt, `target` (SPoT)."""
+    prompts = dict(zip(sources, source_prompts(base, sources), strict=True))
+    ranked = most_similar_first(source_prompt(base, target)[0], prompts, similarity)
+    chosen = next(iter(ranked))
+    told = ", ".join(f"{name} {value:.3f}" for name, value in ranked.items())
+    if is_first():
+        print(
+            f"Starting from {chosen}, the most similar to {target} by {similarity} ({told}).",
+            file=sys.stderr,
+        )
+    return initializers.from_array(prompts[chosen])
+
+
+def _pieces(base: Base) -> Any:
+    """The rows of the embedding that are pieces: neither sentinels nor the padding after them."""
+    return base.embedding[: base.vocabulary.num_pieces]

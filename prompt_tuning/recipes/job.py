@@ -1,0 +1,145 @@
+"""A training run with everything that it needs in memory."""
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import jax
+
+from prompt_tuning.data.batching import BatchStream
+from prompt_tuning.data.findings import findings
+from prompt_tuning.data.mixtures import proportional_rates
+from prompt_tuning.data.token_batches import TokenBatchStream
+from prompt_tuning.data.tokenized import TokenizedSplit
+from prompt_tuning.methods.base import Method, Trained, bind
+from prompt_tuning.parallel.mesh import DATA_AXIS, check_batch, replicate
+from prompt_tuning.recipes.frozen_base import Base, weights_hash
+from prompt_tuning.recipes.prediction import Prediction
+from prompt_tuning.recipes.splits import load_splits
+from prompt_tuning.recipes.task_data import Data
+from prompt_tuning.recipes.training_options import Training
+from prompt_tuning.training.keys import stream_key
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A training run as configured, with everything it needs in memory.
+
+    training_splits: of each task, in the order of `data.tasks`.
+    development_splits: likewise, what the best prompt is picked on.
+    trained: the method's first values, on every device.
+    findings: what the data turned out to be, a line each, for the start of a run.
+    """
+
+    base: Base
+    data: Data
+    prediction: Prediction
+    training: Training
+    training_splits: Sequence[TokenizedSplit]
+    development_splits: Sequence[TokenizedSplit]
+    stream: BatchStream | TokenBatchStream
+    method: Method
+    trained: Trained
+    findings: Sequence[str] = ()
+
+    @property
+    def truncated(self) -> dict[str, dict[str, int]]:
+        """How many examples of each split were cut, by feature."""
+        splits = [*self.training_splits, *self.development_splits]
+        return {f"{split.task} {split.split}": dict(split.truncated) for split in splits}
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """What stands in the files that the settings only name, as short hashes.
+
+        A run is not gone on with on other data, weights or vocabulary at the same paths.
+        """
+        return {
+            "contents of the vocabulary": self.base.vocabulary.hash[:16],
+            "contents of the data": self.data_hash,
+            "contents of the frozen weights": weights_hash(self.base.params),
+        }
+
+    @property
+    def data_hash(self) -> str:
+        """A short hash of the tokens trained on and scored."""
+        tokens = hashlib.sha256()
+        for split in [*self.training_splits, *self.development_splits]:
+            for array in (split.inputs.values, split.inputs.offsets, split.targets.values):
+                tokens.update(array.tobytes())
+            tokens.update(split.metadata_json)
+        return tokens.hexdigest()[:16]
+
+
+Load = Callable[[Base, Data, str], list[TokenizedSplit]]
+"""Gives a split of every task, by its name."""
+
+
+def prepare(
+    base: Base,
+    data: Data,
+    prediction: Prediction,
+    training: Training,
+    *,
+    load: Load = load_splits,
+    part: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontext,
+) -> Job:
+    """Loads the data, and makes the method's first values.
+
+    `load` is for several jobs that share their data. `part(name)` is entered around the loading of
+    the "data".
+
+    Raises:
+      UserError: the data can't be read, don't suit the method, or can't be shared out among the
+        devices.
+    """
+    check_batch(data.batch_size, base.mesh, training.options.accumulation_steps)
+    method = training.make_method(base)
+    seed = training.options.seed
+    with part("data"):
+        splits = load(base, data, "train")
+        development_splits = load(base, data, prediction.split)
+    rates = data.rates or proportional_rates([len(split) for split in splits])
+    # Each device has as many rows of each microbatch as the others.
+    parts = base.mesh.shape[DATA_AXIS] * training.options.accumulation_steps
+    budget = data.token_budget(parts)
+    if budget is None:
+        stream = BatchStream(
+            splits,
+            batch_size=data.batch_size,
+            seed=seed,
+            rates=rates,
+            num_lengths=data.num_lengths,
+        )
+    else:
+        stream = TokenBatchStream(splits, budget=budget, seed=seed, rates=rates)
+    variables = method.init(stream_key(seed, "prompt_init"), stream.batch(0))
+    method, trained = bind(method, variables)
+    return Job(
+        base=base,
+        data=data,
+        prediction=prediction,
+        training=training,
+        training_splits=splits,
+        development_splits=development_splits,
+        stream=stream,
+        method=method,
+        trained=_lay_out(trained, base),
+        findings=findings(data.tasks, splits, development_splits, data.data_dir),
+    )
+
+
+def _lay_out(trained: Trained, base: Base) -> Trained:
+    """Puts what is trained on the devices: whole on each, but weights as the frozen ones lie."""
+    if base.mesh.size == 1:
+        return trained
+    shardings = base.layout.trained_shardings(trained, base.params)
+    return jax.tree.map(
+        lambda leaf, sharding: (
+            leaf if getattr(leaf, "sharding", None) == sharding else replicate(leaf, base.mesh)
+        ),
+        trained,
+        shardings,
+    )

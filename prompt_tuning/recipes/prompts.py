@@ -1,0 +1,103 @@
+"""What was trained, on its frozen model: reading it, what it injects, and its neighbors."""
+
+import functools
+
+import numpy as np
+from jaxtyping import Float32
+
+from prompt_tuning.analysis.neighbors import (
+    Neighbor,
+    cleaned,
+    format_neighbors,
+    nearest_neighbors,
+)
+from prompt_tuning.checkpoints.adapter_files import Adapter, check_fits, load_adapter
+from prompt_tuning.checkpoints.prompt_files import PromptMetadata
+from prompt_tuning.errors import UserError
+from prompt_tuning.evaluation.evaluator import Inject
+from prompt_tuning.methods.base import Method, Trained
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.recipes.frozen_base import Base
+from prompt_tuning.recipes.task_data import Data
+
+
+def load_adapter_for(base: Base, path: str) -> Adapter:
+    """Reads a prompt, or what another method has trained, and checks that it fits this model.
+
+    Raises:
+      UserError: it can't be read, or is of another model or vocabulary.
+    """
+    adapter = load_adapter(
+        path,
+        embed_dim=base.config.embed_dim,
+        model=base.config.name,
+        vocabulary_hash=base.vocabulary.hash,
+        config=base.config,
+    )
+    if not adapter.is_prompt:
+        check_fits(base.config, adapter, path)
+    return adapter
+
+
+def open_prompt(base: Base, data: Data, path: str | None) -> tuple[Inject, PromptMetadata]:
+    """Returns what a prompt's file injects, and what it tells; None injects nothing.
+
+    Raises:
+      UserError: as `load_adapter_for` and `check_target_form`.
+    """
+    if path is None:
+        return lambda batch: Injection(), PromptMetadata()
+    adapter = load_adapter_for(base, path)
+    check_target_form(data, adapter, path)
+    return adapter.inject, adapter.metadata
+
+
+def check_target_form(data: Data, adapter: Adapter, path: str) -> None:
+    """Checks that targets are written as they were when a prompt was trained, where it tells.
+
+    Raises:
+      UserError: it was trained with a sentinel before the targets, or without, unlike these.
+    """
+    trained = adapter.metadata.target_sentinel
+    if trained in (None, data.target_sentinel):
+        return
+    raise UserError(
+        f"{path} was trained {'with' if trained else 'without'} a sentinel before the targets; "
+        f"set --gin.data.target_sentinel={trained}."
+    )
+
+
+def inject_folded(method: Method, trained: Trained) -> Inject:
+    """Returns the injection as whoever loads the saved numbers will compute it."""
+    folded, numbers = method.fold(trained)
+    return functools.partial(folded.apply, numbers)
+
+
+def neighbors_of(
+    base: Base,
+    prompt: Float32[np.ndarray, "prompt embed"],
+    *,
+    k: int,
+    metric: str = "cosine",
+    words: bool = False,
+) -> list[list[Neighbor]]:
+    """Returns the k nearest pieces of each position of the prompt, with `words` as text only."""
+    piece = base.vocabulary.piece
+    return nearest_neighbors(
+        prompt,
+        base.embedding,
+        (lambda i: cleaned(piece(i))) if words else piece,
+        k=k,
+        metric=metric,
+        num_pieces=base.vocabulary.num_pieces,
+    )
+
+
+def neighbors_text(
+    base: Base,
+    prompt: Float32[np.ndarray, "prompt embed"],
+    *,
+    k: int,
+) -> str:
+    """Returns a line for each position of the prompt with its k nearest pieces by cosine."""
+    return format_neighbors(neighbors_of(base, prompt, k=k))

@@ -1,0 +1,98 @@
+"""`task.json` of a run folder: the task's labels, templates and lengths; where files were."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from prompt_tuning.data.tasks.task import Task
+from prompt_tuning.data.templates import Template
+from prompt_tuning.errors import UserError
+from prompt_tuning.json_text import parse_json
+from prompt_tuning.recipes.job import Job
+
+FILE = "task.json"
+
+
+def described(
+    job: Job, *, paths: Mapping[str, Mapping[str, str]], modules: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns what `task.json` holds.
+
+    Args:
+      job: the run.
+      paths: the user's files and folders, by the macro that names them, as `place` has them.
+      modules: the user's Python modules, by name, and the folders that they are in.
+    """
+    data, base = job.data, job.base
+    return {
+        "name": data.name,
+        "tasks": [_described(task) for task in data.tasks],
+        "lengths": dict(data.lengths),
+        "target_sentinel": data.target_sentinel,
+        "model": base.config.name,
+        "vocabulary_hash": base.vocabulary.hash,
+        "paths": dict(paths),
+        "modules": dict(modules),
+    }
+
+
+def place(given: Any) -> dict[str, str] | None:
+    """Returns where a file or folder is, if a value is one."""
+    if not isinstance(given, str) or not given or not (path := Path(given).expanduser()).exists():
+        return None
+    return {"given": given, "place": str(path.absolute())}
+
+
+def _described(task: Task) -> dict[str, Any]:
+    names = [getattr(getattr(each, "func", each), "__name__", "<") for each in task.metrics]
+    inputs, targets = task.templates or (None, None)
+    return {
+        "name": task.name,
+        "labels": None if task.labels is None else list(task.labels),
+        "input_template": inputs,
+        "target_template": targets,
+        "columns": list(task.columns),
+        "metrics": [name for name in names if not name.startswith("<")],
+    }
+
+
+def read(run: str | Path) -> dict[str, Any] | None:
+    """Returns what a run's `task.json` holds, or None where the run is older than the file.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    path = Path(run) / FILE
+    try:
+        found = parse_json(path.read_bytes())
+        if not isinstance(found, dict) or not isinstance(found.get("tasks"), list):
+            raise ValueError("it doesn't describe a task")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}); restore it, or remove it to read the task from the "
+            "training data again."
+        ) from error
+    return found
+
+
+def task_of(recorded: Mapping[str, Any]) -> Task | None:
+    """Returns a task that makes texts by the recorded template, if there is one; it has no rows."""
+    first, *others = recorded["tasks"]
+    if others or not first.get("input_template"):
+        return None
+
+    def absent(*_: object) -> NoReturn:
+        raise UserError(f"Only the templates of {first['name']!r} are known, not its files.")
+
+    return Task(
+        name=first["name"],
+        source=absent,
+        render=absent,
+        text=Template(first["input_template"], "input template").render,
+        templates=(first["input_template"], first["target_template"]),
+        metrics=(absent,),
+        labels=None if first["labels"] is None else tuple(first["labels"]),
+        lengths=recorded["lengths"],
+    )
