@@ -30,6 +30,7 @@ from prompt_tuning.files import atomic_write
 from prompt_tuning.parallel.mesh import shard_members
 from prompt_tuning.recipes import prompts, scoring, task_file
 from prompt_tuning.recipes.job import Job
+from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.train import facts, saver
 from prompt_tuning.training.halving import Halving, ranked
 from prompt_tuning.training.optimizers import Optimizer

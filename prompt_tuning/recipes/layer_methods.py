@@ -1,7 +1,4 @@
-"""The methods that reach into the model's layers, as gin can choose them: `train.method = @NAME`.
-
-As in `configurables.py`, each is a function of the frozen model, `Base`.
-"""
+"""The methods that reach into the model's layers, each made by a function of the frozen model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""How answers are got, as gin configures it."""
+"""How answers are got."""
 
 import dataclasses
 

@@ -1,7 +1,4 @@
-"""The methods that gin can choose, `train.method = @NAME`, and what needs other tasks' prompts.
-
-As in `configurables.py`, each is a function of the frozen model and its vocabulary, `Base`.
-"""
+"""The methods that train prompts, each made by a function of the frozen model and vocabulary."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,6 +15,7 @@ from prompt_tuning.methods.attention_mixed import AttentionMixedPrompt, MixedPro
 from prompt_tuning.methods.base import Method
 from prompt_tuning.methods.multitask import MultitaskPrompt, adapted
 from prompt_tuning.methods.p_tuning import PTuning
+from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.methods.residual import ResidualPrompt
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.stacking import batch_injections

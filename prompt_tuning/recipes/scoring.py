@@ -1,4 +1,4 @@
-"""How predictions are made and scored, as the configuration asks for."""
+"""How predictions are made and scored."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""From the configuration to tokenized examples, and what is printed about them."""
+"""Loads tokenized examples, and prints what may be wrong with them."""
 
 import functools
 from collections.abc import Iterable, Iterator

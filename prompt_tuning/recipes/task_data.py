@@ -7,6 +7,7 @@ from typing import Any
 from prompt_tuning.data.feature_lengths import FEATURES
 from prompt_tuning.data.feature_lengths import feature_lengths as lengths_of
 from prompt_tuning.data.mixtures import Mixture, mixture_of
+from prompt_tuning.data.sampling import EVERYTHING, HELD_OUT, Sample, with_held_out
 from prompt_tuning.data.target_sentinel import TargetForm
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.token_batches import TokenBudget

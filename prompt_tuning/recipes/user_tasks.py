@@ -1,4 +1,4 @@
-"""What gin can configure of a user's own data; see `configurables.py`, which registers it."""
+"""Tasks of a user's own files, mixtures of tasks, and their label words."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
