@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from prompt_tuning.cli import configurables, counting, session, train
+from prompt_tuning.cli import configurables, session, train
 from prompt_tuning.cli.arguments import parse_only
+from prompt_tuning.recipes import counting
 from prompt_tuning.recipes.splits import load_splits
 
 
