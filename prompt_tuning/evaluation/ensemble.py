@@ -23,7 +23,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.evaluator import IndexedBatch, Inject
-from prompt_tuning.evaluation.rank import RankOptions, label_scores, target_log_likelihoods
+from prompt_tuning.evaluation.rank import (
+    LOGIT_BYTES,
+    RankOptions,
+    label_scores,
+    target_log_likelihoods,
+)
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.stacking import stack_injections
@@ -140,7 +145,15 @@ def rank_voter(
         def score(arrays: Sequence[Array]) -> Float[Array, "batch labels"]:
             injection = injection_of(arrays)
             ids = jnp.asarray(label_ids)
-            return label_scores(model, frozen, encoder_input_tokens, injection, ids, options)
+            return label_scores(
+                model,
+                frozen,
+                encoder_input_tokens,
+                injection,
+                ids,
+                options,
+                logit_bytes=LOGIT_BYTES // len(injections),
+            )
 
         scores = jax.vmap(score)(arrays)
         return jnp.argmax(scores, axis=-1), scores
@@ -186,7 +199,14 @@ def decoding_voter(
 
         def score(arrays: Sequence[Array]) -> Float[Array, "batch answers"]:
             injection = injection_of(arrays)
-            return target_log_likelihoods(model, frozen, encoder_input_tokens, injection, answers)
+            return target_log_likelihoods(
+                model,
+                frozen,
+                encoder_input_tokens,
+                injection,
+                answers,
+                logit_bytes=LOGIT_BYTES // len(injections),
+            )
 
         return ids, jax.vmap(score)(arrays)
 

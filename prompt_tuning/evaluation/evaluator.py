@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.evaluation.rank import RankOptions, label_scores
+from prompt_tuning.evaluation.rank import LOGIT_BYTES, RankOptions, label_scores
 from prompt_tuning.host_memory import check_memory
 from prompt_tuning.methods.base import Batch
 from prompt_tuning.models.decoding import DecodingOptions, generate
@@ -46,12 +46,13 @@ class Predictor:
 
     Attributes:
       run: compiled, once for each shape: (frozen, injection, encoder_input_tokens, key) -> one
-        row of numbers an example. Only sampling draws on the key.
+        row of numbers an example. Only sampling draws on the key. `prompts` is how many of it run
+        side by side, mapped by `run_many`, and share the memory for logits.
       read: turns an example's row into its predicted text.
       scores: gives the score of each label from an example's row; empty where nothing is ranked.
     """
 
-    run: Callable[[Params, Injection, Int[Array, "batch source"], PRNGKeyArray], Array]
+    run: Callable[..., Array]
     read: Callable[[np.ndarray], str]
     scores: Callable[[np.ndarray], dict[str, float]] = lambda row: {}
 
@@ -61,8 +62,9 @@ class Predictor:
 
         def run_many(frozen, injections, encoder_input_tokens, key):
             arrays, injection_of = stack_injections(injections)
+            run = functools.partial(self.run, prompts=len(injections))
             return jax.vmap(
-                lambda arrays: self.run(frozen, injection_of(arrays), encoder_input_tokens, key)
+                lambda arrays: run(frozen, injection_of(arrays), encoder_input_tokens, key)
             )(arrays)
 
         return jax.jit(run_many)
@@ -79,13 +81,16 @@ def decoding_predictor(
       decode: gives the text of token ids up to the end of sequence.
     """
 
-    @jax.jit
+    @functools.partial(jax.jit, static_argnames="prompts")
     def run(
         frozen: Params,
         injection: Injection,
         encoder_input_tokens: Int[Array, "batch source"],
         key: PRNGKeyArray,
+        *,
+        prompts: int = 1,
     ) -> Int[Array, "batch target"]:
+        del prompts
         return generate(model, frozen, encoder_input_tokens, injection, options, key)
 
     return Predictor(run=run, read=lambda ids: decode(ids.tolist()))
@@ -114,16 +119,26 @@ def rank_predictor(
             "Evaluate it with greedy decoding."
         )
 
-    @jax.jit
+    @functools.partial(jax.jit, static_argnames="prompts")
     def run(
         frozen: Params,
         injection: Injection,
         encoder_input_tokens: Int[Array, "batch source"],
         key: PRNGKeyArray,
+        *,
+        prompts: int = 1,
     ) -> Float[Array, "batch labels"]:
         del key
         ids = jnp.asarray(label_ids)
-        return label_scores(model, frozen, encoder_input_tokens, injection, ids, options)
+        return label_scores(
+            model,
+            frozen,
+            encoder_input_tokens,
+            injection,
+            ids,
+            options,
+            logit_bytes=LOGIT_BYTES // prompts,
+        )
 
     return Predictor(
         run=run,

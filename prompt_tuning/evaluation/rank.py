@@ -47,14 +47,22 @@ def label_scores(
     injection: Injection,
     label_ids: Int[Array, "labels target"],
     options: RankOptions = RankOptions(),
+    *,
+    logit_bytes: int = LOGIT_BYTES,
 ) -> Float[Array, "batch labels"]:
     """Returns what labels are ranked by: `label_log_likelihoods`, corrected as `options` say."""
-    scores = label_log_likelihoods(model, frozen, encoder_input_tokens, injection, label_ids)
+
+    def log_likelihoods(tokens: Int[Array, "batch source"]) -> Float[Array, "batch labels"]:
+        return label_log_likelihoods(
+            model, frozen, tokens, injection, label_ids, logit_bytes=logit_bytes
+        )
+
+    scores = log_likelihoods(encoder_input_tokens)
     if options.content_free is not None:
         content_free = jnp.asarray(options.content_free, encoder_input_tokens.dtype)
         # A row for each example, since each may have a prompt of its own.
         rows = jnp.tile(content_free, (encoder_input_tokens.shape[0], 1))
-        scores -= label_log_likelihoods(model, frozen, rows, injection, label_ids)
+        scores -= log_likelihoods(rows)
     if options.length_normalization:
         scores /= jnp.sum(label_ids != model.config.pad_id, axis=-1)
     return scores
@@ -66,6 +74,8 @@ def label_log_likelihoods(
     encoder_input_tokens: Int[Array, "batch source"],
     injection: Injection,
     label_ids: Int[Array, "labels target"],
+    *,
+    logit_bytes: int = LOGIT_BYTES,
 ) -> Float[Array, "batch labels"]:
     """Returns the log-likelihood in nats, summed in float32 over each label's tokens.
 
@@ -75,10 +85,13 @@ def label_log_likelihoods(
       encoder_input_tokens: the inputs; padding has the config's `pad_id`.
       injection: what a method adds for this batch.
       label_ids: the token ids of each label with its end of sequence, padded with `pad_id`.
+      logit_bytes: the most memory for logits; under `vmap`, for those of one of its rows.
     """
     shape = (encoder_input_tokens.shape[0], *label_ids.shape)
     targets = jnp.broadcast_to(label_ids[None], shape)
-    return target_log_likelihoods(model, frozen, encoder_input_tokens, injection, targets)
+    return target_log_likelihoods(
+        model, frozen, encoder_input_tokens, injection, targets, logit_bytes=logit_bytes
+    )
 
 
 def target_log_likelihoods(

@@ -10,6 +10,8 @@ import pytest
 
 from prompt_tuning.cli.run_answers import run_answers
 from prompt_tuning.evaluation import rank
+from prompt_tuning.evaluation.ensemble import rank_voter
+from prompt_tuning.evaluation.evaluator import rank_predictor
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.t5 import T5, abstract_params
@@ -188,26 +190,35 @@ def test_a_damaged_record_is_told(finished_run, command):
     assert result.status == 2 and "task.json is damaged" in result.message
 
 
-def test_trial_21_the_memory_of_ranking_does_not_grow_with_the_labels():
+NARROW = T5Config(
+    name="narrow",
+    vocab_size=32128,
+    embed_dim=8,
+    num_heads=1,
+    head_dim=8,
+    mlp_dim=8,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+)
+
+
+@pytest.mark.parametrize("way", ["one", "population", "ensemble"])
+def test_trial_21_the_memory_of_ranking_grows_with_neither_labels_nor_prompts(way):
     """150 labels for a batch of 32 by T5's vocabulary: all their logits at once take 4.6 GiB."""
-    config = T5Config(
-        name="narrow",
-        vocab_size=32128,
-        embed_dim=8,
-        num_heads=1,
-        head_dim=8,
-        mlp_dim=8,
-        num_encoder_layers=1,
-        num_decoder_layers=1,
-    )
-    scores = jax.jit(
-        lambda params, tokens, labels: rank.label_scores(
-            T5(config), params, tokens, Injection(), labels
-        )
-    )
-    tokens, labels = (jax.ShapeDtypeStruct(shape, np.int32) for shape in ((32, 16), (150, 8)))
-    compiled = scores.lower(abstract_params(config), tokens, labels).compile()
+    ids, labels = np.ones((150, 8), np.int32), [str(number) for number in range(150)]
+    predictor = rank_predictor(T5(NARROW), ids, labels)
+    run, prompts = {
+        "one": (predictor.run, Injection()),
+        "population": (predictor.run_many, PROMPTS),
+        "ensemble": (rank_voter(T5(NARROW), ids, labels).run, PROMPTS),
+    }[way]
+    tokens = jax.ShapeDtypeStruct((32, 16), np.int32)
+    program = jax.jit(lambda params, tokens: run(params, prompts, tokens, jax.random.key(0)))
+    compiled = program.lower(abstract_params(NARROW), tokens).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 2.5 * rank.LOGIT_BYTES
+
+
+PROMPTS = [Injection(encoder_prompt=np.zeros((32, 2, 8), np.float32))] * 6
 
 
 def test_neighbors_needs_at_least_one(finished_run, command):
