@@ -32,6 +32,10 @@ from prompt_tuning.sweeps.grid import GIN_FILES
 PLACES = 16
 """The most members of one part, as many as a population trains at a time."""
 
+_NAMED = ("train.log_every", "train.checkpoint_every", "train.keep_checkpoints")
+"""Settings that no result depends on, and that the names of runs have always been hashes of: with
+others, the folders of older sweeps and the published results would name other runs."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:
@@ -190,6 +194,7 @@ def _run(described: Sweep, settings: Mapping[str, Any], search_paths: str) -> Ru
     given = [(name, repr(value)) for name, value in bindings.items()]
     gin_config.load(files, [*given, ("MODEL_DIR", "'-'")], search_paths)
     resolved = identity.settings()
+    named = {name: text for name, text in gin_config.settings().items() if name in _NAMED}
     parameters = gin_config.resolved()
     shared = {
         name: text
@@ -197,7 +202,7 @@ def _run(described: Sweep, settings: Mapping[str, Any], search_paths: str) -> Ru
         if not registry.mark(name).per_member and not registry.mark(name).free
     }
     return Run(
-        name=f"{grids.slug(settings)}-{grids.short_hash(resolved)}",
+        name=f"{grids.slug(settings)}-{grids.short_hash(resolved | named)}",
         settings=settings,
         files=files,
         bindings=bindings,

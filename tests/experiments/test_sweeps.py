@@ -113,6 +113,16 @@ def test_every_run_is_a_configuration(at_root, name):
         assert part.command(Path("x"), "")[0] == "train"
 
 
+@pytest.mark.parametrize("name", ["prompt_length", "paraphrase_transfer"])
+def test_published_results_are_of_the_runs_as_they_are_named_today(at_root, name):
+    """Another name would train a run again in the folder of an older version."""
+    with (EXPERIMENTS / name / "results" / f"{name}.csv").open() as file:
+        published = {row["run"] for row in csv.DictReader(file)}
+    sweep = load_sweep(f"experiments/{name}/miniature.gin", "", [])
+    (run,) = runs_of(one_each(sweep, 0), "")
+    assert run.name in published
+
+
 @pytest.mark.usefixtures("compile_once")
 @pytest.mark.parametrize(
     "name",
