@@ -90,7 +90,7 @@ class UserFiles:
                 yield where, row
         if not found:
             raise UserError(
-                f"{self.paths('train')[0]} has too few rows to hold out {self.held_out:g} of them "
+                f"{self.paths('train')[0]} has too few different rows to hold out {self.held_out:g} of them "
                 f"for validation: none is left for {split}; give VALIDATION_FILE."
             )
 
