@@ -67,7 +67,7 @@ def nearest_neighbors(
     names = [piece_of(i) for i in range(len(rows))]
     distinct = len({name for name in names if name is not None})
     if not 1 <= k <= distinct:
-        raise UserError(f"Can't find {k} neighbours among {distinct} pieces; choose a smaller k.")
+        raise UserError(f"-k is {k}; expected 1 to {distinct}, the pieces that there are.")
     values = closeness(points, rows, metric)
     order = np.argsort(-values if metric == "cosine" else values, axis=1, kind="stable")
     return [

@@ -307,7 +307,7 @@ def _prompt(resemblance: Resemblance | str) -> list[Any]:
     ]
     caption = (
         "The vocabulary pieces nearest to each position of the prompt, by cosine similarity; the "
-        "stronger the colour, the nearer."
+        "darker, the nearer."
     )
     found = web_page.table(["position", "nearest pieces"], rows, caption=caption)
     if len(rows) > 24:

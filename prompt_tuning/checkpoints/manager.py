@@ -126,7 +126,7 @@ class CheckpointManager:
                 if number is not None and number not in _DAMAGE:
                     raise UserError(
                         f"Can't read the checkpoint {self._folder / str(step)}: "
-                        f"{os.strerror(number)}. It was left as it is; the same command goes on "
+                        f"{os.strerror(number)}. It was left as it is; the same command resumes "
                         "from it once it can be read."
                     ) from error
                 _log.warning(
@@ -207,7 +207,7 @@ class CheckpointManager:
                 raise
             raise UserError(
                 f"Can't write checkpoints to {self._folder}: {os.strerror(number)}. Free some "
-                "space or set MODEL_DIR to a folder you can write to; the same command goes on "
+                "space or set MODEL_DIR to a folder you can write to; the same command resumes "
                 "from the last checkpoint."
             ) from error
 

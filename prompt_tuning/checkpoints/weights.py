@@ -56,10 +56,10 @@ def save_weights(
 
 
 def check_not_quantized(config: T5Config) -> None:
-    """Raises UserError if a model's weights are quantised, which are never written."""
+    """Raises UserError if a model's weights are quantized, which are never written."""
     if config.quantization:
         raise UserError(
-            f"The weights of {config.name!r} are quantised ({config.quantization}), and files hold "
+            f"The weights of {config.name!r} are quantized ({config.quantization}), and files hold "
             "none that are: save the model that it was loaded from."
         )
 

@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--predictions",
         metavar="FILE",
-        help="write what the majority answered, one JSON row a line",
+        help="write what the majority answered, one JSON row per line",
     )
     _ensemble(parser.parse(argv))
 

@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_prompt_arguments(optional=True)
     parser.add_argument("--split", help="the split to score (default: predict.split)")
     parser.add_argument(
-        "--predictions", metavar="FILE", help="write what was predicted, one JSON row a line"
+        "--predictions", metavar="FILE", help="write what was predicted, one JSON row per line"
     )
     args = parser.parse(argv)
 

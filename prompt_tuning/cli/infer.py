@@ -232,7 +232,7 @@ def _prepared(
     task = tasks.get(name)
     if task is None and name in tasks and "inputs" not in row:
         raise UserError(
-            f'{where}: no "inputs", and the file of the prompt "{name}" tells no task that could '
+            f'{where}: no "inputs", and the file of the prompt "{name}" names no task that could '
             "make a text of the other fields."
         )
     text = text_of(question, task)

@@ -29,7 +29,7 @@ _LENGTH = 100
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints a table."""
-    parser = Parser("methods", "Tells what each method trains, saves and can do.", gin=False)
+    parser = Parser("methods", "Lists what each method trains, saves and supports.", gin=False)
     parser.add_argument(
         "--model",
         action="append",

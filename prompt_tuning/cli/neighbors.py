@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--report",
         metavar="FOLDER",
-        help="write tables (CSV, Markdown) and pictures there: neighbours, how tight they are, "
+        help="write tables (CSV, Markdown) and pictures there: neighbors, how tight they are, "
         "class labels among them, repeats, norms",
     )
     parser.add_argument(

@@ -92,7 +92,7 @@ MEANINGS = {
     "compilation_cache.folder": "where; None: the user's cache folder",
     "population.places": "members that train at a time",
     "population.side_by_side": "in one program, or one after another; None: by device",
-    "successive_halving.keep": "the share of members that goes on after a rung of --tune",
+    "successive_halving.keep": "the share of members that survives a rung of --tune",
     "successive_halving.rungs": "the steps at which members are dropped; None: 1/8, 1/4 and 1/2",
     "adafactor.learning_rate": "a value or a schedule, such as @linear_warmup()",
     "adafactor.decay_rate": "exponent of the second moment's decay",

@@ -28,7 +28,9 @@ _INSIDE = "PROMPT_TUNING_PLAN_DEVICES"
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; prints the plan."""
-    parser = Parser("plan", "Tells what a training step needs and takes on a machine.")
+    parser = Parser(
+        "plan", "Estimates memory and time of a training step on hardware you don't have yet."
+    )
     parser.add_argument(
         "--accelerator",
         required=True,

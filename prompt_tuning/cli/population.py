@@ -191,7 +191,7 @@ def _member(spec: MemberSpec, job: Job, folder: RunFolder) -> Member:
     optimizer = job.training.optimizer
     if not isinstance(optimizer, Optimizer):
         raise UserError(
-            "The optimiser of a population must be @adafactor() or @adamw(), or made by "
+            "The optimizer of a population must be @adafactor() or @adamw(), or made by "
             "`Optimizer.of`, so that members can have learning rates of their own; "
             f"train.optimizer is a {type(optimizer).__name__}."
         )

@@ -263,7 +263,7 @@ def prepare() -> PretrainingJob:
         config, params = configurables.frozen_model()
         if config.quantization:
             raise UserError(
-                f"frozen_model.quantization is {config.quantization!r}, but quantised weights "
+                f"frozen_model.quantization is {config.quantization!r}, but quantized weights "
                 "can't be trained: leave it out."
             )
     frozen_base.check_vocabulary(vocabulary, config)

@@ -159,7 +159,7 @@ class Report:
             title=f"The {k} nearest pieces of each position by {self._metric}, and their mean "
             f"cosine similarity among themselves: {tightness.mean():.3f} on average, "
             f"{chance:.3f} of {k} pieces drawn at random.",
-            columns=("position", "neighbours", "nearest", "tightness"),
+            columns=("position", "neighbors", "nearest", "tightness"),
             rows=[
                 (position, " ".join(n.piece for n in nearest), nearest[0].value, float(tight))
                 for position, (nearest, tight) in enumerate(
@@ -177,8 +177,8 @@ class Report:
             self._prompt, self._table, labels, ids, metric=self._metric
         )
         self._tables["labels"] = Table(
-            title=f"Class labels among the neighbours: the rank, of {len(self._table)} pieces, of "
-            "a label's nearest piece, at the position that class-label initialisation puts it at "
+            title=f"Class labels among the neighbors: the rank, of {len(self._table)} pieces, of "
+            "a label's nearest piece, at the position that class-label initialization puts it at "
             "(and that position's cosine similarity to its initial value), and where it is best.",
             columns=("label", "start", "rank", "cosine to start", "best at", "best rank"),
             rows=[

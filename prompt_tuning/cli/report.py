@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--output", metavar="FILE", help=f"where to (default: {NAME} in that folder)"
     )
-    parser.add_argument("-k", type=int, default=5, help="neighbours of a prompt position (5)")
+    parser.add_argument("-k", type=int, default=5, help="neighbors of a prompt position (5)")
     parser.add_argument(
         "--no_neighbors",
         action="store_true",
@@ -176,12 +176,12 @@ def _resemblance(args: argparse.Namespace) -> "Resemblance | str":
         return "This run has trained no prompt."
     if trained.stem != BEST_PROMPT:
         method = _trained_for(trained).get("method", "this run's method")
-        return f"There are no neighbours to show: what {method} trains is no prompt."
+        return f"There are no neighbors to show: what {method} trains is no prompt."
     try:
         return _resemblance_of(args, str(trained))
     except UserError as error:
         told, _, _ = str(error).partition("\n")
-        return f"The neighbours of this prompt can't be shown: {told}"
+        return f"The neighbors of this prompt can't be shown: {told}"
 
 
 def _resemblance_of(args: argparse.Namespace, path: str) -> "Resemblance":

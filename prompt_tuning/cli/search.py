@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> None:
     if args.score_on == designs.split:
         raise UserError(
             f"--score_on is {args.score_on}, the split that the prompt is picked on "
-            "(predict.split), which flatters it; give another, such as test."
+            "(predict.split), so its score is optimistic there; give another, such as test."
         )
     candidates = designs.candidates()
     scored = designs.score_all(designs.split)

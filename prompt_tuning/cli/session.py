@@ -51,8 +51,8 @@ def load_config(
         missing = gin_config.missing_modules(config) if recorded else []
     if not files:
         raise UserError(
-            "No configuration: give --gin_file=..., such as those that the top of "
-            f"{gin_config.shipped_configs() / 'runs'}/*.gin names."
+            "No configuration: give --gin_file=..., for example --gin_file=quickstart.gin; "
+            "--help ends with a whole command."
         )
     gin_config.load(
         [*defaults, *files],
@@ -125,7 +125,7 @@ def prompt_path(run: str | None, given: str | None) -> str:
         if best is None:
             raise UserError(
                 f"{run} has no best prompt (prompt_best.npy or .safetensors): its training hasn't "
-                "got so far. The command that began it goes on with it."
+                "got so far. The command that began it resumes it."
             )
         return str(best)
     path = gin_config.macro("PROMPT_FILE")

@@ -119,5 +119,5 @@ def cost_text(found: Sequence[Cost], machine: str) -> str:
     hours = sum(cost.runs * cost.hours for cost in found)
     text = f"{table.text()}\n{hours:,.1f} hours of {machine} in all, without evaluations."
     if not all(cost.fits for cost in found):
-        text += " What doesn't fit: prompt-tuning plan tells what would."
+        text += " What doesn't fit: prompt-tuning plan shows what would."
     return text

@@ -67,7 +67,7 @@ def line_questions(lines: Iterable[str], name: str, *, as_text: bool = False) ->
             check_characters(line)
             row = load_json(line) if is_object else {"inputs": line}
         except ValueError as error:
-            expected = "expected a text or one JSON object a line"
+            expected = "expected a text or one JSON object per line"
             hint = "; --text takes every line as text" if is_object else ""
             raise UserError(f"{where}: {error}; {expected}{hint}.") from error
         yield Question(row=row, where=where, is_line=not is_object)

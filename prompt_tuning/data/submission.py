@@ -130,7 +130,7 @@ def check_submission(path: Path, benchmark: str, *, partial: bool = False) -> di
                 if inside.is_absolute() or ".." in inside.parts or "\\" in name:
                     raise UserError(f"{path} holds {name!r}, a path outside the zip; refused.")
                 if names.count(name) > 1:
-                    raise UserError(f"{path} holds {name!r} twice; make the zip anew.")
+                    raise UserError(f"{path} holds {name!r} twice; make the zip again.")
             contents = {name: archive.read(name).decode() for name in names}
     except (*_UNREADABLE, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -106,7 +106,7 @@ def json_lines(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
         try:
             row = load_json(line)
         except ValueError as error:
-            raise UserError(f"{where}: {error}; expected one JSON object a line.") from error
+            raise UserError(f"{where}: {error}; expected one JSON object per line.") from error
         if not isinstance(row, dict):
             raise UserError(f"{where}: expected a JSON object, found {line.strip()[:40]!r}.")
         yield where, row

@@ -90,8 +90,9 @@ class UserFiles:
                 yield where, row
         if not found:
             raise UserError(
-                f"{self.paths('train')[0]} has too few different rows to hold out {self.held_out:g} of them "
-                f"for validation: none is left for {split}; give VALIDATION_FILE."
+                f"{self.paths('train')[0]} has too few different rows to hold out "
+                f"{self.held_out:g} of them for validation: none is left for "
+                f"{split}; give VALIDATION_FILE."
             )
 
     def file_rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:

@@ -65,7 +65,7 @@ def slurm_script(job: Job, options: Slurm) -> str:
     lines += [
         "status=0",
         f"srun --kill-on-bad-exit=1 {job.command_line}{rest} || status=$?",
-        f"# {STOPPED_AND_SAVED}: asked to stop, and all is saved. The same script goes on.",
+        f"# {STOPPED_AND_SAVED}: asked to stop, and all is saved. The same script resumes.",
         f'if [ "$status" -eq {STOPPED_AND_SAVED} ]; then',
         '  scontrol requeue "$SLURM_JOB_ID"',
         "fi",

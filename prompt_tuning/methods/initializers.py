@@ -84,8 +84,8 @@ def class_label(
     """
     if not label_ids:
         raise UserError(
-            "Class-label initialisation was given no labels. Set CLASS_LABELS, for example "
-            "CLASS_LABELS = ['entailment', 'not_entailment'], or choose another initialiser."
+            "Class-label initialization was given no labels. Set CLASS_LABELS, for example "
+            "CLASS_LABELS = ['entailment', 'not_entailment'], or choose another initializer."
         )
     for position, ids in enumerate(label_ids):
         _check_ids(table, ids, f"class label {position}")
@@ -144,7 +144,7 @@ def _starting_with(
         if len(groups) > length:
             warnings.warn(
                 f"{len(groups)} {groups_are} don't fit a prompt of {length} positions; only the "
-                f"first {length} are used to initialise it.",
+                f"first {length} are used to initialize it.",
                 stacklevel=2,
             )
         first = tuple(tuple(map(int, ids)) for ids in groups[:length])
@@ -178,7 +178,7 @@ def _set_means(
 def _check_width(table: Table, embed_dim: int) -> None:
     if table.shape[1] != embed_dim:
         raise UserError(
-            f"The embedding table to initialise from is {table.shape[1]} wide, but the prompt is "
+            f"The embedding table to initialize from is {table.shape[1]} wide, but the prompt is "
             f"{embed_dim} wide. Use the table and the width of the same model."
         )
 

@@ -126,7 +126,7 @@ class T5Config:
         block, embed = self.quantization_block, self.embed_dim
         if block % 2 or embed % block:
             blocks = [size for size in range(2, min(block, embed) + 1, 2) if embed % size == 0]
-            fix = f"set it to {blocks[-1]}" if blocks else "this model can't be quantised"
+            fix = f"set it to {blocks[-1]}" if blocks else "this model can't be quantized"
             raise UserError(
                 f"quantization_block of model {self.name!r} is {block}; it must be even and divide "
                 f"embed_dim, {embed}: {fix}."

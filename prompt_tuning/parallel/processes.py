@@ -135,7 +135,7 @@ def joined(options: ProcessOptions | None) -> Iterator[None]:
     name = f"process {jax.process_index()} of {jax.process_count()}"
     with _last_words(
         f"prompt-tuning: {name} was killed, or had to end because another one was lost. The same "
-        "command goes on from the last checkpoint."
+        "command resumes from the last checkpoint."
     ) as disarm:
         try:
             # While all are here: Gloo, on CPUs, waits for nobody longer than half a minute.
@@ -256,7 +256,7 @@ def _tell(error: BaseException, name: str) -> int:
         told, status = (
             (
                 f"{name} lost another one, which was killed or can't be reached. The same command "
-                f"goes on from the last checkpoint. ({line[:120]})"
+                f"resumes from the last checkpoint. ({line[:120]})"
             ),
             LOST,
         )

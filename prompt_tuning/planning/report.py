@@ -130,7 +130,7 @@ class Plan:
     def _memory(self) -> Iterator[str]:
         needs = self.needs
         yield _row("frozen weights", _size(needs.weights), f"{_size(needs.all_weights)} in all")
-        yield _row("prompt, optimiser", _size(needs.state))
+        yield _row("prompt, optimizer", _size(needs.state))
         yield _row("batch", _size(needs.batch))
         yield _row("activations", _size(needs.activations), "kept for the backward pass")
         yield _row("workspace", _size(needs.workspace))
@@ -177,7 +177,7 @@ class Plan:
             )
             if self.machine.is_gpu and memory > _GPU_SHARE * room:
                 yield (
-                    f"JAX takes {_GPU_SHARE:.0%} of a GPU unless told: set "
+                    f"JAX takes {_GPU_SHARE:.0%} of a GPU by default: set "
                     f"XLA_PYTHON_CLIENT_MEM_FRACTION={USABLE}."
                 )
         else:

@@ -229,7 +229,7 @@ class RunFolder:
                 raise ValueError(f"it holds {shown(found)}, no object")
         except FileNotFoundError:
             raise UserError(
-                f"{self.path} holds a run, but not the settings.json that tells which; give "
+                f"{self.path} holds a run without its settings.json; give "
                 "another MODEL_DIR, or --overwrite to start over here."
             ) from None
         except ValueError as error:

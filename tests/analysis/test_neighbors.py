@@ -51,8 +51,8 @@ def test_pieces_are_named_and_printed():
     ("width", "options", "message"),
     [
         (3, {}, "3 wide, but the embedding table 2"),
-        (2, {"k": 6}, "6 neighbours among 5 pieces"),
-        (2, {"k": 0}, "0 neighbours"),
+        (2, {"k": 6}, "-k is 6; expected 1 to 5"),
+        (2, {"k": 0}, "-k is 0"),
         (2, {"metric": "manhattan"}, "expected 'cosine' or 'euclidean'"),
     ],
 )

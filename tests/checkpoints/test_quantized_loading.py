@@ -1,4 +1,4 @@
-"""Models that are quantised as they are loaded, one parameter after another."""
+"""Models that are quantized as they are loaded, one parameter after another."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def test_the_float_model_is_never_in_memory_whole(loaded):
 
 def test_what_is_quantised_is_not_saved(loaded, tmp_path):
     config, frozen, _ = loaded
-    with pytest.raises(UserError, match=r"are quantised \(nf4\), and files hold none") as error:
+    with pytest.raises(UserError, match=r"are quantized \(nf4\), and files hold none") as error:
         save_weights(tmp_path / "x.safetensors", frozen, config)
     assert "\n" not in str(error.value)
 

@@ -143,7 +143,7 @@ def test_hours_are_those_of_all_runs():
     cost = Cost(runs=3, model="m", prompt_length=5, step_seconds=0.1, hours=2.0, fits=True)
     text = cost_text([cost, dataclasses.replace(cost, runs=1, hours=1.5, fits=False)], "1 x H200")
     assert "7.5 hours of 1 x H200 in all" in text
-    assert "What doesn't fit: prompt-tuning plan tells what would." in text
+    assert "What doesn't fit: prompt-tuning plan shows what would." in text
 
 
 class Ended(subprocess.Popen):

@@ -37,7 +37,7 @@ def test_a_line_can_hold_several_rows(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"a": 1', r"train.jsonl:2: not JSON \(.*\); expected one JSON object a line"),
+        ('{"a": 1', r"train.jsonl:2: not JSON \(.*\); expected one JSON object per line"),
         (r'{"a": ["1\udfff"]}', r"train.jsonl:2: '\\udfff' is half a character \(a lone surrogate"),
         ("[" * 100_000, r"train.jsonl:2: not JSON \(it is nested more than 100 deep\)"),
         ('{"a": ' + "[" * 200 + "]" * 200 + "}", r"train.jsonl:2: not JSON \(it is nested"),

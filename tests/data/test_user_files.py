@@ -203,7 +203,9 @@ def test_other_mistakes(tmp_path):
         source(path, held_out=1.5)
     with pytest.raises(UserError, match="Cannot read .*no.csv: .*no.csv is missing"):
         user_task(source(tmp_path / "no.csv"))
-    with pytest.raises(UserError, match="too few different rows to hold out 0.01 of them .*VALIDATION_FILE"):
+    with pytest.raises(
+        UserError, match="too few different rows to hold out 0.01 of them .*VALIDATION_FILE"
+    ):
         list(source(path, files={"train": path}, held_out=0.01).rows("validation"))
 
 

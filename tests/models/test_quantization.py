@@ -261,7 +261,7 @@ def test_layers_are_stacked_in_a_kernel(floats):
             "96: set it to 48.",
         ),
         ({"quantization": "nf4", "quantization_block": 1}, "is 1; expected a whole number from 2"),
-        ({"quantization": "nf4", "embed_dim": 15}, "15: this model can't be quantised"),
+        ({"quantization": "nf4", "embed_dim": 15}, "15: this model can't be quantized"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_line(changes, told):

@@ -193,7 +193,7 @@ def test_a_killed_process_ends_all_and_the_same_command_goes_on(tiny_settings, t
     assert time.monotonic() - died < 60
     assert status not in (0, None), errors
     lines = [line for line in errors.splitlines() if line.startswith("prompt-tuning: ")]
-    assert len(lines) == 1 and "The same command goes on from the last checkpoint" in lines[0], (
+    assert len(lines) == 1 and "The same command resumes from the last checkpoint" in lines[0], (
         errors
     )
     assert "Traceback" not in errors
