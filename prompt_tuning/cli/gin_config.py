@@ -23,6 +23,7 @@ from prompt_tuning.cli import registry
 from prompt_tuning.cli.macros import MACROS
 from prompt_tuning.cli.registry import register as register  # where users' modules look for it
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.recipes import gin_text
 from prompt_tuning.recipes.paths import expanded
 
 _PACKAGE = Path(prompt_tuning.__file__).parent
@@ -215,28 +216,9 @@ def settings() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def resolved(given: Mapping[str, str] | None = None) -> dict[str, tuple[str, frozenset[str]]]:
-    """Returns each parameter that is set: its text with macros put in, and which those are.
-
-    Args:
-      given: what `settings` returned at another time; None is now.
-    """
-    given = settings() if given is None else given
-
-    def resolve(text: str) -> tuple[str, frozenset[str]]:
-        names: frozenset[str] = frozenset()
-
-        def put_in(found: re.Match[str]) -> str:
-            nonlocal names
-            if found[1] not in given:
-                return found[0]
-            inner, more = resolve(given[found[1]])
-            names |= {found[1]} | more
-            return inner
-
-        return re.sub(r"%([\w./]+)", put_in, text), names
-
-    return {name: resolve(text) for name, text in given.items() if "." in name}
+def resolved() -> dict[str, tuple[str, frozenset[str]]]:
+    """Returns each parameter that is set: its text with macros put in, and which those are."""
+    return gin_text.resolved(settings())
 
 
 def parameters(name: str) -> dict[str, Any]:

@@ -13,13 +13,14 @@ defined, with its default and with what it is to a run (`settings.py`).
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gin
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.settings import Mark, mark_of, unmarked
+from prompt_tuning.recipes.signatures import Signatures, flattened, split
+from prompt_tuning.settings import Mark
 
 _ELSE_SET_BY = "--gin_file=runs/train.gin"
 _SET_BY = {
@@ -28,7 +29,7 @@ _SET_BY = {
 }
 """What sets a parameter that has no default; `_ELSE_SET_BY` all others."""
 
-_registered: dict[str, dict[str, inspect.Parameter]] = {}
+_registered = Signatures()
 _functions: dict[str, Any] = {}
 _of_members: set[str] = set()
 
@@ -46,10 +47,9 @@ def register(function: Any, *, name: str | None = None, per_member: bool = False
         the first one is `base`: a method and its initializer are a member's own.
     """
     name = str(name or function.__name__)
-    flat = _flattened(function, name)
-    parameters = dict(inspect.signature(flat).parameters)
-    _registered[name] = parameters
-    if per_member or next(iter(parameters), None) == "base":
+    flat = flattened(function, name)
+    _registered.add(name, flat)
+    if per_member or next(iter(_registered.parameters[name]), None) == "base":
         _of_members.add(name)
     make_configurable: Any = gin.configurable(name)
     configurable = make_configurable(flat)
@@ -90,7 +90,7 @@ register_per_member = functools.partial(register, per_member=True)
 
 def names() -> list[str]:
     """Returns what is registered."""
-    return list(_registered)
+    return list(_registered.parameters)
 
 
 def functions() -> dict[str, Any]:
@@ -100,17 +100,17 @@ def functions() -> dict[str, Any]:
 
 def signature(name: str) -> list[inspect.Parameter]:
     """Returns the parameters of what is registered under a name, with their marks."""
-    return list(_registered[name].values())
+    return list(_registered.parameters[name].values())
 
 
 def parameters_of(name: str) -> list[str]:
     """Returns the parameters of what is registered under a name."""
-    return list(_registered.get(name, ()))
+    return list(_registered.parameters.get(name, ()))
 
 
 def configurables_with(parameter: str) -> list[str]:
     """Returns the configurables that have a parameter of this name."""
-    return [name for name, known in _registered.items() if parameter in known]
+    return [name for name, known in _registered.parameters.items() if parameter in known]
 
 
 def mark(parameter: str) -> Mark:
@@ -118,61 +118,19 @@ def mark(parameter: str) -> Mark:
 
     What isn't registered here is a user's own, and part of the run's identity.
     """
-    section, name = _split(parameter)
-    found = _registered.get(section, {}).get(name)
-    if found is None:
-        return Mark()
-    own = mark_of(found.annotation)
+    own = _registered.mark(parameter)
+    section, _ = split(parameter)
     return dataclasses.replace(own, per_member=own.per_member or section in _of_members)
 
 
 def default_of(parameter: str) -> Any:
     """Returns a parameter's default, or `inspect.Parameter.empty`."""
-    section, name = _split(parameter)
-    found = _registered.get(section, {}).get(name)
-    return inspect.Parameter.empty if found is None else found.default
-
-
-def _split(parameter: str) -> tuple[str, str]:
-    section, _, name = parameter.rpartition(".")
-    return section.replace("/", ".").rpartition(".")[2], name
-
-
-def _flattened(function: Any, name: str) -> Callable[..., Any]:
-    """Returns the function with fields in place of the parameters that are `Fields`."""
-    parameters = inspect.signature(function).parameters
-    nested = {
-        each.name: unmarked(each.annotation)
-        for each in parameters.values()
-        if mark_of(each.annotation).fields
-    }
-    if not nested:
-        return function
-    own = [each for each in parameters.values() if each.name not in nested]
-    taken = {each.name for each in own}
-    inner = {
-        outer: [
-            each for each in inspect.signature(kind).parameters.values() if each.name not in taken
-        ]
-        for outer, kind in nested.items()
-    }
-
-    def fill(*args: Any, **kwargs: Any) -> Any:
-        for outer, fields in inner.items():
-            values = {each.name: kwargs.pop(each.name) for each in fields if each.name in kwargs}
-            kwargs.setdefault(outer, nested[outer](**values))
-        return function(*args, **kwargs)
-
-    fill.__name__ = fill.__qualname__ = name
-    fill.__module__, fill.__doc__ = function.__module__, function.__doc__
-    flat = [*own, *(each for fields in inner.values() for each in fields)]
-    fill.__signature__ = inspect.Signature(sorted(flat, key=lambda each: each.kind))  # pyright: ignore[reportFunctionMemberAccess]
-    return fill
+    return _registered.default_of(parameter)
 
 
 def _not_set(name: str) -> Iterator[str]:
     """Yields the parameters without a default for which gin has no value."""
-    for parameter in _registered[name].values():
+    for parameter in _registered.parameters[name].values():
         full = f"{name}.{parameter.name}"
         if parameter.default is parameter.empty:
             try:

@@ -1,0 +1,104 @@
+"""Whether a run folder holds the run that is configured.
+
+What each setting is to a run is said where the setting is defined (`settings.py`). A macro is what
+the parameters are that it fills. Files that are named only by their path are compared by a hash of
+their contents, so that they may lie elsewhere.
+"""
+
+import ast
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prompt_tuning.recipes.gin_text import resolved
+from prompt_tuning.settings import Mark
+from prompt_tuning.training.run_folder import Comparison
+
+_NOT_SET = "not set"
+
+
+def file_contents(settings: Mapping[str, str], mark: Callable[[str], Mark]) -> dict[str, str]:
+    """Returns short hashes of the files that settings name, as "contents of PARAMETER"."""
+    found = {}
+    for parameter, (text, _) in resolved(settings).items():
+        if mark(parameter).hashed:
+            paths = [path for path in _paths(text) if path.exists()]
+            if paths:
+                found[f"contents of {parameter}"] = hash_of(paths)
+    return found
+
+
+def _paths(text: str) -> list[Path]:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return []
+    values = [value] if isinstance(value, str) else value or []
+    return [Path(each) for each in values if isinstance(each, str)]
+
+
+def hash_of(paths: list[Path]) -> str:
+    """Returns a short hash of files, and of those in folders."""
+    digest = hashlib.sha256()
+    for path in paths:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file():
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def compare(
+    found: Mapping[str, Any],
+    given: Mapping[str, Any],
+    *,
+    mark: Callable[[str], Mark],
+    default_of: Callable[[str], Any],
+) -> Comparison:
+    """Compares what a run folder recorded with what is configured now.
+
+    Args:
+      found: texts by the names of macros and parameters, and hashes of contents.
+      given: likewise, now.
+      mark: what a parameter is to a run.
+      default_of: a parameter's default, or `inspect.Parameter.empty`.
+
+    Returns:
+      The differences that make it another run, and what is to be said of those that don't.
+    """
+    refused: dict[str, str] = {}
+    notes: dict[str, str] = {}
+    was, now = _by_parameter(found), _by_parameter(given)
+    for parameter in sorted(was.keys() | now.keys()):
+        what = mark(parameter)
+        old, new = (each.get(parameter, _text(default_of(parameter))) for each in (was, now))
+        if old == new or what.free:
+            continue
+        name = _name(parameter, found, given)
+        if what.is_identity:
+            refused[name] = f"{name} is {old} there, {new} now"
+        elif what.note:
+            notes[name] = f"{name} is {new} now and was {old}: {what.note}."
+    for name in sorted(found.keys() & given.keys()):
+        # The hashes of what no parameter says; an older version may have kept fewer.
+        if " " in name and found[name] != given[name]:
+            refused[name] = f"{name} is {found[name]} there, {given[name]} now"
+    return Comparison(refused=tuple(refused.values()), notes=tuple(notes.values()))
+
+
+def _by_parameter(recorded: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters that are recorded, macros put in."""
+    texts = {name: str(text) for name, text in recorded.items() if " " not in name}
+    return {name: text for name, (text, _) in resolved(texts).items()}
+
+
+def _text(default: Any) -> str:
+    return _NOT_SET if default is inspect.Parameter.empty else repr(default)
+
+
+def _name(parameter: str, found: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """What a user calls a parameter: the macro that fills it, then and now."""
+    old, new = found.get(parameter), given.get(parameter)
+    return str(new).removeprefix("%") if old == new and str(new).startswith("%") else parameter

@@ -1,0 +1,70 @@
+"""The options of functions and dataclasses: their names, defaults, and what each is to a run."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prompt_tuning.settings import Mark, mark_of, unmarked
+
+
+class Signatures:
+    """Parameters of functions by the functions' names; gin writes a parameter `function.name`."""
+
+    def __init__(self, functions: Mapping[str, Callable[..., Any]] | None = None):
+        self.parameters: dict[str, Mapping[str, inspect.Parameter]] = {}
+        for name, function in (functions or {}).items():
+            self.add(name, function)
+
+    def add(self, name: str, function: Callable[..., Any]) -> None:
+        """Adds a function, already `flattened` if it has parameters that are `Fields`."""
+        self.parameters[name] = dict(inspect.signature(function).parameters)
+
+    def mark(self, parameter: str) -> Mark:
+        """Returns what a parameter is to a run; one that isn't known is part of its identity."""
+        section, name = split(parameter)
+        found = self.parameters.get(section, {}).get(name)
+        return Mark() if found is None else mark_of(found.annotation)
+
+    def default_of(self, parameter: str) -> Any:
+        """Returns a parameter's default, or `inspect.Parameter.empty`."""
+        section, name = split(parameter)
+        found = self.parameters.get(section, {}).get(name)
+        return inspect.Parameter.empty if found is None else found.default
+
+
+def split(parameter: str) -> tuple[str, str]:
+    """Returns the function and the name of a parameter, without a scope or a module before them."""
+    section, _, name = parameter.rpartition(".")
+    return section.replace("/", ".").rpartition(".")[2], name
+
+
+def flattened(function: Any, name: str) -> Callable[..., Any]:
+    """Returns the function with fields in place of the parameters that are `Fields`."""
+    parameters = inspect.signature(function).parameters
+    nested = {
+        each.name: unmarked(each.annotation)
+        for each in parameters.values()
+        if mark_of(each.annotation).fields
+    }
+    if not nested:
+        return function
+    own = [each for each in parameters.values() if each.name not in nested]
+    taken = {each.name for each in own}
+    inner = {
+        outer: [
+            each for each in inspect.signature(kind).parameters.values() if each.name not in taken
+        ]
+        for outer, kind in nested.items()
+    }
+
+    def fill(*args: Any, **kwargs: Any) -> Any:
+        for outer, fields in inner.items():
+            values = {each.name: kwargs.pop(each.name) for each in fields if each.name in kwargs}
+            kwargs.setdefault(outer, nested[outer](**values))
+        return function(*args, **kwargs)
+
+    fill.__name__ = fill.__qualname__ = name
+    fill.__module__, fill.__doc__ = function.__module__, function.__doc__
+    flat = [*own, *(each for fields in inner.values() for each in fields)]
+    fill.__signature__ = inspect.Signature(sorted(flat, key=lambda each: each.kind))  # pyright: ignore[reportFunctionMemberAccess]
+    return fill
