@@ -97,7 +97,12 @@ def learning_rate_text(optimizer: "Optimizer", steps: int) -> str:
     highest = max(values)
     if len({f"{value:.3g}" for value in values}) == 1:
         return f"{highest:.3g}"
-    return f"from {values[0]:.3g}, up to {highest:.3g}, to {values[-1]:.3g} at the last step"
+    first, last = f"{values[0]:.3g}", f"{values[-1]:.3g}"
+    if f"{highest:.3g}" == last:
+        return f"rising from {first} to {last}"
+    if f"{highest:.3g}" == first:
+        return f"falling from {first} to {last}"
+    return f"rising from {first} to {highest:.3g}, then falling to {last}"
 
 
 def run_facts(job: "Job", warnings: Sequence[str] = ()) -> RunFacts:

@@ -58,9 +58,11 @@ def test_a_thousand_tasks_are_cut_at_ten():
 def test_learning_rates_in_words():
     assert learning_rate_text(adafactor(0.3), 100) == "0.3"
     schedule = adamw(linear_warmup(5e-4, warmup_steps=10))
-    assert learning_rate_text(schedule, 100) == (
-        "from 5e-05, up to 0.0005, to 0.0005 at the last step"
-    )
+    assert learning_rate_text(schedule, 100) == "rising from 5e-05 to 0.0005"
+    falling = adamw(lambda count: 0.1 / (count + 1))
+    assert learning_rate_text(falling, 10) == "falling from 0.1 to 0.01"
+    hill = adamw(lambda count: 0.1 - 0.01 * abs(count - 5))
+    assert learning_rate_text(hill, 11) == "rising from 0.05 to 0.1, then falling to 0.05"
     assert learning_rate_text(adamw(lambda count: 0.1), 1) == "0.1"
 
 
