@@ -9,7 +9,7 @@ task makes the text. Each answer is a JSON object, in the order of the rows: wha
 
 With `--prompts NAME=FILE ...` each object names its "prompt", and examples of all of them share
 batches (`prompt_tuning/predictor.py`). The task is then the one that the prompt's file tells.
-An object with "labels" is answered by the likeliest, and gets the "scores" of all.
+An object's own "labels" are ranked in place of the task's; with an empty list text is generated.
 """
 
 import argparse
@@ -129,11 +129,16 @@ def _ranked_by_default(
     prediction: "Prediction", data: "Data", args: argparse.Namespace
 ) -> "Prediction":
     """Ranks the labels of a task that has them, unless a flag says how to answer."""
-    given = any(name.rpartition("/")[2] == "predict.method" for name, _ in args.gin_bindings)
     labels = {task.labels for task in data.tasks}
-    if given or prediction.decoding.method != "greedy" or len(labels) > 1 or not any(labels):
+    if _is_told_how(prediction, args) or len(labels) > 1 or not any(labels):
         return prediction
     return dataclasses.replace(prediction, rank=True)
+
+
+def _is_told_how(prediction: "Prediction", args: argparse.Namespace) -> bool:
+    """Whether a flag or the configuration says how to answer."""
+    given = any(name.rpartition("/")[2] == "predict.method" for name, _ in args.gin_bindings)
+    return given or prediction.decoding.method != "greedy"
 
 
 def _questions(args: argparse.Namespace, tasks: "Sequence[Task | None]") -> "Iterator[Question]":
@@ -176,11 +181,12 @@ def _about_lines(task: "Task") -> str:
 
 
 def _with_many_prompts(args: argparse.Namespace) -> None:
-    from prompt_tuning.cli import many_prompts
+    from prompt_tuning.cli import configurables, many_prompts
     from prompt_tuning.recipes import prompts
 
     files = many_prompts.named_files(args.prompts)
     base, predictor = many_prompts.load(args, run=args.run)
+    is_told_how = _is_told_how(configurables.predict(many_prompts.predictor()), args)
     tasks: dict[str, Task | None] = {}
     for name, file in files.items():
         adapter = prompts.load_adapter_for(base, file)
@@ -193,7 +199,7 @@ def _with_many_prompts(args: argparse.Namespace) -> None:
     cut = 0
     with _writing(args.output) as output:
         rows = (
-            (question.row, _prepared(question, predictor, tasks))
+            (question.row, _prepared(question, predictor, tasks, ranks=not is_told_how))
             for question in _questions(args, list(tasks.values()))
         )
         for rows_of_group in group(rows, size * predictor.batch_size):
@@ -211,9 +217,16 @@ def _with_many_prompts(args: argparse.Namespace) -> None:
 
 
 def _prepared(
-    question: "Question", predictor: "Predictor", tasks: "Mapping[str, Task | None]"
+    question: "Question",
+    predictor: "Predictor",
+    tasks: "Mapping[str, Task | None]",
+    *,
+    ranks: bool,
 ) -> "Prepared | None":
-    """Returns the example that a row is, with the prompt that it names; None if it is empty."""
+    """Returns the example that a row is, with the prompt that it names; None if it is empty.
+
+    `ranks` says whether a row without "labels" gets its task's.
+    """
     from prompt_tuning.data.questions import text_of
     from prompt_tuning.predictor import Example
 
@@ -221,15 +234,15 @@ def _prepared(
     if question.is_line and not row["inputs"].strip():
         return None
     name = row.get("prompt", next(iter(tasks)) if len(tasks) == 1 else None)
-    labels = row.get("labels", [])
     if not isinstance(name, str):
         raise UserError(
             f'{where}: no prompt is named; expected {{"prompt": NAME, "inputs": TEXT}} with one of '
             f"{', '.join(tasks)}."
         )
+    task = tasks.get(name)
+    labels = row.get("labels", list(task.labels or ()) if ranks and task else [])
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise UserError(f'{where}: "labels" is {labels!r}; expected a list of texts.')
-    task = tasks.get(name)
     if task is None and name in tasks and "inputs" not in row:
         raise UserError(
             f'{where}: no "inputs", and the file of the prompt "{name}" names no task that could '

@@ -14,12 +14,15 @@ def infer_command(folder: str | Path, tasks: Sequence[Task]) -> str:
       folder: the run folder.
       tasks: what the run was trained on.
     """
-    columns = tasks[0].columns if len(tasks) == 1 else ()
-    if len(columns) == 1:
-        return f"prompt-tuning infer {folder} --input lines.txt  (or a CSV file's {columns[0]!r})"
-    if columns:
-        example = json.dumps(dict.fromkeys(columns, "..."))
+    row = tasks[0].row_form if len(tasks) == 1 else {}
+    if len(row) == 1:
         return (
-            f"prompt-tuning infer {folder} --input new.jsonl  (lines like {example}, or a CSV file)"
+            f"prompt-tuning infer {folder} --input lines.txt  (or a CSV file's {next(iter(row))!r})"
         )
+    if row:
+        or_table = (
+            "" if any(isinstance(value, list) for value in row.values()) else ", or a CSV file"
+        )
+        example = json.dumps(row)
+        return f"prompt-tuning infer {folder} --input new.jsonl  (lines like {example}{or_table})"
     return f"prompt-tuning infer {folder} --input new.jsonl  (lines like the training data's)"

@@ -56,8 +56,11 @@ def record_text(row: Row) -> str:
     """
     passage = _HIGHLIGHT_AFTER_STOP.sub(r"\1 ", text_field(row, "passage"))
     passage = passage.replace(_HIGHLIGHT, ". ")
-    entities = ", ".join(row["entities"])
-    return f"query: {text_field(row, 'query')} entities: {entities} passage: {passage}"
+    entities = row["entities"]
+    if not isinstance(entities, list) or not all(isinstance(each, str) for each in entities):
+        raise ValueError(f"field 'entities' is {entities!r}, expected a list of texts")
+    listed = ", ".join(entities)
+    return f"query: {text_field(row, 'query')} entities: {listed} passage: {passage}"
 
 
 def spaced_punctuation(text: str) -> str:

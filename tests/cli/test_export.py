@@ -29,7 +29,7 @@ def page(checkout):
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder with what the commands need of a run, `runs/rte`, and with lines to answer."""
+    """A folder with what the commands need of a run, `runs/rte`, and with a row to answer."""
     folder = tmp_path_factory.mktemp("workplace")
     run = folder / "runs" / "rte"
     run.mkdir(parents=True)
@@ -39,7 +39,7 @@ def workplace(tmp_path_factory):
     metadata = PromptMetadata(model="tiny_random", step=1200)
     prompt = np.random.default_rng(3).normal(size=(3, 16))
     save_prompt(run / "prompt_best", prompt, metadata)
-    (folder / "lines.txt").write_text("rte one\nrte two\n")
+    (folder / "new.jsonl").write_text('{"premise": "one", "hypothesis": "two"}\n')
     return folder
 
 

@@ -55,14 +55,17 @@ def test_a_mixture_is_answered_in_order_as_each_prompt_alone(infer, prompts):
         rte,
         wsc,
         {"prompt": "rte", "inputs": rendered.inputs, "labels": LABELS},
-        {"prompt": "rte", "inputs": rendered.inputs},
+        {"prompt": "rte", "inputs": rendered.inputs, "labels": []},
     ]
     rows = infer(lines, "--gin.BATCH_SIZE=4")
     predictions = [row.pop("prediction") for row in rows]
-    scores = rows[2].pop("scores")
+    scores = [row.pop("scores", None) for row in rows]
     assert rows == lines
-    assert predictions[0] == predictions[3], "the prompt's task makes the text"
-    assert predictions[2] == max(LABELS, key=scores.__getitem__)
+    assert scores[0] == pytest.approx(scores[2]), "the prompt's task makes the text"
+    assert scores[0].keys() == set(LABELS), "and ranks its labels"
+    assert predictions[2] == max(LABELS, key=scores[2].__getitem__)
+    generated = infer(lines[:1], "--gin.predict.method=greedy")[0]
+    assert generated["prediction"] == predictions[3] and scores[3] is scores[1] is None
     # A single prompt need not be named.
     (alone,) = infer(["A cat sat.\n"], prompts=prompts[1:])
     assert alone["prediction"] == predictions[1]

@@ -13,6 +13,7 @@ from prompt_tuning.data.tasks.task import get_task
     [
         ("glue_sst2", "infer runs/x --input lines.txt"),
         ("superglue_rte", '{"hypothesis": "...", "premise": "..."}'),
+        ("superglue_record", '{"passage": "...", "entities": ["..."], "query": "..."})'),
         ("superglue_wsc", "lines like the training data's"),
     ],
 )

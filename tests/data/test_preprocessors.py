@@ -44,6 +44,12 @@ def test_record_highlights_become_sentences(end, joined):
     assert record_text(row) == expected
 
 
+def test_record_entities_are_a_list():
+    row = {"query": "@placeholder ran", "entities": "Ann, Bob", "passage": "Ann sat."}
+    with pytest.raises(ValueError, match="field 'entities' is 'Ann, Bob', expected a list"):
+        record_text(row)
+
+
 def wsc_row(text: str, pronoun: str, index: int) -> dict:
     return {"text": text, "span2_text": pronoun, "span2_index": index}
 

@@ -123,22 +123,32 @@ class Task:
         return next(iter(self.render({**unlabelled, **row}, False))).inputs
 
     @functools.cached_property
-    def columns(self) -> tuple[str, ...]:
-        """The fields that the text is made of; empty where they can't be found out.
+    def row_form(self) -> Mapping[str, str | list[str]]:
+        """A row with the fields that the text is made of; empty where they can't be found out.
 
-        They are found by asking for the text of a row that lacks them.
+        In each is "...", or where a list is expected ["..."]. They are found by asking for the text
+        of a row that lacks them.
         """
-        row: dict[str, Any] = {}
+        row: dict[str, str | list[str]] = {}
+        last = ""
         for _ in range(_MOST_COLUMNS):
             try:
                 self.inputs_of(row)
             except KeyError as error:
-                row[str(error.args[0])] = "text"
-            except Exception:  # a field that isn't any text: a list of candidates, a number
-                return ()
+                last = str(error.args[0])
+                row[last] = "..."
+            except Exception:  # the last field isn't any text: a list of candidates, a number
+                if row.get(last) != "...":
+                    return {}
+                row[last] = ["..."]
             else:
-                return tuple(row)
-        return ()
+                return row
+        return {}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The fields that the text is made of; empty where they can't be found out."""
+        return tuple(self.row_form)
 
     def _check_target(self, example: Example, split: str) -> None:
         target = example.targets
