@@ -330,6 +330,10 @@ class Predictor:
         ids = np.pad(ids, ((0, 0), (0, longer)), constant_values=PAD_ID)
         return np.pad(ids, ((0, more), (0, 0)), mode="edge")
 
+    def check_prompt(self, name: str) -> None:
+        """Raises `UnknownPrompt` unless a prompt of this name is loaded."""
+        self._prompt(name)
+
     def _prompt(self, name: str) -> tuple[Injection, TargetForm]:
         prompts = self._prompts
         if name not in prompts:

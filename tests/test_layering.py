@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "planning": CHECKPOINTS | {"training", "analysis", "parallel"},
     # One frozen model for many prompts, and the same over HTTP.
     "predictor": CHECKPOINTS | {"evaluation", "data", "parallel"},
-    "serving": CHECKPOINTS | {"predictor"},
+    "serving": CHECKPOINTS | {"predictor", "data"},
     # Training and scoring from plain values; gin is the command line's alone.
     "recipes": CHECKPOINTS | {"training", "evaluation", "analysis", "data", "parallel"},
     "cli": CHECKPOINTS

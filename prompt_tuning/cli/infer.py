@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
         nargs="+",
         metavar="NAME=FILE",
         help="prompts of one model, by the names that the input gives them: "
-        '{"prompt": NAME, "inputs": TEXT}, with "labels": [...] to rank those',
+        '{"prompt": NAME, "inputs": TEXT}, with "labels": [...] to rank others than its task has',
     )
     parser.add_argument(
         "--input",

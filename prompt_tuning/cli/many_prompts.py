@@ -61,17 +61,24 @@ def load(args: argparse.Namespace, *, run: str | None = None) -> tuple[Base, Pre
     )
 
 
-def task_of(path: str, name: str | None) -> Task | None:
+def task_of(path: str | Path, name: str | None) -> Task | None:
     """Returns the task that a prompt is for, to make texts of rows; None where that isn't known.
 
+    A user's own task is told by the run folder's `task.json`, or a copy of it as `NAME.task.json`
+    beside the prompt `NAME`.
+
     Args:
-      path: the prompt's file or run folder, whose `task.json` may tell of a user's own task.
+      path: the prompt's file or run folder.
       name: the task that the file itself names.
     """
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    recorded = task_file.read(folder)
-    if recorded is not None and (found := task_file.task_of(recorded)):
-        return found
+    path = Path(path)
+    copy, folder = path.with_suffix(f".{task_file.FILE}"), path if path.is_dir() else path.parent
+    recorded = task_file.read(copy if copy.is_file() else folder / task_file.FILE)
+    # A folder may have prompts of other tasks too.
+    if recorded is not None and name in (None, recorded.get("name")):
+        found = task_file.task_of(recorded)
+        if found is not None:
+            return found
     return get_task(name) if name in list_tasks() else None
 
 

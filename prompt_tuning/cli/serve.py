@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
         batching = BatchingOptions(
             max_size=predictor.batch_size, max_wait=args.max_wait / 1000, max_queue=args.max_queue
         )
-        folder = PromptFolder(args.folder, predictor)
+        folder = PromptFolder(args.folder, predictor, many_prompts.task_of)
         refused = folder.rescan().refused
         if not predictor.prompts:
             raise UserError(_nothing_to_serve(args.folder, refused))

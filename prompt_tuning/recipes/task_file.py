@@ -59,10 +59,15 @@ def _described(task: Task) -> dict[str, Any]:
 def read(run: str | Path) -> dict[str, Any] | None:
     """Returns what a run's `task.json` holds, or None where the run is older than the file.
 
+    Args:
+      run: the run folder, or the file itself or a copy, whose name ends in `task.json`.
+
     Raises:
       UserError: it is damaged.
     """
-    path = Path(run) / FILE
+    path = Path(run)
+    if not path.name.endswith(FILE):
+        path /= FILE
     try:
         found = parse_json(path.read_bytes())
         if not isinstance(found, dict) or not isinstance(found.get("tasks"), list):

@@ -8,56 +8,23 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 import prompt_tuning
-from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.errors import UserError
 from prompt_tuning.predictor import Answer, Example, Predictor, Prepared, UnknownPrompt
 from prompt_tuning.serving.batching import Batcher, BatchingOptions, Closed, QueueFull
 from prompt_tuning.serving.limits import LimitBody, Limits
 from prompt_tuning.serving.metrics import CountRequests, Metrics
 from prompt_tuning.serving.prompt_folder import Loaded, NoSuchPromptFile, PromptFolder
-
-
-def _encodable(text: str) -> str:
-    """JSON can hold half a character, which no vocabulary can read and no answer repeat."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("a lone surrogate is no Unicode text") from None
-    return text
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("is empty; give the text to answer")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_encodable)]
-
-
-class Question(BaseModel):
-    """One example: a text, the prompt to answer it with, and labels if they are to be ranked."""
-
-    model_config = ConfigDict(extra="forbid")
-    prompt: Annotated[str, Field(max_length=100)]
-    inputs: Annotated[Text, AfterValidator(_not_blank)]
-    labels: Annotated[tuple[Text, ...], Field(min_length=1)] = ()
-
-
-class Questions(BaseModel):
-    """Several examples, of any prompts."""
-
-    model_config = ConfigDict(extra="forbid")
-    examples: Annotated[list[Question], Field(min_length=1)]
+from prompt_tuning.serving.questions import Body, Question, Questions, first_mistake, text_of
 
 
 class Prediction(BaseModel):
@@ -75,19 +42,9 @@ class Predictions(BaseModel):
     predictions: list[Prediction]
 
 
-def _one_or_many(body: Any) -> str:
-    return "many" if isinstance(body, dict) and "examples" in body else "one"
-
-
-Body = Annotated[
-    Annotated[Question, Tag("one")] | Annotated[Questions, Tag("many")],
-    Discriminator(_one_or_many),
-]
-
-
 REQUESTS = {
     "POST /predict": 'answers {"prompt": NAME, "inputs": TEXT, "labels": [TEXT, ...] or left out}, '
-    'or {"examples": [...]} of these',
+    'with the fields of the prompt\'s task or "inputs"; or {"examples": [...]} of these',
     "GET /prompts": "lists the prompts",
     "POST /prompts": "loads what is new or changed in the folder, and drops what is gone",
     "POST /prompts/{name}": "loads one prompt",
@@ -153,7 +110,9 @@ def create_app(
         """Answers one example, or several."""
         questions = body.examples if isinstance(body, Questions) else [body]
         _check_size(questions, limits)
-        prepared = await asyncio.to_thread(_prepare, predictor, questions)
+        is_one = isinstance(body, Question)
+        places = [""] if is_one else [f"examples[{i}]." for i in range(len(questions))]
+        prepared = await asyncio.to_thread(_prepare, predictor, folder, questions, places)
         answers = await batcher.submit(prepared)
         predictions = []
         for question, answer in zip(questions, answers, strict=True):
@@ -214,13 +173,16 @@ def _check_size(questions: Sequence[Question], limits: Limits) -> None:
         raise UserError(f"An example has {longest} labels; at most {limits.labels} are ranked.")
 
 
-def _prepare(predictor: Predictor, questions: Sequence[Question]) -> list[Prepared]:
-    return [
-        predictor.prepare(
-            Example(prompt=question.prompt, inputs=question.inputs, labels=question.labels)
-        )
-        for question in questions
-    ]
+def _prepare(
+    predictor: Predictor, folder: PromptFolder, questions: Sequence[Question], places: Sequence[str]
+) -> list[Prepared]:
+    prepared = []
+    for question, place in zip(questions, places, strict=True):
+        predictor.check_prompt(question.prompt)
+        text = text_of(question, folder.task_of(question.prompt), place)
+        example = Example(prompt=question.prompt, inputs=text, labels=question.labels)
+        prepared.append(predictor.prepare(example))
+    return prepared
 
 
 def _described(loaded: Loaded) -> dict[str, Any]:
@@ -260,38 +222,3 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def bug(request: Request, raised: Exception) -> JSONResponse:
         return error(500, "Something went wrong in the server; its log says what.")
-
-
-def first_mistake(errors: Sequence[Any]) -> str:
-    """Returns the first of Pydantic's errors in a line: "examples[3].inputs: missing.".
-
-    Unknown fields come first: a misspelt one is why another is missing.
-    """
-    first, *others = sorted(errors, key=lambda error: error["type"] != "extra_forbidden")
-    if first["type"] == "json_invalid":
-        return f"The body isn't JSON: {first['ctx']['error']} (character {first['loc'][-1]})."
-    parts = [part for part in first["loc"] if part not in ("body", "one", "many")]
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    place = place.lstrip(".") or "body"
-    if first["type"] == "extra_forbidden":
-        top = [] if "many" in first["loc"] else ["examples"]
-        known = ["examples"] if place == parts[0] and not top else [*Question.model_fields, *top]
-        return (
-            f"{place}: unknown field.{did_you_mean(str(parts[-1]), known)} "
-            f"Known are {', '.join(known)}."
-        )
-    message = _MESSAGES.get(first["type"]) or first["msg"].removeprefix("Value error, ")
-    more = f" (and {len(others)} more)" if others else ""
-    return f"{place}: {message}{more}."
-
-
-_MESSAGES = {
-    "missing": "missing",
-    "string_type": "must be a string",
-    "tuple_type": "must be a list of strings",
-    "list_type": "must be a list of objects",
-    "too_short": "is an empty list",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-}
-"""What is said in place of Pydantic's own words, by its type of an error."""

@@ -7,10 +7,12 @@ and `-` alone, so they hold no path; a link in the folder is followed only to a 
 import dataclasses
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from prompt_tuning.checkpoints.adapter_files import check_fits, load_adapter
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata
+from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.predictor import Predictor, prompt_length
 
@@ -31,12 +33,14 @@ class Loaded:
       length: its virtual tokens in front of the input; 0 where the method has none.
       metadata: what its file says of it.
       version: changes when the file does.
+      task: what it is for; None where that isn't known.
     """
 
     name: str
     length: int
     metadata: PromptMetadata
     version: tuple[str, int, int, int]
+    task: Task | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,16 +58,23 @@ class PromptFolder:
     Args:
       folder: where the files are.
       predictor: what answers with them.
+      find_task: from a prompt's file and the name of the task in it to the task, if it is known.
 
     Raises:
       UserError: there is no such folder.
     """
 
-    def __init__(self, folder: str | Path, predictor: Predictor):
+    def __init__(
+        self,
+        folder: str | Path,
+        predictor: Predictor,
+        find_task: Callable[[Path, str | None], Task | None] = lambda file, name: None,
+    ):
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise UserError(f"There is no folder {folder}; give one with prompt files in it.")
         self._predictor = predictor
+        self._find_task = find_task
         self._loaded: dict[str, Loaded] = {}
         self._lock = threading.Lock()
 
@@ -72,6 +83,12 @@ class PromptFolder:
         """The prompts in use, by name."""
         with self._lock:
             return [self._loaded[name] for name in sorted(self._loaded)]
+
+    def task_of(self, name: str) -> Task | None:
+        """Returns the task that a prompt in use is for, if it is known."""
+        with self._lock:
+            loaded = self._loaded.get(name)
+            return loaded and loaded.task
 
     def load(self, name: str) -> Loaded:
         """Loads the prompt of a name, or loads it again.
@@ -115,6 +132,7 @@ class PromptFolder:
         )
         if not adapter.is_prompt:
             check_fits(predictor.config, adapter, str(file))
+        task = self._find_task(file, adapter.metadata.task)
         injection = adapter.injection
         sentinel = bool(adapter.metadata.target_sentinel)
         predictor.add(name, injection, target_sentinel=sentinel)
@@ -123,6 +141,7 @@ class PromptFolder:
             length=prompt_length(injection),
             metadata=adapter.metadata,
             version=version,
+            task=task,
         )
         self._loaded[name] = loaded
         return loaded

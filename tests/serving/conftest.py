@@ -23,7 +23,10 @@ def predictor(compile_once, tiny_weights_file, tiny_vocabulary_file):
 
 @pytest.fixture
 def prompts(tmp_path):
-    """A folder with three prompts of different lengths: rte, wsc and wic."""
+    """A folder with three prompts of different lengths: rte, wsc and wic.
+
+    The first two tell their task, the third doesn't.
+    """
     from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
 
     folder = tmp_path / "prompts"
@@ -39,9 +42,10 @@ def prompts(tmp_path):
 @pytest.fixture
 def folder(prompts, predictor):
     """The same, loaded into the predictor for one test."""
+    from prompt_tuning.cli import many_prompts
     from prompt_tuning.serving.prompt_folder import PromptFolder
 
-    found = PromptFolder(prompts, predictor)
+    found = PromptFolder(prompts, predictor, many_prompts.task_of)
     found.rescan()
     yield found
     for name in list(predictor.prompts):

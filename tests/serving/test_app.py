@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from prompt_tuning import Example
+from prompt_tuning.data.tasks.task import get_task
 from prompt_tuning.serving.app import create_app
 from prompt_tuning.serving.batching import BatchingOptions
 from prompt_tuning.serving.limits import Limits
@@ -47,6 +48,22 @@ def test_one_example(client, predictor):
     assert response.json() == {"prompt": "wsc", "prediction": expected.text, "truncated": False}
 
 
+def test_the_task_makes_the_text_of_fields(client, predictor, folder):
+    fields = {"premise": "a bird", "hypothesis": "the cat"}
+    text = get_task("tinyworld_rte").inputs_of(fields)
+    (expected,) = predictor.predict([Example(prompt="rte", inputs=text)])
+    for body in ({"prompt": "rte", **fields}, question(inputs=text, premise="a bird")):
+        assert client.post("/predict", json=body).json()["prediction"] == expected.text
+    # One of a user's own is told by a copy of its run's task.json.
+    task = {"name": "r", "labels": None, "input_template": "the {a}", "target_template": "{b}"}
+    record = {"name": "r", "tasks": [task], "lengths": {}}
+    (folder.folder / "wic.task.json").write_text(json.dumps(record))
+    folder.load("wic")
+    (expected,) = predictor.predict([Example(prompt="wic", inputs="the bird")])
+    found = client.post("/predict", json={"prompt": "wic", "a": "bird"})
+    assert found.json()["prediction"] == expected.text
+
+
 def test_several_examples_of_several_prompts(client, predictor):
     questions = [question(name, f"a {name}") for name in ("rte", "wsc", "wic", "rte", "wsc")]
     response = client.post("/predict", json={"examples": questions})
@@ -76,6 +93,15 @@ def test_labels_are_ranked_and_long_inputs_said_to_be_cut(client):
         ({"prompt": "rte", "input": "a"}, 422, "input: unknown field. Did you mean 'inputs'"),
         ({"exampels": [question()]}, 422, "exampels: unknown field. Did you mean 'examples'"),
         ({"examples": [{"prompt": "rte", "input": "a"}]}, 422, "examples[0].input: unknown field."),
+        ({"promt": "rte", "inputs": "a"}, 422, "promt: unknown field. Did you mean 'prompt'"),
+        ({"prompt": "rte", "premis": "a"}, 422, "premis: unknown field. Did you mean 'premise'"),
+        ({"prompt": "rte", "premise": "a"}, 422, "body: no field 'hypothesis'; found 'premise'."),
+        ({"prompt": "rte", "premise": 1, "hypothesis": "a"}, 422, "'premise' is 1, expected text"),
+        ({"prompt": "rte", "premise": "", "hypothesis": " "}, 422, "body: the fields are empty"),
+        ({"prompt": "rte", "premise": "\ud800", "hypothesis": "a"}, 422, "body: a lone surrogate"),
+        ({"examples": [{"prompt": "wsc", "text": "a"}]}, 422, "examples[0]: no field 'span2_text'"),
+        ({"prompt": "wic", "word": "a"}, 422, "word: unknown field. Known are prompt, inputs"),
+        ({"prompt": "rt", "premise": "a"}, 404, "No prompt is called 'rt'. Did you mean 'rte'?"),
         (question(labels="x"), 422, "labels: must be a list of strings"),
         (question(labels=[]), 422, "labels: is an empty list"),
         (question("r" * 101), 422, "prompt: String should have at most 100"),

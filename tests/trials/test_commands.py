@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from prompt_tuning.errors import UserError
+
 
 def test_the_common_start_trains_and_evaluates(finished_run, command):
     result = command("evaluate", finished_run)
@@ -36,11 +38,14 @@ def test_trial_25_without_a_network_it_fails_at_once(command, tmp_path, monkeypa
 
 
 def test_trial_26_http_names_what_is_wrong(tmp_path):
-    from prompt_tuning.serving.app import Body, first_mistake
+    from prompt_tuning.serving.questions import Body, first_mistake, text_of
 
     def mistake(**body: object) -> str:
-        with pytest.raises(ValidationError) as raised:
-            TypeAdapter(Body).validate_python({"prompt": "rte", **body})
+        with pytest.raises((ValidationError, UserError)) as raised:
+            question = TypeAdapter(Body).validate_python({"prompt": "rte", **body})
+            text_of(question, None, "")
+        if isinstance(raised.value, UserError):
+            return str(raised.value)
         return first_mistake(raised.value.errors())
 
     assert "Did you mean 'inputs'?" in mistake(input="a")

@@ -1,0 +1,130 @@
+"""What clients ask, as JSON: examples, the text of their fields, and what is wrong with them."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from prompt_tuning.data import questions
+from prompt_tuning.data.tasks.task import Task
+from prompt_tuning.errors import UserError, did_you_mean
+
+
+def _encodable(text: str) -> str:
+    """JSON can hold half a character, which no vocabulary can read and no answer repeat."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a lone surrogate is no Unicode text") from None
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty; give the text to answer")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
+class Question(BaseModel):
+    """One example: the prompt to answer it with, its text, and labels if they are to be ranked.
+
+    Without a text it has the fields of the prompt's task.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    prompt: Annotated[str, Field(max_length=100)]
+    inputs: Annotated[Text, AfterValidator(_not_blank)] | None = None
+    labels: Annotated[tuple[Text, ...], Field(min_length=1)] = ()
+
+
+class Questions(BaseModel):
+    """Several examples, of any prompts."""
+
+    model_config = ConfigDict(extra="forbid")
+    examples: Annotated[list[Question], Field(min_length=1)]
+
+
+def _one_or_many(body: Any) -> str:
+    return "many" if isinstance(body, dict) and "examples" in body else "one"
+
+
+Body = Annotated[
+    Annotated[Question, Tag("one")] | Annotated[Questions, Tag("many")],
+    Discriminator(_one_or_many),
+]
+
+
+def text_of(question: Question, task: Task | None, place: str) -> str:
+    """Returns what the model is to read: `inputs`, or what the task makes of the other fields.
+
+    Args:
+      question: the example.
+      task: the prompt's; None where its file tells none.
+      place: where the example is in the body, such as "examples[3].".
+
+    Raises:
+      UserError: a field is unknown, missing or bad, or there is no text.
+    """
+    fields = question.model_extra or {}
+    columns = task.columns if task else ()
+    # A task whose columns can't be listed says itself what it lacks.
+    if task is None or columns or question.inputs is not None:
+        for name in fields:
+            if name not in columns:
+                raise UserError(_unknown_field(place, name, [*Question.model_fields, *columns]))
+    if question.inputs is None and not fields:
+        raise UserError(f"{place}inputs: missing.")
+    row = fields if question.inputs is None else {**fields, "inputs": question.inputs}
+    where = place.rstrip(".") or "body"
+    text = questions.text_of(questions.Question(row=row, where=where), task)
+    if text is None:
+        raise UserError(f"{where}: the fields are empty; give the text to answer.")
+    try:
+        return _encodable(text)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}.") from error
+
+
+def first_mistake(errors: Sequence[Any]) -> str:
+    """Returns the first of Pydantic's errors in a line: "examples[3].inputs: missing.".
+
+    A misspelt field comes first: it is why another is missing.
+    """
+    first, *others = sorted(errors, key=lambda error: error["type"] != "extra_forbidden")
+    if first["type"] == "json_invalid":
+        return f"The body isn't JSON: {first['ctx']['error']} (character {first['loc'][-1]})."
+    parts = [part for part in first["loc"] if part not in ("body", "one", "many")]
+    places = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    place = "".join(places).lstrip(".") or "body"
+    if first["type"] == "extra_forbidden":
+        return _unknown_field("", place, list(Questions.model_fields))
+    if first["type"] == "missing" and isinstance(given := first["input"], dict):
+        known = [
+            *Question.model_fields,
+            *([] if "many" in first["loc"] else Questions.model_fields),
+        ]
+        for name in given.keys() - known:
+            if did_you_mean(name, known):
+                return _unknown_field(place.removesuffix(str(parts[-1])), name, known)
+    message = _MESSAGES.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{place}: {message}{more}."
+
+
+def _unknown_field(place: str, name: str, known: Sequence[str]) -> str:
+    return f"{place}{name}: unknown field.{did_you_mean(name, known)} Known are {', '.join(known)}."
+
+
+_MESSAGES = {
+    "missing": "missing",
+    "string_type": "must be a string",
+    "tuple_type": "must be a list of strings",
+    "list_type": "must be a list of objects",
+    "too_short": "is an empty list",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+}
+"""What is said in place of Pydantic's own words, by its type of an error."""
