@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from prompt_tuning.cli import gin_config
 from prompt_tuning.data.tasks.task import Task, list_tasks, register_task
+from prompt_tuning.data.text_files import as_path
+from prompt_tuning.data.user_files import task_name
 from prompt_tuning.errors import UserError
 from prompt_tuning.recipes import task_file
 
@@ -31,19 +33,36 @@ _PATHS = (
     "TEST_FILE",
 )
 """The macros whose values are files or folders of the user's."""
+_OWN_FILES = ("user_files.train_file", "user_files.validation_file", "user_files.test_file")
+"""What the parameters end with that name such files without a macro, as in mixtures."""
 
 
 def described(job: "Job") -> dict[str, Any]:
     """Returns what `task.json` holds, of a job whose configuration is loaded."""
     return task_file.described(
         job,
-        paths={name: path for name in _PATHS if (path := task_file.place(gin_config.macro(name)))},
+        paths=places(),
         modules={
             name: str(Path(file).absolute().parents[name.count(".")])
             for name in gin_config.imports(gin_config.text())
             if (file := getattr(sys.modules.get(name), "__file__", None))
         },
     )
+
+
+def places() -> dict[str, dict[str, Any]]:
+    """Returns where the user's files and folders are that the loaded configuration names."""
+    return {name: place for name, given in files().items() if (place := task_file.place(given))}
+
+
+def files() -> dict[str, Any]:
+    """Returns the values of macros and parameters that may be files or folders of the user's."""
+    own = {
+        name: _literal(text)
+        for name, (text, macros) in gin_config.resolved().items()
+        if name.endswith(_OWN_FILES) and not macros
+    }
+    return {name: gin_config.macro(name) for name in _PATHS} | own
 
 
 def apply(run: str, recorded: Mapping[str, Any], missing: list[str]) -> None:
@@ -59,27 +78,37 @@ def apply(run: str, recorded: Mapping[str, Any], missing: list[str]) -> None:
     """
     _find_paths(run, recorded.get("paths", {}))
     tasks = recorded["tasks"]
-    if len(tasks) == 1 and (template := tasks[0].get("target_template")):
-        _bind_labels(tasks[0]["labels"] or [], template)
+    _bind_labels(tasks)
     for task in tasks if missing else ():
         if task["name"] not in list_tasks():
             _register_absent(run, task, recorded, missing[0])
 
 
-def _bind_labels(labels: Sequence[str], template: str) -> None:
-    """Gives the labels where none are given and targets are still made by the same template."""
+def _bind_labels(tasks: Sequence[Mapping[str, Any]]) -> None:
+    """Gives the labels where none are given and targets are still made by the same template.
+
+    The tasks of a mixture are told apart by their names.
+    """
     parameters = gin_config.resolved()
-    labels_of = {
-        name: text for name, (text, _) in parameters.items() if name.endswith("user_files.labels")
-    }
-    templates = {
-        _literal(text)
-        for name, (text, _) in parameters.items()
-        if name.endswith("user_files.target_template")
-    }
-    if templates == {template} and set(labels_of.values()) <= {"None"}:
-        for name in {"user_files.labels", *labels_of}:
-            gin_config.bind(name, list(labels))
+    ending = "user_files.train_file"
+    for scope in [name.removesuffix(ending) for name in parameters if name.endswith(ending)]:
+
+        def value(parameter: str, scope: str = scope) -> Any:
+            names = (f"{scope}user_files.{parameter}", f"user_files.{parameter}")
+            return next(
+                (_literal(parameters[name][0]) for name in names if name in parameters), None
+            )
+
+        given = value("train_file")
+        first = given if isinstance(given, str) else (given or [""])[0]
+        name = task_name(value("name"), as_path(first))
+        for task in tasks:
+            if (
+                value("labels") is None
+                and task.get("target_template") == value("target_template") is not None
+                and (len(tasks) == 1 or task["name"] == name)
+            ):
+                gin_config.bind(f"{scope}user_files.labels", list(task["labels"] or []))
 
 
 def _literal(text: str) -> Any:
@@ -89,13 +118,21 @@ def _literal(text: str) -> Any:
         return None
 
 
-def _find_paths(run: str, paths: Mapping[str, Mapping[str, str]]) -> None:
+def _find_paths(run: str, paths: Mapping[str, Mapping[str, Any]]) -> None:
+    now = files()
     for name, path in paths.items():
         given, place = path["given"], path["place"]
+        value = now.get(name)
         # Another value is a flag's.
-        if gin_config.macro(name) != given or Path(given).expanduser().exists():
+        if (list(value) if isinstance(value, tuple) else value) != given:
             continue
-        if Path(place).exists():
+        if isinstance(given, list):
+            pairs = zip(given, place, strict=True)
+            found = [one if task_file.absolute(one) else there for one, there in pairs]
+            gin_config.bind(name, found)
+        elif task_file.absolute(given):
+            continue
+        elif Path(place).exists():
             gin_config.bind(name, place)
         elif name in _MODEL_PATHS:
             what = "frozen model" if name == _MODEL_PATHS[0] else "vocabulary"

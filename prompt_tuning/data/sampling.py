@@ -47,7 +47,10 @@ class Sample:
                 "set one of them to None."
             )
         if self.number is not None and self.number < 1:
-            raise UserError(f"{self.number} examples are asked for; expected 1 or more.")
+            raise UserError(
+                f"{self.number} examples{' of each label' * (self.per_label is not None)} are "
+                "asked for; expected 1 or more."
+            )
         if self.seed < 0:
             raise UserError(f"data.sample_seed is {self.seed}; expected 0 or more.")
 

@@ -42,7 +42,7 @@ class Template:
         return tuple(token[1] for token in _TOKEN.finditer(self.text) if token[1])
 
     def render(self, row: Mapping[str, Any]) -> str:
-        """Returns the text for a row, without spaces at its ends.
+        """Returns the text for a row, without spaces at its ends; a null is an empty text.
 
         Raises:
             KeyError: the row lacks a column.
@@ -56,6 +56,8 @@ class Template:
 
 
 def _as_text(column: str, value: Any) -> str:
+    if value is None:
+        return ""
     if not isinstance(value, str | int | float):
         raise ValueError(f"column {column!r} is {value!r}; expected text or a number")
     return str(value)

@@ -220,8 +220,7 @@ def user_task(
         found = _find_labels(source)
     numbers = bool(set(_REGRESSION) & set(asked))
     return Task(
-        # What SeqIO allows in a name.
-        name=re.sub(r"[^\w.:#]+", "_", name or _stem(source.paths("train")[0])),
+        name=task_name(name, source.paths("train")[0]),
         source=lambda data_dir: source,
         render=lambda row, training: _render(row, source, numbers),
         text=source.inputs.render,
@@ -233,9 +232,11 @@ def user_task(
     )
 
 
-def _stem(path: FilePath) -> str:
-    name = uncompressed_name(path)
-    return name.rpartition(".")[0] or name
+def task_name(name: str | None, train_file: FilePath) -> str:
+    """Returns the name of a user's task, by default that of its first training file."""
+    file = uncompressed_name(train_file)
+    # What SeqIO allows in a name.
+    return re.sub(r"[^\w.:#]+", "_", name or file.rpartition(".")[0] or file)
 
 
 def _metrics(names: Sequence[str], labels: tuple[str, ...]) -> tuple[Metric, ...]:

@@ -14,13 +14,14 @@ FILE = "task.json"
 
 
 def described(
-    job: Job, *, paths: Mapping[str, Mapping[str, str]], modules: Mapping[str, str]
+    job: Job, *, paths: Mapping[str, Mapping[str, Any]], modules: Mapping[str, str]
 ) -> dict[str, Any]:
     """Returns what `task.json` holds.
 
     Args:
       job: the run.
-      paths: the user's files and folders, by the macro that names them, as `place` has them.
+      paths: the user's files and folders, by the macro or parameter that names them, as
+        `place` has them.
       modules: the user's Python modules, by name, and the folders that they are in.
     """
     data, base = job.data, job.base
@@ -36,11 +37,22 @@ def described(
     }
 
 
-def place(given: Any) -> dict[str, str] | None:
-    """Returns where a file or folder is, if a value is one."""
-    if not isinstance(given, str) or not given or not (path := Path(given).expanduser()).exists():
+def place(given: Any) -> dict[str, Any] | None:
+    """Returns where a file or folder is, or several, if a value is that."""
+    paths = [given] if isinstance(given, str) else given or []
+    places = [absolute(path) if isinstance(path, str) and path else None for path in paths]
+    if not any(places):
         return None
-    return {"given": given, "place": str(path.absolute())}
+    if isinstance(given, str):
+        return {"given": given, "place": places[0]}
+    found = [place or path for path, place in zip(paths, places, strict=True)]
+    return {"given": list(given), "place": found}
+
+
+def absolute(path: str) -> str | None:
+    """Returns the absolute path of what is there, else None."""
+    found = Path(path).expanduser()
+    return str(found.absolute()) if found.exists() else None
 
 
 def _described(task: Task) -> dict[str, Any]:

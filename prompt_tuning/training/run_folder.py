@@ -40,7 +40,7 @@ from typing import Any
 
 import jax
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, listed
 from prompt_tuning.files import atomic_write, writing
 from prompt_tuning.json_text import parse_json, shown
 
@@ -78,7 +78,6 @@ _FILES = (
 MEMBERS = "members"
 """The folder, in that of a population, of its members' runs."""
 
-_SHOWN_DIFFERENCES = 5
 FIX = "Free some space, or set MODEL_DIR to a folder you can write to."
 """What to do when a run's folder can't be written."""
 
@@ -239,15 +238,11 @@ class RunFolder:
             ) from error
         compared = compare(found, settings)
         self.notes = compared.notes
-        differences = compared.refused
-        if differences:
-            more = len(differences) - _SHOWN_DIFFERENCES
-            listed = "; ".join(differences[:_SHOWN_DIFFERENCES]) + (
-                f"; and {more} more" if more > 0 else ""
-            )
+        if compared.refused:
             raise UserError(
-                f"{self.path} belongs to a run with another configuration: {listed}. Give another "
-                "MODEL_DIR, or --overwrite to remove that run and start over."
+                f"{self.path} belongs to a run with another configuration: "
+                f"{listed(compared.refused, '; ')}. Give another MODEL_DIR, or --overwrite to "
+                "remove that run and start over."
             )
 
     def _check_steps(self, train_steps: int | None) -> None:

@@ -131,8 +131,9 @@ def test_templates():
     row = {"a b": "x", "n": 3, "ok": True, "none": None}
     assert Template("{{{a b}}} is {n}, {ok} ", "t").render(row) == "{x} is 3, True"
     assert Template("{a b}: {n}{a b}", "t").columns == ("a b", "n", "a b")
-    with pytest.raises(ValueError, match="column 'none' is None; expected text or a number"):
-        Template("{none}", "t").render(row)
+    assert Template("a {none}.", "t").render(row) == "a ."
+    with pytest.raises(ValueError, match=r"column 'list' is \[\]; expected text or a number"):
+        Template("{list}", "t").render({"list": []})
     for bad in ("no column", "{open", "close}", "{}", "{{text}}", "{a {b}}"):
         with pytest.raises(UserError, match="The input template '.*' is no template: write"):
             Template(bad, "input template")
@@ -157,7 +158,7 @@ def test_templates():
         ("r.jsonl", r'{"text": "a\ud800", "label": "b"}', r"r.jsonl:1: '\ud800' is half a"),
         ("r.jsonl", '{"a": ' * 99_999, "r.jsonl:1: not JSON"),
         ("r.jsonl", '["a"]', "r.jsonl:1: expected a JSON object"),
-        ("r.jsonl", '{"text": "a", "label": null}', "r.jsonl:1: column 'label' is None"),
+        ("r.jsonl", '{"text": "a", "label": null}', "r.jsonl:1: the target template '{label}'"),
         ("r.jsonl", '{"text": ["a"], "label": "b"}', "r.jsonl:1: column 'text' is ['a']"),
         ("r.csv", b"text,label\n\xff,b\n", "r.csv is not UTF-8"),
         ("r.csv.gz", b"text", "r.csv.gz is damaged"),

@@ -66,7 +66,7 @@ def test_another_run_is_told_what_differs_and_what_to_do(tmp_path):
 def test_many_differences_are_counted(tmp_path):
     open_folder(tmp_path, begun=True)
     with pytest.raises(UserError, match="and 3 more"):
-        open_folder(tmp_path, **{f"NAME_{i}": i for i in range(8)})
+        open_folder(tmp_path, **{f"NAME_{i}": i for i in range(13)})
 
 
 def test_overwriting_leaves_strange_files(tmp_path):
@@ -82,7 +82,7 @@ def test_overwriting_leaves_strange_files(tmp_path):
 def test_a_run_without_its_settings(tmp_path):
     open_folder(tmp_path, begun=True)
     (tmp_path / "settings.json").unlink()
-    with pytest.raises(UserError, match=r"not the settings\.json"):
+    with pytest.raises(UserError, match=r"without its settings\.json"):
         open_folder(tmp_path)
 
 
