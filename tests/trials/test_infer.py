@@ -221,6 +221,15 @@ def test_trial_21_the_memory_of_ranking_grows_with_neither_labels_nor_prompts(wa
 PROMPTS = [Injection(encoder_prompt=np.zeros((32, 2, 8), np.float32))] * 6
 
 
+def test_a_pretraining_run_has_no_prompt(command, tmp_path):
+    (tmp_path / "config.gin").write_text("CORPUS = 'a.txt'\n\nobjective.batch_size = 4\n")
+    for arguments in ("evaluate", "infer --input=/dev/null", "neighbors"):
+        name, *others = arguments.split()
+        result = command(name, tmp_path, *others)
+        assert result.status == 2 and f"{tmp_path} is a pretraining run" in result.message
+        assert f"INITIAL_CHECKPOINT_PATH={tmp_path}" in result.message
+
+
 def test_neighbors_needs_at_least_one(finished_run, command):
     result = command("neighbors", finished_run, "-k", "0")
     assert result.status == 2 and "-k is 0; expected at least 1" in result.message
