@@ -92,8 +92,8 @@ class Report:
         mass = {name: by_position.sum(axis=1) for name, by_position in kinds.items()}
         layers = max(map(len, mass.values()))
         self._tables["attention"] = Table(
-            title=f"Share of attention on the prompt, {self._data.name} {split}; if all visible "
-            f"positions got the same it were {found.even:.3f}.",
+            title=f"Share of attention on the prompt, {self._data.name} {split}; uniform "
+            f"attention would give {found.even:.3f}.",
             columns=("layer", *mass),
             rows=[
                 (

@@ -100,7 +100,7 @@ def example_lines(
     yield from _grid(_prompt_cells(prompt_length), 0, width)
     yield from _grid(_cells(inputs, vocabulary), prompt_length, width)
     targets, cut = _ids(example.targets, vocabulary, lengths["targets"])
-    yield f"  the decoder is to say {len(targets)} tokens{cut}"
+    yield f"  the decoder is trained on {len(targets)} tokens{cut}"
     yield from _grid(_cells(targets, vocabulary), 0, width)
 
 

@@ -80,7 +80,7 @@ def test_examples_are_shown_as_the_model_sees_them(
         assert f"targets {rows[i]['label']}" in joined
         assert "the encoder reads 60 positions: 20 of the prompt, 40 tokens (cut from" in joined
         assert "[P0] [P1] [P2] ... [P18] [P19]" in joined
-        encoder, decoder = text.split("the encoder reads")[1].split("the decoder is to say")
+        encoder, decoder = text.split("the encoder reads")[1].split("the decoder is trained on")
         assert ids_in(encoder) == split.inputs[i].tolist()
         assert ids_in(decoder) == split.targets[i].tolist()
 
