@@ -141,7 +141,7 @@ def train_population(
     return results
 
 
-_DIVERGED = "diverged"
+_DIVERGED, _TO_THE_END = "diverged", "trained to its last step"
 
 
 class _Active:
@@ -281,7 +281,7 @@ class _Population:
         run = active.run
         if run.ended:
             last = run.step >= run.options.train_steps
-            self._end(active, "trained to its last step" if last else "no better score for a while")
+            self._end(active, _TO_THE_END if last else "no better score for a while")
         elif until is not None and run.step >= until:
             active.training = False
 
@@ -304,11 +304,16 @@ class _Population:
         )
 
     def _take_result(self, member: Member) -> None:
-        """Takes the result of a member that ended before this process began."""
+        """Takes the result of a member that ended before this process began.
+
+        One that was trained to its last step continues where it has more steps to make now.
+        """
         path = member.folder.summary
         if not path.exists():
             return
         found = json.loads(path.read_text())
+        if found.get("ended") == _TO_THE_END and found["steps"] < member.options.train_steps:
+            return
         self.results[member.name] = MemberResult(
             name=member.name,
             step=found["steps"],

@@ -139,10 +139,8 @@ class Run:
                 self._writers.append(TensorBoardFile(folder.tensorboard, self.step))
             if options.wandb_project:
                 self._writers.append(WandbRun(options.wandb_project, folder))
-        if restored is not None and self.ended:
-            self.line(f"This run is complete ({self.step:,} steps). Use --overwrite to retrain.")
-        elif restored is not None:
-            self.line(f"Resuming from the checkpoint of step {self.step:,}.")
+        if restored is not None:
+            self.line(self._resumed_line())
 
     @property
     def steps_made(self) -> int:
@@ -299,6 +297,30 @@ class Run:
             "wall_seconds": self._seconds(),
             **({} if self._monitor is None else self._monitor.summary()),
         }
+
+    def _resumed_line(self) -> str:
+        """What is said of a run that a checkpoint holds."""
+        if self.step >= self.options.train_steps:
+            return (
+                f"This run is complete ({self.step:,} steps). Give more TRAIN_STEPS to continue "
+                "it, or --overwrite to retrain."
+            )
+        if self.ended:
+            return (
+                f"This run is complete: it stopped early, at step {self.step:,}. Use --overwrite "
+                "to retrain."
+            )
+        line = f"Resuming from the checkpoint of step {self.step:,}."
+        if self._writes and not self.evaluation_due and self._was_evaluated():
+            line += (
+                f" Step {self.step:,} was the last one and so was evaluated; a longer run without "
+                "a break may have another best step."
+            )
+        return line
+
+    def _was_evaluated(self) -> bool:
+        rows = read_rows(self.folder.metrics)
+        return any(row["step"] == self.step and "eval/score" in row for row in rows)
 
     def _take_one(self) -> None:
         """Waits for the oldest step in flight and takes its numbers."""

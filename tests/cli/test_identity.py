@@ -122,6 +122,15 @@ def test_another_eval_every_is_noted():
     assert note.startswith("train.eval_every is 4 now and was 2: the best step is picked among")
 
 
+def test_of_the_schedules_only_the_cosine_depends_on_the_end():
+    (note,) = identity.compare(
+        {"cosine_decay.total_steps": "4"}, {"cosine_decay.total_steps": "8"}
+    ).notes
+    assert note.startswith("cosine_decay.total_steps is 8 now and was 4: ")
+    for name in ("constant", "linear_warmup", "rsqrt_decay"):
+        assert set(registry.parameters_of(name)) <= {"value", "warmup_steps"}
+
+
 def test_fewer_steps_than_were_made_are_refused(tmp_path):
     path = begun(tmp_path, {})
     with pytest.raises(UserError, match="made 4 steps, and TRAIN_STEPS is 3; give 4 or more"):

@@ -175,6 +175,48 @@ def test_a_signal_saves_at_the_next_step(run, tiny_run, tmp_path):
     assert [row["step"] for row in rows_of(tmp_path) if "loss" in row] == [5, 10, 12]
 
 
+@pytest.mark.parametrize("stopped_at", [None, 3])
+def test_more_steps_equal_a_longer_run_bit_for_bit(run, tiny_run, tmp_path, capsys, stopped_at):
+    """Of a complete run, and of one that was stopped before its end."""
+    short, long = (dataclasses.replace(SHORT, train_steps=steps) for steps in (4, 12))
+    expected = run(tmp_path / "whole", options=long)
+
+    def stopping(step):
+        if step == stopped_at:
+            signal.raise_signal(signal.SIGTERM)
+        return tiny_run.make_batch(step)
+
+    if stopped_at is None:
+        run(tmp_path / "parts", options=short)
+    else:
+        with pytest.raises(Interrupted):
+            run(tmp_path / "parts", options=short, batches=stopping)
+    result = run(tmp_path / "parts", options=long)
+    assert result.best == expected.best
+    np.testing.assert_array_equal(result.trained["prompt"], expected.trained["prompt"])
+    evaluated = [
+        [
+            (row["step"], row["eval/score"])
+            for row in rows_of(tmp_path / name)
+            if "eval/score" in row
+        ]
+        for name in ("parts", "whole")
+    ]
+    assert evaluated[0] == evaluated[1]
+    assert "was the last one" not in capsys.readouterr().err
+    run(tmp_path / "whole", options=long)
+    assert "complete (12 steps). Give more TRAIN_STEPS to continue" in capsys.readouterr().err
+
+
+def test_an_evaluation_of_the_end_that_a_longer_run_does_not_make(run, tmp_path, capsys):
+    for steps in (6, 8):
+        run(tmp_path, options=dataclasses.replace(SHORT, train_steps=steps))
+    assert (
+        "Resuming from the checkpoint of step 6. Step 6 was the last one and so was evaluated"
+        in capsys.readouterr().err
+    )
+
+
 def test_without_evaluation(run, tmp_path):
     result = run(tmp_path, options=SHORT, evaluate=None, save_best=None)
     assert result.best.step is None

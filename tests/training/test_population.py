@@ -347,6 +347,22 @@ def test_a_stopped_population_goes_on_to_the_same_result(tmp_path, frozen, side_
     assert [result.ended for result in again] == [result.ended for result in results]
 
 
+def test_members_continue_to_more_steps(tmp_path, frozen):
+    def members(kind, steps):
+        options = dataclasses.replace(OPTIONS, train_steps=steps)
+        return [
+            make_member(tmp_path / kind / f"m{seed}", options=options, seed=seed)
+            for seed in range(2)
+        ]
+
+    train_together(members("parts", 6), frozen, places=2, side_by_side=False)
+    results = train_together(members("parts", 12), frozen, places=2, side_by_side=False)
+    expected = train_together(members("whole", 12), frozen, places=2, side_by_side=False)
+    for result, longer in zip(results, expected, strict=True):
+        assert (result.step, result.best) == (12, longer.best)
+        assert jax.tree.all(jax.tree.map(np.array_equal, result.trained, longer.trained))
+
+
 @SIDE_BY_SIDE_OR_NOT
 def test_a_member_that_diverges_stops_no_other(tmp_path, frozen, capsys, side_by_side):
     members = [
