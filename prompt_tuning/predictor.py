@@ -141,7 +141,7 @@ class Predictor:
     ):
         for name, value in {"batch_size": batch_size, "max_input_length": max_input_length}.items():
             if value < 1:
-                raise UserError(f"The predictor's {name} is {value}; it must be at least 1.")
+                raise UserError(f"{name} is {value}; it must be at least 1.")
         if decoding.method == "sample":
             raise UserError(
                 "A predictor can't sample: what is drawn would depend on the other examples of a "

@@ -45,7 +45,7 @@ class BottleneckAdapter(MethodModule):
     def __post_init__(self):
         if self.width < 1:
             raise UserError(
-                f"The adapters' width is {self.width}; it must be at least 1 (the paper: 8 to 256)."
+                f"adapter.width is {self.width}; it must be at least 1 (the paper: 8 to 256)."
             )
         super().__post_init__()
 

@@ -78,10 +78,10 @@ class AttentionMixedPrompt(_Mixed):
 
     def __post_init__(self):
         if self.width < 1:
-            raise UserError(f"The attention's width is {self.width}; it must be at least 1.")
+            raise UserError(f"attention_mixed_prompt.width is {self.width}; it must be at least 1.")
         if self.temperature <= 0:
             raise UserError(
-                f"The attention's temperature is {self.temperature}; it must be above 0."
+                f"attention_mixed_prompt.temperature is {self.temperature}; it must be above 0."
             )
         super().__post_init__()
 

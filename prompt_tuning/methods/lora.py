@@ -50,7 +50,7 @@ class LoRA(MethodModule):
         )
         if not 1 <= self.rank <= narrowest[0]:
             raise UserError(
-                f"LoRA's rank is {self.rank}; expected 1 to {narrowest[0]}, the most that "
+                f"lora.rank is {self.rank}; expected 1 to {narrowest[0]}, the most that "
                 f"{narrowest[1]} can have. The paper's is 8."
             )
         super().__post_init__()

@@ -51,7 +51,7 @@ class PTuning(MethodModule):
         check_prompt_length(self.length)
         if self.hidden_dim < 1:
             raise UserError(
-                f"P-tuning's hidden_dim is {self.hidden_dim}; it must be at least 1 (the paper's "
+                f"p_tuning.hidden_dim is {self.hidden_dim}; it must be at least 1 (the paper's "
                 "is half of the model's width)."
             )
         if self.encoder not in ENCODERS:

@@ -57,8 +57,8 @@ class PrefixTuning(MethodModule):
         check_length(self.length)
         if self.hidden_dim < 1:
             raise UserError(
-                f"The hidden width of prefix tuning's network is {self.hidden_dim}; it must be at "
-                "least 1. deep_prompt is the method without a network."
+                f"prefix.hidden_dim is {self.hidden_dim}; it must be at least 1. "
+                "deep_prompt is the method without a network."
             )
         super().__post_init__()
 

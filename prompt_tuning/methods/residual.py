@@ -43,7 +43,7 @@ class ResidualPrompt(MethodModule):
         check_prompt_length(self.length)
         if self.bottleneck < 1:
             raise UserError(
-                f"The bottleneck of a residual prompt is {self.bottleneck}; it must be at least 1 "
+                f"residual_prompt.bottleneck is {self.bottleneck}; it must be at least 1 "
                 "(the paper's code has 800)."
             )
         super().__post_init__()

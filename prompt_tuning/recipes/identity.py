@@ -84,8 +84,12 @@ def compare(
     for name in sorted(found.keys() & given.keys()):
         # The hashes of what no parameter says; an older version may have kept fewer.
         if " " in name and found[name] != given[name]:
-            refused[name] = f"{name} is {found[name]} there, {given[name]} now"
+            refused[name] = f"{name} is {found[name]} there, {given[name]} now{_WHY.get(name, '')}"
     return Comparison(refused=tuple(refused.values()), notes=tuple(notes.values()))
+
+
+_WHY = {"steps of the rungs": ", by TRAIN_STEPS; --tune has dropped members at the old ones"}
+"""What follows a refusal that isn't plain by itself."""
 
 
 def _by_parameter(recorded: Mapping[str, Any]) -> dict[str, str]:

@@ -47,9 +47,7 @@ class BatchingOptions:
     def __post_init__(self) -> None:
         for name, least in {"max_size": 1, "max_wait": 0, "max_queue": 1}.items():
             if not getattr(self, name) >= least:
-                raise UserError(
-                    f"Batching's {name} is {getattr(self, name)}; it must be at least {least}."
-                )
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

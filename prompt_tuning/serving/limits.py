@@ -32,7 +32,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not value >= 1:
-                raise UserError(f"The limit {name} is {value}; it must be at least 1.")
+                raise UserError(f"{name} is {value}; it must be at least 1.")
 
 
 class LimitBody:

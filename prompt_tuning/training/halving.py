@@ -33,13 +33,14 @@ class Halving:
     def __post_init__(self):
         if not 0 < self.keep < 1:
             raise UserError(
-                f"The share of members to keep at a rung is {self.keep}; it must be between 0 and "
-                "1, such as 0.5."
+                f"successive_halving.keep is {self.keep}; it must be between 0 and 1, such as 0.5."
             )
         if self.rungs is not None and (
             any(rung < 1 for rung in self.rungs) or list(self.rungs) != sorted(set(self.rungs))
         ):
-            raise UserError(f"The rungs are {list(self.rungs)}; expected ascending steps.")
+            raise UserError(
+                f"successive_halving.rungs is {list(self.rungs)}; expected ascending steps."
+            )
 
     def steps(self, *, members: int, train_steps: int, eval_every: int) -> list[int]:
         """Returns the steps of the rungs, each one at which the development set is evaluated.

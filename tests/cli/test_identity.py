@@ -122,6 +122,14 @@ def test_another_eval_every_is_noted():
     assert note.startswith("train.eval_every is 4 now and was 2: the best step is picked among")
 
 
+def test_tune_refuses_more_steps():
+    found, given = {"steps of the rungs": [2, 4]}, {"steps of the rungs": [4, 8]}
+    assert identity.compare(found, given).refused == (
+        "steps of the rungs is [2, 4] there, [4, 8] now, by TRAIN_STEPS; --tune has dropped "
+        "members at the old ones",
+    )
+
+
 def test_of_the_schedules_only_the_cosine_depends_on_the_end():
     (note,) = identity.compare(
         {"cosine_decay.total_steps": "4"}, {"cosine_decay.total_steps": "8"}

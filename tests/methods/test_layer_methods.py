@@ -347,9 +347,9 @@ def test_a_projection_exists():
 
 
 def test_widths_patterns_and_activations_are_checked():
-    with pytest.raises(UserError, match="adapters' width is 0"):
+    with pytest.raises(UserError, match="adapter.width is 0"):
         make("adapter", size=0)
-    with pytest.raises(UserError, match="network is 0; it must be at least 1"):
+    with pytest.raises(UserError, match="prefix.hidden_dim is 0; it must be at least 1"):
         make("prefix", hidden_dim=0)
     with pytest.raises(UserError, match="called 'norm/scale'; a \\* stands for anything"):
         select_weights(parameter_shapes(CONFIG), ["norm/scale"])

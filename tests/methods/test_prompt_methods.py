@@ -313,7 +313,7 @@ def test_a_population_is_its_members_one_by_one(name, frozen):
         (lambda: PTuning(hidden_dim=0, **SIZES), "hidden_dim is 0"),
         (lambda: PTuning(hidden_dim=4, encoder="gru", **SIZES), "'gru'; expected lstm or mlp"),
         (lambda: PTuning(length=0, embed_dim=4, hidden_dim=4), "prompt length is 0"),
-        (lambda: ResidualPrompt(bottleneck=0, **SIZES), "bottleneck of a residual prompt is 0"),
+        (lambda: ResidualPrompt(bottleneck=0, **SIZES), "residual_prompt.bottleneck is 0"),
         (lambda: MixedPrompt(sources=0, **SIZES), "no source prompts"),
         (lambda: AttentionMixedPrompt(sources=1, width=0, **SIZES), "width is 0"),
         (lambda: AttentionMixedPrompt(sources=1, temperature=0.0, **SIZES), "above 0"),

@@ -141,5 +141,5 @@ def test_closing_answers_what_waits_and_takes_no_more():
 @pytest.mark.parametrize("options", [{"max_size": 0}, {"max_wait": -1.0}, {"max_queue": 0}])
 def test_options_out_of_range(options):
     (name,) = options
-    with pytest.raises(UserError, match=f"Batching's {name} is"):
+    with pytest.raises(UserError, match=f"^{name} is"):
         BatchingOptions(**options)
