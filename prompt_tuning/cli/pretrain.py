@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prompt_tuning.cli.pretraining import PretrainingJob
     from prompt_tuning.training.run import TrainResult
     from prompt_tuning.training.run_folder import RunFolder
+    from prompt_tuning.training.startup import Startup
 
 CONFIG = "runs/pretrain.gin"
 WEIGHTS = "weights.safetensors"
@@ -32,16 +33,17 @@ def main(argv: Sequence[str]) -> None:
     args.gin_file.insert(0, CONFIG)
 
     from prompt_tuning.cli import pretraining, session
+    from prompt_tuning.cli.run_block import pretraining_facts, start_block
     from prompt_tuning.cli.train import open_folder
+    from prompt_tuning.training import loop  # noqa: F401 - here, where imports are measured
+    from prompt_tuning.training.startup import Startup
 
+    startup = Startup(say=session.say)
     session.load_config(args)
-    job = pretraining.prepare()
+    job = pretraining.prepare(part=startup.part)
     folder = open_folder(job, overwrite=args.overwrite)
-    session.say(
-        f"{job.objective.name.replace('_', ' ')} on {job.tokens:,} tokens, "
-        f"{job.stream.steps_per_epoch:,.1f} steps of {job.objective.batch_size} pieces an epoch."
-    )
-    result = pretrain(job, folder)
+    session.say(start_block(pretraining_facts(job)))
+    result = pretrain(job, folder, startup=startup)
     where, best = folder.path, result.best
     session.say(
         f"Held-out loss {best.metrics['loss']:.4f} at its best, at step {best.step}; the "
@@ -51,7 +53,9 @@ def main(argv: Sequence[str]) -> None:
     )
 
 
-def pretrain(job: "PretrainingJob", folder: "RunFolder") -> "TrainResult":
+def pretrain(
+    job: "PretrainingJob", folder: "RunFolder", *, startup: "Startup | None" = None
+) -> "TrainResult":
     """Trains; the last weights, the metrics and the summary are written to the folder."""
     import dataclasses
 
@@ -59,6 +63,7 @@ def pretrain(job: "PretrainingJob", folder: "RunFolder") -> "TrainResult":
     from prompt_tuning.cli.pretraining import held_out_scorer
     from prompt_tuning.parallel.mesh import shard_batch
     from prompt_tuning.training import loop
+    from prompt_tuning.training.monitoring import Monitoring
     from prompt_tuning.training.run_folder import FIX
     from prompt_tuning.training.step import model_loss_fn
 
@@ -72,6 +77,7 @@ def pretrain(job: "PretrainingJob", folder: "RunFolder") -> "TrainResult":
         frozen=None,
         batches=lambda step: shard_batch(job.stream.batch(step), base.mesh),
         evaluate=held_out_scorer(job),
+        monitoring=Monitoring(startup=startup),
         facts={
             "objective": job.objective.name,
             "model": job.model_name,

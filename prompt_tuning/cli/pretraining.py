@@ -9,12 +9,13 @@ import hashlib
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
 import numpy as np
 
-from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli import configurables
 from prompt_tuning.cli.configurables import Base, Training
 from prompt_tuning.cli.gin_config import macro, register
 from prompt_tuning.data.corpora import (
@@ -231,8 +232,12 @@ class PretrainingJob:
         return self.objective.model_name or self.training.path.name
 
 
-def prepare() -> PretrainingJob:
+def prepare(
+    part: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext(),
+) -> PretrainingJob:
     """Reads the text, and loads or makes the first weights.
+
+    `part(name)` is entered around the reading of the "data" and of the "weights".
 
     Raises:
       UserError: something can't be read, or the text is too short.
@@ -243,10 +248,10 @@ def prepare() -> PretrainingJob:
     layout = configurables.layout()
     check_batch(task.batch_size, layout.mesh)
     vocabulary = configurables.vocabulary()
-    session.say("Reading the text ...")
     a_step = task.batch_size * task.piece_length
     most = training.options.train_steps * a_step if text.shuffled else sys.maxsize
-    ids = tokenized_text(text.train, vocabulary, max_tokens=most)
+    with part("data"):
+        ids = tokenized_text(text.train, vocabulary, max_tokens=most)
     stream = _stream(ids, vocabulary, task, training.options.seed)
     try:
         kept_ids = tokenized_text(
@@ -257,15 +262,16 @@ def prepare() -> PretrainingJob:
         raise UserError(
             f"Too little text is kept back to be scored on; raise corpus.held_out_share. ({error})"
         ) from error
-    if macro("INITIAL_CHECKPOINT_PATH") is None:
-        config, params = new_model(vocabulary)
-    else:
-        config, params = configurables.frozen_model()
-        if config.quantization:
-            raise UserError(
-                f"frozen_model.quantization is {config.quantization!r}, but quantized weights "
-                "can't be trained: leave it out."
-            )
+    with part("weights"):
+        if macro("INITIAL_CHECKPOINT_PATH") is None:
+            config, params = new_model(vocabulary)
+        else:
+            config, params = configurables.frozen_model()
+    if config.quantization:
+        raise UserError(
+            f"frozen_model.quantization is {config.quantization!r}, but quantized weights can't be "
+            "trained: leave it out."
+        )
     frozen_base.check_vocabulary(vocabulary, config)
     # All of them are trained, so every device has them whole, whatever the layout splits.
     params = replicate(params, layout.mesh)

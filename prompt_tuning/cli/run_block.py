@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from prompt_tuning.errors import listed
 
 if TYPE_CHECKING:
-    from prompt_tuning.cli.session import Job
+    from prompt_tuning.cli.pretraining import PretrainingJob
+    from prompt_tuning.recipes.job import Job
+    from prompt_tuning.recipes.training_options import Training
     from prompt_tuning.training.optimizers import Optimizer
 
 _WARNING = "Warning: "
@@ -107,19 +109,9 @@ def learning_rate_text(optimizer: "Optimizer", steps: int) -> str:
 
 def run_facts(job: "Job", warnings: Sequence[str] = ()) -> RunFacts:
     """Returns the facts of a run that is about to train."""
-    from prompt_tuning.cli import gin_config
     from prompt_tuning.models.quantization import count_parameters
-    from prompt_tuning.training.optimizers import Optimizer
 
-    data, options, optimizer = job.data, job.training.options, job.training.optimizer
-    settings = gin_config.resolved()
-    chosen = {
-        name: settings.get(f"train.{name}", ("?", None))[0].strip("@()")
-        for name in ("method", "optimizer")
-    }
-    rate = "of its own"
-    if isinstance(optimizer, Optimizer):
-        rate = learning_rate_text(optimizer, options.train_steps)
+    data, options = job.data, job.training.options
     found = [line for line in job.findings if line.startswith(_WARNING)]
     warnings = [*warnings, *(line.removeprefix(_WARNING) for line in found)]
     examples = sum(map(len, job.training_splits))
@@ -135,12 +127,12 @@ def run_facts(job: "Job", warnings: Sequence[str] = ()) -> RunFacts:
     if options.accumulation_steps > 1:
         batch += f" in {options.accumulation_steps} microbatches"
     return RunFacts(
-        method=chosen["method"],
+        method=_chosen("method"),
         trainable=count_parameters(job.trained),
         model=job.base.config.name,
         parameters=count_parameters(job.base.params),
-        optimizer=chosen["optimizer"],
-        learning_rate=rate,
+        optimizer=_chosen("optimizer"),
+        learning_rate=_rate_text(job.training),
         tasks=[line for line in job.findings if not line.startswith(_WARNING)],
         lengths=data.lengths,
         cut=job.truncated,
@@ -152,6 +144,46 @@ def run_facts(job: "Job", warnings: Sequence[str] = ()) -> RunFacts:
         folder=f"{job.training.path}/",
         warnings=warnings,
     )
+
+
+def pretraining_facts(job: "PretrainingJob") -> RunFacts:
+    """Returns the facts of a run that is about to train all weights on text."""
+    from prompt_tuning.models.quantization import count_parameters
+
+    objective, options = job.objective, job.training.options
+    parameters = count_parameters(job.base.params)
+    return RunFacts(
+        method="all weights",
+        trainable=parameters,
+        model=job.model_name,
+        parameters=parameters,
+        optimizer=_chosen("optimizer"),
+        learning_rate=_rate_text(job.training),
+        tasks=[f"{objective.name} on {job.tokens:,} tokens"],
+        lengths=objective.lengths,
+        cut={},
+        batch=f"{objective.batch_size:,} pieces of {objective.piece_length:,} tokens",
+        steps=options.train_steps,
+        epochs=options.train_steps / job.stream.steps_per_epoch,
+        precision=precision_text(job.base.config),
+        devices=devices_text(),
+        folder=f"{job.training.path}/",
+    )
+
+
+def _chosen(name: str) -> str:
+    """Returns what the configuration has for the method or the optimizer, by its gin name."""
+    from prompt_tuning.cli import gin_config
+
+    return gin_config.resolved().get(f"train.{name}", ("?", None))[0].strip("@()")
+
+
+def _rate_text(training: "Training") -> str:
+    from prompt_tuning.training.optimizers import Optimizer
+
+    if not isinstance(training.optimizer, Optimizer):
+        return "of its own"
+    return learning_rate_text(training.optimizer, training.options.train_steps)
 
 
 def precision_text(config) -> str:

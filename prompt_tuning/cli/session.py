@@ -56,9 +56,12 @@ def load_config(
             "No configuration: give --gin_file=..., for example --gin_file=quickstart.gin; "
             "--help ends with a whole command."
         )
+    bindings = list(args.gin_bindings)
+    if run is None and (getattr(args, "no_prompt", False) or getattr(args, "prompt", None)):
+        bindings.insert(0, ("PROMPT_FILE", "None"))  # which runs/evaluate.gin and others ask for
     gin_config.load(
         [*defaults, *files],
-        args.gin_bindings,
+        bindings,
         args.gin_search_paths,
         lenient=files[:1] if missing else (),
     )

@@ -25,7 +25,7 @@ other: configuration, run folder, the prompt's first values.
 
 _ANNOUNCED = {
     "weights": "Loading the model",
-    "data": "Tokenizing the examples, or reading them from the cache",
+    "data": "Tokenizing the data, or reading it from the cache",
     "evaluation": "Compiling, and scoring what is untrained",
     "step": "Compiling the training step",
 }

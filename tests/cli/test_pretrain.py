@@ -1,6 +1,7 @@
 """`prompt-tuning pretrain`: a tiny model learns a tiny text, and a stopped run ends as others."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -44,6 +45,20 @@ def flags(tmp_path_factory, tiny_vocabulary_file):
         "new_model.num_decoder_layers": 1,
     }
     return [f"--gin.{name}={value}" for name, value in settings.items()]
+
+
+def test_a_run_says_what_it_trains(flags, tmp_path, capsys):
+    main(["pretrain", *flags, "--gin.TRAIN_STEPS=1", f"--gin.MODEL_DIR={tmp_path / 'run'}"])
+    told = capsys.readouterr().err
+    for line in (
+        r"\[\d+ s\] Loading the model \.\.\.",
+        r"Method +all weights, [\d,]+ trainable parameters",
+        r"Optimizer +adafactor, learning rate ",
+        r"Task +span_corruption on [\d,]+ tokens",
+        r"Batch +4 pieces of \d+ tokens; 1 steps?, 0\.\d epochs",
+        r"\[\d+ s\] Compiling the training step \.\.\.",
+    ):
+        assert re.search(f"^{line}", told, re.MULTILINE), (line, told)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +141,7 @@ def test_a_stopped_run_ends_with_the_same_weights(run_folder, flags, tmp_path, m
         ({"new_model.relative_bias_stddev": -1.0}, "new_model.relative_bias_stddev is -1.0"),
         ({"INITIAL_CHECKPOINT_PATH": "tinyworld_small"}, "has 1408 embeddings; set VOCABULARY"),
         ({"INITIAL_CHECKPOINT_PATH": "tinyworld_mini", "frozen_model.quantization": "int8"},
-         "quantised weights can't be trained: leave it out"),
+         "quantized weights can't be trained: leave it out"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_in_one_line(flags, tmp_path, monkeypatch, capsys, changes, told):
@@ -135,9 +150,8 @@ def test_mistakes_are_told_in_one_line(flags, tmp_path, monkeypatch, capsys, cha
     (tmp_path / "short.txt").write_text("a cat\n")
     argv = [*flags, "--gin.MODEL_DIR=run", *(f"--gin.{n}={v}" for n, v in changes.items())]
     assert status_of(main, ["pretrain", *argv]) == USER_ERROR
-    lines = [
-        line for line in capsys.readouterr().err.splitlines() if line != "Reading the text ..."
-    ]
+    # But for what is being read.
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("[")]
     assert len(lines) == 1 and told in lines[0]
     assert not (tmp_path / "run").exists()
 

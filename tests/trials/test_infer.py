@@ -245,3 +245,15 @@ def test_compare_has_no_row_without_a_pair(finished_run, command, tmp_path):
     result = command("compare", finished_run, tmp_path / "twin")
     assert result.status == 0, result.err
     assert "of one task" in result.out and "of two tasks" not in result.out
+
+
+def test_a_flag_for_the_prompt_is_enough(rows, command, train_flags):
+    flags = [*train_flags(), "--gin_file=runs/infer.gin"]
+    flags.remove("--gin_file=runs/train.gin")
+    flags.remove("--gin_file=prompts/sampled_vocabulary.gin")
+    flags = [flag for flag in flags if not re.match(r"--gin\.(train\.|TRAIN_S|PROMPT_L)", flag)]
+    result = command("infer", *flags, "--no_prompt", "--input", rows)
+    assert result.status == 0, result.err
+    assert len(answers(result)) == 6
+    result = command("infer", *flags, "--prompt=missing.npy", "--input", rows)
+    assert result.status == 2 and "missing.npy" in result.message
