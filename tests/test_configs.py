@@ -107,3 +107,14 @@ def test_command_makes_a_shrunken_step(
         assert printed.out.count("the encoder reads") == 3
     else:
         assert isinstance(json.loads(printed.out)["prediction"], str)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["methods/lora.gin"])
+def test_a_whole_command_reaches_the_score_of_its_experiment(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(command(name)[1:]) == 0
+    (summary,) = Path("runs").glob("*/summary.json")
+    found = json.loads(summary.read_text())
+    assert found["steps"] == 200
+    assert found["score"] > 0.95

@@ -2,11 +2,13 @@
 
 import dataclasses
 import inspect
+import sys
 
 import pytest
 
 from prompt_tuning.cli import (
     compilation_cache,  # noqa: F401 - registers
+    gin_config,
     identity,
     many_prompts,  # noqa: F401 - registers
     pretraining,  # noqa: F401 - registers
@@ -115,6 +117,43 @@ def test_contents_decide_where_both_are_recorded():
     assert not identity.compare(found, same).refused
     refused = identity.compare(found, {"contents of the data": "c"}).refused
     assert refused == ("contents of the data is a there, c now",)
+
+
+def test_a_prompt_file_and_a_module_may_move(tmp_path, monkeypatch):
+    def recorded(place: str, content: str) -> dict[str, str]:
+        folder = tmp_path / place
+        folder.mkdir()
+        (folder / "source.npy").write_text(content)
+        (folder / "module_that_moves.py").write_text(f"CONTENT = {content!r}\n")
+        (folder / "run.gin").write_text(
+            f"import module_that_moves\nfrom_file.path = '{folder / 'source.npy'}'\n"
+        )
+        monkeypatch.delitem(sys.modules, "module_that_moves", raising=False)
+        with monkeypatch.context() as context:
+            context.syspath_prepend(folder)
+            gin_config.load([str(folder / "run.gin")])
+        return {**identity.settings(), **identity.file_contents()}
+
+    here = recorded("here", "a")
+    assert identity.compare(here, recorded("moved", "a")).refused == ()
+    refused = identity.compare(here, recorded("other", "b")).refused
+    assert [text.partition(" is ")[0] for text in refused] == [
+        "contents of from_file.path",
+        "contents of the module module_that_moves",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "content"),
+    [
+        ("frozen_model.checkpoint", "contents of the frozen weights"),
+        ("vocabulary.path", "contents of the vocabulary"),
+    ],
+)
+def test_weights_and_vocabulary_may_move(parameter, content):
+    here, moved = {parameter: "'a'", content: "1"}, {parameter: "'b'", content: "1"}
+    assert not identity.compare(here, moved).refused
+    assert identity.compare(here, {**moved, content: "2"}).refused
 
 
 def test_another_eval_every_is_noted():
