@@ -52,9 +52,10 @@ def load_config(
         recorded = task_file.read(run)
         missing = gin_config.missing_modules(config) if recorded else []
     if not files:
+        run_folder = "a run folder or " if hasattr(args, "run") else ""
         raise UserError(
-            "No configuration: give --gin_file=..., for example --gin_file=quickstart.gin; "
-            "--help ends with a whole command."
+            f"No configuration: give {run_folder}--gin_file=..., for example "
+            "--gin_file=quickstart.gin; --help ends with a whole command."
         )
     bindings = list(args.gin_bindings)
     if run is None and (getattr(args, "no_prompt", False) or getattr(args, "prompt", None)):

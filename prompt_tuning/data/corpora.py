@@ -180,7 +180,7 @@ def tokenized_text(
                 file.write(ids.astype(dtype).tobytes())
             if not file.tell():
                 raise UserError(
-                    f"There is no text: every document is empty or left out ({text.name})."
+                    "There is no text: every document is empty or left out; check CORPUS."
                 )
     return np.memmap(path, dtype, mode="r")
 

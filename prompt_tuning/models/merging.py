@@ -2,8 +2,8 @@
 
 Additions of low rank go into kernels (Hu et al., 2021, section 4.1: no latency at inference),
 factors of keys and values into the kernels that make them, those of hidden layers into the kernels
-that read them, and weights take the frozen ones' place. Prompts, prefixes and bottlenecks are no
-change of any weight and can't be merged.
+that read them, and weights take the frozen ones' place. Prompts, prefixes and bottlenecks
+change no weight and can't be merged.
 """
 
 import dataclasses
@@ -36,8 +36,8 @@ def merge_injection(frozen: Params, injection: Injection) -> Params:
         if field.name not in _MERGEABLE and jax.tree.leaves(filled):
             raise UserError(
                 f"What was trained has {field.name.replace('_', ' ')}, which can't be merged into "
-                "the model's weights; only low ranks (lora), factors (ia3) and weights can. Give "
-                "the model and the adapter side by side."
+                "the model's weights; only lora, ia3 and weights (model_tuning, norm_scales) can. Use "
+                "the run or its --prompt beside the frozen model."
             )
     variables, injection = injected(frozen, injection)
     params = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), variables["params"], frozen)
