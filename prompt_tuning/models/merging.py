@@ -36,8 +36,8 @@ def merge_injection(frozen: Params, injection: Injection) -> Params:
         if field.name not in _MERGEABLE and jax.tree.leaves(filled):
             raise UserError(
                 f"What was trained has {field.name.replace('_', ' ')}, which can't be merged into "
-                "the model's weights; only lora, ia3 and weights (model_tuning, norm_scales) can. Use "
-                "the run or its --prompt beside the frozen model."
+                "the model's weights; only lora, ia3 and weights (model_tuning, norm_scales) can. "
+                "Use it beside the frozen model."
             )
     variables, injection = injected(frozen, injection)
     params = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), variables["params"], frozen)
