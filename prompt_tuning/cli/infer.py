@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from prompt_tuning.data.questions import Question
     from prompt_tuning.data.tasks.task import Task
     from prompt_tuning.predictor import Predictor, Prepared
+    from prompt_tuning.recipes.counting import Counting
     from prompt_tuning.recipes.prediction import Prediction
 
 _SHORTEST = 16
@@ -80,7 +81,6 @@ def _with_one_prompt(args: argparse.Namespace) -> None:
     from prompt_tuning.data.shortening import fit_inputs
     from prompt_tuning.evaluation.evaluator import predict_rows
     from prompt_tuning.recipes import prompts, scoring
-    from prompt_tuning.recipes.counting import Counting
 
     session.load_config(args, run=args.run)
     path = session.chosen_prompt(args)
@@ -96,9 +96,7 @@ def _with_one_prompt(args: argparse.Namespace) -> None:
     waits = args.input != "-" or prediction.decoding.method == "sample"
     group = _full_groups if waits else _as_they_come
     cut = 0
-    # Answers on the screen show for themselves how far it has come.
-    shown = args.input != "-" and not (args.output == "-" and sys.stdout.isatty())
-    answered = Counting("Answered", None, "lines", shown=shown)
+    answered = _counting(args)
     with _writing(args.output) as output:
         rows = (
             (question.row, text_of(question, task)) for question in _questions(args, data.tasks)
@@ -180,6 +178,14 @@ def _about_lines(task: "Task") -> str:
     )
 
 
+def _counting(args: argparse.Namespace) -> "Counting":
+    """Returns what shows how far it has come, unless answers on the screen do so themselves."""
+    from prompt_tuning.recipes.counting import Counting
+
+    shown = args.input != "-" and not (args.output == "-" and sys.stdout.isatty())
+    return Counting("Answered", None, "lines", shown=shown)
+
+
 def _with_many_prompts(args: argparse.Namespace) -> None:
     from prompt_tuning.cli import configurables, many_prompts
     from prompt_tuning.recipes import prompts
@@ -196,6 +202,7 @@ def _with_many_prompts(args: argparse.Namespace) -> None:
 
     # Several batches at a time: examples of like length share one.
     group, size = (_as_they_come, 1) if args.input == "-" else (_full_groups, 8)
+    answered = _counting(args)
     cut = 0
     with _writing(args.output) as output:
         rows = (
@@ -213,6 +220,8 @@ def _with_many_prompts(args: argparse.Namespace) -> None:
                 cut += answer.truncated
                 output.write(_line(row, answer.text, answer.scores))
             output.flush()
+            answered.add(len(rows_of_group))
+    answered.close()
     _say_cut(cut, predictor.max_input_length)
 
 

@@ -12,6 +12,7 @@ import pytest
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
 from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
 from prompt_tuning.data.tasks.task import get_task
+from prompt_tuning.recipes import counting
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -134,3 +135,13 @@ def test_wrong_prompts_are_told(infer, pairs, message):
 
 def test_one_prompt_or_many_but_not_both(infer):
     assert "either --prompt or --prompts" in infer([], "--prompt=a.npy", fails=True)
+
+
+def test_a_file_is_answered_with_progress(tiny_settings, prompts, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(counting, "_SECONDS_BETWEEN_LINES", 0.0)
+    asked, output = tmp_path / "q.jsonl", tmp_path / "a.jsonl"
+    asked.write_text('{"prompt": "wsc", "inputs": "A cat sat."}\n\n')
+    model = ["--gin_file=models/t5_1_1_small.gin", *tiny_settings]
+    files = [f"--input={asked}", f"--output={output}", "--prompts", *prompts]
+    assert status_of(main, ["infer", *model, *files]) == 0
+    assert "Answered: 2 lines" in capsys.readouterr().err
