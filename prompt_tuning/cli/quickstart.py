@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> None:
     from prompt_tuning.analysis.curves import plot_learning_curve
     from prompt_tuning.cli import session
     from prompt_tuning.cli.run_block import aligned, run_facts, start_block
-    from prompt_tuning.cli.train import open_folder
+    from prompt_tuning.cli.train import NOT_IMPROVED, open_folder
     from prompt_tuning.models.quantization import count_parameters
     from prompt_tuning.recipes import prompts, scoring
     from prompt_tuning.recipes.splits import load_splits
@@ -70,6 +70,8 @@ def main(argv: Sequence[str]) -> None:
         f"{time.monotonic() - started:.0f} seconds in all.\n"
         f"Run folder: {where}/, learning curve: {curve}"
     )
+    if best.step == 0:
+        print(NOT_IMPROVED)
     if adapter.is_prompt:
         print(
             f"\nNearest vocabulary pieces to the first positions (cosine):\n"

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from prompt_tuning.training.run_folder import RunFolder
     from prompt_tuning.training.startup import Startup
 
+NOT_IMPROVED = (
+    "Training has not improved the score: the best is that of step 0. Try another LEARNING_RATE, a "
+    "shorter warm-up or more steps."
+)
+"""Said at the end of a run that came to nothing."""
+
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
@@ -86,10 +92,7 @@ def main(argv: Sequence[str]) -> None:
         rows.append(("Neighbors", f"prompt-tuning neighbors {where}"))
     session.say(aligned(rows))
     if best.step == 0:
-        session.say(
-            "Training has not improved the score: the best is that of step 0. "
-            "Try another LEARNING_RATE or more steps."
-        )
+        session.say(NOT_IMPROVED)
 
 
 def train_many(args: argparse.Namespace, startup: "Startup") -> None:
