@@ -107,7 +107,7 @@ def test_rows_are_shared_out_among_devices(tiny_settings, prompts):
         ),
         ({"prompt": 3, "inputs": "a"}, "standard input:1: no prompt is named"),
         ({"prompt": "rte", "inputs": 3}, '"inputs" is 3; expected a text'),
-        ({"prompt": "wsc", "text": "a"}, 'the file of the prompt "wsc" tells no task'),
+        ({"prompt": "wsc", "text": "a"}, 'the file of the prompt "wsc" names no task'),
         ({"prompt": "rte", "premise": "a"}, "no field 'hypothesis'"),
         ({"prompt": "rte", "inputs": "a", "labels": "b"}, "\"labels\" is 'b'; expected a list"),
         ("{broken\n", "standard input:1: not JSON"),
