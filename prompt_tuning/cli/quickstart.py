@@ -72,23 +72,28 @@ def main(argv: Sequence[str]) -> None:
     )
     if best.step == 0:
         print(NOT_IMPROVED)
+    rows = [("  Score it", f"prompt-tuning evaluate {where} --split test")]
     if adapter.is_prompt:
         print(
             f"\nNearest vocabulary pieces to the first positions (cosine):\n"
             f"{prompts.neighbors_text(job.base, adapter.prompt[:_POSITIONS], k=_NEIGHBORS)}"
         )
-    rows = [
-        ("  Score it", f"prompt-tuning evaluate {where} --split test"),
-        (
-            "  One token",
-            f"prompt-tuning quickstart --gin.PROMPT_LENGTH=1 --gin.MODEL_DIR={where}_one_token",
-        ),
-        (
-            "  Random start",
-            f"prompt-tuning quickstart --gin_file=prompts/random_uniform.gin "
-            f"--gin.MODEL_DIR={where}_random_start",
-        ),
-    ]
+        rows += [
+            (
+                "  One token",
+                f"prompt-tuning quickstart --gin.PROMPT_LENGTH=1 --gin.MODEL_DIR={where}_one_token",
+            ),
+            (
+                "  Random start",
+                f"prompt-tuning quickstart --gin_file=prompts/random_uniform.gin "
+                f"--gin.MODEL_DIR={where}_random_start",
+            ),
+        ]
+    elif best.step == 0:
+        print(
+            "The quickstart's settings are for prompts: the command at the top of a method's gin file "
+            "has settings for the method."
+        )
     print(f"\nWhat to try next:\n{aligned(rows)}")
 
 
