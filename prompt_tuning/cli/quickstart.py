@@ -91,8 +91,8 @@ def main(argv: Sequence[str]) -> None:
         ]
     elif best.step == 0:
         print(
-            "The quickstart's settings are for prompts: the command at the top of a method's gin file "
-            "has settings for the method."
+            "The quickstart's settings are for prompts: the command at the top of a method's gin "
+            "file has settings for the method."
         )
     print(f"\nWhat to try next:\n{aligned(rows)}")
 
