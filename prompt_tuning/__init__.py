@@ -1,18 +1,129 @@
-"""Parameter-efficient prompt tuning of frozen T5 models in JAX (Lester et al., 2021)."""
+"""Parameter-efficient prompt tuning of frozen T5 models in JAX (Lester et al., 2021).
 
+    import prompt_tuning as pt
+
+    base = pt.load("tinyworld_small")
+    method = pt.soft_prompt(length=20, initializer=pt.sampled_vocabulary())
+    run = pt.train(base, method, "tinyworld_rte", folder="runs/rte", steps=100, eval_every=20)
+    print(run.score, run.predict(["rte hypothesis: ... premise: ..."]))
+
+docs/api.md describes every name.
+"""
+
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt, save_prompt
+    from prompt_tuning.data.tasks.task import Task, register_task
+    from prompt_tuning.errors import UserError
     from prompt_tuning.predictor import Answer, Example, Predictor
+    from prompt_tuning.recipes.api import load, train
+    from prompt_tuning.recipes.choices import (
+        adafactor,
+        adamw,
+        adapted_multitask_prompt,
+        adapter,
+        attention_mixed_prompt,
+        class_label,
+        constant,
+        cosine_decay,
+        deep_prompt,
+        from_file,
+        from_string,
+        ia3,
+        linear_warmup,
+        lora,
+        mixed_prompt,
+        most_similar,
+        multitask_prompt,
+        p_tuning,
+        prefix,
+        random_uniform,
+        residual_prompt,
+        rsqrt_decay,
+        sampled_vocabulary,
+        soft_prompt,
+        weights,
+    )
+    from prompt_tuning.recipes.ensembles import ensemble
+    from prompt_tuning.recipes.frozen_base import Base
+    from prompt_tuning.recipes.run import Run, load_run
+    from prompt_tuning.training.run import Evaluation
 
-__all__ = ["Answer", "Example", "Predictor"]
+__all__ = [
+    "Answer",
+    "Base",
+    "Evaluation",
+    "Example",
+    "Predictor",
+    "PromptMetadata",
+    "Run",
+    "Task",
+    "UserError",
+    "adafactor",
+    "adamw",
+    "adapted_multitask_prompt",
+    "adapter",
+    "attention_mixed_prompt",
+    "class_label",
+    "constant",
+    "cosine_decay",
+    "deep_prompt",
+    "ensemble",
+    "from_file",
+    "from_string",
+    "ia3",
+    "linear_warmup",
+    "load",
+    "load_prompt",
+    "load_run",
+    "lora",
+    "mixed_prompt",
+    "most_similar",
+    "multitask_prompt",
+    "p_tuning",
+    "prefix",
+    "random_uniform",
+    "register_task",
+    "residual_prompt",
+    "rsqrt_decay",
+    "sampled_vocabulary",
+    "save_prompt",
+    "soft_prompt",
+    "train",
+    "weights",
+]
 __version__ = "0.1.0"
+
+_MODULES = {
+    "checkpoints.prompt_files": ("PromptMetadata", "load_prompt", "save_prompt"),
+    "data.tasks.task": ("Task", "register_task"),
+    "errors": ("UserError",),
+    "predictor": ("Answer", "Example", "Predictor"),
+    "recipes.api": ("load", "train"),
+    "recipes.choices": (
+        *("soft_prompt", "p_tuning", "residual_prompt", "mixed_prompt", "attention_mixed_prompt"),
+        *("multitask_prompt", "adapted_multitask_prompt", "prefix", "deep_prompt", "lora", "ia3"),
+        *("adapter", "weights"),
+        *("random_uniform", "sampled_vocabulary", "class_label", "from_string", "from_file"),
+        *("most_similar", "adafactor", "adamw"),
+        *("constant", "linear_warmup", "rsqrt_decay", "cosine_decay"),
+    ),
+    "recipes.ensembles": ("ensemble",),
+    "recipes.frozen_base": ("Base",),
+    "recipes.run": ("Run", "load_run"),
+    "training.run": ("Evaluation",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     # JAX is loaded by the first use, not by `import prompt_tuning`: the command line is fast.
-    if name in __all__:
-        from prompt_tuning import predictor
-
-        return getattr(predictor, name)
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"prompt_tuning.{_MODULE_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

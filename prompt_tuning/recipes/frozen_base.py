@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -34,12 +34,14 @@ class Base:
     """What a prompt is trained on top of, and how it lies on the devices.
 
     vocabulary: a `Vocabulary`; None where a method is asked for its sizes alone.
+    settings: what it was loaded by, under gin's names, where that is known.
     """
 
     config: T5Config
     params: Params
     vocabulary: Any
     layout: Layout
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def mesh(self) -> Mesh:
@@ -144,6 +146,7 @@ def load_base(
     layout: Layout,
     load_model: Callable[[ShardingOf | None], tuple[T5Config, Params]],
     vocabulary: Vocabulary,
+    settings: Mapping[str, Any] | None = None,
 ) -> Base:
     """Loads the frozen model, each part onto the devices that hold it.
 
@@ -151,6 +154,7 @@ def load_base(
       layout: how it lies on the devices.
       load_model: `frozen_model` but for its `sharding_of`.
       vocabulary: the model's.
+      settings: what is loaded, under gin's names.
 
     Raises:
       UserError: the model can't be read, or the vocabulary is another model's.
@@ -160,7 +164,13 @@ def load_base(
     check_vocabulary(vocabulary, config)
     for line in layout.unsplit(params) if is_first() else ():
         say(line)
-    return Base(config=config, params=params, vocabulary=vocabulary, layout=layout)
+    return Base(
+        config=config,
+        params=params,
+        vocabulary=vocabulary,
+        layout=layout,
+        settings=settings or {},
+    )
 
 
 def check_vocabulary(vocabulary: Vocabulary, config: T5Config) -> None:

@@ -1,0 +1,118 @@
+"""Settings by gin's names, such as `data.batch_size`, and what is made of them without gin."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prompt_tuning.data.mixtures import Mixture
+from prompt_tuning.data.tasks.task import Task
+from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.methods.base import Method
+from prompt_tuning.recipes import choices, frozen_base, prediction, task_data, user_tasks
+from prompt_tuning.recipes.frozen_base import Base
+from prompt_tuning.recipes.gin_text import Reference
+from prompt_tuning.recipes.prediction import Prediction
+from prompt_tuning.recipes.signatures import Signatures, flattened
+from prompt_tuning.recipes.task_data import Data
+from prompt_tuning.recipes.training_options import Training
+
+_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "layout": frozen_base.layout,
+    "frozen_model": frozen_base.frozen_model,
+    "vocabulary": frozen_base.vocabulary,
+    "data": task_data.data,
+    "user_files": user_tasks.user_files,
+    "mixture": user_tasks.mixture,
+    "predict": flattened(prediction.predict, "predict"),
+    "train": flattened(Training, "train"),
+}
+_CHOICES = {
+    name: inspect.unwrap(function)
+    for name, function in vars(choices).items()
+    if callable(function) and hasattr(function, "__wrapped__")
+}
+SIGNATURES = Signatures({**_CHOICES, **_FUNCTIONS})
+"""What each setting is to a run."""
+
+Settings = Mapping[str, Any]
+"""Values by the names of functions' parameters."""
+
+
+def check_names(settings: Settings) -> None:
+    """Checks that settings exist.
+
+    Raises:
+      UserError: one doesn't; the closest names are suggested.
+    """
+    known = [
+        f"{section}.{name}" for section in _FUNCTIONS for name in SIGNATURES.parameters[section]
+    ]
+    for name in settings:
+        if name not in known:
+            raise UserError(
+                f"There is no setting {name!r}; docs/parameters.md lists them."
+                f"{did_you_mean(name, known)}"
+            )
+
+
+def load_base(settings: Settings) -> Base:
+    """Loads the frozen model of the settings `frozen_model`, `vocabulary` and `layout`.
+
+    Raises:
+      UserError: the model or its vocabulary can't be read, or they don't belong together.
+    """
+    frozen = _section(settings, "frozen_model")
+    return frozen_base.load_base(
+        frozen_base.layout(**_section(settings, "layout")),
+        lambda sharding_of: frozen_base.frozen_model(**frozen, sharding_of=sharding_of),
+        frozen_base.vocabulary(**_section(settings, "vocabulary")),
+        {name: settings[name] for name in settings if _section_of(name) in _OF_BASE},
+    )
+
+
+_OF_BASE = ("frozen_model", "vocabulary", "layout")
+
+
+def data_of(settings: Settings, task: str | Task | Mixture | None = None) -> Data:
+    """Returns the data of the settings `data`; `task` is theirs if None."""
+    section = _section(settings, "data")
+    task = _task_of(settings) if task is None else task
+    return task_data.data(**{**section, "mixture_or_task": task})
+
+
+def prediction_of(settings: Settings, data: Data) -> Prediction:
+    """Returns how answers are got, of the settings `predict`."""
+    return _FUNCTIONS["predict"](data, **_section(settings, "predict"))
+
+
+def training_of(settings: Settings, method: Callable[[Base], Method], optimizer: Any) -> Training:
+    """Returns how a run trains, of the settings `train`."""
+    objects = {"method": method, "optimizer": optimizer}
+    return _FUNCTIONS["train"](**{**_section(settings, "train"), **objects})
+
+
+def _task_of(settings: Settings) -> str | Task | Mixture:
+    given = settings.get("data.mixture_or_task")
+    makers = {"@user_files()": user_tasks.user_files, "@mixture()": user_tasks.mixture}
+    if isinstance(given, Reference):
+        if given not in makers:
+            raise UserError(
+                f"The task of this run is {given} in gin, which Python can't call; use the "
+                "commands for it, such as prompt-tuning evaluate FOLDER."
+            )
+        return makers[given](**_section(settings, given[1:-2]))
+    if given is None:
+        raise UserError("The settings name no task; this is no run folder of training.")
+    return given
+
+
+def _section(settings: Settings, section: str) -> dict[str, Any]:
+    """Returns the arguments of a function, by parameter."""
+    known = SIGNATURES.parameters[section]
+    return {
+        name: settings[f"{section}.{name}"] for name in known if f"{section}.{name}" in settings
+    }
+
+
+def _section_of(setting: str) -> str:
+    return setting.partition(".")[0]
