@@ -164,7 +164,7 @@ def train(
         **base.settings,
         **settings_of("data.mixture_or_task", given),
         "data.batch_size": batch_size,
-        "data.feature_lengths": None if lengths is None else dict(lengths),
+        **({} if lengths is None else {"data.feature_lengths": dict(lengths)}),
         "data.data_dir": None if data_dir is None else str(data_dir),
         "predict.method": predict,
         "predict.split": "validation",

@@ -29,7 +29,7 @@ class Run:
     """What was trained into a run folder, with its frozen model and its data.
 
     Attributes:
-      folder: the run folder, `docs/run_folder.md` says what is in it.
+      folder: the run folder (README.md lists what is in it).
       base: the frozen model.
       data: the task, the lengths in tokens, the batch size.
       prediction: how answers are got.

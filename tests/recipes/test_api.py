@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -75,7 +76,8 @@ def test_neighbors_and_votes(trained):
 def test_rows_in_memory_are_kept_in_the_folder(tmp_path):
     base = pt.load("tinyworld_tiny")
     folder = tmp_path / "reviews"
-    given = {"folder": folder, "validation": ROWS[:4], "steps": 1, "batch_size": 4, **TEMPLATES}
+    given = {"folder": folder, "validation": ROWS[:4], "steps": 1, "batch_size": 4, "predict": "rank"}
+    given |= TEMPLATES
     ia3 = pt.ia3()
     run = pt.train(base, ia3, ROWS, optimizer=pt.adamw(pt.linear_warmup(0.01, 5)), **given)
     lines = (folder / "rows" / "train.jsonl").read_text().splitlines()
@@ -88,6 +90,20 @@ def test_rows_in_memory_are_kept_in_the_folder(tmp_path):
         pt.train(base, ia3, ROWS[1:], **given)
     with pytest.raises(pt.UserError, match="has no prompt before the input"):
         _ = run.prompt
+
+
+@pytest.mark.slow
+def test_the_code_of_the_page_runs(checkout, tmp_path, monkeypatch):
+    page = (checkout / "docs" / "api.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reviews.csv").write_text(
+        "text,label\n" + "".join(f"a nice film {i},good\na sad film {i},bad\n" for i in range(30))
+    )
+    names: dict = {}
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 5
+    for block in blocks:
+        exec(re.sub(r"steps=\d+", "steps=1", block), names)
 
 
 class Frame:
