@@ -11,7 +11,8 @@ def readme(checkout) -> str:
 
 
 def test_the_prompt_enters_the_model_as_shown(readme):
-    code, _ = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    # The first block is docs/api.md's, which tests/recipes/test_api.py runs.
+    _, code, _ = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     names: dict = {}
     exec(code, names)
     assert names["logits"].shape == (1, 4, names["config"].vocab_size)

@@ -76,7 +76,13 @@ def test_neighbors_and_votes(trained):
 def test_rows_in_memory_are_kept_in_the_folder(tmp_path):
     base = pt.load("tinyworld_tiny")
     folder = tmp_path / "reviews"
-    given = {"folder": folder, "validation": ROWS[:4], "steps": 1, "batch_size": 4, "predict": "rank"}
+    given = {
+        "folder": folder,
+        "validation": ROWS[:4],
+        "steps": 1,
+        "batch_size": 4,
+        "predict": "rank",
+    }
     given |= TEMPLATES
     ia3 = pt.ia3()
     run = pt.train(base, ia3, ROWS, optimizer=pt.adamw(pt.linear_warmup(0.01, 5)), **given)
