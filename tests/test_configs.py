@@ -82,7 +82,7 @@ def test_command_makes_a_shrunken_step(
     Path("runs/multitask").mkdir(parents=True)
     adapter = Path("runs/multitask/adapter_best.safetensors")
     write_adapter(adapter, multitask, numbers, PromptMetadata())
-    Path("corpus.txt").write_text("".join(f"The film {i} is good.\n" for i in range(400)))
+    Path("corpus.txt").write_text("".join(f"The film {i} is good.\n" for i in range(4000)))
     status = main([*argv, *tiny_flags])
     printed = capsys.readouterr()
     assert status == 0
