@@ -22,22 +22,17 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
 from prompt_tuning.cli.__main__ import run
 from prompt_tuning.cli.arguments import Parser
 from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
-    from prompt_tuning.cli.configurables import Base, Data
+    from prompt_tuning.cli.configurables import Data
     from prompt_tuning.data.questions import Question
     from prompt_tuning.data.tasks.task import Task
     from prompt_tuning.predictor import Predictor, Prepared
     from prompt_tuning.recipes.counting import Counting
     from prompt_tuning.recipes.prediction import Prediction
-
-_SHORTEST = 16
-"""The shortest padded input, in tokens; longer ones are padded to it times a power of two."""
 
 Row = dict[str, Any]
 
@@ -81,6 +76,7 @@ def _with_one_prompt(args: argparse.Namespace) -> None:
     from prompt_tuning.data.shortening import fit_inputs
     from prompt_tuning.evaluation.evaluator import predict_rows
     from prompt_tuning.recipes import prompts, scoring
+    from prompt_tuning.recipes.answers import text_batch
 
     session.load_config(args, run=args.run)
     path = session.chosen_prompt(args)
@@ -108,7 +104,7 @@ def _with_one_prompt(args: argparse.Namespace) -> None:
                 predictor,
                 base.params,
                 inject,
-                [_batch(ids, base, data)] if ids else [],
+                [text_batch(ids, base, data)] if ids else [],
                 seed=prediction.seed + number,
             )
             for row, text in rows_of_batch:
@@ -317,25 +313,6 @@ def _as_they_come(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
             raise item
         if item is not None:
             group.append(item)
-
-
-def _batch(
-    inputs: Sequence[Sequence[int]], base: "Base", data: "Data"
-) -> tuple[dict[str, Any], range]:
-    """Returns token ids as a batch of `batch_size` rows, cut or padded to one of few lengths."""
-    from prompt_tuning.data.vocabularies import EOS_ID, PAD_ID
-    from prompt_tuning.parallel.mesh import shard_batch
-
-    limit = data.lengths["inputs"]
-    rows = [[*ids[: limit - 1], EOS_ID] for ids in inputs]
-    length = _SHORTEST
-    while length < max(map(len, rows)):
-        length *= 2
-    tokens = np.full((data.batch_size, min(length, limit)), PAD_ID, np.int32)
-    tokens[:, 0] = EOS_ID  # rows without a text are ignored, but must not be empty
-    for place, row in zip(tokens, rows, strict=False):
-        place[: len(row)] = row
-    return shard_batch({"encoder_input_tokens": tokens}, base.mesh), range(len(rows))
 
 
 def _line(row: Row, prediction: str | None, scores: Mapping[str, float] | None = None) -> str:

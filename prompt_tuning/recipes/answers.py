@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.data.sources import bad_rows_named
+from prompt_tuning.data.questions import Question, text_of
+from prompt_tuning.data.shortening import fit_inputs
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.vocabularies import EOS_ID, PAD_ID
 from prompt_tuning.errors import UserError
@@ -32,11 +33,11 @@ def answer(
     Inputs longer than `data.lengths` are cut.
 
     Raises:
-      UserError: a row lacks a column, or is neither a text nor a row.
+      UserError: a row lacks a column, is empty, or is neither a text nor a row.
     """
-    task = data.tasks[0]
+    task = fit_inputs(data.tasks[0], base.vocabulary, data.lengths["inputs"])
     ids = [
-        base.vocabulary.encode(text_of(row, f"row {number}", task))
+        base.vocabulary.encode(_text_of(row, f"row {number}", task))
         for number, row in enumerate(rows, start=1)
     ]
     predictor = predictor_for(base, data, task, prediction)
@@ -50,16 +51,15 @@ def answer(
     return found
 
 
-def text_of(row: str | Mapping[str, Any], where: str, task: Task) -> str:
-    """Returns what the model reads of a row: a text as it stands, or what the task makes of it."""
+def _text_of(row: str | Mapping[str, Any], where: str, task: Task) -> str:
     if isinstance(row, str):
         return row
     if not isinstance(row, Mapping):
         raise UserError(f"{where} is {row!r}; expected a text, or a dict of values by column.")
-    if isinstance(row.get("inputs"), str):
-        return row["inputs"]
-    with bad_rows_named(where, row):
-        return task.inputs_of(row)
+    text = text_of(Question(row=dict(row), where=where), task)
+    if text is None:
+        raise UserError(f"{where} has no text to answer.")
+    return text
 
 
 def text_batch(
