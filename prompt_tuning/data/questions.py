@@ -50,7 +50,9 @@ def read_questions(path: str, *, as_text: bool = False) -> Iterator[Question]:
     kind = table_format(path)
     if kind != "hf" and not as_path(path).exists():
         raise UserError(f"There is no file {path} to answer; give another --input.")
-    if as_text or kind in (None, *JSON_LINES):
+    # /dev/null and the like have no suffix, as a saved data set has none.
+    is_stream = as_path(path).exists() and not (as_path(path).is_file() or as_path(path).is_dir())
+    if as_text or is_stream or kind in (None, *JSON_LINES):
         yield from line_questions(read_lines(as_path(path)), path, as_text=as_text)
         return
     for where, row in read_table(path):
