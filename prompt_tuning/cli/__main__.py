@@ -71,8 +71,8 @@ def main(argv: Sequence[str]) -> int:
 
 def run(command: Callable[[Sequence[str]], int | None] = main) -> None:
     """Runs `command` on the process's arguments and exits with its status."""
-    leave_when_interrupted()
-    sys.exit(status_of(command, sys.argv[1:]))
+    with leave_when_interrupted():
+        sys.exit(status_of(command, sys.argv[1:]))
 
 
 def status_of(command: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:

@@ -2,9 +2,9 @@
 
 Two of them, the inner one while a run trains:
 
-    leave_when_interrupted()   from its first line on, a signal ends the process at once
-    with StopRequest() as stop:  a signal is noted, and acknowledged at once; the loop looks at it
-                                 between steps, saves a checkpoint and raises `Interrupted`
+    with leave_when_interrupted():       a signal ends the process at once
+        with StopRequest() as stop:      a signal is noted, and acknowledged at once; the loop
+                                         looks at it between steps, saves and raises `Interrupted`
 
 A second signal ends the process at once; nothing is lost but the steps since the last checkpoint.
 
@@ -14,11 +14,12 @@ collector, and turns into an ImportError in the middle of an import. So signals 
 thread of their own, which ends the process without an exception.
 """
 
+import contextlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -75,8 +76,9 @@ _leaving: _Listener | None = None
 _terminal = 2
 
 
-def leave_when_interrupted() -> None:
-    """From here on SIGINT and SIGTERM end this process at once, in one line.
+@contextlib.contextmanager
+def leave_when_interrupted() -> Iterator[None]:
+    """While entered, SIGINT and SIGTERM end this process at once, in one line.
 
     The exit status is 128 + the signal's number. For a process that is a command, not for one
     that others have made, such as a notebook's. A signal that the parent has it ignore, as nohup
@@ -87,6 +89,11 @@ def leave_when_interrupted() -> None:
     default = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     numbers = tuple(number for number in SIGNALS if signal.getsignal(number) == default[number])
     _leaving = _Listener(numbers, _leave, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        _leaving.close()
+        _leaving = None
 
 
 def _leave(number: int) -> None:

@@ -141,9 +141,10 @@ def test_a_damaged_prompt_is_refused(trained):
     refused("encoder/prompt/prompt/prompt", trained)
 
 
-def test_a_model_dir_is_refused_with_what_it_holds(tmp_path, prompt):
+def test_the_folder_of_an_export_is_taken(tmp_path, prompt):
     export_prompt(tmp_path / "model_dir", prompt, PromptMetadata(), form="t5x")
-    refused("is a folder.* It holds checkpoint_0, numpy_checkpoints", tmp_path / "model_dir")
+    found, _ = load_prompt(tmp_path / "model_dir", prompt.shape)
+    np.testing.assert_array_equal(found, prompt)
 
 
 def test_the_released_prompts_drive_a_base_model(real_data):

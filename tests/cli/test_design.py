@@ -86,7 +86,7 @@ def test_mistakes_are_told(fails, tmp_path):
     assert "number of the shots is -1" in fails("--shots=-1")
     assert "invalid int value: 'four'" in fails("--shots=four")
     assert "7 solved examples" in fails("--shots=7")
-    assert "Can't read the designs none.toml" in fails("--templates=none.toml")
+    assert "none.toml is missing" in fails("--templates=none.toml")
     assert "is a mixture of 8 tasks" in fails("--gin_file=tasks/superglue.gin")
     line = fails("--gin_file=tasks/glue_sst2.gin")
     assert "no designs of glue_sst2; give --templates FILE" in line

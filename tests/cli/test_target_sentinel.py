@@ -48,9 +48,10 @@ def test_evaluate_and_infer_go_on_as_training_did(run_folder, tmp_path, capsys):
     answered = [json.loads(line) for line in predictions.open()]
     lines = tmp_path / "lines.jsonl"
     lines.write_text('{"inputs": "one two"}\n')
-    main(["infer", str(run_folder), f"--input={lines}", "--gin.predict.method=greedy"])
+    greedy = [f"--input={lines}", "--gin.predict.method=greedy"]
+    main(["infer", str(run_folder), *greedy])
     one = json.loads(capsys.readouterr().out)
-    main(["infer", str(run_folder), f"--input={lines}", f"--prompts=p={run_folder}"])
+    main(["infer", str(run_folder), *greedy, f"--prompts=p={run_folder}"])
     assert json.loads(capsys.readouterr().out)["prediction"] == one["prediction"]
     assert not any("extra_id_0" in row["prediction"][:12] for row in [*answered, one])
 

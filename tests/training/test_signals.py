@@ -9,8 +9,7 @@ import pytest
 BUSY = """
 import hashlib, sys
 from prompt_tuning.training.signals import StopRequest, leave_when_interrupted
-leave_when_interrupted()
-with StopRequest() as stop:
+with leave_when_interrupted(), StopRequest() as stop:
     if {saving}:
         stop.begin_saving()
     print("ready", flush=True)
