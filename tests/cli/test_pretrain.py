@@ -47,6 +47,7 @@ def flags(tmp_path_factory, tiny_vocabulary_file):
     return [f"--gin.{name}={value}" for name, value in settings.items()]
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_trains(flags, tmp_path, capsys):
     main(["pretrain", *flags, "--gin.TRAIN_STEPS=1", f"--gin.MODEL_DIR={tmp_path / 'run'}"])
     told = capsys.readouterr().err

@@ -73,6 +73,7 @@ def test_neighbors_and_votes(trained):
         pt.ensemble([trained])
 
 
+@pytest.mark.slow
 def test_rows_in_memory_are_kept_in_the_folder(tmp_path):
     base = pt.load("tinyworld_tiny")
     folder = tmp_path / "reviews"

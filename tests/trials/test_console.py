@@ -103,6 +103,7 @@ def test_s9_a_file_as_model_dir_is_refused(command, train_flags):
     assert "/etc/passwd is a file; MODEL_DIR must be a folder." in result.message
 
 
+@pytest.mark.slow
 def test_trial_29_a_batch_without_room_is_refused_before_it_runs(
     command, train_flags, tmp_path, monkeypatch
 ):
