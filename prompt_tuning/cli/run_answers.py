@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prompt_tuning.data.tables import json_lines
 from prompt_tuning.data.tasks.task import is_withheld
-from prompt_tuning.errors import UserError
-from prompt_tuning.json_text import parse_json, shown
+from prompt_tuning.data.text_files import as_path
 
 _EVALUATION = "step_"
 
@@ -41,14 +41,8 @@ def run_answers(path: Path, summary: Mapping[str, Any]) -> dict[str, Sequence[Ma
 def _rows(file: Path) -> list[Mapping[str, Any]]:
     if not file.is_file():
         return []
-    rows = []
-    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            raise UserError(f"{file}, line {number} is not JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{file}, line {number} holds {shown(row)}; expected an object.")
-        if "prediction" in row and "targets" in row and not is_withheld(row):
-            rows.append(row)
-    return rows
+    return [
+        row
+        for _, row in json_lines(as_path(file))
+        if "prediction" in row and "targets" in row and not is_withheld(row)
+    ]
