@@ -121,6 +121,17 @@ def test_a_stopped_run_ends_with_the_same_weights(run_folder, flags, tmp_path, m
     assert whole == resumed
 
 
+@pytest.mark.slow
+def test_more_steps_end_with_the_same_weights(run_folder, flags, tmp_path):
+    argv = ["pretrain", *flags, f"--gin.MODEL_DIR={tmp_path / 'run'}"]
+    main([*argv, "--gin.TRAIN_STEPS=10"])
+    main(argv)
+    whole, continued = (
+        (folder / "weights.safetensors").read_bytes() for folder in (run_folder, tmp_path / "run")
+    )
+    assert whole == continued
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
