@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prompt_tuning.data.sources import default_cache_dir
+from prompt_tuning.files import default_cache_dir
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.hardware import cpu_flags
 

@@ -42,8 +42,8 @@ import jax
 from prompt_tuning import Example, Predictor
 from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.checkpoints.prompt_files import load_prompt
+from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.data.tasks.task import Example as TaskExample
-from prompt_tuning.data.tasks.task import get_task
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.models.decoding import DecodingOptions
 

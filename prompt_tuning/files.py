@@ -13,6 +13,9 @@ from typing import BinaryIO
 
 from prompt_tuning.errors import UserError
 
+CACHE_FIX = "Free some space, or choose another cache folder with PROMPT_TUNING_CACHE."
+"""What to do when the cache can't be written."""
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path, *, fix: str) -> Iterator[BinaryIO]:
@@ -71,3 +74,23 @@ def check_kind(path: Path) -> None:
             f"{path} is neither a file nor a folder but a pipe, a socket or a device; copy what "
             "comes from it to a file."
         )
+
+
+def default_cache_dir() -> Path:
+    """Returns $PROMPT_TUNING_CACHE, or `prompt_tuning` in the user's cache folder."""
+    if chosen := os.environ.get("PROMPT_TUNING_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prompt_tuning"
+
+
+@contextlib.contextmanager
+def cache_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file of the cache, making its folder; it takes its name once it is whole.
+
+    Raises:
+      UserError: the folder cannot be written or the disk is full.
+    """
+    with writing(path, fix=CACHE_FIX):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path, fix=CACHE_FIX) as file:
+        yield file

@@ -127,8 +127,8 @@ ROWS = 6
 @pytest.fixture(scope="session")
 def tiny_superglue(tmp_path_factory) -> Path:
     """SuperGLUE's eight folders with a few rows each, in the official layout."""
-    from prompt_tuning.data.tinyworld import generate
-    from prompt_tuning.data.tinyworld.tasks import TASKS
+    from prompt_tuning.tinyworld import generate
+    from prompt_tuning.tinyworld.tasks import TASKS
 
     folder = tmp_path_factory.mktemp("superglue")
     for task in TASKS:

@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 from prompt_tuning.checkpoints.weights import load_weights
-from prompt_tuning.data.tinyworld import corpus
 from prompt_tuning.models.layers import count_parameters
+from prompt_tuning.tinyworld import corpus
 
 ASSETS = Path(__file__).parents[2] / "prompt_tuning" / "assets" / "tinyworld"
 RESULTS = Path(__file__).parent / "results"
@@ -21,7 +21,7 @@ CARD = """\
 # {name}
 
 A T5 1.1 of {parameters:,} parameters, pre-trained on the generated corpus of TinyWorld
-(`prompt_tuning/data/tinyworld/`), for experiments with prompts that take minutes on two CPU
+(`prompt_tuning/tinyworld/`), for experiments with prompts that take minutes on two CPU
 cores. It knows TinyWorld's few hundred words and nothing else.
 
 | | |

@@ -4,7 +4,7 @@
     python experiments/tinyworld/pretrain.py --size base --grow_from small
 
 Documents are made as they are needed, so none is seen twice. A lesson of the curriculum
-(`prompt_tuning/data/tinyworld/corpus.py`) ends when the model has mastered it, or after
+(`prompt_tuning/tinyworld/corpus.py`) ends when the model has mastered it, or after
 `--lesson_steps`; then it reads the whole mixture. A model grown from a smaller one (`grow.py`) has
 had the lessons and reads the mixture alone. What it has learnt is measured zero-shot: the
 share of exercises of each sort, told of facts that the corpus holds back and in the corpus's own
@@ -33,12 +33,12 @@ from tqdm import tqdm
 
 from prompt_tuning.checkpoints.weights import load_weights, save_weights
 from prompt_tuning.data.pretraining import lm_adaptation, span_corruption
-from prompt_tuning.data.tinyworld import corpus
-from prompt_tuning.data.tinyworld.stories import Document
-from prompt_tuning.data.tinyworld.world import World
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.layers import count_parameters
 from prompt_tuning.models.t5 import T5, init_params
+from prompt_tuning.tinyworld import corpus
+from prompt_tuning.tinyworld.stories import Document
+from prompt_tuning.tinyworld.world import World
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adamw
 from prompt_tuning.training.step import TrainState, make_train_step, model_loss_fn

@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 
 from prompt_tuning.cli import evaluate, train
-from prompt_tuning.data.tasks.task import get_task
-from prompt_tuning.data.tinyworld.tasks import TASKS
+from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.tinyworld.tasks import TASKS
 
 RESULTS = Path(__file__).parent / "results"
 

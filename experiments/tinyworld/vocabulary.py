@@ -14,7 +14,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from prompt_tuning.data.tinyworld import corpus, world
+from prompt_tuning.tinyworld import corpus, world
 
 ASSETS = Path(__file__).parents[2] / "prompt_tuning" / "assets" / "tinyworld"
 NUM_PIECES = 1308  # with 100 sentinels 1,408 rows

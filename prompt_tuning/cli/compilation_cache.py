@@ -15,9 +15,8 @@ from pathlib import Path
 import jax
 
 from prompt_tuning.cli.gin_config import register
-from prompt_tuning.data.sources import default_cache_dir
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import writing
+from prompt_tuning.files import default_cache_dir, writing
 from prompt_tuning.settings import Free
 
 

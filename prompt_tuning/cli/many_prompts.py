@@ -9,7 +9,8 @@ from prompt_tuning.cli import configurables, session
 from prompt_tuning.cli.configurables import Base, Data, Prediction
 from prompt_tuning.cli.gin_config import register
 from prompt_tuning.data.feature_lengths import feature_lengths as lengths_of
-from prompt_tuning.data.tasks.task import Task, get_task, list_tasks
+from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
+from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError
 from prompt_tuning.predictor import Predictor
 from prompt_tuning.recipes import task_file

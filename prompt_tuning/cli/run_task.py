@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from prompt_tuning.cli import gin_config
-from prompt_tuning.data.tasks.task import Task, list_tasks, register_task
+from prompt_tuning.data.tasks.catalogue import list_tasks
+from prompt_tuning.data.tasks.task import Task, register_task
 from prompt_tuning.data.text_files import as_path
 from prompt_tuning.data.user_files import task_name
 from prompt_tuning.errors import UserError

@@ -93,7 +93,7 @@ def _test_tasks(
     from prompt_tuning.cli.session import say
     from prompt_tuning.data.leaderboards import DIAGNOSTICS
     from prompt_tuning.data.submission import leaderboard_task
-    from prompt_tuning.data.tasks.task import get_task
+    from prompt_tuning.data.tasks.catalogue import get_task
 
     for task in tasks:
         name = leaderboard_task(benchmark, task.name)

@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> None:
     ).parse(argv)
 
     from prompt_tuning.data.mixtures import MIXTURES
-    from prompt_tuning.data.tasks.task import list_tasks
+    from prompt_tuning.data.tasks.catalogue import list_tasks
 
     rows = [("task", *_SPLITS, "inputs", "targets", "answers"), *_task_rows(list_tasks())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -45,8 +45,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _task_rows(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """Yields the cells of each task but those that another's row stands for."""
+    from prompt_tuning.data.tasks.catalogue import get_task
     from prompt_tuning.data.tasks.sizes import SIZES
-    from prompt_tuning.data.tasks.task import get_task
 
     for name in names:
         if name.removesuffix(_NAMED) != name and name.removesuffix(_NAMED) in names:

@@ -33,11 +33,12 @@ from prompt_tuning.data.pretraining import (
     piece_lengths,
     span_corruption,
 )
-from prompt_tuning.data.sources import bad_rows_named, cache_file, default_cache_dir
+from prompt_tuning.data.sources import bad_rows_named
 from prompt_tuning.data.tables import json_lines
 from prompt_tuning.data.text_files import FilePath, as_path, read_lines, uncompressed_name
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import cache_file, default_cache_dir
 
 C4_VERSION = "2.2.0"
 """The oldest C4 of TFDS that is read; T5 was trained on it."""

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
 from prompt_tuning.data.tasks.glue import GLUE_TASKS
 from prompt_tuning.data.tasks.question_answering import MRQA_TASKS
 from prompt_tuning.data.tasks.superglue import SUPERGLUE_TASKS
-from prompt_tuning.data.tasks.task import Task, get_task, list_tasks
+from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError, did_you_mean
 
 T5_MAXIMUM = 2**19

@@ -13,15 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from prompt_tuning.data.tables import JsonRow, json_lines, load_json
 from prompt_tuning.data.text_files import FilePath, as_path, read_lines
 from prompt_tuning.errors import UserError, listed
-from prompt_tuning.files import atomic_write, writing
-
-CACHE_FIX = "Free some space, or choose another cache folder with PROMPT_TUNING_CACHE."
-"""What to do when the cache can't be written."""
+from prompt_tuning.files import cache_file
 
 
 @runtime_checkable
@@ -200,23 +197,3 @@ class TfdsSource:
 def _version(text: str) -> tuple[int, ...]:
     """Returns the numbers of a version such as "1.0.10", which is newer than "1.0.9"."""
     return tuple(map(int, re.findall(r"\d+", text)))
-
-
-def default_cache_dir() -> Path:
-    """Returns $PROMPT_TUNING_CACHE, or `prompt_tuning` in the user's cache folder."""
-    if chosen := os.environ.get("PROMPT_TUNING_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prompt_tuning"
-
-
-@contextmanager
-def cache_file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file of the cache, making its folder; it takes its name once it is whole.
-
-    Raises:
-        UserError: the folder cannot be written or the disk is full.
-    """
-    with writing(path, fix=CACHE_FIX):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, fix=CACHE_FIX) as file:
-        yield file

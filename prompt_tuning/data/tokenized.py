@@ -23,11 +23,11 @@ from jaxtyping import Bool, Int
 
 from prompt_tuning.data.feature_lengths import FEATURES, check_label_lengths, feature_lengths
 from prompt_tuning.data.shortening import fit_inputs
-from prompt_tuning.data.sources import cache_file, default_cache_dir
 from prompt_tuning.data.split_summary import SplitSummary
 from prompt_tuning.data.tasks.task import Task, is_withheld
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import cache_file, default_cache_dir
 
 if TYPE_CHECKING:
     from prompt_tuning.data.seqio_tasks import TokenizedExample

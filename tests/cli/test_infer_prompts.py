@@ -11,7 +11,7 @@ import pytest
 
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
 from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
-from prompt_tuning.data.tasks.task import get_task
+from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.recipes import counting
 
 pytestmark = pytest.mark.usefixtures("compile_once")

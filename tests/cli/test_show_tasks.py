@@ -9,11 +9,12 @@ import pytest
 from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
 from prompt_tuning.cli.show import example_lines
 from prompt_tuning.data.mixtures import MIXTURES
+from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
 from prompt_tuning.data.tasks.sizes import SIZES
-from prompt_tuning.data.tasks.task import Example, get_task, list_tasks
-from prompt_tuning.data.tinyworld.generate import SPLITS
+from prompt_tuning.data.tasks.task import Example
 from prompt_tuning.data.tokenized import tokenized
 from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.tinyworld.generate import SPLITS
 
 
 def test_every_task_and_mixture_is_listed(capsys):

@@ -5,14 +5,9 @@ import re
 
 import pytest
 
-from prompt_tuning.data.sources import (
-    JsonlSource,
-    JsonSource,
-    TfdsSource,
-    cache_file,
-    default_cache_dir,
-)
+from prompt_tuning.data.sources import JsonlSource, JsonSource, TfdsSource
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import cache_file, default_cache_dir
 
 
 def source(tmp_path, text: str, **options) -> JsonlSource:

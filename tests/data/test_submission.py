@@ -12,7 +12,7 @@ from prompt_tuning.data.submission import (
     read_predictions,
     write_submission,
 )
-from prompt_tuning.data.tasks.task import get_task
+from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.errors import UserError
 
 WSC = {"targets": "<unk>", "candidate": "the old man"}

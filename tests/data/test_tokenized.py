@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from prompt_tuning.data.tasks.task import Example, get_task
+from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.task import Example
 from prompt_tuning.data.tokenized import Ragged, tokenized
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError

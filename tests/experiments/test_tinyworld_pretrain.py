@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from prompt_tuning.data.tinyworld import corpus
 from prompt_tuning.models.t5 import init_params
+from prompt_tuning.tinyworld import corpus
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "tinyworld" / "pretrain.py"
 

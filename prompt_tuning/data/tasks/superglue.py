@@ -174,7 +174,7 @@ def _superglue_source(entry: _Entry, data_dir: str | None) -> Source:
 def _tinyworld_source(entry: _Entry, data_dir: str | None) -> Source:
     """The generated files; `data_dir` may name a folder of others (another seed or size)."""
     if data_dir is None:
-        from prompt_tuning.data.tinyworld.generate import tinyworld_folder
+        from prompt_tuning.tinyworld.generate import tinyworld_folder
 
         return _official_folder(entry, tinyworld_folder())
     return _official_folder(entry, existing_folder(data_dir, _HOLDING))

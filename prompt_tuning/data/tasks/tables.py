@@ -10,8 +10,9 @@ from pathlib import Path
 
 from prompt_tuning.data import preprocessors
 from prompt_tuning.data.preprocessors import Row
-from prompt_tuning.data.sources import Source, TfdsSource, default_cache_dir
+from prompt_tuning.data.sources import Source, TfdsSource
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import default_cache_dir
 
 Text = Callable[[Row], str]
 """What the encoder reads of a row."""

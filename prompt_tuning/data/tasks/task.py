@@ -1,8 +1,8 @@
-"""What a task is, and the list of all that are known.
+"""What a task is.
 
 A task is a value: a source of rows, a function from a row to text, the label words, the metrics.
 SeqIO tasks, the token cache, training and evaluation are all made from that value, and
-`register_task` makes its name known to every command (docs/adding_a_task.md).
+`register_task` makes its name known to every command; `catalogue.py` has all of them.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import Any
 
 from prompt_tuning.data.preprocessors import UNLABELLED, Row
 from prompt_tuning.data.sources import Source, bad_rows_named
-from prompt_tuning.errors import UserError, did_you_mean, listed
+from prompt_tuning.errors import UserError, listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +189,8 @@ class Task:
         return sum(metrics.values()) / len(metrics)
 
 
-_TASKS: dict[str, Task] = {}
+TASKS: dict[str, Task] = {}
+"""The registered tasks by name; `catalogue.py` fills in the shipped ones."""
 
 
 def register_task(task: Task) -> Task:
@@ -200,32 +201,7 @@ def register_task(task: Task) -> Task:
     """
     if not re.fullmatch(r"[\w.:#]+", task.name):
         raise UserError(f"The task name {task.name!r} may have letters, digits, '_' and '.' only.")
-    if _TASKS.get(task.name, task) is not task:
+    if TASKS.get(task.name, task) is not task:
         raise UserError(f"There is already a task {task.name!r}; choose another name.")
-    _TASKS[task.name] = task
+    TASKS[task.name] = task
     return task
-
-
-def get_task(name: str) -> Task:
-    """Returns the task of that name.
-
-    Raises:
-        UserError: there is none; the closest names are suggested.
-    """
-    if name not in list_tasks():
-        raise UserError(f"Unknown task {name!r}.{did_you_mean(name, list_tasks())}")
-    return _TASKS[name]
-
-
-def list_tasks() -> tuple[str, ...]:
-    """Returns the names of all tasks, sorted."""
-    from prompt_tuning.data.tasks import (  # noqa: F401  they register their tasks
-        dpr,
-        glue,
-        question_answering,
-        summarization,
-        superglue,
-        tinyworld_transfer,
-    )
-
-    return tuple(sorted(_TASKS))

@@ -4,7 +4,7 @@
     tinyworld_same_{questions,claims}     do two questions ask, or two claims say, the same?
 
 In the manner of SQuAD to MRQA and of QQP and MRPC to each other (Lester et al., 2021, section 5).
-The rows are made as they are read; `data/tinyworld/lands.py` tells how.
+The rows are made as they are read; `tinyworld/lands.py` tells how.
 """
 
 import functools
@@ -18,9 +18,9 @@ from prompt_tuning.data.preprocessors import Row
 from prompt_tuning.data.sources import Source
 from prompt_tuning.data.tasks.tables import fields
 from prompt_tuning.data.tasks.task import Example, Task, register_task
-from prompt_tuning.data.tinyworld import lands
-from prompt_tuning.data.tinyworld.world import Region
 from prompt_tuning.errors import UserError
+from prompt_tuning.tinyworld import lands
+from prompt_tuning.tinyworld.world import Region
 
 SIZES: dict[Region, int] = {"train": 2000, "validation": 400, "test": 400}
 """Rows of each split."""

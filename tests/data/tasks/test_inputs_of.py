@@ -5,7 +5,7 @@ import re
 import pytest
 
 from prompt_tuning.data.sources import bad_rows_named
-from prompt_tuning.data.tasks.task import get_task, list_tasks
+from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
 from prompt_tuning.errors import UserError
 
 NLI = {"premise": "Rain fell.", "hypothesis": "It rained."}

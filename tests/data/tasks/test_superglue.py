@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
+from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.data.tasks.superglue import SUPERGLUE_TASKS
-from prompt_tuning.data.tasks.task import get_task
-from prompt_tuning.data.tinyworld import generate
 from prompt_tuning.errors import UserError
+from prompt_tuning.tinyworld import generate
 
 # The golden file's source of each task, as a split of a folder in the official layout.
 GOLDEN = {

@@ -14,10 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from prompt_tuning.data.sources import CACHE_FIX, default_cache_dir
-from prompt_tuning.data.tinyworld.tasks import TASKS
-from prompt_tuning.data.tinyworld.world import Region, World
-from prompt_tuning.files import atomic_write, writing
+from prompt_tuning.files import CACHE_FIX, atomic_write, default_cache_dir, writing
+from prompt_tuning.tinyworld.tasks import TASKS
+from prompt_tuning.tinyworld.world import Region, World
 
 _SOURCES = ("lexicon.py", "world.py", "templates.py", "tasks.py", "generate.py")
 """The modules here that the rows are made by."""
@@ -73,7 +72,7 @@ def rows(task: str, split: str) -> list[dict[str, Any]]:
 
 def _digest() -> str:
     """Names what the source code here generates, without generating it."""
-    folder = importlib.resources.files("prompt_tuning.data.tinyworld")
+    folder = importlib.resources.files("prompt_tuning.tinyworld")
     digest = hashlib.sha256()
     for name in _SOURCES:
         digest.update(folder.joinpath(name).read_bytes())

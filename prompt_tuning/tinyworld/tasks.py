@@ -16,9 +16,9 @@ words; in every task the two answers are equally likely given the bag of words. 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from prompt_tuning.data.tinyworld import lexicon
-from prompt_tuning.data.tinyworld.templates import a, ask_action, say_action, say_colour, sentence
-from prompt_tuning.data.tinyworld.world import Action, Colour, Sense, World
+from prompt_tuning.tinyworld import lexicon
+from prompt_tuning.tinyworld.templates import a, ask_action, say_action, say_colour, sentence
+from prompt_tuning.tinyworld.world import Action, Colour, Sense, World
 
 Row = dict[str, Any]
 

@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from prompt_tuning.data.tasks.task import get_task
+from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.data.tasks.tinyworld_transfer import PAIRS, SIZES
-from prompt_tuning.data.tinyworld import corpus, lands, lexicon
-from prompt_tuning.data.tinyworld.world import Action, World, region_of
 from prompt_tuning.errors import UserError
+from prompt_tuning.tinyworld import corpus, lands, lexicon
+from prompt_tuning.tinyworld.world import Action, World, region_of
 
 TASKS = [f"tinyworld_qa_{land}" for land in lands.LANDS]
 PAIR_TASKS = [f"tinyworld_same_{kind}" for kind in PAIRS]

@@ -10,9 +10,9 @@ No document tells a fact of a task's split (see `world.region_of`) or has a task
 import dataclasses
 from collections.abc import Callable
 
-from prompt_tuning.data.tinyworld import exercises, stories
-from prompt_tuning.data.tinyworld.stories import Document
-from prompt_tuning.data.tinyworld.world import World
+from prompt_tuning.tinyworld import exercises, stories
+from prompt_tuning.tinyworld.stories import Document
+from prompt_tuning.tinyworld.world import World
 
 Writer = Callable[[World], Document]
 

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
-from prompt_tuning.data.tinyworld import lexicon
+from prompt_tuning.tinyworld import lexicon
 
 Region = Literal["corpus", "train", "validation", "test"]
 Sense = Literal[0, 1]

@@ -5,9 +5,9 @@
 
 import dataclasses
 
-from prompt_tuning.data.tinyworld import lexicon
-from prompt_tuning.data.tinyworld.templates import a, say_action, say_colour, sentence
-from prompt_tuning.data.tinyworld.world import Action, Motive, World
+from prompt_tuning.tinyworld import lexicon
+from prompt_tuning.tinyworld.templates import a, say_action, say_colour, sentence
+from prompt_tuning.tinyworld.world import Action, Motive, World
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,9 +16,9 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prompt_tuning.data.tinyworld import lexicon
-from prompt_tuning.data.tinyworld.templates import a, sentence
-from prompt_tuning.data.tinyworld.world import Action, Region, region_of
+from prompt_tuning.tinyworld import lexicon
+from prompt_tuning.tinyworld.templates import a, sentence
+from prompt_tuning.tinyworld.world import Action, Region, region_of
 
 Row = dict[str, Any]
 

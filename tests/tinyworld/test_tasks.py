@@ -13,8 +13,8 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from prompt_tuning.data.tinyworld import corpus, exercises, generate, lexicon, tasks, world
 from prompt_tuning.errors import UserError
+from prompt_tuning.tinyworld import corpus, exercises, generate, lexicon, tasks, world
 
 rows = functools.cache(generate.rows)
 

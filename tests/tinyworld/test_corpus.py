@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from prompt_tuning.data.tinyworld import corpus, exercises, lexicon, world
+from prompt_tuning.tinyworld import corpus, exercises, lexicon, world
 
 ALL = dict.fromkeys((*corpus.STORIES, *corpus.EXERCISES))
 

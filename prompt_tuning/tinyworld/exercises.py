@@ -8,10 +8,10 @@ None of the eight tasks' own formats occurs: the fields of `tasks/superglue.py` 
 its order and under its names.
 """
 
-from prompt_tuning.data.tinyworld import lexicon
-from prompt_tuning.data.tinyworld.stories import Document, actions, deed, size
-from prompt_tuning.data.tinyworld.templates import a, ask_action, say_action, say_colour, sentence
-from prompt_tuning.data.tinyworld.world import Action, Colour, World
+from prompt_tuning.tinyworld import lexicon
+from prompt_tuning.tinyworld.stories import Document, actions, deed, size
+from prompt_tuning.tinyworld.templates import a, ask_action, say_action, say_colour, sentence
+from prompt_tuning.tinyworld.world import Action, Colour, World
 
 # (holds, does not hold), named in the instruction that asks for them.
 VERDICTS = (

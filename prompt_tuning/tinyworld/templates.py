@@ -5,8 +5,8 @@ Statements end without punctuation; `sentence` closes and capitalises them.
 
 import random
 
-from prompt_tuning.data.tinyworld import lexicon
-from prompt_tuning.data.tinyworld.world import Action, Colour
+from prompt_tuning.tinyworld import lexicon
+from prompt_tuning.tinyworld.world import Action, Colour
 
 
 def sentence(statement: str, end: str = ".") -> str:
