@@ -60,6 +60,8 @@ ONLY_IN = {
     "tensorflow_text": ("data/",),
     "seqio": ("data/",),
     "gin": ("cli/",),
+    "jinja2": ("launch/", "pages/"),
+    "yaml": ("launch/",),
     "orbax": ("checkpoints/manager.py",),
     "fastapi": ("serving/",),
     "prometheus_client": ("serving/",),

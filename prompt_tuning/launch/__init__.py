@@ -1,1 +1,1 @@
-"""Jobs for schedulers that exist: a text for each, made of one command."""
+"""Jobs for existing schedulers, rendered from `templates/` around one command."""

@@ -7,13 +7,8 @@ import sys
 import pytest
 import yaml
 
+from prompt_tuning.cli.__main__ import main
 from prompt_tuning.errors import UserError
-from prompt_tuning.launch.job import Job, sweep_members
-from prompt_tuning.launch.kubernetes import Kubernetes, Xpk, jobset, xpk_script
-from prompt_tuning.launch.skypilot import SkyPilot, skypilot_task
-from prompt_tuning.launch.slurm import Slurm, slurm_script
-from prompt_tuning.launch.tpu_vm import TpuVm, tpu_vm_script
-from prompt_tuning.launch.yaml_text import yaml_text
 
 COMMAND = [
     "train",
@@ -23,8 +18,7 @@ COMMAND = [
     '--gin.INPUT_TEMPLATE=a: {a}\n$HOME `ls` \\ | > # * ? ! & ; "',
     "--gin.NOTE=ünï 漢",
 ]
-JOB = Job(name="rte-1", command=COMMAND, nodes=4, workdir="/my runs", setup="true # ready")
-HERE = Job(name="rte-1", command=COMMAND)
+WHERE = ["--workdir=/my runs", "--setup=true # ready"]
 
 # https://slurm.schedmd.com/sbatch.html
 SBATCH = {
@@ -131,6 +125,17 @@ def check(value, schema, place=""):
             check(item, schema, f"{place}.{key}".lstrip("."))
 
 
+@pytest.fixture
+def job(capsys):
+    """Returns what `launch` prints for an engine and its flags."""
+
+    def write(engine, *flags):
+        main(["launch", engine, "--name=rte-1", "--no_check", *flags, "--", *COMMAND])
+        return capsys.readouterr().out
+
+    return write
+
+
 def directives(script):
     found = {}
     for line in script.splitlines()[1:]:
@@ -142,9 +147,9 @@ def directives(script):
     return found
 
 
-def test_slurm_directives_and_syntax():
-    options = Slurm(time="1:00:00", partition="gpu", account="lab", gpus_per_node=8)
-    script = slurm_script(JOB, options)
+def test_slurm_directives_and_syntax(job):
+    flags = ["--time=1:00:00", "--partition=gpu", "--account=lab", "--gpus_per_node=8"]
+    script = job("slurm", "--nodes=4", *WHERE, *flags)
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     found = directives(script)
     assert found.keys() <= SBATCH
@@ -164,8 +169,8 @@ def test_slurm_directives_and_syntax():
     assert script.index("cd '/my runs'") < script.index("true # ready") < script.index("srun")
 
 
-def test_slurm_runs_the_command_and_queues_again_what_was_stopped(machine):
-    script = slurm_script(HERE, Slurm())
+def test_slurm_runs_the_command_and_queues_again_what_was_stopped(job, machine):
+    script = job("slurm")
     for status in (0, 1, 2, 143):
         assert machine.run(script, status, SLURM_JOB_ID="71") == status
         machine.folder.joinpath("ran").unlink() if status != 143 else None
@@ -173,9 +178,9 @@ def test_slurm_runs_the_command_and_queues_again_what_was_stopped(machine):
     assert (machine.folder / "scontrol.log").read_text() == "requeue 71\n", "after 143 alone"
 
 
-def test_a_sweep_is_an_array(machine):
-    sweep = {"SEED": ["0", "1"], "LABELS": ["['a b', 'c']", "['d']", "None"]}
-    script = slurm_script(HERE, Slurm(sweep=sweep, folder="runs/rte", at_once=2))
+def test_a_sweep_is_an_array(job, machine):
+    sweep = ["--sweep=SEED=0,1", "--sweep=LABELS=['a b', 'c'],['d'],None"]
+    script = job("slurm", *sweep, "--folder=runs/rte", "--at_once=2")
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     assert directives(script)["array"] == "0-5%2"
     assert directives(script)["output"] == "%x-%A_%a.log"
@@ -183,7 +188,7 @@ def test_a_sweep_is_an_array(machine):
         machine.run(script, SLURM_ARRAY_TASK_ID=str(number))
     assert [arguments[: len(COMMAND)] for arguments in machine.ran] == [COMMAND] * 6
     members = [arguments[len(COMMAND) :] for arguments in machine.ran]
-    assert members == sweep_members(sweep, "runs/rte")
+    assert len(set(map(tuple, members))) == 6
     assert members[3] == [
         "--gin.SEED=1",
         "--gin.LABELS=['a b', 'c']",
@@ -191,13 +196,13 @@ def test_a_sweep_is_an_array(machine):
     ]
 
 
-def test_members_of_a_sweep_have_folders_of_their_own():
+def test_members_of_a_sweep_have_folders_of_their_own(job):
     with pytest.raises(UserError, match="would both be in runs/X=a_b"):
-        sweep_members({"X": ["a b", "a_b"]}, "runs")
+        job("slurm", "--sweep=X=a b,a_b")
 
 
-def test_the_tpu_command(machine):
-    script = tpu_vm_script(JOB, TpuVm(tpu="pod", zone="us-east1-d", project="lab"))
+def test_the_tpu_command(job):
+    script = job("tpu", *WHERE, "--tpu=pod", "--zone=us-east1-d", "--project=lab")
     *flags, last = shlex.split(script, comments=True)
     assert flags == [
         *("gcloud", "compute", "tpus", "tpu-vm", "ssh", "pod"),
@@ -216,17 +221,15 @@ def test_the_tpu_command(machine):
         ((1, 1, 1, 0), 1, 3),  # a quick failure each time
     ],
 )
-def test_a_worker_starts_again_until_done_or_stopped(machine, statuses, end, times):
-    script = tpu_vm_script(HERE, TpuVm(tpu="pod"))
+def test_a_worker_starts_again_until_done_or_stopped(job, machine, statuses, end, times):
+    script = job("tpu", "--tpu=pod")
     assert machine.run(script, *statuses) == end
     assert machine.ran == [COMMAND] * times
 
 
-def test_the_jobset(machine):
-    options = Kubernetes(
-        image="me/tuning:1", gpus=8, claim=("disk", "/runs"), queue="q", namespace="lab"
-    )
-    manifest = yaml.safe_load(jobset(JOB, options))
+def test_the_jobset(job, machine):
+    flags = ["--nodes=4", "--image=me/tuning:1", "--gpus=8", "--claim=disk=/runs", "--queue=q"]
+    manifest = yaml.safe_load(job("jobset", *flags, *WHERE, "--namespace=lab"))
     check(manifest, JOBSET)
     assert (manifest["apiVersion"], manifest["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     template = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
@@ -239,8 +242,7 @@ def test_the_jobset(machine):
     assert pod["volumes"][0]["name"] == container["volumeMounts"][0]["name"]
     assert "cd '/my runs'" in container["command"][2]
 
-    elsewhere = Job(name="rte-1", command=COMMAND, nodes=4)
-    manifest = yaml.safe_load(jobset(elsewhere, options))
+    manifest = yaml.safe_load(job("jobset", *flags))
     pod = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     machine.run(shlex.join(pod["containers"][0]["command"]), JOB_COMPLETION_INDEX="3")
     assert machine.ran == [
@@ -253,10 +255,9 @@ def test_the_jobset(machine):
     ]
 
 
-def test_a_jobset_on_tpus_leaves_it_to_jax_to_find_the_others(machine):
-    tpu = ("tpu-v5-lite-podslice", "4x4", 4)
-    job = Job(name="rte-1", command=COMMAND, nodes=4)
-    manifest = yaml.safe_load(jobset(job, Kubernetes(image="i", tpu=tpu)))
+def test_a_jobset_on_tpus_leaves_it_to_jax_to_find_the_others(job, machine):
+    flags = ["--image=i", "--nodes=4", "--tpu=tpu-v5-lite-podslice,4x4,4"]
+    manifest = yaml.safe_load(job("jobset", *flags))
     check(manifest, JOBSET)
     pod = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     assert pod["nodeSelector"] == {
@@ -268,9 +269,11 @@ def test_a_jobset_on_tpus_leaves_it_to_jax_to_find_the_others(machine):
 
 
 @pytest.mark.parametrize(("status", "end"), [(0, 0), (1, 1), (2, 0), (143, 143)])
-def test_the_xpk_command(machine, status, end):
-    script = xpk_script(HERE, Xpk(cluster="c", tpu_type="v5litepod-16", image="me/i", slices=2))
-    program = shlex.split(script, comments=True)
+def test_the_xpk_command(job, machine, status, end):
+    script = job(
+        "xpk", "--cluster=c", "--tpu_type=v5litepod-16", "--image=me/i", "--slices=2", "--zone=z"
+    )
+    program = shlex.split(script.replace("\\\n", ""), comments=True)
     assert program[:3] == ["xpk", "workload", "create"]
     assert {flag[2:].partition("=")[0] for flag in program[3:]} <= XPK
     assert {"--tpu-type=v5litepod-16", "--num-slices=2"} < set(program)
@@ -280,7 +283,7 @@ def test_the_xpk_command(machine, status, end):
     assert machine.ran == [COMMAND]
 
 
-def test_xpk_hands_sigterm_on(machine):
+def test_xpk_hands_sigterm_on(job, machine):
     """The real command would save; here it says that it was asked to."""
     (machine.folder / "prompt-tuning").write_text(
         f"#!{sys.executable}\nimport signal, sys, time\n"
@@ -288,7 +291,7 @@ def test_xpk_hands_sigterm_on(machine):
         # Bash misses a signal that comes just as it begins to wait.
         "time.sleep(0.5)\nprint('ready', flush=True)\ntime.sleep(30)\n"
     )
-    script = xpk_script(HERE, Xpk(cluster="c", tpu_type="v5litepod-16", image="i"))
+    script = job("xpk", "--cluster=c", "--tpu_type=v5litepod-16", "--image=i")
     with subprocess.Popen(
         ["bash", "-c", "exec " + script.removeprefix("#!/bin/bash\n")],
         env=machine.environment(),
@@ -300,11 +303,9 @@ def test_xpk_hands_sigterm_on(machine):
         assert process.wait(timeout=30) == 143
 
 
-def test_the_skypilot_task(machine):
-    options = SkyPilot(
-        accelerators="H100:8", infra="gcp/us-central1", mounts={"/runs": "gs://bucket"}
-    )
-    task = yaml.safe_load(skypilot_task(Job(name="rte-1", command=COMMAND, nodes=2), options))
+def test_the_skypilot_task(job, machine):
+    flags = ["--accelerators=H100:8", "--infra=gcp/us-central1", "--mount=/runs=gs://bucket"]
+    task = yaml.safe_load(job("skypilot", "--nodes=2", *flags))
     mounts = task.pop("file_mounts")
     check(task, SKYPILOT)
     assert (task["workdir"], task["setup"]) == (".", "pip install '.[cuda]'\n")
@@ -326,44 +327,33 @@ def test_the_skypilot_task(machine):
     ]
 
 
-def test_yaml_is_read_back_as_it_was():
-    value = {
-        "text": "yes",
-        "number": 3,
-        "truth": True,
-        "empty": {},
-        "none of it": [],
-        "list": [
-            "a: b",
-            "- c",
-            "#",
-            "1",
-            "~",
-            "",
-            " a ",
-            "a\nb",
-            "\ta\n",
-            "\n",
-            " a\nb\n",
-            "é\u2028",
-        ],
-        "script": "set -e\n\n  indented: 'x' \"y\" # no comment\nlast\n",
-        "nested": [{"a": [{"b": ["c"]}], "d": "e"}, [1, [2]]],
-        "key: with colon": "x",
-    }
-    assert yaml.safe_load(yaml_text(value)) == value
-    assert "script: |" in yaml_text(value)
-    assert yaml.safe_load(yaml_text({"a": None, "b": 1})) == {"b": 1}
+@pytest.mark.parametrize(
+    "setup", ["yes", "#", ": ~", " a: b ", "- c\n\n  d", "é\u2028\u0007", "'x' \"y\"", "\ta"]
+)
+def test_whatever_is_in_a_script_is_read_back_from_yaml(job, setup):
+    manifest = yaml.safe_load(job("jobset", "--image=yes", f"--setup={setup}"))
+    pod = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["image"] == "yes"
+    script = pod["containers"][0]["command"][2]
+    assert script.startswith(f"set -e\n{setup}\nexec prompt-tuning ")
+    assert yaml.safe_load(job("skypilot", f"--install={setup}"))["setup"] == f"{setup}\n"
+
+
+def test_a_template_of_ones_own(job, tmp_path):
+    template = tmp_path / "own.sh"
+    template.write_text("#SBATCH --mem=0\n#SBATCH --time={{ time }}\nsrun {{ command }}\n")
+    assert job("slurm", "--time=5", f"--template={template}").startswith(
+        "#SBATCH --mem=0\n#SBATCH --time=5\nsrun prompt-tuning train "
+    )
+    template.write_text("{{ tyme }}")
+    with pytest.raises(UserError, match="Can't use the template .*own.sh: 'tyme' is undefined"):
+        job("slurm", f"--template={template}")
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"command": []}, "There is no command to launch"),
-        ({"name": "My_Job"}, "--name is 'My_Job'"),
-        ({"nodes": 0}, "--nodes is 0"),
-    ],
+    ("flag", "message"),
+    [("--name=My_Job", "--name is 'My_Job'"), ("--nodes=0", "--nodes is 0")],
 )
-def test_a_wrong_job_is_one_line(changes, message):
+def test_a_wrong_job_is_one_line(job, flag, message):
     with pytest.raises(UserError, match=message):
-        Job(**{"name": "a", "command": ["train"], **changes})
+        job("slurm", flag)

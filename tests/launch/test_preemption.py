@@ -10,8 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from prompt_tuning.launch.job import Job
-from prompt_tuning.launch.slurm import Slurm, slurm_script
+from prompt_tuning.cli.__main__ import main
 from prompt_tuning.training.logging import WALL_TIME_FIELDS, read_rows
 
 FILES = [
@@ -74,13 +73,14 @@ class Scheduler:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1])
 def test_a_job_that_is_taken_back_at_random_ends_as_one_that_was_not(
-    real_machine, tiny_settings, tmp_path, seed
+    real_machine, tiny_settings, tmp_path, seed, capsys
 ):
     whole, taken = tmp_path / "whole", tmp_path / "taken"
 
     def job(folder):
         command = ["train", *FILES, *tiny_settings, *LENGTH, f"--gin.MODEL_DIR={folder}"]
-        return slurm_script(Job(name="rte", command=command), Slurm())
+        main(["launch", "slurm", "--", *command])
+        return capsys.readouterr().out
 
     done = Scheduler(real_machine, job(whole), seed).start()
     _, errors = done.communicate(timeout=300)
