@@ -42,7 +42,7 @@ MEANINGS = {
     "data.feature_lengths": "longest inputs and targets in tokens; None: the task's",
     "data.data_dir": "a folder of the task's official files, or 'tfds:FOLDER'; None: TFDS",
     "data.batch_tokens": "tokens a batch in place of batch_size",
-    "data.extra_tokens": "tokens that each example counts for beside its input, the prompt's",
+    "data.extra_tokens": "tokens an example counts beside its input; None: the prompt's length",
     "data.num_lengths": "padded input lengths, each compiled once",
     "data.target_sentinel": "put <extra_id_0> before targets, for models of span corruption alone",
     "data.max_examples": "training examples, at random; None: all (docs/data.md)",

@@ -125,14 +125,12 @@ def configured(args: argparse.Namespace, devices: int) -> tuple["Work", int]:
     )
     mesh = layout.mesh.shape
     accumulation_steps = training.options.accumulation_steps
-    # Of batches that are measured in tokens, that of the longest inputs.
-    budget = data.token_budget(mesh[DATA_AXIS] * accumulation_steps)
     work = Work(
         config=config,
         method=training.make_method(base),
         optimizer=training.optimizer,
         loss=training.loss,
-        batch_size=budget.rows(data.lengths["inputs"]) if budget else data.batch_size,
+        batch_size=data.batch_size,
         input_length=data.lengths["inputs"],
         target_length=data.target_length,
         accumulation_steps=accumulation_steps,
@@ -141,6 +139,10 @@ def configured(args: argparse.Namespace, devices: int) -> tuple["Work", int]:
         data_parallel=mesh[DATA_AXIS],
         fsdp=layout.fsdp,
     )
+    budget = data.token_budget(mesh[DATA_AXIS] * accumulation_steps, lambda: work.prompt_length)
+    if budget is not None:  # of batches that are measured in tokens, that of the longest inputs
+        rows = budget.rows(data.lengths["inputs"])
+        work = dataclasses.replace(work, batch_size=rows)
     return work, training.options.train_steps
 
 

@@ -18,7 +18,7 @@ from prompt_tuning.parallel.mesh import DATA_AXIS, check_batch, replicate
 from prompt_tuning.recipes.frozen_base import Base, weights_hash
 from prompt_tuning.recipes.prediction import Prediction
 from prompt_tuning.recipes.splits import load_splits
-from prompt_tuning.recipes.task_data import Data
+from prompt_tuning.recipes.task_data import Data, prompt_length
 from prompt_tuning.recipes.training_options import Training
 from prompt_tuning.training.keys import stream_key
 
@@ -104,7 +104,11 @@ def prepare(
     rates = data.rates or proportional_rates([len(split) for split in splits])
     # Each device has as many rows of each microbatch as the others.
     parts = base.mesh.shape[DATA_AXIS] * training.options.accumulation_steps
-    budget = data.token_budget(parts)
+    key = stream_key(seed, "prompt_init")
+    budget = data.token_budget(
+        parts,
+        lambda: prompt_length(lambda batch: method.apply(method.init(key, batch), batch), splits),
+    )
     if budget is None:
         stream = BatchStream(
             splits,
@@ -115,7 +119,7 @@ def prepare(
         )
     else:
         stream = TokenBatchStream(splits, budget=budget, seed=seed, rates=rates)
-    variables = method.init(stream_key(seed, "prompt_init"), stream.batch(0))
+    variables = method.init(key, stream.batch(0))
     method, trained = bind(method, variables)
     return Job(
         base=base,

@@ -34,7 +34,7 @@ from prompt_tuning.parallel.processes import is_first
 from prompt_tuning.recipes.counting import counted
 from prompt_tuning.recipes.frozen_base import Base
 from prompt_tuning.recipes.prediction import Prediction
-from prompt_tuning.recipes.task_data import Data
+from prompt_tuning.recipes.task_data import Data, prompt_length
 from prompt_tuning.training.run import Evaluation
 
 Score = Callable[[Inject], Evaluation]
@@ -86,7 +86,7 @@ def scorer(
                 predictor,
                 base.params,
                 inject,
-                _on_devices(_batches(task, examples, data, base), base, examples),
+                _on_devices(_batches(task, examples, data, base, inject), base, examples),
                 functools.partial(task.evaluate, examples.metadata),
                 seed=prediction.seed,
             )
@@ -193,7 +193,7 @@ def answers(
             predictor_for(base, data, task, prediction),
             base.params,
             inject,
-            _on_devices(_batches(task, examples, data, base), base, examples),
+            _on_devices(_batches(task, examples, data, base, inject), base, examples),
             lambda predictions: {},
             seed=prediction.seed,
         )
@@ -207,9 +207,11 @@ def withheld(splits: Sequence[TokenizedSplit]) -> bool:
 
 
 def _batches(
-    task: Task, examples: TokenizedSplit, data: Data, base: Base
+    task: Task, examples: TokenizedSplit, data: Data, base: Base, inject: Inject
 ) -> Iterator[IndexedBatch]:
-    budget = data.token_budget(base.mesh.shape[DATA_AXIS])
+    budget = data.token_budget(
+        base.mesh.shape[DATA_AXIS], lambda: prompt_length(inject, [examples] * len(data.tasks))
+    )
     if budget is None:
         batches = eval_batches(examples, data.batch_size, data.num_lengths)
     else:

@@ -1,9 +1,13 @@
 """What is trained on and scored."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
+import jax
+import numpy as np
+
+from prompt_tuning.data.batching import mixed_batch
 from prompt_tuning.data.feature_lengths import FEATURES
 from prompt_tuning.data.feature_lengths import feature_lengths as lengths_of
 from prompt_tuning.data.mixtures import Mixture, mixture_of
@@ -11,9 +15,31 @@ from prompt_tuning.data.sampling import EVERYTHING, HELD_OUT, Sample, with_held_
 from prompt_tuning.data.target_sentinel import TargetForm
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.token_batches import TokenBudget
+from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
-from prompt_tuning.settings import Changeable, PerMember
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.settings import Changeable, Mark, PerMember
+
+# Run folders recorded 100 for every method before it followed the prompt's length.
+ExtraTokens = Annotated[
+    int | None,
+    Mark(changeable=True, note="batches of BATCH_TOKENS stay as they were only with the old value"),
+]
+
+
+def prompt_length(inject: Callable[[Any], Injection], splits: Sequence[TokenizedSplit]) -> int:
+    """Returns the positions that an injection puts around each input; nothing is computed."""
+    lengths: list[int] = []
+
+    def trace(batch: Mapping[str, jax.Array]) -> None:
+        injection = inject(batch)
+        lengths.append(injection.encoder_prompt_length + injection.encoder_suffix_length)
+
+    first = splits[0]
+    sizes = len(first.inputs[0]), len(first.targets[0])
+    jax.eval_shape(trace, mixed_batch(splits, np.array([[0, 0]]), sizes[:1], sizes[1]))
+    return lengths[0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +47,7 @@ class Data:
     """What is trained on and scored: a task, or the tasks of a mixture; lengths in tokens.
 
     batch_tokens: tokens a batch; where it isn't None, batches have no constant size.
-    extra_tokens: positions that an example costs beside its input's.
+    extra_tokens: positions that an example costs beside its input's; None: the prompt's.
     num_lengths: padded source lengths, that is, compiled shapes.
     target_sentinel: whether a sentinel, not counted in `lengths`, comes before every target.
     rates: the share of each task in what is trained on; None: by their sizes.
@@ -36,7 +62,7 @@ class Data:
     data_dir: str | None
     batch_size: int
     batch_tokens: int | None = None
-    extra_tokens: int = 0
+    extra_tokens: int | None = None
     num_lengths: int = 4
     target_sentinel: bool = False
     rates: tuple[float | int, ...] | None = None
@@ -58,13 +84,15 @@ class Data:
         """How targets are written, and answers read."""
         return TargetForm(vocabulary, self.target_sentinel)
 
-    def token_budget(self, row_multiple: int) -> TokenBudget | None:
+    def token_budget(
+        self, row_multiple: int, prompt_length: Callable[[], int]
+    ) -> TokenBudget | None:
         """The rows of batches that are measured in tokens, each a multiple of `row_multiple`."""
         if self.batch_tokens is None:
             return None
         return TokenBudget(
             tokens=self.batch_tokens,
-            extra=self.extra_tokens,
+            extra=prompt_length() if self.extra_tokens is None else self.extra_tokens,
             row_multiple=row_multiple,
             num_lengths=self.num_lengths,
         )
@@ -76,7 +104,7 @@ def data(
     feature_lengths: PerMember[Mapping[str, Any] | None] = None,
     data_dir: PerMember[Changeable[str | None]] = None,
     batch_tokens: int | None = None,
-    extra_tokens: int = 0,
+    extra_tokens: ExtraTokens = None,
     num_lengths: int = 4,
     target_sentinel: bool = False,
     max_examples: PerMember[int | None] = None,
@@ -92,9 +120,9 @@ def data(
     `mixture_or_task` is a name, or what `user_files` or `mixture` makes. What isn't in
     `feature_lengths` is the tasks' own, of a mixture's the longest. With `batch_tokens` a batch
     has as many examples as fit into so many tokens, each counted at its padded length and
-    `extra_tokens`, such as the prompt's; see `data/token_batches.py`. `target_sentinel` puts
-    `<extra_id_0>` before every target, for models of span corruption alone; see
-    `data/target_sentinel.py`.
+    `extra_tokens`, by default the prompt's length; see `data/token_batches.py`.
+    `target_sentinel` puts `<extra_id_0>` before every target, for models of span corruption
+    alone; see `data/target_sentinel.py`.
 
     Of the training split, of each task, `max_examples` at random or `examples_per_label` of each
     label are used, and of the validation split likewise those of the next two; see

@@ -35,7 +35,7 @@ def test_a_mesh_of_emulated_devices(tiny_flags, tmp_path, capfd):
 
 
 def test_a_batch_in_tokens_has_the_rows_of_the_longest_inputs(tiny_flags, capfd):
-    tokens = ["--gin.BATCH_TOKENS=250", "--gin.data.extra_tokens=3"]
+    tokens = ["--gin.BATCH_TOKENS=250"]
     assert main([*MODEL, *tiny_flags, *tokens, "--accelerator=v5e-4", "--no_advice"]) == 0
     # 250 // (40 + 3) is 5; four devices take one each.
     assert "mesh data 4 x model 1, batch 4, prompt 3" in capfd.readouterr().out
