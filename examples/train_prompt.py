@@ -8,7 +8,7 @@ from typing import Any
 
 import prompt_tuning as pt
 
-ROW = {"premise": "Tom has a red car .", "hypothesis": "Tom has a car ."}
+ROW = {"premise": "Tom lost a goat in the museum.", "hypothesis": "Tom lost a mammal."}
 
 
 def main(folder: str, **changes: Any) -> pt.Run:

@@ -10,9 +10,20 @@ def readme(checkout) -> str:
     return (checkout / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
+def test_the_first_example_prints_what_it_says(readme, tmp_path, monkeypatch, capsys):
+    code, _ = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    first, answer = capsys.readouterr().out.splitlines()
+    score, _, shape = first.partition(" ")
+    assert float(score) > 0.98
+    assert f"{shape}: accuracy" in code
+    assert f"# {answer}" in code
+
+
 def test_the_prompt_enters_the_model_as_shown(readme):
-    # The first block is docs/api.md's, which tests/recipes/test_api.py runs.
-    _, code, _ = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    _, code = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     names: dict = {}
     exec(code, names)
     assert names["logits"].shape == (1, 4, names["config"].vocab_size)
@@ -30,5 +41,5 @@ def test_files_it_names_are_there(readme, checkout):
 def test_make_targets_it_names_are_there(readme, checkout):
     targets = set(re.findall(r"make ([a-z-]+)\b", readme))
     makefile = (checkout / "Makefile").read_text()
-    assert {"quickstart", "test"} <= targets
+    assert "quickstart" in targets
     assert all(f"\n{target}:" in makefile for target in targets)

@@ -1,4 +1,4 @@
-"""The README's example of a task, run as it stands there (the commands: tests/cli)."""
+"""The example of docs/adding_a_task.md, run as it stands there (the commands: tests/cli)."""
 
 import json
 
@@ -15,7 +15,7 @@ def reviews(checkout, monkeypatch):
     """The documented task, registered for one test only."""
     monkeypatch.setitem(task_module.TASKS, "reviews", None)  # gone again at the end
     del task_module.TASKS["reviews"]
-    page = (checkout / "README.md").read_text(encoding="utf-8")
+    page = (checkout / "docs" / "adding_a_task.md").read_text(encoding="utf-8")
     programs = [block.split("```")[0] for block in page.split("```python\n")[1:]]
     (program,) = (program for program in programs if "register_task(" in program)
     exec(compile(program, "my_task.py", "exec"), {"__name__": "my_task"})
