@@ -18,7 +18,7 @@ def test_the_first_example_prints_what_it_says(readme, tmp_path, monkeypatch, ca
     first, answer = capsys.readouterr().out.splitlines()
     score, _, shape = first.partition(" ")
     assert float(score) > 0.98
-    assert f"{shape}: accuracy" in code
+    assert f"0.9975 {shape}" in code
     assert f"# {answer}" in code
 
 
