@@ -10,13 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from prompt_tuning.analysis.figures import (
+    COLORS,
+    QUIET,
+    REFERENCE,
+    new_axes,
+    new_figure,
+    save,
+    whole_numbers,
+)
 from prompt_tuning.errors import UserError
 
 Row = Mapping[str, Any]
 
-_SCORE = "#0b6e99"
-_LOSS = "#8a5a00"
-_QUIET = "#666666"
+_SCORE, _LOSS = COLORS[:2]
 _LOSS_WINDOWS = 40
 
 
@@ -46,10 +53,6 @@ def plot_learning_curve(
     Raises:
       UserError: no row holds the score, or the picture can't be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     rows = list(rows)
     score_steps, scores = _series(rows, score)
     loss_steps, losses = _series(rows, loss)
@@ -60,14 +63,9 @@ def plot_learning_curve(
             f"they hold {', '.join(measured) or 'nothing'}."
         )
 
-    figure = Figure(figsize=(7.2, 5.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    for axes in (top, bottom):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.margins(x=0.02)
+    figure = new_figure(7.2, 5.2)
+    top, bottom = new_axes(figure, 2, sharex=True, height_ratios=(2, 1))
+    top.margins(x=0.02)
     if title:
         figure.suptitle(title, fontsize=12)
     _draw_score(top, score_steps, scores)
@@ -75,14 +73,8 @@ def plot_learning_curve(
     _draw_loss(bottom, loss_steps, losses)
     bottom.set_ylabel("training loss")
     bottom.set_xlabel("training step")
-    bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-    path = Path(path)
-    try:
-        figure.savefig(path, format="png", metadata={"Software": None})
-    except OSError as error:
-        raise UserError(f"Can't write the learning curve {path}: {error.strerror}.") from error
-    return path
+    whole_numbers(bottom.xaxis)
+    return save(figure, Path(path))
 
 
 def _series(rows: list[Row], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +93,7 @@ def _draw_score(axes: Any, steps: np.ndarray, scores: np.ndarray) -> None:
         # The room above is for the label of the best; no accuracy lies there.
         axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= round(tick, 6) <= 1])
     if steps[0] == 0:
-        axes.axhline(scores[0], color=_QUIET, linewidth=1, linestyle=(0, (5, 3)))
+        axes.axhline(scores[0], **REFERENCE)
         axes.annotate(
             f"untrained prompt {scores[0]:.3f}",
             (1, scores[0]),
@@ -109,7 +101,7 @@ def _draw_score(axes: Any, steps: np.ndarray, scores: np.ndarray) -> None:
             xytext=(0, 4),
             textcoords="offset points",
             ha="right",
-            color=_QUIET,
+            color=QUIET,
             fontsize=9,
         )
     best = int(scores.argmax())

@@ -1,7 +1,4 @@
-"""The pictures of a report on prompts, as PNG; a run's learning curve is in `curves.py`.
-
-matplotlib is imported when the first is drawn, and nothing of its global state is touched.
-"""
+"""The pictures of a report on prompts, as PNG; a run's learning curve is in `curves.py`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +7,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from prompt_tuning.files import writing
+from prompt_tuning.analysis.figures import (
+    COLORS,
+    GRID,
+    QUIET,
+    REFERENCE,
+    new_axes,
+    new_figure,
+    save,
+    whole_numbers,
+)
 
-_COLOURS = ("#0b6e99", "#c2571a", "#3a7d44", "#7a4fa3", "#a3333d", "#8a7a00", "#3b4cc0", "#666666")
-_QUIET = "#666666"
-_FIX = "Give a folder that can be written to."
 _FAR = 10
 
 
@@ -27,21 +30,21 @@ def plot_norms(
 
     On a logarithmic scale if they are far apart: a trained prompt's are often many times larger.
     """
-    figure = _figure(7.2, 3.6)
-    axes = _axes(figure)
+    figure = new_figure(7.2, 3.6)
+    axes = new_axes(figure)
     low, middle, high = np.quantile(vocabulary, [0.05, 0.5, 0.95])
-    axes.axhspan(low, high, color="#e6e6e6", label="vocabulary, 5 to 95 %", zorder=0)
-    axes.axhline(middle, color=_QUIET, linewidth=1, linestyle=(0, (5, 3)), label="its median")
-    axes.plot(np.arange(len(prompt)), prompt, "o", color=_COLOURS[0], markersize=4, label="prompt")
+    axes.axhspan(low, high, color=GRID, label="vocabulary, 5 to 95 %", zorder=0)
+    axes.axhline(middle, **REFERENCE, label="its median")
+    axes.plot(np.arange(len(prompt)), prompt, "o", color=COLORS[0], markersize=4, label="prompt")
     if max(prompt.max(), high) > _FAR * max(min(prompt.min(), low), 1e-9):
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
     axes.set_xlabel("prompt position")
     axes.set_ylabel("norm")
-    _whole_numbers(axes.xaxis)
+    whole_numbers(axes.xaxis)
     _legend(figure, axes)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def plot_removals(
@@ -59,23 +62,22 @@ def plot_removals(
       without: the score without position i.
       cumulative: the score with the i + 1 least important positions removed.
     """
-    figure = _figure(7.2, 5.2)
-    top, bottom = figure.subplots(2, 1)
+    figure = new_figure(7.2, 5.2)
+    top, bottom = new_axes(figure, 2)
     positions = np.arange(len(without))
     for axes in (top, bottom):
-        _plain(axes)
-        _whole_numbers(axes.xaxis)
-    top.bar(positions, whole - without, color=_COLOURS[0], width=0.7)
-    top.axhline(0, color=_QUIET, linewidth=1)
+        whole_numbers(axes.xaxis)
+    top.bar(positions, whole - without, color=COLORS[0], width=0.7)
+    top.axhline(0, color=QUIET, linewidth=1)
     top.set_ylabel("score lost")
     top.set_xlabel("position removed")
-    bottom.axhline(whole, color=_QUIET, linewidth=1, linestyle=(0, (5, 3)), label="whole prompt")
+    bottom.axhline(whole, **REFERENCE, label="whole prompt")
     bottom.set_ylabel("score")
     steps = np.arange(len(cumulative) + 1)
-    bottom.plot(steps, [whole, *cumulative], "o-", color=_COLOURS[0], markersize=4, linewidth=1.8)
+    bottom.plot(steps, [whole, *cumulative], "o-", color=COLORS[0], markersize=4, linewidth=1.8)
     bottom.set_xlabel("positions removed, the least important first")
     _legend(figure, bottom)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def plot_attention(path: Path, mass: Mapping[str, Float[np.ndarray, "_"]], *, even: float) -> Path:
@@ -86,18 +88,18 @@ def plot_attention(path: Path, mass: Mapping[str, Float[np.ndarray, "_"]], *, ev
       mass: the share of each kind of attention in each of its layers.
       even: the share if all visible positions were attended to alike.
     """
-    figure = _figure(7.2, 3.6)
-    axes = _axes(figure)
-    for (name, values), colour in zip(mass.items(), _COLOURS, strict=False):
+    figure = new_figure(7.2, 3.6)
+    axes = new_axes(figure)
+    for (name, values), color in zip(mass.items(), COLORS, strict=False):
         layers = np.arange(1, len(values) + 1)
-        axes.plot(layers, values, "o-", color=colour, markersize=5, linewidth=1.8, label=name)
-    axes.axhline(even, color=_QUIET, linewidth=1, linestyle=(0, (5, 3)), label="if even")
+        axes.plot(layers, values, "o-", color=color, markersize=5, linewidth=1.8, label=name)
+    axes.axhline(even, **REFERENCE, label="if even")
     axes.set_ylim(0, 1)
     axes.set_xlabel("layer")
     axes.set_ylabel("attention on the prompt")
-    _whole_numbers(axes.xaxis)
+    whole_numbers(axes.xaxis)
     _legend(figure, axes)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def plot_similarity(
@@ -105,7 +107,7 @@ def plot_similarity(
 ) -> Path:
     """Draws a similarity matrix as a heat map, with its numbers where there is room for them."""
     side = min(3.4 + 0.42 * len(names), 14.0)
-    figure = _figure(side + 0.8, side)
+    figure = new_figure(side + 0.8, side)
     axes = figure.subplots()
     low = min(float(matrix.min()), 0.0)
     image = axes.imshow(matrix, cmap="viridis", vmin=low, vmax=1.0)
@@ -116,11 +118,11 @@ def plot_similarity(
     if len(names) <= 16:
         middle = (low + 1) / 2
         for (row, column), value in np.ndenumerate(matrix):
-            colour = "white" if value < middle else "black"
+            color = "white" if value < middle else "black"
             shown = f"{value:.2f}"
-            axes.text(column, row, shown, ha="center", va="center", color=colour, fontsize=7)
+            axes.text(column, row, shown, ha="center", va="center", color=color, fontsize=7)
     figure.colorbar(image, shrink=0.8, label="cosine similarity")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def plot_projection(
@@ -135,58 +137,31 @@ def plot_projection(
     Args:
       path: of the PNG.
       names: of the prompts.
-      groups: what each is coloured by, such as its task.
+      groups: what each is colored by, such as its task.
       positions: the places of each prompt's positions.
       explained: the share of the variance that each axis shows.
     """
-    figure = _figure(7.2, 6.0)
-    axes = _axes(figure)
+    figure = new_figure(7.2, 6.0)
+    axes = new_axes(figure)
     order = list(dict.fromkeys(groups))
     seen: set[str] = set()
     means = np.array([points.mean(axis=0) for points in positions])
     for name, group, points, mean in zip(names, groups, positions, means, strict=True):
-        colour = _COLOURS[order.index(group) % len(_COLOURS)]
-        axes.plot(*points.T, ".", color=colour, alpha=0.35, markersize=5, markeredgewidth=0)
+        color = COLORS[order.index(group) % len(COLORS)]
+        axes.plot(*points.T, ".", color=color, alpha=0.35, markersize=5, markeredgewidth=0)
         label = None if group in seen else group
         seen.add(group)
-        axes.plot(*mean, "o", color=colour, markersize=9, markeredgecolor="white", label=label)
+        axes.plot(*mean, "o", color=color, markersize=9, markeredgecolor="white", label=label)
         shown = name.removeprefix(f"{group}, ")
         axes.annotate(
-            shown, mean, xytext=(7, 4), textcoords="offset points", fontsize=8, color=colour
+            shown, mean, xytext=(7, 4), textcoords="offset points", fontsize=8, color=color
         )
-    axes.grid(axis="x", color="#e6e6e6", linewidth=0.8)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
     for axis, number, share in zip("xy", ("first", "second"), explained, strict=True):
         label = f"{number} principal component ({share:.0%} of the variance)"
         getattr(axes, f"set_{axis}label")(label)
     _legend(figure, axes)
-    return _save(figure, path)
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _axes(figure: Any) -> Any:
-    axes = figure.subplots()
-    _plain(axes)
-    return axes
-
-
-def _plain(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def _whole_numbers(axis: Any) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(integer=True))
+    return save(figure, path)
 
 
 def _legend(figure: Any, axes: Any) -> None:
@@ -199,9 +174,3 @@ def _legend(figure: Any, axes: Any) -> None:
         frameon=False,
         fontsize=9,
     )
-
-
-def _save(figure: Any, path: Path) -> Path:
-    with writing(path, fix=_FIX):
-        figure.savefig(path, format="png", metadata={"Software": None})
-    return path

@@ -4,12 +4,12 @@ Rows are those of `prompt_tuning.sweeps.results.read_rows`.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prompt_tuning.analysis.figures import COLORS, QUIET, REFERENCE, new_axes, new_figure, save
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import writing
 
 Row = Mapping[str, Any]
 
@@ -69,17 +69,13 @@ def plot_means(
       title: above the figure.
       guessing: the score of guessing, drawn as a dashed line.
     """
-    figure, axes = _figure(title)
+    figure, axes = _new(title)
     places = {value: place for place, value in enumerate(order)}
     for name in sorted({row[line] for row in rows}, key=str):
-        at: dict[int, list[float]] = {}
-        for row in rows:
-            if row[line] == name:
-                at.setdefault(places[row[x]], []).append(row["score"])
-        xs, means, spread = _means(at)
+        xs, means, spread = _means(rows, line, name, lambda row: places[row[x]])
         axes.errorbar(xs, means, yerr=spread, marker="o", capsize=3, label=str(name))
     if guessing is not None:
-        axes.axhline(guessing, color="#666666", linestyle="--", linewidth=1, label="guessing")
+        axes.axhline(guessing, **REFERENCE, label="guessing")
     axes.set_xticks(range(len(order)), [str(value) for value in order])
     axes.set_xlabel(xlabel)
     return _save(figure, axes, path)
@@ -98,16 +94,12 @@ def plot_bars(
       xlabel: what `x` is called.
       title: above the figure.
     """
-    figure, axes = _figure(title)
+    figure, axes = _new(title)
     places = {value: place for place, value in enumerate(dict.fromkeys(row[x] for row in rows))}
     names = sorted({row[bar] for row in rows}, key=str)
     width = 0.8 / len(names)
     for number, name in enumerate(names):
-        at: dict[int, list[float]] = {}
-        for row in rows:
-            if row[bar] == name:
-                at.setdefault(places[row[x]], []).append(row["score"])
-        xs, means, spread = _means(at)
+        xs, means, spread = _means(rows, bar, name, lambda row: places[row[x]])
         shifted = [each + (number - (len(names) - 1) / 2) * width for each in xs]
         axes.bar(shifted, means, width * 0.95, label=str(name))
         if any(spread):
@@ -139,26 +131,22 @@ def plot_scale_curve(
       reference: published points of some of the models, with `model`, `method`, `score` from 0 to 1
         and `verified`; one that isn't verified is drawn hollow.
     """
-    figure, axes = _figure(title)
-    colours = {name: f"C{place}" for place, name in enumerate(methods)}
+    figure, axes = _new(title)
+    colors = {name: COLORS[place % len(COLORS)] for place, name in enumerate(methods)}
     for name in methods:
-        at: dict[int, list[float]] = {}
-        for row in rows:
-            if row["method"] == name:
-                at.setdefault(parameters[row["model"]], []).append(row["score"])
-        if at:
-            xs, means, spread = _means(at)
-            style = {"color": colours[name], "marker": "o", "capsize": 3, "label": name}
+        xs, means, spread = _means(rows, "method", name, lambda row: parameters[row["model"]])
+        if xs:
+            style = {"color": colors[name], "marker": "o", "capsize": 3, "label": name}
             axes.errorbar(xs, means, yerr=spread, **style)
     for row in reference:
         if row["model"] in parameters:
-            colour = colours.get(row["method"], "#666666")
+            color = colors.get(row["method"], QUIET)
             axes.plot(
                 parameters[row["model"]],
                 row["score"],
                 marker="D",
-                color=colour,
-                markerfacecolor=colour if row["verified"] else "none",
+                color=color,
+                markerfacecolor=color if row["verified"] else "none",
                 linestyle="none",
                 label=f"{row['method']}, the paper{'' if row['verified'] else ' (unverified)'}",
             )
@@ -178,7 +166,7 @@ def plot_shares(rows: Sequence[Row], path: Path, *, methods: Mapping[str, str]) 
       path: where the PNG goes.
       methods: those to draw, to what the legend calls them.
     """
-    figure, axes = _figure("")
+    figure, axes = _new("")
     for method, label in methods.items():
         of_method = [row for row in rows if row["method"] == method]
         xs = [row["frozen_parameters"] for row in of_method]
@@ -188,16 +176,12 @@ def plot_shares(rows: Sequence[Row], path: Path, *, methods: Mapping[str, str]) 
     axes.set_xlabel("parameters of the model")
     axes.set_ylabel("trained, % of the model's parameters")
     figure.legend(loc="outside right upper", frameon=False)
-    return _write(figure, axes, path)
+    return save(figure, path)
 
 
-def _figure(title: str) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+def _new(title: str) -> tuple[Any, Any]:
+    figure = new_figure(6.4, 4.2)
+    axes = new_axes(figure)
     axes.set_title(title, loc="left", fontsize=10)
     return figure, axes
 
@@ -210,8 +194,14 @@ def _short(number: int) -> str:
     return str(number)
 
 
-def _means(at: Mapping[int, Sequence[float]]) -> tuple[list[int], list[float], list[float]]:
-    """Returns places in order, the means there and the standard deviations, 0 of a single score."""
+def _means(
+    rows: Sequence[Row], column: str, value: Any, place: Callable[[Row], int]
+) -> tuple[list[int], list[float], list[float]]:
+    """Returns the places of the rows with a value in a column, the mean and deviation at each."""
+    at: dict[int, list[float]] = {}
+    for row in rows:
+        if row[column] == value:
+            at.setdefault(place(row), []).append(row["score"])
     xs = sorted(at)
     spread = [statistics.stdev(at[x]) if len(at[x]) > 1 else 0.0 for x in xs]
     return xs, [statistics.fmean(at[x]) for x in xs], spread
@@ -222,11 +212,4 @@ def _save(figure: Any, axes: Any, path: Path) -> Path:
     axes.set_ylim(0, 1.03)
     if not figure.legends:
         axes.legend(frameon=False)
-    return _write(figure, axes, path)
-
-
-def _write(figure: Any, axes: Any, path: Path) -> Path:
-    axes.spines[["top", "right"]].set_visible(False)
-    with writing(path, fix="Give another place for the picture."):
-        figure.savefig(path, dpi=150)
-    return path
+    return save(figure, path)

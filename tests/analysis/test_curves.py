@@ -37,11 +37,11 @@ def test_the_picture_shows_score_and_loss(tmp_path):
         rows, tmp_path / "both.png", score="eval/accuracy", title="a run"
     )
     assert ink(both, curves._SCORE) > 2000 and ink(both, curves._LOSS) > 1000
-    assert ink(both, curves._QUIET) > 300  # the untrained prompt's line
+    assert ink(both, curves.QUIET) > 300  # the untrained prompt's line
     later = [row for row in rows if row["step"] > 0 and "loss" not in row]
     score_only = curves.plot_learning_curve(later, tmp_path / "one.png", score="eval/accuracy")
     assert ink(score_only, curves._SCORE) > 2000 and ink(score_only, curves._LOSS) == 0
-    assert ink(score_only, curves._QUIET) < 100
+    assert ink(score_only, curves.QUIET) < 100
 
 
 def test_one_point_can_be_drawn(tmp_path):
@@ -55,7 +55,7 @@ def test_a_score_that_was_never_measured_is_told(tmp_path):
 
 
 def test_a_folder_that_does_not_exist_is_told(tmp_path):
-    with pytest.raises(UserError, match="Can't write the learning curve"):
+    with pytest.raises(UserError, match="Can't write .*a.png"):
         curves.plot_learning_curve(run_rows(), tmp_path / "no" / "a.png", score="eval/accuracy")
 
 

@@ -1,0 +1,52 @@
+"""What all figures share: their colors, plain axes, and how they are written.
+
+matplotlib is imported when the first figure is made; its global state stays untouched.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from prompt_tuning.files import writing
+
+COLORS = ("#0b6e99", "#c2571a", "#3a7d44", "#7a4fa3", "#a3333d", "#8a7a00", "#3b4cc0", "#5d6670")
+QUIET, GRID = "#666666", "#e6e6e6"
+REFERENCE = {"color": QUIET, "linewidth": 1, "linestyle": (0, (5, 3))}
+"""How a horizontal line to compare with is drawn."""
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Returns an empty figure of a size in inches, drawn without a window."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def new_axes(figure: Any, rows: int = 1, **options: Any) -> Any:
+    """Returns plain axes in the colors of `COLORS`, or an array of them below each other."""
+    import numpy as np
+
+    found = figure.subplots(rows, 1, **options)
+    for axes in np.ravel(found):
+        axes.set_prop_cycle(color=COLORS)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+    return found
+
+
+def whole_numbers(axis: Any) -> None:
+    """Puts ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
+
+
+def save(figure: Any, path: Path) -> Path:
+    """Writes a PNG that depends on nothing but what is drawn.
+
+    Raises:
+      UserError: the file can't be written.
+    """
+    with writing(path, fix="Give another place for the picture."):
+        figure.savefig(path, format="png", metadata={"Software": None})
+    return path
