@@ -17,37 +17,37 @@ if TYPE_CHECKING:
     from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt, save_prompt
     from prompt_tuning.data.tasks.task import Task, register_task
     from prompt_tuning.errors import UserError
+    from prompt_tuning.methods.adapter import adapter
+    from prompt_tuning.methods.attention_mixed import attention_mixed_prompt, mixed_prompt
+    from prompt_tuning.methods.deep_prompt import deep_prompt
+    from prompt_tuning.methods.ia3 import ia3
+    from prompt_tuning.methods.lora import lora
+    from prompt_tuning.methods.multitask import adapted_multitask_prompt, multitask_prompt
+    from prompt_tuning.methods.p_tuning import p_tuning
+    from prompt_tuning.methods.prefix import prefix
+    from prompt_tuning.methods.prompt import soft_prompt
+    from prompt_tuning.methods.residual import residual_prompt
+    from prompt_tuning.methods.weights import weights
     from prompt_tuning.predictor import Answer, Example, Predictor
     from prompt_tuning.recipes.api import load, train
     from prompt_tuning.recipes.choices import (
         adafactor,
         adamw,
-        adapted_multitask_prompt,
-        adapter,
-        attention_mixed_prompt,
-        class_label,
         constant,
         cosine_decay,
-        deep_prompt,
-        from_file,
-        from_string,
-        ia3,
         linear_warmup,
-        lora,
-        mixed_prompt,
-        most_similar,
-        multitask_prompt,
-        p_tuning,
-        prefix,
-        random_uniform,
-        residual_prompt,
         rsqrt_decay,
-        sampled_vocabulary,
-        soft_prompt,
-        weights,
     )
     from prompt_tuning.recipes.ensembles import ensemble
     from prompt_tuning.recipes.frozen_base import Base
+    from prompt_tuning.recipes.initializers import (
+        class_label,
+        from_file,
+        from_string,
+        most_similar,
+        random_uniform,
+        sampled_vocabulary,
+    )
     from prompt_tuning.recipes.run import Run, load_run
     from prompt_tuning.training.run import Evaluation
 
@@ -100,18 +100,28 @@ _MODULES = {
     "checkpoints.prompt_files": ("PromptMetadata", "load_prompt", "save_prompt"),
     "data.tasks.task": ("Task", "register_task"),
     "errors": ("UserError",),
+    "methods.adapter": ("adapter",),
+    "methods.attention_mixed": ("attention_mixed_prompt", "mixed_prompt"),
+    "methods.deep_prompt": ("deep_prompt",),
+    "methods.ia3": ("ia3",),
+    "methods.lora": ("lora",),
+    "methods.multitask": ("adapted_multitask_prompt", "multitask_prompt"),
+    "methods.p_tuning": ("p_tuning",),
+    "methods.prefix": ("prefix",),
+    "methods.prompt": ("soft_prompt",),
+    "methods.residual": ("residual_prompt",),
+    "methods.weights": ("weights",),
     "predictor": ("Answer", "Example", "Predictor"),
     "recipes.api": ("load", "train"),
     "recipes.choices": (
-        *("soft_prompt", "p_tuning", "residual_prompt", "mixed_prompt", "attention_mixed_prompt"),
-        *("multitask_prompt", "adapted_multitask_prompt", "prefix", "deep_prompt", "lora", "ia3"),
-        *("adapter", "weights"),
-        *("random_uniform", "sampled_vocabulary", "class_label", "from_string", "from_file"),
-        *("most_similar", "adafactor", "adamw"),
-        *("constant", "linear_warmup", "rsqrt_decay", "cosine_decay"),
+        *("adafactor", "adamw", "constant", "cosine_decay", "linear_warmup", "rsqrt_decay"),
     ),
     "recipes.ensembles": ("ensemble",),
     "recipes.frozen_base": ("Base",),
+    "recipes.initializers": (
+        *("class_label", "from_file", "from_string", "most_similar", "random_uniform"),
+        "sampled_vocabulary",
+    ),
     "recipes.run": ("Run", "load_run"),
     "training.run": ("Evaluation",),
 }

@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
 def measure(run: Path) -> tuple[np.ndarray, Row, str]:
     """Returns a run's best prompt, the measures of it, and its first positions' neighbours."""
     base, data = session.open_run(run)
-    prompt = prompts.load_adapter_for(base, session.prompt_path(str(run), None)).prompt
+    prompt = base.load_adapter(session.prompt_path(str(run), None)).prompt
     found = prompts.neighbors_of(base, prompt, k=NEIGHBORS)
     table = np.asarray(base.embedding, np.float32)[: base.vocabulary.num_pieces]
     labels = list(dict.fromkeys(label for task in data.tasks for label in task.labels or ()))

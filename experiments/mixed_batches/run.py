@@ -24,7 +24,6 @@ from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.data.tasks.task import Example as TaskExample
 from prompt_tuning.errors import UserError
-from prompt_tuning.recipes import prompts
 from prompt_tuning.sweeps.results import Row, read_rows, write_table
 
 BATCH = 32
@@ -104,7 +103,7 @@ def load(runs: dict[str, Path]) -> Predictor:
     base, _ = session.open_run(next(iter(runs.values())))
     predictor = Predictor(base.config, base.params, base.vocabulary, batch_size=BATCH)
     for task, run in runs.items():
-        adapter = prompts.load_adapter_for(base, session.prompt_path(str(run), None))
+        adapter = base.load_adapter(session.prompt_path(str(run), None))
         predictor.add(task, adapter.prompt)
     return predictor
 

@@ -16,13 +16,13 @@ import jax
 
 from prompt_tuning.cli.gin_config import forget
 from prompt_tuning.cli.registry import register, register_per_member
+from prompt_tuning.methods import registry  # noqa: F401 - fills CHOICES
+from prompt_tuning.methods.factories import watch_choices
 from prompt_tuning.parallel.processes import ProcessOptions, from_environment
 from prompt_tuning.recipes import (
     frozen_base,
-    initializers,
-    layer_methods,
+    initializers,  # noqa: F401 - fills CHOICES
     prediction,
-    prompt_methods,
     task_data,
     user_tasks,
 )
@@ -47,26 +47,7 @@ task_labels = register_per_member(user_tasks.task_labels)
 
 predict = register(prediction.predict)
 
-random_uniform = register(initializers.random_uniform)
-sampled_vocabulary = register(initializers.sampled_vocabulary)
-class_label = register(initializers.class_label)
-from_string = register(initializers.from_string)
-from_file = register(initializers.from_file)
-most_similar = register(initializers.most_similar)
-
-soft_prompt = register(prompt_methods.soft_prompt)
-p_tuning = register(prompt_methods.p_tuning)
-residual_prompt = register(prompt_methods.residual_prompt)
-mixed_prompt = register(prompt_methods.mixed_prompt)
-attention_mixed_prompt = register(prompt_methods.attention_mixed_prompt)
-multitask_prompt = register(prompt_methods.multitask_prompt)
-adapted_multitask_prompt = register(prompt_methods.adapted_multitask_prompt)
-prefix = register(layer_methods.prefix)
-deep_prompt = register(layer_methods.deep_prompt)
-lora = register(layer_methods.lora)
-ia3 = register(layer_methods.ia3)
-adapter = register(layer_methods.adapter)
-weights = register(layer_methods.weights)
+watch_choices(register)
 
 adafactor = register(optimizers.adafactor)
 adamw = register(optimizers.adamw)

@@ -60,7 +60,7 @@ def _ensemble(args: argparse.Namespace) -> None:
     injects = []
     for path in args.prompts:
         file = session.prompt_path(path, None) if path in runs else path
-        adapter = prompts.load_adapter_for(base, file)
+        adapter = base.load_adapter(file)
         prompts.check_target_form(data, adapter, file)
         task = adapter.metadata.task
         if task not in (None, data.name):

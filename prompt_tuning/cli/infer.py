@@ -184,14 +184,13 @@ def _counting(args: argparse.Namespace) -> "Counting":
 
 def _with_many_prompts(args: argparse.Namespace) -> None:
     from prompt_tuning.cli import configurables, many_prompts
-    from prompt_tuning.recipes import prompts
 
     files = many_prompts.named_files(args.prompts)
     base, predictor = many_prompts.load(args, run=args.run)
     is_told_how = _is_told_how(configurables.predict(many_prompts.predictor()), args)
     tasks: dict[str, Task | None] = {}
     for name, file in files.items():
-        adapter = prompts.load_adapter_for(base, file)
+        adapter = base.load_adapter(file)
         sentinel = bool(adapter.metadata.target_sentinel)
         predictor.add(name, adapter.injection, target_sentinel=sentinel)
         tasks[name] = many_prompts.task_of(file, adapter.metadata.task)

@@ -30,12 +30,11 @@ def main(argv: Sequence[str]) -> None:
     from prompt_tuning.cli import configurables, session
     from prompt_tuning.files import new_folder
     from prompt_tuning.models.merging import merge_injection
-    from prompt_tuning.recipes import prompts
 
     session.load_config(args, run=args.run)
     path = session.prompt_path(args.run, args.adapter)
     base = session.load_base(configurables.data())
-    adapter = prompts.load_adapter_for(base, path)
+    adapter = base.load_adapter(path)
     merged = merge_injection(base.params, adapter.injection)
     folder = new_folder(Path(args.output))
     # Prompts for the frozen model don't fit this one.

@@ -56,7 +56,7 @@ def _neighbors(args: argparse.Namespace) -> None:
     path = session.prompt_path(args.run, args.prompt)
     data = configurables.data()
     base = session.load_base(data)
-    prompt = prompts.load_adapter_for(base, path).prompt
+    prompt = base.load_adapter(path).prompt
     found = prompts.neighbors_of(base, prompt, k=args.k, metric=args.metric, words=args.words)
     print(format_neighbors(found))
     if args.report:

@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
     untrained = score(functools.partial(job.method.apply, job.trained)).score
     result = train(job, folder)
     best, options = result.best, job.training.options
-    adapter = prompts.load_adapter_for(job.base, session.prompt_path(str(where), None))
+    adapter = job.base.load_adapter(session.prompt_path(str(where), None))
     trained = score(adapter.inject).score
     parameters = count_parameters(job.trained)
     curve = plot_learning_curve(

@@ -192,7 +192,7 @@ def _resemblance_of(args: argparse.Namespace, path: str) -> "Resemblance":
     session.load_config(args, run=args.folder)
     data = configurables.data()
     base = session.load_base(data)
-    prompt = prompts.load_adapter_for(base, path).prompt
+    prompt = base.load_adapter(path).prompt
     found = prompts.neighbors_of(base, prompt, k=args.k, words=True)
     more = prompt_report.Report(base, data, prompt, found, title=path, metric="cosine")
     tables = [table for name, table in more.tables.items() if name != "neighbors"]

@@ -65,7 +65,7 @@ def _run_predictions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if not args.runs:
         return
     from prompt_tuning.cli import configurables, session
-    from prompt_tuning.recipes import prompts, scoring
+    from prompt_tuning.recipes import scoring
     from prompt_tuning.recipes.splits import load_splits
 
     for folder in args.runs:
@@ -78,7 +78,7 @@ def _run_predictions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             raise UserError(f"{folder} is a run of {data.name}, no task of {args.benchmark}.")
         session.say(f"{folder} answers {', '.join(task.name for task in data.tasks)} ...")
         base = session.load_base(data)
-        adapter = prompts.load_adapter_for(base, session.prompt_path(folder, None))
+        adapter = base.load_adapter(session.prompt_path(folder, None))
         splits = load_splits(base, data, "test")
         yield from scoring.answers(base, data, prediction, splits, adapter.inject)
 

@@ -11,13 +11,20 @@ as it was. The norms, which the paper trains too, stay frozen here, and T5 needs
 Being nonlinear, an adapter can't be merged into the frozen weights.
 """
 
+from collections.abc import Mapping, Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.methods.base import Batch, MethodModule
+from prompt_tuning.methods.deep_prompt import ATTENTION
+from prompt_tuning.methods.factories import FrozenModel, method
 from prompt_tuning.models.injection import Bottleneck, Injection
-from prompt_tuning.models.targets import Target
+from prompt_tuning.models.targets import Target, blocks, select_targets
+
+PLACEMENTS: Mapping[str, Sequence[str]] = {"houlsby": (*ATTENTION, "mlp"), "pfeiffer": ("mlp",)}
+"""The blocks that have an adapter after them."""
 
 _INITIAL_STDDEV = 0.01
 
@@ -72,3 +79,21 @@ class BottleneckAdapter(MethodModule):
             up_bias=param("up_bias", zeros, embed_dim),
             activation=self.activation,
         )
+
+
+@method
+def adapter(
+    base: FrozenModel, width: int = 64, placement: str = "houlsby", activation: str = "gelu"
+) -> BottleneckAdapter:
+    """Bottleneck adapters, placed as `PLACEMENTS` says.
+
+    Raises:
+      UserError: there is no such placement.
+    """
+    if placement not in PLACEMENTS:
+        raise UserError(
+            f"adapter.placement is '{placement}'; expected {' or '.join(PLACEMENTS)}."
+            f"{did_you_mean(placement, PLACEMENTS)}"
+        )
+    targets = select_targets(blocks(base.config), PLACEMENTS[placement])
+    return BottleneckAdapter(targets=targets, width=width, activation=activation)

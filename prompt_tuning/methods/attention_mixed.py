@@ -9,6 +9,8 @@ model is given the parts (`models/prompt_mixture.py`). In `MixedPrompt` they are
 inputs, so that it folds into a `SoftPrompt`.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -18,9 +20,16 @@ from jaxtyping import Array, Float
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
-from prompt_tuning.methods.initializers import Initializer, random_uniform
+from prompt_tuning.methods.factories import FrozenModel, method
+from prompt_tuning.methods.initializers import (
+    Initializer,
+    MakeInitializer,
+    from_array,
+    random_uniform,
+)
 from prompt_tuning.methods.prompt import check_prompt_length, fold_into_soft_prompt
 from prompt_tuning.models.injection import Injection, PromptMixture
+from prompt_tuning.settings import HashedFiles
 
 
 class _Mixed(MethodModule):
@@ -124,3 +133,39 @@ class MixedPrompt(_Mixed):
     def fold(self, trained: Trained) -> tuple[Method, Trained]:
         """Returns the mixed prompt, without its parts."""
         return fold_into_soft_prompt(self, trained)
+
+
+@method
+def mixed_prompt(
+    base: FrozenModel, sources: HashedFiles[Sequence[str]], initializer: MakeInitializer
+) -> MixedPrompt:
+    """A prompt mixed out of those of the files `sources` and its own, alike for every input."""
+    prompts = base.source_prompts(sources)
+    return MixedPrompt(
+        length=prompts.shape[1],
+        embed_dim=prompts.shape[2],
+        sources=prompts.shape[0],
+        initializer=initializer(base),
+        source_initializer=from_array(prompts),
+    )
+
+
+@method
+def attention_mixed_prompt(
+    base: FrozenModel,
+    sources: HashedFiles[Sequence[str]],
+    initializer: MakeInitializer,
+    width: int = 100,
+    temperature: float | None = None,
+) -> AttentionMixedPrompt:
+    """The same by attention to each input (ATTEMPT); `temperature` None is e times the width."""
+    prompts = base.source_prompts(sources)
+    return AttentionMixedPrompt(
+        length=prompts.shape[1],
+        embed_dim=prompts.shape[2],
+        sources=prompts.shape[0],
+        width=width,
+        temperature=math.e * prompts.shape[2] if temperature is None else temperature,
+        initializer=initializer(base),
+        source_initializer=from_array(prompts),
+    )

@@ -8,7 +8,7 @@ training and a higher learning rate. So what prefix tuning has trained is, once 
 prompt. The paper's classification head isn't needed: T5 answers in words.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -17,8 +17,12 @@ from jaxtyping import Array
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Batch, MethodModule
+from prompt_tuning.methods.factories import FrozenModel, method
 from prompt_tuning.models.injection import Injection, KeyValue
-from prompt_tuning.models.targets import Target
+from prompt_tuning.models.targets import Target, attention_blocks, select_targets
+
+ATTENTION = ("attention", "self_attention", "encoder_decoder_attention")
+"""The encoder's attention, the decoder's, and the decoder's to the encoder."""
 
 
 class DeepPrompt(MethodModule):
@@ -87,3 +91,15 @@ def check_length(length: int) -> None:
             f"The prefix length is {length}; it must be at least 1. Set PROMPT_LENGTH to the "
             "number of virtual tokens."
         )
+
+
+@method
+def deep_prompt(
+    base: FrozenModel, length: int, blocks: Sequence[str] = ATTENTION, stddev: float = 1.0
+) -> DeepPrompt:
+    """A deep prompt (P-tuning v2) of some attention blocks, which starts normal."""
+    return DeepPrompt(
+        length=length,
+        targets=select_targets(attention_blocks(base.config), blocks),
+        initializer=nn.initializers.normal(stddev),
+    )

@@ -8,12 +8,15 @@ All start at one, so the model is at first as it was. Afterwards they can be mul
 kernels: `prompt_tuning.models.merging`.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from prompt_tuning.methods.base import Batch, MethodModule
+from prompt_tuning.methods.factories import FrozenModel, method
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.targets import Target
+from prompt_tuning.models.targets import Target, scalable, select_targets
 
 
 class IA3(MethodModule):
@@ -40,3 +43,9 @@ class IA3(MethodModule):
             for target in self.targets
         }
         return Injection(scales=scales)
+
+
+@method
+def ia3(base: FrozenModel, modules: Sequence[str] = ("key", "value", "hidden")) -> IA3:
+    """IA3 of some modules."""
+    return IA3(targets=select_targets(scalable(base.config), modules))

@@ -12,6 +12,7 @@ is an embedding worth starting from. `num_pieces` says how many rows, from the f
 import functools
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,9 @@ from prompt_tuning.errors import UserError
 Initializer = Callable[[PRNGKeyArray, tuple[int, int], DTypeLike], Float[Array, "prompt embed"]]
 Table = Float[Array | np.ndarray, "vocab embed"]
 TokenIds = Sequence[int]
+
+MakeInitializer = Callable[[Any], Initializer]
+"""A function of the frozen model (`factories.FrozenModel`), as users choose an initializer."""
 
 NUM_PIECES = 5000
 """Sampled vocabulary draws from this many of the first, most common, pieces (section 3.2)."""

@@ -8,14 +8,17 @@ product can be added to W: `prompt_tuning.models.merging`.
 """
 
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Batch, MethodModule
+from prompt_tuning.methods.factories import FrozenModel, method
 from prompt_tuning.models.injection import Injection, LowRank
-from prompt_tuning.models.targets import Target
+from prompt_tuning.models.targets import Target, select_targets
+from prompt_tuning.models.targets import projections as projections_of
 
 
 class LoRA(MethodModule):
@@ -80,3 +83,16 @@ class LoRA(MethodModule):
             )
             low_rank[target.name] = LowRank(down=down[:, None], up=self.scaling * up[:, None])
         return Injection(low_rank=low_rank)
+
+
+@method
+def lora(
+    base: FrozenModel,
+    rank: int = 8,
+    alpha: float | int = 8,
+    projections: Sequence[str] = ("query", "value"),
+    rank_stabilized: bool = False,
+) -> LoRA:
+    """LoRA of some projections: "query", "key", "value", "out", "wi_0", "wi_1", "wi", "wo"."""
+    targets = select_targets(projections_of(base.config), projections)
+    return LoRA(targets=targets, rank=rank, alpha=float(alpha), rank_stabilized=rank_stabilized)

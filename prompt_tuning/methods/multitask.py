@@ -17,9 +17,16 @@ from jaxtyping import Array, Float, Int
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
-from prompt_tuning.methods.initializers import Initializer, from_array, random_uniform
+from prompt_tuning.methods.factories import FrozenModel, method
+from prompt_tuning.methods.initializers import (
+    Initializer,
+    MakeInitializer,
+    from_array,
+    random_uniform,
+)
 from prompt_tuning.methods.prompt import check_prompt_length, fold_into_soft_prompt
 from prompt_tuning.models.injection import Injection
+from prompt_tuning.settings import HashedFiles
 
 
 class MultitaskPrompt(MethodModule):
@@ -110,3 +117,32 @@ def adapted(trained: Trained) -> MultitaskPrompt:
         column_initializer=mean(params["columns"]),
         row_initializer=mean(params["rows"]),
     )
+
+
+@method
+def multitask_prompt(
+    base: FrozenModel, length: int, mixture_or_task: Any, initializer: MakeInitializer
+) -> MultitaskPrompt:
+    """A prompt shared by the tasks of a mixture (MPT)."""
+    return MultitaskPrompt(
+        length=length,
+        embed_dim=base.config.embed_dim,
+        tasks=base.count_tasks(mixture_or_task),
+        initializer=initializer(base),
+    )
+
+
+@method
+def adapted_multitask_prompt(base: FrozenModel, source: HashedFiles[str]) -> MultitaskPrompt:
+    """The prompt of one new task, started from a file of a multitask prompt (MPT).
+
+    Raises:
+      UserError: the file holds something else.
+    """
+    adapter = base.load_adapter(source)
+    if not isinstance(adapter.method, MultitaskPrompt):
+        raise UserError(
+            f"{source} holds a {adapter.metadata.method}; expected a multitask_prompt of several "
+            "tasks to start from."
+        )
+    return adapted(adapter.trained)

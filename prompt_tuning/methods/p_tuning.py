@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
-from prompt_tuning.methods.initializers import Initializer, random_uniform
+from prompt_tuning.methods.factories import FrozenModel, method
+from prompt_tuning.methods.initializers import Initializer, MakeInitializer, random_uniform
 from prompt_tuning.methods.prompt import check_prompt_length, fold_into_soft_prompt
 from prompt_tuning.models.injection import Injection
 
@@ -80,3 +81,22 @@ class PTuning(MethodModule):
     def fold(self, trained: Trained) -> tuple[Method, Trained]:
         """Returns the prompt that the network has come to make, and no network."""
         return fold_into_soft_prompt(self, trained)
+
+
+@method
+def p_tuning(
+    base: FrozenModel,
+    length: int,
+    initializer: MakeInitializer,
+    encoder: str = "lstm",
+    hidden_dim: int | None = None,
+) -> PTuning:
+    """P-tuning; `hidden_dim` None is the paper's, half of the model's width."""
+    embed_dim = base.config.embed_dim
+    return PTuning(
+        length=length,
+        embed_dim=embed_dim,
+        hidden_dim=embed_dim // 2 if hidden_dim is None else hidden_dim,
+        encoder=encoder,
+        initializer=initializer(base),
+    )

@@ -11,7 +11,7 @@ Training done, only P is of use: `fold` computes it and gives a `DeepPrompt`. Le
 figure 4) count both numbers of parameters, of training and of inference.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -20,13 +20,15 @@ import jax.numpy as jnp
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
 from prompt_tuning.methods.deep_prompt import (
+    ATTENTION,
     DeepPrompt,
     check_length,
     prefix_arrays,
     prefix_injection,
 )
+from prompt_tuning.methods.factories import FrozenModel, method
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.targets import Target
+from prompt_tuning.models.targets import Target, attention_blocks, select_targets
 
 # As PyTorch starts a linear layer, and so the paper's code.
 _KERNEL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -101,3 +103,12 @@ class PrefixTuning(MethodModule):
 
 
 _PARTS = ("prefix", "hidden", "out")
+
+
+@method
+def prefix(
+    base: FrozenModel, length: int, blocks: Sequence[str] = ATTENTION, hidden_dim: int = 512
+) -> PrefixTuning:
+    """Prefix tuning of some attention blocks."""
+    targets = select_targets(attention_blocks(base.config), blocks)
+    return PrefixTuning(length=length, targets=targets, hidden_dim=hidden_dim)

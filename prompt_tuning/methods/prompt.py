@@ -18,7 +18,8 @@ from jaxtyping import Array, Float
 
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
-from prompt_tuning.methods.initializers import Initializer, random_uniform
+from prompt_tuning.methods.factories import FrozenModel, method
+from prompt_tuning.methods.initializers import Initializer, MakeInitializer, random_uniform
 from prompt_tuning.models.injection import Injection
 
 PLACEMENTS = ("before", "after", "around", "decoder", "encoder_and_decoder")
@@ -79,6 +80,19 @@ class SoftPrompt(MethodModule):
                 return Injection(decoder_prompt=prompt)
         of_decoder = self.param("decoder_prompt", self.initializer, shape, jnp.float32)[None]
         return Injection(encoder_prompt=prompt, decoder_prompt=of_decoder)
+
+
+@method
+def soft_prompt(
+    base: FrozenModel, length: int, initializer: MakeInitializer, placement: str = "before"
+) -> SoftPrompt:
+    """Prompt tuning's soft prompt of `length` virtual tokens; see `PLACEMENTS`."""
+    return SoftPrompt(
+        length=length,
+        embed_dim=base.config.embed_dim,
+        placement=placement,
+        initializer=initializer(base),
+    )
 
 
 def check_prompt_length(length: int) -> None:

@@ -1,54 +1,35 @@
-"""The methods by name, and how one is written down so that it can be made again.
+"""All methods by name, and how one is written down so that it can be made again.
 
-A file of trained numbers names its method and the attributes of it; `rebuild` makes the same
-method of them. How a method's numbers started is not among them: it is of no use any more.
+A file of trained parameters names its method and the method's attributes; `rebuild` makes the same
+method from them. Initial values aren't among them.
 """
 
 import dataclasses
+import importlib
 import json
+import pkgutil
 from typing import Any
 
+from prompt_tuning import methods
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.json_text import parse_json
-from prompt_tuning.methods.adapter import BottleneckAdapter
-from prompt_tuning.methods.attention_mixed import AttentionMixedPrompt, MixedPrompt
 from prompt_tuning.methods.base import Method
-from prompt_tuning.methods.deep_prompt import DeepPrompt
-from prompt_tuning.methods.ia3 import IA3
-from prompt_tuning.methods.lora import LoRA
-from prompt_tuning.methods.multitask import MultitaskPrompt
-from prompt_tuning.methods.p_tuning import PTuning
-from prompt_tuning.methods.prefix import PrefixTuning
-from prompt_tuning.methods.prompt import SoftPrompt
-from prompt_tuning.methods.residual import ResidualPrompt
-from prompt_tuning.methods.weights import Weights
+from prompt_tuning.methods.factories import METHODS
 from prompt_tuning.models.targets import Target
 
-METHODS: dict[str, type[Any]] = {
-    "soft_prompt": SoftPrompt,
-    "p_tuning": PTuning,
-    "residual_prompt": ResidualPrompt,
-    "mixed_prompt": MixedPrompt,
-    "attention_mixed_prompt": AttentionMixedPrompt,
-    "multitask_prompt": MultitaskPrompt,
-    "prefix": PrefixTuning,
-    "deep_prompt": DeepPrompt,
-    "lora": LoRA,
-    "ia3": IA3,
-    "adapter": BottleneckAdapter,
-    "weights": Weights,
-}
-"""Every method that a file of trained numbers can be of."""
+# Each method is one file of this folder, which adds it to METHODS.
+for _found in pkgutil.iter_modules(methods.__path__):
+    importlib.import_module(f"{methods.__name__}.{_found.name}")
 
 _NOT_WRITTEN = ("parent", "name")
 
 
 def method_name(method: Method) -> str:
-    """Returns the name of a method; raises ValueError if it is none of `METHODS`."""
+    """Returns the name of a method; raises ValueError if it isn't registered."""
     for name, kind in METHODS.items():
         if type(method) is kind:
             return name
-    raise ValueError(f"{type(method).__name__} isn't registered in {__name__}.METHODS.")
+    raise ValueError(f"No function decorated with @method returns a {type(method).__name__}.")
 
 
 def describe(method: Method) -> str:
@@ -82,7 +63,7 @@ def rebuild(name: str, description: str) -> Method:
 
 
 def _value(value: Any) -> Any:
-    """Returns what JSON made of an attribute as it was: tuples, and targets."""
+    """Undoes JSON: lists are tuples, and objects targets."""
     if isinstance(value, list):
         return tuple(map(_value, value))
     if isinstance(value, dict):

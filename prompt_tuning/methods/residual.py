@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
-from prompt_tuning.methods.initializers import Initializer, random_uniform
+from prompt_tuning.methods.factories import FrozenModel, method
+from prompt_tuning.methods.initializers import Initializer, MakeInitializer, random_uniform
 from prompt_tuning.methods.prompt import check_prompt_length, fold_into_soft_prompt
 from prompt_tuning.models.injection import Injection
 
@@ -62,3 +63,16 @@ class ResidualPrompt(MethodModule):
     def fold(self, trained: Trained) -> tuple[Method, Trained]:
         """Returns the prompt with its residual added, and no network."""
         return fold_into_soft_prompt(self, trained)
+
+
+@method
+def residual_prompt(
+    base: FrozenModel, length: int, initializer: MakeInitializer, bottleneck: int = 800
+) -> ResidualPrompt:
+    """A residual prompt."""
+    return ResidualPrompt(
+        length=length,
+        embed_dim=base.config.embed_dim,
+        bottleneck=bottleneck,
+        initializer=initializer(base),
+    )

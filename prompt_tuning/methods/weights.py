@@ -10,11 +10,13 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.methods.base import Batch, MethodModule
+from prompt_tuning.methods.factories import FrozenModel, method
 from prompt_tuning.models.injection import Injection
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
@@ -74,3 +76,19 @@ def select_weights(shapes: Mapping[str, tuple[int, ...]], patterns: Sequence[str
         for name, shape in shapes.items()
         if any(fnmatchcase(name, pattern) for pattern in patterns)
     )
+
+
+@method
+def weights(base: FrozenModel, patterns: Sequence[str] = ("*",)) -> Weights:
+    """The model's own parameters whose names fit any of the patterns: model tuning, or less."""
+    leaves = {
+        "/".join(str(getattr(key, "key", key)) for key in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(base.params)
+    }
+
+    def start(name: str, shape: tuple[int, ...]) -> Any:
+        # `prompt-tuning plan` has no values, only shapes.
+        values = leaves[name]
+        return jnp.zeros(shape) if isinstance(values, jax.ShapeDtypeStruct) else values
+
+    return Weights(shapes=select_weights(base.shapes, patterns), initializer=start)

@@ -2,21 +2,27 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float32
 
+from prompt_tuning.checkpoints.adapter_files import Adapter, check_fits, load_adapter
 from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.checkpoints.locations import locate
+from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt
 from prompt_tuning.checkpoints.stored_arrays import ShardingOf
+from prompt_tuning.data.mixtures import mixture_of
 from prompt_tuning.data.vocabularies import Vocabulary, find_vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.hardware import fastest_matmul_dtype
 from prompt_tuning.models.parameter_axes import parameter_axes
+from prompt_tuning.models.shapes import parameter_shapes
 from prompt_tuning.models.t5 import T5, Params
 from prompt_tuning.parallel.mesh import gathered, make_mesh, values_at
 from prompt_tuning.parallel.processes import is_first
@@ -59,6 +65,61 @@ class Base:
         """The frozen token embedding, [vocab, embed], where this process can read all of it."""
         table = self.params["token_embedder"]["embedding"]
         return table if self.mesh.size == 1 else gathered(table)
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shapes of the model's parameters by name, "/"-joined."""
+        return parameter_shapes(self.config)
+
+    def load_adapter(self, path: str) -> Adapter:
+        """Reads a prompt, or what another method has trained, and checks that it fits this model.
+
+        Raises:
+          UserError: it can't be read, or belongs to another model or vocabulary.
+        """
+        adapter = load_adapter(
+            path,
+            embed_dim=self.config.embed_dim,
+            model=self.config.name,
+            vocabulary_hash=self._vocabulary_hash,
+            config=self.config,
+        )
+        if not adapter.is_prompt:
+            check_fits(self.config, adapter, path)
+        return adapter
+
+    def load_prompt(self, path: str) -> tuple[Float32[np.ndarray, "prompt embed"], PromptMetadata]:
+        """Returns the soft prompt of a file and its metadata, checked to be this model's."""
+        return load_prompt(
+            path,
+            (None, self.config.embed_dim),
+            model=self.config.name,
+            vocabulary_hash=self._vocabulary_hash,
+        )
+
+    def source_prompts(self, paths: Sequence[str]) -> Float32[np.ndarray, "sources prompt embed"]:
+        """Returns the prompts of the files that SOURCE_PROMPTS lists, all of one length."""
+        if isinstance(paths, str | Path) or not paths:
+            raise UserError(
+                f"SOURCE_PROMPTS is {paths!r}; expected a list of prompt files, such as "
+                "['runs/cb/prompt_best.npy', 'runs/rte/prompt_best.npy']."
+            )
+        prompts = [self.load_prompt(path)[0] for path in paths]
+        for path, prompt in zip(paths, prompts, strict=True):
+            if len(prompt) != len(prompts[0]):
+                raise UserError(
+                    f"The source prompt {path} has {len(prompt)} positions and {paths[0]} has "
+                    f"{len(prompts[0])}; give prompts of one length."
+                )
+        return np.stack(prompts)
+
+    def count_tasks(self, mixture_or_task: Any) -> int:
+        """Returns how many tasks a mixture has, given itself or by name; 1 for a task."""
+        return len(mixture_of(mixture_or_task).tasks)
+
+    @property
+    def _vocabulary_hash(self) -> str | None:
+        return None if self.vocabulary is None else self.vocabulary.hash
 
 
 def layout(

@@ -5,22 +5,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from prompt_tuning.analysis.prompt_similarity import most_similar_first
-from prompt_tuning.checkpoints.prompt_files import load_prompt
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods import initializers
+from prompt_tuning.methods.factories import choice
 from prompt_tuning.parallel.processes import is_first
 from prompt_tuning.recipes import user_tasks
 from prompt_tuning.recipes.frozen_base import Base
-from prompt_tuning.recipes.source_prompts import source_prompt, source_prompts
 from prompt_tuning.settings import HashedFiles
 
 
+@choice
 def random_uniform(base: Base, low: float = -0.5, high: float = 0.5) -> initializers.Initializer:
     """The paper's random initialisation; its released code draws from [0, 0.5)."""
     del base
     return initializers.random_uniform(low, high)
 
 
+@choice
 def sampled_vocabulary(
     base: Base, num_pieces: int = initializers.NUM_PIECES
 ) -> initializers.Initializer:
@@ -28,6 +29,7 @@ def sampled_vocabulary(
     return initializers.sampled_vocabulary(_pieces(base), num_pieces)
 
 
+@choice
 def class_label(
     base: Base, labels: Sequence[Any], num_pieces: int = initializers.NUM_PIECES
 ) -> initializers.Initializer:
@@ -36,6 +38,7 @@ def class_label(
     return initializers.class_label(_pieces(base), ids, num_pieces)
 
 
+@choice
 def from_string(
     base: Base, text: Any, num_pieces: int = initializers.NUM_PIECES
 ) -> initializers.Initializer:
@@ -48,15 +51,13 @@ def from_string(
     return initializers.from_string(_pieces(base), base.vocabulary.encode(text), num_pieces)
 
 
+@choice
 def from_file(base: Base, path: HashedFiles[str]) -> initializers.Initializer:
     """A prompt file's values: another run's prompt, or another task's (SPoT)."""
-    expect = (None, base.config.embed_dim)
-    prompt, _ = load_prompt(
-        path, expect, model=base.config.name, vocabulary_hash=base.vocabulary.hash
-    )
-    return initializers.from_array(prompt)
+    return initializers.from_array(base.load_prompt(path)[0])
 
 
+@choice
 def most_similar(
     base: Base,
     target: HashedFiles[str],
@@ -64,8 +65,8 @@ def most_similar(
     similarity: str = "cosine_of_means",
 ) -> initializers.Initializer:
     """The one of the prompt files `sources` most like a briefly trained prompt, `target` (SPoT)."""
-    prompts = dict(zip(sources, source_prompts(base, sources), strict=True))
-    ranked = most_similar_first(source_prompt(base, target)[0], prompts, similarity)
+    prompts = dict(zip(sources, base.source_prompts(sources), strict=True))
+    ranked = most_similar_first(base.load_prompt(target)[0], prompts, similarity)
     chosen = next(iter(ranked))
     told = ", ".join(f"{name} {value:.3f}" for name, value in ranked.items())
     if is_first():

@@ -7,8 +7,17 @@ from typing import Any
 from prompt_tuning.data.mixtures import Mixture
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.methods import registry  # noqa: F401 - fills CHOICES
 from prompt_tuning.methods.base import Method
-from prompt_tuning.recipes import choices, frozen_base, prediction, task_data, user_tasks
+from prompt_tuning.methods.factories import CHOICES
+from prompt_tuning.recipes import (
+    choices,
+    frozen_base,
+    initializers,  # noqa: F401 - fills CHOICES
+    prediction,
+    task_data,
+    user_tasks,
+)
 from prompt_tuning.recipes.frozen_base import Base
 from prompt_tuning.recipes.gin_text import Reference
 from prompt_tuning.recipes.prediction import Prediction
@@ -26,12 +35,12 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "predict": flattened(prediction.predict, "predict"),
     "train": flattened(Training, "train"),
 }
-_CHOICES = {
+_REMEMBERED = {
     name: inspect.unwrap(function)
     for name, function in vars(choices).items()
     if callable(function) and hasattr(function, "__wrapped__")
 }
-SIGNATURES = Signatures({**_CHOICES, **_FUNCTIONS})
+SIGNATURES = Signatures({**CHOICES, **_REMEMBERED, **_FUNCTIONS})
 """What each setting is to a run."""
 
 Settings = Mapping[str, Any]

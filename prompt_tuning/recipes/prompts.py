@@ -11,7 +11,7 @@ from prompt_tuning.analysis.neighbors import (
     format_neighbors,
     nearest_neighbors,
 )
-from prompt_tuning.checkpoints.adapter_files import Adapter, check_fits, load_adapter
+from prompt_tuning.checkpoints.adapter_files import Adapter
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.evaluator import Inject
@@ -21,33 +21,15 @@ from prompt_tuning.recipes.frozen_base import Base
 from prompt_tuning.recipes.task_data import Data
 
 
-def load_adapter_for(base: Base, path: str) -> Adapter:
-    """Reads a prompt, or what another method has trained, and checks that it fits this model.
-
-    Raises:
-      UserError: it can't be read, or is of another model or vocabulary.
-    """
-    adapter = load_adapter(
-        path,
-        embed_dim=base.config.embed_dim,
-        model=base.config.name,
-        vocabulary_hash=base.vocabulary.hash,
-        config=base.config,
-    )
-    if not adapter.is_prompt:
-        check_fits(base.config, adapter, path)
-    return adapter
-
-
 def open_prompt(base: Base, data: Data, path: str | None) -> tuple[Inject, PromptMetadata]:
     """Returns what a prompt's file injects, and what it tells; None injects nothing.
 
     Raises:
-      UserError: as `load_adapter_for` and `check_target_form`.
+      UserError: as `Base.load_adapter` and `check_target_form`.
     """
     if path is None:
         return lambda batch: Injection(), PromptMetadata()
-    adapter = load_adapter_for(base, path)
+    adapter = base.load_adapter(path)
     check_target_form(data, adapter, path)
     return adapter.inject, adapter.metadata
 

@@ -74,7 +74,7 @@ class Run:
         file = best_file(self.folder)
         if file is None:
             raise UserError(f"{self.folder} has no best prompt: its training hasn't got so far.")
-        return prompts.load_adapter_for(self.base, str(file))
+        return self.base.load_adapter(str(file))
 
     @property
     def prompt(self) -> Float32[np.ndarray, "prompt embed"]:

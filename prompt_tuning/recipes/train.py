@@ -11,9 +11,9 @@ from prompt_tuning.parallel.accelerators import accelerator_of
 from prompt_tuning.parallel.mesh import replicated, shard_batch
 from prompt_tuning.parallel.processes import vote_over
 from prompt_tuning.recipes.job import Job
-from prompt_tuning.recipes.prompt_methods import teachers
 from prompt_tuning.recipes.prompts import inject_folded
 from prompt_tuning.recipes.scoring import scorer
+from prompt_tuning.recipes.teachers import teachers
 from prompt_tuning.training import loop
 from prompt_tuning.training.distillation import Distillation, distillation_loss_fn
 from prompt_tuning.training.monitoring import Monitoring

@@ -6,7 +6,7 @@ import shlex
 import numpy as np
 
 from prompt_tuning.cli.__main__ import main
-from prompt_tuning.methods.registry import METHODS
+from prompt_tuning.methods.factories import CHOICES, METHODS
 
 
 def test_the_page_s_method(checkout, tmp_path, monkeypatch, capsys):
@@ -22,6 +22,7 @@ def test_the_page_s_method(checkout, tmp_path, monkeypatch, capsys):
         main([*shlex.split(command.replace("\\\n", " "))[1:], *smaller])
     finally:
         METHODS.pop("repeated_prompt", None)
+        CHOICES.pop("repeated_prompt", None)
     summary = json.loads((tmp_path / "runs" / "mine" / "summary.json").read_text())
     prompt = np.load(tmp_path / "runs" / "mine" / "prompt_best.npy")
     assert summary["trained_parameters"] == prompt.shape[1]

@@ -101,7 +101,6 @@ def test_the_other_commands_of_the_page_take_what_was_exported(exported, command
 def prompt_used(argv):
     from prompt_tuning.cli import configurables, session
     from prompt_tuning.cli.arguments import Parser
-    from prompt_tuning.recipes import prompts
 
     command, *rest = argv
     parser = Parser(command, "")
@@ -115,7 +114,7 @@ def prompt_used(argv):
     args = parser.parse(rest)
     session.load_config(args, run=args.run)
     base = session.load_base(configurables.data())
-    return prompts.load_adapter_for(base, session.prompt_path(args.run, args.prompt)).prompt
+    return base.load_adapter(session.prompt_path(args.run, args.prompt)).prompt
 
 
 @pytest.mark.slow

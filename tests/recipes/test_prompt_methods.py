@@ -8,11 +8,14 @@ from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
 from prompt_tuning.data.mixtures import get_tasks
 from prompt_tuning.data.vocabularies import find_vocabulary
 from prompt_tuning.errors import UserError
+from prompt_tuning.methods.attention_mixed import attention_mixed_prompt, mixed_prompt
+from prompt_tuning.methods.multitask import adapted_multitask_prompt, multitask_prompt
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.recipes import initializers, prompt_methods
+from prompt_tuning.recipes import initializers
 from prompt_tuning.recipes.frozen_base import Base, layout
 from prompt_tuning.recipes.initializers import random_uniform
 from prompt_tuning.recipes.task_data import Data
+from prompt_tuning.recipes.teachers import teachers
 
 EMBED = 16
 
@@ -53,7 +56,7 @@ def test_the_most_similar_prompt_is_started_from_and_named(base, prompts, tmp_pa
     rte, cb = prompts["superglue_rte"], prompts["superglue_cb"]
     noise = np.random.default_rng(1).normal(scale=0.3, size=(3, EMBED))
     near_cb = save_prompt(tmp_path / "near", value_of(cb) + noise, PromptMetadata())[0]
-    initialize = initializers.most_similar(base, target=str(near_cb), sources=[rte, cb])
+    initialize = initializers.most_similar(target=str(near_cb), sources=[rte, cb])(base)
     np.testing.assert_array_equal(
         initialize(jax.random.key(0), (3, EMBED), np.float32), value_of(cb)
     )
@@ -64,12 +67,12 @@ def test_the_most_similar_prompt_is_started_from_and_named(base, prompts, tmp_pa
 
 def test_source_prompts_are_the_methods_constants(base, prompts):
     files = [prompts["superglue_rte"], prompts["superglue_cb"]]
-    method = prompt_methods.mixed_prompt(base, sources=files, initializer=random_uniform)
+    method = mixed_prompt(sources=files, initializer=random_uniform())(base)
 
     variables = method.init(jax.random.key(0), {})
     expected = np.stack([value_of(file) for file in files])
     np.testing.assert_array_equal(variables["sources"]["prompts"], expected)
-    method = prompt_methods.attention_mixed_prompt(base, sources=files, initializer=random_uniform)
+    method = attention_mixed_prompt(sources=files, initializer=random_uniform())(base)
     assert method.temperature == pytest.approx(np.e * EMBED) and method.width == 100
 
 
@@ -81,18 +84,18 @@ def data_of(mixture):
 def test_teachers_stand_in_the_order_of_the_tasks(base, prompts):
     rte, cb = prompts["superglue_rte"], prompts["superglue_cb"]
     data = data_of("superglue_rte")
-    found = prompt_methods.teachers(base, data, [rte])
+    found = teachers(base, data, [rte])
     np.testing.assert_array_equal(found.encoder_prompt[0], value_of(rte))
     with pytest.raises(UserError, match="teacher of superglue_rte is .* trained on superglue_cb"):
-        prompt_methods.teachers(base, data, [cb])
+        teachers(base, data, [cb])
     with pytest.raises(UserError, match="lists 1 prompts for the 8 tasks of superglue; give one"):
-        prompt_methods.teachers(base, data_of("superglue"), [rte])
+        teachers(base, data_of("superglue"), [rte])
 
 
 def test_a_multitask_prompt_has_as_many_tasks_as_its_mixture(base):
     for name, tasks in (("superglue", 8), ("superglue_rte", 1)):
-        method = prompt_methods.multitask_prompt(
-            base, length=3, mixture_or_task=name, initializer=random_uniform
+        method = multitask_prompt(length=3, mixture_or_task=name, initializer=random_uniform())(
+            base
         )
         assert method.tasks == tasks
 
@@ -100,9 +103,9 @@ def test_a_multitask_prompt_has_as_many_tasks_as_its_mixture(base):
 def test_files_that_do_not_fit_are_told(base, prompts):
     rte, copa = prompts["superglue_rte"], prompts["superglue_copa"]
     with pytest.raises(UserError, match="copa.* has 2 positions and .*rte.* has 3"):
-        prompt_methods.mixed_prompt(base, sources=[rte, copa], initializer=random_uniform)
+        mixed_prompt(sources=[rte, copa], initializer=random_uniform())(base)
     for nothing in ([], rte):
         with pytest.raises(UserError, match="SOURCE_PROMPTS is .*; expected a list"):
-            prompt_methods.mixed_prompt(base, sources=nothing, initializer=random_uniform)
+            mixed_prompt(sources=nothing, initializer=random_uniform())(base)
     with pytest.raises(UserError, match="holds a soft_prompt; expected a multitask_prompt"):
-        prompt_methods.adapted_multitask_prompt(base, source=rte)
+        adapted_multitask_prompt(source=rte)(base)
