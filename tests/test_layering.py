@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "evaluation": CHECKPOINTS,
     "analysis": CHECKPOINTS,
     "sweeps": CHECKPOINTS | {"training", "evaluation", "analysis"},
+    "pages": {"analysis", "sweeps"},
     "planning": CHECKPOINTS | {"training", "analysis", "parallel"},
     # One frozen model for many prompts, and the same over HTTP.
     "predictor": CHECKPOINTS | {"evaluation", "data", "parallel"},
@@ -48,7 +49,7 @@ MAY_IMPORT = {
     "recipes": CHECKPOINTS | {"training", "evaluation", "analysis", "data", "parallel"},
     "cli": CHECKPOINTS
     | {"training", "evaluation", "analysis", "sweeps", "data", "parallel", "assets", "recipes"}
-    | {"planning", "predictor", "serving", "launch"},
+    | {"planning", "predictor", "serving", "launch", "pages"},
 }
 
 # Libraries and the only places that may import them. torch is for tests, benchmarks and its own

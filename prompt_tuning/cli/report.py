@@ -22,8 +22,8 @@ from prompt_tuning.files import atomic_write
 from prompt_tuning.json_text import parse_json, shown
 
 if TYPE_CHECKING:
-    from prompt_tuning.analysis.run_page import Member, Resemblance, Run
-    from prompt_tuning.sweeps.sweep_page import Sweep
+    from prompt_tuning.pages.run_page import Member, Resemblance, Run
+    from prompt_tuning.pages.sweep_page import Sweep
 
 NAME = "report.html"
 """What the page is called in the folder that it is on."""
@@ -72,7 +72,7 @@ def _is_sweep(folder: Path) -> bool:
 
 def _check_output(output: Path) -> None:
     """A page is written over; whatever else is there is not."""
-    from prompt_tuning.analysis.web_page import MARK
+    from prompt_tuning.pages.web_page import MARK
 
     if not output.exists():
         return
@@ -84,7 +84,7 @@ def _check_output(output: Path) -> None:
 
 
 def _run_text(args: argparse.Namespace) -> str:
-    from prompt_tuning.analysis.run_page import run_page
+    from prompt_tuning.pages.run_page import run_page
 
     found = read_run(args.folder)
     return run_page(found, _resemblance(args))
@@ -96,8 +96,8 @@ def read_run(folder: str) -> "Run":
     Raises:
       UserError: it was not evaluated yet, or a file is damaged.
     """
-    from prompt_tuning.analysis.run_page import Run
     from prompt_tuning.checkpoints.adapter_files import best_file
+    from prompt_tuning.pages.run_page import Run
     from prompt_tuning.training.logging import read_rows
 
     path = Path(folder)
@@ -131,7 +131,7 @@ def _check_summary(path: Path, summary: Mapping[str, Any]) -> None:
 
 
 def _members(path: Path, summary: Mapping[str, Any]) -> list["Member"]:
-    from prompt_tuning.analysis.run_page import Member
+    from prompt_tuning.pages.run_page import Member
     from prompt_tuning.training.logging import read_rows
     from prompt_tuning.training.run_folder import MEMBERS
 
@@ -185,8 +185,8 @@ def _resemblance(args: argparse.Namespace) -> "Resemblance | str":
 
 
 def _resemblance_of(args: argparse.Namespace, path: str) -> "Resemblance":
-    from prompt_tuning.analysis.run_page import Resemblance
     from prompt_tuning.cli import configurables, prompt_report, session
+    from prompt_tuning.pages.run_page import Resemblance
     from prompt_tuning.recipes import prompts
 
     session.load_config(args, run=args.folder)
@@ -200,7 +200,7 @@ def _resemblance_of(args: argparse.Namespace, path: str) -> "Resemblance":
 
 
 def _sweep_text(folder: str) -> str:
-    from prompt_tuning.sweeps.sweep_page import sweep_page
+    from prompt_tuning.pages.sweep_page import sweep_page
 
     return sweep_page(read_sweep(folder))
 
@@ -211,8 +211,8 @@ def read_sweep(folder: str) -> "Sweep":
     Raises:
       UserError: no run has finished, or a file is damaged.
     """
+    from prompt_tuning.pages.sweep_page import Sweep
     from prompt_tuning.sweeps.results import read_records
-    from prompt_tuning.sweeps.sweep_page import Sweep
     from prompt_tuning.training.logging import read_rows
 
     path = Path(folder)

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.sweeps.layout import described_rows, layout_of, macro_rows
+from prompt_tuning.pages.sweep_layout import described_rows, layout_of, macro_rows
+from prompt_tuning.pages.sweep_page import Sweep, sweep_page
 from prompt_tuning.sweeps.results import read_records
 from prompt_tuning.sweeps.store import SweepStore
-from prompt_tuning.sweeps.sweep_page import Sweep, sweep_page
 
 
 def record(settings, *, task="rte", model="small", score=0.5, **more):

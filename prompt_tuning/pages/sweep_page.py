@@ -1,6 +1,6 @@
 """The page on a sweep: means and deviations, a figure, every run, every configuration.
 
-Which columns and axes there are is picked in `layout.py`.
+Which columns and axes there are is picked in `sweep_layout.py`.
 """
 
 import dataclasses
@@ -10,21 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from prompt_tuning.analysis import web_page
-from prompt_tuning.analysis.run_page import scores
-from prompt_tuning.analysis.svg_charts import Line, line_chart, sparkline
-from prompt_tuning.analysis.web_page import (
-    Html,
-    Sorted,
-    duration,
-    element,
-    folded,
-    joined,
-    named_values,
-    note,
-    number,
-)
-from prompt_tuning.sweeps.layout import (
+from markupsafe import Markup
+
+from prompt_tuning.pages.charts import Line, line_chart, sparkline
+from prompt_tuning.pages.run_page import scores
+from prompt_tuning.pages.sweep_layout import (
     SEEDS,
     Layout,
     described_rows,
@@ -33,13 +23,21 @@ from prompt_tuning.sweeps.layout import (
     layout_of,
     macro_rows,
 )
+from prompt_tuning.pages.web_page import (
+    NOTHING,
+    Sorted,
+    duration,
+    number,
+    render,
+    run_name,
+    setting,
+)
 from prompt_tuning.sweeps.results import Row, pivot
 
 _REPEATS = (*SEEDS, "run")
 
 _MOST_LINES = 12
 _MOST_CHARTS = 9
-_FEW = 12
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,21 +64,32 @@ def sweep_page(sweep: Sweep) -> str:
     rows = described_rows(sweep.records)
     layout = layout_of(rows)
     scored = [row for row in rows if math.isfinite(row["score"])]
-    parts = {
-        "": [_headline(sweep, rows, scored, layout)],
-        "Results": _pivots(scored, layout),
-        "Figure": [_figure(scored, layout)],
-        "Runs": [_runs(sweep, rows, layout)],
-        "Configurations": _configurations(sweep.records),
-        "Provenance": _provenance(sweep),
-    }
-    if sweep.failures:
-        parts["Failures"] = [_failures(sweep.failures)]
-    name = PurePosixPath(sweep.folder.rstrip("/")).name or sweep.folder
-    return web_page.page(name, kind="sweep", remark=sweep.folder, parts=parts)
+    sections = ["Results", "Figure", "Runs", "Configurations", "Provenance"]
+    common, configurations = _configurations(sweep.records)
+    return render(
+        "sweep.html",
+        title=PurePosixPath(sweep.folder.rstrip("/")).name or sweep.folder,
+        kind="sweep",
+        remark=sweep.folder,
+        sections=[*sections, *(["Failures"] if sweep.failures else [])],
+        headline=_headline(sweep, rows, scored, layout),
+        pivots=_pivots(scored, layout),
+        charts=_charts(scored, layout),
+        runs=_runs(sweep, rows, layout),
+        common=common,
+        configurations=configurations,
+        about=_about(sweep.records),
+        packages=sweep.packages,
+        failures=[
+            [run_name(run, "run failed"), failure.get("times"), str(failure.get("why", NOTHING))]
+            for run, failure in sweep.failures.items()
+        ],
+    )
 
 
-def _headline(sweep: Sweep, rows: Sequence[Row], scored: Sequence[Row], layout: Layout) -> Html:
+def _headline(
+    sweep: Sweep, rows: Sequence[Row], scored: Sequence[Row], layout: Layout
+) -> dict[str, tuple[Any, Any]]:
     seconds = [record["summary"].get("wall_seconds") for record in sweep.records.values()]
     known = [each for each in seconds if is_number(each)]
     failed = f"{len(sweep.failures)} failed" if sweep.failures else "none has failed"
@@ -97,7 +106,7 @@ def _headline(sweep: Sweep, rows: Sequence[Row], scored: Sequence[Row], layout: 
         duration(statistics.median(known) if known else None),
         "of a run; the members of a population train at once",
     )
-    return web_page.cards(values)
+    return values
 
 
 def _best(rows: Sequence[Row], layout: Layout) -> tuple[float | None, str]:
@@ -120,9 +129,10 @@ def _best(rows: Sequence[Row], layout: Layout) -> tuple[float | None, str]:
 
 
 def _pivots(rows: Sequence[Row], layout: Layout) -> list[Any]:
+    """Returns tables of means, or lines on why there is none."""
     if not rows:
-        return [note("No score is a number.")]
-    parts = []
+        return ["No score is a number."]
+    parts: list[Any] = []
     macro, why = macro_rows(rows, layout)
     if macro:
         down = [name for name in layout.down if name != "task"]
@@ -132,7 +142,7 @@ def _pivots(rows: Sequence[Row], layout: Layout) -> list[Any]:
         )
         parts.append(_pivot(macro, rows, layout, down, caption))
     elif why:
-        parts.append(note(why))
+        parts.append(why)
     start = "By task" if macro else "The score"
     caption = f"{start}: mean ± standard deviation over seeds (how many)."
     parts.append(_pivot(rows, rows, layout, layout.down, caption))
@@ -141,7 +151,7 @@ def _pivots(rows: Sequence[Row], layout: Layout) -> list[Any]:
 
 def _pivot(
     rows: Sequence[Row], all_rows: Sequence[Row], layout: Layout, down: Sequence[str], caption: str
-) -> Html:
+) -> dict[str, Any]:
     across = layout.across
     header, lines = pivot(rows, down=down, across=across)
     names = len(down)
@@ -154,7 +164,8 @@ def _pivot(
     )
     shown = [[*line[:names], *(_mean_cell(line[place]) for place in places)] for line in lines]
     told = f"{caption} Across: {_name(across)}." if across else caption
-    return web_page.table([*map(_name, down), *(header[i] for i in places)], shown, caption=told)
+    columns = [*map(_name, down), *(header[i] for i in places)]
+    return {"title": told, "columns": columns, "rows": shown}
 
 
 def _mean_cell(text: str) -> Any:
@@ -162,16 +173,17 @@ def _mean_cell(text: str) -> Any:
     try:
         key = float(mean)
     except ValueError:
-        return web_page.NOTHING
+        return NOTHING
     if not sign:
         return Sorted(mean, key)
-    return Sorted(joined([mean, element("span", f" ± {deviation}", class_="deviation")]), key)
+    shown = Markup('{}<span class="deviation"> ± {}</span>').format(mean, deviation)
+    return Sorted(shown, key)
 
 
-def _figure(rows: Sequence[Row], layout: Layout) -> Html:
+def _charts(rows: Sequence[Row], layout: Layout) -> list[Markup]:
     """A chart of the mean over tasks, where there is one, and a chart of each task."""
     if not rows:
-        return note("No score is a number.")
+        return []
     macro, _ = macro_rows(rows, layout)
     tasks = distinct(rows, "task")
     shown: list[tuple[str, Sequence[Row]]] = []
@@ -190,7 +202,7 @@ def _figure(rows: Sequence[Row], layout: Layout) -> Html:
     )
     high = max(float(row["score"]) for row in rows)
     labels = [str(value) for value in distinct(rows, layout.along)]
-    charts = [
+    return [
         line_chart(
             lines,
             title=title,
@@ -201,7 +213,6 @@ def _figure(rows: Sequence[Row], layout: Layout) -> Html:
         )
         for title, lines in drawn
     ]
-    return element("div", *charts, class_="charts")
 
 
 def _lines(rows: Sequence[Row], all_rows: Sequence[Row], layout: Layout) -> list[Line]:
@@ -233,7 +244,7 @@ def _ordered_lines(rows: Sequence[Row], layout: Layout) -> list[tuple[str, ...]]
     )
 
 
-def _runs(sweep: Sweep, rows: Sequence[Row], layout: Layout) -> Html:
+def _runs(sweep: Sweep, rows: Sequence[Row], layout: Layout) -> dict[str, Any]:
     names = dict.fromkeys([*layout.lines, layout.along, "task", layout.seed])
     names = [name for name in names if name != "run"]
     told = list(rows[0])
@@ -248,12 +259,12 @@ def _runs(sweep: Sweep, rows: Sequence[Row], layout: Layout) -> Html:
     curves = ["curve"] if any(drawn.values()) else []
     shown = [
         [
-            *(_setting(row[name]) for name in names),
+            *(setting(row[name]) for name in names),
             row["score"],
-            *([drawn.get(row["run"], Html())] if curves else []),
+            *([drawn.get(row["run"], "")] if curves else []),
             *(row[name] for name in metrics),
             *(row[name] for name in numbers),
-            element("span", row["run"], class_="run"),
+            run_name(row["run"]),
         ]
         for row in rows
     ]
@@ -265,7 +276,7 @@ def _runs(sweep: Sweep, rows: Sequence[Row], layout: Layout) -> Html:
         *(name.replace("_", " ") for name in numbers),
         "run",
     ]
-    return web_page.table(columns, shown, sortable=True)
+    return {"columns": columns, "rows": shown}
 
 
 def _name(column: str) -> str:
@@ -273,52 +284,42 @@ def _name(column: str) -> str:
     return column.removesuffix("/")
 
 
-def _setting(value: Any) -> Any:
-    """A setting as it was set: 0.0003 is no 3.00e-04."""
-    return Sorted(str(value), value) if is_number(value) else value
+def _configurations(
+    records: Mapping[str, Mapping[str, Any]],
+) -> tuple[Mapping[str, str] | None, list[dict[str, Any]]]:
+    """Returns what all configurations have in common, and each apart from its seed with its runs.
 
-
-def _configurations(records: Mapping[str, Mapping[str, Any]]) -> list[Any]:
-    """Each configuration apart from its seed, with its runs; what all have in common is first."""
+    Nothing is in common (None) where the runs recorded no configuration.
+    """
     configs = {
         run: {name: str(value) for name, value in (record.get("config") or {}).items()}
         for run, record in records.items()
     }
-    first = next(iter(configs.values()))
+    if not any(configs.values()):
+        return None, []
     common = {
         name: value
-        for name, value in first.items()
+        for name, value in next(iter(configs.values())).items()
         if name not in SEEDS and all(config.get(name) == value for config in configs.values())
     }
     groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for run, config in configs.items():
         own = {name: v for name, v in config.items() if name not in common and name not in SEEDS}
         groups.setdefault(tuple(sorted(own.items())), []).append(run)
-    if not any(configs.values()):
-        return [note("The runs recorded no configuration.")]
-    told = f"In common: {len(common)} settings"
-    parts = [folded(told, web_page.code(_gin_text(common)))]
-    summaries = _short_names(list(groups))
-    for summary, (own, runs) in zip(summaries, groups.items(), strict=True):
-        count = f" {len(runs)} runs" if len(runs) > 1 else " 1 run"
-        seeds = named_values(
-            {run: _seed_text(records[run]["settings"], configs[run]) for run in runs}
-        )
-        text = web_page.code(_gin_text(dict(own)))
-        parts.append(folded(joined([summary, element("small", count)]), text, seeds))
-    listed = parts[1:]
-    if len(listed) > _FEW:
-        listed = [folded(f"The {len(listed)} configurations, seeds apart", *listed)]
-    return [parts[0], *listed]
+    return common, [
+        {
+            "name": name,
+            "settings": dict(own),
+            "seeds": {
+                run: _seed_text({**configs[run], **records[run]["settings"]}) for run in runs
+            },
+        }
+        for name, (own, runs) in zip(_short_names(list(groups)), groups.items(), strict=True)
+    ]
 
 
-def _gin_text(settings: Mapping[str, Any]) -> str:
-    return "\n".join(f"{name} = {value}" for name, value in settings.items()) or "nothing"
-
-
-def _seed_text(settings: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    seeds = {name: {**config, **settings}[name] for name in SEEDS if name in {**config, **settings}}
-    return ", ".join(f"{name} = {value}" for name, value in list(seeds.items())[:1]) or "no seed"
+def _seed_text(settings: Mapping[str, Any]) -> str:
+    return next((f"{name} = {settings[name]}" for name in SEEDS if name in settings), "no seed")
 
 
 def _short_names(groups: Sequence[tuple[tuple[str, str], ...]]) -> list[str]:
@@ -332,9 +333,10 @@ def _short_names(groups: Sequence[tuple[tuple[str, str], ...]]) -> list[str]:
     return [name or "all runs" for name in names]
 
 
-def _provenance(sweep: Sweep) -> list[Any]:
+def _about(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Returns versions, how long runs took and where they are."""
     versions: dict[str, dict[str, int]] = {}
-    for record in sweep.records.values():
+    for record in records.values():
         for name, text in record.get("versions", {}).items():
             counts = versions.setdefault(name.replace("_", " "), {})
             counts[str(text)] = counts.get(str(text), 0) + 1
@@ -346,25 +348,12 @@ def _provenance(sweep: Sweep) -> list[Any]:
     }
     seconds = [
         value
-        for record in sweep.records.values()
+        for record in records.values()
         if is_number(value := record["summary"].get("wall_seconds"))
     ]
     if seconds:
         about["time of a run"] = f"{duration(min(seconds))} to {duration(max(seconds))}"
     about["folders of runs"] = ", ".join(
-        sorted({record["folder"].partition("/members/")[0] for record in sweep.records.values()})
+        sorted({record["folder"].partition("/members/")[0] for record in records.values()})
     )
-    packages = [folded("Packages", named_values(each)) for each in sweep.packages]
-    return [named_values(about), *packages]
-
-
-def _failures(failures: Mapping[str, Mapping[str, Any]]) -> Html:
-    rows = [
-        [
-            element("span", run, class_="run failed"),
-            failure.get("times"),
-            str(failure.get("why", web_page.NOTHING)),
-        ]
-        for run, failure in failures.items()
-    ]
-    return web_page.table(["run", "times", "of what"], rows)
+    return about

@@ -1,6 +1,6 @@
 """The page on one run: its score, curves, numbers, what its prompt resembles, where it came from.
 
-What is in a run folder, and in that of a population, is told in `training/run_folder.py`.
+What is in a run folder, and in that of a population, is described in `training/run_folder.py`.
 """
 
 import dataclasses
@@ -9,24 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
-from prompt_tuning.analysis import web_page
-from prompt_tuning.analysis.answers_section import answers_section
+from prompt_tuning.analysis.class_scores import class_scores, is_right, wrong_answers
 from prompt_tuning.analysis.neighbors import Neighbor
-from prompt_tuning.analysis.svg_charts import Line, line_chart, sparkline
 from prompt_tuning.analysis.tables import Table
-from prompt_tuning.analysis.web_page import (
-    Html,
-    Sorted,
-    duration,
-    element,
-    folded,
-    joined,
-    markup,
-    named_values,
-    note,
-    number,
-)
+from prompt_tuning.pages.charts import Line, line_chart, sparkline
+from prompt_tuning.pages.web_page import NOTHING, duration, number, render, run_name, setting
 
 Row = Mapping[str, Any]
 
@@ -36,8 +25,9 @@ SCORE = f"{_EVAL}score"
 
 _WINDOWS = 60
 _MOST_TASKS = 8
-# The numbers of the summary that are shown elsewhere, or in words of their own.
-_TOLD = ("task", "model", "score", "metrics", "members", "member", "best")
+_MOST_WRONG = 100
+# The values of the summary that are shown elsewhere, or in words of their own.
+_SHOWN = ("task", "model", "score", "metrics", "members", "member", "best")
 _HASH = "contents of "
 
 
@@ -85,7 +75,7 @@ class Resemblance:
 
     Attributes:
       neighbors: the nearest pieces of each position.
-      tables: what else is told of it.
+      tables: other results on it.
     """
 
     neighbors: Sequence[Sequence[Neighbor]]
@@ -100,19 +90,28 @@ def run_page(run: Run, resemblance: Resemblance | str) -> str:
       resemblance: of its prompt, or a line on why it isn't known.
     """
     task, model = (run.summary.get(name) for name in ("task", "model"))
-    parts: dict[str, list[Any]] = {"": [_headline(run)], "Learning curves": [_curves(run)]}
-    if run.members:
-        parts["Members"] = [_members(run)]
-    parts["Metrics"] = [_metrics(run), _evaluations(run.rows)]
-    parts["Answers"] = answers_section(run.answers)
-    parts["Prompt"] = _prompt(resemblance)
-    parts["Configuration"] = [folded("config.gin", web_page.code(run.config))]
-    parts["Provenance"] = _provenance(run)
-    return web_page.page(
-        f"{task} on {model}" if task and model else run.folder,
+    parts = ["Metrics", "Answers", "Prompt", "Configuration", "Provenance"]
+    pieces = [] if isinstance(resemblance, str) else resemblance.neighbors
+    packages = run.versions.get("packages")
+    return render(
+        "run.html",
+        title=f"{task} on {model}" if task and model else run.folder,
         kind=f"population of {len(run.members)}" if run.members else "run",
         remark=run.folder,
-        parts=parts,
+        sections=["Learning curves", *(["Members"] if run.members else []), *parts],
+        headline=_headline(run),
+        charts=_charts(run),
+        members=_members(run) if run.members else None,
+        metrics=_metrics(run),
+        evaluations=_evaluations(run.rows),
+        answers=_answers(run.answers),
+        resemblance=resemblance,
+        pieces=[[i, _pieces(nearest)] for i, nearest in enumerate(pieces)],
+        config=run.config,
+        about=_plain_values(run.versions, except_for=("packages",)),
+        hashes=_hashes(run),
+        packages=packages if isinstance(packages, Mapping) else {},
+        recorded=_plain_values(run.summary, except_for=_SHOWN),
     )
 
 
@@ -126,66 +125,56 @@ def scores(rows: Sequence[Row], key: str = SCORE) -> list[tuple[float, float]]:
     return sorted(point for point in by_step.items() if all(map(math.isfinite, point)))
 
 
-def _headline(run: Run) -> Html:
+def _headline(run: Run) -> dict[str, tuple[Any, Any]]:
     summary = run.summary
     trained, frozen = (summary.get(f"{name}_parameters") for name in ("trained", "frozen"))
-    share = _share(trained, frozen)
+    share = NOTHING
+    if isinstance(trained, int) and isinstance(frozen, int) and frozen > 0:
+        share = f"{100 * trained / frozen:.3g} %"
     metrics = " and ".join(str(name) for name in summary.get("metrics") or ())
     start = next((value for step, value in scores(run.rows) if step == 0), None)
     speed = summary.get("examples_per_second")
+    ended = "stopped early" if summary.get("stopped_early") else "trained to its last step"
+    timing = "training and evaluation"
+    if isinstance(speed, int | float):
+        timing = f"{speed:,.0f} examples a second"
     values = {
         "development score": (number(summary.get("score")), metrics or "of the best evaluation"),
         "best step": (
             number(summary.get("best_step")),
-            f"of {number(summary.get('steps'))}; {summary.get('ended') or _ended(summary)}",
+            f"of {number(summary.get('steps'))}; {summary.get('ended') or ended}",
         ),
         "untrained": (number(start), "score at step 0"),
         "trained parameters": (number(trained), f"{share} of {number(frozen)} frozen"),
-        "time": (
-            duration(summary.get("wall_seconds")),
-            f"{speed:,.0f} examples a second"
-            if isinstance(speed, int | float)
-            else "training and evaluation",
-        ),
+        "time": (duration(summary.get("wall_seconds")), timing),
     }
     if start is None:
         del values["untrained"]
     if run.members:
         values["best of"] = (f"{len(run.members)}", str(summary.get("best", "")))
-    return web_page.cards(values)
+    return values
 
 
-def _ended(summary: Mapping[str, Any]) -> str:
-    return "stopped early" if summary.get("stopped_early") else "trained to its last step"
-
-
-def _share(trained: Any, frozen: Any) -> str:
-    if not (isinstance(trained, int) and isinstance(frozen, int) and frozen > 0):
-        return web_page.NOTHING
-    return f"{100 * trained / frozen:.3g} %"
-
-
-def _curves(run: Run) -> Html:
+def _charts(run: Run) -> list[Markup]:
+    if not scores(run.rows):
+        return []
     charts = [_score_chart(run)]
     whose = " of the best" if run.members else ""
     for key, name in (("loss", "Training loss"), ("gradient_norm", "Gradient norm")):
         points = scores(run.rows, key)
-        title = f"{name}{whose}"
         if len(points) > 1:
-            charts.append(_smoothed_chart(points, title))
-    return element("div", *charts, class_="charts")
+            charts.append(_smoothed_chart(points, f"{name}{whose}"))
+    return charts
 
 
-def _score_chart(run: Run) -> Html:
+def _score_chart(run: Run) -> Markup:
     """The score of a run, of each task of a mixture, or of each member of a population."""
     points = scores(run.rows)
-    if not points:
-        return note("No evaluation is in metrics.jsonl.")
     lines = [Line(name="score", points=points)]
     if run.members:
         lines = [
-            *(Line(name=m.name, points=scores(m.rows), faint=True, colour=7) for m in run.members),
-            Line(name=f"{run.summary.get('best')} (the best)", points=points, colour=0),
+            *(Line(name=m.name, points=scores(m.rows), faint=True, color=7) for m in run.members),
+            Line(name=f"{run.summary.get('best')} (the best)", points=points, color=0),
         ]
     else:
         # Of one task with one metric the score is that metric; a mixture's is a mean.
@@ -207,15 +196,15 @@ def _score_chart(run: Run) -> Html:
     )
 
 
-def _smoothed_chart(points: Sequence[tuple[float, float]], title: str) -> Html:
+def _smoothed_chart(points: Sequence[tuple[float, float]], title: str) -> Markup:
     """Every value faintly, and the mean of windows of them strongly."""
-    lines = [Line(name=title, points=points, colour=1)]
+    lines = [Line(name=title, points=points, color=1)]
     if len(points) > _WINDOWS:
         windows = np.array_split(np.array(points), _WINDOWS)
         means = [tuple(map(float, window.mean(axis=0))) for window in windows]
         lines = [
-            Line(name="every value", points=points, colour=1, faint=True),
-            Line(name="mean", points=[(x, y) for x, y in means], colour=1),
+            Line(name="every value", points=points, color=1, faint=True),
+            Line(name="mean", points=[(x, y) for x, y in means], color=1),
         ]
     return line_chart(
         lines, title=title, xlabel="training step", ylabel=title.lower(), span=(0.0, 0.0)
@@ -226,46 +215,50 @@ def _eval_keys(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row if key.startswith(_EVAL)))
 
 
-def _told_keys(rows: Sequence[Row]) -> list[str]:
+def _metric_keys(rows: Sequence[Row]) -> list[str]:
     """The metrics, and the score where it is not one of them."""
     keys = [key for key in _eval_keys(rows) if key != SCORE]
     same = any(scores(rows, key) == scores(rows) for key in keys)
     return keys if same else [*keys, SCORE]
 
 
-def _metrics(run: Run) -> Html:
+def _metrics(run: Run) -> Table:
     best = run.summary.get("best_step")
     evaluations = [row for row in run.rows if SCORE in row]
+
+    def last_at(step: Any) -> Row:
+        return next((row for row in reversed(evaluations) if row["step"] == step), {})
+
     moments = {
-        f"at the best step, {number(best)}": _last(evaluations, best),
+        f"at the best step, {number(best)}": last_at(best),
         "at the last evaluation": evaluations[-1] if evaluations else {},
     }
-    if untrained := _last(evaluations, 0):
+    if untrained := last_at(0):
         moments = {"untrained": untrained, **moments}
-    keys = _told_keys(run.rows)
-    return web_page.table(
-        ["metric", *moments],
-        [[key.removeprefix(_EVAL), *(row.get(key) for row in moments.values())] for key in keys],
-        caption="On the development split, which the best step was picked on.",
+    return Table(
+        title="",
+        columns=["metric", *moments],
+        rows=[
+            [key.removeprefix(_EVAL), *(row.get(key) for row in moments.values())]
+            for key in _metric_keys(run.rows)
+        ],
     )
 
 
-def _last(rows: Sequence[Row], step: Any) -> Row:
-    return next((row for row in reversed(rows) if row["step"] == step), {})
-
-
-def _evaluations(rows: Sequence[Row]) -> Html:
-    keys = _told_keys(rows)
-    evaluations = [row for row in rows if SCORE in row]
-    shown = web_page.table(
-        ["step", *(key.removeprefix(_EVAL) for key in keys), "seconds"],
-        [[row["step"], *(row.get(key) for key in keys), row.get("seconds")] for row in evaluations],
-        sortable=True,
+def _evaluations(rows: Sequence[Row]) -> Table:
+    keys = _metric_keys(rows)
+    return Table(
+        title="",
+        columns=["step", *(key.removeprefix(_EVAL) for key in keys), "seconds"],
+        rows=[
+            [row["step"], *(row.get(key) for key in keys), row.get("seconds")]
+            for row in rows
+            if SCORE in row
+        ],
     )
-    return folded(f"All {len(evaluations)} evaluations", shown)
 
 
-def _members(run: Run) -> Html:
+def _members(run: Run) -> dict[str, Any]:
     told = [member.told.get("settings") for member in run.members]
     settings = [each if isinstance(each, Mapping) else {} for each in told]
     names = list(dict.fromkeys(name for each in settings for name in each))
@@ -274,8 +267,8 @@ def _members(run: Run) -> Html:
         mark = "★ " if member.name == run.summary.get("best") else ""
         rows.append(
             [
-                element("span", f"{mark}{member.name}", class_="run"),
-                *(_setting(own.get(name, web_page.NOTHING)) for name in names),
+                run_name(f"{mark}{member.name}"),
+                *(setting(own.get(name, NOTHING)) for name in names),
                 member.told.get("score"),
                 sparkline(scores(member.rows)),
                 member.told.get("best_step"),
@@ -283,86 +276,76 @@ def _members(run: Run) -> Html:
                 str(member.told.get("ended", "")),
             ]
         )
-    return web_page.table(
-        ["member", *names, "score", "curve", "best step", "steps", "how it ended"],
-        rows,
-        sortable=True,
+    columns = ["member", *names, "score", "curve", "best step", "steps", "how it ended"]
+    return {"columns": columns, "rows": rows}
+
+
+def _answers(answers: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
+    """Returns, for each task of each file of answers, its scores and its wrong answers."""
+    found = []
+    for name, rows in answers.items():
+        for task in dict.fromkeys(str(row.get("task", "")) for row in rows):
+            own = [row for row in rows if str(row.get("task", "")) == task]
+            wrong, scored = wrong_answers(own), class_scores(own)
+            found.append(
+                {
+                    "title": f"{task}, {name}" if task else name,
+                    "right": sum(map(is_right, own)),
+                    "total": len(own),
+                    "tables": [scored.scores_table, scored.confusion_table] if scored else [],
+                    "wrong": len(wrong),
+                    "shown": _wrong(wrong[:_MOST_WRONG]),
+                }
+            )
+    return found
+
+
+def _wrong(rows: Sequence[Row]) -> Table:
+    apart = ("task", "targets", "prediction")
+    others = dict.fromkeys(name for row in rows for name in row if name not in apart)
+    # Texts say more than numbers, so they come first where there are any.
+    names = ["inputs"] if "inputs" in others else list(others)
+    return Table(
+        title="",
+        columns=[*names, "target", "answer"],
+        rows=[[_text(row.get(name)) for name in (*names, *apart[1:])] for row in rows],
     )
 
 
-def _setting(value: Any) -> Any:
-    """A setting as it was written; a number is sorted as one."""
-    try:
-        return Sorted(str(value), float(value))
-    except (TypeError, ValueError):
-        return str(value)
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "; ".join(map(_text, value))
+    return "" if value is None else str(value)
 
 
-def _prompt(resemblance: Resemblance | str) -> list[Any]:
-    if isinstance(resemblance, str):
-        return [note(resemblance)]
-    rows = [
-        [position, element("div", *map(_piece, nearest), class_="pieces")]
-        for position, nearest in enumerate(resemblance.neighbors)
+def _pieces(nearest: Sequence[Neighbor]) -> Markup:
+    parts = [
+        Markup('<span class="piece" style="--near: {:.3f}">{}<small>{:.2f}</small></span>').format(
+            min(max(each.value, 0.0), 1.0) if math.isfinite(each.value) else 0.0,
+            each.piece,
+            each.value,
+        )
+        for each in nearest
     ]
-    caption = (
-        "The vocabulary pieces nearest to each position of the prompt, by cosine similarity; the "
-        "darker, the nearer."
-    )
-    found = web_page.table(["position", "nearest pieces"], rows, caption=caption)
-    if len(rows) > 24:
-        found = folded(f"The nearest pieces of {len(rows)} positions", found, is_open=True)
-    tables = [folded(_title(each), table_of(each)) for each in resemblance.tables if each.rows]
-    return [found, *tables]
+    return Markup('<div class="pieces">{}</div>').format(Markup().join(parts))
 
 
-def _piece(neighbor: Neighbor) -> Html:
-    near = min(max(neighbor.value, 0.0), 1.0) if math.isfinite(neighbor.value) else 0.0
-    return element(
-        "span",
-        neighbor.piece,
-        element("small", f"{neighbor.value:.2f}"),
-        class_="piece",
-        style=f"--near: {near:.3f}",
-    )
-
-
-def _title(table: Table) -> Html:
-    first, colon, rest = table.title.partition(":" if ":" in table.title else ";")
-    return joined([first, element("small", f" {rest.strip()}")]) if colon else markup(first)
-
-
-def table_of(table: Table) -> Html:
-    """Returns a report's table as the page's."""
-    return web_page.table(table.columns, table.rows)
-
-
-def _provenance(run: Run) -> list[Any]:
-    versions = dict(run.versions)
-    packages = versions.pop("packages", None)
-    resumed = versions.pop("resumed_with", None) or []
-    numbers = {
-        name.replace("_", " "): _plain(value)
-        for name, value in run.summary.items()
-        if name not in _TOLD and value is not None
-    }
-    about = {name.replace("_", " "): _plain(value) for name, value in versions.items()}
-    if resumed:
-        about["resumed with"] = _plain(resumed)
+def _hashes(run: Run) -> dict[str, str]:
     hashes = {
         f"hash of {name.removeprefix(_HASH)}": str(value)
         for name, value in run.settings.items()
         if name.startswith(_HASH)
     }
     hashes |= {name: str(value) for name, value in run.trained_for.items()}
-    hashes |= {f"SHA-256 of {name}": value for name, value in run.hashes.items()}
-    listed = packages.items() if isinstance(packages, Mapping) else ()
-    return [
-        named_values(about),
-        named_values(hashes) if hashes else Html(),
-        folded("Packages", named_values({str(name): str(version) for name, version in listed})),
-        folded("What the run recorded of itself", named_values(numbers)),
-    ]
+    return hashes | {f"SHA-256 of {name}": value for name, value in run.hashes.items()}
+
+
+def _plain_values(values: Mapping[str, Any], except_for: Sequence[str]) -> dict[str, str]:
+    return {
+        name.replace("_", " "): _plain(value)
+        for name, value in values.items()
+        if name not in except_for and value is not None and value != []
+    }
 
 
 def _plain(value: Any) -> str:
@@ -370,5 +353,5 @@ def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{name}: {_plain(each)}" for name, each in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value)) or web_page.NOTHING
+        return ", ".join(map(_plain, value)) or NOTHING
     return number(value)

@@ -1,0 +1,1 @@
+"""Web pages on runs and sweeps, each one file: what is on them, and their Jinja templates."""

@@ -1,0 +1,239 @@
+"""Charts inside a web page: SVG by matplotlib, in the page's colors, light and dark.
+
+A chart's numbers can be read by pointing at its dots. Pictures for other places are in
+`prompt_tuning.analysis`.
+"""
+
+import dataclasses
+import io
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator
+
+from prompt_tuning.analysis.figures import COLORS, GRID, QUIET, REFERENCE, new_axes, new_figure
+from prompt_tuning.pages.web_page import number
+
+Number = int | float
+Point = tuple[Number, Number]
+
+_DASHES = ("solid", (0, (6, 4)), (0, (2, 3)), (0, (9, 3, 2, 3)))
+_MOST_DOTS = 60
+_MOST_POINTS = 500
+_MOST_LABELS = 10
+_LONGEST_LABELS = 60  # characters that fit side by side along the axis
+_VARIABLES = {
+    **{color: f"var(--s{place})" for place, color in enumerate(COLORS)},
+    QUIET: "var(--quiet)",
+    GRID: "var(--line)",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Line:
+    """Points that belong together.
+
+    Attributes:
+      name: in the legend, and where the line is pointed at.
+      points: (x, y), in order of x; those that aren't finite are left out.
+      spread: the deviation of each point, drawn up and down from it.
+      color: which of `COLORS`; None: by the line's place, with dashes from the ninth line on.
+      faint: drawn thinly, without dots, and left out of the legend.
+    """
+
+    name: str
+    points: Sequence[Point]
+    spread: Sequence[Number] = ()
+    color: int | None = None
+    faint: bool = False
+
+
+def line_chart(
+    lines: Sequence[Line],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str = "",
+    labels: Sequence[str] = (),
+    references: Sequence[tuple[str, Number]] = (),
+    mark: tuple[Number, Number, str] | None = None,
+    span: tuple[Number, Number] | None = None,
+) -> Markup:
+    """Returns lines over a common axis, with a legend if there are several.
+
+    Args:
+      lines: what is drawn.
+      title: what the numbers are.
+      xlabel: what x is.
+      ylabel: what y is, written along its axis.
+      labels: evenly spaced values of x, whose points have x = 0, 1, ...; none: x is a number, such
+        as a step, and begins at 0.
+      references: dashed horizontal lines, by name.
+      mark: a point to point out, and what is said of it.
+      span: what the axis covers at least; deviations are cut off where it ends. None: it covers
+        all that is drawn.
+    """
+    lines = [_finite(line) for line in lines]
+    if not any(line.points for line in lines):
+        return _FIGURE.format(title, "", Markup("<p>No number is finite.</p>"))
+    figure = new_figure(4.6, 2.5)
+    axes = new_axes(figure)
+    axes.tick_params(length=0, labelcolor=QUIET, labelsize=8.5)
+    axes.set_xlabel(xlabel, color=QUIET, fontsize=8.5)
+    axes.set_ylabel(ylabel, color=QUIET, fontsize=8.5)
+    axes.spines[:].set_color(GRID)
+    hints = _Hints()
+    strong = [line for line in lines if not line.faint]
+    samples = []
+    for place, line in enumerate(lines):
+        color = (place if line.color is None else line.color) % len(COLORS)
+        dash = place // len(COLORS) % len(_DASHES) if line.color is None else 0
+        # The dots and deviations of lines stand beside each other.
+        beside = strong.index(line) - (len(strong) - 1) / 2 if labels and not line.faint else 0.0
+        beside *= min(0.08, 0.5 / max(len(strong), 1))
+        if line.points:
+            _draw(axes, line, COLORS[color], _DASHES[dash], beside, labels, hints)
+        if len(strong) > 1 and not line.faint:
+            samples.append(_SAMPLE.format(color, "dashed" if dash else "solid", line.name))
+    heights = [*(y for _, y in references), *(span or ())]
+    for line in lines:
+        spread = line.spread if line.spread and span is None else [0.0] * len(line.points)
+        for (_, y), deviation in zip(line.points, spread, strict=True):
+            heights += [y - deviation, y + deviation]
+    low, high = min(heights), max(heights)
+    if high - low < 1e-9 * max(abs(low), abs(high), 1e-3):
+        low, high = low - 0.5, high + 0.5
+    ticks = MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(low, high)
+    axes.set_yticks(ticks)
+    axes.set_ylim(ticks[0], ticks[-1])
+    axes.yaxis.set_major_formatter("{x:,.6g}")
+    if labels:
+        _label(axes, labels, hints)
+    else:
+        xs = [x for line in lines for x, _ in line.points]
+        axes.set_xlim(min(0, *xs), max(xs) if max(xs) > min(0, *xs) else 1)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.xaxis.set_major_formatter("{x:,.6g}")
+    for name, y in references:
+        axes.axhline(y, **REFERENCE)
+        where = {"xycoords": ("axes fraction", "data"), "xytext": (0, 3), "ha": "right"}
+        axes.annotate(name, (1, y), **where, textcoords="offset points", color=QUIET, fontsize=8.5)
+    if mark is not None:
+        _mark(axes, *mark)
+    legend = Markup('<ul class="legend">{}</ul>').format(Markup().join(samples)) if samples else ""
+    return _FIGURE.format(title, legend, hints.svg(figure, title))
+
+
+def sparkline(points: Sequence[Point]) -> Markup:
+    """Returns a line as small as a word; its title says where it begins, ends and is highest."""
+    points = _finite(Line(name="", points=points)).points
+    if len(points) < 2:
+        return Markup()
+    width, height = 84, 22
+    xs, ys = zip(*_thinned(points), strict=True)
+    across = (width - 4) / ((xs[-1] - xs[0]) or 1)
+    up = (height - 6) / ((max(ys) - min(ys)) or 1)
+    path = "L".join(
+        f"{2 + (x - xs[0]) * across:.1f} {height - 3 - (y - min(ys)) * up:.1f}"
+        for x, y in zip(xs, ys, strict=True)
+    )
+    told = f"from {number(float(ys[0]))} to {number(float(ys[-1]))}, at most "
+    return Markup(
+        '<svg viewBox="0 0 {} {}" class="spark s0" role="img"><title>{}</title>'
+        '<path d="M{}" class="curve"></path></svg>'
+    ).format(width, height, told + number(float(max(ys))), path)
+
+
+_FIGURE = Markup('<figure class="chart"><figcaption>{}</figcaption>{}{}</figure>')
+_SAMPLE = Markup('<li><span class="sample s{}" style="border-top-style: {}"></span>{}</li>')
+
+
+class _Hints:
+    """Gives elements of a figure a class and a tooltip, which matplotlib's SVG has none of."""
+
+    def __init__(self):
+        self._hints: dict[str, Markup] = {}
+
+    def add(self, kind: str, text: str) -> str:
+        """Returns the id by which the element is found in the SVG."""
+        name = f"hint-{len(self._hints)}-"
+        self._hints[name] = Markup('<g class="{}"><title>{}</title>').format(kind, text)
+        return name
+
+    def svg(self, figure: Any, title: str) -> Markup:
+        """Returns the figure as SVG, colored by the page's variables."""
+        file = io.StringIO()
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "page"}):
+            figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        text = file.getvalue()
+        text = text[text.index("<svg") + len("<svg") :]
+        text = re.sub(r"<(metadata|style)\b.*?</\1>|<!--.*?-->", "", text, flags=re.DOTALL)
+        text = re.sub(r'<g id="(hint-\d+-)">', lambda found: self._hints[found[1]], text)
+        text = re.sub(r"#[0-9a-f]{6}\b", lambda found: _VARIABLES.get(found[0], found[0]), text)
+        return Markup('<svg role="img" aria-label="{}"').format(title) + Markup(text)
+
+
+def _draw(
+    axes: Any,
+    line: Line,
+    color: str,
+    dash: Any,
+    beside: float,
+    labels: Sequence[str],
+    hints: _Hints,
+) -> None:
+    xs, ys = zip(*((x + beside, y) for x, y in _thinned(line.points)), strict=True)
+    gid = hints.add("curve faint" if line.faint else "curve", line.name)
+    width = 0.8 if line.faint else 1.6
+    axes.plot(xs, ys, color=color, linestyle=dash, linewidth=width, gid=gid)
+    if line.faint or len(line.points) > _MOST_DOTS:
+        return
+    for i, (x, y) in enumerate(line.points):
+        spread = line.spread[i] if line.spread else 0.0
+        told = f"{line.name}, {labels[int(x)] if labels else format(x, ',.6g')}: {number(float(y))}"
+        if spread:
+            bar = {"fmt": "none", "ecolor": color, "elinewidth": 1, "capsize": 2}
+            axes.errorbar(x + beside, y, yerr=spread, **bar)
+            told += f" ± {number(float(spread))}"
+        dot = {"marker": "o", "markersize": 4, "clip_on": False, "gid": hints.add("dot", told)}
+        axes.plot([x + beside], [y], color=color, **dot)
+
+
+def _label(axes: Any, labels: Sequence[str], hints: _Hints) -> None:
+    """Names places along the axis, without what long names begin with alike: `tinyworld_`."""
+    every = math.ceil(len(labels) / _MOST_LABELS)
+    longest = max(_LONGEST_LABELS // min(len(labels), _MOST_LABELS), 4)
+    start = 0
+    if max(map(len, labels)) > longest:
+        shared = itertools.takewhile(lambda each: len(set(each)) == 1, zip(*labels, strict=False))
+        start = "".join(characters[0] for characters in shared).rfind("_") + 1
+    shown = [name[start:] for name in labels]
+    shown = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in shown]
+    axes.set_xlim(-0.5, len(labels) - 0.5)
+    axes.set_xticks(range(0, len(labels), every), shown[::every])
+    for text, name in zip(axes.get_xticklabels(), labels[::every], strict=True):
+        text.set_gid(hints.add("label", name))
+
+
+def _mark(axes: Any, x: Number, y: Number, text: str) -> None:
+    right = x > sum(axes.get_xlim()) / 2
+    style = {"color": COLORS[0], "markerfacecolor": "none", "clip_on": False}
+    axes.plot([x], [y], marker="o", markersize=9, **style)
+    where = {"xytext": (0, 8), "textcoords": "offset points", "ha": "right" if right else "left"}
+    axes.annotate(text, (x, y), **where, color=COLORS[0], fontsize=8.5, fontweight="bold")
+
+
+def _finite(line: Line) -> Line:
+    kept = [i for i, point in enumerate(line.points) if all(map(math.isfinite, point))]
+    spread = [line.spread[i] for i in kept] if line.spread else ()
+    return dataclasses.replace(line, points=[line.points[i] for i in kept], spread=spread)
+
+
+def _thinned(points: Sequence[Point]) -> Sequence[Point]:
+    every = math.ceil(len(points) / _MOST_POINTS)
+    return points if every <= 1 else [*points[::every], points[-1]]
