@@ -1,4 +1,4 @@
-"""Errors a user can cause, told in one line.
+"""Errors a user can cause, each reported in one line.
 
 A `UserError` says what was found, where, what was expected and how to fix it. The command
 line prints its message alone and exits with status 2; anything else is a bug and keeps its
@@ -7,7 +7,7 @@ traceback.
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 _MOST_LISTED = 10
 
@@ -18,6 +18,22 @@ class UserError(Exception):
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in a notebook in place of a traceback."""
         return [str(self)]
+
+
+def at_least(least: int, values: Mapping[str, float | int | None], hint: str = "") -> None:
+    """Checks values by their names; None passes.
+
+    Args:
+      least: the smallest allowed value.
+      values: the values, by the names that users know.
+      hint: follows the message, such as " (the paper's default is 100)".
+
+    Raises:
+      UserError: a value is smaller.
+    """
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise UserError(f"{name} is {value}; it must be at least {least}{hint}.")
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

@@ -1,8 +1,4 @@
-"""JSON that others wrote, read so that whatever is wrong with it is a ValueError.
-
-Python's own parser stops at deep nesting with a RecursionError, or lets through what a later step,
-which is itself further down the stack, then stops at.
-"""
+"""JSON written by others, and values of it in messages."""
 
 import json
 import reprlib
@@ -19,37 +15,22 @@ _SHORTENED.maxstring = _SHORTENED.maxother = 120  # characters; enough for a par
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Returns what `text` says.
+    """Returns the value of a JSON text.
 
     Raises:
-      ValueError: it isn't JSON, not in UTF-8, or nested more than `MAX_DEPTH` deep.
+      ValueError: it isn't JSON, isn't UTF-8, or is nested too deeply for Python's parser.
     """
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except RecursionError:
-        raise _too_deep() from None
-    nodes = [value]
-    for _ in range(MAX_DEPTH):
-        nodes = [child for node in nodes for child in _children(node)]
-        if not nodes:
-            return value
-    raise _too_deep()
+        raise ValueError("it is nested more than Python can read") from None
 
 
 def shown(value: Any) -> str:
-    """Returns a value for a message: on one line, and cut short where it is long."""
+    """Returns a value for a message: on one line, and shortened if it is long."""
     return _SHORTENED.repr(value)
 
 
 def shown_names(names: Sequence[str]) -> str:
     """Returns names for a message, without quotes; of many the first ten and how many more."""
     return listed([shown(name)[1:-1] for name in names])
-
-
-def _children(node: Any) -> list[Any]:
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return [child for child in children if isinstance(child, dict | list)]
-
-
-def _too_deep() -> ValueError:
-    return ValueError(f"it is nested more than {MAX_DEPTH} deep")

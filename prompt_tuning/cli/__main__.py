@@ -82,26 +82,31 @@ def status_of(command: Callable[[Sequence[str]], int | None], argv: Sequence[str
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
         return command(argv) or 0
-    except UserError as error:
-        # gin adds to an error which configurable raised it, with its address in memory.
-        told, _, _ = str(error).partition("\n  In call to configurable ")
-        message = " ".join(told.split())
-    except BrokenPipeError:
+    except BaseException as error:
+        if (status := report(error)) is None:
+            raise
+        return status
+
+
+def report(error: BaseException) -> int | None:
+    """Prints a line for an error that is no bug; returns the exit status, or None for a bug."""
+    if isinstance(error, UserError):
+        # gin appends which configurable raised the error, with its address in memory.
+        message = " ".join(str(error).partition("\n  In call to configurable ")[0].split())
+    elif isinstance(error, BrokenPipeError):
         # Whoever reads our output has had enough; the interpreter must not flush into the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
+    elif isinstance(error, OSError) and error.errno in _DISK:
         where = f" for {error.filename}" if error.filename else ""
         message = f"Can't write or read{where}: {_DISK[error.errno]}. Free it or choose another."
-    except KeyboardInterrupt:
+    elif isinstance(error, KeyboardInterrupt):
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
-    except Exception as error:
-        if (found := out_of_memory(error)) is None:
-            raise
+    elif isinstance(error, Exception) and (found := out_of_memory(error)) is not None:
         message = found
+    else:
+        return None
     print(f"prompt-tuning: {message}", file=sys.stderr)
     return USER_ERROR
 

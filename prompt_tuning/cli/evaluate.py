@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.__main__ import report, run
 from prompt_tuning.cli.arguments import Parser
 from prompt_tuning.errors import UserError
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     from prompt_tuning.parallel.processes import joined
 
     session.load_config(args, run=args.run)
-    with joined(configurables.processes()):
+    with joined(configurables.processes(), report):
         _evaluate(args)
 
 

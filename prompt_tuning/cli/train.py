@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from prompt_tuning.cli.__main__ import run
+from prompt_tuning.cli.__main__ import report, run
 from prompt_tuning.cli.arguments import Parser
 from prompt_tuning.errors import UserError
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
     startup = Startup(say=session.say_once)
     session.load_config(args)
     many = args.tune or gin_config.macro("POPULATION") is not None
-    with joined(configurables.processes()):
+    with joined(configurables.processes(), report):
         if many:
             train_many(args, startup)
             return

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.data.vocabularies import PAD_ID
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import at_least
 
 Batch = dict[str, np.ndarray]
 """Token ids [batch, source] and [batch, target] i32, loss weights [batch, target] f32; of mixed
@@ -48,9 +48,9 @@ def bucket_lengths(
     example.
 
     Args:
-        lengths: tokens of each example.
-        num_buckets: how many lengths, that is, compiled shapes.
-        multiple: what padded lengths are multiples of.
+      lengths: tokens of each example.
+      num_buckets: how many lengths, that is, compiled shapes.
+      multiple: what padded lengths are multiples of.
     """
     rounded = -(-np.asarray(lengths) // multiple) * multiple
     values, counts = np.unique(rounded, return_counts=True)
@@ -101,12 +101,12 @@ class BatchStream:
     """Training batches of one split, or of several mixed.
 
     Args:
-        splits: where examples come from.
-        batch_size: examples a step, over all hosts.
-        seed: with the step, decides everything.
-        rates: the share of each split; None for equal shares.
-        num_lengths: how many source lengths batches are padded to.
-        max_window: how many steps' examples are sorted together at most.
+      splits: where examples come from.
+      batch_size: examples a step, over all hosts.
+      seed: with the step, decides everything.
+      rates: the share of each split; None for equal shares.
+      num_lengths: how many source lengths batches are padded to.
+      max_window: how many steps' examples are sorted together at most.
     """
 
     def __init__(
@@ -120,12 +120,8 @@ class BatchStream:
         max_window: int = MAX_WINDOW,
     ):
         self._splits = (splits,) if isinstance(splits, TokenizedSplit) else tuple(splits)
-        if batch_size < 1:
-            raise UserError(f"The batch size is {batch_size}; expected at least 1.")
-        if seed < 0:
-            raise UserError(f"The seed is {seed}; expected 0 or more.")
-        if num_lengths < 1:
-            raise UserError(f"The number of lengths is {num_lengths}; expected at least 1.")
+        at_least(1, {"batch_size": batch_size, "num_lengths": num_lengths})
+        at_least(0, {"seed": seed})
         self._batch_size = batch_size
         self._seed = seed
         shares = np.ones(len(self._splits)) if rates is None else np.asarray(rates, np.float64)
@@ -189,26 +185,27 @@ def eval_batches(
 ) -> Iterator[tuple[Batch, Int[np.ndarray, "rows"]]]:
     """Yields batches over every example once, shortest first, with the examples' numbers.
 
-    The last batch is filled up by repeating its first row with loss weights of zero; the numbers
-    are those of the real rows, which come first.
+    The last batch is padded by repeating its first row with loss weights of zero; the numbers are
+    those of the real rows, which come first.
     """
-    if batch_size < 1:
-        raise UserError(f"The batch size is {batch_size}; expected at least 1.")
+    at_least(1, {"batch_size": batch_size})
     lengths = split.inputs.lengths
     source_lengths = bucket_lengths(lengths, num_lengths)
-    target_length = int(split.targets.lengths.max())
     order = np.argsort(lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        filled = np.concatenate([rows, np.full(batch_size - len(rows), rows[0])])
-        batch = pad_batch(
-            [split.inputs[row] for row in filled],
-            [split.targets[row] for row in filled],
-            source_lengths,
-            target_length,
-        )
-        batch["decoder_loss_weights"][len(rows) :] = 0.0
-        yield batch, rows
+        yield padded_eval_batch(split, rows, batch_size, source_lengths), rows
+
+
+def padded_eval_batch(
+    split: TokenizedSplit, rows: Int[np.ndarray, "rows"], size: int, source_lengths: Sequence[int]
+) -> Batch:
+    """Returns a batch of `size`: these rows, then the first of them with loss weights of zero."""
+    padded = np.concatenate([rows, np.full(size - len(rows), rows[0])])
+    pairs = np.stack([np.zeros_like(padded), padded], axis=1)
+    batch = mixed_batch([split], pairs, source_lengths, int(split.targets.lengths.max()))
+    batch["decoder_loss_weights"][len(rows) :] = 0.0
+    return batch
 
 
 def mixed_batch(

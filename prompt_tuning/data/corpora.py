@@ -59,8 +59,8 @@ class Text:
     """A stream of documents.
 
     Attributes:
-        name: tells this text from any other; changed files have another name.
-        documents: starts reading.
+      name: tells this text from any other; changed files have another name.
+      documents: starts reading.
     """
 
     name: str
@@ -71,13 +71,13 @@ def text_files(*paths: str | Path, drop_markup: bool = False) -> Text:
     """Returns the documents of files, in their order.
 
     Args:
-        paths: files of a document a line (.txt), or of a JSON object with its "text" a line
-            (.json or .jsonl, such as C4's c4-train.00000-of-01024.json.gz); read as
-            `text_files.py` says.
-        drop_markup: leave out documents with the residue of MediaWiki's and HTML's markup.
+      paths: files of a document a line (.txt), or of a JSON object with its "text" a line
+        (.json or .jsonl, such as C4's c4-train.00000-of-01024.json.gz); read as
+        `text_files.py` says.
+      drop_markup: leave out documents with the residue of MediaWiki's and HTML's markup.
 
     Raises:
-        UserError: a file is missing.
+      UserError: a file is missing.
     """
     files = [as_path(path) for path in paths]
     for file in files:
@@ -105,9 +105,9 @@ def c4_text(split: str = "train", *, config: str = "en", data_dir: str | None = 
     """Returns C4 as TFDS has it; it must be prepared already, which takes a cluster.
 
     Args:
-        split: "train" or "validation".
-        config: "en", "realnewslike" and so on.
-        data_dir: TFDS's data folder, which may be a bucket; None is TFDS's own default.
+      split: "train" or "validation".
+      config: "en", "realnewslike" and so on.
+      data_dir: TFDS's data folder, which may be a bucket; None is TFDS's own default.
     """
 
     def documents() -> Iterator[str]:
@@ -126,11 +126,11 @@ def held_out(text: Text, share: float) -> tuple[Text, Text]:
     difference, and one that stands there twice is never on both sides.
 
     Args:
-        text: the documents.
-        share: how much of it is kept back, above 0 and below 1.
+      text: the documents.
+      share: how much of it is kept back, above 0 and below 1.
 
     Raises:
-        UserError: the share is none.
+      UserError: the share is none.
     """
     if not 0 < share < 1:
         raise UserError(f"The held-out share is {share}; expected one such as 0.01.")
@@ -162,13 +162,13 @@ def tokenized_text(
     """Returns the ids of a text's first documents, mapped from a file that is made at first use.
 
     Args:
-        text: the documents.
-        vocabulary: the model's.
-        max_tokens: where to stop; the file has at most so many ids, of 2 or 4 bytes each.
-        cache_dir: where to keep the file; None is `default_cache_dir()`.
+      text: the documents.
+      vocabulary: the model's.
+      max_tokens: where to stop; the file has at most so many ids, of 2 or 4 bytes each.
+      cache_dir: where to keep the file; None is `default_cache_dir()`.
 
     Raises:
-        UserError: the text is empty or can't be read, or the cache can't be written.
+      UserError: the text is empty or can't be read, or the cache can't be written.
     """
     # T5's ids fit two bytes, mT5's don't.
     dtype = np.dtype("<u2" if len(vocabulary) <= 1 << 16 else "<i4")
@@ -212,17 +212,17 @@ class PretrainingStream:
     parts.
 
     Args:
-        ids: the text, as `tokenized_text` returns it.
-        vocabulary: the model's.
-        objective: "span_corruption" or "lm_adaptation".
-        batch_size: pieces a step, over all hosts.
-        seed: with the step, decides everything.
-        input_length: tokens of the inputs with EOS.
-        target_length: the same of the targets; None is as many as the inputs lead to.
+      ids: the text, as `tokenized_text` returns it.
+      vocabulary: the model's.
+      objective: "span_corruption" or "lm_adaptation".
+      batch_size: pieces a step, over all hosts.
+      seed: with the step, decides everything.
+      input_length: tokens of the inputs with EOS.
+      target_length: the same of the targets; None is as many as the inputs lead to.
 
     Raises:
-        UserError: there is no such objective, a length is too short, the text is shorter than a
-            piece, or the vocabulary has too few sentinels.
+      UserError: there is no such objective, a length is too short, the text is shorter than a
+        piece, or the vocabulary has too few sentinels.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ def saved_rows(folder: FilePath) -> Iterator[tuple[str, JsonRow]]:
     """Yields the rows of one split in a folder of `save_to_disk`.
 
     Raises:
-        UserError: it isn't such a folder, holds several splits, or is damaged.
+      UserError: it isn't such a folder, holds several splits, or is damaged.
     """
     import pyarrow
 
@@ -68,7 +68,7 @@ def hub_rows(name: str) -> Iterator[tuple[str, JsonRow]]:
     last is a config where the hub has no data set of the whole name.
 
     Raises:
-        UserError: the name has another form, `datasets` isn't installed or can't load it.
+      UserError: the name has another form, `datasets` isn't installed or can't load it.
     """
     found = _HUB_NAME.fullmatch(name)
     if not found:

@@ -9,7 +9,7 @@ split may come before the question. A design is an entry of a TOML file:
     words = {entailment = "yes", not_entailment = "no"}
 
 Names in braces are the fields of a row; `{inputs}` is T5's own text of it. `designed` makes of a
-task and a design another task, which is tokenised and scored like any.
+task and a design another task, which is tokenized and scored like any.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from prompt_tuning.data.sources import bad_rows_named
 from prompt_tuning.data.tasks.task import Example, Metric, Task
 from prompt_tuning.data.templates import Template
 from prompt_tuning.data.text_files import read_lines
-from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.errors import UserError, at_least, did_you_mean
 
 SHOTS = "shots"
 """The metadata that tells how many solved examples stand before an example's question."""
@@ -43,11 +43,11 @@ class Design:
     """A wording of a task.
 
     Attributes:
-        name: what the file calls it.
-        where: the file and the entry, for messages.
-        input: the text of the question, up to where the answer is to stand.
-        words: the word that stands for each label; None keeps the labels.
-        separator: what stands between solved examples and the question.
+      name: what the file calls it.
+      where: the file and the entry, for messages.
+      input: the text of the question, up to where the answer is to stand.
+      words: the word that stands for each label; None keeps the labels.
+      separator: what stands between solved examples and the question.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Design:
         """Returns the question that a row is.
 
         Args:
-            row: its fields; a list of texts is shown with commas.
-            inputs: T5's own text of it.
+          row: its fields; a list of texts is shown with commas.
+          inputs: T5's own text of it.
 
         Raises:
-            UserError: the design names a field that the row doesn't have.
-            ValueError: a field is neither text nor number.
+          UserError: the design names a field that the row doesn't have.
+          ValueError: a field is neither text nor number.
         """
         shown = {
             name: ", ".join(value) if _is_texts(value) else value
@@ -85,7 +85,7 @@ def read_designs(path: Path) -> dict[str, dict[str, Design]]:
     """Returns the designs in a file, by task and by name, in the order of the file.
 
     Raises:
-        UserError: the file can't be read, is no TOML, or an entry isn't a design.
+      UserError: the file can't be read, is no TOML, or an entry isn't a design.
     """
     try:
         content = tomllib.loads("".join(read_lines(path)))
@@ -146,20 +146,18 @@ def designed(
     none of the design's words is wrong.
 
     Args:
-        task: the task.
-        design: the wording.
-        shots: how many solved examples.
-        seed: draws them.
-        data_dir: where the task's source is.
-        fits: whether a text is short enough for the model's input.
+      task: the task.
+      design: the wording.
+      shots: how many solved examples.
+      seed: draws them.
+      data_dir: where the task's source is.
+      fits: whether a text is short enough for the model's input.
 
     Raises:
-        UserError: the words aren't those of the task's labels, the training split has too few
-            examples or none, `shots` or `seed` is negative.
+      UserError: the words aren't those of the task's labels, the training split has too few
+        examples or none, `shots` or `seed` is negative.
     """
-    if shots < 0 or seed < 0:
-        name, value = ("shots", shots) if shots < 0 else ("seed", seed)
-        raise UserError(f"The number of the {name} is {value}; expected 0 or more.")
+    at_least(0, {"shots": shots, "seed": seed})
     words = _checked_words(design, task)
     pool = _solved(task, design, words, data_dir) if shots else ()
     if shots > len(pool):

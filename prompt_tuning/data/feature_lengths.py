@@ -15,11 +15,11 @@ def feature_lengths(
     """Returns the longest inputs and targets in tokens.
 
     Args:
-        given: what the user set, in part or whole.
-        own: the task's own, for what isn't set.
+      given: what the user set, in part or whole.
+      own: the task's own, for what isn't set.
 
     Raises:
-        UserError: a name is no feature, a length isn't a positive whole number, or one is missing.
+      UserError: a name is no feature, a length isn't a positive whole number, or one is missing.
     """
     lengths = {**(own or {}), **(given or {})}
     where = f"TASK_FEATURE_LENGTHS is {dict(given or {})}"
@@ -46,12 +46,12 @@ def check_label_lengths(labels: Sequence[str], vocabulary: Vocabulary, targets: 
     """Checks that each label can be spelled, and is no longer than targets may be.
 
     Args:
-        labels: the label words.
-        vocabulary: the frozen model's.
-        targets: the longest targets, in tokens with end of sequence.
+      labels: the label words.
+      vocabulary: the frozen model's.
+      targets: the longest targets, in tokens with end of sequence.
 
     Raises:
-        UserError: one can't be spelled, or would be cut.
+      UserError: one can't be spelled, or would be cut.
     """
     vocabulary.check_labels(labels)
     lengths = {label: len(vocabulary.encode(label)) + 1 for label in labels}

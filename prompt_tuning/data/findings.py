@@ -24,10 +24,10 @@ def findings(
     """Returns what was found of each task, a line each; warnings begin with "Warning: ".
 
     Args:
-        tasks: the tasks.
-        train: what is trained on, of each task.
-        scored: what the best prompt is picked on, of each task.
-        data_dir: where the sources are, as `Task.source` takes it.
+      tasks: the tasks.
+      train: what is trained on, of each task.
+      scored: what the best prompt is picked on, of each task.
+      data_dir: where the sources are, as `Task.source` takes it.
     """
     return [
         line

@@ -20,12 +20,12 @@ class Entry:
     """One file of a submission.
 
     Attributes:
-        file: its name in the zip.
-        rows: how many predictions the official test split needs.
-        labels: from our label word to the official label; empty where the answer is free text.
-        kind: "label" (a line each), "multirc" (a line a paragraph), "record" (the text of the
-            answer), "wsc" (our answer is text, the official one a label), or "score" (a number
-            from 0 to 5).
+      file: its name in the zip.
+      rows: how many predictions the official test split needs.
+      labels: from our label word to the official label; empty where the answer is free text.
+      kind: "label" (a line each), "multirc" (a line a paragraph), "record" (the text of the
+        answer), "wsc" (our answer is text, the official one a label), or "score" (a number
+        from 0 to 5).
     """
 
     file: str

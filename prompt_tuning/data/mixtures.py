@@ -60,9 +60,9 @@ class Mixture:
     """Tasks that are trained on together.
 
     Attributes:
-        name: what a run calls it.
-        tasks: its tasks, of different names.
-        rates: the share of each; None: by their sizes.
+      name: what a run calls it.
+      tasks: its tasks, of different names.
+      rates: the share of each; None: by their sizes.
     """
 
     name: str
@@ -83,7 +83,7 @@ def user_mixture(
     """Returns a mixture of tasks, each by its name or as it is.
 
     Raises:
-        UserError: there are none, two have one name, or the rates aren't a positive number each.
+      UserError: there are none, two have one name, or the rates aren't a positive number each.
     """
     found = tuple(
         member
@@ -109,7 +109,7 @@ def get_tasks(name: str) -> tuple[Task, ...]:
     """Returns the tasks of a mixture, or the one task of that name.
 
     Raises:
-        UserError: there is neither; the closest names are suggested.
+      UserError: there is neither; the closest names are suggested.
     """
     if name in MIXTURES:
         return tuple(get_task(member) for member in MIXTURES[name])

@@ -92,7 +92,7 @@ def wsc_text(row: Row) -> str:
     its punctuation set apart.
 
     Raises:
-        ValueError: the pronoun is nowhere in the text.
+      ValueError: the pronoun is nowhere in the text.
     """
     pronoun = text_field(row, "span2_text")
     index = row["span2_index"]

@@ -27,9 +27,9 @@ class Question:
     """One question.
 
     Attributes:
-        row: its fields; a line of text is the field "inputs".
-        where: the place that it was read from, such as "lines.txt:3".
-        is_line: whether it was a line of text.
+      row: its fields; a line of text is the field "inputs".
+      where: the place that it was read from, such as "lines.txt:3".
+      is_line: whether it was a line of text.
     """
 
     row: JsonRow
@@ -41,11 +41,11 @@ def read_questions(path: str, *, as_text: bool = False) -> Iterator[Question]:
     """Yields the questions of a file.
 
     Args:
-        path: the file.
-        as_text: take every line as text, whatever the file's name and the line's first character.
+      path: the file.
+      as_text: take every line as text, whatever the file's name and the line's first character.
 
     Raises:
-        UserError: the file can't be read, or a row or line is malformed.
+      UserError: the file can't be read, or a row or line is malformed.
     """
     kind = table_format(path)
     if kind != "hf" and not as_path(path).exists():
@@ -89,7 +89,7 @@ def text_of(question: Question, task: Task | None) -> str | None:
     A text under "inputs" is taken as it is, unless the task has a column of that name.
 
     Raises:
-        UserError: the row lacks a column, or a value is bad.
+      UserError: the row lacks a column, or a value is bad.
     """
     row, columns = question.row, task.columns if task else ()
     if task is None or ("inputs" in row and "inputs" not in columns):

@@ -17,7 +17,7 @@ from prompt_tuning.data.sources import JsonRow, Source
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.data.user_files import share
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, at_least
 
 HELD_OUT = "held_out"
 """The split of training rows that are set aside."""
@@ -28,12 +28,12 @@ class Sample:
     """How many examples to take; at most one of the two numbers is given.
 
     Attributes:
-        examples: how many at random.
-        per_label: how many of each label.
-        seed: which ones.
+      examples: how many at random.
+      per_label: how many of each label.
+      seed: which ones.
 
     Raises:
-        UserError: both are given, or a number is too low.
+      UserError: both are given, or a number is too low.
     """
 
     examples: int | None = None
@@ -46,13 +46,8 @@ class Sample:
                 f"Both {self.examples} examples and {self.per_label} of each label are asked for; "
                 "set one of them to None."
             )
-        if self.number is not None and self.number < 1:
-            raise UserError(
-                f"{self.number} examples{' of each label' * (self.per_label is not None)} are "
-                "asked for; expected 1 or more."
-            )
-        if self.seed < 0:
-            raise UserError(f"data.sample_seed is {self.seed}; expected 0 or more.")
+        at_least(1, {"The number of examples": self.examples, "That per label": self.per_label})
+        at_least(0, {"data.sample_seed": self.seed})
 
     @property
     def number(self) -> int | None:
@@ -63,11 +58,11 @@ class Sample:
         """Returns the chosen examples of a split, all of them if no number is given.
 
         Args:
-            split: the whole split.
-            labels: the task's label words, if it has any.
+          split: the whole split.
+          labels: the task's label words, if it has any.
 
         Raises:
-            UserError: so many of each label are asked for, and the task has none.
+          UserError: so many of each label are asked for, and the task has none.
         """
         if self.number is None:
             return split
@@ -139,7 +134,7 @@ def with_held_out(task: Task, held_out: float) -> Task:
     those of the validation split are.
 
     Raises:
-        UserError: the share isn't between 0 and 1, or the task has no training split.
+      UserError: the share isn't between 0 and 1, or the task has no training split.
     """
     if not 0 < held_out < 1:
         raise UserError(f"data.held_out is {held_out}; expected a share such as 0.1.")

@@ -1,4 +1,4 @@
-"""Our tasks and mixtures as SeqIO's, and the tokenisation that goes through them.
+"""Our tasks and mixtures as SeqIO's, and the tokenization that goes through them.
 
 Imports TensorFlow, so only `tokenized.py` (on a task's first use) and SeqIO's own users come
 here. `register` puts every task and mixture into SeqIO's registries under the same names, for
@@ -69,7 +69,7 @@ def tokenize(
     lengths: Mapping[str, int],
     data_dir: str | None = None,
 ) -> Iterator[TokenizedExample]:
-    """Yields the examples of a split as SeqIO tokenises and trims them, in the source's order."""
+    """Yields the examples of a split as SeqIO tokenizes and trims them, in the source's order."""
     dataset = seqio_task(task, vocabulary, data_dir).get_dataset(
         sequence_length=dict(lengths), split=split, shuffle=False
     )
@@ -80,8 +80,8 @@ def register(vocabulary: Vocabulary, data_dirs: Mapping[str, str | None] | None 
     """Adds all tasks and mixtures to SeqIO's registries, replacing what an earlier call added.
 
     Args:
-        vocabulary: the vocabulary of their features.
-        data_dirs: the data folder of a task, by its name; others read their default source.
+      vocabulary: the vocabulary of their features.
+      data_dirs: the data folder of a task, by its name; others read their default source.
     """
     data_dirs = data_dirs or {}
     for name in MIXTURES:

@@ -21,9 +21,9 @@ def fit_inputs(task: Task, vocabulary: Vocabulary, limit: int) -> Task:
     """Returns the task with its column `shorten` cut, at the end of a word, where inputs need it.
 
     Args:
-        task: the task; one that shortens nothing is returned as it is.
-        vocabulary: what counts the tokens.
-        limit: the longest inputs, in tokens with end of sequence.
+      task: the task; one that shortens nothing is returned as it is.
+      vocabulary: what counts the tokens.
+      limit: the longest inputs, in tokens with end of sequence.
     """
     column = task.shorten
     if column is None:
@@ -56,8 +56,8 @@ def _shortened(
     """Returns the row itself if its texts fit, else with less of the column, down to nothing.
 
     Raises:
-        KeyError: there is no such column.
-        ValueError: it holds no text, or is not a part of the inputs.
+      KeyError: there is no such column.
+      ValueError: it holds no text, or is not a part of the inputs.
     """
     whole = texts(row)
     value: Any = row[column]

@@ -39,9 +39,9 @@ class JsonlSource:
     """One JSON object a line, one file a split.
 
     Attributes:
-        files: the file of each split.
-        expand: turns a line into the task's rows, for formats that nest several in one. It
-            raises KeyError for a missing field and ValueError for a bad one.
+      files: the file of each split.
+      expand: turns a line into the task's rows, for formats that nest several in one. It
+        raises KeyError for a missing field and ValueError for a bad one.
     """
 
     files: Mapping[str, FilePath]
@@ -59,10 +59,10 @@ class TsvSource:
     Each row also gets its number in the file, from 0, as "idx".
 
     Attributes:
-        files: the file of each split.
-        columns: the names of the columns, by split; a split that is not here has a header line.
-        skip_short: leave out rows with too few columns, which are otherwise refused.
-        expand: as for `JsonlSource`.
+      files: the file of each split.
+      columns: the names of the columns, by split; a split that is not here has a header line.
+      skip_short: leave out rows with too few columns, which are otherwise refused.
+      expand: as for `JsonlSource`.
     """
 
     files: Mapping[str, FilePath]
@@ -95,8 +95,8 @@ class JsonSource:
     """A whole JSON file a split, such as SQuAD's.
 
     Attributes:
-        files: the file of each split.
-        expand: gives the task's rows from what the file holds; raises as for `JsonlSource`.
+      files: the file of each split.
+      expand: gives the task's rows from what the file holds; raises as for `JsonlSource`.
     """
 
     files: Mapping[str, FilePath]
@@ -149,13 +149,13 @@ class TfdsSource:
     """A TFDS data set, exported to jsonl in the cache when a split is first read.
 
     Attributes:
-        name: the data set and config without a version, such as "super_glue/rte"; TFDS takes the
-            newest it has, and the export's file name records which.
-        minimum_version: an older prepared data set is refused.
-        data_dir: TFDS's data folder; None is TFDS's own default.
-        cache_dir: where the export is kept.
-        splits: TFDS's name of a split, where it is another than ours.
-        fields: the fields to read; None is all of them.
+      name: the data set and config without a version, such as "super_glue/rte"; TFDS takes the
+        newest it has, and the export's file name records which.
+      minimum_version: an older prepared data set is refused.
+      data_dir: TFDS's data folder; None is TFDS's own default.
+      cache_dir: where the export is kept.
+      splits: TFDS's name of a split, where it is another than ours.
+      fields: the fields to read; None is all of them.
     """
 
     name: str

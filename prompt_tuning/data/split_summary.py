@@ -12,17 +12,17 @@ class SplitSummary:
     """Counts of one split's examples; lengths are in tokens with end of sequence.
 
     Attributes:
-        task: the task's name.
-        split: the split's name.
-        examples: how many there are.
-        limits: the longest that each feature may be.
-        longest: the longest of each feature before anything was cut.
-        cut: how many examples lost tokens, by feature.
-        shortened: how many inputs lost a part of the column that may be shortened.
-        empty: how many examples have no text, by feature.
-        unspelled: how many targets don't survive the vocabulary: `decode(encode(text))` is
-            another text. Labels aren't counted: they are refused.
-        first_unspelled: the first of them.
+      task: the task's name.
+      split: the split's name.
+      examples: how many there are.
+      limits: the longest that each feature may be.
+      longest: the longest of each feature before anything was cut.
+      cut: how many examples lost tokens, by feature.
+      shortened: how many inputs lost a part of the column that may be shortened.
+      empty: how many examples have no text, by feature.
+      unspelled: how many targets don't survive the vocabulary: `decode(encode(text))` is
+        another text. Labels aren't counted: they are refused.
+      first_unspelled: the first of them.
     """
 
     task: str

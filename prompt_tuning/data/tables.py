@@ -59,7 +59,7 @@ def check_format(path: str | FilePath) -> None:
     """Checks that a table's format is known by its name.
 
     Raises:
-        UserError: it is not.
+      UserError: it is not.
     """
     if table_format(path) is None:
         raise UserError(
@@ -72,10 +72,10 @@ def read_table(path: str | FilePath) -> Iterator[tuple[str, JsonRow]]:
     """Yields each row of a table with the place it was read from.
 
     Args:
-        path: a file, the folder of a saved Hugging Face data set, or one of the hub, "hf:...".
+      path: a file, the folder of a saved Hugging Face data set, or one of the hub, "hf:...".
 
     Raises:
-        UserError: the format isn't known, the file is missing or damaged, or a row is malformed.
+      UserError: the format isn't known, the file is missing or damaged, or a row is malformed.
     """
     check_format(path)
     kind = table_format(path)
@@ -116,7 +116,7 @@ def load_json(text: str) -> Any:
     """Returns what a JSON text holds.
 
     Raises:
-        ValueError: it is no JSON, or holds half a character.
+      ValueError: it is no JSON, or holds half a character.
     """
     try:
         value = parse_json(text)
@@ -132,7 +132,7 @@ def check_characters(text: str) -> None:
     """Checks that a text has whole characters, which a vocabulary can read and a file can hold.
 
     Raises:
-        ValueError: it has a lone surrogate.
+      ValueError: it has a lone surrogate.
     """
     try:
         text.encode()
@@ -231,10 +231,10 @@ def arrow_rows(
     Class labels, which Hugging Face stores as numbers, become their names.
 
     Args:
-        name: of the file, for the place of a row.
-        schema: Arrow's.
-        batches: Arrow's record batches.
-        features: those of Hugging Face's `dataset_info.json`; None: those in the schema.
+      name: of the file, for the place of a row.
+      schema: Arrow's.
+      batches: Arrow's record batches.
+      features: those of Hugging Face's `dataset_info.json`; None: those in the schema.
     """
     words = _class_names(features or _features(schema))
     number = 0

@@ -24,11 +24,11 @@ class TargetForm:
     """How the targets of tasks are written for a model.
 
     Attributes:
-        vocabulary: the frozen model's.
-        sentinel: whether `<extra_id_0>` comes first.
+      vocabulary: the frozen model's.
+      sentinel: whether `<extra_id_0>` comes first.
 
     Raises:
-        UserError: the vocabulary has no sentinels.
+      UserError: the vocabulary has no sentinels.
     """
 
     vocabulary: Vocabulary

@@ -18,11 +18,11 @@ class Template:
     """A text with columns in it.
 
     Args:
-        text: as the user wrote it.
-        name: what messages call it, such as "input template".
+      text: as the user wrote it.
+      name: what messages call it, such as "input template".
 
     Raises:
-        UserError: a brace stands alone, or the template names no column.
+      UserError: a brace stands alone, or the template names no column.
     """
 
     text: str
@@ -45,8 +45,8 @@ class Template:
         """Returns the text for a row, without spaces at its ends; a null is an empty text.
 
         Raises:
-            KeyError: the row lacks a column.
-            ValueError: a column holds neither text nor a number.
+          KeyError: the row lacks a column.
+          ValueError: a column holds neither text nor a number.
         """
         braces = {"{{": "{", "}}": "}"}
         filled = _TOKEN.sub(

@@ -40,7 +40,7 @@ def read_lines(path: FilePath) -> Iterator[str]:
     """Yields the lines of a text file.
 
     Raises:
-        UserError: the file is missing, can't be read, is damaged or is not UTF-8.
+      UserError: the file is missing, can't be read, is damaged or is not UTF-8.
     """
     with open_file(path) as file:
         yield from decoded_lines(file, str(path))
@@ -50,7 +50,7 @@ def decoded_lines(stream: Any, name: str) -> Iterator[str]:
     """Yields the lines of a stream of bytes, such as `sys.stdin.buffer`, as they come.
 
     Raises:
-        UserError: it is not UTF-8; it is called `name`.
+      UserError: it is not UTF-8; it is called `name`.
     """
     text = io.TextIOWrapper(stream, encoding="utf-8-sig")
     try:
@@ -67,7 +67,7 @@ def open_file(path: FilePath) -> Iterator[Any]:
     """Opens a file for reading bytes, decompressed.
 
     Raises:
-        UserError: the file is missing, can't be read or is damaged; also from within the block.
+      UserError: the file is missing, can't be read or is damaged; also from within the block.
     """
     try:
         with path.open("rb") as opened:

@@ -32,7 +32,7 @@ def read_tfds(
     False. Of each row only `fields` are read, or everything if None.
 
     Raises:
-        UserError: the data set is unknown, too old, has no such split or cannot be downloaded.
+      UserError: the data set is unknown, too old, has no such split or cannot be downloaded.
     """
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # a warning for each retry
     if not sys.stderr.isatty():

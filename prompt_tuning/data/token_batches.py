@@ -23,12 +23,12 @@ from prompt_tuning.data.batching import (
     BatchStream,
     bucket_lengths,
     mixed_batch,
-    pad_batch,
+    padded_eval_batch,
     window_order,
     window_ranges,
 )
 from prompt_tuning.data.tokenized import TokenizedSplit
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import at_least
 
 LENGTH_MULTIPLE = 4
 """Padded source lengths are multiples of this; so is the paper's prompt of 100 before them."""
@@ -41,10 +41,11 @@ SCHEDULE = 64
 class TokenBudget:
     """How many rows a batch has.
 
-    tokens: positions a batch, at most (but for a batch of the fewest rows there can be).
-    extra: positions that a row costs beside its input: the prompt's length.
-    row_multiple: rows are a multiple of this: the number of devices, times that of microbatches.
-    num_lengths: how many source lengths there are, that is, compiled shapes.
+    Attributes:
+      tokens: positions per batch, at most (but for a batch of the fewest rows there can be).
+      extra: positions that a row costs beside its input: the prompt's length.
+      row_multiple: rows are a multiple of this: the number of devices times that of microbatches.
+      num_lengths: number of source lengths, that is, of compiled shapes.
     """
 
     tokens: int
@@ -53,13 +54,8 @@ class TokenBudget:
     num_lengths: int = 4
 
     def __post_init__(self) -> None:
-        for name, least in [("tokens", 1), ("extra", 0), ("row_multiple", 1), ("num_lengths", 1)]:
-            found = getattr(self, name)
-            if found < least:
-                raise UserError(
-                    f"A token budget's {name} is {found}; expected {least} or more "
-                    "(BATCH_TOKENS, data.extra_tokens, data.num_lengths)."
-                )
+        at_least(1, {"BATCH_TOKENS": self.tokens, "data.num_lengths": self.num_lengths})
+        at_least(0, {"data.extra_tokens": self.extra})
 
     def rows(self, length: int) -> int:
         """Returns the rows of a batch whose inputs are padded to `length`."""
@@ -71,10 +67,10 @@ class TokenBatchStream:
     """Training batches of one split, or of several mixed; stands in for a `BatchStream`.
 
     Args:
-        splits: where examples come from.
-        budget: how many tokens a step, over all hosts.
-        seed: with the step, decides everything.
-        rates: the share of each split among the examples; None for equal shares.
+      splits: where examples come from.
+      budget: how many tokens a step, over all hosts.
+      seed: with the step, decides everything.
+      rates: the share of each split among the examples; None for equal shares.
     """
 
     def __init__(
@@ -86,8 +82,7 @@ class TokenBatchStream:
         rates: Sequence[float] | np.ndarray | None = None,
     ):
         splits = (splits,) if isinstance(splits, TokenizedSplit) else tuple(splits)
-        if seed < 0:
-            raise UserError(f"The seed is {seed}; expected 0 or more.")
+        at_least(0, {"seed": seed})
         shares = np.ones(len(splits)) if rates is None else np.asarray(rates, np.float64)
         shares = shares / shares.sum()
         lengths = [split.inputs.lengths for split in splits]
@@ -113,7 +108,7 @@ class TokenBatchStream:
             self._members.append(members)
             self._streams.append(
                 BatchStream(
-                    [_subset(splits[split], rows) for split, rows in members],
+                    [_tokens_of(splits[split], rows) for split, rows in members],
                     batch_size=rows_a_batch,
                     # Its own random numbers, so that buckets don't walk in step.
                     seed=int(np.random.SeedSequence((seed, bucket)).generate_state(1)[0]),
@@ -167,12 +162,11 @@ def token_eval_batches(
     """Yields batches over every example once, shortest first, with the examples' numbers.
 
     A bucket's batches have as many rows as leave fewest examples over, which go into the next
-    bucket's. So hardly a row is left to fill up; such a row repeats its batch's first with loss
+    bucket's. So hardly any padding rows are left; such a row repeats its batch's first with loss
     weights of zero.
     """
     lengths = split.inputs.lengths
     found = bucket_lengths(lengths, budget.num_lengths, LENGTH_MULTIPLE)
-    target_length = int(split.targets.lengths.max())
     order = np.argsort(lengths, kind="stable")
     stops = np.searchsorted(lengths[order], found, side="right")
     start = 0
@@ -183,21 +177,13 @@ def token_eval_batches(
         while start < stop and (last or stop - start >= rows_a_batch > 0):
             rows = order[start : min(start + rows_a_batch, stop)]
             start += len(rows)
-            filled = np.concatenate([rows, np.full(rows_a_batch - len(rows), rows[0])])
-            batch = pad_batch(
-                [split.inputs[row] for row in filled],
-                [split.targets[row] for row in filled],
-                [length],
-                target_length,
-            )
-            batch["decoder_loss_weights"][len(rows) :] = 0.0
-            yield batch, rows
+            yield padded_eval_batch(split, rows, rows_a_batch, [length]), rows
 
 
 def _even_rows(examples: int, most: int, multiple: int, last: bool) -> int:
     """Returns rows of a batch, half of `most` at least, that leave few examples over.
 
-    Or, where they are the last, that leave few rows to fill up. 0: all are left over.
+    Or, where they are the last, that leave few padding rows. 0: all are left over.
     """
     if examples <= most:
         return (-(-examples // multiple) if last else examples // multiple) * multiple
@@ -206,8 +192,8 @@ def _even_rows(examples: int, most: int, multiple: int, last: bool) -> int:
     return min(candidates, key=lambda rows: (-examples if last else examples) % rows)
 
 
-def _subset(split: TokenizedSplit, rows: Int[np.ndarray, "rows"]) -> TokenizedSplit:
-    """The examples of these rows, without what only metrics need."""
+def _tokens_of(split: TokenizedSplit, rows: Int[np.ndarray, "rows"]) -> TokenizedSplit:
+    """Returns the examples of these rows, without what only metrics need."""
     return TokenizedSplit(
         task=split.task,
         split=split.split,

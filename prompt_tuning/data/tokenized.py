@@ -3,7 +3,7 @@
 The first use of a split goes through SeqIO (`seqio_tasks.py`) and writes one `.npz` file; later
 uses read it and never import TensorFlow. The file is named by a hash of all that it depends on:
 the task, the vocabulary, the feature lengths and the text itself, which is therefore rendered at
-each use. So a changed source file or text format is tokenised anew.
+each use. So a changed source file or text format is tokenized anew.
 
 Batches are made from these in `batching.py`.
 """
@@ -44,8 +44,8 @@ class Ragged:
     """Rows of different lengths, end to end.
 
     Attributes:
-        values: all rows' token ids.
-        offsets: where each row begins, and the end of the last.
+      values: all rows' token ids.
+      offsets: where each row begins, and the end of the last.
     """
 
     values: Int[np.ndarray, "tokens"]
@@ -72,10 +72,10 @@ class RowFacts:
     """What was found out about each example while it was tokenized.
 
     Attributes:
-        full_lengths: tokens with end of sequence before anything was cut, by feature.
-        limits: the longest that each feature may be, in tokens.
-        unspelled: whether the targets' text doesn't survive the vocabulary.
-        shortened: whether the inputs lost a part of their column `Task.shorten`.
+      full_lengths: tokens with end of sequence before anything was cut, by feature.
+      limits: the longest that each feature may be, in tokens.
+      unspelled: whether the targets' text doesn't survive the vocabulary.
+      shortened: whether the inputs lost a part of their column `Task.shorten`.
     """
 
     full_lengths: Mapping[str, Int[np.ndarray, "rows"]]
@@ -111,14 +111,14 @@ class TokenizedSplit:
     """The examples of one split, ending in end of sequence and no longer than asked.
 
     Attributes:
-        task: the task's name.
-        split: the split's name.
-        inputs: encoder tokens of each example.
-        targets: decoder targets of each example.
-        metadata_json: what the metrics need of each example, one JSON line each.
-        facts: what else was found out about each example.
-        texts_json: the text of each example's inputs, one JSON line each; of the training split,
-            which is never shown, empty.
+      task: the task's name.
+      split: the split's name.
+      inputs: encoder tokens of each example.
+      targets: decoder targets of each example.
+      metadata_json: what the metrics need of each example, one JSON line each.
+      facts: what else was found out about each example.
+      texts_json: the text of each example's inputs, one JSON line each; of the training split,
+        which is never shown, empty.
     """
 
     task: str
@@ -199,19 +199,19 @@ def tokenized(
     """Returns a split as token ids, from the cache if it is there.
 
     Args:
-        task: the task.
-        split: "train", "validation" or "test".
-        vocabulary: the frozen model's.
-        lengths: feature lengths of "inputs" and "targets" in tokens with end of sequence; longer
-            examples are cut, keeping end of sequence, as SeqIO does. Of a feature that isn't
-            there, and of both if None: the task's own.
-        data_dir: where the source is, as `Task.source` takes it.
-        cache_dir: where to keep token ids; None is `default_cache_dir()`.
-        watch: shows progress where text is tokenized.
+      task: the task.
+      split: "train", "validation" or "test".
+      vocabulary: the frozen model's.
+      lengths: feature lengths of "inputs" and "targets" in tokens with end of sequence; longer
+        examples are cut, keeping end of sequence, as SeqIO does. Of a feature that isn't
+        there, and of both if None: the task's own.
+      data_dir: where the source is, as `Task.source` takes it.
+      cache_dir: where to keep token ids; None is `default_cache_dir()`.
+      watch: shows progress where text is tokenized.
 
     Raises:
-        UserError: bad source, empty split, bad lengths, a label that the vocabulary can't spell
-            or that is longer than targets may be, or the cache cannot be written.
+      UserError: bad source, empty split, bad lengths, a label that the vocabulary can't spell
+        or that is longer than targets may be, or the cache cannot be written.
     """
     lengths = feature_lengths(lengths, task.lengths)
     check_label_lengths(task.labels or (), vocabulary, lengths["targets"])

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import importlib.util
 import itertools
-from collections.abc import Mapping
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsInt
 
@@ -28,18 +28,16 @@ class TokenizerVocabulary(Vocabulary):
     """The vocabulary of a `tokenizer.json`.
 
     Args:
-        path: the file; `tokenizer_config.json` beside it names its special tokens.
+      path: the file; `tokenizer_config.json` beside it names its special tokens.
 
     Raises:
-        UserError: the file is damaged, is of another kind than Unigram, or has other special ids
-            than T5's; or `tokenizers` isn't installed.
+      UserError: the file is damaged, is of another kind than Unigram, or has other special ids
+        than T5's; or `tokenizers` isn't installed.
     """
 
     def __init__(self, path: Path | epath.Path):
         self.path = path
-        content = hub_tokens.read_json(path)
-        model = content.get("model")
-        model = model if isinstance(model, dict) else {}
+        model = dict(hub_tokens.read_json(path).get("model") or {})
         kind = model.get("type")
         if kind != "Unigram":
             raise UserError(
@@ -50,14 +48,20 @@ class TokenizerVocabulary(Vocabulary):
         self._check_special(model.get("unk_id"))
         pieces = self._tokenizer.get_vocab(with_added_tokens=True)
         self._size = max(pieces.values()) + 1
-        sentinels = _sentinels(pieces)
+        numbers = (
+            (re.fullmatch(r"▁?<extra_id_(\d+)>", piece), id_) for piece, id_ in pieces.items()
+        )
+        sentinels = {int(number[1]): id_ for number, id_ in numbers if number}
         added = {id_ for id_ in self._tokenizer.get_added_tokens_decoder() if id_ > UNK_ID}
         self._added = {
             id_: self.piece(id_).removeprefix("▁") for id_ in added | set(sentinels.values())
         }
         self.num_pieces = min([*self._added, self._size])
         self.first_sentinel = sentinels.get(0, self._size - 1)
-        self.num_sentinels = _numbered_down(sentinels)
+        # Those from the first on whose ids fall by one.
+        self.num_sentinels = next(
+            i for i in itertools.count() if sentinels.get(i) != self.first_sentinel - i
+        )
 
     def _check_special(self, unk_id: Any) -> None:
         config = hub_tokens.read_json(self.path.parent / hub_tokens.TOKENIZER_CONFIG)
@@ -106,20 +110,6 @@ class TokenizerVocabulary(Vocabulary):
     def _files(self) -> dict[str, bytes]:
         files = (self.path, self.path.parent / hub_tokens.TOKENIZER_CONFIG)
         return {file.name: file.read_bytes() for file in files if file.exists()}
-
-
-def _sentinels(pieces: Mapping[str, int]) -> dict[int, int]:
-    """Returns the ids of the sentinels by their numbers."""
-    numbers = ((hub_tokens.sentinel_number(piece), id_) for piece, id_ in pieces.items())
-    return {number: id_ for number, id_ in numbers if number is not None}
-
-
-def _numbered_down(sentinels: Mapping[int, int]) -> int:
-    """Returns how many sentinels, from the first on, have ids that fall by one."""
-    pairs = itertools.takewhile(
-        lambda i: sentinels.get(i) == sentinels.get(0, 0) - i, itertools.count()
-    )
-    return len(list(pairs))
 
 
 def _loaded(path: Path | epath.Path) -> Any:

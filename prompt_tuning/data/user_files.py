@@ -37,17 +37,17 @@ class UserFiles:
     """The rows of a user's files.
 
     Attributes:
-        files: what `read_table` takes for each split, one or several to follow each other;
-            "train" there must be, "validation" may be.
-        inputs: what the encoder is to read.
-        targets: what the decoder is to say; its columns may be missing in the test split.
-        held_out: the share of the training rows that are the validation split where that has no
-            file of its own.
-        label_words: the word for each value in the target template's columns, such as
-            {0: "negative", 1: "positive"}; None takes the values as they are.
+      files: what `read_table` takes for each split, one or several to follow each other;
+        "train" there must be, "validation" may be.
+      inputs: what the encoder is to read.
+      targets: what the decoder is to say; its columns may be missing in the test split.
+      held_out: the share of the training rows that are the validation split where that has no
+        file of its own.
+      label_words: the word for each value in the target template's columns, such as
+        {0: "negative", 1: "positive"}; None takes the values as they are.
 
     Raises:
-        UserError: a file is of no known kind, or the share is not between 0 and 1.
+      UserError: a file is of no known kind, or the share is not between 0 and 1.
     """
 
     files: Mapping[str, FilePath | Sequence[FilePath]]
@@ -77,8 +77,8 @@ class UserFiles:
         """Yields each row of a split with the file and line it begins at.
 
         Raises:
-            UserError: a file is missing, empty or damaged, a row is malformed, a column that a
-                template names isn't there, or no row is held out.
+          UserError: a file is missing, empty or damaged, a row is malformed, a column that a
+            template names isn't there, or no row is held out.
         """
         if split == "test" or "validation" in self.files:
             yield from self.file_rows(split)
@@ -199,18 +199,18 @@ def user_task(
     """Returns the task of a user's files.
 
     Args:
-        source: the files and the templates.
-        name: the task's name; None is that of the first training file.
-        labels: the label words. None: the different targets of the training files if they are
-            few (`MAX_LABELS`) and the metric is one of labels. Empty: none, the answer is free
-            text. Given any, no file is read, so that a run answers without its training files.
-        metric: one or several of "accuracy", "macro_f1", "matthews" (two labels), "rouge",
-            "multi_label" (sets of labels, separated by commas), "pearson" and "spearman" (numbers).
-            None: "accuracy" for labels, "rouge" for free text.
+      source: the files and the templates.
+      name: the task's name; None is that of the first training file.
+      labels: the label words. None: the different targets of the training files if they are
+        few (`MAX_LABELS`) and the metric is one of labels. Empty: none, the answer is free
+        text. Given any, no file is read, so that a run answers without its training files.
+      metric: one or several of "accuracy", "macro_f1", "matthews" (two labels), "rouge",
+        "multi_label" (sets of labels, separated by commas), "pearson" and "spearman" (numbers).
+        None: "accuracy" for labels, "rouge" for free text.
 
     Raises:
-        UserError: the training files can't be read, or a metric isn't known or doesn't suit the
-            labels.
+      UserError: the training files can't be read, or a metric isn't known or doesn't suit the
+        labels.
     """
     asked = (metric,) if isinstance(metric, str) else tuple(metric or ())
     found: tuple[str, ...] = ()

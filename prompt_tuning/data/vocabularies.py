@@ -56,7 +56,7 @@ _MT5_FILE = "gs://t5-data/vocabs/mc4.250000.100extra/sentencepiece.model"
 
 
 def vocabulary_hash(path: str | Path) -> str:
-    """Returns the sha256 of the SentencePiece file, which names a vocabulary in metadata."""
+    """Returns the sha256 of the SentencePiece file, which identifies a vocabulary in metadata."""
     return hashlib.sha256(_read(_as_path(path))).hexdigest()
 
 
@@ -70,31 +70,33 @@ def find_vocabulary(path: str | Path | epath.Path, extra_ids: int | None = None)
     """Returns the vocabulary that a path stands for.
 
     Args:
-        path: a SentencePiece model file; a `tokenizer.json` of Unigram kind; a folder that holds
-            either, such as a checkpoint's; any of them in a bucket (gs://); the name of a shipped
-            vocabulary, "tinyworld"; or "byt5".
-        extra_ids: how many sentinels to append, as `Vocabulary` takes it.
+      path: a SentencePiece model file; a `tokenizer.json` of Unigram kind; a folder that holds
+        either, such as a checkpoint's; any of them in a bucket (gs://); the name of a shipped
+        vocabulary, "tinyworld"; or "byt5".
+      extra_ids: how many sentinels to append, as `Vocabulary` takes it.
 
     Raises:
-        UserError: the folder holds no vocabulary, or the file is none.
+      UserError: the folder holds no vocabulary, or the file is none.
     """
     if str(path) == BYTES:
         return ByteVocabulary()
     found = _as_path(path)
     check_reachable(found)
-    if found.suffix == ".json":
-        return _tokenizer_vocabulary(found)
-    if not found.is_dir():
+    if found.is_dir():
+        models = [found / name for name in _FILES if (found / name).exists()]
+        models = models[:1] or list(found.glob("*.model"))
+        if len(models) == 1:
+            return Vocabulary(models[0], extra_ids)
+        config = hub_tokens.read_json(found / hub_tokens.TOKENIZER_CONFIG)
+        if config.get("tokenizer_class") == _BYT5_CLASS:
+            return ByteVocabulary()
+    elif found.suffix != ".json":
         return Vocabulary(path, extra_ids)
-    for name in _FILES:
-        if (found / name).exists():
-            return Vocabulary(found / name, extra_ids)
-    if len(files := list(found.glob("*.model"))) == 1:
-        return Vocabulary(files[0], extra_ids)
-    if _is_byt5(found):
-        return ByteVocabulary()
-    if (found / hub_tokens.TOKENIZER).exists():
-        return _tokenizer_vocabulary(found / hub_tokens.TOKENIZER)
+    file = found / hub_tokens.TOKENIZER if found.is_dir() else found
+    if file.exists():
+        from prompt_tuning.data.tokenizer_json import TokenizerVocabulary
+
+        return TokenizerVocabulary(file)
     raise UserError(
         f"{found} holds no vocabulary (none of {', '.join(_FILES)}, {hub_tokens.TOKENIZER}); set "
         f"VOCABULARY_PATH to the one that the model was pre-trained with (T5 and Flan-T5: "
@@ -106,15 +108,15 @@ class Vocabulary:
     """A SentencePiece vocabulary with T5's special ids.
 
     Args:
-        path: a SentencePiece model file, on disk or in a bucket; or the name of a shipped one.
-            Beside Hugging Face's `spiece.model`, the folder's number of sentinels and its added
-            tokens are read too.
-        extra_ids: how many sentinels to append. None: as many as the folder says; where it doesn't,
-            none if the file holds its own, as mT5's, else T5's hundred.
+      path: a SentencePiece model file, on disk or in a bucket; or the name of a shipped one.
+        Beside Hugging Face's `spiece.model`, the folder's number of sentinels and its added
+        tokens are read too.
+      extra_ids: how many sentinels to append. None: as many as the folder says; where it doesn't,
+        none if the file holds its own, as mT5's, else T5's hundred.
 
     Raises:
-        UserError: the file is missing, is no SentencePiece model, or was trained with other
-            special ids than T5's; or a token is added at an id that is another piece's.
+      UserError: the file is missing, is no SentencePiece model, or was trained with other
+        special ids than T5's; or a token is added at an id that is another piece's.
     """
 
     pad_id, eos_id, unk_id = PAD_ID, EOS_ID, UNK_ID
@@ -183,12 +185,12 @@ class Vocabulary:
                 texts += [self._text(run), self._added[id_]]
                 run = []
             else:
-                # The embedding table is wider than the vocabulary, so a model may say such an id.
+                # The embedding table has more rows than the vocabulary: a model may output others.
                 run.append(id_ if self._has(id_) else UNK_ID)
         return " ".join(filter(None, [*texts, self._text(run)]))
 
     def _has(self, id_: int) -> bool:
-        """Whether an id that isn't an added token's is one of the vocabulary."""
+        """Returns whether the vocabulary has an id, added tokens aside."""
         return id_ < self._processor.get_piece_size()
 
     def _text(self, ids: list[int]) -> str:
@@ -202,14 +204,14 @@ class Vocabulary:
         return self._processor.id_to_piece(id_) if self._has(id_) else f"<unused_{id_}>"
 
     def can_spell(self, text: str) -> bool:
-        """Returns whether a text is that of its own ids, so that a model can say it."""
+        """Returns whether a text survives encoding and decoding, so a model can output it."""
         return self.decode(self.encode(text)) == text
 
     def check_labels(self, labels: Iterable[str]) -> None:
-        """Checks that the model can say each label: that it is the text of its own ids.
+        """Checks that each label survives encoding and decoding.
 
         Raises:
-            UserError: one is not, so every answer generated in its place would count as wrong.
+          UserError: one doesn't, so every answer generated in its place would count as wrong.
         """
         for label in labels:
             if not self.can_spell(label):
@@ -223,7 +225,7 @@ class Vocabulary:
         """Returns each label word's ids with end of sequence, padded to the longest.
 
         Raises:
-            UserError: as `check_labels`.
+          UserError: as `check_labels`.
         """
         self.check_labels(labels)
         rows = [self.encode(label) + [EOS_ID] for label in labels]
@@ -245,11 +247,11 @@ class Vocabulary:
         """Writes it into a folder, where `find_vocabulary` finds it again, and Hugging Face too.
 
         Args:
-            folder: one that exists.
-            fix: what to do where a file can't be written, as `atomic_write` takes it.
+          folder: one that exists.
+          fix: what to do where a file can't be written, as `atomic_write` takes it.
 
         Raises:
-            UserError: a file can't be written.
+          UserError: a file can't be written.
         """
         for name, content in self._files().items():
             with atomic_write(folder / name, fix=fix) as file:
@@ -327,20 +329,6 @@ def _as_path(path: str | Path | epath.Path) -> Path | epath.Path:
     return epath.Path(path) if "://" in str(path) else Path(path)
 
 
-def _is_byt5(folder: Path | epath.Path) -> bool:
-    try:
-        config = hub_tokens.read_json(folder / hub_tokens.TOKENIZER_CONFIG)
-    except UserError:
-        return False
-    return config.get("tokenizer_class") == _BYT5_CLASS
-
-
-def _tokenizer_vocabulary(path: Path | epath.Path) -> Vocabulary:
-    from prompt_tuning.data.tokenizer_json import TokenizerVocabulary
-
-    return TokenizerVocabulary(path)
-
-
 def _json(content: Mapping[str, object]) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
 
@@ -366,8 +354,9 @@ def _load(
 
     `default` is how many to append where `extra_ids` is None and the file holds none.
     """
+    content = _read(path)
     try:
-        model = sentencepiece_model_pb2.ModelProto.FromString(_read(path))  # pyright: ignore[reportAttributeAccessIssue]
+        model = sentencepiece_model_pb2.ModelProto.FromString(content)  # pyright: ignore[reportAttributeAccessIssue]
         in_file = sum("<extra_id_" in piece.piece for piece in model.pieces)
         if extra_ids is None:
             extra_ids = 0 if in_file else T5_EXTRA_IDS if default is None else default
@@ -378,8 +367,6 @@ def _load(
                 piece=f"▁<extra_id_{i}>", score=0.0, type=model.SentencePiece.USER_DEFINED
             )
         processor = sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
-    except UserError:
-        raise
     except Exception as error:  # protobuf and SentencePiece raise several unrelated kinds
         raise UserError(
             f"Vocabulary file {path} is not a SentencePiece model ({str(error).splitlines()[0]})."

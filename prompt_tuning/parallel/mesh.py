@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int, PyTree, Shaped
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, at_least
 
 DATA_AXIS = "data"
 MODEL_AXIS = "model"
@@ -37,9 +37,7 @@ def make_mesh(
     """
     devices = jax.devices() if devices is None else list(devices)
     count = len(devices)
-    for name, value in {"MODEL_PARALLEL": model, "DATA_PARALLEL": data}.items():
-        if value is not None and value < 1:
-            raise UserError(f"{name} is {value}; expected at least 1.")
+    at_least(1, {"MODEL_PARALLEL": model, "DATA_PARALLEL": data})
     if data is None and count % model:
         raise UserError(
             f"MODEL_PARALLEL is {model}, and {_count(count, 'device')} can't be cut into groups of "

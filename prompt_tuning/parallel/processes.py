@@ -1,22 +1,22 @@
-"""One run on many hosts: a process on each, started together, ended together.
+"""One run on many hosts: one process per host, started together and ended together.
 
-    with joined(ProcessOptions(...)):      # before anything is computed
-        mesh = make_mesh()                 # of all processes' devices
-        ...                                # the same program on each
+    with joined(ProcessOptions(...), report):  # before anything is computed
+        mesh = make_mesh()                     # of all processes' devices
+        ...                                    # the same program on each
 
-On Cloud TPU, under SLURM and Open MPI JAX finds out by itself how many processes there are and
-which of them this is; by hand, an address, a number and an index are given. Every process runs
-the same program on the same data; only what is written is left to the first.
+On Cloud TPU, under SLURM, and under Open MPI, JAX finds the number of processes and its own index;
+processes started by hand are given an address, a number, and an index. Every process runs the same
+program on the same data; only the first one writes files.
 
-A process that is lost takes the others with it: those on a CPU notice at once, and those whose
-collectives hang, by JAX's heartbeat. Each says so in a line of its own. The same command, on as
-many hosts as there are then, goes on from the last checkpoint.
+When a process is lost, the others end too: at once on CPUs, whose connections break, and otherwise
+by JAX's heartbeat. The same command, on as many hosts as there are then, resumes from the last
+checkpoint.
 """
 
 import contextlib
 import importlib.util
 import os
-import subprocess
+import re
 import sys
 import time
 import traceback
@@ -30,39 +30,31 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from prompt_tuning.errors import UserError, out_of_memory
+from prompt_tuning.errors import UserError
 from prompt_tuning.parallel.mesh import replicated
 from prompt_tuning.settings import Free
 
 T = TypeVar("T")
 
-USER_ERROR, BUG, LOST = 2, 1, 3
-"""Exit status of a process that ends the run: the user's mistake, ours, or another process lost."""
+BUG, LOST = 1, 3
+"""Exit status of a process that ends the run by a bug, or because another process was lost."""
+
+# How XLA's runtime reports broken connections and lost processes; JAX raises several types.
+_LOST_STATUS = re.compile(r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
 
 _MESSAGE_BYTES = 4096
 _SECONDS_THE_FIRST_STAYS = 2.0
 
-# What jaxlib says where another process, or the one that all report to, is gone.
-_LOST_SIGNS = (
-    "gloo",
-    "connection reset",
-    "connection closed",
-    "coordination service",
-    "unavailable:",
-    "heartbeat",
-    "nccl",
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessOptions:
-    """How the processes of a run find each other; what is None is found out.
+    """How the processes of a run find each other; None: JAX finds out.
 
     Attributes:
-      coordinator: host:port of the first process, at which the others report.
-      count: how many there are.
-      index: which of them this is, from 0.
-      heartbeat_seconds: a process that is silent for so long is lost.
+      coordinator: host:port of the first process, to which the others connect.
+      count: the number of processes.
+      index: the index of this one, from 0.
+      heartbeat_seconds: a process that is silent for this long counts as lost.
     """
 
     coordinator: Free[str | None] = None
@@ -98,10 +90,7 @@ class ProcessOptions:
 
 
 def from_environment(environment: Mapping[str, str]) -> ProcessOptions | None:
-    """Returns how to join the run that the environment tells of, or None if it tells of none.
-
-    None too where a launcher has started a single process: it needs nobody.
-    """
+    """Returns how to join the run that the environment describes, or None for a single process."""
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     address, count, index = (environment.get(name, "") for name in names)
     if address and count.isdigit() and index.isdigit():
@@ -118,58 +107,71 @@ def from_environment(environment: Mapping[str, str]) -> ProcessOptions | None:
 
 
 @contextlib.contextmanager
-def joined(options: ProcessOptions | None) -> Iterator[None]:
-    """Joins the other processes of the run, and leaves with them; None: there are no others.
+def joined(
+    options: ProcessOptions | None, report: Callable[[BaseException], int | None]
+) -> Iterator[None]:
+    """Joins the other processes of the run, and leaves with them.
 
-    An error ends this process, and so the run, at once: a line on stderr, and a status from above.
+    An error ends this process, and thereby the run, at once.
+
+    Args:
+      options: how to find the others; None: there are none, unless this is a host of a TPU slice.
+      report: prints an error and returns the exit status, or None for a bug.
 
     Raises:
       UserError: the others can't be found.
     """
-    if options is None and not (_on_a_tpu_host() and _joined_a_pod()):
+    if options is None and not (_on_a_tpu_host() and _joined_a_slice()):
         yield
         return
-    _keep_stdout_for_results()
+    # stdout is for results; what libraries print there, as Gloo does, goes to stderr.
+    sys.stdout.flush()
+    results = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(results, "w", encoding="utf-8")
     if options is not None:
         _initialize(options)
-    name = f"process {jax.process_index()} of {jax.process_count()}"
-    with _last_words(
-        f"prompt-tuning: {name} was killed, or had to end because another one was lost. The same "
-        "command resumes from the last checkpoint."
-    ) as disarm:
-        try:
-            # While all are here: Gloo, on CPUs, waits for nobody longer than half a minute.
-            multihost_utils.sync_global_devices("joined")
-            yield
-        except SystemExit:  # asked to stop, as all of them were
-            disarm()
-            jax.distributed.shutdown()
-            raise
-        except BaseException as error:
-            status = _tell(error, name)
-            disarm()
-            if jax.process_index() == 0:
-                # The others report to this one: were it gone, they couldn't say what they have to.
-                time.sleep(_SECONDS_THE_FIRST_STAYS)
-            sys.stdout.flush()
-            # Not by an exception: on its way out Python would wait for processes that are gone.
-            os._exit(status)
-        disarm()
+    try:
+        # While all are here: Gloo, on CPUs, waits no longer than half a minute for a process.
+        multihost_utils.sync_global_devices("joined")
+        yield
+    except SystemExit:  # asked to stop, as all of them were
         jax.distributed.shutdown()
+        raise
+    except BaseException as error:
+        if isinstance(error, RuntimeError | ValueError) and _LOST_STATUS.match(str(error)):
+            print(
+                f"prompt-tuning: process {jax.process_index()} of {jax.process_count()} lost "
+                f"another one, or its devices failed ({' '.join(str(error).split())[:200]}). The "
+                "same command resumes from the last checkpoint.",
+                file=sys.stderr,
+            )
+            status = LOST
+        elif (status := report(error)) is None:
+            traceback.print_exception(error)
+            status = BUG
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if jax.process_index() == 0:
+            # It hosts the coordination service: without it, the others couldn't report their error.
+            time.sleep(_SECONDS_THE_FIRST_STAYS)
+        # Not by an exception: on its way out Python would wait for processes that are gone.
+        os._exit(status)
+    jax.distributed.shutdown()
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes; true of a single one."""
+    """Returns whether this process is the one that writes files; true of a single process."""
     return jax.process_index() == 0
 
 
 def first_then_all(action: Callable[[], T]) -> T:
-    """Has the first process do something before the others do it; returns what each got.
+    """Runs `action` on the first process, then on the others; returns each one's result.
 
-    For what the first leaves behind for all, such as a file in a cache that they share.
+    For actions that leave something behind, such as a file in a shared cache.
 
     Raises:
-      UserError: of the first process, on every one of them.
+      UserError: the first process's, on every process.
     """
     if jax.process_count() == 1:
         return action()
@@ -187,10 +189,7 @@ def first_then_all(action: Callable[[], T]) -> T:
 
 
 def vote_over(mesh: Mesh) -> Callable[[int], jax.Array] | None:
-    """Returns how the processes of a mesh vote: the greatest of their numbers, on its way to each.
-
-    None for a single process. It is one more number among those that cross hosts in a step.
-    """
+    """Returns a function that all-reduces (max) one number per process; None for one process."""
     if not mesh.is_multi_process:
         return None
     a_row_a_device = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
@@ -221,9 +220,9 @@ def _initialize(options: ProcessOptions) -> None:
         )
     except (ValueError, RuntimeError) as error:
         where = f" at {options.coordinator}" if by_hand else ""
-        told = str(error).strip().splitlines() or [type(error).__name__]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(
-            f"The processes of the run can't find each other{where}: {told[0].rstrip('.')}. Check "
+            f"The processes of the run can't find each other{where}: {reason}. Check "
             "COORDINATOR_ADDRESS, NUM_PROCESSES and PROCESS_ID, and that the port is open."
         ) from error
 
@@ -233,8 +232,8 @@ def _on_a_tpu_host() -> bool:
     return "tpu" in platforms and importlib.util.find_spec("libtpu") is not None
 
 
-def _joined_a_pod() -> bool:
-    """Joins the slice that this TPU host is part of; on other hosts with libtpu, there is none."""
+def _joined_a_slice() -> bool:
+    """Joins the slice that this TPU host is part of, if any."""
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize()
@@ -243,69 +242,12 @@ def _joined_a_pod() -> bool:
     return True
 
 
-def _tell(error: BaseException, name: str) -> int:
-    """Says what ended this process in one line, except for a bug; returns the exit status."""
-    line = " ".join(str(error).split())
-    if isinstance(error, UserError):
-        told, status = line.partition(" In call to configurable ")[0], USER_ERROR
-    elif isinstance(error, KeyboardInterrupt):
-        told, status = "Interrupted.", 130
-    elif (found := out_of_memory(error)) is not None:
-        told, status = found, USER_ERROR
-    elif any(sign in line.lower() for sign in _LOST_SIGNS):
-        told, status = (
-            (
-                f"{name} lost another one, which was killed or can't be reached. The same command "
-                f"resumes from the last checkpoint. ({line[:120]})"
-            ),
-            LOST,
-        )
-    else:
-        traceback.print_exception(error)
-        told, status = f"{name} ends the run by the error above.", BUG
-    print(f"prompt-tuning: {told}", file=sys.stderr, flush=True)
-    return status
-
-
-@contextlib.contextmanager
-def _last_words(text: str) -> Iterator[Callable[[], None]]:
-    """Has `text` printed on stderr if this process dies without a word of its own.
-
-    JAX's heartbeat ends a process from C++, with a page of addresses and no chance for Python.
-    So a shell waits at the other end of a pipe. Yields a function that sends it home.
-    """
-    script = "trap '' TERM INT HUP; read -r word || printf '%s\\n' \"$1\" >&2"
-    shell = subprocess.Popen(["/bin/sh", "-c", script, "sh", text], stdin=subprocess.PIPE)
-    assert shell.stdin is not None
-    pipe = shell.stdin
-
-    def disarm() -> None:
-        if not pipe.closed:
-            with contextlib.suppress(OSError):
-                pipe.write(b"well\n")
-                pipe.close()
-            shell.wait()
-
-    try:
-        yield disarm
-    finally:
-        disarm()
-
-
-def _keep_stdout_for_results() -> None:
-    """Leaves stdout to Python: what libraries print there, as Gloo does, goes to stderr."""
-    sys.stdout.flush()
-    results = os.dup(1)
-    os.dup2(2, 1)
-    sys.stdout = os.fdopen(results, "w", encoding="utf-8")
-
-
 def _broadcast(message: str) -> str:
-    """Gives the first process's message to all of them."""
+    """Sends the first process's message to all of them."""
     text = message.encode()[:_MESSAGE_BYTES]
     padded = np.frombuffer(text.ljust(_MESSAGE_BYTES, b"\0"), np.uint8)
-    told: Any = multihost_utils.broadcast_one_to_all(padded)
-    return np.asarray(told).astype(np.uint8).tobytes().rstrip(b"\0").decode(errors="replace")
+    sent: Any = multihost_utils.broadcast_one_to_all(padded)
+    return np.asarray(sent).astype(np.uint8).tobytes().rstrip(b"\0").decode(errors="replace")
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

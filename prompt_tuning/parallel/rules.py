@@ -77,7 +77,7 @@ class Layout:
         """Returns the layout of what is trained, or of a training state that holds it.
 
         What has the name and the shape of one of the model's parameters, such as their values in
-        model tuning and an optimiser's moments of them, is laid out as that is; the rest is whole
+        model tuning and an optimizer's moments of them, is laid out as that is; the rest is whole
         on every device.
 
         Args:

@@ -17,7 +17,7 @@ from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.token_batches import TokenBudget
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.data.vocabularies import Vocabulary
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import at_least
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.settings import Changeable, Mark, PerMember
 
@@ -132,10 +132,7 @@ def data(
     """
     given = mixture_of(mixture_or_task)
     tasks = given.tasks
-    if batch_size < 1:
-        raise UserError(f"BATCH_SIZE is {batch_size}; it must be at least 1.")
-    if num_lengths < 1:
-        raise UserError(f"data.num_lengths is {num_lengths}; it must be at least 1.")
+    at_least(1, {"BATCH_SIZE": batch_size, "data.num_lengths": num_lengths})
     if held_out is not None:
         tasks = tuple(with_held_out(task, held_out) for task in tasks)
     if shorten is not None:

@@ -1,6 +1,6 @@
 """How facts are said in English, each in several ways.
 
-Statements end without punctuation; `sentence` closes and capitalises them.
+Statements end without punctuation; `sentence` closes and capitalizes them.
 """
 
 import random
@@ -10,7 +10,7 @@ from prompt_tuning.tinyworld.world import Action, Colour
 
 
 def sentence(statement: str, end: str = ".") -> str:
-    """Capitalises the first letter and closes with `end`."""
+    """Capitalizes the first letter and closes with `end`."""
     return statement[0].upper() + statement[1:] + end
 
 

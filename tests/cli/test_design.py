@@ -83,7 +83,7 @@ def test_own_designs(tiny_settings, tmp_path, capsys):
 def test_mistakes_are_told(fails, tmp_path):
     assert "no design 'folows'" in (line := fails("--design=folows")) and "'follows'" in line
     assert "not scored on the training split" in fails("--split=train")
-    assert "number of the shots is -1" in fails("--shots=-1")
+    assert "shots is -1" in fails("--shots=-1")
     assert "invalid int value: 'four'" in fails("--shots=four")
     assert "7 solved examples" in fails("--shots=7")
     assert "none.toml is missing" in fails("--templates=none.toml")

@@ -205,9 +205,9 @@ def test_eval_batches_hold_every_example_once(size, batch_size):
 
 
 def test_bad_options():
-    with pytest.raises(UserError, match="batch size is 0"):
+    with pytest.raises(UserError, match="batch_size is 0"):
         BatchStream(split_of(3), batch_size=0, seed=0)
     with pytest.raises(UserError, match="seed is -1"):
         BatchStream(split_of(3), batch_size=1, seed=-1)
-    with pytest.raises(UserError, match="batch size is -2"):
+    with pytest.raises(UserError, match="batch_size is -2"):
         next(eval_batches(split_of(3), -2))

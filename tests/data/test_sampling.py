@@ -62,8 +62,8 @@ def test_so_many_of_each_label(split):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"examples": 0}, "0 examples are asked for; expected 1 or more"),
-        ({"per_label": -1}, "-1 examples of each label are asked for"),
+        ({"examples": 0}, "number of examples is 0; it must be at least 1"),
+        ({"per_label": -1}, "That per label is -1"),
         ({"examples": 8, "per_label": 4}, "Both 8 examples and 4 of each label"),
         ({"examples": 8, "seed": -1}, "sample_seed is -1"),
     ],

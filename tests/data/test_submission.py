@@ -160,7 +160,7 @@ ROW = '{"idx": %d, "label": "%s"}\n'
         ({"predictions/": ""}, "no file 'predictions/'"),
         ({"./CB.jsonl": ""}, "no file './CB.jsonl'"),
         ({"CB.jsonl": "{"}, r"CB.jsonl:1: not a row"),
-        ({"CB.jsonl": "[" * 100_000}, r"CB.jsonl:1: not a row.*nested more than 100 deep"),
+        ({"CB.jsonl": "[" * 100_000}, r"CB.jsonl:1: not a row.*nested more than Python"),
         ({"CB.jsonl": ROW % (0, "entailment") + ROW % (0, "neutral")}, "CB.jsonl:2: .*twice"),
         ({"CB.jsonl": ROW % (0, "Entailment")}, "CB.jsonl:1: 'Entailment' is no official label"),
         ({"COPA.jsonl": '{"idx": 0, "label": true}'}, "COPA.jsonl:1: True is no official label"),

@@ -127,7 +127,7 @@ def test_eval_batches_hold_every_example_once(size, multiple):
 
 
 def test_bad_options():
-    with pytest.raises(UserError, match="tokens is 0; expected 1 or more"):
+    with pytest.raises(UserError, match="BATCH_TOKENS is 0; it must be at least 1"):
         TokenBudget(tokens=0)
     with pytest.raises(UserError, match="num_lengths is 0"):
         TokenBudget(tokens=8, num_lengths=0)

@@ -115,7 +115,7 @@ def test_byt5s_folder_is_known_by_its_tokenizer(tmp_path):
 @pytest.mark.parametrize("content", ["[" * 100_000, "[1]", "{", ""])
 def test_another_tokenizers_config_is_no_byt5s(tmp_path, content):
     (tmp_path / "tokenizer_config.json").write_text(content)
-    with pytest.raises(UserError, match="spiece.model"):
+    with pytest.raises(UserError, match="Can't read .*tokenizer_config.json"):
         find_vocabulary(tmp_path)
 
 

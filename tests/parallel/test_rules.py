@@ -138,7 +138,7 @@ def test_a_parameter_without_a_line_in_the_table_is_noticed():
     ("wanted", "told"),
     [
         ({"model": 3}, "MODEL_PARALLEL is 3, and 8 devices can't be cut into groups of 3"),
-        ({"model": 0}, "MODEL_PARALLEL is 0; expected at least 1"),
+        ({"model": 0}, "MODEL_PARALLEL is 0; it must be at least 1"),
         ({"model": 2, "data": 2}, "DATA_PARALLEL 2 x MODEL_PARALLEL 2 is 4 devices, but there are"),
     ],
 )

@@ -48,19 +48,19 @@ class _Entry:
     """What differs between the tasks.
 
     Attributes:
-        name: the TFDS config and the end of our task names.
-        folder: the official folder.
-        columns: the official file's column of each text field, or its names by release.
-        words: the label words, in the order of the official numbers.
-        label: the column of the label.
-        flatten: what makes TFDS's fields of the official file's columns.
-        render: what makes an example.
-        files: the official file names of each split, by release.
-        headers: the columns of files without a header line, by split.
-        skip_short: whether rows that lack columns are left out, as TFDS does.
-        t5_name: what T5's text begins with, if not `name`.
-        tfds_config: if not `name`.
-        tfds_splits: TFDS's names of the splits, where they are others.
+      name: the TFDS config and the end of our task names.
+      folder: the official folder.
+      columns: the official file's column of each text field, or its names by release.
+      words: the label words, in the order of the official numbers.
+      label: the column of the label.
+      flatten: what makes TFDS's fields of the official file's columns.
+      render: what makes an example.
+      files: the official file names of each split, by release.
+      headers: the columns of files without a header line, by split.
+      skip_short: whether rows that lack columns are left out, as TFDS does.
+      t5_name: what T5's text begins with, if not `name`.
+      tfds_config: if not `name`.
+      tfds_splits: TFDS's names of the splits, where they are others.
     """
 
     name: str

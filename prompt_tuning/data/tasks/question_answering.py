@@ -31,8 +31,8 @@ class _Entry:
     """One of MRQA's sets.
 
     Attributes:
-        name: the TFDS config and the end of our task's name.
-        files: the official file's names: as downloaded, and as the organisers' script saves it.
+      name: the TFDS config and the end of our task's name.
+      files: the official file's names: as downloaded, and as the organisers' script saves it.
     """
 
     name: str

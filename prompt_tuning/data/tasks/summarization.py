@@ -23,11 +23,11 @@ class _Entry:
     """What differs between the tasks.
 
     Attributes:
-        name: the TFDS data set, the folder and our task's name.
-        version: the least version of the TFDS data set.
-        article: the field to summarise.
-        summary: the field with its summary.
-        target_length: tokens that hold nearly every summary.
+      name: the TFDS data set, the folder and our task's name.
+      version: the least version of the TFDS data set.
+      article: the field to summarize.
+      summary: the field with its summary.
+      target_length: tokens that hold nearly every summary.
     """
 
     name: str

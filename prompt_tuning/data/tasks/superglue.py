@@ -38,12 +38,12 @@ class _Entry:
     """What differs between the tasks.
 
     Attributes:
-        name: the TFDS config and the middle of our task names.
-        folder: the official folder.
-        text: the inputs without the task's name.
-        words: the label words by the official file's label.
-        t5_name: what T5's text begins with, if not `name`.
-        target_length: tokens of the longest answer; names of entities are longer than labels.
+      name: the TFDS config and the middle of our task names.
+      folder: the official folder.
+      text: the inputs without the task's name.
+      words: the label words by the official file's label.
+      t5_name: what T5's text begins with, if not `name`.
+      target_length: tokens of the longest answer; names of entities are longer than labels.
     """
 
     name: str

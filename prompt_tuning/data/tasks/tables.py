@@ -46,11 +46,11 @@ def existing_folder(data_dir: str | None, holding: str) -> Path:
     """Returns the data folder.
 
     Args:
-        data_dir: as the user gave it, not standing for TFDS.
-        holding: what it is expected to hold, for the message.
+      data_dir: as the user gave it, not standing for TFDS.
+      holding: what it is expected to hold, for the message.
 
     Raises:
-        UserError: there is no such folder.
+      UserError: there is no such folder.
     """
     folder = Path(data_dir or "")
     if not folder.is_dir():

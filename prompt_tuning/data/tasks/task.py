@@ -21,12 +21,12 @@ class Example:
     """One example as text.
 
     Attributes:
-        inputs: what the encoder reads.
-        targets: what the decoder is to say; "<unk>" where withheld.
-        metadata: what the metrics need besides, of JSON types.
-        withheld: whether the label is withheld. None: where the target is T5's "<unk>", which is
-            no label of the official tasks.
-        shortened: whether the inputs lost a part, to fit their length (`shortening.py`).
+      inputs: what the encoder reads.
+      targets: what the decoder is to say; "<unk>" where withheld.
+      metadata: what the metrics need besides, of JSON types.
+      withheld: whether the label is withheld. None: where the target is T5's "<unk>", which is
+        no label of the official tasks.
+      shortened: whether the inputs lost a part, to fit their length (`shortening.py`).
     """
 
     inputs: str
@@ -63,22 +63,22 @@ class Task:
     """A task: rows, their text, and how answers are scored.
 
     Attributes:
-        name: what commands call it.
-        source: from the data folder the user gave (None: the task's default) to the rows.
-        render: from a row to examples; its second argument is whether they are to be trained
-            on, for tasks that train on other examples than they are scored on. It raises
-            KeyError for a missing field and ValueError for a bad one.
-        text: from a row, which need have neither an answer nor a number, to what the encoder
-            reads of it; raises as `render`. None: what `render` makes of the row, with "<unk>" for
-            a "label" that is not there, and None for an "idx".
-        metrics: each returns named scores in [0, 1] or [-1, 1]; their mean is the task's score.
-        templates: the input and the target template, where the text is made by them.
-        labels: the label words, for rank classification and class-label initialisation; None
-            where the answer is free text.
-        splits: what the source has, with SeqIO's names.
-        lengths: the default feature lengths, in tokens with end of sequence (the paper's).
-        shorten: the field of a row that loses its end where inputs are too long; None: the inputs
-            lose their own end.
+      name: what commands call it.
+      source: from the data folder the user gave (None: the task's default) to the rows.
+      render: from a row to examples; its second argument is whether they are to be trained
+        on, for tasks that train on other examples than they are scored on. It raises
+        KeyError for a missing field and ValueError for a bad one.
+      text: from a row, which need have neither an answer nor a number, to what the encoder
+        reads of it; raises as `render`. None: what `render` makes of the row, with "<unk>" for
+        a "label" that is not there, and None for an "idx".
+      metrics: each returns named scores in [0, 1] or [-1, 1]; their mean is the task's score.
+      templates: the input and the target template, where the text is made by them.
+      labels: the label words, for rank classification and class-label initialization; None
+        where the answer is free text.
+      splits: what the source has, with SeqIO's names.
+      lengths: the default feature lengths, in tokens with end of sequence (the paper's).
+      shorten: the field of a row that loses its end where inputs are too long; None: the inputs
+        lose their own end.
     """
 
     name: str
@@ -96,8 +96,8 @@ class Task:
         """Yields the examples of a split, in the order of the source.
 
         Raises:
-            UserError: an unknown split, a missing or malformed file, a bad row or a label that
-                is not one of the task's, with file and line.
+          UserError: an unknown split, a missing or malformed file, a bad row or a label that
+            is not one of the task's, with file and line.
         """
         if split not in self.splits:
             raise UserError(
@@ -114,8 +114,8 @@ class Task:
         """Returns what the encoder reads of a row that is to be answered.
 
         Raises:
-            KeyError: the row lacks a field.
-            ValueError: a field is bad.
+          KeyError: the row lacks a field.
+          ValueError: a field is bad.
         """
         if self.text is not None:
             return self.text(row)
@@ -164,11 +164,11 @@ class Task:
         """Returns the task's metrics.
 
         Args:
-            examples: the metadata of the examples, as `TokenizedSplit.metadata` has it.
-            predictions: the text predicted for each.
+          examples: the metadata of the examples, as `TokenizedSplit.metadata` has it.
+          predictions: the text predicted for each.
 
         Raises:
-            UserError: there are no examples, or their labels are withheld.
+          UserError: there are no examples, or their labels are withheld.
         """
         if len(examples) != len(predictions):
             raise ValueError(f"{len(examples)} examples but {len(predictions)} predictions")
@@ -197,7 +197,7 @@ def register_task(task: Task) -> Task:
     """Makes a task known by its name, to every command and to SeqIO.
 
     Raises:
-        UserError: the name is taken by another task, or has characters that SeqIO doesn't allow.
+      UserError: the name is taken by another task, or has characters that SeqIO doesn't allow.
     """
     if not re.fullmatch(r"[\w.:#]+", task.name):
         raise UserError(f"The task name {task.name!r} may have letters, digits, '_' and '.' only.")

@@ -53,8 +53,8 @@ class _Generated:
     """Rows made without a file.
 
     Attributes:
-        name: where they come from, for messages.
-        stream: the endless rows of a split.
+      name: where they come from, for messages.
+      stream: the endless rows of a split.
     """
 
     name: str
