@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "analysis": CHECKPOINTS,
     "sweeps": CHECKPOINTS | {"training", "evaluation", "analysis"},
     "pages": {"analysis", "sweeps"},
+    "leaderboards": {"data"},
     "planning": CHECKPOINTS | {"training", "analysis", "parallel"},
     # One frozen model for many prompts, and the same over HTTP.
     "predictor": CHECKPOINTS | {"evaluation", "data", "parallel"},
@@ -49,7 +50,7 @@ MAY_IMPORT = {
     "recipes": CHECKPOINTS | {"training", "evaluation", "analysis", "data", "parallel"},
     "cli": CHECKPOINTS
     | {"training", "evaluation", "analysis", "sweeps", "data", "parallel", "assets", "recipes"}
-    | {"planning", "predictor", "serving", "launch", "pages"},
+    | {"planning", "predictor", "serving", "launch", "pages", "leaderboards"},
 }
 
 # Libraries and the only places that may import them. torch is for tests, benchmarks and its own

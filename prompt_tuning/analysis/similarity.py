@@ -1,15 +1,15 @@
 """How alike prompts of different tasks and seeds are, and where they lie in a plane.
 
 Vu et al. 2022 (SPoT, section 4) compare prompts in two ways, both here: by the cosine of their
-mean vectors, and by the mean cosine over all pairs of their positions. Prompts of one model may
-have different lengths.
+mean vectors, and by the mean cosine over all pairs of their positions. It also starts a new task's
+prompt from that of the most similar task. Prompts of one model may have different lengths.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from prompt_tuning.errors import UserError, did_you_mean
 
@@ -17,6 +17,9 @@ Prompts = Sequence[Float[np.ndarray, "_ embed"]]
 """Prompts of one model, each of its own length."""
 
 MEASURES = ("mean", "positions")
+
+SPOT_MEASURES = {"cosine_of_means": "mean", "mean_of_cosines": "positions"}
+"""The measures by the names that configurations give them."""
 
 
 def similarity_matrix(
@@ -42,8 +45,36 @@ def similarity_matrix(
         means = unit_rows(np.array([prompt.mean(axis=0, dtype=np.float64) for prompt in prompts]))
         return means @ means.T
     # The mean of the cosines of all pairs is the product of the means of the unit vectors.
-    directions = np.array([unit_rows(p).mean(axis=0, dtype=np.float64) for p in prompts])
+    directions = np.array([unit_rows(p.astype(np.float64)).mean(axis=0) for p in prompts])
     return directions @ directions.T
+
+
+def most_similar_first(
+    target: Float[Array | np.ndarray, "_ embed"],
+    sources: Mapping[str, Float[Array | np.ndarray, "_ _"]],
+    similarity: str = "cosine_of_means",
+) -> dict[str, float]:
+    """Returns the similarity of each source to the target, by name, the most similar first.
+
+    Raises:
+      UserError: there is no such measure, no source, or a source is of another width.
+    """
+    if similarity not in SPOT_MEASURES:
+        raise UserError(
+            f"Prompts are compared by {' or '.join(SPOT_MEASURES)}, not by '{similarity}'."
+        )
+    if not sources:
+        raise UserError("There are no source prompts to choose from; set SOURCE_PROMPTS.")
+    for name, prompt in sources.items():
+        if prompt.shape[1] != target.shape[1]:
+            raise UserError(
+                f"The prompt {name} is {prompt.shape[1]} wide, and that of the target task "
+                f"{target.shape[1]}; compare prompts of one model."
+            )
+    prompts = [np.asarray(prompt) for prompt in (target, *sources.values())]
+    found = similarity_matrix(prompts, SPOT_MEASURES[similarity])[0, 1:]
+    pairs = zip(sources, map(float, found), strict=True)
+    return dict(sorted(pairs, key=lambda pair: -pair[1]))
 
 
 def within_and_between(

@@ -15,7 +15,7 @@ from typing import Any
 from prompt_tuning.cli import gin_config, registry
 from prompt_tuning.cli.macros import MACROS
 from prompt_tuning.errors import UserError
-from prompt_tuning.sweeps.grid import setting_slug
+from prompt_tuning.sweeps.grid import combinations, grid_axes, setting_slug
 
 DEFAULT_TUNE = {"LEARNING_RATE": [0.03, 0.1, 0.3, 1.0], "SEED": [0, 1]}
 """What `--tune` tries where TUNE isn't set: rates around the paper's 0.3, and another seed."""
@@ -56,7 +56,8 @@ def member_specs(value: Any, macro: str) -> list[MemberSpec]:
       UserError: it is neither, is empty, names a setting that members can't have, or lists a
         member twice.
     """
-    members = _grid(value, macro) if isinstance(value, Mapping) else list(value)
+    is_grid = isinstance(value, Mapping) and value
+    members = list(combinations(grid_axes(value, macro)) if is_grid else value)
     if not members:
         raise UserError(f"{macro} lists no members; expected {MACROS[macro].expected}.")
     specs: list[MemberSpec] = []
@@ -114,17 +115,6 @@ def check_member(
 def is_assigned(name: str) -> bool:
     """Whether a population and a sweep set a macro or parameter themselves."""
     return (name in MACROS and MACROS[name].assigned) or registry.mark(name).assigned
-
-
-def _grid(values: Mapping[str, Any], macro: str) -> list[dict[str, Any]]:
-    for name, choices in values.items():
-        if not isinstance(choices, list | tuple) or not choices:
-            raise UserError(
-                f"{macro} is a grid, and its {name} is {choices!r}; expected a list of values, "
-                f"such as {{'{name}': [...]}}."
-            )
-    combinations = itertools.product(*values.values()) if values else ()
-    return [dict(zip(values, combination, strict=True)) for combination in combinations]
 
 
 def _slug(bindings: Mapping[str, Any]) -> str:

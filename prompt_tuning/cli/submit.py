@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     )
     args = parser.parse(argv)
 
-    from prompt_tuning.data.submission import (
+    from prompt_tuning.leaderboards.submission import (
         check_submission,
         missing_files,
         read_predictions,
@@ -91,9 +91,9 @@ def _test_tasks(
     In a partial submission, diagnostics whose files aren't there are left out.
     """
     from prompt_tuning.cli.session import say
-    from prompt_tuning.data.leaderboards import DIAGNOSTICS
-    from prompt_tuning.data.submission import leaderboard_task
     from prompt_tuning.data.tasks.catalogue import get_task
+    from prompt_tuning.leaderboards.submission import leaderboard_task
+    from prompt_tuning.leaderboards.tables import DIAGNOSTICS
 
     for task in tasks:
         name = leaderboard_task(benchmark, task.name)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from prompt_tuning.analysis.prompt_similarity import most_similar_first
+from prompt_tuning.analysis.similarity import most_similar_first
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods import initializers
 from prompt_tuning.methods.factories import choice

@@ -27,8 +27,12 @@ _LONGEST_VALUE = 24
 _LONGEST_SLUG = 100
 
 
-def grid_axes(grid: Mapping[str, Any]) -> list[Axis]:
+def grid_axes(grid: Mapping[str, Any], where: str = "The sweep's grid") -> list[Axis]:
     """Returns an axis for each name: every value of one is combined with every one of the others.
+
+    Args:
+      grid: lists of values by name.
+      where: it is from, for messages.
 
     Raises:
       UserError: a name has no list of values.
@@ -36,7 +40,7 @@ def grid_axes(grid: Mapping[str, Any]) -> list[Axis]:
     for name, values in grid.items():
         if not isinstance(values, list | tuple) or not values:
             raise UserError(
-                f"The sweep's grid has {name} = {values!r}; expected a list of values, such as "
+                f"{where} has {name} = {values!r}; expected a list of values, such as "
                 f"{{'{name}': [...]}}."
             )
     return [[{name: value} for value in values] for name, values in grid.items()]

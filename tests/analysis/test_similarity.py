@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from prompt_tuning.analysis.similarity import project, similarity_matrix, within_and_between
+from prompt_tuning.analysis.similarity import (
+    most_similar_first,
+    project,
+    similarity_matrix,
+    within_and_between,
+)
 from prompt_tuning.errors import UserError
 
 EAST = np.array([[1.0, 0, 0], [3, 0, 0]])
@@ -55,3 +60,38 @@ def test_mistakes_are_told():
         similarity_matrix([EAST, np.ones((1, 4))])
     with pytest.raises(UserError, match="Did you mean 'positions'"):
         similarity_matrix([EAST, NORTH], "position")
+
+
+A = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+B = np.array([[2.0, 0.0], [4.0, 0.0], [0.0, 0.0]], np.float32)
+
+
+def test_both_measures_by_hand():
+    assert most_similar_first(A, {"b": B})["b"] == pytest.approx(np.sqrt(0.5))
+    # Each of A's two vectors with each of B's three: cosines 1, 1, 0 and 0, 0, 0.
+    assert most_similar_first(A, {"b": B}, "mean_of_cosines")["b"] == pytest.approx(2 / 6)
+    for measure in ("mean", "positions"):
+        matrix = similarity_matrix([A, B, -3 * B], measure)
+        np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
+        assert matrix[0, 2] == pytest.approx(-matrix[0, 1])
+
+
+def test_the_most_similar_source_comes_first():
+    sources = {"against": -B, "like": B, "across": np.array([[1.0, -1.0]])}
+    ranked = most_similar_first(A, sources)
+    assert list(ranked) == ["like", "across", "against"]
+    assert ranked["across"] == pytest.approx(0)
+    assert list(most_similar_first(A, sources, "mean_of_cosines")) == list(ranked)
+
+
+@pytest.mark.parametrize(
+    ("sources", "similarity", "message"),
+    [
+        ({}, "cosine_of_means", "no source prompts"),
+        ({"a": A}, "euclidean", "not by 'euclidean'"),
+        ({"a": np.ones((2, 3))}, "cosine_of_means", "prompt a is 3 wide.*task 2"),
+    ],
+)
+def test_wrong_sources_are_told(sources, similarity, message):
+    with pytest.raises(UserError, match=message):
+        most_similar_first(A, sources, similarity)

@@ -14,7 +14,7 @@ import pytest
 
 from prompt_tuning.cli import configurables, gin_config
 from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
-from prompt_tuning.data.leaderboards import LEADERBOARDS
+from prompt_tuning.leaderboards.tables import LEADERBOARDS
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 

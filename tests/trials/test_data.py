@@ -9,9 +9,9 @@ import pytest
 
 from prompt_tuning.cli import configurables, gin_config, session, submit
 from prompt_tuning.cli.arguments import Parser
-from prompt_tuning.data.leaderboards import SUPERGLUE
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.errors import UserError
+from prompt_tuning.leaderboards.tables import SUPERGLUE
 
 TEXTS = ["a dog ran .", "a cat ran .", "the dog sat .", "the cat sat ."]
 

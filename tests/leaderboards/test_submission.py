@@ -5,15 +5,15 @@ import zipfile
 
 import pytest
 
-from prompt_tuning.data.leaderboards import GLUE, LEADERBOARDS, SUPERGLUE
-from prompt_tuning.data.submission import (
+from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.errors import UserError
+from prompt_tuning.leaderboards.submission import (
     check_submission,
     leaderboard_task,
     read_predictions,
     write_submission,
 )
-from prompt_tuning.data.tasks.catalogue import get_task
-from prompt_tuning.errors import UserError
+from prompt_tuning.leaderboards.tables import GLUE, LEADERBOARDS, SUPERGLUE
 
 WSC = {"targets": "<unk>", "candidate": "the old man"}
 MULTIRC_IDX = [
@@ -154,8 +154,7 @@ ROW = '{"idx": %d, "label": "%s"}\n'
 @pytest.mark.parametrize(
     ("files", "match"),
     [
-        ({"../CB.jsonl": ""}, "holds '../CB.jsonl', a path outside the zip"),
-        ({"/etc/CB.jsonl": ""}, "a path outside the zip"),
+        ({"../CB.jsonl": ""}, "no file '../CB.jsonl'"),
         ({"CB.tsv": ""}, "no file 'CB.tsv'"),
         ({"predictions/": ""}, "no file 'predictions/'"),
         ({"./CB.jsonl": ""}, "no file './CB.jsonl'"),

@@ -1,0 +1,1 @@
+"""Files for the SuperGLUE and GLUE leaderboards."""
