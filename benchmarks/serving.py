@@ -67,7 +67,7 @@ def train_prompts(folder: Path, steps: int) -> None:
     """Trains a prompt for each task and puts it into `folder` under the task's name."""
     for name, length in PROMPTS.items():
         run = folder.parent / f"run_{name}"
-        command = [sys.executable, "-m", "prompt_tuning.cli.train", MODEL_FILE]
+        command = [sys.executable, "-m", "prompt_tuning.cli", "train", MODEL_FILE]
         command += [f"--gin_file=tasks/tinyworld_{name}.gin", "--gin_file=runs/train.gin"]
         command += ["--gin_file=prompts/sampled_vocabulary.gin"]
         command += [f"--gin.MODEL_DIR={run}", f"--gin.PROMPT_LENGTH={length}"]
@@ -123,7 +123,7 @@ def answered_alone(predictor: Predictor, asked: Sequence[Question]) -> list[Answ
 @contextlib.contextmanager
 def serving(folder: Path, *flags: str) -> Iterator[str]:
     """Runs the server in a process of its own, and gives its URL."""
-    command = [sys.executable, "-m", "prompt_tuning.cli.serve", str(folder), "--port=0"]
+    command = [sys.executable, "-m", "prompt_tuning.cli", "serve", str(folder), "--port=0"]
     command += ["--warm_up=0"]  # then the URL is in the first line
     command += [MODEL_FILE, f"--gin.TASK_FEATURE_LENGTHS={LENGTHS}", *flags]
     # The two servers compile the same programs.

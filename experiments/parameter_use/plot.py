@@ -13,7 +13,7 @@ from pathlib import Path
 from prompt_tuning.analysis.methods_table import methods_table
 from prompt_tuning.analysis.sweep_plots import plot_shares
 from prompt_tuning.cli.__main__ import run as with_one_line_errors
-from prompt_tuning.cli.methods import MODELS, facts_of_all
+from prompt_tuning.cli.methods import SIZES, facts_of_all
 from prompt_tuning.models.config import get_config
 from prompt_tuning.models.layers import count_parameters
 from prompt_tuning.models.t5 import abstract_params
@@ -37,8 +37,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
-    sizes = {name: count_parameters(abstract_params(get_config(name))) for name in MODELS}
-    facts = {name: facts_of_all(get_config(name)) for name in MODELS}
+    sizes = {name: count_parameters(abstract_params(get_config(name))) for name in SIZES}
+    facts = {name: facts_of_all(get_config(name)) for name in SIZES}
     rows = [
         {
             "method": fact.name,

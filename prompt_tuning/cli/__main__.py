@@ -1,7 +1,6 @@
 """The command `prompt-tuning`: picks the command, and prints a user's mistake as one line.
 
-Each command is a module with `main(argv)`, imported only when it is asked for, and can also be
-run as `python -m prompt_tuning.cli.<command>`.
+Each command is a module with `main(argv)`, imported once its arguments are known to be right.
 """
 
 import errno
@@ -11,34 +10,10 @@ import sys
 from collections.abc import Callable, Sequence
 
 import prompt_tuning
+from prompt_tuning.cli.command_settings import COMMANDS
+from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError, did_you_mean, out_of_memory
 from prompt_tuning.training.signals import leave_when_interrupted
-
-COMMANDS = {
-    "quickstart": "train a prompt on a small frozen model in about a minute",
-    "train": "train a prompt against a frozen model",
-    "pretrain": "train or adapt a whole model on plain text",
-    "sweep": "train every run of a grid of settings; resumes",
-    "results": "show a sweep's results as a table",
-    "report": "write one web page about a run or a sweep",
-    "plan": "estimate memory and time of training on hardware you don't have yet",
-    "evaluate": "score a prompt on a task",
-    "ensemble": "score several prompts of one model, alone and as a vote",
-    "design": "score text prompts, zero- and few-shot, with no training",
-    "search": "pick a text prompt on the development set",
-    "infer": "answer the rows of a file with one prompt, or with many",
-    "serve": "answer over HTTP with a folder of prompts",
-    "methods": "list what each method trains, saves and supports",
-    "tasks": "list the tasks, with sizes where known",
-    "show": "print examples of a task as the model sees them",
-    "submit": "write the zip that the SuperGLUE or GLUE leaderboard takes",
-    "neighbors": "show the vocabulary pieces nearest to a prompt's positions",
-    "compare": "show how alike prompts of different tasks and seeds are",
-    "launch": "write a job for SLURM, Cloud TPU, Kubernetes or SkyPilot",
-    "convert": "write a frozen model of any format as one file or for Hugging Face",
-    "merge": "add what LoRA, IA3 or model tuning has trained to the model's weights",
-    "export": "write a prompt in another form, for PEFT, T5X or anyone",
-}
 
 # What the operating system says when a disk or a folder is the trouble, not the program.
 _DISK = {
@@ -66,6 +41,8 @@ def main(argv: Sequence[str]) -> int:
             f"Unknown command '{name}'; expected {', '.join(COMMANDS)}."
             f"{did_you_mean(name, COMMANDS)}"
         )
+    if name != "launch":  # whose arguments its engines have
+        parse(name, rest)
     return importlib.import_module(f"prompt_tuning.cli.{name}").main(rest) or 0
 
 

@@ -8,9 +8,8 @@ Parsing imports neither gin nor JAX, so `--help` and mistyped flags answer at on
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 from prompt_tuning.cli.command_settings import SETTINGS
 from prompt_tuning.cli.macros import MACROS
@@ -19,30 +18,6 @@ from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.recipes.paths import expanded, expanded_argument, local_path, run_folder
 
 _GIN = "--gin."
-_only_parsing = ContextVar("_only_parsing", default=False)
-
-
-class _Parsed(Exception):
-    """Carries what was parsed out of a command that isn't to run."""
-
-    def __init__(self, namespace: argparse.Namespace):
-        self.namespace = namespace
-
-
-def parse_only(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> argparse.Namespace:
-    """Returns what a command's `main` parses from `argv`, and runs nothing of it.
-
-    Raises:
-      UserError: an argument is wrong.
-    """
-    token = _only_parsing.set(True)
-    try:
-        main(argv)
-    except _Parsed as parsed:
-        return parsed.namespace
-    finally:
-        _only_parsing.reset(token)
-    raise AssertionError("the command parses no arguments")
 
 
 def _settings_of(command: str) -> str:
@@ -172,8 +147,6 @@ class Parser(argparse.ArgumentParser):
         if getattr(parsed, "output", None):
             local_path(parsed.output, "The output")
         parsed.gin_bindings = bindings
-        if _only_parsing.get():
-            raise _Parsed(parsed)
         return parsed
 
     def _given(self, argument: str) -> str:

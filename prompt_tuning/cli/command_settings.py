@@ -1,7 +1,33 @@
-"""Which macros and parameters each command reads, for its `--help`; imports neither gin nor JAX."""
+"""The commands, and which macros and parameters each reads; imports neither gin nor JAX."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+COMMANDS = {
+    "quickstart": "train a prompt on a small frozen model in about a minute",
+    "train": "train a prompt against a frozen model",
+    "pretrain": "train or adapt a whole model on plain text",
+    "sweep": "train every run of a grid of settings; resumes",
+    "results": "show a sweep's results as a table",
+    "report": "write one web page about a run or a sweep",
+    "plan": "estimate memory and time of training on hardware you don't have yet",
+    "evaluate": "score a prompt on a task",
+    "ensemble": "score several prompts of one model, alone and as a vote",
+    "design": "score text prompts, zero- and few-shot, with no training",
+    "search": "pick a text prompt on the development set",
+    "infer": "answer the rows of a file with one prompt, or with many",
+    "serve": "answer over HTTP with a folder of prompts",
+    "methods": "list what each method trains, saves and supports",
+    "tasks": "list the tasks, with sizes where known",
+    "show": "print examples of a task as the model sees them",
+    "submit": "write the zip that the SuperGLUE or GLUE leaderboard takes",
+    "neighbors": "show the vocabulary pieces nearest to a prompt's positions",
+    "compare": "show how alike prompts of different tasks and seeds are",
+    "launch": "write a job for SLURM, Cloud TPU, Kubernetes or SkyPilot",
+    "convert": "write a frozen model of any format as one file or for Hugging Face",
+    "merge": "add what LoRA, IA3 or model tuning has trained to the model's weights",
+    "export": "write a prompt in another form, for PEFT, T5X or anyone",
+}
 
 _MODEL = ("INITIAL_CHECKPOINT_PATH", "VOCABULARY_PATH")
 _DEVICES = ("DATA_PARALLEL", "MODEL_PARALLEL", "FSDP")

@@ -6,45 +6,22 @@ No model is loaded: the prompts' files tell which they belong to, and their task
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from prompt_tuning.cli.__main__ import run
-from prompt_tuning.cli.arguments import Parser
+import numpy as np
+
+from prompt_tuning.analysis.pictures import plot_projection, plot_similarity
+from prompt_tuning.analysis.similarity import project, similarity_matrix, within_and_between
+from prompt_tuning.analysis.tables import Table, report_folder, write_report
+from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt
+from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from prompt_tuning.analysis.tables import Table
-    from prompt_tuning.checkpoints.prompt_files import PromptMetadata
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints the similarity of each pair."""
-    parser = Parser("compare", "Shows how alike prompts of one model are.", gin=False)
-    parser.add_argument(
-        "prompts",
-        nargs="+",
-        metavar="RUN_OR_PROMPT",
-        help="run folders, whose best prompts are taken, or prompts in any form",
-    )
-    parser.add_argument(
-        "--measure",
-        default="mean",
-        help="cosine of the mean vectors (mean, the default), or the mean cosine of all pairs of "
-        "positions (positions)",
-    )
-    parser.add_argument(
-        "--report",
-        metavar="FOLDER",
-        help="write tables (CSV, Markdown) and pictures (heat map, projection) there",
-    )
-    args = parser.parse(argv)
+    args = parse("compare", argv)
     if len(args.prompts) < 2:
         raise UserError(f"Nothing to compare {args.prompts[0]} with: give two prompts or more.")
-
-    from prompt_tuning.analysis.similarity import similarity_matrix, within_and_between
-    from prompt_tuning.analysis.tables import Table
 
     prompts, metadata = _loaded(args.prompts)
     names, tasks = _names(args.prompts, metadata)
@@ -79,8 +56,7 @@ def main(argv: Sequence[str]) -> None:
         _report(args.report, {"similarity": table, "groups": groups}, matrix, prompts, names, tasks)
 
 
-def _loaded(paths: Sequence[str]) -> "tuple[list[np.ndarray], list[PromptMetadata]]":
-    from prompt_tuning.checkpoints.prompt_files import load_prompt
+def _loaded(paths: Sequence[str]) -> tuple[list[np.ndarray], list[PromptMetadata]]:
 
     loaded = [load_prompt(path) for path in paths]
     models = {m.model: path for path, (_, m) in zip(paths, loaded, strict=True) if m.model}
@@ -90,9 +66,7 @@ def _loaded(paths: Sequence[str]) -> "tuple[list[np.ndarray], list[PromptMetadat
     return [prompt for prompt, _ in loaded], [metadata for _, metadata in loaded]
 
 
-def _names(
-    paths: Sequence[str], metadata: "Sequence[PromptMetadata]"
-) -> tuple[list[str], list[str]]:
+def _names(paths: Sequence[str], metadata: Sequence[PromptMetadata]) -> tuple[list[str], list[str]]:
     """Returns what the prompts are called, by task and seed where files tell, and their tasks."""
     seeds = ["" if m.seed is None else f", seed {m.seed}" for m in metadata]
     told = [f"{m.task}{seed}" if m.task else "" for m, seed in zip(metadata, seeds, strict=True)]
@@ -114,15 +88,12 @@ def _short(path: str) -> str:
 
 def _report(
     folder: str,
-    tables: "Mapping[str, Table]",
-    matrix: "np.ndarray",
-    prompts: "Sequence[np.ndarray]",
+    tables: Mapping[str, Table],
+    matrix: np.ndarray,
+    prompts: Sequence[np.ndarray],
     names: Sequence[str],
     tasks: Sequence[str],
 ) -> None:
-    from prompt_tuning.analysis.pictures import plot_projection, plot_similarity
-    from prompt_tuning.analysis.similarity import project
-    from prompt_tuning.analysis.tables import report_folder, write_report
 
     to = report_folder(folder)
     positions, explained = project(prompts)
@@ -131,7 +102,3 @@ def _report(
         plot_projection(to / "projection.png", names, tasks, positions, explained),
     ]
     print(f"\n{write_report(to, f'{len(names)} prompts compared', tables, pictures)}")
-
-
-if __name__ == "__main__":
-    run(main)

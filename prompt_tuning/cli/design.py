@@ -6,26 +6,16 @@ The baseline of Lester et al. 2021, figure 1; what a design is, is in `data/desi
 import json
 from collections.abc import Sequence
 
-from prompt_tuning.cli.__main__ import run
-from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli import designing
+from prompt_tuning.cli.parsers import parse
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints a table and one line of JSON."""
-    parser = Parser("design", "Scores text prompts of a task on a model as it is, untrained.")
-    parser.add_design_arguments()
-    parser.add_argument("--split", help="the split to score (default: predict.split)")
-    args = parser.parse(argv)
-
-    from prompt_tuning.cli import designing
-
+    args = parse("design", argv)
     designs = designing.Designs(args)
     split = args.split or designs.split
     scored = designs.score_all(split)
     print(f"{designing.table(scored).text()}\n")
     results = [each.numbers() for each in scored]
     print(json.dumps({"task": designs.task, "split": split, "seed": args.seed, "results": results}))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -9,17 +9,19 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prompt_tuning.cli.__main__ import run
+from prompt_tuning.analysis.tables import Table
+from prompt_tuning.cli import configurables, session
 from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import UserError
-
-if TYPE_CHECKING:
-    from prompt_tuning.analysis.tables import Table
-    from prompt_tuning.training.run import Evaluation
+from prompt_tuning.evaluation.ensemble import Ballot, combinations
+from prompt_tuning.models.stacking import UnlikeInjectionsError
+from prompt_tuning.recipes import prompts, scoring
+from prompt_tuning.recipes.splits import load_splits
+from prompt_tuning.training.run import Evaluation
 
 BASE = "runs/base.gin"
 
@@ -43,13 +45,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _ensemble(args: argparse.Namespace) -> None:
-    from prompt_tuning.cli import configurables, session
-    from prompt_tuning.data.tokenized import TokenizedSplit
-    from prompt_tuning.evaluation.ensemble import Ballot, combinations
-    from prompt_tuning.models.stacking import UnlikeInjectionsError
-    from prompt_tuning.recipes import prompts, scoring
-    from prompt_tuning.recipes.splits import load_splits
-    from prompt_tuning.training.run import Evaluation
 
     _check_distinct(args.prompts)
     runs = [path for path in args.prompts if (Path(path) / session.CONFIG).is_file()]
@@ -133,9 +128,8 @@ def _check_distinct(paths: Sequence[str]) -> None:
 
 
 def _table(
-    paths: Sequence[str], members: Sequence["Evaluation"], combined: Mapping[str, "Evaluation"]
-) -> "Table":
-    from prompt_tuning.analysis.tables import Table
+    paths: Sequence[str], members: Sequence[Evaluation], combined: Mapping[str, Evaluation]
+) -> Table:
 
     alone = [list(_numbers(member).values()) for member in members]
 
@@ -151,9 +145,5 @@ def _table(
     )
 
 
-def _numbers(evaluation: "Evaluation") -> dict[str, float]:
+def _numbers(evaluation: Evaluation) -> dict[str, float]:
     return {**evaluation.metrics, "score": evaluation.score}
-
-
-if __name__ == "__main__":
-    run(main)

@@ -9,28 +9,22 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prompt_tuning.cli.__main__ import report, run
-from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.analysis.class_scores import MOST_LABELS, class_scores
+from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli.__main__ import report
+from prompt_tuning.cli.parsers import parse
+from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError
-
-if TYPE_CHECKING:
-    from prompt_tuning.data.tasks.task import Task
+from prompt_tuning.parallel.processes import is_first, joined
+from prompt_tuning.recipes import prompts, scoring
+from prompt_tuning.recipes.splits import load_splits
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints one line of JSON."""
-    parser = Parser("evaluate", "Scores a prompt on a task and prints the metrics as JSON.")
-    parser.add_prompt_arguments(optional=True)
-    parser.add_argument("--split", help="the split to score (default: predict.split)")
-    parser.add_argument(
-        "--predictions", metavar="FILE", help="write what was predicted, one JSON row per line"
-    )
-    args = parser.parse(argv)
-
-    from prompt_tuning.cli import configurables, session
-    from prompt_tuning.parallel.processes import joined
+    args = parse("evaluate", argv)
 
     session.load_config(args, run=args.run)
     with joined(configurables.processes(), report):
@@ -38,10 +32,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from prompt_tuning.cli import configurables, session
-    from prompt_tuning.parallel.processes import is_first
-    from prompt_tuning.recipes import prompts, scoring
-    from prompt_tuning.recipes.splits import load_splits
 
     path = session.chosen_prompt(args)
     data = configurables.data()
@@ -81,10 +71,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         session.say(f"Training measured {metadata.score} at step {metadata.step}: {same}.")
 
 
-def _say_class_scores(tasks: "Sequence[Task]", rows: Sequence[Mapping[str, Any]]) -> None:
+def _say_class_scores(tasks: Sequence[Task], rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints precision, recall and F1 of each label, for tasks with few of them."""
-    from prompt_tuning.analysis.class_scores import MOST_LABELS, class_scores
-    from prompt_tuning.cli import session
 
     for task in tasks:
         if len(task.labels or ()) > MOST_LABELS:
@@ -93,7 +81,3 @@ def _say_class_scores(tasks: "Sequence[Task]", rows: Sequence[Mapping[str, Any]]
         if found := class_scores(own, task.labels):
             name = f"{task.name}, by class" if len(tasks) > 1 else "By class"
             session.say(f"{name}:\n{found.scores_table.text()}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -20,48 +20,30 @@ import queue
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-from prompt_tuning.cli.__main__ import run
-from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli import configurables, many_prompts, session
+from prompt_tuning.cli.configurables import Data
+from prompt_tuning.cli.parsers import parse
+from prompt_tuning.cli.session import new_file, say
+from prompt_tuning.data import questions, text_files
+from prompt_tuning.data.questions import Question, text_of
+from prompt_tuning.data.shortening import fit_inputs
+from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError
-
-if TYPE_CHECKING:
-    from prompt_tuning.cli.configurables import Data
-    from prompt_tuning.data.questions import Question
-    from prompt_tuning.data.tasks.task import Task
-    from prompt_tuning.predictor import Predictor, Prepared
-    from prompt_tuning.recipes.counting import Counting
-    from prompt_tuning.recipes.prediction import Prediction
+from prompt_tuning.evaluation.evaluator import predict_rows
+from prompt_tuning.predictor import Example, Predictor, Prepared
+from prompt_tuning.recipes import prompts, scoring
+from prompt_tuning.recipes.answers import text_batch
+from prompt_tuning.recipes.counting import Counting
+from prompt_tuning.recipes.prediction import Prediction
 
 Row = dict[str, Any]
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    parser = Parser("infer", "Answers the rows of a file, or lines, with a prompt; writes jsonl.")
-    parser.add_prompt_arguments(optional=True)
-    parser.add_argument(
-        "--prompts",
-        nargs="+",
-        metavar="NAME=FILE",
-        help="prompts of one model, by the names that the input gives them: "
-        '{"prompt": NAME, "inputs": TEXT}, with "labels": [...] to rank others than its task has',
-    )
-    parser.add_argument(
-        "--input",
-        default="-",
-        metavar="FILE",
-        help="a CSV, TSV, jsonl or Parquet file with the task's columns, or lines of text; - is "
-        "standard input, by lines",
-    )
-    parser.add_argument(
-        "--text",
-        action="store_true",
-        help="take every line as text, also one that begins with a brace",
-    )
-    parser.add_argument("--output", default="-", metavar="FILE", help="- is standard output")
-    args = parser.parse(argv)
+    args = parse("infer", argv)
     if args.prompts is None:
         _with_one_prompt(args)
     elif args.prompt is None:
@@ -71,12 +53,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _with_one_prompt(args: argparse.Namespace) -> None:
-    from prompt_tuning.cli import configurables, session
-    from prompt_tuning.data.questions import text_of
-    from prompt_tuning.data.shortening import fit_inputs
-    from prompt_tuning.evaluation.evaluator import predict_rows
-    from prompt_tuning.recipes import prompts, scoring
-    from prompt_tuning.recipes.answers import text_batch
 
     session.load_config(args, run=args.run)
     path = session.chosen_prompt(args)
@@ -119,9 +95,7 @@ def _with_one_prompt(args: argparse.Namespace) -> None:
     _say_cut(cut, data.lengths["inputs"])
 
 
-def _ranked_by_default(
-    prediction: "Prediction", data: "Data", args: argparse.Namespace
-) -> "Prediction":
+def _ranked_by_default(prediction: Prediction, data: Data, args: argparse.Namespace) -> Prediction:
     """Ranks the labels of a task that has them, unless a flag says how to answer."""
     labels = {task.labels for task in data.tasks}
     if _is_told_how(prediction, args) or len(labels) > 1 or not any(labels):
@@ -129,17 +103,14 @@ def _ranked_by_default(
     return dataclasses.replace(prediction, rank=True)
 
 
-def _is_told_how(prediction: "Prediction", args: argparse.Namespace) -> bool:
+def _is_told_how(prediction: Prediction, args: argparse.Namespace) -> bool:
     """Whether a flag or the configuration says how to answer."""
     given = any(name.rpartition("/")[2] == "predict.method" for name, _ in args.gin_bindings)
     return given or prediction.decoding.method != "greedy"
 
 
-def _questions(args: argparse.Namespace, tasks: "Sequence[Task | None]") -> "Iterator[Question]":
+def _questions(args: argparse.Namespace, tasks: Sequence[Task | None]) -> Iterator[Question]:
     """Yields what is asked; says once what becomes of lines of text."""
-    from prompt_tuning.cli.session import say
-    from prompt_tuning.data import questions, text_files
-
     if args.input != "-":
         asked = questions.read_questions(args.input, as_text=args.text)
     else:
@@ -157,7 +128,7 @@ def _questions(args: argparse.Namespace, tasks: "Sequence[Task | None]") -> "Ite
         yield questions.with_column(question, task)
 
 
-def _about_lines(task: "Task") -> str:
+def _about_lines(task: Task) -> str:
     """What becomes of a line of text, if that isn't plain."""
     columns = task.columns
     if len(columns) > 1:
@@ -174,16 +145,13 @@ def _about_lines(task: "Task") -> str:
     )
 
 
-def _counting(args: argparse.Namespace) -> "Counting":
+def _counting(args: argparse.Namespace) -> Counting:
     """Returns what shows how far it has come, unless answers on the screen do so themselves."""
-    from prompt_tuning.recipes.counting import Counting
-
     shown = args.input != "-" and not (args.output == "-" and sys.stdout.isatty())
     return Counting("Answered", None, "lines", shown=shown)
 
 
 def _with_many_prompts(args: argparse.Namespace) -> None:
-    from prompt_tuning.cli import configurables, many_prompts
 
     files = many_prompts.named_files(args.prompts)
     base, predictor = many_prompts.load(args, run=args.run)
@@ -221,19 +189,16 @@ def _with_many_prompts(args: argparse.Namespace) -> None:
 
 
 def _prepared(
-    question: "Question",
-    predictor: "Predictor",
-    tasks: "Mapping[str, Task | None]",
+    question: Question,
+    predictor: Predictor,
+    tasks: Mapping[str, Task | None],
     *,
     ranks: bool,
-) -> "Prepared | None":
+) -> Prepared | None:
     """Returns the example that a row is, with the prompt that it names; None if it is empty.
 
     `ranks` says whether a row without "labels" gets its task's.
     """
-    from prompt_tuning.data.questions import text_of
-    from prompt_tuning.predictor import Example
-
     row, where = question.row, question.where
     if question.is_line and not row["inputs"].strip():
         return None
@@ -321,17 +286,11 @@ def _line(row: Row, prediction: str | None, scores: Mapping[str, float] | None =
 
 
 def _say_cut(number: int, length: int) -> None:
-    from prompt_tuning.cli.session import say
 
     if number:
         say(f"{number} inputs were cut to {length} tokens.")
 
 
 def _writing(path: str) -> contextlib.AbstractContextManager[IO[str]]:
-    from prompt_tuning.cli.session import new_file
 
     return contextlib.nullcontext(sys.stdout) if path == "-" else new_file(path)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prompt_tuning.cli.__main__ import COMMANDS, run
 from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli.command_settings import COMMANDS
 from prompt_tuning.cli.launch_check import check_command
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.files import atomic_write
@@ -208,7 +208,3 @@ def _gke_tpu(text: str) -> dict[str, Any]:
             "tpu-v5-lite-podslice,4x4,4."
         )
     return {"kind": kind, "topology": topology, "chips": int(chips)}
-
-
-if __name__ == "__main__":
-    run(main)

@@ -6,11 +6,18 @@ Nothing is run: no model or data is read, and nothing is written.
 
 import argparse
 import contextlib
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from prompt_tuning.cli.arguments import parse_only
+from prompt_tuning.cli import (
+    configurables,
+    gin_config,
+    pretraining,  # noqa: F401
+    registry,
+    session,  # noqa: F401
+    sweep_plan,
+)
+from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
 
 _CONFIGURED = {"train": (), "pretrain": ("runs/pretrain.gin",), "evaluate": (), "infer": ()}
@@ -38,8 +45,7 @@ def check_command(
       UserError: an argument, a gin file, a name or a value is wrong, or a setting is missing.
     """
     name, *rest = command
-    module = importlib.import_module(f"prompt_tuning.cli.{name}")
-    args = parse_only(module.main, rest)
+    args = parse(name, rest)
     if getattr(args, "run", None) is not None:
         return  # a run's configuration is where the run is
     try:
@@ -54,7 +60,6 @@ def check_command(
 
 
 def _check_sweep(args: argparse.Namespace) -> None:
-    from prompt_tuning.cli import sweep_plan
 
     described = sweep_plan.load_sweep(args.file, args.gin_search_paths, args.gin_bindings)
     sweep_plan.runs_of(described, args.gin_search_paths)
@@ -76,13 +81,6 @@ def _check_configuration(
     name: str, files: Sequence[str], bindings: Sequence[tuple[str, str]], args: argparse.Namespace
 ) -> None:
     # Importing it registers what gin configures.
-    from prompt_tuning.cli import (
-        configurables,
-        gin_config,
-        pretraining,  # noqa: F401
-        registry,
-        session,  # noqa: F401
-    )
 
     gin_config.load([*_CONFIGURED[name], *files], bindings, args.gin_search_paths)
     registry.require(configurables.frozen_model)

@@ -4,33 +4,16 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from prompt_tuning.cli.__main__ import run
-from prompt_tuning.cli.arguments import Parser
-from prompt_tuning.cli.model_files import FORMATS, write_model
+from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli.model_files import write_model
+from prompt_tuning.cli.parsers import parse
+from prompt_tuning.files import new_folder
+from prompt_tuning.models.merging import merge_injection
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints the path of the model that it wrote."""
-    parser = Parser(
-        "merge", "Adds what a run has trained to its frozen model's weights (lora, ia3, weights)."
-    )
-    parser.add_argument("run", metavar="RUN", help="a run folder; its best is merged")
-    parser.add_argument(
-        "--adapter", metavar="FILE", help="another file, or a PEFT adapter, in place of its best"
-    )
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="a new folder")
-    parser.add_argument(
-        "--format",
-        choices=FORMATS,
-        default=FORMATS[0],
-        help="safetensors (ours, the default), or huggingface: a folder that transformers loads",
-    )
-    args = parser.parse(argv)
-
-    from prompt_tuning.cli import configurables, session
-    from prompt_tuning.files import new_folder
-    from prompt_tuning.models.merging import merge_injection
-
+    args = parse("merge", argv)
     session.load_config(args, run=args.run)
     path = session.prompt_path(args.run, args.adapter)
     base = session.load_base(configurables.data())
@@ -42,7 +25,3 @@ def main(argv: Sequence[str]) -> None:
     told = {f"adapter_{key}": text for key, text in adapter.metadata.to_strings().items()}
     metadata = {"frozen_model": base.config.name, **told}
     print(write_model(folder, merged, config, base.vocabulary, metadata, form=args.format))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -8,18 +8,34 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, cast
 
-from prompt_tuning.cli.__main__ import run
-from prompt_tuning.cli.arguments import Parser
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_tuning.analysis.methods_table import MethodFacts, method_facts, methods_table
+from prompt_tuning.checkpoints.adapter_files import write_adapter
+from prompt_tuning.checkpoints.frozen import stored_frozen
+from prompt_tuning.checkpoints.locations import shipped_models
+from prompt_tuning.checkpoints.prompt_files import PromptMetadata
+from prompt_tuning.cli import (
+    configurables,
+    gin_config,
+    registry,
+    session,  # noqa: F401 - registered
+)
+from prompt_tuning.cli.gin_config import shipped_configs
+from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.methods.base import Method
+from prompt_tuning.methods.multitask import MultitaskPrompt
+from prompt_tuning.models.config import MODELS, T5Config
+from prompt_tuning.models.t5 import abstract_params
+from prompt_tuning.parallel.mesh import make_mesh
+from prompt_tuning.parallel.rules import Layout
 
-if TYPE_CHECKING:
-    from prompt_tuning.analysis.methods_table import MethodFacts
-    from prompt_tuning.methods.base import Method
-    from prompt_tuning.models.config import T5Config
-
-MODELS = ("t5_1_1_small", "t5_1_1_base", "t5_1_1_large", "t5_1_1_xl", "t5_1_1_xxl")
+SIZES = ("t5_1_1_small", "t5_1_1_base", "t5_1_1_large", "t5_1_1_xl", "t5_1_1_xxl")
 SOURCES = 6
 """Prompts of other tasks, for methods that mix them; as many as ATTEMPT has."""
 MIXTURE = "superglue"
@@ -29,35 +45,18 @@ _LENGTH = 100
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints a table."""
-    parser = Parser("methods", "Lists what each method trains, saves and supports.", gin=False)
-    parser.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="an architecture, such as t5_1_1_xl, or any model, such as tinyworld_small or the "
-        "path of a checkpoint; may be repeated (default: t5_1_1_small and xxl)",
-    )
-    parser.add_argument("--all_sizes", action="store_true", help="T5 1.1 Small to XXL")
-    parser.add_argument("--markdown", action="store_true", help="print it as Markdown")
-    args = parser.parse(argv)
-
-    from prompt_tuning.analysis.methods_table import methods_table
-
-    names = args.model or (MODELS if args.all_sizes else (MODELS[0], MODELS[-1]))
+    args = parse("methods", argv)
+    names = args.model or (SIZES if args.all_sizes else (SIZES[0], SIZES[-1]))
     facts = {name: facts_of_all(config_of(name)) for name in names}
     print(methods_table(facts, markdown=args.markdown))
 
 
-def config_of(name: str) -> "T5Config":
+def config_of(name: str) -> T5Config:
     """Returns the config of an architecture, or of any model that `load_frozen` takes.
 
     Raises:
       UserError: it is neither.
     """
-    from prompt_tuning.checkpoints.locations import shipped_models
-    from prompt_tuning.models.config import MODELS
-
     if name in MODELS:
         return MODELS[name]
     shipped = shipped_models()
@@ -67,22 +66,17 @@ def config_of(name: str) -> "T5Config":
             f"No model is called '{name}'; expected {', '.join(known)}, or the path or hub name of "
             f"a checkpoint.{did_you_mean(name, known)}"
         )
-    from prompt_tuning.checkpoints.frozen import stored_frozen
 
     return stored_frozen(name).config
 
 
 def shipped_methods() -> list[str]:
     """Returns the names of the gin files of methods."""
-    from prompt_tuning.cli.gin_config import shipped_configs
-
     return sorted(path.stem for path in (shipped_configs() / "methods").glob("*.gin"))
 
 
-def facts_of_all(config: "T5Config") -> list["MethodFacts"]:
+def facts_of_all(config: T5Config) -> list[MethodFacts]:
     """Returns the facts of every shipped method."""
-    from prompt_tuning.analysis.methods_table import method_facts
-
     with tempfile.TemporaryDirectory() as folder:
         return [
             method_facts(name, method_of_sizes(name, config, Path(folder)), config)
@@ -90,7 +84,7 @@ def facts_of_all(config: "T5Config") -> list["MethodFacts"]:
         ]
 
 
-def method_of_sizes(name: str, config: "T5Config", folder: Path) -> "Method":
+def method_of_sizes(name: str, config: T5Config, folder: Path) -> Method:
     """Returns a shipped method as its file has it, for a model of these sizes.
 
     Args:
@@ -99,18 +93,6 @@ def method_of_sizes(name: str, config: "T5Config", folder: Path) -> "Method":
       folder: for files of other tasks' prompts, where a method starts from some; their values
         don't matter here.
     """
-    from typing import Any, cast
-
-    from prompt_tuning.cli import (
-        configurables,
-        gin_config,
-        registry,
-        session,  # noqa: F401 - registered
-    )
-    from prompt_tuning.models.t5 import abstract_params
-    from prompt_tuning.parallel.mesh import make_mesh
-    from prompt_tuning.parallel.rules import Layout
-
     file = gin_config.shipped_configs() / "methods" / f"{name}.gin"
     bindings = [
         (f"{each}.initializer", "@random_uniform")
@@ -133,30 +115,17 @@ def method_of_sizes(name: str, config: "T5Config", folder: Path) -> "Method":
     return gin_config.parameters("train")["method"](base)
 
 
-def _sources(config: "T5Config", folder: Path) -> list[str]:
-    import numpy as np
+def _sources(config: T5Config, folder: Path) -> list[str]:
 
     path = folder / "source.npy"
     np.save(path, np.zeros((_LENGTH, config.embed_dim), np.float32))
     return [str(path)] * SOURCES
 
 
-def _multitask_prompt(config: "T5Config", folder: Path) -> str:
-    from typing import Any, cast
-
-    import jax
-    import jax.numpy as jnp
-
-    from prompt_tuning.checkpoints.adapter_files import write_adapter
-    from prompt_tuning.checkpoints.prompt_files import PromptMetadata
-    from prompt_tuning.methods.multitask import MultitaskPrompt
+def _multitask_prompt(config: T5Config, folder: Path) -> str:
 
     method = MultitaskPrompt(length=_LENGTH, embed_dim=config.embed_dim, tasks=2)
     shapes = jax.eval_shape(lambda: method.init(jax.random.key(0), {}))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     path = folder / "multitask.safetensors"
     return str(write_adapter(path, cast(Any, method), zeros, PromptMetadata()))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+
+from prompt_tuning.checkpoints.huggingface_export import save_huggingface
+from prompt_tuning.checkpoints.locations import locate
+from prompt_tuning.checkpoints.weights import WEIGHTS_FILE, flatten, save_weights
+from prompt_tuning.data.vocabularies import Vocabulary, find_vocabulary
 from prompt_tuning.errors import UserError
-
-if TYPE_CHECKING:
-    from prompt_tuning.data.vocabularies import Vocabulary
-    from prompt_tuning.models.config import T5Config
-    from prompt_tuning.models.t5 import Params
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.t5 import Params
 
 HUGGING_FACE = "huggingface"
 FORMATS = ("safetensors", HUGGING_FACE)
@@ -17,9 +19,9 @@ FORMATS = ("safetensors", HUGGING_FACE)
 
 def write_model(
     folder: Path,
-    params: "Params",
-    config: "T5Config",
-    vocabulary: "Vocabulary",
+    params: Params,
+    config: T5Config,
+    vocabulary: Vocabulary,
     metadata: Mapping[str, str],
     *,
     form: str = "safetensors",
@@ -30,11 +32,6 @@ def write_model(
     Raises:
       UserError: a file can't be written.
     """
-    import numpy as np
-
-    from prompt_tuning.checkpoints.huggingface_export import save_huggingface
-    from prompt_tuning.checkpoints.weights import WEIGHTS_FILE, flatten, save_weights
-
     vocabulary.save(folder, fix=fix)
     if form == HUGGING_FACE:
         flat = flatten(params)
@@ -45,11 +42,8 @@ def write_model(
     return path
 
 
-def vocabulary_beside(source: str) -> "Vocabulary | None":
+def vocabulary_beside(source: str) -> Vocabulary | None:
     """Returns the vocabulary in a model's own folder; None: there is none."""
-    from prompt_tuning.checkpoints.locations import locate
-    from prompt_tuning.data.vocabularies import find_vocabulary
-
     found = locate(source)
     try:
         return find_vocabulary(found if found.is_dir() else found.parent)

@@ -6,19 +6,24 @@ command runs itself once more in a process of its own.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, cast
 
-from prompt_tuning.cli.__main__ import run
-from prompt_tuning.cli.arguments import Parser
-
-if TYPE_CHECKING:
-    from prompt_tuning.planning.machines import Machine
-    from prompt_tuning.planning.program import Work
+from prompt_tuning.checkpoints.frozen import stored_frozen
+from prompt_tuning.cli import configurables, gin_config, registry, session
+from prompt_tuning.cli.parsers import parse
+from prompt_tuning.models.config import get_config
+from prompt_tuning.models.t5 import abstract_params
+from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS
+from prompt_tuning.planning.emulation import environment
+from prompt_tuning.planning.machines import Machine, find_machine
+from prompt_tuning.planning.program import Work, needs_of
+from prompt_tuning.planning.report import make_plan
 
 DEFAULTS = "runs/plan.gin"
 
@@ -28,46 +33,19 @@ _INSIDE = "PROMPT_TUNING_PLAN_DEVICES"
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; prints the plan."""
-    parser = Parser(
-        "plan", "Estimates memory and time of a training step on hardware you don't have yet."
-    )
-    parser.add_argument(
-        "--accelerator",
-        required=True,
-        metavar="NAME",
-        help="an accelerator or a TPU slice: h200, a100-40gb, v5e-16",
-    )
-    parser.add_argument(
-        "--devices", type=int, help="how many devices, where the name doesn't say (default: 1)"
-    )
-    parser.add_argument("--json", metavar="FILE", help="also write the plan to a new file")
-    parser.add_argument(
-        "--no_advice",
-        action="store_true",
-        help="if it doesn't fit, don't look for what would (each try is compiled)",
-    )
-    args = parser.parse(argv)
-
-    from prompt_tuning.planning.machines import find_machine
-
+    args = parse("plan", argv)
     machine = find_machine(args.accelerator, args.devices)
     if os.environ.get(_INSIDE) == str(machine.devices):
         print_plan(args, machine)
         return 0
-
-    from prompt_tuning.planning.emulation import environment
 
     command = [sys.executable, "-m", "prompt_tuning.cli", "plan", *argv]
     inside = {**environment(machine.devices), _INSIDE: str(machine.devices)}
     return subprocess.run(command, env=inside, check=False).returncode
 
 
-def print_plan(args: argparse.Namespace, machine: "Machine") -> None:
+def print_plan(args: argparse.Namespace, machine: Machine) -> None:
     """Makes the plan in a process that emulates the machine's devices, and prints it."""
-    from prompt_tuning.cli import session
-    from prompt_tuning.planning.program import needs_of
-    from prompt_tuning.planning.report import make_plan
-
     work, train_steps = configured(args, machine.devices)
     session.say(f"Compiling a step of {work.config.name} for {machine}.")
     needs = needs_of(work)
@@ -80,18 +58,8 @@ def print_plan(args: argparse.Namespace, machine: "Machine") -> None:
             file.write(json.dumps(plan.to_json(), indent=2) + "\n")
 
 
-def configured(args: argparse.Namespace, devices: int) -> tuple["Work", int]:
+def configured(args: argparse.Namespace, devices: int) -> tuple[Work, int]:
     """Returns the step that the configuration describes, and how many of it training makes."""
-    import dataclasses
-    from typing import Any, cast
-
-    from prompt_tuning.checkpoints.frozen import stored_frozen
-    from prompt_tuning.cli import configurables, gin_config, registry
-    from prompt_tuning.models.config import get_config
-    from prompt_tuning.models.t5 import abstract_params
-    from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS
-    from prompt_tuning.planning.program import Work
-
     # Where a prompt starts doesn't matter to its size, and would need the vocabulary.
     starts = [
         (f"{name}.initializer", "@random_uniform")
@@ -144,7 +112,3 @@ def configured(args: argparse.Namespace, devices: int) -> tuple["Work", int]:
         rows = budget.rows(data.lengths["inputs"])
         work = dataclasses.replace(work, batch_size=rows)
     return work, training.options.train_steps
-
-
-if __name__ == "__main__":
-    run(main)

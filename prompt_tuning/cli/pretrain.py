@@ -5,17 +5,22 @@ command on the same folder goes on with an interrupted run. What it makes, `weig
 and the vocabulary beside it, is a frozen model for every other command.
 """
 
+import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from prompt_tuning.cli.__main__ import run
-from prompt_tuning.cli.arguments import Parser
-
-if TYPE_CHECKING:
-    from prompt_tuning.cli.pretraining import PretrainingJob
-    from prompt_tuning.training.run import TrainResult
-    from prompt_tuning.training.run_folder import RunFolder
-    from prompt_tuning.training.startup import Startup
+from prompt_tuning.cli import pretraining, session
+from prompt_tuning.cli.model_files import write_model
+from prompt_tuning.cli.parsers import parse
+from prompt_tuning.cli.pretraining import PretrainingJob, held_out_scorer
+from prompt_tuning.cli.run_block import pretraining_facts, start_block
+from prompt_tuning.cli.train import open_folder
+from prompt_tuning.parallel.mesh import shard_batch
+from prompt_tuning.training import loop
+from prompt_tuning.training.monitoring import Monitoring
+from prompt_tuning.training.run import TrainResult
+from prompt_tuning.training.run_folder import FIX, RunFolder
+from prompt_tuning.training.startup import Startup
+from prompt_tuning.training.step import model_loss_fn
 
 CONFIG = "runs/pretrain.gin"
 WEIGHTS = "weights.safetensors"
@@ -23,20 +28,8 @@ WEIGHTS = "weights.safetensors"
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    parser = Parser("pretrain", "Trains all weights of a model on plain text.")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="remove the run that MODEL_DIR holds and start over",
-    )
-    args = parser.parse(argv)
+    args = parse("pretrain", argv)
     args.gin_file.insert(0, CONFIG)
-
-    from prompt_tuning.cli import pretraining, session
-    from prompt_tuning.cli.run_block import pretraining_facts, start_block
-    from prompt_tuning.cli.train import open_folder
-    from prompt_tuning.training import loop  # noqa: F401 - here, where imports are measured
-    from prompt_tuning.training.startup import Startup
 
     startup = Startup(say=session.say)
     session.load_config(args)
@@ -54,19 +47,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def pretrain(
-    job: "PretrainingJob", folder: "RunFolder", *, startup: "Startup | None" = None
-) -> "TrainResult":
+    job: PretrainingJob, folder: RunFolder, *, startup: Startup | None = None
+) -> TrainResult:
     """Trains; the last weights, the metrics and the summary are written to the folder."""
-    import dataclasses
-
-    from prompt_tuning.cli.model_files import write_model
-    from prompt_tuning.cli.pretraining import held_out_scorer
-    from prompt_tuning.parallel.mesh import shard_batch
-    from prompt_tuning.training import loop
-    from prompt_tuning.training.monitoring import Monitoring
-    from prompt_tuning.training.run_folder import FIX
-    from prompt_tuning.training.step import model_loss_fn
-
     base, training = job.base, job.training
     result = loop.train(
         training.options,
@@ -93,7 +76,3 @@ def pretrain(
         fix=FIX,
     )
     return result
-
-
-if __name__ == "__main__":
-    run(main)

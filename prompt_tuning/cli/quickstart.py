@@ -9,8 +9,17 @@ import functools
 import time
 from collections.abc import Sequence
 
-from prompt_tuning.cli.__main__ import run
-from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.analysis.curves import plot_learning_curve
+from prompt_tuning.cli import session
+from prompt_tuning.cli.parsers import parse
+from prompt_tuning.cli.run_block import aligned, run_facts, start_block
+from prompt_tuning.cli.train import NOT_IMPROVED, open_folder
+from prompt_tuning.models.quantization import count_parameters
+from prompt_tuning.recipes import prompts, scoring
+from prompt_tuning.recipes.splits import load_splits
+from prompt_tuning.recipes.train import train
+from prompt_tuning.training.logging import read_rows
+from prompt_tuning.training.startup import Startup
 
 CONFIG = "quickstart.gin"
 _NEIGHBORS = 3
@@ -19,22 +28,9 @@ _POSITIONS = 5
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    parser = Parser("quickstart", "Trains a prompt on a small frozen model, and shows what it is.")
-    parser.add_argument("--overwrite", action="store_true", help="train again from the start")
-    args = parser.parse(argv)
+    args = parse("quickstart", argv)
     args.gin_file.insert(0, CONFIG)
     started = time.monotonic()
-
-    from prompt_tuning.analysis.curves import plot_learning_curve
-    from prompt_tuning.cli import session
-    from prompt_tuning.cli.run_block import aligned, run_facts, start_block
-    from prompt_tuning.cli.train import NOT_IMPROVED, open_folder
-    from prompt_tuning.models.quantization import count_parameters
-    from prompt_tuning.recipes import prompts, scoring
-    from prompt_tuning.recipes.splits import load_splits
-    from prompt_tuning.recipes.train import train
-    from prompt_tuning.training.logging import read_rows
-    from prompt_tuning.training.startup import Startup
 
     startup = Startup(say=session.say)
     session.load_config(args)
@@ -95,7 +91,3 @@ def main(argv: Sequence[str]) -> None:
             "file has settings for the method."
         )
     print(f"\nWhat to try next:\n{aligned(rows)}")
-
-
-if __name__ == "__main__":
-    run(main)

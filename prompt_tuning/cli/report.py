@@ -11,19 +11,25 @@ import argparse
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prompt_tuning.cli import unfinished
-from prompt_tuning.cli.__main__ import run
-from prompt_tuning.cli.arguments import Parser
+import safetensors
+
+from prompt_tuning.checkpoints.adapter_files import best_file
+from prompt_tuning.checkpoints.prompt_files import BEST_PROMPT
+from prompt_tuning.cli import configurables, prompt_report, session, unfinished
+from prompt_tuning.cli.parsers import parse
 from prompt_tuning.cli.run_answers import run_answers
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
 from prompt_tuning.json_text import parse_json, shown
-
-if TYPE_CHECKING:
-    from prompt_tuning.pages.run_page import Member, Resemblance, Run
-    from prompt_tuning.pages.sweep_page import Sweep
+from prompt_tuning.pages.run_page import Member, Resemblance, Run, run_page
+from prompt_tuning.pages.sweep_page import Sweep, sweep_page
+from prompt_tuning.pages.web_page import MARK
+from prompt_tuning.recipes import prompts
+from prompt_tuning.sweeps.results import read_records
+from prompt_tuning.training.logging import read_rows
+from prompt_tuning.training.run_folder import MEMBERS
 
 NAME = "report.html"
 """What the page is called in the folder that it is on."""
@@ -35,18 +41,7 @@ _START = 400  # characters, among which a page says that it is one
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; writes the page and prints its path."""
-    parser = Parser("report", "Writes one web page on a run or a sweep, that loads nothing.")
-    parser.add_argument("folder", metavar="RUN_OR_SWEEP", help="a run folder, or a sweep's")
-    parser.add_argument(
-        "--output", metavar="FILE", help=f"where to (default: {NAME} in that folder)"
-    )
-    parser.add_argument("-k", type=int, default=5, help="neighbors of a prompt position (5)")
-    parser.add_argument(
-        "--no_neighbors",
-        action="store_true",
-        help="don't load the frozen model to show what the prompt resembles",
-    )
-    args = parser.parse(argv)
+    args = parse("report", argv)
     folder = Path(args.folder)
     output = Path(args.output or folder / NAME)
     is_sweep = _is_sweep(folder)
@@ -72,7 +67,6 @@ def _is_sweep(folder: Path) -> bool:
 
 def _check_output(output: Path) -> None:
     """A page is written over; whatever else is there is not."""
-    from prompt_tuning.pages.web_page import MARK
 
     if not output.exists():
         return
@@ -84,21 +78,17 @@ def _check_output(output: Path) -> None:
 
 
 def _run_text(args: argparse.Namespace) -> str:
-    from prompt_tuning.pages.run_page import run_page
 
     found = read_run(args.folder)
     return run_page(found, _resemblance(args))
 
 
-def read_run(folder: str) -> "Run":
+def read_run(folder: str) -> Run:
     """Reads what a run left in its folder, or a population in its.
 
     Raises:
       UserError: it was not evaluated yet, or a file is damaged.
     """
-    from prompt_tuning.checkpoints.adapter_files import best_file
-    from prompt_tuning.pages.run_page import Run
-    from prompt_tuning.training.logging import read_rows
 
     path = Path(folder)
     settings = _object(path / "settings.json")
@@ -130,10 +120,7 @@ def _check_summary(path: Path, summary: Mapping[str, Any]) -> None:
             raise UserError(f"{path} is damaged: {name} is {shown(value)}, no number. {_DAMAGED}")
 
 
-def _members(path: Path, summary: Mapping[str, Any]) -> list["Member"]:
-    from prompt_tuning.pages.run_page import Member
-    from prompt_tuning.training.logging import read_rows
-    from prompt_tuning.training.run_folder import MEMBERS
+def _members(path: Path, summary: Mapping[str, Any]) -> list[Member]:
 
     told = summary.get("members") or []
     named = [each for each in told if isinstance(each, dict) and isinstance(each.get("name"), str)]
@@ -153,7 +140,6 @@ def _members(path: Path, summary: Mapping[str, Any]) -> list["Member"]:
 
 def _trained_for(path: Path) -> dict[str, Any]:
     """What the file of a prompt or adapter says of itself, beside its score."""
-    import safetensors
 
     try:
         with safetensors.safe_open(path, "np") as file:
@@ -164,10 +150,8 @@ def _trained_for(path: Path) -> dict[str, Any]:
     return {name: told[key] for key, name in names.items() if key in told}
 
 
-def _resemblance(args: argparse.Namespace) -> "Resemblance | str":
+def _resemblance(args: argparse.Namespace) -> Resemblance | str:
     """What the run's prompt resembles, or why that isn't known."""
-    from prompt_tuning.checkpoints.adapter_files import best_file
-    from prompt_tuning.checkpoints.prompt_files import BEST_PROMPT
 
     trained = best_file(args.folder)
     if args.no_neighbors:
@@ -184,10 +168,7 @@ def _resemblance(args: argparse.Namespace) -> "Resemblance | str":
         return f"The neighbors of this prompt can't be shown: {told}"
 
 
-def _resemblance_of(args: argparse.Namespace, path: str) -> "Resemblance":
-    from prompt_tuning.cli import configurables, prompt_report, session
-    from prompt_tuning.pages.run_page import Resemblance
-    from prompt_tuning.recipes import prompts
+def _resemblance_of(args: argparse.Namespace, path: str) -> Resemblance:
 
     session.load_config(args, run=args.folder)
     data = configurables.data()
@@ -200,20 +181,16 @@ def _resemblance_of(args: argparse.Namespace, path: str) -> "Resemblance":
 
 
 def _sweep_text(folder: str) -> str:
-    from prompt_tuning.pages.sweep_page import sweep_page
 
     return sweep_page(read_sweep(folder))
 
 
-def read_sweep(folder: str) -> "Sweep":
+def read_sweep(folder: str) -> Sweep:
     """Reads what a sweep's runs left.
 
     Raises:
       UserError: no run has finished, or a file is damaged.
     """
-    from prompt_tuning.pages.sweep_page import Sweep
-    from prompt_tuning.sweeps.results import read_records
-    from prompt_tuning.training.logging import read_rows
 
     path = Path(folder)
     records = read_records(folder)
@@ -263,7 +240,3 @@ def _text(path: Path) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-if __name__ == "__main__":
-    run(main)

@@ -7,41 +7,23 @@ prompt-tuning results runs/lengths --where task=tinyworld_rte --down model --acr
 from collections.abc import Sequence
 from pathlib import Path
 
-from prompt_tuning.cli.__main__ import run
-from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli.parsers import parse
+from prompt_tuning.cli.session import say
 from prompt_tuning.errors import UserError
+from prompt_tuning.sweeps import results
 
 _SHOWN = ("run", "task", "score", "best_step", "steps")
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints a table, and writes results.parquet and results.csv."""
-    parser = Parser("results", "Shows a sweep's results as a table.", gin=False)
-    parser.add_argument("folder", metavar="FOLDER", help="the sweep's folder")
-    parser.add_argument(
-        "--where",
-        action="append",
-        default=[],
-        metavar="COLUMN=VALUE",
-        help="keep these rows alone; may be repeated",
-    )
-    parser.add_argument(
-        "--down", default="", metavar="COLUMNS", help="a line for each value; separated by commas"
-    )
-    parser.add_argument("--across", metavar="COLUMN", help="a column for each value")
-    parser.add_argument(
-        "--value", default="score", metavar="COLUMN", help="what is averaged (score)"
-    )
-    args = parser.parse(argv)
+    args = parse("results", argv)
     conditions = {}
     for text in args.where:
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--where is '{text}'; expected COLUMN=VALUE.")
         conditions[name] = value
-
-    from prompt_tuning.cli.session import say
-    from prompt_tuning.sweeps import results
 
     rows = results.read_rows(args.folder)
     paths = results.write_table(rows, Path(args.folder) / "results")
@@ -71,7 +53,3 @@ def _aligned(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in [header, *lines]
     )
-
-
-if __name__ == "__main__":
-    run(main)

@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+import jax
+
+from prompt_tuning.cli import gin_config
+from prompt_tuning.cli.pretraining import PretrainingJob
 from prompt_tuning.errors import listed
-
-if TYPE_CHECKING:
-    from prompt_tuning.cli.pretraining import PretrainingJob
-    from prompt_tuning.recipes.job import Job
-    from prompt_tuning.recipes.training_options import Training
-    from prompt_tuning.training.optimizers import Optimizer
+from prompt_tuning.models.quantization import count_parameters
+from prompt_tuning.recipes.job import Job
+from prompt_tuning.recipes.training_options import Training
+from prompt_tuning.training.optimizers import Optimizer
 
 _WARNING = "Warning: "
 _MOST_TASKS = 10
@@ -89,7 +90,7 @@ def _lengths_text(facts: RunFacts) -> str:
     return f"{longest} tokens; " + (f"cut: {listed(cut)}" if cut else "nothing was cut")
 
 
-def learning_rate_text(optimizer: "Optimizer", steps: int) -> str:
+def learning_rate_text(optimizer: Optimizer, steps: int) -> str:
     """Returns the learning rate, or of a schedule its first, its highest and its last value."""
     rate = optimizer.learning_rate
     if not callable(rate):
@@ -107,10 +108,8 @@ def learning_rate_text(optimizer: "Optimizer", steps: int) -> str:
     return f"rising from {first} to {highest:.3g}, then falling to {last}"
 
 
-def run_facts(job: "Job", warnings: Sequence[str] = ()) -> RunFacts:
+def run_facts(job: Job, warnings: Sequence[str] = ()) -> RunFacts:
     """Returns the facts of a run that is about to train."""
-    from prompt_tuning.models.quantization import count_parameters
-
     data, options = job.data, job.training.options
     found = [line for line in job.findings if line.startswith(_WARNING)]
     warnings = [*warnings, *(line.removeprefix(_WARNING) for line in found)]
@@ -146,10 +145,8 @@ def run_facts(job: "Job", warnings: Sequence[str] = ()) -> RunFacts:
     )
 
 
-def pretraining_facts(job: "PretrainingJob") -> RunFacts:
+def pretraining_facts(job: PretrainingJob) -> RunFacts:
     """Returns the facts of a run that is about to train all weights on text."""
-    from prompt_tuning.models.quantization import count_parameters
-
     objective, options = job.objective, job.training.options
     parameters = count_parameters(job.base.params)
     return RunFacts(
@@ -173,13 +170,10 @@ def pretraining_facts(job: "PretrainingJob") -> RunFacts:
 
 def _chosen(name: str) -> str:
     """Returns what the configuration has for the method or the optimizer, by its gin name."""
-    from prompt_tuning.cli import gin_config
-
     return gin_config.resolved().get(f"train.{name}", ("?", None))[0].strip("@()")
 
 
-def _rate_text(training: "Training") -> str:
-    from prompt_tuning.training.optimizers import Optimizer
+def _rate_text(training: Training) -> str:
 
     if not isinstance(training.optimizer, Optimizer):
         return "of its own"
@@ -197,8 +191,6 @@ def precision_text(config) -> str:
 
 def devices_text() -> str:
     """Returns the devices of all processes, such as "8 x NVIDIA H100, in 2 processes"."""
-    import jax
-
     processes = jax.process_count()
     text = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     return text if processes == 1 else f"{text}, in {processes} processes"

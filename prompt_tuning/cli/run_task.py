@@ -11,7 +11,7 @@ import ast
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from prompt_tuning.cli import gin_config
 from prompt_tuning.data.tasks.catalogue import list_tasks
@@ -20,9 +20,7 @@ from prompt_tuning.data.text_files import as_path
 from prompt_tuning.data.user_files import task_name
 from prompt_tuning.errors import UserError
 from prompt_tuning.recipes import task_file
-
-if TYPE_CHECKING:
-    from prompt_tuning.recipes.job import Job
+from prompt_tuning.recipes.job import Job
 
 _MODEL_PATHS = ("INITIAL_CHECKPOINT_PATH", "VOCABULARY_PATH")
 _PATHS = (
@@ -38,7 +36,7 @@ _OWN_FILES = ("user_files.train_file", "user_files.validation_file", "user_files
 """What the parameters end with that name such files without a macro, as in mixtures."""
 
 
-def described(job: "Job") -> dict[str, Any]:
+def described(job: Job) -> dict[str, Any]:
     """Returns what `task.json` holds, of a job whose configuration is loaded."""
     return task_file.described(
         job,

@@ -3,22 +3,14 @@
 import json
 from collections.abc import Sequence
 
-from prompt_tuning.cli.__main__ import run
-from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli import designing
+from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints a table of the candidates and one line of JSON."""
-    parser = Parser("search", "Picks the best of a task's text prompts on the development set.")
-    parser.add_design_arguments()
-    parser.add_argument(
-        "--score_on", metavar="SPLIT", help="score the best on another split too, such as test"
-    )
-    args = parser.parse(argv)
-
-    from prompt_tuning.cli import designing
-
+    args = parse("search", argv)
     designs = designing.Designs(args)
     if args.score_on == designs.split:
         raise UserError(
@@ -41,7 +33,3 @@ def main(argv: Sequence[str]) -> None:
         found = designs.score(*candidates[best], args.score_on)
         result |= {args.score_on: found.numbers()}
     print(json.dumps(result))
-
-
-if __name__ == "__main__":
-    run(main)

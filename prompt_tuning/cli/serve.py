@@ -5,41 +5,18 @@ The interface is in `prompt_tuning/serving/app.py` and in docs/serving.md.
 
 from collections.abc import Mapping, Sequence
 
-from prompt_tuning.cli.__main__ import run
-from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli import many_prompts, session
+from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError, listed
+from prompt_tuning.serving.batching import BatchingOptions
+from prompt_tuning.serving.limits import Limits
+from prompt_tuning.serving.prompt_folder import PromptFolder
+from prompt_tuning.serving.warm_up import warm_up
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command until it is stopped."""
-    parser = Parser("serve", "Answers over HTTP with one frozen model and a folder of prompts.")
-    parser.add_argument(
-        "folder", metavar="FOLDER", help="NAME.safetensors or NAME.npy in it is the prompt NAME"
-    )
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)"
-    )
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (8000)")
-    parser.add_argument(
-        "--max_wait", type=float, default=5, metavar="MS", help="an example waits for others (5)"
-    )
-    parser.add_argument(
-        "--max_queue", type=int, default=1024, metavar="N", help="examples that may wait (1024)"
-    )
-    parser.add_argument(
-        "--max_examples", type=int, default=256, metavar="N", help="examples of a request (256)"
-    )
-    parser.add_argument(
-        "--max_body", type=int, default=1_000_000, metavar="BYTES", help="size of a request (1 MB)"
-    )
-    parser.add_argument(
-        "--warm_up",
-        type=int,
-        default=32,
-        metavar="TOKENS",
-        help="compile for inputs of up to so many tokens before the first question; 0: don't (32)",
-    )
-    args = parser.parse(argv)
+    args = parse("serve", argv)
     for name, least in {"max_wait": 0, "max_queue": 1, "max_examples": 1, "max_body": 1}.items():
         if not getattr(args, name) >= least:
             raise UserError(f"--{name} is {getattr(args, name)}; it must be at least {least}.")
@@ -48,6 +25,7 @@ def main(argv: Sequence[str]) -> None:
             f"--max_examples is {args.max_examples}, but only {args.max_queue} may wait; such a "
             "request would never be taken. Raise --max_queue."
         )
+    # They need packages that not every installation has.
     try:
         from prompt_tuning.serving import server
         from prompt_tuning.serving.app import create_app
@@ -56,12 +34,6 @@ def main(argv: Sequence[str]) -> None:
             f"The server needs {error.name}, which isn't installed: pip install "
             "'.[serve]', in a checkout of this package."
         ) from error
-
-    from prompt_tuning.cli import many_prompts, session
-    from prompt_tuning.serving.batching import BatchingOptions
-    from prompt_tuning.serving.limits import Limits
-    from prompt_tuning.serving.prompt_folder import PromptFolder
-    from prompt_tuning.serving.warm_up import warm_up
 
     limits = Limits(body_bytes=args.max_body, examples=args.max_examples)
     # The address first: whether it can be had is known before the model is loaded.
@@ -98,7 +70,3 @@ def _nothing_to_serve(folder: str, refused: Mapping[str, str]) -> str:
         return f"{folder} holds no prompts; put NAME.safetensors or NAME.npy files in it."
     name, why = next(iter(refused.items()))
     return f"None of the {len(refused)} prompts in {folder} can be served; '{name}': {why}"
-
-
-if __name__ == "__main__":
-    run(main)

@@ -9,15 +9,14 @@ import itertools
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from prompt_tuning.cli.__main__ import run
-from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli import configurables, gin_config, session
+from prompt_tuning.cli.parsers import parse
+from prompt_tuning.data.feature_lengths import feature_lengths
+from prompt_tuning.data.shortening import fit_inputs
+from prompt_tuning.data.tasks.task import Example
+from prompt_tuning.data.vocabularies import EOS_ID, Vocabulary
 from prompt_tuning.errors import UserError
-
-if TYPE_CHECKING:
-    from prompt_tuning.data.tasks.task import Example
-    from prompt_tuning.data.vocabularies import Vocabulary
 
 DEFAULTS = "runs/show.gin"
 _NARROWEST = 80
@@ -26,19 +25,9 @@ _INDENT = 8
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints the first examples of a split of each task."""
-    parser = Parser("show", "Prints examples of a task as the model sees them, text and ids.")
-    parser.add_argument(
-        "task", nargs="?", metavar="TASK", help="a task or mixture (default: the gin files')"
-    )
-    parser.add_argument("-n", type=int, default=3, help="how many examples (default: 3)")
-    parser.add_argument("--split", help="the split (default: train where there is one)")
-    args = parser.parse(argv)
+    args = parse("show", argv)
     if args.n < 1:
         raise UserError(f"-n is {args.n}; it must be at least 1.")
-
-    from prompt_tuning.cli import configurables, gin_config, session
-    from prompt_tuning.data.feature_lengths import feature_lengths
-    from prompt_tuning.data.shortening import fit_inputs
 
     bindings = list(args.gin_bindings)
     if args.task:
@@ -67,8 +56,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def example_lines(
-    example: "Example",
-    vocabulary: "Vocabulary",
+    example: Example,
+    vocabulary: Vocabulary,
     lengths: Mapping[str, int],
     prompt_length: int,
     width: int,
@@ -108,17 +97,15 @@ Cell = tuple[str, str]
 """What stands at a position, and its id."""
 
 
-def _ids(text: str, vocabulary: "Vocabulary", length: int) -> tuple[list[int], str]:
+def _ids(text: str, vocabulary: Vocabulary, length: int) -> tuple[list[int], str]:
     """Returns the ids with end of sequence, and a remark if there were too many."""
-    from prompt_tuning.data.vocabularies import EOS_ID
-
     ids = [*vocabulary.encode(text), EOS_ID]
     if len(ids) <= length:
         return ids, ""
     return [*ids[: length - 1], EOS_ID], f" (cut from {len(ids)})"
 
 
-def _cells(ids: Sequence[int], vocabulary: "Vocabulary") -> list[Cell]:
+def _cells(ids: Sequence[int], vocabulary: Vocabulary) -> list[Cell]:
     return [(vocabulary.piece(id_), str(id_)) for id_ in ids]
 
 
@@ -147,7 +134,3 @@ def _grid(cells: Sequence[Cell], first: int, width: int) -> Iterator[str]:
             yield f"{start:>{_INDENT - 2}}  {' '.join(padded)}".rstrip()
         position += len(line)
         line = [] if cell is None else [cell]
-
-
-if __name__ == "__main__":
-    run(main)

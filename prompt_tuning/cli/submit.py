@@ -11,38 +11,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from prompt_tuning.cli.__main__ import run
-from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli.parsers import parse
+from prompt_tuning.cli.session import say
+from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.errors import UserError
+from prompt_tuning.leaderboards.submission import (
+    check_submission,
+    leaderboard_task,
+    missing_files,
+    read_predictions,
+    write_submission,
+)
+from prompt_tuning.leaderboards.tables import DIAGNOSTICS
+from prompt_tuning.recipes import scoring
+from prompt_tuning.recipes.splits import load_splits
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints each file of the zip with its number of predictions."""
-    parser = Parser("submit", "Writes the zip that the SuperGLUE or GLUE leaderboard takes.")
-    parser.add_argument("benchmark", choices=("superglue", "glue"), help="the leaderboard")
-    parser.add_argument(
-        "--predictions",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="what `evaluate --split test --predictions FILE` wrote",
-    )
-    parser.add_argument(
-        "--runs", nargs="+", default=[], metavar="RUN", help="run folders that answer the test sets"
-    )
-    parser.add_argument("--output", metavar="ZIP", help="the zip to write")
-    parser.add_argument("--check", metavar="ZIP", help="check a zip instead of writing one")
-    parser.add_argument(
-        "--partial", action="store_true", help="some tasks only, which the leaderboard won't take"
-    )
-    args = parser.parse(argv)
-
-    from prompt_tuning.leaderboards.submission import (
-        check_submission,
-        missing_files,
-        read_predictions,
-        write_submission,
-    )
+    args = parse("submit", argv)
 
     if args.check:
         counts = check_submission(Path(args.check), args.benchmark, partial=True)
@@ -64,9 +52,6 @@ def _run_predictions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yields what each run's prompt answers on the test sets that are its."""
     if not args.runs:
         return
-    from prompt_tuning.cli import configurables, session
-    from prompt_tuning.recipes import scoring
-    from prompt_tuning.recipes.splits import load_splits
 
     for folder in args.runs:
         session.load_config(args, run=folder)
@@ -90,10 +75,6 @@ def _test_tasks(
 
     In a partial submission, diagnostics whose files aren't there are left out.
     """
-    from prompt_tuning.cli.session import say
-    from prompt_tuning.data.tasks.catalogue import get_task
-    from prompt_tuning.leaderboards.submission import leaderboard_task
-    from prompt_tuning.leaderboards.tables import DIAGNOSTICS
 
     for task in tasks:
         name = leaderboard_task(benchmark, task.name)
@@ -111,7 +92,3 @@ def _test_tasks(
                 say(f"{found.name} is left out: {error}")
                 continue
             yield found
-
-
-if __name__ == "__main__":
-    run(main)

@@ -14,17 +14,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from prompt_tuning.cli.__main__ import INTERRUPTED, run
-from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli import sweep_plan
+from prompt_tuning.cli.__main__ import INTERRUPTED
+from prompt_tuning.cli.parsers import parse
+from prompt_tuning.cli.sweep_cost import cost_text, costs
+from prompt_tuning.cli.sweep_plan import Part, Run, parts_of
 from prompt_tuning.errors import UserError
+from prompt_tuning.planning.machines import find_machine
+from prompt_tuning.recipes.counting import Counting
 from prompt_tuning.recipes.paths import run_folder
+from prompt_tuning.recipes.say import say
+from prompt_tuning.sweeps.results import provenance
+from prompt_tuning.sweeps.store import SweepStore
+from prompt_tuning.training.logging import read_rows
 from prompt_tuning.training.signals import StopRequest
-
-if TYPE_CHECKING:
-    from prompt_tuning.cli.sweep_plan import Part, Run
-    from prompt_tuning.sweeps.store import SweepStore
 
 FAILED = 1
 # By somebody who wants the sweep to end; killed for want of memory, say, a part has failed.
@@ -34,29 +38,7 @@ _LAST_LINES = 400  # characters
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns 1 if a run has failed for good."""
-    parser = Parser("sweep", "Trains every run that a sweep's gin file describes.")
-    parser.add_argument("file", metavar="FILE", help="the sweep: a gin file that sets sweep.files")
-    parser.add_argument("--folder", metavar="FOLDER", help="where it all goes (default: runs/NAME)")
-    parser.add_argument(
-        "--plan", action="store_true", help="list the runs and what they take, and train nothing"
-    )
-    parser.add_argument(
-        "--accelerator",
-        metavar="NAME",
-        help="with --plan: also the hours on it, as prompt-tuning plan estimates them",
-    )
-    parser.add_argument(
-        "--devices", type=int, help="of the accelerator, where its name has no number"
-    )
-    parser.add_argument("--index", type=int, metavar="I", help="train the run I of the list alone")
-    parser.add_argument(
-        "--shard", metavar="I/N", help="train the I-th of N shares of the sweep, I from 0"
-    )
-    parser.add_argument(
-        "--retries", type=int, default=2, help="how often a failed part is tried again (2)"
-    )
-    parser.add_argument("--again", action="store_true", help="try again what has failed for good")
-    args = parser.parse(argv)
+    args = parse("sweep", argv)
     if args.gin_file:
         raise UserError("A sweep's runs have the files of sweep.files; leave out --gin_file.")
     if args.index is not None and args.shard is not None:
@@ -64,8 +46,6 @@ def main(argv: Sequence[str]) -> int:
 
     if args.accelerator is not None and not args.plan:
         raise UserError("--accelerator is for a plan; add --plan.")
-
-    from prompt_tuning.cli import sweep_plan
 
     described = sweep_plan.load_sweep(args.file, args.gin_search_paths, args.gin_bindings)
     runs = sweep_plan.runs_of(described, args.gin_search_paths)
@@ -78,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     return _train(args, folder, chosen, described.places)
 
 
-def _chosen(runs: Sequence["Run"], args: argparse.Namespace) -> list["Run"]:
+def _chosen(runs: Sequence[Run], args: argparse.Namespace) -> list[Run]:
     """Returns the runs that this worker is to train."""
     if args.index is not None:
         if not 0 <= args.index < len(runs):
@@ -95,10 +75,8 @@ def _chosen(runs: Sequence["Run"], args: argparse.Namespace) -> list["Run"]:
 
 
 def _plan_text(
-    name: str, runs: Sequence["Run"], chosen: Sequence["Run"], places: int, folder: Path
+    name: str, runs: Sequence[Run], chosen: Sequence[Run], places: int, folder: Path
 ) -> str:
-    from prompt_tuning.cli.sweep_plan import parts_of
-    from prompt_tuning.sweeps.store import SweepStore
 
     store = SweepStore(folder) if folder.is_dir() else None
     done = {each.name for each in chosen if store and store.finished(each.name)}
@@ -117,23 +95,16 @@ def _plan_text(
     return "\n".join(lines)
 
 
-def _cost_text(args: argparse.Namespace, chosen: Sequence["Run"]) -> str:
+def _cost_text(args: argparse.Namespace, chosen: Sequence[Run]) -> str:
     if args.accelerator is None:
         return "What it takes on a machine: add --accelerator, such as --accelerator=h200."
-    from prompt_tuning.cli.session import say
-    from prompt_tuning.cli.sweep_cost import cost_text, costs
-    from prompt_tuning.planning.machines import find_machine
 
     machine = find_machine(args.accelerator, args.devices)
     found = costs(chosen, args.accelerator, args.devices, args.gin_search_paths, say)
     return cost_text(found, str(machine))
 
 
-def _train(args: argparse.Namespace, folder: Path, chosen: Sequence["Run"], places: int) -> int:
-    from prompt_tuning.cli.sweep_plan import parts_of
-    from prompt_tuning.recipes.counting import Counting
-    from prompt_tuning.recipes.say import say
-    from prompt_tuning.sweeps.store import SweepStore
+def _train(args: argparse.Namespace, folder: Path, chosen: Sequence[Run], places: int) -> int:
 
     store = SweepStore(folder)
     left = [each for each in chosen if store.finished(each.name) is None]
@@ -176,17 +147,15 @@ def _train(args: argparse.Namespace, folder: Path, chosen: Sequence["Run"], plac
 
 def _train_part(
     args: argparse.Namespace,
-    store: "SweepStore",
-    part: "Part",
+    store: SweepStore,
+    part: Part,
     reached: Callable[[int], None],
 ) -> None:
     """Trains a part, again if it fails, and records its runs; tells each step it has reached."""
-    from prompt_tuning.cli.session import say
-
     folder = store.part(part.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.with_suffix(".log")
-    command = [sys.executable, "-m", "prompt_tuning.cli.__main__"]
+    command = [sys.executable, "-m", "prompt_tuning.cli"]
     command += part.command(folder, args.gin_search_paths)
     while all(_may_try(store, each, args.retries) for each in part.runs):
         started = time.monotonic()
@@ -233,8 +202,6 @@ def _wait(process: subprocess.Popen[bytes], look: Callable[[], None]) -> int:
 
 def _last_step(folder: Path) -> int:
     """The step of a run's last row; 0 where there is none yet."""
-    from prompt_tuning.training.logging import read_rows
-
     path = folder / "metrics.jsonl"
     rows = read_rows(path) if path.exists() else []
     return int(rows[-1]["step"]) if rows else 0
@@ -244,15 +211,13 @@ def _number(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _may_try(store: "SweepStore", each: "Run", retries: int) -> bool:
+def _may_try(store: SweepStore, each: Run, retries: int) -> bool:
     failure = store.failure(each.name)
     return failure is None or failure["times"] <= retries
 
 
-def _record(store: "SweepStore", part: "Part", folder: Path) -> None:
+def _record(store: SweepStore, part: Part, folder: Path) -> None:
     """Records the runs of a part that has ended well."""
-    from prompt_tuning.sweeps.results import provenance
-
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     for each, where in zip(part.runs, part.run_folders(folder), strict=True):
         versions = json.loads((folder / "versions.json").read_text())
@@ -269,7 +234,3 @@ def _record(store: "SweepStore", part: "Part", folder: Path) -> None:
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1][-_LAST_LINES:] if lines else "no output"
-
-
-if __name__ == "__main__":
-    run(main)

@@ -3,8 +3,10 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from prompt_tuning.cli.__main__ import run
-from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli.parsers import parse
+from prompt_tuning.data.mixtures import MIXTURES
+from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
+from prompt_tuning.data.tasks.sizes import SIZES
 
 _SPLITS = ("train", "validation", "test")
 _NAMED = "_with_name"
@@ -13,15 +15,7 @@ _LONGEST_ANSWERS = 40
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints a line a task."""
-    Parser(
-        "tasks",
-        "Lists the tasks and mixtures, each a MIXTURE_OR_TASK_NAME. Your own files need none of "
-        "them: see --gin_file=tasks/user_files.gin and docs/data.md.",
-        gin=False,
-    ).parse(argv)
-
-    from prompt_tuning.data.mixtures import MIXTURES
-    from prompt_tuning.data.tasks.catalogue import list_tasks
+    parse("tasks", argv)
 
     rows = [("task", *_SPLITS, "inputs", "targets", "answers"), *_task_rows(list_tasks())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -45,9 +39,6 @@ def main(argv: Sequence[str]) -> None:
 
 def _task_rows(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """Yields the cells of each task but those that another's row stands for."""
-    from prompt_tuning.data.tasks.catalogue import get_task
-    from prompt_tuning.data.tasks.sizes import SIZES
-
     for name in names:
         if name.removesuffix(_NAMED) != name and name.removesuffix(_NAMED) in names:
             continue
@@ -69,7 +60,3 @@ def _answers(labels: Sequence[str] | None) -> str:
     if len(text) <= _LONGEST_ANSWERS:
         return text
     return f"{labels[0]}, ..., {labels[-1]} ({len(labels)} labels)"
-
-
-if __name__ == "__main__":
-    run(main)

@@ -6,17 +6,24 @@ it trains many prompts at once (`population.py`).
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from prompt_tuning.cli.__main__ import report, run
-from prompt_tuning.cli.arguments import Parser
+import jax
+
+from prompt_tuning.checkpoints.adapter_files import BEST_PROMPT, best_file
+from prompt_tuning.cli import configurables, gin_config, identity, population, run_task, session
+from prompt_tuning.cli.__main__ import report
+from prompt_tuning.cli.next_commands import infer_command
+from prompt_tuning.cli.parsers import parse
+from prompt_tuning.cli.pretraining import PretrainingJob
+from prompt_tuning.cli.run_block import aligned, run_facts, start_block
 from prompt_tuning.errors import UserError
-
-if TYPE_CHECKING:
-    from prompt_tuning.cli.pretraining import PretrainingJob
-    from prompt_tuning.recipes.job import Job
-    from prompt_tuning.training.run_folder import RunFolder
-    from prompt_tuning.training.startup import Startup
+from prompt_tuning.parallel.processes import first_then_all, is_first, joined
+from prompt_tuning.recipes import task_file
+from prompt_tuning.recipes.job import Job
+from prompt_tuning.recipes.train import train
+from prompt_tuning.training.run_folder import RunFolder
+from prompt_tuning.training.screen import scores_text
+from prompt_tuning.training.startup import Startup
 
 NOT_IMPROVED = (
     "Training has not improved the score: the best is that of step 0. Try another LEARNING_RATE, a "
@@ -27,36 +34,9 @@ NOT_IMPROVED = (
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    parser = Parser("train", "Trains a prompt against a frozen model.")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="remove the run that MODEL_DIR holds and start over",
-    )
-    parser.add_argument(
-        "--profile",
-        type=int,
-        default=0,
-        metavar="STEPS",
-        help="record what the devices do in this many steps (docs/performance.md)",
-    )
-    parser.add_argument(
-        "--tune",
-        action="store_true",
-        help="try the members of TUNE (learning rates, seeds), dropping the worst on the way",
-    )
-    args = parser.parse(argv)
+    args = parse("train", argv)
     if args.profile < 0:
         raise UserError(f"--profile is {args.profile}; expected a number of steps, such as 10.")
-
-    from prompt_tuning.checkpoints.adapter_files import BEST_PROMPT, best_file
-    from prompt_tuning.cli import configurables, gin_config, session
-    from prompt_tuning.cli.next_commands import infer_command
-    from prompt_tuning.cli.run_block import aligned, run_facts, start_block
-    from prompt_tuning.parallel.processes import is_first, joined
-    from prompt_tuning.recipes.train import train
-    from prompt_tuning.training.screen import scores_text
-    from prompt_tuning.training.startup import Startup
 
     startup = Startup(say=session.say_once)
     session.load_config(args)
@@ -95,11 +75,8 @@ def main(argv: Sequence[str]) -> None:
         session.say(NOT_IMPROVED)
 
 
-def train_many(args: argparse.Namespace, startup: "Startup") -> None:
+def train_many(args: argparse.Namespace, startup: Startup) -> None:
     """Trains a population, in this process alone."""
-    import jax
-
-    from prompt_tuning.cli import population
 
     if jax.process_count() > 1:
         raise UserError(
@@ -111,13 +88,8 @@ def train_many(args: argparse.Namespace, startup: "Startup") -> None:
     population.train(args, startup)
 
 
-def open_folder(job: "Job | PretrainingJob", *, overwrite: bool) -> "RunFolder":
+def open_folder(job: Job | PretrainingJob, *, overwrite: bool) -> RunFolder:
     """Makes the run folder, or goes back to that of the same settings and the same contents."""
-    from prompt_tuning.cli import gin_config, identity, run_task, session
-    from prompt_tuning.parallel.processes import first_then_all
-    from prompt_tuning.recipes import task_file
-    from prompt_tuning.recipes.job import Job
-    from prompt_tuning.training.run_folder import RunFolder
 
     settings = {**identity.settings(), **identity.file_contents(), **job.contents}
     folder = first_then_all(
@@ -135,7 +107,3 @@ def open_folder(job: "Job | PretrainingJob", *, overwrite: bool) -> "RunFolder":
     for note in folder.notes:
         session.say(note)
     return folder
-
-
-if __name__ == "__main__":
-    run(main)

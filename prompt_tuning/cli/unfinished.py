@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prompt_tuning.errors import UserError
+from prompt_tuning.training.logging import read_rows
 
 _SCORE = "eval/score"
 
@@ -38,8 +39,6 @@ def summary(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _so_far(path: Path) -> dict[str, Any]:
     """The best evaluation in a folder's metrics, and how far it is; empty without one."""
-    from prompt_tuning.training.logging import read_rows
-
     if not (path / "metrics.jsonl").is_file():
         return {}
     rows = read_rows(path / "metrics.jsonl")

@@ -1,4 +1,3 @@
-import importlib
 import re
 import shlex
 
@@ -6,8 +5,9 @@ import pytest
 
 from prompt_tuning.cli import gin_config
 from prompt_tuning.cli.__main__ import main
-from prompt_tuning.cli.arguments import Parser, parse_only
+from prompt_tuning.cli.arguments import Parser
 from prompt_tuning.cli.command_settings import SETTINGS
+from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
 
 
@@ -59,8 +59,7 @@ def test_help_names_what_the_command_reads(command, there, absent, capsys):
 @pytest.mark.parametrize("command", SETTINGS)
 def test_the_example_of_each_help_is_a_command(command, checkout):
     arguments = shlex.split(SETTINGS[command].example.replace("\\\n", " "))
-    main_of = importlib.import_module(f"prompt_tuning.cli.{command}").main
-    args = parse_only(main_of, arguments)
+    args = parse(command, arguments)
     for file in args.gin_file:
         assert (gin_config.shipped_configs() / file).is_file()
     if command == "sweep":

@@ -355,7 +355,7 @@ def test_unwritable_folder(fails, tmp_path):
 
 
 def test_batch_that_devices_cannot_share(tiny_flags):
-    command = [sys.executable, "-m", "prompt_tuning.cli.train", *FILES, *tiny_flags]
+    command = [sys.executable, "-m", "prompt_tuning.cli", "train", *FILES, *tiny_flags]
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == USER_ERROR

@@ -79,7 +79,7 @@ def test_rows_are_shared_out_among_devices(tiny_settings, prompts):
         for name in ("rte", "wsc")
         for text in ("A cat sat.", "A dog.", "the bird sees")
     )
-    command = [sys.executable, "-m", "prompt_tuning.cli.infer", *tiny_settings]
+    command = [sys.executable, "-m", "prompt_tuning.cli", "infer", *tiny_settings]
     command += ["--gin_file=models/t5_1_1_small.gin", "--prompts", *prompts]
     printed = [
         subprocess.run(

@@ -130,7 +130,7 @@ def test_members_or_examples_are_shared_out_over_devices(flags, tmp_path, seeds)
     for devices in (1, 2):
         flag = f"--xla_force_host_platform_device_count={devices}"
         folder = tmp_path / f"devices_{devices}"
-        command = [sys.executable, "-m", "prompt_tuning.cli.train", *flags]
+        command = [sys.executable, "-m", "prompt_tuning.cli", "train", *flags]
         command += [f"--gin.MODEL_DIR={folder}", "--gin.LEARNING_RATE=0.01"]
         command += [f"--gin.POPULATION={{'SEED': {seeds}}}"]
         environment = {**os.environ, "XLA_FLAGS": flag}

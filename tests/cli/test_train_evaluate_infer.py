@@ -151,7 +151,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tiny_flags, tmp_path):
         "--gin.train.log_every=1",
         "--gin.LEARNING_RATE=0.05",
     ]
-    command = [sys.executable, "-m", "prompt_tuning.cli.train", *FILES, *tiny_flags, *length]
+    command = [sys.executable, "-m", "prompt_tuning.cli", "train", *FILES, *tiny_flags, *length]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish = functools.partial(subprocess.run, check=True, timeout=300, capture_output=True)
     finish([*command, f"--gin.MODEL_DIR={whole}"])
@@ -191,7 +191,7 @@ def test_train_on_many_devices_gives_the_prompt_of_one(tiny_flags, tmp_path):
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         }
         folder = tmp_path / f"devices_{devices}"
-        command = [sys.executable, "-m", "prompt_tuning.cli.train", *FILES, *tiny_flags]
+        command = [sys.executable, "-m", "prompt_tuning.cli", "train", *FILES, *tiny_flags]
         command += [f"--gin.MODEL_DIR={folder}", "--gin.LEARNING_RATE=0.01"]
         subprocess.run(command, env=environment, check=True, timeout=300, capture_output=True)
         prompts.append(np.load(folder / "prompt_best.npy"))

@@ -84,7 +84,7 @@ def test_serving_until_a_signal(number, tiny_settings, tiny_prompt_file, tmp_pat
     prompts.mkdir()
     (prompts / "tiny.safetensors").write_bytes(tiny_prompt_file.read_bytes())
     (prompts / "broken.npy").write_bytes(b"no array")
-    command = [sys.executable, "-m", "prompt_tuning.cli.serve", str(prompts), "--port=0"]
+    command = [sys.executable, "-m", "prompt_tuning.cli", "serve", str(prompts), "--port=0"]
     # A long wait, so that the signal comes while a request is being answered.
     command += ["--max_wait=1500", "--gin_file=models/t5_1_1_small.gin", *tiny_settings]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

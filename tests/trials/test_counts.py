@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from prompt_tuning.cli import configurables, session, train
-from prompt_tuning.cli.arguments import parse_only
+from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli.parsers import parse
 from prompt_tuning.recipes import counting
 from prompt_tuning.recipes.splits import load_splits
 
@@ -101,9 +101,7 @@ def test_trial_22_few_to_train_on_few_others_to_choose_on_and_all_to_score(
         "data.max_eval_examples": 6,
         "data.shorten": "text",
     }
-    given = parse_only(
-        train.main, [*train_flags(), *(f"--gin.{k}={v}" for k, v in settings.items())]
-    )
+    given = parse("train", [*train_flags(), *(f"--gin.{k}={v}" for k, v in settings.items())])
     session.load_config(given)
     data = configurables.data()
     base = session.load_base(data)
