@@ -14,7 +14,7 @@ import numpy as np
 
 from prompt_tuning.analysis.tables import Table
 from prompt_tuning.cli import configurables, session
-from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli.parsers import parse
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.ensemble import Ballot, combinations
@@ -28,20 +28,7 @@ BASE = "runs/base.gin"
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints a table and one line of JSON."""
-    parser = Parser("ensemble", "Scores prompts of one model, each alone and as an ensemble.")
-    parser.add_argument(
-        "prompts",
-        nargs="+",
-        metavar="RUN_OR_PROMPT",
-        help="run folders, whose best prompts are taken, or prompts in any form",
-    )
-    parser.add_argument("--split", help="the split to score (default: predict.split)")
-    parser.add_argument(
-        "--predictions",
-        metavar="FILE",
-        help="write what the majority answered, one JSON row per line",
-    )
-    _ensemble(parser.parse(argv))
+    _ensemble(parse("ensemble", argv))
 
 
 def _ensemble(args: argparse.Namespace) -> None:

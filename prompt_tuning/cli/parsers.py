@@ -136,6 +136,21 @@ def _evaluate(parser: Parser) -> None:
     )
 
 
+def _ensemble(parser: Parser) -> None:
+    parser.add_argument(
+        "prompts",
+        nargs="+",
+        metavar="RUN_OR_PROMPT",
+        help="run folders, whose best prompts are taken, or prompts in any form",
+    )
+    parser.add_argument("--split", help="the split to score (default: predict.split)")
+    parser.add_argument(
+        "--predictions",
+        metavar="FILE",
+        help="write what the majority answered, one JSON row per line",
+    )
+
+
 def _design(parser: Parser) -> None:
     parser.add_design_arguments()
     parser.add_argument("--split", help="the split to score (default: predict.split)")
@@ -372,6 +387,7 @@ _ARGUMENTS: Mapping[str, Callable[[Parser], None]] = {
     "report": _report,
     "plan": _plan,
     "evaluate": _evaluate,
+    "ensemble": _ensemble,
     "design": _design,
     "search": _search,
     "infer": _infer,
