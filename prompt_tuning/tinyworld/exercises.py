@@ -8,9 +8,19 @@ None of the eight tasks' own formats occurs: the fields of `tasks/superglue.py` 
 its order and under its names.
 """
 
+from collections.abc import Sequence
+
 from prompt_tuning.tinyworld import lexicon
 from prompt_tuning.tinyworld.stories import Document, actions, deed, size
-from prompt_tuning.tinyworld.templates import a, ask_action, say_action, say_colour, sentence
+from prompt_tuning.tinyworld.templates import (
+    a,
+    ask_action,
+    claim,
+    say_colour,
+    sentence,
+    tell_actions,
+    tell_colours,
+)
 from prompt_tuning.tinyworld.world import Action, Colour, World
 
 # (holds, does not hold), named in the instruction that asks for them.
@@ -111,25 +121,22 @@ def verify_pair(world: World) -> Document:
     pairs = _pairs(world, world.rng.randint(2, 4))
     (x, y), (_, other) = world.rng.sample(pairs, 2)
     holds = world.rng.random() < 0.5
-    claim = f"{x} {y if holds else other}."
-    return _exercise(world, VERDICTS, 0 if holds else 1, _tell_pairs(world, pairs), claim)
+    told = _tell_pairs(world, pairs)
+    return _exercise(world, VERDICTS, 0 if holds else 1, told, f"{x} {y if holds else other}.")
 
 
 def verify_action(world: World) -> Document:
     """Asks whether something follows from one to three facts."""
     facts = actions(world, size(world))
-    asked = world.rng.choice(facts)
-    holds = world.rng.random() < 0.5
-    kind = asked.kind if holds else _wrong_kind(world, facts, asked)
+    asked, holds, kind = _drawn_claim(world, facts)
     thing = world.rng.choice((kind, kind, world.rng.choice(lexicon.KINDS[kind])))
     if holds and thing != kind:
         thing = asked.noun
-    told = " ".join(sentence(say_action(world.rng, fact)) for fact in facts)
+    told = tell_actions(world.rng, facts)
     if world.rng.random() < 0.4:
         asked_text = sentence(ask_action(world.rng, asked, thing=thing), "?")
         return _exercise(world, VERDICTS, 0 if holds else 1, told, asked_text)
-    claim = sentence(say_action(world.rng, asked, thing=thing, place=False))
-    return _exercise(world, VERDICTS, 0 if holds else 1, told, claim)
+    return _exercise(world, VERDICTS, 0 if holds else 1, told, claim(world.rng, asked, thing))
 
 
 def verify_colour(world: World) -> Document:
@@ -139,9 +146,9 @@ def verify_colour(world: World) -> Document:
     colour = other.colour if answer == 1 else asked.colour
     noun = other.noun if answer == 2 else asked.noun
     facts = world.rng.choice(([asked], [asked, other], [other, asked]))
-    told = " ".join(sentence(say_colour(world.rng, fact)) for fact in facts)
-    claim = sentence(say_colour(world.rng, Colour(asked.person, noun, colour)))
-    return _exercise(world, JUDGEMENTS, answer, told, claim)
+    told = tell_colours(world.rng, facts)
+    asked_text = sentence(say_colour(world.rng, Colour(asked.person, noun, colour)))
+    return _exercise(world, JUDGEMENTS, answer, told, asked_text)
 
 
 def verify_kinds(world: World) -> Document:
@@ -163,12 +170,10 @@ def verify_several(world: World) -> Document:
     claims, verdicts = [], []
     labels = world.rng.choice(VERDICTS)
     for _ in range(world.rng.randint(2, 4)):
-        asked = world.rng.choice(facts)
-        holds = world.rng.random() < 0.5
-        kind = asked.kind if holds else _wrong_kind(world, facts, asked)
-        claims.append(sentence(say_action(world.rng, asked, thing=kind, place=False)))
+        asked, holds, kind = _drawn_claim(world, facts)
+        claims.append(claim(world.rng, asked, kind))
         verdicts.append(labels[0 if holds else 1])
-    told = " ".join(sentence(say_action(world.rng, fact)) for fact in facts)
+    told = tell_actions(world.rng, facts)
     return Document(f"{labels[0]} or {labels[1]}? {told} {' '.join(claims)}", " ".join(verdicts))
 
 
@@ -176,7 +181,7 @@ def ask_who(world: World) -> Document:
     """Asks who did something to a thing or to a kind of thing."""
     facts = actions(world, size(world))
     asked = world.rng.choice(facts)
-    told = " ".join(sentence(say_action(world.rng, fact)) for fact in facts)
+    told = tell_actions(world.rng, facts)
     past, participle = lexicon.VERBS[asked.verb]
     thing = a(world.rng.choice((asked.kind, asked.kind, asked.noun)))
     question = world.rng.choice(
@@ -194,7 +199,7 @@ def ask_what(world: World) -> Document:
     """Asks what somebody did something to, or what kind of thing it was."""
     facts = actions(world, size(world))
     asked = world.rng.choice(facts)
-    told = " ".join(sentence(say_action(world.rng, fact)) for fact in facts)
+    told = tell_actions(world.rng, facts)
     if world.rng.random() < 0.5:
         question = f"What did {asked.person} {asked.verb}?"
         return _in_either_order(world, told, question, sentence(a(asked.noun)))
@@ -215,24 +220,18 @@ def ask_several(world: World) -> Document:
             ("person", "kind"),
         )
     )
-    told = " ".join(sentence(say_action(world.rng, fact)) for fact in facts)
+    told = tell_actions(world.rng, facts)
     asked = world.rng.sample(facts, len(facts))
-    queries = [getattr(fact, asked_by) for fact in asked]
-    answers = [getattr(fact, asked_for) for fact in asked]
-    question, answer = _question(queries, answers, repeat=world.rng.random() < 0.4)
-    return _in_either_order(world, told, f"{asked_for}: {question}", answer)
+    return _ask_each(world, told, asked, asked_by, asked_for)
 
 
 def ask_colours(world: World) -> Document:
     """Asks of several things told of for the colour, the owner or the thing."""
     facts = world.colours(world.rng.choice((1, 2, 2, 3)))
     asked_by, asked_for = world.rng.sample(("person", "noun", "colour"), 2)
-    told = " ".join(sentence(say_colour(world.rng, fact)) for fact in facts)
+    told = tell_colours(world.rng, facts)
     asked = world.rng.sample(facts, world.rng.randint(1, len(facts)))
-    queries = [getattr(fact, asked_by) for fact in asked]
-    answers = [getattr(fact, asked_for) for fact in asked]
-    question, answer = _question(queries, answers, repeat=world.rng.random() < 0.4)
-    return _in_either_order(world, told, f"{asked_for}: {question}", answer)
+    return _ask_each(world, told, asked, asked_by, asked_for)
 
 
 def match_kinds(world: World) -> Document:
@@ -249,12 +248,11 @@ def choose_claim(world: World) -> Document:
     facts = actions(world, size(world))
     asked = world.rng.choice(facts)
     claims = [
-        sentence(say_action(world.rng, asked, thing=kind, place=False))
-        for kind in (asked.kind, _wrong_kind(world, facts, asked))
+        claim(world.rng, asked, kind) for kind in (asked.kind, _wrong_kind(world, facts, asked))
     ]
     answer = world.rng.randrange(2)
     labels = world.rng.choice(ORDINALS)
-    told = " ".join(sentence(say_action(world.rng, fact)) for fact in facts)
+    told = tell_actions(world.rng, facts)
     listed = f"{labels[0]}: {claims[answer]} {labels[1]}: {claims[1 - answer]}"
     return Document(f"{labels[0]} or {labels[1]}? {told} {listed}", labels[answer])
 
@@ -262,12 +260,10 @@ def choose_claim(world: World) -> Document:
 def verify_answer(world: World) -> Document:
     """Asks whether an answer to a question is right."""
     facts = actions(world, size(world))
-    asked = world.rng.choice(facts)
-    holds = world.rng.random() < 0.5
-    kind = asked.kind if holds else _wrong_kind(world, facts, asked)
+    asked, holds, kind = _drawn_claim(world, facts)
     others = [fact.noun for fact in facts if fact.kind == kind]
     noun = others[0] if others else world.rng.choice(lexicon.KINDS[kind])
-    told = " ".join(sentence(say_action(world.rng, fact)) for fact in facts)
+    told = tell_actions(world.rng, facts)
     question = f"What did {asked.person} {asked.verb}? {sentence(a(noun))}"
     return _exercise(world, VERDICTS, 0 if holds else 1, told, question)
 
@@ -294,11 +290,7 @@ def choose_event(world: World) -> Document:
     event = world.event()
     other = world.other_event(event)
     asks_cause = world.rng.random() < 0.5
-    told, right, wrong = (
-        (event.effect, event.cause, other.cause)
-        if asks_cause
-        else (event.cause, event.effect, other.effect)
-    )
+    told, right, wrong = event.question(other, asks_cause=asks_cause)
     answer = world.rng.randrange(2)
     options = (right, wrong) if answer == 0 else (wrong, right)
     question = world.rng.choice(
@@ -352,6 +344,13 @@ def resolve_pronoun(world: World) -> Document:
     return Document(question, fact.referent)
 
 
+def _drawn_claim(world: World, facts: list[Action]) -> tuple[Action, bool, str]:
+    """Draws a fact, whether to claim it or something wrong, and the kind of thing to claim."""
+    asked = world.rng.choice(facts)
+    holds = world.rng.random() < 0.5
+    return asked, holds, asked.kind if holds else _wrong_kind(world, facts, asked)
+
+
 def _wrong_kind(world: World, facts: list[Action], asked: Action) -> str:
     """A kind that `asked` is not of: one of another fact's, as a rule, where there is one."""
     others = [fact.kind for fact in facts if fact.kind != asked.kind]
@@ -383,6 +382,16 @@ def _in_either_order(world: World, told: str, question: str, answer: str) -> Doc
     return Document(
         *world.rng.choice(((f"{told} {question}", answer), (f"{question} {told}", answer)))
     )
+
+
+def _ask_each(
+    world: World, told: str, asked: Sequence[Action | Colour], asked_by: str, asked_for: str
+) -> Document:
+    """Asks of each fact, by one of its words, for another."""
+    queries = [getattr(fact, asked_by) for fact in asked]
+    answers = [getattr(fact, asked_for) for fact in asked]
+    question, answer = _question(queries, answers, repeat=world.rng.random() < 0.4)
+    return _in_either_order(world, told, f"{asked_for}: {question}", answer)
 
 
 def _verify_each(world: World, told: str, asked: list[str], holds: list[bool]) -> Document:

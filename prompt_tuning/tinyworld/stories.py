@@ -6,7 +6,13 @@
 import dataclasses
 
 from prompt_tuning.tinyworld import lexicon
-from prompt_tuning.tinyworld.templates import a, say_action, say_colour, sentence
+from prompt_tuning.tinyworld.templates import (
+    a,
+    claim,
+    sentence,
+    tell_actions,
+    tell_colours,
+)
 from prompt_tuning.tinyworld.world import Action, Motive, World
 
 
@@ -32,21 +38,17 @@ def word_list(world: World) -> Document:
 def story(world: World) -> Document:
     """Tells one to three facts, then the same by the kinds of their things, in another order."""
     facts = actions(world, size(world))
-    told = [sentence(say_action(world.rng, fact)) for fact in facts]
-    again = [
-        sentence(say_action(world.rng, fact, thing=fact.kind, place=False))
-        for fact in world.rng.sample(facts, len(facts))
-    ]
+    told = tell_actions(world.rng, facts)
+    again = [claim(world.rng, fact, fact.kind) for fact in world.rng.sample(facts, len(facts))]
     link = world.rng.choice(("So", "That is:", "In other words:", "This means:"))
-    return Document(f"{' '.join(told)} {link}", " ".join(again))
+    return Document(f"{told} {link}", " ".join(again))
 
 
 def colour_story(world: World) -> Document:
     """Tells what colour things have, twice."""
     facts = world.colours(size(world))
-    told = [sentence(say_colour(world.rng, fact)) for fact in facts]
-    again = [sentence(say_colour(world.rng, fact)) for fact in world.rng.sample(facts, len(facts))]
-    return Document(" ".join(told), " ".join(again))
+    told = tell_colours(world.rng, facts)
+    return Document(told, tell_colours(world.rng, world.rng.sample(facts, len(facts))))
 
 
 def event_story(world: World) -> Document:
@@ -83,11 +85,7 @@ def size(world: World) -> int:
 
 def actions(world: World, count: int) -> list[Action]:
     """Draws facts of different people and kinds, with one verb or with several."""
-    verb = world.rng.choice((None, world.rng.choice(list(lexicon.VERBS))))
-    return [
-        world.action(person, verb=verb, kind=kind)
-        for person, kind in zip(world.people(count), world.kinds(count), strict=True)
-    ]
+    return world.actions(count, world.rng.choice((None, world.rng.choice(list(lexicon.VERBS)))))
 
 
 def deed(fact: Motive) -> str:

@@ -17,8 +17,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from prompt_tuning.tinyworld import lexicon
-from prompt_tuning.tinyworld.templates import a, ask_action, say_action, say_colour, sentence
-from prompt_tuning.tinyworld.world import Action, Colour, Sense, World
+from prompt_tuning.tinyworld.templates import (
+    a,
+    ask_action,
+    claim,
+    say_action,
+    say_colour,
+    sentence,
+    tell_actions,
+    tell_colours,
+)
+from prompt_tuning.tinyworld.world import Colour, Sense, World
 
 Row = dict[str, Any]
 
@@ -34,7 +43,7 @@ def rte(world: World) -> Iterator[Row]:
             kind = fact.kind if label == "entailment" else _other_kind(world, fact.kind)
             yield {
                 "premise": sentence(say_action(world.rng, fact)),
-                "hypothesis": sentence(say_action(world.rng, fact, thing=kind, place=False)),
+                "hypothesis": claim(world.rng, fact, kind),
                 "label": label,
             }
 
@@ -48,7 +57,7 @@ def cb(world: World) -> Iterator[Row]:
             colour = other.colour if label == "contradiction" else asked.colour
             noun = other.noun if label == "neutral" else asked.noun
             yield {
-                "premise": " ".join(sentence(say_colour(world.rng, fact)) for fact in facts),
+                "premise": tell_colours(world.rng, facts),
                 "hypothesis": sentence(say_colour(world.rng, Colour(asked.person, noun, colour))),
                 "label": label,
             }
@@ -58,12 +67,12 @@ def boolq(world: World) -> Iterator[Row]:
     """Passage: two people did the same to things of two kinds. Question: which of them to which."""
     while True:
         for label in (True, False):
-            facts = _actions(world, 2)
+            facts = world.actions(2, _verb(world))
             asked, other = world.rng.sample(facts, 2)
             kind = asked.kind if label else other.kind
             yield {
                 "question": ask_action(world.rng, asked, thing=kind),
-                "passage": " ".join(sentence(say_action(world.rng, fact)) for fact in facts),
+                "passage": tell_actions(world.rng, facts),
                 "label": label,
             }
 
@@ -71,7 +80,7 @@ def boolq(world: World) -> Iterator[Row]:
 def multirc(world: World) -> Iterator[Row]:
     """Passage: three facts. Two questions with two candidate answers each, both of them told."""
     while True:
-        facts = _actions(world, 3)
+        facts = world.actions(3, _verb(world))
         questions = []
         for asked in world.rng.sample(facts, 2):
             wrong = world.rng.choice([fact for fact in facts if fact is not asked])
@@ -85,16 +94,16 @@ def multirc(world: World) -> Iterator[Row]:
                     ],
                 }
             )
-        text = " ".join(sentence(say_action(world.rng, fact)) for fact in facts)
+        text = tell_actions(world.rng, facts)
         yield {"passage": {"text": text, "questions": questions}}
 
 
 def record(world: World) -> Iterator[Row]:
     """Passage: three facts. Query: one of them by its kind, its person left out."""
     while True:
-        facts = _actions(world, 3)
+        facts = world.actions(3, _verb(world))
         asked = world.rng.choice(facts)
-        text = " ".join(sentence(say_action(world.rng, fact)) for fact in facts)
+        text = tell_actions(world.rng, facts)
         spans = [_span(text, fact.person) for fact in facts]
         past, _ = lexicon.VERBS[asked.verb]
         answer = _span(text, asked.person) | {"text": asked.person}
@@ -114,11 +123,7 @@ def copa(world: World) -> Iterator[Row]:
             event = world.event()
             other = world.other_event(event)
             question = world.rng.choice(("cause", "effect"))
-            premise, right, wrong = (
-                (event.effect, event.cause, other.cause)
-                if question == "cause"
-                else (event.cause, event.effect, other.effect)
-            )
+            premise, right, wrong = event.question(other, asks_cause=question == "cause")
             choices = (right, wrong) if label == 0 else (wrong, right)
             yield {
                 "premise": sentence(premise),
@@ -186,13 +191,9 @@ TASKS: dict[str, Callable[[World], Iterator[Row]]] = {
 """SuperGLUE's folder name to the endless, balanced stream of its rows."""
 
 
-def _actions(world: World, count: int) -> list[Action]:
-    """Draws facts of different people and kinds with one verb: only who goes with what differs."""
-    verb = world.rng.choice(list(lexicon.VERBS))
-    return [
-        world.action(person, verb=verb, kind=kind)
-        for person, kind in zip(world.people(count), world.kinds(count), strict=True)
-    ]
+def _verb(world: World) -> str:
+    """Draws the one verb of a passage's facts: only who goes with what differs."""
+    return world.rng.choice(list(lexicon.VERBS))
 
 
 def _other_kind(world: World, kind: str) -> str:

@@ -4,6 +4,7 @@ Statements end without punctuation; `sentence` closes and capitalizes them.
 """
 
 import random
+from collections.abc import Iterable
 
 from prompt_tuning.tinyworld import lexicon
 from prompt_tuning.tinyworld.world import Action, Colour
@@ -39,6 +40,16 @@ def say_action(
     )
 
 
+def tell_actions(rng: random.Random, facts: Iterable[Action]) -> str:
+    """States the facts, a sentence each."""
+    return " ".join(sentence(say_action(rng, fact)) for fact in facts)
+
+
+def claim(rng: random.Random, fact: Action, kind: str) -> str:
+    """States the fact by the kind of its thing, or by another kind, in a sentence."""
+    return sentence(say_action(rng, fact, thing=kind, place=False))
+
+
 def ask_action(rng: random.Random, fact: Action, *, thing: str | None = None) -> str:
     """Asks whether the fact holds; without punctuation."""
     _, participle = lexicon.VERBS[fact.verb]
@@ -46,6 +57,11 @@ def ask_action(rng: random.Random, fact: Action, *, thing: str | None = None) ->
     return rng.choice(
         (f"did {fact.person} {fact.verb} {thing}", f"was {thing} {participle} by {fact.person}")
     )
+
+
+def tell_colours(rng: random.Random, facts: Iterable[Colour]) -> str:
+    """States the facts, a sentence each."""
+    return " ".join(sentence(say_colour(rng, fact)) for fact in facts)
 
 
 def say_colour(rng: random.Random, fact: Colour) -> str:

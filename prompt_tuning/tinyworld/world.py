@@ -65,6 +65,12 @@ class Event:
     def effect(self) -> str:
         return lexicon.EVENTS[self.index][1].format(p=self.person)
 
+    def question(self, other: "Event", *, asks_cause: bool) -> tuple[str, str, str]:
+        """Returns (what is told, the right answer, the wrong one, which is `other`'s)."""
+        if asks_cause:
+            return self.effect, self.cause, other.cause
+        return self.cause, self.effect, other.effect
+
 
 @dataclasses.dataclass(frozen=True)
 class Usage:
@@ -148,6 +154,13 @@ class World:
                 choice(lexicon.PLACES),
             )
         )
+
+    def actions(self, count: int, verb: str | None) -> list[Action]:
+        """Draws facts of different people and kinds, with one verb or (None) with any."""
+        return [
+            self.action(person, verb=verb, kind=kind)
+            for person, kind in zip(self.people(count), self.kinds(count), strict=True)
+        ]
 
     def colours(self, count: int) -> list[Colour]:
         """Draws facts that differ in person, thing and colour."""

@@ -17,8 +17,14 @@ from typing import Any
 from prompt_tuning.data import metrics
 from prompt_tuning.data.preprocessors import Row, pronoun_text
 from prompt_tuning.data.sources import Source, bad_rows_named
-from prompt_tuning.data.tasks.tables import Text, existing_folder, is_tfds, named, tfds_source
-from prompt_tuning.data.tasks.task import Example, Task, register_task
+from prompt_tuning.data.tasks.tables import (
+    Text,
+    existing_folder,
+    is_tfds,
+    register_both,
+    tfds_source,
+)
+from prompt_tuning.data.tasks.task import Example
 from prompt_tuning.data.text_files import read_lines
 
 _FILES = {"train": "train.c.txt", "validation": "test.c.txt"}
@@ -35,7 +41,7 @@ class _FiveLineSource:
         path = self.folder / _FILES[split]
         lines = [line.strip() for line in read_lines(path)]
         for start in range(0, len(lines), len(_LINES)):
-            row: dict[str, Any] = dict(
+            row: dict[str, str] = dict(
                 zip(_LINES, lines[start : start + len(_LINES)], strict=False)
             )
             if not row["sentence"]:
@@ -46,8 +52,7 @@ class _FiveLineSource:
                 if row["answer"] not in candidates:
                     raise ValueError(f"answer {row['answer']!r} is not one of {candidates}")
                 label = str(candidates.index(row["answer"]))
-                flat = {key: row[key] for key in ("sentence", "pronoun")}
-                yield where, flat | {"candidates": candidates, "label": label}
+                yield where, {**row, "candidates": candidates, "label": label}
 
 
 def _source(data_dir: str | None) -> Source:
@@ -58,23 +63,18 @@ def _source(data_dir: str | None) -> Source:
     return _FiveLineSource(folder=existing_folder(data_dir, "DPR/train.c.txt") / "DPR")
 
 
-def _render(text: Text, row: Row) -> Iterable[Example]:
+def _render(row: Row, training: bool, text: Text) -> Iterable[Example]:
+    del training
     yield Example(inputs=text(row), targets=row["candidates"][int(row["label"])])
 
 
-def _register(suffix: str, text: Text) -> None:
-    register_task(
-        Task(
-            name=f"dpr{suffix}",
-            source=_source,
-            render=lambda row, training: _render(text, row),
-            text=text,
-            metrics=(metrics.accuracy,),
-            splits=tuple(_FILES),
-            lengths={"inputs": 512, "targets": 32},
-        )
-    )
-
-
-_register("", pronoun_text)
-_register("_with_name", named(pronoun_text, "wsc:"))
+register_both(
+    "dpr",
+    "wsc:",
+    pronoun_text,
+    _render,
+    source=_source,
+    metrics=(metrics.accuracy,),
+    splits=tuple(_FILES),
+    lengths={"inputs": 512, "targets": 32},
+)

@@ -12,7 +12,7 @@ prompt is picked on the development set of the task that it was trained on:
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,10 +25,10 @@ from prompt_tuning.data.tasks.tables import (
     fields,
     first_file,
     is_tfds,
-    named,
+    register_both,
     tfds_source,
 )
-from prompt_tuning.data.tasks.task import Example, Metric, Task, register_task
+from prompt_tuning.data.tasks.task import Example, Metric
 
 MINIMUM_TFDS_VERSION = "1.0.0"
 
@@ -173,21 +173,6 @@ GLUE_TASKS = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnl
 """The nine tasks of the benchmark; MNLI is scored on its matched section."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Transfer:
-    """A task as a prompt trained on another answers it; `words` leads to the other's words."""
-
-    task: str
-    trained_on: str
-    words: Mapping[str, str]
-
-
-_TRANSFERS = (
-    _Transfer(task="qqp", trained_on="mrpc", words=dict(zip(_DUPLICATE, _EQUIVALENT, strict=True))),
-    _Transfer(task="mrpc", trained_on="qqp", words=dict(zip(_EQUIVALENT, _DUPLICATE, strict=True))),
-)
-
-
 def _source(entry: _Entry, data_dir: str | None) -> Source:
     if is_tfds(data_dir):
         config = entry.tfds_config or entry.name
@@ -210,49 +195,40 @@ def _source(entry: _Entry, data_dir: str | None) -> Source:
 
 
 def _rewritten(metric: Metric, words: Mapping[str, str]) -> Metric:
-    """Returns the metric with predictions in a task's own words taken for the other's."""
+    """Returns the metric, which also takes predictions in a task's own words."""
     return lambda examples, predictions: metric(examples, [words.get(p, p) for p in predictions])
 
 
-def _texts(entry: _Entry) -> Iterator[tuple[str, Text]]:
-    """Yields the end of a task's name and its text, without and with T5's name of it."""
-    yield "", entry.text
-    yield "_with_name", named(entry.text, entry.t5_name or entry.name)
-
-
 def _register(entry: _Entry) -> None:
-    for suffix, text in _texts(entry):
-        register_task(
-            Task(
-                name=f"glue_{entry.name}{suffix}",
-                source=functools.partial(_source, entry),
-                render=functools.partial(entry.render, text=text),
-                text=text,
-                metrics=entry.metrics,
-                labels=entry.words,
-                splits=tuple(entry.files),
-            )
-        )
+    register_both(
+        f"glue_{entry.name}",
+        entry.t5_name or entry.name,
+        entry.text,
+        entry.render,
+        source=functools.partial(_source, entry),
+        metrics=entry.metrics,
+        labels=entry.words,
+        splits=tuple(entry.files),
+    )
 
 
-def _register_transfer(transfer: _Transfer) -> None:
-    entries = {entry.name: entry for entry in _TABLE}
-    entry, trained_on = entries[transfer.task], entries[transfer.trained_on]
-    for suffix, text in _texts(entry):
-        register_task(
-            Task(
-                name=f"glue_{entry.name}_from_{trained_on.name}{suffix}",
-                source=functools.partial(_source, entry),
-                render=functools.partial(glue_rows.render, text=text, words=transfer.words),
-                text=text,
-                metrics=tuple(_rewritten(metric, transfer.words) for metric in trained_on.metrics),
-                labels=trained_on.words,
-                splits=("validation",),
-            )
-        )
+def _register_transfer(entry: _Entry, trained_on: _Entry) -> None:
+    """Registers a task as a prompt trained on another one answers it: in the other's words."""
+    words = dict(zip(entry.words, trained_on.words, strict=True))
+    register_both(
+        f"glue_{entry.name}_from_{trained_on.name}",
+        entry.t5_name or entry.name,
+        entry.text,
+        functools.partial(glue_rows.render, words=words),
+        source=functools.partial(_source, entry),
+        metrics=tuple(_rewritten(metric, words) for metric in trained_on.metrics),
+        labels=trained_on.words,
+        splits=("validation",),
+    )
 
 
+_entries = {entry.name: entry for entry in _TABLE}
 for _entry in _TABLE:
     _register(_entry)
-for _transfer in _TRANSFERS:
-    _register_transfer(_transfer)
+_register_transfer(_entries["qqp"], _entries["mrpc"])
+_register_transfer(_entries["mrpc"], _entries["qqp"])

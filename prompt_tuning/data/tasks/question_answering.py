@@ -13,7 +13,6 @@ answers that are so written; that is kept here.
 
 import functools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from prompt_tuning.data import metrics
@@ -22,33 +21,19 @@ from prompt_tuning.data.sources import JsonlSource, JsonSource, Source
 from prompt_tuning.data.tasks.tables import existing_folder, first_file, is_tfds, tfds_source
 from prompt_tuning.data.tasks.task import Example, Task, register_task
 
-_LENGTHS = {"inputs": 512, "targets": 32}
 _SQUAD_FILES = {"train": "train-v1.1.json", "validation": "dev-v1.1.json"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Entry:
-    """One of MRQA's sets.
-
-    Attributes:
-      name: the TFDS config and the end of our task's name.
-      files: the official file's names: as downloaded, and as the organisers' script saves it.
-    """
-
-    name: str
-    files: tuple[str, ...]
-
-
-_MRQA = (
-    _Entry(name="textbook_qa", files=("TextbookQA.jsonl.gz",)),
-    _Entry(name="bio_asq", files=("BioASQ.jsonl.gz",)),
-    _Entry(name="race", files=("RACE.jsonl.gz",)),
-    _Entry(name="relation_extraction", files=("RelationExtraction.jsonl.gz",)),
-    _Entry(name="duo_rc", files=("DuoRC.jsonl.gz", "DuoRC.ParaphraseRC.jsonl.gz")),
-    _Entry(name="drop", files=("DROP.jsonl.gz",)),
-)
-
-MRQA_TASKS = tuple(entry.name for entry in _MRQA)
+# The TFDS config to the official file: as downloaded, and as the organizers' script saves it.
+_MRQA = {
+    "textbook_qa": ("TextbookQA.jsonl.gz",),
+    "bio_asq": ("BioASQ.jsonl.gz",),
+    "race": ("RACE.jsonl.gz",),
+    "relation_extraction": ("RelationExtraction.jsonl.gz",),
+    "duo_rc": ("DuoRC.jsonl.gz", "DuoRC.ParaphraseRC.jsonl.gz"),
+    "drop": ("DROP.jsonl.gz",),
+}
+MRQA_TASKS = tuple(_MRQA)
 """The six out-of-domain sets, in the order of the paper's table."""
 
 
@@ -86,17 +71,17 @@ def _squad_source(data_dir: str | None) -> Source:
     return JsonSource(files=files, expand=_flatten_squad)
 
 
-def _mrqa_source(entry: _Entry, data_dir: str | None) -> Source:
+def _mrqa_source(name: str, data_dir: str | None) -> Source:
     if is_tfds(data_dir):
         return tfds_source(
             data_dir,
-            f"mrqa/{entry.name}",
+            f"mrqa/{name}",
             "1.0.0",
             splits={"validation": "test"},
             fields=("qid", "question", "context", "answers"),
         )
-    folder = existing_folder(data_dir, f"MRQA's out-of-domain {entry.files[0]}")
-    return JsonlSource(files={"validation": first_file(folder, entry.files)}, expand=_flatten_mrqa)
+    folder = existing_folder(data_dir, f"MRQA's out-of-domain {_MRQA[name][0]}")
+    return JsonlSource(files={"validation": first_file(folder, _MRQA[name])}, expand=_flatten_mrqa)
 
 
 def _example(row: Row, idx: str, answers: Iterable[str]) -> Example:
@@ -108,36 +93,23 @@ def _example(row: Row, idx: str, answers: Iterable[str]) -> Example:
     )
 
 
-def _render_squad(row: Row, training: bool) -> Iterable[Example]:
-    del training
-    yield _example(row, row["id"], row["answers"]["text"])
-
-
-def _render_mrqa(row: Row, training: bool) -> Iterable[Example]:
-    del training
-    yield _example(row, row["qid"], row["answers"])
-
-
+_question_task = functools.partial(
+    Task, text=question_text, metrics=(metrics.squad,), lengths={"inputs": 512, "targets": 32}
+)
 register_task(
-    Task(
+    _question_task(
         name="squad",
         source=_squad_source,
-        render=_render_squad,
-        text=question_text,
-        metrics=(metrics.squad,),
+        render=lambda row, training: [_example(row, row["id"], row["answers"]["text"])],
         splits=tuple(_SQUAD_FILES),
-        lengths=_LENGTHS,
     )
 )
-for _entry in _MRQA:
+for _name in MRQA_TASKS:
     register_task(
-        Task(
-            name=f"mrqa_{_entry.name}",
-            source=functools.partial(_mrqa_source, _entry),
-            render=_render_mrqa,
-            text=question_text,
-            metrics=(metrics.squad,),
+        _question_task(
+            name=f"mrqa_{_name}",
+            source=functools.partial(_mrqa_source, _name),
+            render=lambda row, training: [_example(row, row["qid"], row["answers"])],
             splits=("validation",),
-            lengths=_LENGTHS,
         )
     )

@@ -19,10 +19,11 @@ from prompt_tuning.data.tasks.tables import (
     existing_folder,
     fields,
     is_tfds,
-    named,
+    register_both,
     tfds_source,
 )
-from prompt_tuning.data.tasks.task import Example, Metric, Task, register_task
+from prompt_tuning.data.tasks.task import Example, Metric
+from prompt_tuning.tinyworld import generate
 
 MINIMUM_TFDS_VERSION = "1.0.2"
 """Earlier ones list ReCoRD's entities in no fixed order."""
@@ -43,7 +44,7 @@ class _Entry:
       text: the inputs without the task's name.
       words: the label words by the official file's label.
       t5_name: what T5's text begins with, if not `name`.
-      target_length: tokens of the longest answer; names of entities are longer than labels.
+      answer_length: tokens of the longest answer; None: it is one of the label words.
     """
 
     name: str
@@ -51,12 +52,11 @@ class _Entry:
     text: Callable[[Row], str]
     words: superglue_rows.LabelWords
     metrics: tuple[Metric, ...] = (metrics.accuracy,)
-    labels: tuple[str, ...] | None = None
     t5_name: str = ""
     tfds_config: str = ""
     flatten: Callable[..., Iterable[superglue_rows.JsonRow]] = superglue_rows.flatten_plain
     render: Callable[..., Iterable[Example]] = superglue_rows.render_classification
-    target_length: int = 8
+    answer_length: int | None = None
     diagnostic: bool = False
 
 
@@ -68,14 +68,12 @@ _TABLE = (
         folder="BoolQ",
         text=fields("passage", "question"),
         words=_BOOLEAN,
-        labels=("False", "True"),
     ),
     _Entry(
         name="cb",
         folder="CB",
         text=fields("hypothesis", "premise"),
         words={label: label for label in _CB_LABELS},
-        labels=_CB_LABELS,
         metrics=(metrics.accuracy, functools.partial(metrics.macro_f1, labels=_CB_LABELS)),
     ),
     _Entry(
@@ -83,14 +81,12 @@ _TABLE = (
         folder="COPA",
         text=fields("choice1", "choice2", "premise", "question"),
         words={0: "choice1", 1: "choice2"},
-        labels=("choice1", "choice2"),
     ),
     _Entry(
         name="multirc",
         folder="MultiRC",
         text=preprocessors.multirc_text,
         words=_BOOLEAN,
-        labels=("False", "True"),
         metrics=(metrics.multirc,),
         flatten=superglue_rows.flatten_multirc,
         render=superglue_rows.render_multirc,
@@ -101,7 +97,7 @@ _TABLE = (
         text=preprocessors.record_text,
         words={},
         metrics=(metrics.squad,),
-        target_length=32,
+        answer_length=32,
         flatten=superglue_rows.flatten_record,
         render=superglue_rows.render_record,
     ),
@@ -110,14 +106,12 @@ _TABLE = (
         folder="RTE",
         text=fields("hypothesis", "premise"),
         words=_ENTAILMENT,
-        labels=tuple(_ENTAILMENT),
     ),
     _Entry(
         name="wic",
         folder="WiC",
         text=fields("sentence1", "sentence2", "word"),
         words=_BOOLEAN,
-        labels=("False", "True"),
     ),
     _Entry(
         name="wsc",
@@ -125,7 +119,7 @@ _TABLE = (
         text=preprocessors.wsc_text,
         words=_BOOLEAN,
         metrics=(metrics.wsc,),
-        target_length=32,
+        answer_length=32,
         t5_name="wsc:",
         tfds_config="wsc.fixed",
         flatten=superglue_rows.flatten_wsc,
@@ -136,7 +130,6 @@ _TABLE = (
         folder="AX-b",
         text=fields(hypothesis="sentence2", premise="sentence1"),
         words=_ENTAILMENT,
-        labels=tuple(_ENTAILMENT),
         metrics=(functools.partial(metrics.matthews_correlation, labels=tuple(_ENTAILMENT)),),
         t5_name="rte",
         diagnostic=True,
@@ -146,7 +139,6 @@ _TABLE = (
         folder="AX-g",
         text=fields("hypothesis", "premise"),
         words=_ENTAILMENT,
-        labels=tuple(_ENTAILMENT),
         t5_name="rte",
         diagnostic=True,
     ),
@@ -173,28 +165,24 @@ def _superglue_source(entry: _Entry, data_dir: str | None) -> Source:
 
 def _tinyworld_source(entry: _Entry, data_dir: str | None) -> Source:
     """The generated files; `data_dir` may name a folder of others (another seed or size)."""
-    if data_dir is None:
-        from prompt_tuning.tinyworld.generate import tinyworld_folder
-
-        return _official_folder(entry, tinyworld_folder())
-    return _official_folder(entry, existing_folder(data_dir, _HOLDING))
+    folder = (
+        generate.tinyworld_folder() if data_dir is None else existing_folder(data_dir, _HOLDING)
+    )
+    return _official_folder(entry, folder)
 
 
 def _register(entry: _Entry, benchmark: str, source: Callable[..., Source]) -> None:
-    with_name = named(entry.text, entry.t5_name or entry.name)
-    for suffix, text in (("", entry.text), ("_with_name", with_name)):
-        register_task(
-            Task(
-                name=f"{benchmark}_{entry.name}{suffix}",
-                source=functools.partial(source, entry),
-                render=functools.partial(entry.render, text=text),
-                text=text,
-                metrics=entry.metrics,
-                labels=entry.labels,
-                splits=("test",) if entry.diagnostic else tuple(_OFFICIAL_FILES),
-                lengths={"inputs": 512, "targets": entry.target_length},
-            )
-        )
+    register_both(
+        f"{benchmark}_{entry.name}",
+        entry.t5_name or entry.name,
+        entry.text,
+        entry.render,
+        source=functools.partial(source, entry),
+        metrics=entry.metrics,
+        labels=None if entry.answer_length else tuple(entry.words.values()),
+        splits=("test",) if entry.diagnostic else tuple(_OFFICIAL_FILES),
+        lengths={"inputs": 512, "targets": entry.answer_length or 8},
+    )
 
 
 for _entry in _TABLE:

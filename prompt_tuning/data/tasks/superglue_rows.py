@@ -6,6 +6,7 @@ that writes its inputs. Which belongs to which task is the table in `superglue.p
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from prompt_tuning.data import preprocessors
@@ -90,13 +91,9 @@ def render_classification(
 
 def render_multirc(row: Row, training: bool, *, text: Callable[[Row], str]) -> Iterable[Example]:
     """Yields one answer to a question, grouped by the question for exact match."""
+    question = [row["idx"]["paragraph"], row["idx"]["question"]]
     for example in render_classification(row, training, text=text):
-        question = [row["idx"]["paragraph"], row["idx"]["question"]]
-        yield Example(
-            inputs=example.inputs,
-            targets=example.targets,
-            metadata={**example.metadata, "group": question},
-        )
+        yield replace(example, metadata={**example.metadata, "group": question})
 
 
 def render_record(row: Row, training: bool, *, text: Callable[[Row], str]) -> Iterable[Example]:

@@ -1,16 +1,18 @@
-"""What the tables of tasks have in common: where data comes from, and text with or without a name.
+"""What the tables of tasks share: where data comes from, and text with or without a task's name.
 
 A data folder is given as `--gin.DATA_DIR`: a folder of the official files, "tfds", or
 "tfds:FOLDER" for the data folder of TFDS; None is "tfds".
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from prompt_tuning.data import preprocessors
 from prompt_tuning.data.preprocessors import Row
 from prompt_tuning.data.sources import Source, TfdsSource
+from prompt_tuning.data.tasks.task import Example, Task, register_task
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import default_cache_dir
 
@@ -72,6 +74,18 @@ def fields(*names: str, **renamed: str) -> Text:
     return functools.partial(preprocessors.fields_text, fields=shown)
 
 
-def named(text: Text, name: str) -> Text:
-    """Returns the text with T5's name of the task before it."""
-    return lambda row: f"{name} {text(row)}"
+def register_both(
+    name: str, t5_name: str, text: Text, render: Callable[..., Iterable[Example]], **options: Any
+) -> None:
+    """Registers a task as NAME, and as NAME_with_name, whose text begins with T5's task name.
+
+    Args:
+      name: the task's name.
+      t5_name: what T5's text begins with.
+      text: the inputs without it.
+      render: `Task.render`, with the text as one more argument, `text`.
+      options: the other fields of `Task`.
+    """
+    for suffix, found in (("", text), ("_with_name", lambda row: f"{t5_name} {text(row)}")):
+        render_text = functools.partial(render, text=found)
+        register_task(Task(name=f"{name}{suffix}", render=render_text, text=found, **options))
