@@ -5,9 +5,12 @@ for TensorFlow also on what is really loaded.
 """
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -188,3 +191,72 @@ def test_the_command_line_starts_without_jax():
     subprocess.run(
         [sys.executable, "-c", program], check=True, timeout=60, stdout=subprocess.DEVNULL
     )
+
+
+def _module(file: Path) -> str:
+    parts = ("prompt_tuning", *file.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def circles_of(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Returns the modules of each circle of a graph of imports."""
+    # Modules that import nothing, or nothing but such, are in no circle.
+    left = {name: set(imported) for name, imported in graph.items()}
+    while ends := [name for name, imported in left.items() if not imported & left.keys()]:
+        for name in ends:
+            del left[name]
+    reach = {name: {name} for name in left}
+    while True:
+        wider = {
+            name: found.union(*(left[other] & left.keys() for other in found))
+            for name, found in reach.items()
+        }
+        if wider == reach:
+            break
+        reach = wider
+    together = {
+        tuple(sorted(other for other in found if name in reach[other]))
+        for name, found in reach.items()
+    }
+    return [list(names) for names in together if len(names) > 1]
+
+
+def test_no_module_imports_itself_in_a_circle():
+    modules = {_module(file) for file in FILES}
+    # The package's own names are given when asked for, and import no room by themselves.
+    graph = {
+        _module(file): {
+            found
+            for name in imported_modules(file)
+            for found in (name, name.rpartition(".")[0])
+            if found in modules and found not in (_module(file), "prompt_tuning")
+        }
+        for file in FILES
+        if file != PACKAGE / "__init__.py"
+    }
+    assert not circles_of(graph)
+
+
+def test_the_search_for_circles_finds_one():
+    graph = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set(), "e": {"a"}}
+    assert circles_of(graph) == [["a", "b", "c"]]
+
+
+def test_every_library_that_is_imported_is_declared():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    optional = project["optional-dependencies"]
+    declared = {
+        re.match(r"[\w.-]+", text)[0].lower().replace("-", "_")
+        for texts in (project["dependencies"], *optional.values())
+        for text in texts
+    }
+    found = {name.partition(".")[0] for file in FILES for name in imported_modules(file)}
+    libraries = found - set(sys.stdlib_module_names) - {"prompt_tuning"}
+    distributions = packages_distributions()
+    missing = {
+        name
+        for name in libraries
+        if not declared
+        & {each.lower().replace("-", "_") for each in distributions.get(name, [name])}
+    }
+    assert not missing, "import what pyproject.toml declares"

@@ -8,7 +8,8 @@ import numpy as np
 from prompt_tuning.checkpoints.huggingface_export import save_huggingface
 from prompt_tuning.checkpoints.locations import locate
 from prompt_tuning.checkpoints.weights import WEIGHTS_FILE, flatten, save_weights
-from prompt_tuning.data.vocabularies import Vocabulary, find_vocabulary
+from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params

@@ -6,16 +6,15 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning.data.quiet_tensorflow import seqio, tf
-from prompt_tuning.data.vocabularies import Vocabulary
 
 
 class CalledVocabulary(seqio.Vocabulary):
     """Calls back into Python for each text, also from a `tf.data` pipeline.
 
-    `vocabulary` counts its own sentinels, so SeqIO is told of no extra ids.
+    `vocabulary`, a `Vocabulary`, counts its own sentinels, so SeqIO adds none.
     """
 
-    def __init__(self, vocabulary: Vocabulary):
+    def __init__(self, vocabulary: Any):
         super().__init__(extra_ids=0)
         self._vocabulary = vocabulary
 

@@ -9,27 +9,23 @@ encoding, the line ends and the compression are `text_files.py`'s.
 """
 
 import csv
-import io
 import itertools
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from prompt_tuning.data.arrow_rows import JsonRow, parquet_rows
+from prompt_tuning.data.dataset_rows import HUB, hub_rows, saved_rows
 from prompt_tuning.data.text_files import (
     FilePath,
     as_path,
-    open_file,
     read_lines,
     uncompressed_name,
 )
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import parse_json
 
-JsonRow = dict[str, Any]
-
-HUB = "hf:"
 """What a data set of the Hugging Face hub begins with: hf:NAME:SPLIT or hf:NAME/CONFIG:SPLIT."""
 
 _LONGEST_FIELD = 2**31 - 1
@@ -80,8 +76,6 @@ def read_table(path: str | FilePath) -> Iterator[tuple[str, JsonRow]]:
     check_format(path)
     kind = table_format(path)
     if kind == "hf":
-        from prompt_tuning.data.dataset_rows import hub_rows, saved_rows
-
         name = str(path)
         rows = hub_rows(name) if name.startswith(HUB) else saved_rows(as_path(path))
     else:
@@ -91,7 +85,7 @@ def read_table(path: str | FilePath) -> Iterator[tuple[str, JsonRow]]:
         elif kind == ".json":
             rows = _json_rows(path)
         elif kind == ".parquet":
-            rows = _parquet_rows(path)
+            rows = parquet_rows(path)
         else:
             rows = _separated_rows(path, "," if kind == ".csv" else "\t")
     return rows
@@ -207,88 +201,3 @@ def _checked_header(where: str, names: Sequence[str]) -> list[str]:
     if twice:
         raise UserError(f"{where}: the column {twice[0]!r} is named twice; rename one.")
     return names
-
-
-def _parquet_rows(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    with open_file(path) as file:
-        try:
-            seekable = file if file.seekable() else io.BytesIO(file.read())
-            parquet = pyarrow.parquet.ParquetFile(seekable)
-            yield from arrow_rows(str(path), parquet.schema_arrow, parquet.iter_batches())
-        except pyarrow.ArrowException as error:
-            told = " ".join(str(error).split())
-            raise UserError(f"{path} can't be read as Parquet ({told}).") from error
-
-
-def arrow_rows(
-    name: str, schema: Any, batches: Iterable[Any], features: Mapping[str, Any] | None = None
-) -> Iterator[tuple[str, JsonRow]]:
-    """Yields the rows of Arrow's record batches.
-
-    Class labels, which Hugging Face stores as numbers, become their names.
-
-    Args:
-      name: of the file, for the place of a row.
-      schema: Arrow's.
-      batches: Arrow's record batches.
-      features: those of Hugging Face's `dataset_info.json`; None: those in the schema.
-    """
-    words = _class_names(features or _features(schema))
-    number = 0
-    for batch in batches:
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{name}, row {number}", plain_row(row, words)
-
-
-def plain_row(row: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> JsonRow:
-    """Returns a row as JSON values: class labels by name, dates as text, without raw bytes.
-
-    An empty cell is an empty text, as in a CSV file.
-    """
-    plain = {name: _plain(value) for name, value in row.items() if not isinstance(value, bytes)}
-    for name, names in words.items():
-        value = plain.get(name)
-        if isinstance(value, list):
-            plain[name] = [_class_name(number, names) for number in value]
-        elif value is not None:
-            plain[name] = _class_name(value, names)
-    return {name: "" if value is None else value for name, value in plain.items()}
-
-
-def _class_name(number: Any, names: Sequence[str]) -> str | None:
-    """Returns the name of a class; -1 is Hugging Face's mark of a label that is withheld."""
-    return names[number] if isinstance(number, int) and 0 <= number < len(names) else None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(child) for key, child in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(child) for child in value]
-    if isinstance(value, float) and math.isnan(value):  # pandas' empty cell
-        return None
-    return value if isinstance(value, str | int | float | None) else str(value)
-
-
-def _features(schema: Any) -> Mapping[str, Any]:
-    """Returns the features that Hugging Face keeps in an Arrow schema, if it wrote it."""
-    try:
-        found = json.loads((schema.metadata or {})[b"huggingface"])
-        return found["info"]["features"]
-    except (KeyError, TypeError, ValueError):
-        return {}
-
-
-def _class_names(features: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    """Returns the names of the columns that are a class label, or a list of them."""
-    found = {}
-    for name, feature in features.items():
-        inner = feature.get("feature") if isinstance(feature, dict) else None
-        for one in (feature, inner):
-            if isinstance(one, dict) and one.get("names"):
-                found[name] = one["names"]
-    return found

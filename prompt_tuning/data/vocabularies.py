@@ -46,62 +46,22 @@ T5_EXTRA_IDS = 100
 BYTES = "byt5"
 """What ByT5's vocabulary, which is in no file, is called where a path is asked for."""
 
-_HUB_FILE = "spiece.model"
-_FILES = (_HUB_FILE, "sentencepiece.model")
-_BYT5_CLASS = "ByT5Tokenizer"
+HUB_FILE = "spiece.model"
+BYT5_CLASS = "ByT5Tokenizer"
 _NUM_BYTES = 256
 _FIRST_BYTE = 3
-_T5_FILE = "gs://t5-data/vocabs/cc_all.32000/sentencepiece.model"
-_MT5_FILE = "gs://t5-data/vocabs/mc4.250000.100extra/sentencepiece.model"
+T5_FILE = "gs://t5-data/vocabs/cc_all.32000/sentencepiece.model"
 
 
 def vocabulary_hash(path: str | Path) -> str:
     """Returns the sha256 of the SentencePiece file, which identifies a vocabulary in metadata."""
-    return hashlib.sha256(_read(_as_path(path))).hexdigest()
+    return hashlib.sha256(_read(as_vocabulary_path(path))).hexdigest()
 
 
 def shipped_vocabularies() -> dict[str, Path]:
     """Returns the files of the vocabularies inside the package by their names, the files' stems."""
     folder = Path(str(resources.files("prompt_tuning") / "assets"))
     return {file.stem: file for file in folder.rglob("*.model")}
-
-
-def find_vocabulary(path: str | Path | epath.Path, extra_ids: int | None = None) -> "Vocabulary":
-    """Returns the vocabulary that a path stands for.
-
-    Args:
-      path: a SentencePiece model file; a `tokenizer.json` of Unigram kind; a folder that holds
-        either, such as a checkpoint's; any of them in a bucket (gs://); the name of a shipped
-        vocabulary, "tinyworld"; or "byt5".
-      extra_ids: how many sentinels to append, as `Vocabulary` takes it.
-
-    Raises:
-      UserError: the folder holds no vocabulary, or the file is none.
-    """
-    if str(path) == BYTES:
-        return ByteVocabulary()
-    found = _as_path(path)
-    check_reachable(found)
-    if found.is_dir():
-        models = [found / name for name in _FILES if (found / name).exists()]
-        models = models[:1] or list(found.glob("*.model"))
-        if len(models) == 1:
-            return Vocabulary(models[0], extra_ids)
-        config = hub_tokens.read_json(found / hub_tokens.TOKENIZER_CONFIG)
-        if config.get("tokenizer_class") == _BYT5_CLASS:
-            return ByteVocabulary()
-    elif found.suffix != ".json":
-        return Vocabulary(path, extra_ids)
-    file = found / hub_tokens.TOKENIZER if found.is_dir() else found
-    if file.exists():
-        from prompt_tuning.data.tokenizer_json import TokenizerVocabulary
-
-        return TokenizerVocabulary(file)
-    raise UserError(
-        f"{found} holds no vocabulary (none of {', '.join(_FILES)}, {hub_tokens.TOKENIZER}); set "
-        f"VOCABULARY_PATH to the one that the model was pre-trained with (T5 and Flan-T5: "
-        f"{_T5_FILE}, mT5: {_MT5_FILE}, ByT5: '{BYTES}')."
-    )
 
 
 class Vocabulary:
@@ -122,9 +82,9 @@ class Vocabulary:
     pad_id, eos_id, unk_id = PAD_ID, EOS_ID, UNK_ID
 
     def __init__(self, path: str | Path | epath.Path, extra_ids: int | None = None):
-        self.path = _as_path(path)
+        self.path = as_vocabulary_path(path)
         check_reachable(self.path)
-        folder = self.path.parent if self.path.name == _HUB_FILE else None
+        folder = self.path.parent if self.path.name == HUB_FILE else None
         default = None if folder is None else hub_tokens.extra_ids(folder)
         self._processor, self.extra_ids, in_file = _load(self.path, extra_ids, default)
         size = self._processor.get_piece_size()
@@ -259,7 +219,7 @@ class Vocabulary:
 
     def _files(self) -> dict[str, bytes]:
         config = {"tokenizer_class": "T5Tokenizer", "extra_ids": self.extra_ids}
-        files = {_HUB_FILE: _read(self.path), hub_tokens.TOKENIZER_CONFIG: _json(config)}
+        files = {HUB_FILE: _read(self.path), hub_tokens.TOKENIZER_CONFIG: _json(config)}
         if self._added:
             tokens = {token: id_ for id_, token in self._added.items()}
             files[hub_tokens.ADDED_TOKENS] = _json(tokens)
@@ -317,10 +277,10 @@ class ByteVocabulary(Vocabulary):
         return seqio.ByteVocabulary()
 
     def _files(self) -> dict[str, bytes]:
-        return {hub_tokens.TOKENIZER_CONFIG: _json({"tokenizer_class": _BYT5_CLASS})}
+        return {hub_tokens.TOKENIZER_CONFIG: _json({"tokenizer_class": BYT5_CLASS})}
 
 
-def _as_path(path: str | Path | epath.Path) -> Path | epath.Path:
+def as_vocabulary_path(path: str | Path | epath.Path) -> Path | epath.Path:
     """The shipped file of that name, or a path.
 
     It is of the bucket's kind for "gs://..."; `pathlib` would make one slash of the two.
@@ -342,7 +302,7 @@ def _read(path: Path | epath.Path) -> bytes:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(
             f"Vocabulary file {path} cannot be read ({reason}); expected a SentencePiece "
-            f"model (T5's own is at {_T5_FILE})."
+            f"model (T5's own is at {T5_FILE})."
         ) from error
 
 

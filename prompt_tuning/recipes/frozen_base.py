@@ -17,7 +17,8 @@ from prompt_tuning.checkpoints.locations import locate
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt
 from prompt_tuning.checkpoints.stored_arrays import ShardingOf
 from prompt_tuning.data.mixtures import mixture_of
-from prompt_tuning.data.vocabularies import Vocabulary, find_vocabulary
+from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.hardware import fastest_matmul_dtype

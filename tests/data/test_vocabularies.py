@@ -16,9 +16,9 @@ from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
 from prompt_tuning.data.vocabularies import (
     ByteVocabulary,
     Vocabulary,
-    find_vocabulary,
     vocabulary_hash,
 )
+from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError
 
 

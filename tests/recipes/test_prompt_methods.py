@@ -6,7 +6,7 @@ import pytest
 
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
 from prompt_tuning.data.mixtures import get_tasks
-from prompt_tuning.data.vocabularies import find_vocabulary
+from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.attention_mixed import attention_mixed_prompt, mixed_prompt
 from prompt_tuning.methods.multitask import adapted_multitask_prompt, multitask_prompt

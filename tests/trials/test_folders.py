@@ -14,7 +14,7 @@ from prompt_tuning.checkpoints.prompt_export import FORMATS, export_prompt
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata
 from prompt_tuning.checkpoints.weights import flatten, save_weights
 from prompt_tuning.cli.__main__ import main
-from prompt_tuning.data.vocabularies import find_vocabulary
+from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5, abstract_params

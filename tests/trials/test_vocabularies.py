@@ -10,7 +10,8 @@ import pytest
 
 from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.checkpoints.weights import save_weights
-from prompt_tuning.data.vocabularies import Vocabulary, find_vocabulary
+from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError
 
 
