@@ -3,7 +3,7 @@
     python benchmarks/collectives.py [--model t5_1_1_xxl] [--meshes 4x2 2x4 8x1+fsdp 4x2+fsdp]
 
 The step is compiled for eight emulated devices from shapes alone, so no weights are made, and the
-collectives that XLA put into it are read off its text (`prompt_tuning.parallel.collectives`), those
+collectives that XLA put into it are read off its text (`prompt_tuning.planning.hlo`), those
 in the loop over layers as often as it runs. Written down apart:
 
 - across `data`, that is between hosts: the prompt's gradient, and a few scalars. The physical limit
@@ -35,9 +35,9 @@ from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.parameter_axes import parameter_axes
 from prompt_tuning.models.t5 import T5, abstract_params
-from prompt_tuning.parallel.collectives import collectives
 from prompt_tuning.parallel.mesh import DATA_AXIS, make_mesh, replicated
 from prompt_tuning.parallel.rules import Layout
+from prompt_tuning.planning.hlo import Program
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
@@ -84,7 +84,7 @@ def compiled_text(config: T5Config, layout: Layout, prompt: int, batch_size: int
 def summary(text: str, layout: Layout) -> dict[str, Any]:
     """Adds the collectives up by the axes they cross and by kind."""
     totals: dict[str, collections.Counter] = {}
-    for one in collectives(text, layout.mesh):
+    for one in Program(text, layout.mesh).collectives():
         axes = "+".join(one.axes) or "none"
         totals.setdefault(axes, collections.Counter()).update(
             {f"{one.kind} count": one.times, f"{one.kind} bytes": one.times * one.bytes}

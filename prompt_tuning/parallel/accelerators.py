@@ -8,17 +8,18 @@ They are limits, not promises: what a program reaches of them is measured (`mfu`
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Accelerator:
     """One kind of device.
 
-    name: what users call it.
-    kinds: what `jax.Device.device_kind` calls it.
-    flops: bfloat16 matrix products with float32 sums, dense, in operations a second; a multiply
+    Attributes:
+      name: what users call it.
+      kinds: what `jax.Device.device_kind` calls it.
+      flops: bfloat16 matrix products with float32 sums, dense, in operations a second; a multiply
         and an add are two.
-    memory: bytes.
-    memory_bandwidth: bytes a second.
-    interconnect_bandwidth: bytes a second that it can send to its neighbours over all of its
+      memory: bytes.
+      memory_bandwidth: bytes a second.
+      interconnect_bandwidth: bytes a second that it can send to its neighbors over all of its
         links together, and receive at the same time: ICI, NVLink.
     """
 
@@ -30,87 +31,24 @@ class Accelerator:
     interconnect_bandwidth: float
 
 
-_GB, _GIB = 1e9, 2.0**30
+_GIB = 2.0**30
 
+# TPUs: docs.cloud.google.com/tpu/docs/{v3,v4,v5e,v5p,v6e}, "System architecture", read in 2026.
+# Interconnect: half of the bidirectional figure, which is Gbps / 8 in the older tables; for v3,
+# which has none, the pod's all-reduce bandwidth shared by its chips, as it comes out for the others
+# too. Kinds: jax/_src/mesh_utils.py and jax/_src/pallas/mosaic/tpu_info.py.
+# GPUs: NVIDIA's data sheets of the A100, H100 and H200 Tensor Core GPUs, SXM, without sparsity.
+# Interconnect: NVLink, whose total counts both directions.
 ACCELERATORS = (
-    # TPUs: docs.cloud.google.com/tpu/docs/{v3,v4,v5e,v5p,v6e}, "System architecture", read in
-    # 2026. Interconnect: half of the bidirectional figure, which is Gbps / 8 in the older tables;
-    # for v3, which has none, the pod's all-reduce bandwidth shared by its chips, as it comes out
-    # for the others too. Kinds: jax/_src/mesh_utils.py and jax/_src/pallas/mosaic/tpu_info.py.
-    Accelerator(
-        name="v3",
-        kinds=("TPU v3",),
-        flops=123e12 / 2,
-        memory=16 * _GIB,
-        memory_bandwidth=900 * _GB / 2,
-        interconnect_bandwidth=340e12 / 1024 / 2,
-    ),
-    Accelerator(
-        name="v4",
-        kinds=("TPU v4",),
-        flops=275e12,
-        memory=32 * _GIB,
-        memory_bandwidth=1228 * _GB,
-        interconnect_bandwidth=300 * _GB,
-    ),
-    Accelerator(
-        name="v5e",
-        kinds=("TPU v5 lite", "TPU v5e"),
-        flops=197e12,
-        memory=16 * _GB,
-        memory_bandwidth=819 * _GB,
-        interconnect_bandwidth=200 * _GB,
-    ),
-    Accelerator(
-        name="v5p",
-        kinds=("TPU v5", "TPU v5p"),
-        flops=459e12,
-        memory=95 * _GB,
-        memory_bandwidth=2765 * _GB,
-        interconnect_bandwidth=600 * _GB,
-    ),
-    Accelerator(
-        name="v6e",
-        kinds=("TPU v6 lite", "TPU v6e"),
-        flops=918e12,
-        memory=32 * _GB,
-        memory_bandwidth=1600 * _GB,
-        interconnect_bandwidth=400 * _GB,
-    ),
-    # GPUs: NVIDIA's data sheets of the A100, H100 and H200 Tensor Core GPUs, SXM, without
-    # sparsity. Interconnect: NVLink, whose total counts both directions.
-    Accelerator(
-        name="A100-40GB",
-        kinds=("NVIDIA A100-SXM4-40GB",),
-        flops=312e12,
-        memory=40 * _GB,
-        memory_bandwidth=1555 * _GB,
-        interconnect_bandwidth=300 * _GB,
-    ),
-    Accelerator(
-        name="A100-80GB",
-        kinds=("NVIDIA A100-SXM4-80GB",),
-        flops=312e12,
-        memory=80 * _GB,
-        memory_bandwidth=2039 * _GB,
-        interconnect_bandwidth=300 * _GB,
-    ),
-    Accelerator(
-        name="H100",
-        kinds=("NVIDIA H100 80GB HBM3",),
-        flops=989e12,
-        memory=80 * _GB,
-        memory_bandwidth=3350 * _GB,
-        interconnect_bandwidth=450 * _GB,
-    ),
-    Accelerator(
-        name="H200",
-        kinds=("NVIDIA H200",),
-        flops=989e12,
-        memory=141 * _GB,
-        memory_bandwidth=4800 * _GB,
-        interconnect_bandwidth=450 * _GB,
-    ),
+    Accelerator("v3", ("TPU v3",), 123e12 / 2, 16 * _GIB, 900e9 / 2, 340e12 / 1024 / 2),
+    Accelerator("v4", ("TPU v4",), 275e12, 32 * _GIB, 1228e9, 300e9),
+    Accelerator("v5e", ("TPU v5 lite", "TPU v5e"), 197e12, 16e9, 819e9, 200e9),
+    Accelerator("v5p", ("TPU v5", "TPU v5p"), 459e12, 95e9, 2765e9, 600e9),
+    Accelerator("v6e", ("TPU v6 lite", "TPU v6e"), 918e12, 32e9, 1600e9, 400e9),
+    Accelerator("A100-40GB", ("NVIDIA A100-SXM4-40GB",), 312e12, 40e9, 1555e9, 300e9),
+    Accelerator("A100-80GB", ("NVIDIA A100-SXM4-80GB",), 312e12, 80e9, 2039e9, 300e9),
+    Accelerator("H100", ("NVIDIA H100 80GB HBM3",), 989e12, 80e9, 3350e9, 450e9),
+    Accelerator("H200", ("NVIDIA H200",), 989e12, 141e9, 4800e9, 450e9),
 )
 
 

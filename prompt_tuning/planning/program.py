@@ -23,9 +23,9 @@ from prompt_tuning.methods.base import Method
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.parameter_axes import parameter_axes
 from prompt_tuning.models.t5 import T5, abstract_params
-from prompt_tuning.parallel.hlo import Collective, Program
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS, check_batch, make_mesh
 from prompt_tuning.parallel.rules import Layout
+from prompt_tuning.planning.hlo import Collective, Program
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
 
@@ -217,7 +217,7 @@ def needs_of(work: Work) -> Needs:
     lowered = step.lower(state, jax.tree.map(_in_float16, weights), batch, key)
     compiled = lowered.compile(compiler_options=_COMPILER_OPTIONS)
     memory = compiled.memory_analysis()
-    program = Program(compiled.as_text(), work.devices)
+    program = Program(compiled.as_text(), mesh)
 
     activations = program.kept_bytes()
     products = list(program.products())
@@ -235,7 +235,7 @@ def needs_of(work: Work) -> Needs:
         - activations,
         flops=sum(product.times * product.flops for product in products),
         moved=sum(p.times * (p.inputs * read + p.output * written) for p in products),
-        traffic=_traffic(program.collectives(), work),
+        traffic=_traffic(program.collectives()),
         unsplit=tuple(layout.unsplit(weights)),
     )
 
@@ -286,11 +286,12 @@ def _bytes(shape: tuple[int, ...], dtype: Any) -> int:
     return size
 
 
-def _traffic(collectives: Iterable[Collective], work: Work) -> tuple[Traffic, ...]:
+def _traffic(collectives: Iterable[Collective]) -> tuple[Traffic, ...]:
     """Adds up the collectives of each kind and direction, most bytes first."""
     sums: dict[tuple[str, str], list[Collective]] = {}
     for collective in collectives:
-        sums.setdefault((collective.kind, _along(collective, work)), []).append(collective)
+        along = " and ".join(collective.axes)
+        sums.setdefault((collective.kind, along), []).append(collective)
     found = [
         Traffic(
             kind=kind,
@@ -302,13 +303,3 @@ def _traffic(collectives: Iterable[Collective], work: Work) -> tuple[Traffic, ..
         for (kind, along), group in sums.items()
     ]
     return tuple(sorted(found, key=lambda traffic: -traffic.bytes))
-
-
-def _along(collective: Collective, work: Work) -> str:
-    """Returns the mesh axis along which the devices of a group lie."""
-    rows, columns = divmod(collective.groups, work.model_parallel)
-    if (rows == rows[:, :1]).all():
-        return MODEL_AXIS
-    if (columns == columns[:, :1]).all():
-        return DATA_AXIS
-    return f"{DATA_AXIS} and {MODEL_AXIS}"

@@ -36,9 +36,9 @@ from prompt_tuning.models.parameter_axes import parameter_axes
 from prompt_tuning.models.shapes import parameter_shapes
 from prompt_tuning.models.t5 import T5, abstract_params
 from prompt_tuning.models.targets import attention_blocks, blocks, projections, scalable
-from prompt_tuning.parallel.collectives import collectives
 from prompt_tuning.parallel.mesh import make_mesh, replicate, replicated, shard_batch
 from prompt_tuning.parallel.rules import Layout
+from prompt_tuning.planning.hlo import Program
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
 
@@ -160,7 +160,7 @@ def results(method, layout: Layout, all_decoders: bool) -> dict:
         found["rank"] = np.asarray(scores).tolist()
     if mesh.size > 1:
         found["collectives"] = [
-            dataclasses.asdict(one) for one in collectives(step.as_text(), mesh)
+            dataclasses.asdict(one) for one in Program(step.as_text(), mesh).collectives()
         ]
     return found
 

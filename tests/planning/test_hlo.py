@@ -10,9 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.parallel.hlo import Collective, Instruction, Program, Shape, _groups
+from prompt_tuning.planning.hlo import Collective, Program, Shape, _groups
 
 LAYERS, BATCH, WIDTH = 3, 4, 8
+
+
+ONE = jax.sharding.AbstractMesh((1,), ("model",))
+TWO = jax.sharding.AbstractMesh((2,), ("model",))
 
 
 def stack(weights, x):
@@ -25,7 +29,7 @@ def stack(weights, x):
 def gradient() -> Program:
     """The gradient of a stack of layers by its input, on one device."""
     weights, x = jnp.zeros((LAYERS, WIDTH, WIDTH)), jnp.zeros((BATCH, WIDTH))
-    return Program(jax.jit(jax.grad(stack, 1)).lower(weights, x).compile().as_text(), 1)
+    return Program(jax.jit(jax.grad(stack, 1)).lower(weights, x).compile().as_text(), ONE)
 
 
 def test_products_are_counted_as_often_as_the_loop_runs(gradient):
@@ -43,7 +47,7 @@ def test_what_a_loop_keeps_for_the_backward_pass(gradient):
 
 def test_without_a_loop_nothing_is_kept_by_one():
     x = jnp.zeros((BATCH, WIDTH))
-    program = Program(jax.jit(lambda x: x @ x.T).lower(x).compile().as_text(), 1)
+    program = Program(jax.jit(lambda x: x @ x.T).lower(x).compile().as_text(), ONE)
     assert program.kept_bytes() == 0
     assert not list(program.collectives())
 
@@ -78,14 +82,14 @@ def test_collectives_of_a_program_for_two_devices():
         [sys.executable, "-c", TWO_DEVICES], env=environment, check=True, text=True,
         stdout=subprocess.PIPE, timeout=120, cwd=Path(__file__).parent,
     ).stdout  # fmt: skip
-    found = {collective.kind: collective for collective in Program(text, 2).collectives()}
+    found = {collective.kind: collective for collective in Program(text, TWO).collectives()}
     assert set(found) == {"all-reduce", "all-gather"}
     # Each layer's partial products are summed; what is gathered is gathered once.
     assert found["all-reduce"].times == LAYERS
     assert found["all-reduce"].bytes == found["all-reduce"].sent == BATCH * WIDTH * 4
     assert found["all-gather"].times == 1
     assert found["all-gather"].bytes == 2 * found["all-gather"].sent == WIDTH * WIDTH * 4
-    np.testing.assert_array_equal(found["all-reduce"].groups, [[0, 1]])
+    assert (found["all-reduce"].axes, found["all-reduce"].devices) == (("model",), 2)
 
 
 @pytest.mark.parametrize(
@@ -103,13 +107,12 @@ def test_collectives_of_a_program_for_two_devices():
     ],
 )
 def test_groups_of_devices_in_each_notation(written, expected):
-    instruction = Instruction("r", "all-reduce", (Shape("f32", (2,)),), ("x",), f", {written}")
-    np.testing.assert_array_equal(_groups(instruction, 4), expected)
+    np.testing.assert_array_equal(_groups(f", {written}", 4), expected)
 
 
 def test_what_a_device_sends_in_a_ring():
     def sent(kind: str, size: int) -> float:
-        return Collective(kind=kind, times=1, shapes=(), bytes=size, groups=np.arange(4)[None]).sent
+        return Collective(kind=kind, times=1, shapes=(), bytes=size, axes=("a",), devices=4).sent
 
     # Of 4 devices: three quarters of an array to gather it or to share it out, both to sum it.
     assert sent("all-gather", 400) == 300
