@@ -33,7 +33,7 @@ from prompt_tuning.data.pretraining import (
     piece_lengths,
     span_corruption,
 )
-from prompt_tuning.data.sources import bad_rows_named
+from prompt_tuning.data.sources import bad_rows_named, hash_draw
 from prompt_tuning.data.tables import json_lines
 from prompt_tuning.data.text_files import FilePath, as_path, read_lines, uncompressed_name
 from prompt_tuning.data.vocabularies import Vocabulary
@@ -138,8 +138,7 @@ def held_out(text: Text, share: float) -> tuple[Text, Text]:
     def part(kept_back: bool) -> Text:
         def documents() -> Iterator[str]:
             for document in text.documents():
-                draw = int.from_bytes(hashlib.sha256(document.encode()).digest()[:6]) / 2**48
-                if (draw < share) == kept_back:
+                if (hash_draw(document) < share) == kept_back:
                     yield document
 
         return Text(name=json.dumps([text.name, share, kept_back]), documents=documents)

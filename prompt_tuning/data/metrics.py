@@ -8,7 +8,7 @@ scikit-learn, SciPy and rouge-score are imported where they are used: starting t
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,8 @@ def macro_f1(
     examples: Examples, predictions: Sequence[str], *, labels: Sequence[str]
 ) -> dict[str, float]:
     """Unweighted mean over the labels of the F1 of each; 0 for a label that never occurs."""
-    wanted, predicted = _label_indices(examples, predictions, labels)
-    return {
-        "macro_f1": float(np.mean([_f1(wanted == i, predicted == i) for i in range(len(labels))]))
-    }
+    indices = _label_indices(examples, predictions, labels)
+    return {"macro_f1": _f1(*indices, labels=range(len(labels)), average="macro")}
 
 
 def matthews_correlation(
@@ -53,7 +51,7 @@ def f1(
     """F1 of the second of two labels (the metric of MRPC and QQP)."""
     wanted, predicted = _label_indices(examples, predictions, labels)
     predicted = np.where(predicted < 0, 1 - wanted, predicted)
-    return {"f1": _f1(wanted == 1, predicted == 1)}
+    return {"f1": _f1(wanted, predicted)}
 
 
 def similarity_correlations(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
@@ -106,7 +104,6 @@ def multi_label(examples: Examples, predictions: Sequence[str]) -> dict[str, flo
     Exact match is the share of sets that are equal. Micro F1 counts every label of every set,
     also predicted ones that are no label; macro F1 is the mean over the labels of the targets.
     """
-    from sklearn.metrics import f1_score
     from sklearn.preprocessing import MultiLabelBinarizer
 
     wanted = [_label_set(example["targets"]) for example in examples]
@@ -114,15 +111,11 @@ def multi_label(examples: Examples, predictions: Sequence[str]) -> dict[str, flo
     labels = sorted(set().union(*wanted))
     others = sorted(set().union(*predicted) - set(labels))
     binarizer = MultiLabelBinarizer(classes=[*labels, *others]).fit([])
-    score: Any = f1_score  # scikit-learn's types leave out what it documents
     counted = (binarizer.transform(wanted), binarizer.transform(predicted))
-    kinds = {"micro_f1": ("micro", None), "macro_f1": ("macro", [*range(len(labels))])}
     return {
         "exact_match": float(np.mean([w == p for w, p in zip(wanted, predicted, strict=True)])),
-        **{
-            name: float(score(*counted, average=average, labels=of, zero_division=0))
-            for name, (average, of) in kinds.items()
-        },
+        "micro_f1": _f1(*counted, average="micro"),
+        "macro_f1": _f1(*counted, average="macro", labels=range(len(labels))),
     }
 
 
@@ -143,7 +136,7 @@ def multirc(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
     for example, right in zip(examples, predicted == wanted, strict=True):
         questions[tuple(example["group"])] &= bool(right)
     return {
-        "f1a": _f1(wanted == 1, predicted == 1),
+        "f1a": _f1(wanted, predicted),
         "exact_match": float(np.mean(list(questions.values()))),
     }
 
@@ -155,20 +148,12 @@ def squad(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
     (Rajpurkar et al., 2016).
     """
 
-    def best(score: Callable[[str, str], float]) -> float:
-        return float(
-            np.mean(
-                [
-                    max(
-                        score(normalize_answer(answer), normalize_answer(p))
-                        for answer in example["answers"]
-                    )
-                    for example, p in zip(examples, predictions, strict=True)
-                ]
-            )
-        )
-
-    return {"exact_match": best(lambda answer, p: float(answer == p)), "f1": best(_token_f1)}
+    matches, f1s = [], []
+    for example, prediction in zip(examples, map(normalize_answer, predictions), strict=True):
+        answers = [normalize_answer(answer) for answer in example["answers"]]
+        matches.append(prediction in answers)
+        f1s.append(max(_token_f1(answer, prediction) for answer in answers))
+    return {"exact_match": float(np.mean(matches)), "f1": float(np.mean(f1s))}
 
 
 def rouge(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
@@ -218,10 +203,12 @@ def _label_indices(
     return np.array(wanted), np.array(predicted)
 
 
-def _f1(wanted: np.ndarray, predicted: np.ndarray) -> float:
-    true_positives = np.sum(wanted & predicted)
-    total = np.sum(wanted) + np.sum(predicted)
-    return float(2 * true_positives / total) if total else 0.0
+def _f1(wanted: Any, predicted: Any, **options: Any) -> float:
+    """Returns scikit-learn's F1, by default of the label 1."""
+    from sklearn.metrics import f1_score
+
+    score: Any = f1_score  # its types leave out what it documents
+    return float(score(wanted, predicted, zero_division=0, **options))
 
 
 def _token_f1(answer: str, prediction: str) -> float:

@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int
 
-from prompt_tuning.data.sources import JsonRow, Source
+from prompt_tuning.data.sources import JsonRow, Source, row_draw
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.tokenized import TokenizedSplit
-from prompt_tuning.data.user_files import share
 from prompt_tuning.errors import UserError, at_least
 
 HELD_OUT = "held_out"
@@ -123,7 +122,7 @@ class _HeldOut:
             yield from self.source.rows(split)
             return
         for where, row in self.source.rows("train"):
-            if (share(row) < self.held_out) == (split == HELD_OUT):
+            if (row_draw(row) < self.held_out) == (split == HELD_OUT):
                 yield where, row
 
 

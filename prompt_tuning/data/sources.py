@@ -194,6 +194,16 @@ class TfdsSource:
         return path
 
 
+def hash_draw(text: str) -> float:
+    """Returns a number in [0, 1), drawn by a hash of the text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
+
+
+def row_draw(row: Mapping[str, Any]) -> float:
+    """Returns a number in [0, 1), drawn by a hash of the row's contents."""
+    return hash_draw(json.dumps(row, sort_keys=True))
+
+
 def _version(text: str) -> tuple[int, ...]:
     """Returns the numbers of a version such as "1.0.10", which is newer than "1.0.9"."""
     return tuple(map(int, re.findall(r"\d+", text)))

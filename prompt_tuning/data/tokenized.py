@@ -1,9 +1,9 @@
 """A task's examples as token ids, kept on disk.
 
 The first use of a split goes through SeqIO (`seqio_tasks.py`) and writes one `.npz` file; later
-uses read it and never import TensorFlow. The file is named by a hash of all that it depends on:
-the task, the vocabulary, the feature lengths and the text itself, which is therefore rendered at
-each use. So a changed source file or text format is tokenized anew.
+uses read it and never import TensorFlow. The file is named by a hash of everything it depends on:
+the task, the vocabulary, the feature lengths, and the text itself, which is therefore rendered at
+each use. So a changed source file or text format is tokenized again.
 
 Batches are made from these in `batching.py`.
 """
@@ -23,7 +23,6 @@ from jaxtyping import Bool, Int
 
 from prompt_tuning.data.feature_lengths import FEATURES, check_label_lengths, feature_lengths
 from prompt_tuning.data.shortening import fit_inputs
-from prompt_tuning.data.split_summary import SplitSummary
 from prompt_tuning.data.tasks.task import Task, is_withheld
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from prompt_tuning.data.seqio_tasks import TokenizedExample
 
 Watch = Callable[[Iterable["TokenizedExample"], str, int], Iterable["TokenizedExample"]]
-"""Yields what it is given; it is also told what is done, and how many there are."""
+"""Yields the examples it is given, with a description and their number, to show progress."""
 
 _FORMAT = 4
 """Part of the key: raise it when the file's contents change meaning."""
@@ -69,7 +68,7 @@ class Ragged:
 
 @dataclass(frozen=True, kw_only=True)
 class RowFacts:
-    """What was found out about each example while it was tokenized.
+    """What tokenization found out about each example.
 
     Attributes:
       full_lengths: tokens with end of sequence before anything was cut, by feature.
@@ -144,7 +143,7 @@ class TokenizedSplit:
 
     @functools.cached_property
     def texts(self) -> list[str]:
-        """The text of each example's inputs, before anything was cut; of no example, if unknown."""
+        """The text of each example's inputs before truncation; empty if unknown."""
         return [json.loads(line) for line in self.texts_json.splitlines()]
 
     def take(self, rows: Int[np.ndarray, "rows"]) -> "TokenizedSplit":
@@ -156,28 +155,6 @@ class TokenizedSplit:
             metadata_json=_take_lines(self.metadata_json, rows),
             facts=self.facts.take(rows),
             texts_json=_take_lines(self.texts_json, rows),
-        )
-
-    def summary(self) -> SplitSummary:
-        """Returns what a user should know of these examples before training on them."""
-        facts = self.facts
-        unspelled = np.flatnonzero(facts.unspelled)
-        first = json.loads(self.metadata_json.splitlines()[unspelled[0]]) if len(unspelled) else {}
-        return SplitSummary(
-            task=self.task,
-            split=self.split,
-            examples=len(self),
-            limits=facts.limits,
-            longest={name: int(found.max()) for name, found in facts.full_lengths.items()},
-            cut=facts.cut,
-            shortened=int(np.count_nonzero(facts.shortened)),
-            # Nothing but end of sequence.
-            empty={
-                name: int(np.count_nonzero(found == 1))
-                for name, found in facts.full_lengths.items()
-            },
-            unspelled=len(unspelled),
-            first_unspelled=first.get("targets"),
         )
 
 

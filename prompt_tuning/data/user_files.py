@@ -8,8 +8,6 @@ out: which ones is decided by a hash of the row itself, so that it doesn't depen
 the rows, and a row that stands there twice is never on both sides. `templates.py` makes the text.
 """
 
-import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +16,7 @@ from typing import Any
 
 from prompt_tuning.data import metrics
 from prompt_tuning.data.preprocessors import UNLABELLED, Row
-from prompt_tuning.data.sources import bad_rows_named
+from prompt_tuning.data.sources import bad_rows_named, row_draw
 from prompt_tuning.data.tables import JsonRow, check_format, read_table, table_format
 from prompt_tuning.data.tasks.task import Example, Metric, Task
 from prompt_tuning.data.templates import Template
@@ -85,7 +83,7 @@ class UserFiles:
             return
         found = False
         for where, row in self.file_rows("train"):
-            if (share(row) < self.held_out) == (split == "validation"):
+            if (row_draw(row) < self.held_out) == (split == "validation"):
                 found = True
                 yield where, row
         if not found:
@@ -172,12 +170,6 @@ class UserFiles:
                 f"column {empty[0]!r}, which the target template names, is empty; fill it in"
                 + (", or leave every column of the answer empty to withhold it" * withheld)
             )
-
-
-def share(row: Row) -> float:
-    """Returns a number in [0, 1) that a hash of the row's contents draws for it."""
-    text = json.dumps(row, sort_keys=True).encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:6]) / 2**48
 
 
 def empty_columns(row: Row, template: Template) -> list[str]:

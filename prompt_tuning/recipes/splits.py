@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from prompt_tuning.data.split_notes import split_notes
 from prompt_tuning.data.tokenized import TokenizedSplit, tokenized
 from prompt_tuning.parallel.processes import first_then_all, is_first
 from prompt_tuning.recipes.counting import Counting
@@ -44,7 +45,7 @@ def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
         chosen = sample.take(found, task.labels)
         if chosen is not found and is_first():
             say(sample.note(found, chosen))
-        for note in chosen.summary().notes(base.vocabulary) if is_first() else ():
+        for note in split_notes(chosen, base.vocabulary) if is_first() else ():
             say(note)
         splits.append(data.target_form(base.vocabulary).split(chosen))
     return splits

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from prompt_tuning.data.split_notes import split_notes
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.data.tasks.task import Example
 from prompt_tuning.data.tokenized import Ragged, tokenized
@@ -66,9 +67,7 @@ def test_truncation_keeps_end_of_sequence_and_is_counted(options):
     assert cut.truncated == {"inputs": 1, "targets": 0}
     row = int(whole.inputs.lengths.argmax())
     assert cut.inputs[row].tolist() == [*whole.inputs[row][: longest - 2].tolist(), 1]
-    summary = cut.summary()
-    assert (summary.examples, summary.longest["inputs"]) == (3, longest)
-    assert list(summary.notes(options["vocabulary"])) == [
+    assert list(split_notes(cut, options["vocabulary"])) == [
         f"superglue_rte train: 1 of 3 examples have inputs longer than {longest - 1} tokens and "
         f"were cut (TASK_FEATURE_LENGTHS); the longest have {longest}."
     ]
@@ -215,9 +214,7 @@ def test_targets_that_the_vocabulary_can_not_spell(options, tokenizations, targe
     split = tokenized(free, "train", **options)
     bad = [text for text in targets if text not in ("a b", "a", "")]
     assert split.facts.unspelled.tolist() == [text in bad for text in targets]
-    summary = split.summary()
-    assert (summary.unspelled, summary.first_unspelled) == (len(bad), bad[0])
-    notes = list(summary.notes(options["vocabulary"]))
+    notes = list(split_notes(split, options["vocabulary"]))
     assert f"{len(bad)} of 3 targets don't survive the vocabulary" in notes[-1]
     assert f"the first is {bad[0]!r}, which comes back as" in notes[-1]
     assert ("1 of 3 examples have empty targets" in notes[0]) == ("" in targets)

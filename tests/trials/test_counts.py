@@ -116,7 +116,7 @@ def test_trial_22_few_to_train_on_few_others_to_choose_on_and_all_to_score(
     validation = found["validation"]
     assert all(base.vocabulary.decode(validation.inputs[i]).endswith("is it?") for i in range(80))
     assert validation.inputs.lengths.max() <= 15
-    shortened = validation.summary().shortened
+    shortened = validation.facts.shortened.sum()
     assert 0 < shortened < 80
     assert (
         f"r validation: {shortened} of 80 examples were shortened to 15" in capsys.readouterr().err
