@@ -22,7 +22,9 @@ from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
 from prompt_tuning.sweeps.results import Row, read_records, rows_of, write_table
-from prompt_tuning.sweeps.transfer import STEM
+
+STEM = "transfer"
+"""What the scores are called in a sweep's folder."""
 
 METHODS = {"weights": "model tuning", "soft_prompt": "prompt tuning"}
 

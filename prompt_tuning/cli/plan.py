@@ -20,7 +20,6 @@ from prompt_tuning.cli.parsers import parse
 from prompt_tuning.models.config import get_config
 from prompt_tuning.models.t5 import abstract_params
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS
-from prompt_tuning.planning.emulation import environment
 from prompt_tuning.planning.machines import Machine, find_machine
 from prompt_tuning.planning.program import Work, needs_of
 from prompt_tuning.planning.report import make_plan
@@ -39,9 +38,23 @@ def main(argv: Sequence[str]) -> int:
         print_plan(args, machine)
         return 0
 
+    return run_emulated(argv, machine.devices).returncode
+
+
+def run_emulated(
+    argv: Sequence[str], devices: int, *, capture_output: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Runs `plan` in a process that emulates so many devices, which XLA reads as it starts."""
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        # A program from a cache doesn't say what memory it needs.
+        "JAX_ENABLE_COMPILATION_CACHE": "false",
+        _INSIDE: str(devices),
+    }
     command = [sys.executable, "-m", "prompt_tuning.cli", "plan", *argv]
-    inside = {**environment(machine.devices), _INSIDE: str(machine.devices)}
-    return subprocess.run(command, env=inside, check=False).returncode
+    return subprocess.run(command, env=environment, text=True, capture_output=capture_output)
 
 
 def print_plan(args: argparse.Namespace, machine: Machine) -> None:

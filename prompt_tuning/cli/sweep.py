@@ -100,8 +100,7 @@ def _cost_text(args: argparse.Namespace, chosen: Sequence[Run]) -> str:
         return "What it takes on a machine: add --accelerator, such as --accelerator=h200."
 
     machine = find_machine(args.accelerator, args.devices)
-    found = costs(chosen, args.accelerator, args.devices, args.gin_search_paths, say)
-    return cost_text(found, str(machine))
+    return cost_text(costs(chosen, machine, args.gin_search_paths, say), machine)
 
 
 def _train(args: argparse.Namespace, folder: Path, chosen: Sequence[Run], places: int) -> int:

@@ -5,7 +5,7 @@ asked what it needs. A CPU's program isn't an accelerator's: layouts, fusions an
 differ, and so does its workspace. Weights, what is kept for the backward pass, FLOPs and
 collectives are the same mathematics.
 
-How many devices a process emulates is told to XLA before it starts (`emulation.py`).
+XLA reads how many devices a process emulates as it starts (`prompt_tuning/cli/plan.py`).
 """
 
 import dataclasses

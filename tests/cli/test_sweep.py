@@ -1,7 +1,6 @@
 """The sweep command: its list, its populations, going on, failing."""
 
 import ast
-import dataclasses
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from prompt_tuning.cli.__main__ import main
 from prompt_tuning.cli.sweep_cost import Cost, cost_text
 from prompt_tuning.cli.sweep_plan import load_sweep, parts_of, runs_of
 from prompt_tuning.errors import UserError
+from prompt_tuning.planning.machines import find_machine
 
 SWEEP = """
 sweep.files = ['models/tinyworld_tiny.gin', 'prompts/sampled_vocabulary.gin', 'runs/train.gin']
@@ -122,17 +122,13 @@ def test_the_plan_tells_hours_of_a_machine(file, capsys):
 def test_one_plan_for_runs_that_cost_the_same(file, monkeypatch):
     """Seeds and tasks do; prompts of other lengths don't."""
 
-    def cost(run, count, *_):
-        numbers = {"prompt_length": 2, "step_seconds": 0.1, "hours": 1.0, "fits": True}
-        return Cost(runs=count, model=run.name, **numbers)
-
-    monkeypatch.setattr(sweep_cost, "_cost", cost)
+    monkeypatch.setattr(sweep_cost, "_plan", lambda run, *_: {"model": run.name})
     _, runs = planned(
         file, "sweep.settings = {'TASK_FEATURE_LENGTHS': {'inputs': 64, 'targets': 4}}"
     )
     told = []
-    found = sweep_cost.costs(runs, "h200", None, "", told.append)
-    assert [(each.model.rpartition("-")[0], each.runs) for each in found] == [
+    found = sweep_cost.costs(runs, find_machine("h200"), "", told.append)
+    assert [(each.plan["model"].rpartition("-")[0], each.runs) for each in found] == [
         ("tinyworld_rte-prompt_length_2-seed_0", 2),
         ("tinyworld_rte-prompt_length_3-seed_0", 2),
     ]
@@ -140,8 +136,9 @@ def test_one_plan_for_runs_that_cost_the_same(file, monkeypatch):
 
 
 def test_hours_are_those_of_all_runs():
-    cost = Cost(runs=3, model="m", prompt_length=5, step_seconds=0.1, hours=2.0, fits=True)
-    text = cost_text([cost, dataclasses.replace(cost, runs=1, hours=1.5, fits=False)], "1 x H200")
+    plan = {"model": "m", "prompt_length": 5, "seconds": {"step": 0.1}, "hours": 2.0, "fits": True}
+    costs = [Cost(3, plan), Cost(1, {**plan, "hours": 1.5, "fits": False})]
+    text = cost_text(costs, find_machine("h200"))
     assert "7.5 hours of 1 x H200 in all" in text
     assert "What doesn't fit: prompt-tuning plan shows what would." in text
 

@@ -3,7 +3,11 @@
 import pytest
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.sweeps.transfer import plot_transfer, transfer_table
+
+
+@pytest.fixture
+def transfer(load_experiment):
+    return load_experiment("domain_shift", "transfer")
 
 
 def rows(model="small", methods=("model tuning", "prompt tuning")):
@@ -22,8 +26,8 @@ def rows(model="small", methods=("model tuning", "prompt tuning")):
     ]
 
 
-def test_the_table_has_means_deviations_and_differences():
-    lines = transfer_table(rows(), ("accuracy", "f1")).splitlines()
+def test_the_table_has_means_deviations_and_differences(transfer):
+    lines = transfer.transfer_table(rows(), ("accuracy", "f1")).splitlines()
     assert lines[2:] == [
         "| small | glue_qqp | glue_qqp | accuracy | 0.562 ± 0.088 | 0.812 ± 0.088 | +0.250 |",
         "| small | glue_qqp | glue_mrpc | accuracy | 0.562 ± 0.088 | 0.812 ± 0.088 | +0.250 |",
@@ -31,13 +35,13 @@ def test_the_table_has_means_deviations_and_differences():
     ]
 
 
-def test_a_method_without_scores_is_told():
+def test_a_method_without_scores_is_told(transfer):
     with pytest.raises(UserError, match="No run of prompt tuning on small was scored on glue_qqp"):
-        transfer_table(rows(methods=("model tuning",)), ("accuracy",))
+        transfer.transfer_table(rows(methods=("model tuning",)), ("accuracy",))
 
 
-def test_there_is_a_picture_for_each_model(tmp_path):
-    (alone,) = plot_transfer(rows(), tmp_path / "x", "accuracy", "Accuracy")
-    both = plot_transfer([*rows(), *rows("base")], tmp_path / "x", "accuracy", "Accuracy")
+def test_there_is_a_picture_for_each_model(transfer, tmp_path):
+    (alone,) = transfer.plot_transfer(rows(), tmp_path / "x", "accuracy", "Accuracy")
+    both = transfer.plot_transfer([*rows(), *rows("base")], tmp_path / "x", "accuracy", "Accuracy")
     assert [path.name for path in (alone, *both)] == ["x.png", "x_small.png", "x_base.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in both)

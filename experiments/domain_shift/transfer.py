@@ -1,6 +1,6 @@
 """What was trained on one task and scored on another: the paper's tables 1 and 2, and a picture.
 
-Rows are those of experiments/domain_shift/run.py: each with `model`, `method`, `trained on`, `task`
+Rows are those of run.py: each with `model`, `method`, `trained on`, `task`
 (scored on) and the metrics. A cell is a mean over seeds with its standard deviation.
 """
 
@@ -18,8 +18,6 @@ from prompt_tuning.sweeps.results import write_table
 Row = Mapping[str, Any]
 
 METHODS = ("model tuning", "prompt tuning")
-STEM = "transfer"
-"""What the scores are called in a sweep's folder."""
 
 
 def write_transfer(
@@ -36,7 +34,7 @@ def write_transfer(
     Raises:
       UserError: the runs haven't been scored, or one of the methods has no score of a task.
     """
-    scored = folder / f"{STEM}.parquet"
+    scored = folder / "transfer.parquet"
     if not scored.exists():
         raise UserError(
             f"There is no {scored}; score the sweep's runs with experiments/domain_shift/run.py "
