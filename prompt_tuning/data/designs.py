@@ -30,7 +30,7 @@ from prompt_tuning.data.text_files import read_lines
 from prompt_tuning.errors import UserError, at_least, did_you_mean
 
 SHOTS = "shots"
-"""The metadata that tells how many solved examples stand before an example's question."""
+"""The metadata with the number of solved examples before an example's question."""
 
 _INPUTS = "inputs"
 _FIELDS = ("input", "words", "separator")
@@ -68,7 +68,7 @@ class Design:
           ValueError: a field is neither text nor number.
         """
         shown = {
-            name: ", ".join(value) if _is_texts(value) else value
+            name: ", ".join(value) if isinstance(value, list | tuple) else value
             for name, value in {**row, _INPUTS: inputs}.items()
             if name not in _ANSWERS
         }
@@ -111,10 +111,8 @@ def _design(path: Path, task: str, name: str, entry: Any) -> Design:
             )
     words, separator = entry.get("words"), entry.get("separator", " ")
     if not isinstance(separator, str):
-        raise UserError(f"{where}: 'separator' is {separator!r}; expected a text.")
-    if words is not None and not (
-        isinstance(words, dict) and all(isinstance(word, str) and word for word in words.values())
-    ):
+        raise UserError(f"{where}: 'separator' is {separator!r}; expected a string.")
+    if words is not None and not isinstance(words, dict):
         raise UserError(
             f"{where}: 'words' is {words!r}; expected a word for each label, such as "
             '{True = "yes", False = "no"}.'
@@ -192,17 +190,10 @@ def designed(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Solved:
-    """A training example with its answer, and the question that it answers."""
-
-    question: str
-    text: str
-
-
 def _solved(
     task: Task, design: Design, words: Mapping[str, str], data_dir: str | None
-) -> Sequence[_Solved]:
+) -> Sequence[tuple[str, str]]:
+    """Returns the questions of the training examples, each alone and with its answer."""
     if "train" not in task.splits:
         raise UserError(f"{task.name} has no training split to draw solved examples from.")
     pool = []
@@ -211,18 +202,18 @@ def _solved(
             for example in task.render(row, True):
                 question = design.render(row, example.inputs)
                 answer = words.get(example.targets, example.targets)
-                pool.append(_Solved(question=question, text=f"{question} {answer}"))
+                pool.append((question, f"{question} {answer}"))
     return pool
 
 
-def _drawn(pool: Sequence[_Solved], question: str, count: int, seed: int) -> list[str]:
+def _drawn(pool: Sequence[tuple[str, str]], question: str, count: int, seed: int) -> list[str]:
     """Draws solved examples for a question; one that asks the same would tell the answer."""
     if not count:
         return []
     digest = hashlib.sha256(question.encode()).digest()
     rng = np.random.default_rng((seed, int.from_bytes(digest[:8], "big")))
     drawn = rng.choice(len(pool), min(count + 1, len(pool)), replace=False)
-    return [pool[i].text for i in drawn if pool[i].question != question][:count]
+    return [pool[i][1] for i in drawn if pool[i][0] != question][:count]
 
 
 def _checked_words(design: Design, task: Task) -> Mapping[str, str]:
@@ -249,16 +240,11 @@ def _on_labels(metric: Metric, label_of: Mapping[str, str]) -> Metric:
     def of_words(
         examples: Sequence[Mapping[str, Any]], predictions: Sequence[str]
     ) -> dict[str, float]:
-        # A target may be no word: a withheld label.
-        targets = [example["targets"] for example in examples]
+        # The target of a withheld label is no word.
         renamed = [
-            {**example, "targets": label_of.get(target, target)}
-            for example, target in zip(examples, targets, strict=True)
+            {**example, "targets": label_of.get(example["targets"], example["targets"])}
+            for example in examples
         ]
         return metric(renamed, [label_of.get(prediction, "") for prediction in predictions])
 
     return of_words
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)

@@ -26,18 +26,13 @@ from prompt_tuning.data.text_files import (
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import parse_json
 
-"""What a data set of the Hugging Face hub begins with: hf:NAME:SPLIT or hf:NAME/CONFIG:SPLIT."""
-
-_LONGEST_FIELD = 2**31 - 1
-"""In characters; the `csv` module refuses fields that are longer than 128 KiB otherwise."""
-
 JSON_LINES = (".jsonl", ".ndjson")
 _TEXT = (".csv", ".tsv", *JSON_LINES, ".json")
 FORMATS = (*_TEXT, ".parquet")
 """The files that are read, by their names; those of text may have .gz and the like added."""
 
-_SEPARATORS = ";\t|"
-"""What separates the columns of a CSV file whose first line has no comma."""
+_SEPARATORS = ",;\t|"
+"""The first of these in a CSV file's first line separates its columns."""
 
 
 def table_format(path: str | FilePath) -> str | None:
@@ -51,17 +46,14 @@ def table_format(path: str | FilePath) -> str | None:
     return "hf" if path.is_dir() or not path.suffix else None
 
 
-def check_format(path: str | FilePath) -> None:
-    """Checks that a table's format is known by its name.
-
-    Raises:
-      UserError: it is not.
-    """
-    if table_format(path) is None:
+def check_format(path: str | FilePath) -> str:
+    """Returns `table_format`; raises UserError if it is unknown."""
+    if (kind := table_format(path)) is None:
         raise UserError(
             f"{path} is none of {', '.join(FORMATS)} by its name (or one with .gz, .bz2, .xz or "
             f".zst added), and no saved data set; {HUB}NAME:SPLIT is one of the Hugging Face hub."
         )
+    return kind
 
 
 def read_table(path: str | FilePath) -> Iterator[tuple[str, JsonRow]]:
@@ -73,22 +65,12 @@ def read_table(path: str | FilePath) -> Iterator[tuple[str, JsonRow]]:
     Raises:
       UserError: the format isn't known, the file is missing or damaged, or a row is malformed.
     """
-    check_format(path)
-    kind = table_format(path)
+    kind = check_format(path)
     if kind == "hf":
         name = str(path)
-        rows = hub_rows(name) if name.startswith(HUB) else saved_rows(as_path(path))
-    else:
-        path = as_path(path)
-        if kind in JSON_LINES:
-            rows = json_lines(path)
-        elif kind == ".json":
-            rows = _json_rows(path)
-        elif kind == ".parquet":
-            rows = parquet_rows(path)
-        else:
-            rows = _separated_rows(path, "," if kind == ".csv" else "\t")
-    return rows
+        return hub_rows(name) if name.startswith(HUB) else saved_rows(as_path(path))
+    readers = {".csv": _separated_rows, ".tsv": _separated_rows, ".json": _json_rows}
+    return (readers | {".parquet": parquet_rows}).get(kind, json_lines)(as_path(path))
 
 
 def json_lines(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
@@ -107,10 +89,10 @@ def json_lines(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
 
 
 def load_json(text: str) -> Any:
-    """Returns what a JSON text holds.
+    """Returns the value of a JSON text.
 
     Raises:
-      ValueError: it is no JSON, or holds half a character.
+      ValueError: it isn't JSON, or has a lone surrogate.
     """
     try:
         value = parse_json(text)
@@ -123,11 +105,7 @@ def load_json(text: str) -> Any:
 
 
 def check_characters(text: str) -> None:
-    """Checks that a text has whole characters, which a vocabulary can read and a file can hold.
-
-    Raises:
-      ValueError: it has a lone surrogate.
-    """
+    """Raises ValueError for a lone surrogate, which neither a vocabulary nor a file can hold."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -153,16 +131,15 @@ def _json_rows(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
         yield where, row
 
 
-def _separated_rows(path: FilePath, separator: str) -> Iterator[tuple[str, JsonRow]]:
-    csv.field_size_limit(_LONGEST_FIELD)
+def _separated_rows(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
+    csv.field_size_limit(2**31 - 1)  # by default, 128 KiB
     lines = read_lines(path)
-    if separator == ",":
-        first = next(lines, "")
-        reader = csv.reader(
-            itertools.chain([first], lines), delimiter=_separator_of(first), strict=True
-        )
+    if table_format(path) == ".tsv":
+        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
-        reader = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
+        first = next(lines, "")
+        separator = next((each for each in _SEPARATORS if each in first), ",")
+        reader = csv.reader(itertools.chain([first], lines), delimiter=separator, strict=True)
     header: list[str] = []
     line = 1
     try:
@@ -183,13 +160,6 @@ def _separated_rows(path: FilePath, separator: str) -> Iterator[tuple[str, JsonR
             yield where, dict(zip(header, values, strict=True))
     except csv.Error as error:
         raise UserError(f"{path}:{line}: malformed row ({error}).") from error
-
-
-def _separator_of(header: str) -> str:
-    """Returns a comma, or what else separates the names of a header without one."""
-    if "," in header:
-        return ","
-    return next((other for other in _SEPARATORS if other in header), ",")
 
 
 def _checked_header(where: str, names: Sequence[str]) -> list[str]:

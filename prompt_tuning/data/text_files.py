@@ -1,4 +1,4 @@
-"""The one door for files of text: rows, corpora, designs and predictions all come through here.
+"""Reads text files: rows, corpora, designs and predictions all come through here.
 
     for line in read_lines(as_path("reviews.csv.gz")): ...
 
@@ -72,15 +72,14 @@ def open_file(path: FilePath) -> Iterator[Any]:
     try:
         with path.open("rb") as opened:
             file = opened if isinstance(path, Path) else io.BufferedReader(_Stream(opened))
-            yield _DECOMPRESSORS.get(path.suffix.lower(), _as_it_is)(file)
+            decompress = _DECOMPRESSORS.get(path.suffix.lower())
+            yield decompress(file) if decompress else file
     except UserError:
         raise
     except _DAMAGED as error:
         raise UserError(f"{path} is damaged ({error}); fetch it again.") from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
     except Exception as error:
-        if isinstance(path, Path):
+        if isinstance(path, Path) and not isinstance(error, OSError):
             raise
         raise _unreadable(path, error) from error  # a bucket's client raises kinds of its own
 
@@ -98,10 +97,6 @@ class _Stream(io.RawIOBase):
         found = self._file.read(len(buffer))
         buffer[: len(found)] = found
         return len(found)
-
-
-def _as_it_is(file: Any) -> Any:
-    return file
 
 
 def _zstandard(file: Any) -> Any:

@@ -8,6 +8,7 @@ out: which ones is decided by a hash of the row itself, so that it doesn't depen
 the rows, and a row that stands there twice is never on both sides. `templates.py` makes the text.
 """
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -104,7 +105,9 @@ class UserFiles:
                 count += 1
                 yield where, row
             if not count:
-                raise UserError(f"{path} is empty; expected rows{_header_expected(path)}.")
+                has_header = table_format(path) in (".csv", ".tsv")
+                header = " below a line that names the columns" if has_header else ""
+                raise UserError(f"{path} is empty; expected rows{header}.")
 
     def notes(self) -> list[str]:
         """Returns what in the training files and the templates may be a mistake, a line each."""
@@ -163,7 +166,7 @@ class UserFiles:
             self._check_answer(row, withheld=withheld)
 
     def _check_answer(self, row: JsonRow, *, withheld: bool) -> None:
-        """Refuses half an answer, and in a split that is not the test split also no answer."""
+        """Refuses part of an answer, and outside the test split also no answer."""
         empty = empty_columns(row, self.targets)
         if empty and not (withheld and set(empty) == set(self.targets.columns)):
             raise ValueError(
@@ -232,14 +235,11 @@ def task_name(name: str | None, train_file: FilePath) -> str:
 
 
 def _metrics(names: Sequence[str], labels: tuple[str, ...]) -> tuple[Metric, ...]:
-    def of_labels(metric: Any) -> Metric:
-        return lambda examples, predictions: metric(examples, predictions, labels=labels)
-
     known: dict[str, Metric] = {"accuracy": metrics.accuracy, "rouge": metrics.rouge}
     if labels:
-        known["macro_f1"] = of_labels(metrics.macro_f1)
+        known["macro_f1"] = functools.partial(metrics.macro_f1, labels=labels)
     if len(labels) == 2:
-        known["matthews"] = of_labels(metrics.matthews_correlation)
+        known["matthews"] = functools.partial(metrics.matthews_correlation, labels=labels)
     known[MULTI_LABEL] = metrics.multi_label
     known |= {"pearson": metrics.pearson, "spearman": metrics.spearman}
     for name in names:
@@ -276,8 +276,3 @@ def _render(row: Row, source: UserFiles, numbers: bool) -> Iterable[Example]:
         metadata={"row": rest} if rest else {},
         withheld=withheld,
     )
-
-
-def _header_expected(path: FilePath) -> str:
-    has_header = table_format(path) in (".csv", ".tsv")
-    return " below a line that names the columns" if has_header else ""
