@@ -39,14 +39,10 @@ from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.t5 import T5, init_params
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
-from prompt_tuning.training.population_step import (
-    Kind,
-    make_population_step,
-    stack_batches,
-)
+from prompt_tuning.training.side_by_side import make_side_by_side_step, stack_batches
 from prompt_tuning.training.step import (
+    ProgramKey,
     TrainState,
-    injection_loss_fn,
     make_train_step,
     prompt_loss_fn,
 )
@@ -56,23 +52,32 @@ MEMBERS = (1, 2, 4, 8, 16)
 
 
 class Population:
-    """A population's step, compiled, and its members' states."""
+    """The step of many members, compiled, and their states.
 
-    def __init__(self, setting: single.Setting, members: int, frozen, batch):
+    Side by side it is one program; in turns it is a single run's, with the learning rate as an
+    argument.
+    """
+
+    def __init__(
+        self, setting: single.Setting, members: int, frozen, batch, *, side_by_side: bool = True
+    ):
         config = setting.config
         method = SoftPrompt(length=setting.prompt, embed_dim=config.embed_dim)
         optimizer = adafactor(0.3)
         keys = jax.random.split(jax.random.key(1), members)
-        self.states = tuple(TrainState.create(method.init(key, batch), optimizer) for key in keys)
-        self._arguments = (
-            frozen,
-            jax.device_put(stack_batches([batch] * members)),
-            jax.random.key_data(keys),
-            np.full(members, 0.3, np.float32),
-        )
-        step = make_population_step(injection_loss_fn(T5(config), LossOptions()))
-        kinds = (Kind.of(method, optimizer),) * members
-        self._step = step.lower(self.states, *self._arguments, kinds=kinds).compile()
+        states = [TrainState.create(method.init(key, batch), optimizer) for key in keys]
+        shared = ProgramKey.of(prompt_loss_fn(T5(config), method, LossOptions()), optimizer)
+        rates = np.full(members, 0.3, np.float32)
+        if side_by_side:
+            self.states = tuple(states)
+            step = make_side_by_side_step([shared] * members)
+            batches = jax.device_put(stack_batches([batch] * members))
+            self._arguments = (frozen, batches, jax.random.key_data(keys), rates)
+        else:
+            (self.states,) = states
+            step = make_train_step(shared.loss_fn, shared.optimizer)
+            self._arguments = (frozen, jax.device_put(batch), keys[0], rates[0])
+        self._step = step.lower(self.states, *self._arguments).compile()
 
     @property
     def flops(self) -> float:
@@ -132,7 +137,7 @@ def measure(
     alone.make_step()
     minimum = single.minimum_flops(setting)
     rows = []
-    turns = Population(setting, 1, alone.frozen, alone.batch)
+    turns = Population(setting, 1, alone.frozen, alone.batch, side_by_side=False)
     turns.make_step()
     for count in members:
         started = time.perf_counter()

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "assets": set(),
     "methods": {"models"},  # injection.py and targets.py alone, see below
     "checkpoints": CHECKPOINTS,
-    "training": CHECKPOINTS,
+    "training": CHECKPOINTS | {"parallel"},
     "evaluation": CHECKPOINTS,
     "analysis": CHECKPOINTS,
     "sweeps": CHECKPOINTS | {"training", "evaluation", "analysis"},

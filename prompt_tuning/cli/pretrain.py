@@ -17,7 +17,7 @@ from prompt_tuning.cli.train import open_folder
 from prompt_tuning.parallel.mesh import shard_batch
 from prompt_tuning.training import loop
 from prompt_tuning.training.monitoring import Monitoring
-from prompt_tuning.training.run import TrainResult
+from prompt_tuning.training.run import Member, TrainResult
 from prompt_tuning.training.run_folder import FIX, RunFolder
 from prompt_tuning.training.startup import Startup
 from prompt_tuning.training.step import model_loss_fn
@@ -50,22 +50,26 @@ def pretrain(
     job: PretrainingJob, folder: RunFolder, *, startup: Startup | None = None
 ) -> TrainResult:
     """Trains; the last weights, the metrics and the summary are written to the folder."""
-    base, training = job.base, job.training
-    result = loop.train(
-        training.options,
+    base, score = job.base, held_out_scorer(job)
+    member = Member(
         folder=folder,
-        loss_fn=model_loss_fn(base.model, training.loss),
-        optimizer=training.optimizer,
+        options=job.training.options,
+        loss_fn=model_loss_fn(base.model, job.training.loss),
+        optimizer=job.training.optimizer,
         trained=base.params,
-        frozen=None,
+        # Split by rows; how the weights and their moments are split is left to XLA.
         batches=lambda step: shard_batch(job.stream.batch(step), base.mesh),
-        evaluate=held_out_scorer(job),
-        monitoring=Monitoring(startup=startup),
         facts={
             "objective": job.objective.name,
             "model": job.model_name,
             "tokens": job.tokens,
         },
+    )
+    (result,) = loop.train(
+        [member],
+        frozen=None,
+        evaluate=lambda members, trained: [score(*trained)],
+        monitoring=Monitoring(startup=startup),
     )
     write_model(
         folder.path,

@@ -1,13 +1,10 @@
 """`prompt-tuning train`: trains a prompt against a frozen model, into a run folder.
 
-The same command on the same folder goes on with an interrupted run. With POPULATION, or `--tune`,
+The same command on the same folder resumes an interrupted run. With POPULATION, or `--tune`,
 it trains many prompts at once (`population.py`).
 """
 
-import argparse
 from collections.abc import Sequence
-
-import jax
 
 from prompt_tuning.checkpoints.adapter_files import BEST_PROMPT, best_file
 from prompt_tuning.cli import configurables, gin_config, identity, population, run_task, session
@@ -40,10 +37,9 @@ def main(argv: Sequence[str]) -> None:
 
     startup = Startup(say=session.say_once)
     session.load_config(args)
-    many = args.tune or gin_config.macro("POPULATION") is not None
     with joined(configurables.processes(), report):
-        if many:
-            train_many(args, startup)
+        if args.tune or gin_config.macro("POPULATION") is not None:
+            population.train(args, startup)
             return
         job = session.prepare(part=startup.part)
         folder = open_folder(job, overwrite=args.overwrite)
@@ -73,19 +69,6 @@ def main(argv: Sequence[str]) -> None:
     session.say(aligned(rows))
     if best.step == 0:
         session.say(NOT_IMPROVED)
-
-
-def train_many(args: argparse.Namespace, startup: Startup) -> None:
-    """Trains a population, in this process alone."""
-
-    if jax.process_count() > 1:
-        raise UserError(
-            "POPULATION and --tune train in one process; start them on one host, or give each host "
-            "members of its own."
-        )
-    if args.profile:
-        raise UserError("--profile records a single run; leave out POPULATION and --tune.")
-    population.train(args, startup)
 
 
 def open_folder(job: Job | PretrainingJob, *, overwrite: bool) -> RunFolder:

@@ -1,96 +1,179 @@
-"""Trains a job into its run folder."""
+"""Trains a job into its run folder, or many jobs together."""
 
-from collections.abc import Callable
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from prompt_tuning.checkpoints.adapter_files import save_adapter
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata
+from prompt_tuning.evaluation.evaluator import Inject
 from prompt_tuning.parallel.accelerators import accelerator_of
-from prompt_tuning.parallel.mesh import replicated, shard_batch
-from prompt_tuning.parallel.processes import vote_over
 from prompt_tuning.recipes.job import Job
 from prompt_tuning.recipes.prompts import inject_folded
-from prompt_tuning.recipes.scoring import scorer
+from prompt_tuning.recipes.scoring import Score, scorer, scorer_of_many
 from prompt_tuning.recipes.teachers import teachers
 from prompt_tuning.training import loop
 from prompt_tuning.training.distillation import Distillation, distillation_loss_fn
+from prompt_tuning.training.halving import Halving
 from prompt_tuning.training.monitoring import Monitoring
-from prompt_tuning.training.run import TrainResult
+from prompt_tuning.training.run import Evaluation, Member, TrainResult
 from prompt_tuning.training.run_folder import RunFolder
+from prompt_tuning.training.side_by_side import program_size, program_sizes
 from prompt_tuning.training.startup import Startup
-from prompt_tuning.training.step import LossFn, prompt_loss_fn
+from prompt_tuning.training.step import InjectionLossFn, MethodLoss, injection_loss_fn
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MemberJob:
+    """A job, and where its run is recorded.
+
+    Attributes:
+      job: the run.
+      folder: its own.
+      name: among the others that train with it; "" trains alone.
+      facts: what else its summary says.
+    """
+
+    job: Job
+    folder: RunFolder
+    name: str = ""
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def train(
-    job: Job,
-    folder: RunFolder,
-    *,
-    startup: Startup | None = None,
-    profile_steps: int = 0,
+    job: Job, folder: RunFolder, *, startup: Startup | None = None, profile_steps: int = 0
 ) -> TrainResult:
     """Trains; the best prompt, the metrics and the summary are written to the folder."""
-    base, method = job.base, job.method
+    one = MemberJob(job=job, folder=folder)
+    return train_together([one], startup=startup, profile_steps=profile_steps)[0]
+
+
+def train_together(
+    jobs: Sequence[MemberJob],
+    *,
+    concurrency: int = 1,
+    side_by_side: bool = False,
+    halving: Halving | None = None,
+    startup: Startup | None = None,
+    profile_steps: int = 0,
+    profile_folder: Path | None = None,
+) -> list[TrainResult]:
+    """Trains jobs that share their base, loss and teachers, each into its own folder.
+
+    Args:
+      jobs: the runs.
+      concurrency: how many train at a time.
+      side_by_side: in one program, or in turns.
+      halving: drop the worst on the way.
+      startup: of the command.
+      profile_steps: how many steps to record with the profiler.
+      profile_folder: where to; None is the first job's folder.
+
+    Raises:
+      UserError: as `training.loop.train`; or the teachers don't suit the tasks.
+    """
+    base = jobs[0].job.base
     accelerator = accelerator_of(jax.devices()[0].device_kind)
-    score = scorer(base, job.data, job.prediction, job.development_splits)
+    losses = [_injection_loss(each.job) for each in jobs]
     return loop.train(
-        job.training.options,
-        folder=folder,
-        loss_fn=loss_of(job),
-        optimizer=job.training.optimizer,
-        trained=job.trained,
+        [
+            Member(
+                name=each.name,
+                folder=each.folder,
+                options=each.job.training.options,
+                # All the same function, so that they can share a program.
+                loss_fn=MethodLoss(each.job.method, losses[0]),
+                optimizer=each.job.training.optimizer,
+                trained=each.job.trained,
+                batches=each.job.stream.batch,
+                save_best=_saver(each.job, each.folder),
+                facts={
+                    "task": each.job.data.name,
+                    "model": base.config.name,
+                    "truncated_examples": each.job.truncated,
+                    **each.facts,
+                },
+            )
+            for each in jobs
+        ],
         frozen=base.params,
-        batches=lambda step: shard_batch(job.stream.batch(step), base.mesh),
-        evaluate=lambda trained: score(inject_folded(method, trained)),
-        save_best=saver(job, folder),
-        facts=facts(job),
+        evaluate=_evaluator(jobs, concurrency),
+        layout=base.layout,
         monitoring=Monitoring(
             startup=startup,
             peak_flops=accelerator.flops * jax.device_count() if accelerator else None,
             profile_steps=profile_steps,
+            profile_folder=profile_folder,
         ),
-        replicated=replicated(base.mesh) if base.mesh.size > 1 else None,
-        layout=lambda state: base.layout.trained_shardings(state, base.params),
-        vote=vote_over(base.mesh),
+        concurrency=concurrency,
+        side_by_side=side_by_side,
+        halving=halving,
     )
 
 
-def loss_of(job: Job) -> LossFn:
-    """Returns the loss of the method's injection, distilled from teachers if there are any."""
-    model, loss = job.base.model, job.training.loss
-    if job.training.teachers is None:
-        return prompt_loss_fn(model, job.method, loss)
-
+def _injection_loss(job: Job) -> InjectionLossFn:
+    """Returns the loss of an injection, distilled from teachers if there are any."""
+    model, training = job.base.model, job.training
+    if training.teachers is None:
+        return injection_loss_fn(model, training.loss)
     distillation = Distillation(
-        teachers=teachers(job.base, job.data, job.training.teachers),
-        weight=job.training.distillation,
+        teachers=teachers(job.base, job.data, training.teachers), weight=training.distillation
     )
-    return distillation_loss_fn(model, job.method, loss, distillation)
+    return distillation_loss_fn(model, training.loss, distillation)
 
 
-def facts(job: Job) -> dict[str, Any]:
-    """What the summary of a run says besides its numbers."""
-    return {
-        "task": job.data.name,
-        "model": job.base.config.name,
-        "truncated_examples": job.truncated,
-    }
+def _evaluator(jobs: Sequence[MemberJob], concurrency: int) -> loop.Evaluate:
+    """Returns what scores many members: those with the same data in one pass."""
+    sizes = program_sizes(min(concurrency, len(jobs)))
+    by_name = {each.name: each.job for each in jobs}
+
+    @functools.cache
+    def scorers(name: str) -> tuple[Score, Callable[[Sequence[Inject]], list[Evaluation]]]:
+        job = by_name[name]
+        arguments = job.base, job.data, job.prediction, job.development_splits
+        return scorer(*arguments), scorer_of_many(*arguments)
+
+    # Of jobs with the same data, loaded once, the first scores all.
+    scored_by: dict[str, str] = {}
+    of_splits: dict[int, str] = {}
+    for each in jobs:
+        scored_by[each.name] = of_splits.setdefault(id(each.job.development_splits), each.name)
+
+    def evaluate(due: Sequence[Member], trained: Sequence[Any]) -> list[Evaluation]:
+        groups: dict[str, list[int]] = {}
+        for index, member in enumerate(due):
+            groups.setdefault(scored_by[member.name], []).append(index)
+        found: dict[int, Evaluation] = {}
+        for name, group in groups.items():
+            injects = [inject_folded(by_name[due[i].name].method, trained[i]) for i in group]
+            score_one, score_many = scorers(name)
+            if len(injects) == 1:
+                evaluations = [score_one(injects[0])]
+            else:
+                size = program_size(len(injects), sizes)
+                evaluations = score_many([*injects, *injects[:1] * (size - len(injects))])
+            found.update(zip(group, evaluations, strict=False))
+        return [found[index] for index in range(len(due))]
+
+    return evaluate
 
 
-def saver(job: Job, folder: RunFolder) -> Callable[[Any, int, float], None]:
-    """Returns what writes the best numbers to the folder: (trained, step, score) -> None."""
-    base = job.base
+def _saver(job: Job, folder: RunFolder) -> Callable[[Any, int, float], None]:
+    """Returns what writes the best to the folder: (trained, step, score) -> None."""
 
     def save_best(trained, step: int, best: float) -> None:
         metadata = PromptMetadata(
-            model=base.config.name,
+            model=job.base.config.name,
             task=job.data.name,
             step=step,
             metric=f"{job.prediction.split} score",
             score=best,
             seed=job.training.options.seed,
-            vocabulary_hash=base.vocabulary.hash,
+            vocabulary_hash=job.base.vocabulary.hash,
             target_sentinel=job.data.target_sentinel,
         )
         save_adapter(folder.path, job.method, trained, metadata)

@@ -19,15 +19,16 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.training import losses
-from prompt_tuning.training.step import Batch, LossFn
+from prompt_tuning.training.step import Batch, InjectionLossFn
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
     """What to learn from.
 
-    teachers: the tasks' prompts along its batch axis, as `batch_injections` makes it.
-    weight: of both distillation losses beside the task's.
+    Attributes:
+      teachers: the tasks' prompts along its batch axis, as `batch_injections` makes it.
+      weight: of both distillation losses beside the task's.
     """
 
     teachers: Injection
@@ -39,9 +40,9 @@ class Distillation:
 
 
 def distillation_loss_fn(
-    model: T5, method: Any, options: losses.LossOptions, distillation: Distillation
-) -> LossFn:
-    """The loss of a method's injection into a frozen model that also sees its teachers.
+    model: T5, options: losses.LossOptions, distillation: Distillation
+) -> InjectionLossFn:
+    """Returns the loss of an injection into a frozen model that also sees its teachers.
 
     A batch of several tasks says under "task" which teacher each example has. The model runs
     twice, the teachers' time without dropout and without a backward pass.
@@ -62,13 +63,13 @@ def distillation_loss_fn(
         start = injection.encoder_prompt_length
         return encoded.outputs[:, start : start + tokens.shape[1]], logits
 
-    def loss_fn(trained, frozen, batch, key):
+    def loss_fn(injection, frozen, batch, key):
         rows = len(batch["encoder_input_tokens"])
         task = batch.get("task", jnp.zeros(rows, jnp.int32))
         teachers = jax.tree.map(lambda of_tasks: of_tasks[task], distillation.teachers)
         their_hidden, their_logits = run(frozen, batch, teachers, {})
         rngs = {"dropout": key} if dropout else {}
-        hidden, logits = run(frozen, batch, method.apply(trained, batch), rngs)
+        hidden, logits = run(frozen, batch, injection, rngs)
 
         weights = batch["decoder_loss_weights"]
         task_loss, weight_sum = losses.cross_entropy(

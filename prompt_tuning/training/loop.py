@@ -1,7 +1,14 @@
-"""The training loop: steps, evaluations and checkpoints, one after another.
+"""The training loop: of one run, or of several on one copy of the frozen weights.
 
-    for step: batch -> train_step -> numbers, a few steps late
-              now and then: evaluate, keep the best prompt, save a checkpoint
+    for step: batch -> train_step -> metrics, a few steps late
+              now and then: evaluate, keep the best, save a checkpoint
+
+A run is a list of one. Several may differ in seed, learning rate, initialization, prompt length
+and task; each has its own optimizer state, random keys, data order, early stopping and run folder,
+in which is what it would have written alone, to within rounding. `concurrency` of them train at a
+time, and one that ends gives way to the next that waits. With `Halving` the runs that score lowest
+are dropped on the way. Their steps take turns, or are made side by side in one program
+(`side_by_side.py`).
 
 All input and output of training happens here and in `run.py`, which keeps the record, between pure
 steps (`step.py`). A run's result is a function of its settings alone: batches and random keys
@@ -9,245 +16,457 @@ follow from the seed and the step, and a checkpoint holds the rest, so that a ru
 ends exactly as one that was not.
 """
 
+import collections
 import contextlib
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
-from jax.sharding import Sharding
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, PyTree
 
-from prompt_tuning.checkpoints.manager import CheckpointManager
 from prompt_tuning.errors import UserError
 from prompt_tuning.host_memory import check_memory
 from prompt_tuning.models.quantization import count_parameters
-from prompt_tuning.training.monitoring import Monitor, Monitoring
-from prompt_tuning.training.options import TrainOptions
-from prompt_tuning.training.prefetch import Prefetcher
+from prompt_tuning.parallel.mesh import replicated, shard_batch, shard_members
+from prompt_tuning.parallel.processes import vote_over
+from prompt_tuning.parallel.rules import Layout
+from prompt_tuning.training.halving import Halving
+from prompt_tuning.training.lineup import DIVERGED, Lineup
+from prompt_tuning.training.monitoring import Monitoring, StepFlops
 from prompt_tuning.training.profiling import Profile
-from prompt_tuning.training.run import Evaluation, Run, TrainResult
-from prompt_tuning.training.run_folder import RunFolder
+from prompt_tuning.training.run import Diverged, Evaluation, Input, Member, Run, TrainResult
+from prompt_tuning.training.screen import PopulationScreen
+from prompt_tuning.training.side_by_side import SideBySide
 from prompt_tuning.training.signals import Interrupted, StopRequest
 from prompt_tuning.training.startup import startup_line
-from prompt_tuning.training.step import Batch, LossFn, TrainState, make_train_step
+from prompt_tuning.training.step import (
+    Batch,
+    ProgramKey,
+    StepMetrics,
+    TrainState,
+    make_train_step,
+)
 
-Layout = Callable[[TrainState], TrainState]
-"""From a state's shapes to how its arrays lie on devices."""
+STEPS_IN_FLIGHT = 2
+"""How many programs may be under way before the loop waits: enough to keep a device busy."""
 
-Vote = Callable[[int], Array]
-"""Puts a process's signal number, 0 for none, to the vote of all: the greatest of theirs, which may
-still be on its way. Every process counts it after the same step, so they stop together."""
+Evaluate = Callable[[Sequence[Member], Sequence[Any]], Sequence[Evaluation]]
+"""(members, their trainable parameters) -> what the development set says about each."""
 
 
 def train(
-    options: TrainOptions,
+    members: Sequence[Member],
     *,
-    folder: RunFolder,
-    loss_fn: LossFn,
-    optimizer: optax.GradientTransformation,
-    trained: Any,
-    frozen: Any,
-    batches: Callable[[int], Batch],
-    evaluate: Callable[[Any], Evaluation] | None = None,
-    save_best: Callable[[Any, int, float], None] | None = None,
-    facts: Mapping[str, Any] | None = None,
-    monitoring: Monitoring | None = None,
-    replicated: Sharding | None = None,
+    frozen: PyTree,
+    evaluate: Evaluate | None = None,
     layout: Layout | None = None,
-    vote: Vote | None = None,
-) -> TrainResult:
-    """Trains until the last step or until patience runs out; goes on where the folder left off.
+    monitoring: Monitoring | None = None,
+    concurrency: int = 16,
+    side_by_side: bool = False,
+    halving: Halving | None = None,
+) -> list[TrainResult]:
+    """Trains every member to its end; resumes where their folders left off.
 
     Args:
-      options: how long, how often.
-      folder: the run's; see `run_folder.py`.
-      loss_fn: (trained, frozen, batch, key) -> (sum of losses, sum of weights).
-      optimizer: for `trained`.
-      trained: its values before the first step; they are copied.
+      members: one without a name, which trains alone; or several of different names, all with
+        the same `accumulation_steps`.
       frozen: what stays as it is; neither changed nor saved.
-      batches: step (from 0) -> batch, a pure function, arrays with SeqIO's names. It is called on
-        a thread of its own, a few steps ahead.
-      evaluate: `trained` -> what the development set says about it. None: nothing is evaluated,
-        and no prompt is the best.
-      save_best: called with (trained, step, score) at each best evaluation so far.
-      facts: what else belongs in the summary, such as the task's name.
-      monitoring: what to measure the run against, and whether to record it.
-      replicated: the layout of an array that each of several devices has whole.
-      layout: how the state lies on several devices; `replicated` if None.
-      vote: of several processes, by which all of them stop at the same step; see `Vote`. They all
-        run this loop, with the same arguments; the first alone writes to the folder.
+      evaluate: for all members that are due at the same time. None: nothing is evaluated, and no
+        prompt is the best.
+      layout: how arrays are laid out on several devices, of one process or of several. Those all
+        run this loop, with the same arguments; the first alone writes to the folders. None: as
+        they are.
+      monitoring: what to measure training against, and whether to record it.
+      concurrency: how many members train at a time.
+      side_by_side: make the members' steps in one program, which fills a device that one leaves
+        idle, for as many times the memory of activations; or one after another.
+      halving: drop the worst on the way; needs `evaluate`.
+
+    Returns:
+      How each ended, in the order given. A member that diverged is among them and stops none
+      of the others, unless it trains alone.
 
     Raises:
-      UserError: a loss, gradient or update is NaN or infinite; something can't be written; every
-        checkpoint is damaged; a batch can't be cut into `accumulation_steps`.
-      Interrupted: SIGTERM or Ctrl-C came. All is saved; the same call goes on.
+      UserError: a run alone has diverged (a loss, gradient or update is NaN or infinite), or all
+        of several; something can't be written; every checkpoint is damaged; a batch can't be cut
+        into `accumulation_steps`; members don't fit together.
+      Interrupted: SIGTERM or Ctrl-C came. All is saved; the same call resumes.
     """
-    monitoring = monitoring or Monitoring()
-    state_layout: Any = replicated
-    if replicated is not None and layout is not None:
-        state_layout = layout(
-            jax.eval_shape(lambda trained: TrainState.create(trained, optimizer), trained)
+    _check(members, concurrency, halving, evaluate)
+    devices = _Devices(layout, frozen)
+    # Several processes stop together or not at all.
+    with StopRequest(saving=devices.vote is not None) as stop:
+        loop = _Loop(
+            members,
+            frozen=frozen,
+            evaluate=evaluate,
+            devices=devices,
+            monitoring=monitoring or Monitoring(),
+            lineup=Lineup(members, concurrency),
+            # Without this, and what asks for it in `_Loop`, members always take turns.
+            side_by_side=_side_by_side(members, concurrency, frozen, devices)
+            if side_by_side and members[0].name
+            else None,
+            stop=stop,
         )
-    layouts = None if replicated is None else (state_layout, replicated)
-    train_step = make_train_step(loss_fn, optimizer, options.accumulation_steps, layouts)
-    monitor = Monitor(monitoring, train_step)
-    with (
-        # Several processes stop together or not at all.
-        StopRequest(saving=vote is not None) as stop,
-        CheckpointManager(folder.checkpoints, keep=options.keep_checkpoints) as checkpoints,
-    ):
-        run = Run(
-            options=options,
-            folder=folder,
-            checkpoints=checkpoints,
-            state=_first_state(trained, optimizer, state_layout),
-            frozen_parameters=count_parameters(frozen),
-            save_best=save_best,
-            monitor=monitor,
-        )
-        loop = _Loop(run, stop, train_step, frozen, batches, evaluate, monitoring, monitor, vote)
         try:
-            loop.make_steps()
+            loop.train(halving)
         finally:
             loop.close()
-            run.close()
-    run.write_summary({**(facts or {}), "startup": loop.startup_seconds})
-    return run.result()
-
-
-def check_divisible(batch: Batch, parts: int) -> None:
-    """Checks that a batch can be cut into so many microbatches of one size.
-
-    Raises:
-      UserError: it can't.
-    """
-    examples = len(batch["decoder_loss_weights"])
-    if examples % parts:
+    results = [loop.lineup.results[member.name] for member in members]
+    if all(result.ended.startswith(DIVERGED) for result in results):
         raise UserError(
-            f"A batch of {examples} examples can't be cut into {parts} equal microbatches; "
-            "make BATCH_SIZE a multiple of accumulation_steps."
+            f"All members diverged; the first, {results[0].name}, {results[0].ended}. "
+            "Lower LEARNING_RATE, and give another MODEL_DIR or --overwrite."
         )
+    return results
+
+
+class _Step(NamedTuple):
+    """A step of a run that has been started."""
+
+    run: Run
+    number: int
+    input: Input
+    flops: int
+    row: int | tuple[()]
+    """Of the run in the program's metrics; () where they are those of one run."""
+
+
+class _InFlight(NamedTuple):
+    """A program that has been started, and the steps that it makes."""
+
+    metrics: StepMetrics
+    steps: Sequence[_Step]
+    signal_number: Array | int
+    """The greatest of all processes', 0 for none."""
 
 
 class _Loop:
-    """Makes the remaining steps of a run."""
+    """Makes the steps of the members in a lineup, and what follows on them."""
 
-    def __init__(self, run, stop, train_step, frozen, batches, evaluate, monitoring, monitor, vote):
-        self._run, self._stop, self._vote = run, stop, vote
-        self._train_step, self._frozen, self._evaluate = train_step, frozen, evaluate
-        self._monitor, self._startup = monitor, monitoring.startup
-        self.startup_seconds: dict[str, float] | None = None
-        end = run.options.train_steps
-        self._profile = Profile(
-            run.folder.profile, monitoring.profile_steps, first=run.step, end=end
-        )
-        # Put on the devices there too, so that a step waits for no transfer.
-        self._batches = Prefetcher(
-            lambda step: _on_devices(batches(step)),
-            first=run.step,
-            end=end,
-            ahead=run.options.prefetch_batches,
-        )
+    def __init__(
+        self,
+        members: Sequence[Member],
+        *,
+        frozen: PyTree,
+        evaluate: Evaluate | None,
+        devices: "_Devices",
+        monitoring: Monitoring,
+        lineup: Lineup,
+        side_by_side: SideBySide | None,
+        stop: StopRequest,
+    ):
+        self._members, self._frozen, self._evaluate = members, frozen, evaluate
+        self._devices, self.lineup, self._side_by_side = devices, lineup, side_by_side
+        self._stop, self._voted_signal = stop, 0
+        self._monitoring, self._startup = monitoring, monitoring.startup
+        self._frozen_parameters = count_parameters(frozen)
+        self._programs: dict[ProgramKey, Any] = {}
+        self._in_flight: collections.deque[_InFlight] = collections.deque()
+        self._flops = StepFlops()
+        self._profile: Profile | None = None
+        self._rounds = 0  # of one step of each run
+        self._screen = None
+        if members[0].name:
+            left = [member for member in members if member.name not in lineup.results]
+            self._screen = PopulationScreen(
+                sum(member.options.train_steps for member in left),
+                shown=members[0].folder.is_written_here,
+            )
 
-    def make_steps(self) -> None:
-        run = self._run
-        if run.step == 0:
-            with self._part_of_startup("evaluation"):
-                self._run_evaluation()
-        while not run.ended:
-            self._make_step()
-            if run.evaluation_due:
-                self._run_evaluation()
-            # Looked at once: it may come at any moment, and what is raised must be saved.
-            signal_number = None if run.ended else self._signal_number()
-            run.end_step(save=bool(signal_number))
-            if signal_number:
-                run.wait()
-                run.line(
-                    f"Stopped and saved at step {run.step:,}; the same command resumes from here."
-                )
-                raise Interrupted(signal_number)
-        run.wait()
+    def train(self, halving: Halving | None) -> None:
+        """Trains from rung to rung, and those that are left to their end."""
+        left, options = self._members, self._members[0].options
+        if halving is not None:
+            rungs = halving.steps(
+                members=len(left), train_steps=options.train_steps, eval_every=options.eval_every
+            )
+            for rung in rungs:
+                self._train_until(left, rung)
+                left = self.lineup.drop_worst(left, rung, halving, self._open_run, self._line)
+        self._train_until(left, None)
 
     def close(self) -> None:
-        self._batches.close()
-        self._profile.close()
+        """Closes every file."""
+        if self._profile is not None:
+            self._profile.close()
+        for run in self.lineup.open.values():
+            run.close()
+        if self._screen is not None:
+            self._screen.close()
 
-    def _make_step(self) -> None:
-        """Starts a step; the run looks at the numbers of one that was started before it."""
-        run, frozen = self._run, self._frozen
-        with self._monitor.waiting_for_input(), self._part_of_startup("data"):
-            batch = self._batches.next()
-        check_divisible(batch, run.options.accumulation_steps)
-        counts = _count(batch["encoder_input_tokens"], batch["decoder_loss_weights"])
-        flops = self._monitor.step_flops(run.state, frozen, batch, run.key)
-        signal_number = self._vote(self._stop.signal_number or 0) if self._vote else 0
-        with self._part_of_startup("step"), self._profile.step(run.step):
-            check_memory(self._train_step, run.state, frozen, batch, run.key)
-            state, metrics = self._train_step(run.state, frozen, batch, run.key)
+    def _train_until(self, members: Sequence[Member], step: int | None) -> None:
+        """Trains each member up to a step; None: its last."""
+        lineup = self.lineup
+        lineup.wait(members, step)
+        while True:
+            while started := lineup.start(self._open_run):
+                self._run_evaluations([run for run in started if run.step == 0])
+                lineup.admit(started)
+            if not lineup.training:
+                return
+            self._start_steps(lineup.training)
+            self._stop.begin_saving()
+            self._follow_up(until=step)
+            if self._screen is not None:
+                self._screen.show(len(lineup.training))
+
+    def _open_run(self, member: Member) -> Run:
+        # Batches that are to share a program are put on the devices when they have been joined.
+        place_batch = self._devices.put if self._side_by_side is None else _as_it_is
+        return Run(
+            member,
+            state=self._devices.first_state(member),
+            frozen_parameters=self._frozen_parameters,
+            place_batch=place_batch,
+            peak_flops=self._monitoring.peak_flops,
+            screen=None if self._screen is None else self._screen.member(member.name),
+        )
+
+    def _follow_up(self, until: int | None) -> None:
+        """Evaluates and saves where that is due after a step, and drops runs that have ended."""
+        lineup = self.lineup
+        eventful = any(
+            run.evaluation_due or run.checkpoint_due or run.step == until for run in lineup.training
+        )
+        self._record_steps(0 if eventful else STEPS_IN_FLIGHT)
+        self._run_evaluations([run for run in lineup.training if run.evaluation_due])
+        # Looked at once: it may come at any moment, and what is raised must be saved.
+        signal_number = self._voted_signal if self._devices.vote else self._stop.signal_number
+        if signal_number:
+            self._record_steps(0)
+        for run in lineup.training:
+            run.end_step(save=bool(signal_number) or run.step == until)
+        lineup.drop_arrived()
+        if signal_number and not lineup.complete:
+            for run in lineup.open.values():
+                run.wait()
+            at_step = "" if self._screen else f" at step {next(iter(lineup.open.values())).step:,}"
+            self._line(f"Stopped and saved{at_step}; the same command resumes from here.")
+            raise Interrupted(signal_number)
+
+    def _start_steps(self, training: Sequence[Run]) -> None:
+        inputs = {}
+        for run in training:
+            with run.monitor.waiting_for_input(), self._part_of_startup("data"):
+                inputs[run.name] = run.batches.next()
+        if self._profile is None:
+            self._rounds = min(run.step for run in training)
+            self._profile = Profile(
+                self._monitoring.profile_folder or training[0].folder.profile,
+                self._monitoring.profile_steps,
+                first=self._rounds,
+                end=max(member.options.train_steps for member in self._members),
+            )
+        signal_number = (
+            self._devices.vote(self._stop.signal_number or 0) if self._devices.vote else 0
+        )
+        metrics: StepMetrics = {}
+        with self._part_of_startup("step"), self._profile.step(self._rounds):
+            for metrics, flops, states in self._started_programs(training, inputs):
+                steps = []
+                for row, run, state in states:
+                    run.started_step(state)
+                    steps.append(
+                        _Step(
+                            run=run, number=run.step, input=inputs[run.name], flops=flops, row=row
+                        )
+                    )
+                self._in_flight.append(
+                    _InFlight(metrics=metrics, steps=steps, signal_number=signal_number)
+                )
             if self._startup is not None:
                 jax.block_until_ready(metrics)
-        self._profile.step_made(run.step + 1, metrics, run.line)
-        self._tell_startup()
-        run.started_step(state, metrics, *counts, flops=flops, signal_number=signal_number)
-        self._stop.begin_saving()
+        self._rounds += 1
+        self._profile.step_made(self._rounds, metrics, self._line)
+        self._report_startup(training)
 
-    def _run_evaluation(self) -> None:
-        if self._evaluate is None:
+    def _started_programs(
+        self, training: Sequence[Run], inputs: Mapping[str, Input]
+    ) -> Iterator[tuple[StepMetrics, int, list[tuple[Any, Run, TrainState]]]]:
+        """Starts a step of each run; yields what `SideBySide.start_steps` does."""
+        if self._side_by_side is not None:
+            yield from self._side_by_side.start_steps(training, inputs, self._flops_of)
             return
-        self._run.take_all()
-        started = time.monotonic()
-        evaluation = self._evaluate(self._run.state.trained)
-        self._run.record_evaluation(evaluation, time.monotonic() - started)
+        for run in training:
+            if run.program_key not in self._programs:
+                self._programs[run.program_key] = make_train_step(
+                    run.program_key.loss_fn,
+                    run.program_key.optimizer,
+                    run.options.accumulation_steps,
+                    self._devices.outputs(run.state),
+                )
+            program = self._programs[run.program_key]
+            arguments = (run.state, self._frozen, inputs[run.name].batch, run.key)
+            arguments += () if run.rate is None else (run.rate,)
+            check_memory(program, *arguments)
+            flops = self._flops_of(program, *arguments)
+            state, metrics = program(*arguments)
+            yield metrics, flops, [((), run, state)]
 
-    def _signal_number(self) -> int | None:
-        """The signal to stop by after this step, the same on every process."""
-        if self._vote is None:
-            return self._stop.signal_number
-        return self._run.voted_signal or None
+    def _flops_of(self, program: Any, *arguments: Any) -> int:
+        return 0 if self._monitoring.peak_flops is None else self._flops.of(program, *arguments)
+
+    def _record_steps(self, keep: int) -> None:
+        """Waits for the metrics of all but the last `keep` programs, and records them."""
+        while len(self._in_flight) > keep:
+            program = self._in_flight.popleft()
+            metrics, voted = jax.device_get((program.metrics, program.signal_number))
+            self._voted_signal = max(self._voted_signal, int(voted))
+            for step in program.steps:
+                if step.run.name not in self.lineup.open:
+                    continue  # it has diverged before
+                try:
+                    step.run.record_step(
+                        step.number,
+                        {name: values[step.row] for name, values in metrics.items()},
+                        examples=step.input.examples,
+                        tokens=step.input.tokens,
+                        flops=step.flops,
+                    )
+                except Diverged as error:
+                    if self._screen is None:
+                        raise
+                    self.lineup.end(step.run, f"{DIVERGED} at step {step.number:,}")
+                    self._screen.line(f"{step.run.name}: {error}")
+
+    def _run_evaluations(self, due: Sequence[Run]) -> None:
+        if self._evaluate is None or not due:
+            return
+        started = time.monotonic()
+        with self._part_of_startup("evaluation"):
+            evaluations = self._evaluate(
+                [run.member for run in due], [run.state.trained for run in due]
+            )
+        seconds = time.monotonic() - started
+        for run, evaluation in zip(due, evaluations, strict=True):
+            run.record_evaluation(evaluation, seconds)
+        if self._screen is None:
+            return
+        scores = [float(evaluation.score) for evaluation in evaluations]
+        best = max(range(len(due)), key=lambda index: scores[index])
+        steps = sorted({run.step for run in due})
+        self._screen.line(
+            f"step {', '.join(f'{step:,}' for step in steps)}, {len(due)} evaluated: score "
+            f"{scores[best]:.4f} ({due[best].name}), median {statistics.median(scores):.4f}"
+        )
+
+    def _line(self, text: str) -> None:
+        """Shows a line that is of no member in particular."""
+        shown = next(iter(self.lineup.open.values())) if self._screen is None else self._screen
+        shown.line(text)
 
     def _part_of_startup(self, name: str) -> AbstractContextManager[object]:
         """Until the first step is done, counts what is done inside as this part of starting."""
         return contextlib.nullcontext() if self._startup is None else self._startup.part(name)
 
-    def _tell_startup(self) -> None:
-        """Once the first step is done, tells how long it took to get there."""
+    def _report_startup(self, training: Sequence[Run]) -> None:
+        """Once the first step is done, reports how long it took to get there."""
         if self._startup is not None:
-            seconds = self.startup_seconds = self._startup.end()
+            seconds = self._startup.end()
             self._startup = None
-            self._run.line(startup_line(seconds))
-            self._run.add_to_next_row({f"startup/{name}": value for name, value in seconds.items()})
+            self._line(startup_line(seconds))
+            for run in training:
+                run.record_startup(seconds)
 
 
-def _first_state(trained: Any, optimizer: optax.GradientTransformation, layout: Any) -> TrainState:
-    """The state before the first step, in memory of its own."""
-    if layout is None:
-        return TrainState.create(jax.tree.map(jnp.array, trained), optimizer)
+class _Devices:
+    """Where arrays are put: on the one device, or as a layout says on several.
 
-    # In one program: several processes can't make arrays together one operation at a time.
-    def create(trained: Any) -> TrainState:
-        return TrainState.create(jax.tree.map(jnp.copy, trained), optimizer)
-
-    return jax.jit(create, out_shardings=layout)(trained)
-
-
-def _on_devices(batch: Batch) -> Batch:
-    """Puts a batch on the default device, unless it is laid out on devices already."""
-    laid_out = all(isinstance(array, jax.Array) for array in batch.values())
-    return batch if laid_out else jax.device_put(batch)
-
-
-@jax.jit
-def _count(
-    inputs: Int[Array, "batch source"], weights: Float[Array, "batch target"]
-) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """Examples in a batch, and tokens of inputs and targets together; padding is neither.
-
-    Counted on the device, where a batch that is spread over several stays whole.
+    Attributes:
+      vote: puts a process's signal number to the vote of all, after the same step on each, so that
+        they stop together; None of a single process.
     """
-    examples = jnp.count_nonzero(jnp.any(weights > 0, axis=-1))
-    return examples, jnp.count_nonzero(inputs) + jnp.count_nonzero(weights)
+
+    def __init__(self, layout: Layout | None, frozen: PyTree):
+        self._layout = None if layout is None or layout.mesh.size == 1 else layout
+        self._frozen, self._mesh, self.vote = frozen, None, None
+        if self._layout is not None:
+            assert isinstance(self._layout.mesh, Mesh)
+            self._mesh, self.vote = self._layout.mesh, vote_over(self._layout.mesh)
+
+    def put(self, batch: Batch) -> Batch:
+        """Puts a batch on the devices, unless it is there already."""
+        if all(isinstance(array, jax.Array) for array in batch.values()):
+            return batch
+        return jax.device_put(batch) if self._mesh is None else shard_batch(batch, self._mesh)
+
+    def put_members(self, batch: Batch) -> Batch:
+        """Puts a batch of [members, batch, length] arrays on the devices."""
+        return batch if self._mesh is None else shard_members(batch, self._mesh)
+
+    def outputs(self, states: PyTree) -> PyTree:
+        """Returns the layout of states and metrics, as `make_train_step` takes it."""
+        if self._layout is None or self._mesh is None:
+            return None
+        return self._layout.trained_shardings(states, self._frozen), replicated(self._mesh)
+
+    def first_state(self, member: Member) -> TrainState:
+        """Returns the state before the first step, in memory of its own."""
+
+        def create(trained: Any) -> TrainState:
+            return TrainState.create(jax.tree.map(jnp.copy, trained), member.optimizer)
+
+        if self._layout is None:
+            return create(member.trained)
+        # In one program: several processes can't make arrays together one operation at a time.
+        shapes = jax.eval_shape(create, member.trained)
+        return jax.jit(create, out_shardings=self.outputs(shapes)[0])(member.trained)
+
+
+def _side_by_side(
+    members: Sequence[Member], concurrency: int, frozen: PyTree, devices: _Devices
+) -> SideBySide:
+    return SideBySide(
+        concurrency=min(concurrency, len(members)),
+        target_length=max(
+            np.shape(member.batches(0)["decoder_target_tokens"])[1] for member in members
+        ),
+        frozen=frozen,
+        accumulation_steps=members[0].options.accumulation_steps,
+        layout_of=lambda runs: devices.outputs(tuple(run.state for run in runs)),
+        place_batch=devices.put_members,
+    )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _check(
+    members: Sequence[Member],
+    concurrency: int,
+    halving: Halving | None,
+    evaluate: Evaluate | None,
+) -> None:
+    if not members:
+        raise UserError("The population has no members; POPULATION must list at least one.")
+    names = [member.name for member in members]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(
+            f"Two members of the population are called {twice}; give each its own name."
+        )
+    if concurrency < 1:
+        raise UserError(f"population.places is {concurrency}; it must be at least 1.")
+    shared = ["accumulation_steps"]
+    if halving is not None:
+        if evaluate is None:
+            raise UserError("Successive halving needs a development score to go by.")
+        shared += ["train_steps", "eval_every"]
+    first = members[0]
+    for member in members:
+        for name in shared:
+            found, expected = (getattr(each.options, name) for each in (member, first))
+            if found != expected:
+                raise UserError(
+                    f"{name} is {found} for {member.name} and {expected} for {first.name}; members "
+                    "of one population must have the same."
+                )

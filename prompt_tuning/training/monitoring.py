@@ -1,10 +1,10 @@
-"""What a run does to its machine, beside what it learns; docs/performance.md tells each field.
+"""What a run does to its machine, beside what it learns; docs/performance.md explains each field.
 
     input_wait            share of the time in which the loop waited for a batch
     compiled_programs     programs compiled since the last row, or loaded from the cache
     compile_seconds       and the seconds it took
     mfu                   share of the accelerators' peak, where that is known
-    device_memory_bytes   the most that a device has held, where the device tells
+    device_memory_bytes   the most that a device has held, where it reports that
 
 They go into each row of losses. The first row of a process also has its `startup/...` seconds.
 """
@@ -13,9 +13,11 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from prompt_tuning.training.compile_clock import compile_clock
 from prompt_tuning.training.flops import matmul_flops
@@ -24,25 +26,45 @@ from prompt_tuning.training.startup import Startup
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Monitoring:
-    """What to measure a run against.
+    """What to measure training against.
 
-    startup: of the command, if it is to be told when the first step is done.
-    peak_flops: of all devices together, operations a second; None where it isn't known.
-    profile_steps: how many steps to record with the profiler.
+    Attributes:
+      startup: of the command, if it is to be reported when the first step is done.
+      peak_flops: of all devices together, operations a second; None where it isn't known.
+      profile_steps: how many steps to record with the profiler.
+      profile_folder: where to; None is in the first run's folder.
     """
 
     startup: Startup | None = None
     peak_flops: float | None = None
     profile_steps: int = 0
+    profile_folder: Path | None = None
+
+
+class StepFlops:
+    """Counts the operations of a step's matrix products, once for each program and shapes."""
+
+    def __init__(self):
+        self._found: dict[Any, int] = {}
+
+    def of(self, train_step: Any, *arguments: Any) -> int:
+        """Returns the operations of a compiled step on these arguments."""
+        shapes = (id(train_step), *(np.shape(leaf) for leaf in jax.tree.leaves(arguments)))
+        if shapes not in self._found:
+            self._found[shapes] = matmul_flops(train_step.trace(*arguments).jaxpr)
+        return self._found[shapes]
 
 
 class Monitor:
-    """Measures between one row and the next."""
+    """Measures a run between one row and the next.
 
-    def __init__(self, options: Monitoring, train_step: Any):
-        self._peak, self._train_step = options.peak_flops, train_step
+    Where several runs train together, a run's `mfu` counts its own steps: the sum over them is
+    that of the devices.
+    """
+
+    def __init__(self, peak_flops: float | None):
+        self._peak = peak_flops
         self._clock = compile_clock()
-        self._flops_of: dict[Any, int] = {}
         self._waited_in_all = self._seconds_in_all = 0.0
         self.start_window()
 
@@ -57,15 +79,6 @@ class Monitor:
         started = time.monotonic()
         yield
         self._waited += time.monotonic() - started
-
-    def step_flops(self, *arguments: Any) -> int:
-        """Returns the operations of a step on these arguments; 0 where there is no peak to tell."""
-        if self._peak is None:
-            return 0
-        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(arguments))
-        if shapes not in self._flops_of:
-            self._flops_of[shapes] = matmul_flops(self._train_step.trace(*arguments).jaxpr)
-        return self._flops_of[shapes]
 
     def count_step(self, flops: int) -> None:
         """Counts a step that has been made."""
@@ -102,7 +115,7 @@ class Monitor:
 
 
 def device_memory_bytes() -> int | None:
-    """The most that any of this process's devices has held; None where devices don't tell (CPU)."""
+    """Returns the most that any of this process's devices has held; None if unknown (CPU)."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     peaks = [found["peak_bytes_in_use"] for found in stats if found]
     return max(peaks, default=None)

@@ -1,4 +1,4 @@
-"""The paper's optimiser, its alternatives, and learning-rate schedules, all through optax.
+"""The paper's optimizer, its alternatives, and learning-rate schedules, all through optax.
 
 Adafactor (Shazeer & Stern 2018, arXiv 1804.04235) as Lester et al. (2021) ran it, through T5X:
 no first moment, no scaling by the parameter's size, updates clipped to a root mean square of 1,
@@ -6,6 +6,7 @@ second moments factored only where both of the two largest dimensions are at lea
 Pre-training uses T5's own setting of it: scaled by the parameter, with `rsqrt_decay`.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -24,11 +25,37 @@ Schedule = optax.Schedule
 """Maps the number of updates made so far to a learning rate."""
 
 
-class Optimizer(optax.GradientTransformation):
-    """An optimiser that can be made again with another learning rate.
+@dataclasses.dataclass(frozen=True)
+class AnyRate:
+    """An optimizer whose learning rate is an argument of each update.
 
-    A population (`population.py`) trains many members by one program, to which each member's
-    learning rate is an argument. Anywhere else it is an optax optimiser like any other.
+    Attributes:
+      make: optax's function.
+      options: its arguments but the learning rate, by name.
+      scheduled: whether the learning rate was a schedule, which shows in the optimizer's state.
+    """
+
+    make: Callable[..., optax.GradientTransformation]
+    options: tuple[tuple[str, Any], ...]
+    scheduled: bool
+
+
+def at_rate(
+    optimizer: optax.GradientTransformation | AnyRate, rate: Any
+) -> optax.GradientTransformation:
+    """Returns the optimizer of one update; one that knows its learning rate itself is unchanged."""
+    if not isinstance(optimizer, AnyRate):
+        return optimizer
+    return optimizer.make(
+        (lambda count: rate) if optimizer.scheduled else rate, **dict(optimizer.options)
+    )
+
+
+class Optimizer(optax.GradientTransformation):
+    """An optimizer that can be made again with another learning rate.
+
+    Runs that train together (`loop.py`) share a program, to which each one's learning rate is an
+    argument. Anywhere else it is an optax optimizer like any other.
 
     Attributes:
       make: optax's function.
@@ -53,6 +80,12 @@ class Optimizer(optax.GradientTransformation):
         self = cls(*make(learning_rate, **options))
         self.make, self.learning_rate, self.options = make, learning_rate, options
         return self
+
+    @property
+    def any_rate(self) -> AnyRate:
+        """The same, with the learning rate left open."""
+        scheduled = callable(self.learning_rate)
+        return AnyRate(self.make, tuple(sorted(self.options.items())), scheduled)
 
     def rates(self, steps: int) -> Float32[np.ndarray, "steps"]:
         """Returns the learning rate of each of the first updates."""

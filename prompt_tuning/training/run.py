@@ -1,13 +1,11 @@
 """A run between its steps: its state, and all that it reads and writes.
 
-Who makes the steps tells it of each: `loop.py` one run's, `population.py` those of many at once.
+`loop.py` makes the steps, of one run or of several that train together.
 """
 
-import collections
 import dataclasses
-import io
+import functools
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array
+import optax
 
 from prompt_tuning.checkpoints.manager import CheckpointManager
 from prompt_tuning.errors import UserError
@@ -31,24 +29,53 @@ from prompt_tuning.training.logging import (
     read_rows,
 )
 from prompt_tuning.training.monitoring import Monitor
+from prompt_tuning.training.optimizers import AnyRate, Optimizer
 from prompt_tuning.training.options import TrainOptions
+from prompt_tuning.training.prefetch import Prefetcher
 from prompt_tuning.training.progress import Progress
 from prompt_tuning.training.run_folder import RunFolder
 from prompt_tuning.training.screen import RunScreen, Screen
-from prompt_tuning.training.step import StepMetrics, TrainState
+from prompt_tuning.training.step import Batch, LossFn, ProgramKey, TrainState
 
-STEPS_IN_FLIGHT = 2
-"""How many steps may be under way before the loop waits: enough to keep a device busy."""
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Member:
+    """A run as it is asked for: what is trained, on what, and where it is recorded.
+
+    Attributes:
+      name: what it is called on the screen and in results, unlike any other; "" trains alone.
+      folder: see `run_folder.py`.
+      options: how long, how often.
+      loss_fn: (trained, frozen, batch, key) -> (sum of losses, sum of weights).
+      optimizer: for `trained`. Of runs that train together, only those with an `Optimizer` share
+        a program.
+      trained: the initial trainable parameters; they are copied.
+      batches: step (from 0) -> batch, a pure function, host arrays with SeqIO's names. It is called
+        on a thread of its own, a few steps ahead.
+      save_best: called with (trained, step, score) at each best evaluation so far.
+      facts: what else belongs in the summary, such as the task's name.
+    """
+
+    name: str = ""
+    folder: RunFolder
+    options: TrainOptions
+    loss_fn: LossFn
+    optimizer: optax.GradientTransformation
+    trained: Any
+    batches: Callable[[int], Batch]
+    save_best: Callable[[Any, int, float], None] | None = None
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What an evaluation on the development set found.
 
-    metrics: by name, such as "accuracy".
-    score: the one number, higher being better, that the best prompt is picked by; the mean of
+    Attributes:
+      metrics: by name, such as "accuracy".
+      score: the one number, higher being better, that the best prompt is picked by; the mean of
         the task's metrics in the paper.
-    predictions: JSON-able rows, one an example.
+      predictions: JSON-able rows, one an example.
     """
 
     metrics: Mapping[str, float]
@@ -60,15 +87,21 @@ class Evaluation:
 class TrainResult:
     """How a run ended.
 
-    trained: the numbers after the last step (those of the best evaluation are in the folder).
-    step: steps made.
-    best: the best evaluation.
-    stopped_early: whether patience ran out before the last step.
+    Attributes:
+      name: the member's.
+      step: steps made.
+      best: the best evaluation.
+      ended: why, in a few words.
+      trained: the trainable parameters after the last step (those of the best evaluation are in
+        the folder); None of a member that had ended before this process began.
+      stopped_early: whether it ended before its last step.
     """
 
-    trained: Any
+    name: str
     step: int
     best: Best
+    ended: str
+    trained: Any
     stopped_early: bool
 
 
@@ -76,45 +109,69 @@ class Diverged(UserError):
     """A loss, a gradient or an update is NaN or infinite."""
 
 
-class _InFlight(NamedTuple):
-    """A step that has been started, and its numbers, which may still be on their way."""
+class Input(NamedTuple):
+    """A batch, and what of it isn't padding."""
 
-    step: int
-    flops: int
-    metrics: StepMetrics
-    examples: Array
-    tokens: Array
-    signal_number: Array | int
+    batch: Batch
+    examples: int
+    tokens: int  # of inputs and targets together
 
 
 class Run:
-    """What a run is between its steps.
+    """A run that has been started.
 
-    It is told of each in turn: `started_step` (or `started_step` without numbers, and `took_step`
-    when they are there), `record_evaluation` where `evaluation_due`, `end_step`; and at the end
-    `close`. Of several processes that make a run together, the first alone writes.
+    Its owner calls, in turn: `batches.next`, `started_step` with the state after the step,
+    `record_step` with the step's metrics once they have arrived, `record_evaluation` where
+    `evaluation_due`, `end_step`; and at the end `close`. Of several processes that make a run
+    together, the first alone writes.
+
+    Attributes:
+      member: what was asked for.
+      state: after the step last started, which may still be on its way.
+      step: the number of steps started.
+      key: the run's random key.
+      program_key: tells which runs can share a program.
+      batches: of the next steps, each an `Input`.
+      monitor: what it measures.
     """
 
     def __init__(
         self,
+        member: Member,
         *,
-        options: TrainOptions,
-        folder: RunFolder,
-        checkpoints: CheckpointManager,
         state: TrainState,
         frozen_parameters: int,
-        save_best: Callable[[Any, int, float], None] | None,
-        screen: RunScreen | None = None,
-        monitor: Monitor | None = None,
+        place_batch: Callable[[Batch], Batch],
+        peak_flops: float | None,
+        screen: RunScreen | None,
     ):
-        """Goes on from the newest checkpoint, or starts with `state` if there is none."""
-        self._started = time.monotonic()
-        self.options, self.folder, self._checkpoints = options, folder, checkpoints
-        self._frozen_parameters, self._save_best = frozen_parameters, save_best
-        self._monitor, self._writes = monitor, folder.is_written_here
-        self.key = stream_key(options.seed, "train_step")
+        """Resumes from the newest checkpoint, or starts with `state` if there is none.
 
-        restored = checkpoints.restore_newest(state)
+        Args:
+          member: what is asked for.
+          state: before the first step.
+          frozen_parameters: how many there are.
+          place_batch: puts a batch on the devices.
+          peak_flops: see `Monitoring`.
+          screen: its part of the screen; None if it trains alone.
+        """
+        self._started = time.monotonic()
+        self.member, self.options, self.folder = member, member.options, member.folder
+        self._frozen_parameters, self._writes = frozen_parameters, self.folder.is_written_here
+        self._checkpoints = CheckpointManager(
+            self.folder.checkpoints, keep=self.options.keep_checkpoints
+        )
+        self.key = stream_key(self.options.seed, "train_step")
+        if screen is None:
+            self.program_key = ProgramKey(member.loss_fn, member.optimizer)
+        else:
+            self.program_key = ProgramKey.of(member.loss_fn, member.optimizer)
+        self._rates = None
+        if isinstance(self.program_key.optimizer, AnyRate):
+            assert isinstance(member.optimizer, Optimizer)
+            self._rates = member.optimizer.rates(self.options.train_steps)
+
+        restored = self._checkpoints.restore_newest(state)
         if restored is None:
             self.state, self.step, self._progress = state, 0, Progress()
         else:
@@ -122,30 +179,58 @@ class Run:
             self._progress = Progress.from_json(restored.progress)
         self._first_step = self.step
         self._seconds_before = self._progress.seconds
-
-        self._in_flight: collections.deque[_InFlight] = collections.deque()
-        self.voted_signal = 0
+        self.monitor = Monitor(peak_flops)
         self._start_timing()
+        self._startup: Mapping[str, float] | None = None
         self._fields_to_add: Row = {}
         self._metrics_file = None
-        self._screen = screen or Screen(
-            self.step, options.train_steps, None if self._writes else _nowhere()
-        )
+        self._screen = screen or Screen(self.step, self.options.train_steps, shown=self._writes)
         self._writers: list[Writer] = [self._screen]
         if self._writes:
-            self._metrics_file = MetricsFile(folder.metrics, self._progress.metrics_offset)
+            self._metrics_file = MetricsFile(self.folder.metrics, self._progress.metrics_offset)
             self._writers.append(self._metrics_file)
-            if options.tensorboard:
-                self._writers.append(TensorBoardFile(folder.tensorboard, self.step))
-            if options.wandb_project:
-                self._writers.append(WandbRun(options.wandb_project, folder))
+            if self.options.tensorboard:
+                self._writers.append(TensorBoardFile(self.folder.tensorboard, self.step))
+            if self.options.wandb_project:
+                self._writers.append(WandbRun(self.options.wandb_project, self.folder))
         if restored is not None:
             self.line(self._resumed_line())
+
+        def next_input(step: int) -> Input:
+            batch = member.batches(step)
+            check_divisible(batch, self.options.accumulation_steps)
+            return Input(place_batch(batch), *_count(batch))
+
+        # Batches are put on the devices on the thread too, so that a step waits for no transfer.
+        self.batches = Prefetcher(
+            next_input,
+            first=self.step,
+            end=self.options.train_steps,
+            ahead=self.options.prefetch_batches,
+        )
 
     @property
     def steps_made(self) -> int:
         """Steps made by this process."""
         return self.step - self._first_step
+
+    @functools.cached_property
+    def key_data(self) -> np.ndarray:
+        """The words of the run's random key."""
+        return np.asarray(jax.random.key_data(self.key))
+
+    @property
+    def name(self) -> str:
+        """The member's name."""
+        return self.member.name
+
+    @property
+    def rate(self) -> np.floating | None:
+        """The learning rate of its next step, where the program takes it as an argument.
+
+        After the last step it is that step's.
+        """
+        return None if self._rates is None else self._rates[min(self.step, len(self._rates) - 1)]
 
     @property
     def best(self) -> Best:
@@ -171,62 +256,42 @@ class Run:
         """Shows a line on the screen."""
         self._screen.line(text)
 
-    def add_to_next_row(self, fields: Row) -> None:
-        """Has the next row of losses tell these fields too."""
-        self._fields_to_add = {**self._fields_to_add, **fields}
+    def record_startup(self, seconds: Mapping[str, float]) -> None:
+        """Adds to the next row and the summary how long the parts of starting took."""
+        self._startup = seconds
+        self._fields_to_add = {f"startup/{name}": value for name, value in seconds.items()}
 
     def wait(self) -> None:
         """Returns once every checkpoint is on disk."""
         self._checkpoints.wait()
 
-    def started_step(
-        self,
-        state: TrainState,
-        metrics: StepMetrics | None = None,
-        examples: Array | None = None,
-        tokens: Array | None = None,
-        *,
-        flops: int = 0,
-        signal_number: Array | int = 0,
-    ) -> None:
-        """Takes the state after a step just started, and looks at the numbers of an earlier one.
-
-        They may all still be on their way. Without metrics, `took_step` is called with them later.
-
-        Args:
-          state: what the step returns, like `metrics`.
-          metrics: see `make_train_step`.
-          examples: of the batch.
-          tokens: of the batch.
-          flops: operations of the step, for the monitor.
-          signal_number: of a vote on stopping; `voted_signal` is the greatest once it is there.
-        """
+    def started_step(self, state: TrainState) -> None:
+        """Takes the state after a step, which may still be on its way."""
         self.state = state
         self.step += 1
-        if metrics is not None:
-            assert examples is not None and tokens is not None
-            self._in_flight.append(
-                _InFlight(self.step, flops, metrics, examples, tokens, signal_number)
-            )
-            if len(self._in_flight) > STEPS_IN_FLIGHT:
-                self._take_one()
         self._screen.advance()
 
-    def took_step(self, step: int, metrics: Mapping[str, Any], examples: Any, tokens: Any) -> None:
-        """Adds the numbers of a step to the window. Raises Diverged if one isn't finite."""
-        numbers = {name: float(value) for name, value in metrics.items()}
+    def record_step(
+        self, step: int, metrics: Mapping[str, Any], *, examples: int, tokens: int, flops: int
+    ) -> None:
+        """Adds a step to the next row of losses. Raises Diverged if a metric isn't finite.
+
+        Args:
+          step: its number.
+          metrics: see `make_train_step`.
+          examples: of its batch.
+          tokens: of its batch.
+          flops: operations of the step; 0 where nobody counts them.
+        """
+        values = {name: float(value) for name, value in metrics.items()}
         for name in ("loss", "gradient_norm", "update_norm"):
-            if not math.isfinite(numbers[name]):
-                self._raise_diverged(step, name.replace("_", " "), numbers[name])
-        self._progress.add_step(numbers)
+            if not math.isfinite(values[name]):
+                self._raise_diverged(step, name.replace("_", " "), values[name])
+        self._progress.add_step(values)
         self._counts += [examples, tokens]
+        self.monitor.count_step(flops)
         if step % self.options.log_every == 0:
             self._write_window(step)
-
-    def take_all(self) -> None:
-        """Waits for every step in flight."""
-        while self._in_flight:
-            self._take_one()
 
     def record_evaluation(self, evaluation: Evaluation, seconds: float) -> None:
         """Records what the development set says about the state; it took so many seconds."""
@@ -243,32 +308,36 @@ class Run:
         if evaluation.predictions:
             self.folder.write_predictions(step, evaluation.predictions)
         # Before the checkpoint that will say so.
-        if best.step == step and self._save_best is not None and self._writes:
-            self._save_best(self.state.trained, step, score)
+        save_best = self.member.save_best
+        if best.step == step and save_best is not None and self._writes:
+            save_best(self.state.trained, step, score)
         self._progress.best = best
         self._timed_from += seconds
 
     def end_step(self, *, save: bool = False) -> None:
-        """Ends a step, whose evaluation has been recorded; saves a checkpoint if asked or due."""
+        """Ends a step, with nothing of it left to record; saves a checkpoint if asked or due."""
         if self.ended:
-            self.take_all()
             self._write_window(self.step)
         if save or self.checkpoint_due:
             self._save_checkpoint()
 
-    def result(self) -> TrainResult:
-        """How it stands."""
+    def result(self, ended: str) -> TrainResult:
+        """Returns how it ended, for this reason."""
         return TrainResult(
-            trained=self.state.trained,
+            name=self.name,
             step=self.step,
             best=self.best,
+            ended=ended,
+            trained=self.state.trained,
             stopped_early=self.step < self.options.train_steps,
         )
 
     def close(self) -> None:
-        """Closes the files."""
+        """Makes no more batches, and closes the files."""
+        self.batches.close()
         for writer in self._writers:
             writer.close()
+        self._checkpoints.close()
 
     def write_summary(self, facts: Mapping[str, Any]) -> None:
         """Writes `summary.json`, unless nothing was done since it was."""
@@ -284,7 +353,9 @@ class Run:
         best = self._progress.best
         rows = read_rows(self.folder.metrics)
         return {
+            **self.member.facts,
             **facts,
+            "startup": self._startup,
             "score": best.score,
             "metrics": best.metrics,
             "best_step": best.step,
@@ -295,7 +366,7 @@ class Run:
             "examples_per_second": _median(rows, "examples_per_second"),
             "mfu": _median(rows, "mfu"),
             "wall_seconds": self._seconds(),
-            **({} if self._monitor is None else self._monitor.summary()),
+            **self.monitor.summary(),
         }
 
     def _resumed_line(self) -> str:
@@ -322,15 +393,6 @@ class Run:
         rows = read_rows(self.folder.metrics)
         return any(row["step"] == self.step and "eval/score" in row for row in rows)
 
-    def _take_one(self) -> None:
-        """Waits for the oldest step in flight and takes its numbers."""
-        step, flops, *numbers = self._in_flight.popleft()
-        *numbers, signal_number = jax.device_get(numbers)
-        self.voted_signal = max(self.voted_signal, int(signal_number))
-        if self._monitor is not None:
-            self._monitor.count_step(flops)
-        self.took_step(step, *numbers)
-
     def _write_window(self, step: int) -> None:
         """Writes the row of losses since the last one, if there was a step since."""
         means = self._progress.end_window()
@@ -338,7 +400,7 @@ class Run:
             seconds = time.monotonic() - self._timed_from
             examples, tokens = self._counts / seconds
             speed = {"examples_per_second": float(examples), "tokens_per_second": float(tokens)}
-            measured = {} if self._monitor is None else self._monitor.end_window(seconds)
+            measured = self.monitor.end_window(seconds)
             self._write({"step": step, **means, **speed, **measured, **self._fields_to_add})
             self._fields_to_add = {}
         self._start_timing()
@@ -349,7 +411,6 @@ class Run:
         self._counts = np.zeros(2)
 
     def _save_checkpoint(self) -> None:
-        self.take_all()
         if self._metrics_file is not None:
             self._progress.metrics_offset = self._metrics_file.sync()
         self._progress.seconds = self._seconds()
@@ -367,9 +428,9 @@ class Run:
         self._checkpoints.wait()
         best = self._progress.best
         kept = []
-        if best.step is not None and self._save_best is not None:
+        if best.step is not None and self.member.save_best is not None:
             kept.append(f"prompt_best of step {best.step} (score {best.score:.4f})")
-        # The loss of step n is that of the numbers after step n - 1, which are in doubt.
+        # The loss of step n is that of the parameters after step n - 1, which are in doubt.
         checkpoints = [kept_step for kept_step in self._checkpoints.steps() if kept_step < step - 1]
         if checkpoints:
             kept.append(f"the checkpoint of step {checkpoints[-1]}")
@@ -385,6 +446,22 @@ def _median(rows: Sequence[Row], name: str) -> float | None:
     return statistics.median(values) if values else None
 
 
-def _nowhere() -> io.TextIOWrapper:
-    """Where a process writes what another one of the same run shows."""
-    return open(os.devnull, "w")
+def check_divisible(batch: Batch, parts: int) -> None:
+    """Checks that a batch can be cut into so many microbatches of one size.
+
+    Raises:
+      UserError: it can't.
+    """
+    examples = len(batch["decoder_loss_weights"])
+    if examples % parts:
+        raise UserError(
+            f"A batch of {examples} examples can't be cut into {parts} equal microbatches; "
+            "make BATCH_SIZE a multiple of accumulation_steps."
+        )
+
+
+def _count(batch: Batch) -> tuple[int, int]:
+    """Returns the examples and the tokens of a batch; padding is neither."""
+    weights = np.asarray(batch["decoder_loss_weights"])  # [batch, target]
+    tokens = np.count_nonzero(batch["encoder_input_tokens"]) + np.count_nonzero(weights)
+    return int(np.count_nonzero(np.any(weights > 0, axis=-1))), int(tokens)

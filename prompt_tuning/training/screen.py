@@ -39,8 +39,16 @@ class RunScreen(Writer, Protocol):
 class Screen:
     """Loss, speed and time left, on standard error; every score on a line of its own."""
 
-    def __init__(self, step: int, total_steps: int, stream: io.TextIOBase | None = None):
-        self._stream = stream or sys.stderr
+    def __init__(
+        self,
+        step: int,
+        total_steps: int,
+        stream: io.TextIOBase | None = None,
+        *,
+        shown: bool = True,
+    ):
+        """Starts at a step; of several processes of a run, only the first is to be `shown`."""
+        self._stream = stream or (sys.stderr if shown else open(os.devnull, "w"))  # noqa: SIM115
         self._first_step, self._total_steps = step, total_steps
         self._started = time.monotonic()
         self._last_line = float("-inf")
@@ -117,9 +125,11 @@ class Screen:
 class PopulationScreen(Screen):
     """One bar, or a line now and then, for the steps of many runs at once."""
 
-    def __init__(self, total_steps: int, stream: io.TextIOBase | None = None):
-        """Args: steps still to be made, those of all runs together; where to print."""
-        super().__init__(0, total_steps, stream)
+    def __init__(
+        self, total_steps: int, stream: io.TextIOBase | None = None, *, shown: bool = True
+    ):
+        """Starts with so many steps still to be made, those of all runs together."""
+        super().__init__(0, total_steps, stream, shown=shown)
         self._made = 0
 
     def advance(self) -> None:
@@ -128,7 +138,7 @@ class PopulationScreen(Screen):
         self._made += 1
 
     def show(self, running: int) -> None:
-        """Tells how far they are, if the last line is old; `running` are training now."""
+        """Shows how far they are, if the last line is old; `running` are training now."""
         old = time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES
         if self._bar is None and self._made and old:
             speed = self._made / (time.monotonic() - self._started)
@@ -144,7 +154,7 @@ class PopulationScreen(Screen):
 
 
 class MemberScreen:
-    """A run's part of a population's screen: its scores are told by the population, together."""
+    """A run's part of a population's screen: its scores are shown by the population, together."""
 
     def __init__(self, shared: PopulationScreen, name: str):
         self._shared, self._name = shared, name

@@ -4,10 +4,11 @@ The step is generic in `loss_fn(trained, frozen, batch, key)`. It differentiates
 so nothing of the frozen weights' size is ever computed or kept beside them; a model is
 pre-trained, or tuned whole, by the same step with all its weights in `trained`.
 
-Losses are in `losses.py`, optimisers in `optimizers.py`; input and output are `loop.py`'s.
+Losses are in `losses.py`, optimizers in `optimizers.py`; input and output are `loop.py`'s.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.training import losses
+from prompt_tuning.training.optimizers import AnyRate, Optimizer, at_rate
 
 Batch = dict[str, Any]
 """Arrays under SeqIO's names, each with a leading `batch` axis."""
@@ -31,13 +33,14 @@ StepMetrics = dict[str, Array]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """All that changes as training goes on.
+    """All that changes during training.
 
     Annotated as trees, since it also holds shapes or shardings in place of arrays.
 
-    step: updates made, an int32 scalar.
-    trained: the numbers being trained; a method's `init` makes them.
-    opt_state: optax's state for them.
+    Attributes:
+      step: updates made, an int32 scalar.
+      trained: the trainable parameters; a method's `init` makes them.
+      opt_state: optax's state for them.
     """
 
     step: PyTree
@@ -56,58 +59,81 @@ class TrainState:
 
 def make_train_step(
     loss_fn: LossFn,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation | AnyRate,
     accumulation_steps: int = 1,
     layout: PyTree = None,
-) -> Callable[[TrainState, PyTree, Batch, Key[Array, ""]], tuple[TrainState, StepMetrics]]:
-    """Compiles `(state, frozen, batch, key) -> (state, metrics)`.
+) -> Callable[..., tuple[TrainState, StepMetrics]]:
+    """Compiles `(state, frozen, batch, key, rate=None) -> (state, metrics)`.
 
     `key` is the run's key, the same at every step: the step folds in its own number, so that a
     resumed run draws what an uninterrupted one would. With `accumulation_steps` the batch is cut
     into that many microbatches, whose gradients are summed before the one update; the batch
-    size must be divisible by it. The old state's memory is given to the new one. On several
-    devices `layout` says how the state and the metrics lie, one sharding for all or a pair of
-    trees: left to itself, XLA may split them.
+    size must be divisible by it. The old state's memory is given to the new one.
 
     It is a program of its own: on a CPU, where it has `compiler_options`, JAX refuses to have it
     inside another jitted function.
 
-    Metrics, all float32 scalars: `loss` (mean over the batch's weights, nats), `weight_sum`
-    (target tokens), `gradient_norm` and `update_norm`. A training that has diverged shows in
-    one of them as NaN or infinity.
+    Args:
+      loss_fn: differentiated by its first argument alone.
+      optimizer: optax's. An `AnyRate` takes the learning rate of this step as the argument `rate`,
+        so that runs which differ in it share one program.
+      accumulation_steps: microbatches in a batch.
+      layout: on several devices, the shardings of the state and the metrics: one for all, or a
+        pair of trees. Left to itself, XLA may split them.
+
+    Returns:
+      The compiled step. Its metrics are float32 scalars: `loss` (mean over the batch's weights, in
+      nats), `weight_sum` (target tokens), `gradient_norm` and `update_norm`. A training that has
+      diverged shows in one of them as NaN or infinity.
     """
+    sums_of = sums_and_gradient(loss_fn, accumulation_steps)
 
-    def sums_and_gradient(trained, frozen, batch, key):
-        """Sums over one microbatch; the gradient is that of the loss's sum."""
-        (loss, weight), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-            trained, frozen, batch, key
-        )
-        return loss, weight, gradient
-
-    def accumulate(trained, frozen, batch, key):
-        """The same over the whole batch, one microbatch at a time."""
-        microbatches = jax.tree.map(lambda x: split_batch(x, accumulation_steps), batch)
-
-        def add_microbatch(totals, item):
-            index, microbatch = item
-            sums = sums_and_gradient(trained, frozen, microbatch, jax.random.fold_in(key, index))
-            return jax.tree.map(jnp.add, totals, sums), None
-
-        zeros = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained))
-        totals, _ = jax.lax.scan(
-            add_microbatch, zeros, (jnp.arange(accumulation_steps), microbatches)
-        )
-        return totals
-
-    def train_step(state, frozen, batch, key):
+    def train_step(state, frozen, batch, key, rate=None):
         key = jax.random.fold_in(key, state.step)
-        gradient_of = sums_and_gradient if accumulation_steps == 1 else accumulate
-        loss_sum, weight_sum, gradient = gradient_of(state.trained, frozen, batch, key)
-        return updated(optimizer, state, loss_sum, weight_sum, gradient)
+        return updated(at_rate(optimizer, rate), state, *sums_of(state.trained, frozen, batch, key))
 
     return jax.jit(
         train_step, donate_argnums=0, out_shardings=layout, compiler_options=compiler_options()
     )
+
+
+def sums_and_gradient(
+    loss_fn: LossFn, accumulation_steps: int, *, several: bool = False
+) -> Callable[[PyTree, PyTree, Batch, Key[Array, "..."]], tuple[Array, Array, PyTree]]:
+    """Returns `(trained, frozen, batch, key) -> (loss_sum, weight_sum, gradient of loss_sum)`.
+
+    Args:
+      loss_fn: of a batch or a microbatch.
+      accumulation_steps: microbatches, computed one after another.
+      several: whether `loss_fn` is that of several members: both its sums, the key and all arrays
+        of the batch have a leading `members` axis. The members' losses are added up; the gradient
+        by each member's parameters is that of its own loss, as no other depends on them.
+    """
+    split = functools.partial(split_batch, parts=accumulation_steps)
+    fold_in = jax.random.fold_in
+    if several:
+        split, fold_in = jax.vmap(split, out_axes=1), jax.vmap(fold_in, in_axes=(0, None))
+
+    def total(trained, frozen, batch, key):
+        losses, weights = loss_fn(trained, frozen, batch, key)
+        return (jnp.sum(losses) if several else losses), (losses, weights)
+
+    def of_batch(trained, frozen, batch, key):
+        (_, sums), gradient = jax.value_and_grad(total, has_aux=True)(trained, frozen, batch, key)
+        return *sums, gradient
+
+    def of_microbatches(trained, frozen, batch, key):
+        def add_microbatch(totals, item):
+            index, microbatch = item
+            sums = of_batch(trained, frozen, microbatch, fold_in(key, index))
+            return jax.tree.map(jnp.add, totals, sums), None
+
+        zeros = jnp.zeros(key.shape)  # [members], or a scalar
+        start = (zeros, zeros, jax.tree.map(jnp.zeros_like, trained))
+        parts = (jnp.arange(accumulation_steps), jax.tree.map(split, batch))
+        return jax.lax.scan(add_microbatch, start, parts)[0]
+
+    return of_batch if accumulation_steps == 1 else of_microbatches
 
 
 def compiler_options() -> dict[str, Any]:
@@ -150,8 +176,30 @@ InjectionLossFn = Callable[[Injection, Any, Batch, Array], tuple[Array, Array]]
 """(injection, frozen, batch, key) -> as `LossFn` returns."""
 
 
+@dataclasses.dataclass(frozen=True)
+class MethodLoss:
+    """The loss of what a method injects into a frozen model: a `LossFn` whose parts are known.
+
+    Attributes:
+      method: has `apply(trained, batch) -> Injection`, as a `methods.base.Method` has.
+      of_injection: the loss of a frozen model with an injection.
+    """
+
+    method: Any
+    of_injection: InjectionLossFn
+
+    def __call__(
+        self, trained: PyTree, frozen: PyTree, batch: Batch, key: Array
+    ) -> tuple[Array, Array]:
+        """Returns the sums of the losses and of the weights, as any `LossFn`."""
+        return self.of_injection(self.method.apply(trained, batch), frozen, batch, key)
+
+
 def injection_loss_fn(model: Any, options: losses.LossOptions) -> InjectionLossFn:
-    """The loss of a frozen model into which something is injected."""
+    """Returns the loss of a frozen model, a `models.t5.T5`, with an injection.
+
+    Dropout is the model's, as its config says; without it no random number is drawn.
+    """
 
     def loss_fn(injection, frozen, batch, key):
         return _token_loss(_apply(model, frozen, batch, key, injection), batch, options)
@@ -159,19 +207,9 @@ def injection_loss_fn(model: Any, options: losses.LossOptions) -> InjectionLossF
     return loss_fn
 
 
-def prompt_loss_fn(model: Any, method: Any, options: losses.LossOptions) -> LossFn:
-    """The loss of a method's injection into a frozen model.
-
-    `model` is a `models.t5.T5`, `method` anything with `apply(trained, batch) -> Injection`.
-    Dropout is the model's, as its config says; without it no random number is drawn.
-    """
-
-    of_injection = injection_loss_fn(model, options)
-
-    def loss_fn(trained, frozen, batch, key):
-        return of_injection(method.apply(trained, batch), frozen, batch, key)
-
-    return loss_fn
+def prompt_loss_fn(model: Any, method: Any, options: losses.LossOptions) -> MethodLoss:
+    """Returns the loss of a method's injection into a frozen model."""
+    return MethodLoss(method, injection_loss_fn(model, options))
 
 
 def model_loss_fn(model: Any, options: losses.LossOptions) -> LossFn:
@@ -210,3 +248,35 @@ def split_batch(x: Array, parts: int) -> Array:
     first axis stays so in each part, with no example moved between devices.
     """
     return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramKey:
+    """What of a run is compiled into its step's program; runs with equal keys share one.
+
+    Attributes:
+      loss_fn: a `MethodLoss`'s method is as it computes; how its parameters start is left out.
+      optimizer: without its learning rate, where that can be an argument of the step.
+    """
+
+    loss_fn: LossFn
+    optimizer: optax.GradientTransformation | AnyRate
+
+    @classmethod
+    def of(cls, loss_fn: LossFn, optimizer: optax.GradientTransformation) -> "ProgramKey":
+        """Returns the key of a run with this loss and optimizer."""
+        if isinstance(loss_fn, MethodLoss):
+            loss_fn = dataclasses.replace(loss_fn, method=_as_it_computes(loss_fn.method))
+        if isinstance(optimizer, Optimizer):
+            return cls(loss_fn, optimizer.any_rate)
+        return cls(loss_fn, optimizer)
+
+
+def _as_it_computes(method: Any) -> Any:
+    """Returns a method without its initializers, functions that no others equal."""
+    if not hasattr(method, "clone"):  # a `Bound` one
+        return dataclasses.replace(method, method=_as_it_computes(method.method))
+    fields = dataclasses.fields(method)
+    return method.clone(
+        **{field.name: field.default for field in fields if field.name.endswith("initializer")}
+    )

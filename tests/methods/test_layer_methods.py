@@ -33,8 +33,10 @@ from prompt_tuning.models.targets import (
 )
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import Optimizer
-from prompt_tuning.training.population_step import Kind, make_population_step
+from prompt_tuning.training.side_by_side import make_side_by_side_step
 from prompt_tuning.training.step import (
+    MethodLoss,
+    ProgramKey,
     TrainState,
     injection_loss_fn,
     make_train_step,
@@ -285,14 +287,16 @@ def test_a_population_is_one_by_one(name, frozen, batch):
         step = make_train_step(prompt_loss_fn(MODEL, method, LossOptions()), optimizer)
         state = TrainState.create(jax.tree.map(jnp.array, trained), optimizer)
         ends.append(step(state, frozen, batch, jax.random.key(0))[0].trained)
-    step = make_population_step(injection_loss_fn(MODEL, LossOptions()))
+    loss_of = injection_loss_fn(MODEL, LossOptions())
+    step = make_side_by_side_step(
+        [ProgramKey.of(MethodLoss(method, loss_of), optimizer) for method in methods]
+    )
     states, _ = step(
         tuple(TrainState.create(jax.tree.map(jnp.array, each), optimizer) for each in start),
         frozen,
         {name: np.stack([array, array]) for name, array in batch.items()},
         np.stack([jax.random.key_data(jax.random.key(0))] * 2),
         np.full(2, 0.1, np.float32),
-        kinds=tuple(Kind.of(method, optimizer) for method in methods),
     )
     found = [state.trained for state in states]
     for method, end, together in zip(methods, ends, found, strict=True):

@@ -28,8 +28,14 @@ from prompt_tuning.models.stacking import batch_injections
 from prompt_tuning.models.t5 import T5, abstract_params
 from prompt_tuning.training.losses import LossOptions, cross_entropy
 from prompt_tuning.training.optimizers import Optimizer
-from prompt_tuning.training.population_step import Kind, make_population_step, stack_batches
-from prompt_tuning.training.step import TrainState, injection_loss_fn, make_train_step
+from prompt_tuning.training.side_by_side import make_side_by_side_step, stack_batches
+from prompt_tuning.training.step import (
+    MethodLoss,
+    ProgramKey,
+    TrainState,
+    injection_loss_fn,
+    make_train_step,
+)
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -279,18 +285,14 @@ def test_a_population_is_its_members_one_by_one(name, frozen):
     rates, optimizer = (0.05, 0.1), Optimizer.of(optax.sgd, 0.1)
     method, _ = start(name)
     numbers = [moved(start(name)[1], seed=seed) for seed in (1, 2)]
-    kinds = tuple(Kind.of(method, optimizer) for _ in numbers)
-    loss_of = loss_of_injection(name)
-    together = make_population_step(loss_of)
+    loss_fn = MethodLoss(method, loss_of_injection(name))
+    together = make_side_by_side_step([ProgramKey.of(loss_fn, optimizer) for _ in numbers])
     keys = [jax.random.key(seed) for seed in (1, 2)]
     states = tuple(TrainState.create(trained, optimizer) for trained in numbers)
     for step in range(2):
         batch = stack_batches([make_batch(10 + step), make_batch(20 + step)])
         data = np.stack([jax.random.key_data(key) for key in keys])
-        states, _ = together(states, frozen, batch, data, np.float32(rates), kinds=kinds)
-
-    def loss_fn(trained, frozen, batch, key):
-        return loss_of(method.apply(trained, batch), frozen, batch, key)
+        states, _ = together(states, frozen, batch, data, np.float32(rates))
 
     for place, trained in enumerate(numbers):
         own = Optimizer.of(optax.sgd, rates[place])

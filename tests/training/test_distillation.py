@@ -14,7 +14,7 @@ from prompt_tuning.models.stacking import batch_injections
 from prompt_tuning.models.t5 import T5, abstract_params
 from prompt_tuning.training.distillation import Distillation, distillation_loss_fn
 from prompt_tuning.training.losses import LossOptions, cross_entropy
-from prompt_tuning.training.step import TrainState, make_train_step
+from prompt_tuning.training.step import MethodLoss, TrainState, make_train_step
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -72,7 +72,7 @@ def run(frozen, injection):
 def test_the_loss_is_the_papers(frozen):
     trained = METHOD.init(KEY, BATCH)
     options = Distillation(teachers=TEACHERS, weight=0.9)
-    loss_fn = jax.jit(distillation_loss_fn(MODEL, METHOD, LossOptions(), options))
+    loss_fn = jax.jit(MethodLoss(METHOD, distillation_loss_fn(MODEL, LossOptions(), options)))
     loss, weights = loss_fn(trained, frozen, BATCH, KEY)
     hidden, ours = seen_by(frozen, METHOD.apply(trained, BATCH).encoder_prompt)
     # Log-probabilities are logits too.
@@ -93,10 +93,10 @@ def test_the_loss_is_the_papers(frozen):
 def test_training_brings_the_student_nearer_to_its_teachers(frozen):
     trained = METHOD.init(KEY, BATCH)
     loss_fn = distillation_loss_fn(
-        MODEL, METHOD, LossOptions(), Distillation(teachers=TEACHERS, weight=100.0)
+        MODEL, LossOptions(), Distillation(teachers=TEACHERS, weight=100.0)
     )
     optimizer = optax.adam(0.03)
-    step = make_train_step(loss_fn, optimizer)
+    step = make_train_step(MethodLoss(METHOD, loss_fn), optimizer)
     state = TrainState.create(trained, optimizer)
     losses = []
     for _ in range(30):

@@ -7,6 +7,7 @@ whose compilation would take most of the time. The score is a loss on fixed batc
 exact as the prompt.
 """
 
+import dataclasses
 import functools
 import sys
 import time
@@ -21,7 +22,7 @@ from prompt_tuning.training.loop import train
 from prompt_tuning.training.losses import cross_entropy
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.options import TrainOptions
-from prompt_tuning.training.run import Evaluation, TrainResult
+from prompt_tuning.training.run import Evaluation, Member, TrainResult
 from prompt_tuning.training.run_folder import RunFolder
 
 VOCAB, EMBED = 48, 16
@@ -61,7 +62,7 @@ def score(trained) -> float:
 
 
 def run(folder_path, seconds_per_step: float = 0.0, keep: float = 0.9, **changes) -> TrainResult:
-    """Runs in the folder; `changes` replace arguments of `train`."""
+    """Runs in the folder; `changes` replace fields of the member and arguments of `train`."""
     folder = RunFolder.open(folder_path, settings={"run": "tiny"}, config_text="# tiny\n")
 
     def batches(step):
@@ -87,9 +88,19 @@ def run(folder_path, seconds_per_step: float = 0.0, keep: float = 0.9, **changes
         "evaluate": evaluate,
         "save_best": save_best,
         "facts": {"task": "copy"},
+        "monitoring": None,
         **changes,
     }
-    return train(folder=folder, **arguments)
+    fields = {field.name for field in dataclasses.fields(Member)}
+    member = Member(folder=folder, **{k: v for k, v in arguments.items() if k in fields})
+    evaluate = arguments["evaluate"]
+    (result,) = train(
+        [member],
+        frozen=arguments["frozen"],
+        evaluate=None if evaluate is None else lambda members, trained: [evaluate(*trained)],
+        monitoring=arguments["monitoring"],
+    )
+    return result
 
 
 if __name__ == "__main__":

@@ -1,0 +1,145 @@
+"""Which members train now, which wait, and how the others ended."""
+
+import collections
+import json
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from prompt_tuning.parallel.processes import first_then_all
+from prompt_tuning.training.early_stopping import Best
+from prompt_tuning.training.halving import Halving, Standing, ranked, standing
+from prompt_tuning.training.logging import read_rows
+from prompt_tuning.training.run import Member, Run, TrainResult
+
+T = TypeVar("T")
+
+DIVERGED = "diverged"
+_TO_THE_END = "trained to its last step"
+
+
+class Lineup:
+    """Members that train, a few at a time; one that ends gives way to the next that waits.
+
+    Attributes:
+      results: of members that have ended, by name.
+      open: of members that have been started and have not ended, by name.
+      training: the runs that make the next step.
+    """
+
+    def __init__(self, members: Sequence[Member], concurrency: int):
+        self._members, self._concurrency = members, min(concurrency, len(members))
+        self._waiting: collections.deque[Member] = collections.deque()
+        self._until: int | None = None
+        self.open: dict[str, Run] = {}
+        self.training: list[Run] = []
+        # A run alone is opened although it is complete: its parameters are asked for.
+        alone = not members[0].name
+        self.results = {} if alone else _read_on_all(lambda: _results_before(members))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all members have ended."""
+        return len(self.results) == len(self._members)
+
+    def wait(self, members: Sequence[Member], until: int | None) -> None:
+        """Has members wait to train up to a step; None: to their last one."""
+        self._until = until
+        self._waiting.extend(member for member in members if member.name not in self.results)
+
+    def start(self, open_run: Callable[[Member], Run]) -> list[Run]:
+        """Starts as many of those that wait as there is room for; `admit` is to follow."""
+        room = min(self._concurrency - len(self.training), len(self._waiting))
+        started = [self._waiting.popleft() for _ in range(room)]
+        for member in started:
+            if member.name not in self.open:  # it is since the last rung
+                self.open[member.name] = open_run(member)
+        return [self.open[member.name] for member in started]
+
+    def admit(self, runs: Sequence[Run]) -> None:
+        """Has started runs train, unless they are where they should be."""
+        self.training += runs
+        self.drop_arrived()
+
+    def drop_arrived(self) -> None:
+        """Drops the runs that are at their end, which is recorded, or where training pauses."""
+        for run in self.training:
+            if run.ended:
+                last = run.step >= run.options.train_steps
+                self.end(run, _TO_THE_END if last else "no better score for a while")
+        if self._until is not None:
+            self.training = [run for run in self.training if run.step < self._until]
+
+    def end(self, run: Run, reason: str) -> None:
+        """Ends a run for good; its folder says why."""
+        run.wait()
+        run.close()
+        run.write_summary({"ended": reason} if run.name else {})
+        del self.open[run.name]
+        self.training = [other for other in self.training if other is not run]
+        self.results[run.name] = run.result(reason)
+
+    def drop_worst(
+        self,
+        members: Sequence[Member],
+        rung: int,
+        halving: Halving,
+        open_run: Callable[[Member], Run],
+        line: Callable[[str], None],
+    ) -> list[Member]:
+        """Returns the members that remain after a rung, and ends the others."""
+
+        def score(member: Member) -> Standing:
+            result = self.results.get(member.name)
+            diverged = result is not None and result.ended.startswith(DIVERGED)
+            return standing([] if diverged else read_rows(member.folder.metrics), rung)
+
+        found = _read_on_all(lambda: {member.name: score(member) for member in members})
+        order = ranked(found)
+        keep = halving.kept(len(order)) if len(order) > 1 else 1
+        for rank, name in enumerate(order[keep:], start=keep + 1):
+            if name in self.results:
+                continue
+            if name not in self.open:
+                member = next(member for member in members if member.name == name)
+                self.open[name] = open_run(member)
+            reason = (
+                f"dropped at step {rung:,} ({found[name][0]:.4f}, rank {rank} of {len(order)}; "
+                f"cut-off {found[order[keep - 1]][0]:.4f})"
+            )
+            self.end(self.open[name], reason)
+            line(f"{name} {reason}.")
+        return [member for member in members if member.name in order[:keep]]
+
+
+def _read_on_all(read: Callable[[], T]) -> T:
+    """Reads, on every process, what the first has written, before it writes more."""
+    found = first_then_all(read)
+    first_then_all(lambda: None)
+    return found
+
+
+def _results_before(members: Sequence[Member]) -> dict[str, TrainResult]:
+    """Returns the results of members that ended before this process began.
+
+    One that was trained to its last step continues where it has more steps to make now.
+    """
+    results = {}
+    for member in members:
+        if not member.folder.summary.exists():
+            continue
+        found = json.loads(member.folder.summary.read_text())
+        ended = found.get("ended", "trained before")
+        early = found["steps"] < member.options.train_steps
+        if ended == _TO_THE_END and early:
+            continue
+        results[member.name] = TrainResult(
+            name=member.name,
+            step=found["steps"],
+            best=Best(
+                step=found["best_step"], score=found["score"], metrics=dict(found["metrics"])
+            ),
+            ended=ended,
+            trained=None,
+            stopped_early=early,
+        )
+    return results

@@ -1,0 +1,328 @@
+"""Steps of several runs at once, in one program on one copy of the frozen weights.
+
+    injections = each run's method applied to its own trainable parameters, stacked
+    losses = jax.vmap(loss_fn)(injections, batches, keys), all on the same frozen weights
+
+Under `vmap` a product of activations with a frozen weight stays one product, with as many more
+rows; only what a method adds is computed apart. Trainable parameters are never padded, so that an
+optimizer sees what it would see in a run of its own; `stack_injections` pads what they turn into.
+
+A program is compiled for a number of rows, one run each, and a length of their inputs. Few numbers
+keep compilation rare: the concurrency, half of it, a quarter, and so on. A group of runs that is
+smaller than its program leaves the other rows idle.
+
+`loop.py` uses this through `SideBySide` alone; without it, runs take turns.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree, UInt32
+
+from prompt_tuning.host_memory import check_memory
+from prompt_tuning.models.stacking import stack_injections
+from prompt_tuning.training.optimizers import at_rate
+from prompt_tuning.training.run import Input, Run
+from prompt_tuning.training.step import (
+    Batch,
+    ProgramKey,
+    StepMetrics,
+    TrainState,
+    compiler_options,
+    sums_and_gradient,
+    updated,
+)
+
+_POSITIONS_A_CALL = 64
+"""What starting one more program costs, in positions of a row: a guess, on the side of few."""
+
+
+def make_side_by_side_step(
+    keys: Sequence[ProgramKey], accumulation_steps: int = 1, layout: PyTree = None
+) -> Callable[..., tuple[tuple[TrainState, ...], StepMetrics]]:
+    """Compiles `(states, frozen, batch, key_data, rates) -> (states, metrics)`.
+
+    `states`, and along the first axis of every array `batch`, `key_data` (of the runs' keys) and
+    `rates` (learning rates) belong to the runs in their order. The metrics of `make_train_step` are
+    [members] each. Each run gets what `make_train_step` would give it, but for rounding; with
+    dropout, only if its inputs aren't padded further.
+
+    Args:
+      keys: of each run, in order. Their losses are `MethodLoss`es with one `of_injection`.
+      accumulation_steps: as in `make_train_step`.
+      layout: likewise, of the tuple of states.
+    """
+    method_losses: list[Any] = [key.loss_fn for key in keys]
+
+    def loss_fn(trained, frozen, batch, random_keys):
+        injections = [
+            each.method.apply(parameters, jax.tree.map(lambda x, row=row: x[row], batch))
+            for row, (each, parameters) in enumerate(zip(method_losses, trained, strict=True))
+        ]
+        arrays, injection_of = stack_injections(injections)
+
+        def of_member(arrays, batch, key):
+            return method_losses[0].of_injection(injection_of(arrays), frozen, batch, key)
+
+        return jax.vmap(of_member)(arrays, batch, random_keys)
+
+    sums_of = sums_and_gradient(loss_fn, accumulation_steps, several=True)
+
+    def train_step(
+        states: tuple[TrainState, ...],
+        frozen: PyTree,
+        batch: Batch,
+        key_data: UInt32[Array | np.ndarray, "members words"],
+        rates: Float[Array | np.ndarray, "members"],
+    ) -> tuple[tuple[TrainState, ...], StepMetrics]:
+        steps = jnp.stack([state.step for state in states])
+        run_keys = jax.random.wrap_key_data(jnp.asarray(key_data))
+        random_keys = jax.vmap(jax.random.fold_in)(run_keys, steps)
+        trained = tuple(state.trained for state in states)
+        losses, weights, gradients = sums_of(trained, frozen, batch, random_keys)
+
+        after: list[Any] = [None] * len(states)
+        for rows in _alike(keys, states):
+            optimizer = keys[rows[0]].optimizer
+            # Alike ones together: the program is no longer for sixteen members than for one.
+            several = jax.vmap(
+                lambda rate, *of_member, optimizer=optimizer: updated(
+                    at_rate(optimizer, rate), *of_member
+                )
+            )(
+                jnp.asarray(rates)[jnp.asarray(rows)],
+                _stack([states[row] for row in rows]),
+                losses[jnp.asarray(rows)],
+                weights[jnp.asarray(rows)],
+                _stack([gradients[row] for row in rows]),
+            )
+            for index, row in enumerate(rows):
+                after[row] = jax.tree.map(lambda x, index=index: x[index], several)
+        return tuple(state for state, _ in after), _stack([metrics for _, metrics in after])
+
+    # Nothing is donated: the state of a run that has ended may fill a row.
+    return jax.jit(train_step, out_shardings=layout, compiler_options=compiler_options())
+
+
+def _alike(keys: Sequence[ProgramKey], states: Sequence[TrainState]) -> list[list[int]]:
+    """Returns the rows that can be updated together: equal optimizers, and equal shapes."""
+    groups: dict[Any, list[int]] = {}
+    for row, (key, state) in enumerate(zip(keys, states, strict=True)):
+        leaves, structure = jax.tree.flatten(state)
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        groups.setdefault((key.optimizer, structure, shapes), []).append(row)
+    return list(groups.values())
+
+
+def _stack(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+class SideBySide:
+    """Makes a step of every run that trains, with as few positions computed as can be.
+
+    Args:
+      concurrency: the most runs at a time.
+      target_length: of all runs' targets, in tokens.
+      frozen: the frozen weights.
+      accumulation_steps: microbatches in a batch.
+      layout_of: from runs to the layout that `make_side_by_side_step` takes.
+      place_batch: puts a batch of [members, batch, length] arrays on the devices.
+    """
+
+    def __init__(
+        self,
+        *,
+        concurrency: int,
+        target_length: int,
+        frozen: PyTree,
+        accumulation_steps: int,
+        layout_of: Callable[[Sequence[Run]], PyTree],
+        place_batch: Callable[[Batch], Batch],
+    ):
+        self._sizes = program_sizes(concurrency)
+        self._target_length, self._frozen = target_length, frozen
+        self._accumulation_steps = accumulation_steps
+        self._layout_of, self._place_batch = layout_of, place_batch
+        self._programs: dict[tuple[ProgramKey, ...], Any] = {}
+        self._prompt_lengths: dict[ProgramKey, int] = {}
+        self._rows: list[Run] = []
+
+    def start_steps(
+        self, training: Sequence[Run], inputs: Mapping[str, Input], flops_of: Callable[..., int]
+    ) -> Iterator[tuple[StepMetrics, int, list[tuple[int, Run, TrainState]]]]:
+        """Starts a step of every run that trains; yields the programs that make them.
+
+        Args:
+          training: the runs.
+          inputs: by name of the run, on the host.
+          flops_of: counts the operations of a program with its arguments.
+
+        Yields:
+          The metrics of a program's rows, the operations of each, and of each run in it the row and
+          the state after the step.
+        """
+        self._arrange(training)
+        for group in self._groups(inputs):
+            rows, active = list(group), [run for run in group if run in training]
+            if _exchangeable(rows):
+                rows += active[:1] * (program_size(len(rows), self._sizes) - len(rows))
+            program = self._program(rows)
+            # A row without a run computes on another's batch, and nobody looks at the result.
+            batches = [inputs.get(run.name, inputs[active[0].name]).batch for run in rows]
+            arguments = (
+                tuple(run.state for run in rows),
+                self._frozen,
+                self._place_batch(stack_batches(batches, self._target_length)),
+                np.stack([run.key_data for run in rows]),
+                np.array([0 if run.rate is None else run.rate for run in rows], np.float32),
+            )
+            check_memory(program, *arguments)
+            flops = flops_of(program, *arguments) // len(rows)
+            states, metrics = program(*arguments)
+            yield (
+                metrics,
+                flops,
+                [(row, run, states[row]) for row, run in enumerate(group) if run in training],
+            )
+
+    def _arrange(self, training: Sequence[Run]) -> None:
+        """Gives each run that trains a row.
+
+        Among rows of several kinds ended runs stay, lest each end compile another program; a new
+        run takes the row of one of them, best of its own kind: then the program stays the same.
+        """
+        for new in [run for run in training if run not in self._rows]:
+            free = [row for row, run in enumerate(self._rows) if run not in training]
+            alike = [row for row in free if self._rows[row].program_key == new.program_key]
+            if free:
+                self._rows[(alike or free)[0]] = new
+            else:
+                self._rows.append(new)
+        smaller = program_size(len(training), self._sizes) < len(self._rows)
+        if smaller or _exchangeable(self._rows):
+            self._rows = [run for run in self._rows if run in training]
+
+    def _groups(self, inputs: Mapping[str, Input]) -> list[list[Run]]:
+        """Returns the runs that share a program."""
+        if not _exchangeable(self._rows):
+            return [self._rows]
+        batches = [inputs[run.name].batch for run in self._rows]
+        lengths = [np.shape(batch["encoder_input_tokens"])[1] for batch in batches]
+        others = self._prompt_length(self._rows[0], batches[0]) + self._target_length
+        groups = groups_by_length(lengths, self._sizes, others)
+        return [[self._rows[row] for row in group] for group in groups]
+
+    def _prompt_length(self, run: Run, batch: Batch) -> int:
+        """Returns how many positions a run adds to its inputs."""
+
+        def positions(trained: PyTree) -> Array:
+            loss_fn: Any = run.program_key.loss_fn
+            injection = loss_fn.method.apply(trained, batch)
+            return jnp.zeros(injection.encoder_prompt_length + injection.encoder_suffix_length)
+
+        if run.program_key not in self._prompt_lengths:
+            (length,) = jax.eval_shape(positions, run.state.trained).shape
+            self._prompt_lengths[run.program_key] = length
+        return self._prompt_lengths[run.program_key]
+
+    def _program(self, rows: Sequence[Run]) -> Any:
+        keys = tuple(run.program_key for run in rows)
+        if keys not in self._programs:
+            self._programs[keys] = make_side_by_side_step(
+                keys, self._accumulation_steps, self._layout_of(rows)
+            )
+        return self._programs[keys]
+
+
+def _exchangeable(rows: Sequence[Run]) -> bool:
+    """Whether a program of these rows is that of any others as many."""
+    return len({run.program_key for run in rows}) <= 1
+
+
+def program_sizes(concurrency: int) -> tuple[int, ...]:
+    """Returns how many rows programs have: `concurrency` and its halves down to 1, ascending."""
+    sizes = [concurrency]
+    while sizes[-1] > 1:
+        sizes.append(-(-sizes[-1] // 2))
+    return tuple(reversed(sizes))
+
+
+def program_size(members: int, sizes: Sequence[int]) -> int:
+    """Returns the smallest size that holds so many members."""
+    return next(size for size in sizes if size >= members)
+
+
+def groups_by_length(
+    lengths: Sequence[int], sizes: Sequence[int], other_positions: int
+) -> list[list[int]]:
+    """Returns the members of each program that together compute the fewest positions.
+
+    Members whose batches are of very different length had better not be padded to the longest.
+    Found exactly, by dynamic programming over the members in the order of their lengths; a
+    function of its arguments alone, so that a resumed population groups as it did.
+
+    Args:
+      lengths: of each member's inputs at this step, in tokens.
+      sizes: how many rows programs have, ascending.
+      other_positions: what each row computes besides, such as its prompt.
+    """
+    order = sorted(range(len(lengths)), key=lambda member: (-lengths[member], member))
+    # best[n]: the cheapest way to group the n members with the longest inputs, and where the
+    # last of its groups begins.
+    best: list[tuple[int, int]] = [(0, 0)]
+    for end in range(1, len(order) + 1):
+        best.append(
+            min(
+                (
+                    best[start][0]
+                    + _POSITIONS_A_CALL
+                    + program_size(end - start, sizes) * (other_positions + lengths[order[start]]),
+                    start,
+                )
+                for start in range(end)
+                if end - start <= sizes[-1]
+            )
+        )
+    groups = []
+    end = len(order)
+    while end:
+        start = best[end][1]
+        groups.append(sorted(order[start:end]))
+        end = start
+    return groups[::-1]
+
+
+def stack_batches(batches: Sequence[Batch], target_length: int = 0) -> Batch:
+    """Returns the members' batches as one, [members, batch, length], padded to the longest.
+
+    Targets are padded to `target_length` at least. The examples' tasks are [members, batch].
+    """
+    stacked = {
+        name: _pad_and_stack(
+            [np.asarray(batch[name]) for batch in batches],
+            target_length if name.startswith("decoder_") else 0,
+        )
+        for name in batches[0]
+        if name != "task"
+    }
+    if any("task" in batch for batch in batches):
+        # Of a member that has but one task, batches don't say so.
+        rows = stacked["encoder_input_tokens"].shape[1]
+        tasks = np.zeros((len(batches), rows), np.int32)
+        for row, batch in zip(tasks, batches, strict=True):
+            of_member = np.asarray(batch.get("task", ()))
+            row[: len(of_member)] = of_member
+        stacked["task"] = tasks
+    return stacked
+
+
+def _pad_and_stack(arrays: Sequence[np.ndarray], length: int) -> np.ndarray:
+    rows, longest = (max(array.shape[axis] for array in arrays) for axis in (0, 1))
+    stacked = np.zeros((len(arrays), rows, max(longest, length)), arrays[0].dtype)
+    for row, array in zip(stacked, arrays, strict=True):
+        row[: array.shape[0], : array.shape[1]] = array
+    return stacked
