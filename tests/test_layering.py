@@ -65,7 +65,7 @@ ONLY_IN = {
     "tensorflow_text": ("data/",),
     "seqio": ("data/",),
     "gin": ("cli/",),
-    "jinja2": ("launch/", "pages/"),
+    "jinja2": ("launch/", "pages/", "planning/"),
     "yaml": ("launch/",),
     "orbax": ("checkpoints/manager.py",),
     "fastapi": ("serving/",),

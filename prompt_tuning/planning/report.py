@@ -1,10 +1,12 @@
 """A plan as text for people and as JSON for programs."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
+import jinja2
 
 from prompt_tuning.analysis.flops import step_flops
 from prompt_tuning.models.config import T5Config
@@ -22,8 +24,6 @@ from prompt_tuning.planning.program import Needs, Work
 
 # What JAX takes of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
 _GPU_SHARE = 0.75
-
-_NAME_WIDTH = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,115 +96,30 @@ class Plan:
 
     def text(self) -> str:
         """Returns it for a console."""
-        return "\n".join(line.rstrip() for line in self._lines())
-
-    def _lines(self) -> Iterator[str]:
-        work, machine = self.work, self.machine
-        config = work.config
-        parts = [
-            f"mesh data {work.data_parallel} x model {work.model_parallel}",
-            *(["FSDP"] if work.fsdp else []),
-            f"batch {work.batch_size}"
-            + (f" in {work.accumulation_steps} parts" if work.accumulation_steps > 1 else ""),
-            f"prompt {work.prompt_length}",
-            f"inputs {work.input_length}",
-            f"targets {work.target_length}",
-        ]
-        yield f"{config.name} on {machine}: {', '.join(parts)}"
-        yield (
-            f"weights {_weights(config)}, activations {config.compute_dtype}, products "
-            f"{config.product_dtype}, layers {'re' if config.remat else 'not re'}computed backward"
+        environment = jinja2.Environment(
+            undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
-        yield from self.needs.unsplit
-        yield ""
-        yield "memory of a device"
-        yield from self._memory()
-        yield ""
-        yield "a step on a device"
-        yield from self._step()
-        yield ""
-        yield from self._time_lines()
-        yield ""
-        yield from self._verdict()
-
-    def _memory(self) -> Iterator[str]:
-        needs = self.needs
-        yield _row("frozen weights", _size(needs.weights), f"{_size(needs.all_weights)} in all")
-        yield _row("prompt, optimizer", _size(needs.state))
-        yield _row("batch", _size(needs.batch))
-        yield _row("activations", _size(needs.activations), "kept for the backward pass")
-        yield _row("workspace", _size(needs.workspace))
-        memory = self.machine.accelerator.memory
-        share = needs.memory / memory
-        yield _row("in all", _size(needs.memory), f"{share:.0%} of {_size(memory)}")
-
-    def _step(self) -> Iterator[str]:
-        needs = self.needs
-        ratio = needs.flops * self.machine.devices / self.fewest_flops
-        yield _row("FLOPs", _number(needs.flops), f"{ratio:.2f} times the fewest there can be")
-        yield _row("bytes moved", _size(needs.moved), "read and written by matrix products")
-        if not needs.traffic:
-            yield _row("collectives", "none")
-        for traffic in needs.traffic:
-            yield _row(
-                traffic.kind,
-                _size(traffic.bytes),
-                f"{traffic.times} times, along {traffic.along}; {_size(traffic.sent)} sent",
-            )
-
-    def _time_lines(self) -> Iterator[str]:
-        seconds, used = self.seconds, self.utilisation
-        yield (
-            f"time of a step, estimated: at {used.compute:.0%} of the peak FLOP/s, "
-            f"{used.memory:.0%} of the memory's, {used.interconnect:.0%} of the interconnect's rate"
+        environment.filters |= {
+            "size": lambda count: f"{_number(count)}B",
+            "number": _number,
+            "time": _time,
+            "percent": "{:.0%}".format,
+        }
+        template = Path(__file__).parent / "templates" / "plan.txt"
+        return environment.from_string(template.read_text(encoding="utf-8")).render(
+            plan=self,
+            work=self.work,
+            config=self.work.config,
+            weights=_weights(self.work.config),
+            machine=self.machine,
+            room=self.machine.accelerator.memory,
+            needs=self.needs,
+            seconds=self.seconds,
+            used=self.utilisation,
+            usable=USABLE,
+            gpu_share=_GPU_SHARE,
+            row=lambda name, value, remark="": f"  {name:20}{value:>10}  {remark}".rstrip(),
         )
-        yield _row("matrix products", _time(seconds.compute))
-        yield _row("memory", _time(seconds.memory))
-        yield _row("interconnect", _time(seconds.interconnect))
-        yield _row("a step", _time(seconds.step), f"limited by {_LIMITS[seconds.limit]}")
-        yield _row(f"{self.train_steps:,} steps", _time(3600 * self.hours), "without evaluations")
-        if self.machine.across_hosts:
-            yield (
-                "  The interconnect's figure is NVLink's, which connects 8 GPUs; across hosts the "
-                "network's rate counts."
-            )
-
-    def _verdict(self) -> Iterator[str]:
-        room, memory = self.machine.accelerator.memory, self.needs.memory
-        if self.fits:
-            yield (
-                f"It fits: {_size(memory)} of {_size(room)}, of which {USABLE:.0%} count as usable."
-            )
-            if self.machine.is_gpu and memory > _GPU_SHARE * room:
-                yield (
-                    f"JAX takes {_GPU_SHARE:.0%} of a GPU by default: set "
-                    f"XLA_PYTHON_CLIENT_MEM_FRACTION={USABLE}."
-                )
-        else:
-            yield (
-                f"It doesn't fit: {_size(memory)} are more than the {USABLE:.0%} of {_size(room)} "
-                "that count as usable."
-            )
-            for number, attempt in enumerate(self.attempts, 1):
-                result = "fits" if attempt.fits else "too much"
-                what = "" if attempt.compiled else ", the weights alone"
-                left_out = "" if attempt.kept else "; left out again"
-                yield f"  {number}. {attempt.change}"
-                yield f"     {_size(attempt.memory)}{what}: {result}{left_out}"
-            if self.attempts and not self.attempts[-1].fits:
-                yield "Nothing that was tried fits: take more devices, or larger ones."
-        yield (
-            "Memory is that of the program compiled for emulated CPU devices; the compiler for "
-            f"{self.machine.accelerator.name}"
-        )
-        yield "lays out and orders work differently, which changes the workspace most."
-
-
-_LIMITS = {
-    "compute": "matrix products",
-    "memory": "memory",
-    "interconnect": "the interconnect",
-}
 
 
 def make_plan(
@@ -237,15 +152,6 @@ def _weights(config: T5Config) -> str:
     return (
         f"{config.quantization} in blocks of {config.quantization_block} and {config.param_dtype}"
     )
-
-
-def _row(name: str, value: str, remark: str = "") -> str:
-    return f"  {name:{_NAME_WIDTH}}{value:>10}  {remark}"
-
-
-def _size(number: int | float) -> str:
-    """Returns a number of bytes in words, in decimal units."""
-    return f"{_number(number)}B"
 
 
 def _number(number: int | float) -> str:
