@@ -1,4 +1,4 @@
-"""Buckets: whether they can be reached at all, asked before a client waits and retries."""
+"""Checks that a bucket can be reached, before a client waits and retries."""
 
 import os
 import socket

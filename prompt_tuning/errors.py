@@ -57,7 +57,7 @@ LESS_MEMORY = (
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """Returns one line for an error of JAX's or NumPy's that says memory has run out, else None."""
+    """Returns one line for an out-of-memory error of JAX or NumPy, else None."""
     text = " ".join(str(error).split())
     if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
         return None

@@ -1,7 +1,7 @@
-"""Writing files: whole or not at all, and a failure told in one line.
+"""Writes files: whole or not at all, with a failure reported in one line.
 
-What is written here outlives a killed process and a failing machine: a file takes its name only
-once all of it is on disk, and until then its name keeps what it had.
+Files survive a killed process and a failing machine: a file takes its name only once all of it is
+on disk; until then, the name keeps the old contents.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ def atomic_write(path: Path, *, fix: str) -> Iterator[BinaryIO]:
 
     Args:
       path: the file, in a folder that exists.
-      fix: a sentence that tells the user what to do where it can't be written.
+      fix: a sentence about what to do if it can't be written.
 
     Raises:
       UserError: the folder is missing or can't be written, or the disk is full.

@@ -1,8 +1,7 @@
-"""Memory of the host: what has been freed and yet is held, and whether there is enough.
+"""Host memory: returns freed memory to the system, and checks that there is enough.
 
-glibc keeps what is freed in pieces for later instead of giving it back to the system: tens of
-megabytes for each thread that reads a checkpoint, hundreds after XLA has compiled a large program.
-Hardly any of it serves what comes next.
+glibc keeps freed memory instead of returning it to the system: tens of megabytes for each thread
+that reads a checkpoint, hundreds after XLA has compiled a large program. Little of it is reused.
 """
 
 import contextlib
@@ -21,11 +20,11 @@ from prompt_tuning.errors import LESS_MEMORY, UserError
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _LARGE_PROGRAM_SECONDS = 0.5
-"""One that is compiled faster, or loaded from the cache, leaves little behind."""
+"""A program that compiles faster, or comes from the cache, leaves little behind."""
 
 
 def return_freed_memory() -> None:
-    """Has glibc give back to the system what has been freed; elsewhere nothing is done."""
+    """Makes glibc return freed memory to the system; does nothing with other C libraries."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -33,7 +32,7 @@ def return_freed_memory() -> None:
 
 @functools.cache
 def return_memory_after_compiling() -> None:
-    """Has what compiling a large program has freed given back from here on, before it runs."""
+    """From now on, returns the memory that compiling a large program freed, before it runs."""
 
     def after(event: str, duration_secs: float, **_: object) -> None:
         if event == _COMPILED and duration_secs >= _LARGE_PROGRAM_SECONDS:
@@ -46,13 +45,13 @@ _checked: "weakref.WeakKeyDictionary[Any, set[Any]]" = weakref.WeakKeyDictionary
 
 
 def check_memory(compiled_function: Any, *args: Any) -> None:
-    """Refuses a call of a jitted function that would need more memory than there is.
+    """Refuses a call of a jitted function that would need more memory than is free.
 
-    On a CPU, where the system would kill the process without a word; other devices say so
-    themselves. The function is compiled for these shapes, once: calling it compiles nothing more.
+    On CPUs only, where the system would kill the process silently; other devices raise an error.
+    The function is compiled for these shapes once; calling it compiles nothing more.
 
     Raises:
-      UserError: its results and what it holds on the way are larger than the memory that is free.
+      UserError: its results and temporaries are larger than the free memory.
     """
     if jax.default_backend() != "cpu" or not hasattr(compiled_function, "lower"):
         return
@@ -78,7 +77,7 @@ def check_memory(compiled_function: Any, *args: Any) -> None:
 
 @contextlib.contextmanager
 def _shapes_unchecked() -> Iterator[None]:
-    """Where annotations of shapes are checked, as in tests, checks none inside."""
+    """Turns the checks of shape annotations, as in tests, off inside."""
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
@@ -88,7 +87,7 @@ def _shapes_unchecked() -> Iterator[None]:
 
 
 def free_memory() -> int | None:
-    """Returns the bytes that this process can still get of the host's; None where unknown."""
+    """Returns the bytes of host memory that this process can still get; None if unknown."""
     free = [
         int(line.split()[1]) * 1024
         for line in _lines("/proc/meminfo")
@@ -104,7 +103,7 @@ def free_memory() -> int | None:
 
 
 def _file_cache() -> int:
-    """What counts as a container's memory and is given back when asked for."""
+    """Returns the file cache, which counts as a container's memory but is reclaimed on demand."""
     fields = dict(line.split() for line in _lines("/sys/fs/cgroup/memory.stat"))
     return int(fields.get("inactive_file", 0)) + int(fields.get("active_file", 0))
 

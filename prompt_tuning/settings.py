@@ -1,4 +1,4 @@
-"""What a setting is to a run, said in its type where it is defined.
+"""What a setting means for a run's identity, marked in its type where it is defined.
 
     log_every: Free[int] = 100                  # changes no result
     train_steps: Changeable[int] = 30_000       # a run continues with another value
@@ -26,7 +26,7 @@ class Mark:
     assigned: a population and a sweep set it themselves, for each member and each run.
     hashed: it names files, and their contents are part of the run's identity.
     fields: it is a dataclass, whose fields are settings in its place.
-    note: what is said when a run continues with another value, after "NAME is A now, and was B".
+    note: printed when a run continues with another value, after "NAME is A now and was B".
     """
 
     free: bool = False

@@ -27,8 +27,8 @@ def parquet_rows(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
             parquet = pyarrow.parquet.ParquetFile(seekable)
             yield from arrow_rows(str(path), parquet.schema_arrow, parquet.iter_batches())
         except pyarrow.ArrowException as error:
-            told = " ".join(str(error).split())
-            raise UserError(f"{path} can't be read as Parquet ({told}).") from error
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path} can't be read as Parquet ({reason}).") from error
 
 
 def arrow_rows(

@@ -1,17 +1,17 @@
 """Length-bucketed batches, their order a pure function of (seed, step).
 
-There is no iterator to save: `BatchStream.batch(step)` computes which examples belong to a step,
-so that a resumed run, or any host of many, sees the same batches as an uninterrupted one.
+There is no iterator state to save: `BatchStream.batch(step)` computes which examples belong to a
+step, so a resumed run, or any host of many, sees the same batches as an uninterrupted one.
 
 Examples are drawn by walking through one random permutation of a split after another. The draws
 of a *window* of consecutive steps are sorted by length and cut into batches, and the order of
 those batches is shuffled; a batch is padded to the smallest of a few source lengths, chosen to
 waste least on this data. So few shapes are compiled and little padding is computed. Several
-splits are mixed by giving their rates (`mixtures.py`). Batches of a constant number of tokens
+splits are mixed by giving their rates (`mixtures.py`). Batches with a constant number of tokens
 rather than of examples are in `token_batches.py`.
 
 A batch is a dict of numpy arrays with the names of SeqIO's encoder-decoder features. Where several
-splits are mixed it also says, under "task", from which of them each example is.
+splits are mixed, "task" is the index of each example's split.
 """
 
 import functools
@@ -27,10 +27,10 @@ from prompt_tuning.errors import at_least
 
 Batch = dict[str, np.ndarray]
 """Token ids [batch, source] and [batch, target] i32, loss weights [batch, target] f32; of mixed
-splits also their numbers, [batch] i32."""
+splits also the index of each example's split, [batch] i32."""
 
 LENGTH_MULTIPLE = 8
-"""Padded source lengths are multiples of this, which hardware likes."""
+"""Padded source lengths are multiples of this, which suits hardware."""
 
 MAX_WINDOW = 16
 """Steps whose examples are sorted together: more wastes less padding but is less random."""
@@ -144,7 +144,7 @@ class BatchStream:
         return tuple((length, self._target_length) for length in self._source_lengths)
 
     def examples(self, step: int) -> Int[np.ndarray, "batch 2"]:
-        """Returns the (split, example) numbers of the step's rows."""
+        """Returns the (split, example) indices of the step's rows."""
         return self._window_rows(step // self._window)[step % self._window]
 
     def batch(self, step: int) -> Batch:
@@ -161,7 +161,7 @@ class BatchStream:
         ]
         rows = np.concatenate(drawn)
         lengths = np.array([self._lengths[split][row] for split, row in rows])
-        # Random among equals: without the shuffle, ties would stand in the order of the splits.
+        # Random among equals: without the shuffle, ties would be in the order of the splits.
         rng = _batch_order(self._seed, window)
         shuffled = rng.permutation(size)
         by_length = shuffled[np.argsort(lengths[shuffled], kind="stable")]
@@ -183,9 +183,9 @@ class BatchStream:
 def eval_batches(
     split: TokenizedSplit, batch_size: int, num_lengths: int = 4
 ) -> Iterator[tuple[Batch, Int[np.ndarray, "rows"]]]:
-    """Yields batches over every example once, shortest first, with the examples' numbers.
+    """Yields batches over every example once, shortest first, with the examples' indices.
 
-    The last batch is padded by repeating its first row with loss weights of zero; the numbers are
+    The last batch is padded by repeating its first row with loss weights of zero; the indices are
     those of the real rows, which come first.
     """
     at_least(1, {"batch_size": batch_size})
@@ -214,7 +214,7 @@ def mixed_batch(
     source_lengths: Sequence[int],
     target_length: int,
 ) -> Batch:
-    """Returns the (split, example) numbers `rows` as a batch, padded as by `pad_batch`."""
+    """Returns the (split, example) indices `rows` as a batch, padded as by `pad_batch`."""
     batch = pad_batch(
         [splits[split].inputs[row] for split, row in rows],
         [splits[split].targets[row] for split, row in rows],

@@ -59,7 +59,7 @@ class Text:
     """A stream of documents.
 
     Attributes:
-      name: tells this text from any other; changed files have another name.
+      name: identifies this text; changed files have another name.
       documents: starts reading.
     """
 
@@ -73,7 +73,7 @@ def text_files(*paths: str | Path, drop_markup: bool = False) -> Text:
     Args:
       paths: files of a document a line (.txt), or of a JSON object with its "text" a line
         (.json or .jsonl, such as C4's c4-train.00000-of-01024.json.gz); read as
-        `text_files.py` says.
+        `text_files.py` describes.
       drop_markup: leave out documents with the residue of MediaWiki's and HTML's markup.
 
     Raises:
@@ -94,7 +94,7 @@ def text_files(*paths: str | Path, drop_markup: bool = False) -> Text:
 
 
 def _version(file: FilePath) -> tuple[str, int, int]:
-    """Returns what tells a file from another, and from what it was before it was changed."""
+    """Returns what identifies a file and its contents."""
     if isinstance(file, Path):
         stat = file.stat()
         return str(file.resolve()), stat.st_size, stat.st_mtime_ns
@@ -120,28 +120,28 @@ def c4_text(split: str = "train", *, config: str = "en", data_dir: str | None = 
 
 
 def held_out(text: Text, share: float) -> tuple[Text, Text]:
-    """Returns a text in two: what is trained on, and what is kept back to be scored on.
+    """Splits a text into what is trained on and what is held out to be scored on.
 
-    A hash of each document decides, so that neither its place nor other documents make a
-    difference, and one that stands there twice is never on both sides.
+    A hash of each document decides, so that neither its position nor other documents matter, and
+    equal documents are on the same side.
 
     Args:
       text: the documents.
-      share: how much of it is kept back, above 0 and below 1.
+      share: how much of it is held out, above 0 and below 1.
 
     Raises:
-      UserError: the share is none.
+      UserError: the share is out of range.
     """
     if not 0 < share < 1:
         raise UserError(f"The held-out share is {share}; expected one such as 0.01.")
 
-    def part(kept_back: bool) -> Text:
+    def part(is_held_out: bool) -> Text:
         def documents() -> Iterator[str]:
             for document in text.documents():
-                if (hash_draw(document) < share) == kept_back:
+                if (hash_draw(document) < share) == is_held_out:
                     yield document
 
-        return Text(name=json.dumps([text.name, share, kept_back]), documents=documents)
+        return Text(name=json.dumps([text.name, share, is_held_out]), documents=documents)
 
     return part(False), part(True)
 

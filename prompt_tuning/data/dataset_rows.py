@@ -43,8 +43,8 @@ def saved_rows(folder: FilePath) -> Iterator[tuple[str, JsonRow]]:
                         number += 1
                         yield f"{folder}, row {number}", row
             except pyarrow.ArrowException as error:
-                told = " ".join(str(error).split())
-                raise UserError(f"{path} can't be read as Arrow ({told}).") from error
+                reason = " ".join(str(error).split())
+                raise UserError(f"{path} can't be read as Arrow ({reason}).") from error
 
 
 def _json(path: FilePath) -> dict[str, Any]:
@@ -100,8 +100,8 @@ def _load(name: str, data_set: str, split: str) -> Any:
         try:
             return datasets.load_dataset(*arguments, split=split)
         except Exception as error:  # of HTTP, of the file system, and of `datasets` itself
-            told = " ".join(str(error).split())
-            errors.append(f"{type(error).__name__}: {told[:200]}")
+            reason = " ".join(str(error).split())
+            errors.append(f"{type(error).__name__}: {reason[:200]}")
     raise UserError(f"{name} can't be loaded by Hugging Face's datasets ({errors[0]}).")
 
 

@@ -1,8 +1,8 @@
 """Prompt designs: a task worded as text for a model that is not trained at all.
 
-This is the baseline of Lester et al. 2021, figure 1 (GPT-3's, Brown et al. 2020): the input stands
-in a sentence, a word of the language stands for each label, and solved examples of the training
-split may come before the question. A design is an entry of a TOML file:
+This is the baseline of Lester et al. 2021, figure 1 (GPT-3's, Brown et al. 2020): the input is put
+into a sentence, a word of the language stands for each label, and solved examples from the training
+split may precede the question. A design is an entry of a TOML file:
 
     [tinyworld_rte.claim]
     input = "yes or no? {premise} {hypothesis}"
@@ -45,9 +45,9 @@ class Design:
     Attributes:
       name: what the file calls it.
       where: the file and the entry, for messages.
-      input: the text of the question, up to where the answer is to stand.
+      input: the text of the question, up to the answer.
       words: the word that stands for each label; None keeps the labels.
-      separator: what stands between solved examples and the question.
+      separator: what separates solved examples and the question.
     """
 
     name: str
@@ -207,7 +207,7 @@ def _solved(
 
 
 def _drawn(pool: Sequence[tuple[str, str]], question: str, count: int, seed: int) -> list[str]:
-    """Draws solved examples for a question; one that asks the same would tell the answer."""
+    """Draws solved examples for a question, none with the same question, which gives it away."""
     if not count:
         return []
     digest = hashlib.sha256(question.encode()).digest()
@@ -235,7 +235,7 @@ def _checked_words(design: Design, task: Task) -> Mapping[str, str]:
 
 
 def _on_labels(metric: Metric, label_of: Mapping[str, str]) -> Metric:
-    """Returns a metric of labels as one of the words that stand for them."""
+    """Returns a metric of labels as a metric of the words that stand for them."""
 
     def of_words(
         examples: Sequence[Mapping[str, Any]], predictions: Sequence[str]

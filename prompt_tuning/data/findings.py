@@ -1,4 +1,4 @@
-"""What the data of a run turned out to be, in lines to read before training starts.
+"""Facts and warnings about the data of a run, to read before training starts.
 
     for line in findings(tasks, train_splits, validation_splits): print(line)
 
@@ -21,12 +21,12 @@ def findings(
     scored: Sequence[TokenizedSplit],
     data_dir: str | None = None,
 ) -> list[str]:
-    """Returns what was found of each task, a line each; warnings begin with "Warning: ".
+    """Returns lines about each task; warnings begin with "Warning: ".
 
     Args:
       tasks: the tasks.
       train: what is trained on, of each task.
-      scored: what the best prompt is picked on, of each task.
+      scored: what the best prompt is selected on, of each task.
       data_dir: where the sources are, as `Task.source` takes it.
     """
     return [

@@ -178,9 +178,9 @@ def rouge(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
 def wsc(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
     """WSC's accuracy, when the referent is generated.
 
-    The candidate noun phrase of an example is its "targets"; the model is taken to say that the
+    The candidate noun phrase of an example is its "targets"; the model is taken to claim that the
     pronoun refers to it if what it generated names it (`names_referent`), which is right if the
-    example's "label" says so too. Naming nothing is wrong.
+    example's "label" agrees. Naming nothing is wrong.
     """
     right = [
         names_referent(prediction, example["targets"]) == example["label"]

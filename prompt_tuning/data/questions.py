@@ -1,8 +1,8 @@
-"""What `infer` is asked, in order: rows of tables, JSON objects and lines of text.
+"""The inputs of `infer`, in order: rows of tables, JSON objects, and lines of text.
 
-A table (CSV, TSV, JSON, Parquet, a Hugging Face data set) is read as for training, by its name. All
-else is read by lines: one that begins with a brace is a JSON object, another is text, and an empty
-one is a question without a text, so that there are as many as lines.
+A table (CSV, TSV, JSON, Parquet, a Hugging Face data set) is read as for training, by its name.
+Anything else is read line by line: a line that begins with a brace is a JSON object, any other is
+text, and an empty line is a question without text, so that there is one question per line.
 """
 
 from collections.abc import Iterable, Iterator

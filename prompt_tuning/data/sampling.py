@@ -24,7 +24,7 @@ HELD_OUT = "held_out"
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """How many examples to take; at most one of the two numbers is given.
+    """How many examples to take; at most one of the two is given.
 
     Attributes:
       examples: how many at random.
@@ -77,7 +77,7 @@ class Sample:
         return split.take(np.sort(_first_of_each(order, targets, self.per_label)))
 
     def note(self, whole: TokenizedSplit, chosen: TokenizedSplit) -> str:
-        """Returns a line that says what was chosen, and which labels have fewer examples."""
+        """Returns a line that reports what was chosen and which labels have fewer examples."""
         line = (
             f"{whole.task} {whole.split}: {len(chosen)} of {len(whole)} examples are used "
             f"({'at random' if self.per_label is None else f'{self.per_label} of each label'}, "

@@ -1,10 +1,9 @@
 """Targets as they are, or with a sentinel in front ("span corruption + sentinel").
 
-A T5 that has seen nothing but span corruption has never said a text without sentinels: every
-target of its pre-training begins with `<extra_id_0>`. Lester et al. (2021, section 3.2) therefore
-put that sentinel before the targets of the tasks as well. Here that is done on token ids, after a
-task's text has been cut to its length, so that neither the tasks nor the token cache know of it;
-and what a model answers loses the sentinel again before it is scored.
+A T5 trained on span corruption alone has never produced a text without sentinels: every target of
+its pre-training begins with `<extra_id_0>`. Lester et al. (2021, section 3.2) therefore put that
+sentinel before the targets of the tasks as well. Here this is done on token ids, after truncation,
+so neither the tasks nor the token cache know of it; answers lose the sentinel before scoring.
 """
 
 import dataclasses
@@ -66,7 +65,7 @@ class TargetForm:
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:
         """Returns the text of an answer's ids, without the sentinel if it begins with that."""
-        said = tuple(map(int, ids))
-        if self.sentinel and said[:1] == self.prefix:
-            said = said[1:]
-        return self.vocabulary.decode(said)
+        answer = tuple(map(int, ids))
+        if self.sentinel and answer[:1] == self.prefix:
+            answer = answer[1:]
+        return self.vocabulary.decode(answer)

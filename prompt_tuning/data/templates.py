@@ -22,7 +22,7 @@ class Template:
       name: what messages call it, such as "input template".
 
     Raises:
-      UserError: a brace stands alone, or the template names no column.
+      UserError: a brace is unpaired, or the template names no column.
     """
 
     text: str

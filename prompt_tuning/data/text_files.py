@@ -115,7 +115,7 @@ _DAMAGED = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
 def _unreadable(path: FilePath, error: Exception) -> UserError:
-    """Names the first folder that is missing, or says what else went wrong."""
+    """Names the first missing folder, or else what went wrong."""
     places = (*reversed(path.parents), path) if isinstance(path, Path) else ()
     missing = next((place for place in places if not place.exists()), None)
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())

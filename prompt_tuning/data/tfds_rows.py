@@ -69,7 +69,7 @@ def read_tfds(
 
 
 def _reason(error: Exception) -> str:
-    """Says an error in a line: the server that can't be reached, or what TFDS says first."""
+    """Describes an error in one line: the unreachable server, or TFDS's first line."""
     request = getattr(error, "request", None)
     if isinstance(error, OSError) and request is not None:
         return f"{urlsplit(request.url).hostname} can't be reached"

@@ -110,7 +110,7 @@ class TokenBatchStream:
                 BatchStream(
                     [_tokens_of(splits[split], rows) for split, rows in members],
                     batch_size=rows_a_batch,
-                    # Its own random numbers, so that buckets don't walk in step.
+                    # Its own random numbers, so that buckets aren't correlated.
                     seed=int(np.random.SeedSequence((seed, bucket)).generate_state(1)[0]),
                     rates=weights,
                     num_lengths=1,
@@ -130,7 +130,7 @@ class TokenBatchStream:
         return tuple((length, self._target_length) for length in self._source_lengths)
 
     def examples(self, step: int) -> Int[np.ndarray, "batch 2"]:
-        """Returns the (split, example) numbers of the step's rows."""
+        """Returns the (split, example) indices of the step's rows."""
         bucket, turn = self._turn(step)
         members = self._members[bucket]
         found = self._streams[bucket].examples(turn)
@@ -159,7 +159,7 @@ class TokenBatchStream:
 def token_eval_batches(
     split: TokenizedSplit, budget: TokenBudget
 ) -> Iterator[tuple[Batch, Int[np.ndarray, "rows"]]]:
-    """Yields batches over every example once, shortest first, with the examples' numbers.
+    """Yields batches over every example once, shortest first, with the examples' indices.
 
     A bucket's batches have as many rows as leave fewest examples over, which go into the next
     bucket's. So hardly any padding rows are left; such a row repeats its batch's first with loss

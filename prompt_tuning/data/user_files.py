@@ -3,9 +3,9 @@
     UserFiles(files={"train": as_path("reviews.csv")}, inputs=..., targets=...)   # the rows
     user_task(source, ...)                                                        # the task
 
-`tables.py` reads the files. Where there is no validation file, a share of the training rows is held
-out: which ones is decided by a hash of the row itself, so that it doesn't depend on the order of
-the rows, and a row that stands there twice is never on both sides. `templates.py` makes the text.
+`tables.py` reads the files. Without a validation file, a share of the training rows is held out, by
+a hash of each row, so that the order of the rows doesn't matter and equal rows are on the same
+side. `templates.py` makes the text.
 """
 
 import functools
@@ -25,7 +25,7 @@ from prompt_tuning.data.text_files import FilePath, uncompressed_name
 from prompt_tuning.errors import UserError, did_you_mean, listed
 
 MAX_LABELS = 20
-"""Up to as many different targets are taken for labels, where the user doesn't say."""
+"""Without `labels`, up to this many different targets are taken as the labels."""
 
 MULTI_LABEL = "multi_label"
 _REGRESSION = ("pearson", "spearman")
@@ -36,11 +36,11 @@ class UserFiles:
     """The rows of a user's files.
 
     Attributes:
-      files: what `read_table` takes for each split, one or several to follow each other;
-        "train" there must be, "validation" may be.
-      inputs: what the encoder is to read.
-      targets: what the decoder is to say; its columns may be missing in the test split.
-      held_out: the share of the training rows that are the validation split where that has no
+      files: what `read_table` takes for each split, one or several in order; "train" is
+        required, "validation" optional.
+      inputs: what the encoder reads.
+      targets: what the decoder should output; its columns may be missing in the test split.
+      held_out: the share of the training rows that make the validation split if it has no
         file of its own.
       label_words: the word for each value in the target template's columns, such as
         {0: "negative", 1: "positive"}; None takes the values as they are.
@@ -264,7 +264,7 @@ def _find_labels(source: UserFiles) -> tuple[str, ...]:
 def _render(row: Row, source: UserFiles, numbers: bool) -> Iterable[Example]:
     # Only a row of the test split can: in it every column of the answer is empty, or none.
     withheld = bool(empty_columns(row, source.targets))
-    # Without an answer to tell rows apart by, predictions come with all columns that they are of.
+    # Without an answer to identify a row, its prediction comes with all of its columns.
     used = {*source.targets.columns, *(() if withheld else source.inputs.columns)}
     rest = {column: value for column, value in row.items() if column not in used}
     target = UNLABELLED if withheld else source.targets.render(row)

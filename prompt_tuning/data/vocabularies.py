@@ -71,7 +71,7 @@ class Vocabulary:
       path: a SentencePiece model file, on disk or in a bucket; or the name of a shipped one.
         Beside Hugging Face's `spiece.model`, the folder's number of sentinels and its added
         tokens are read too.
-      extra_ids: how many sentinels to append. None: as many as the folder says; where it doesn't,
+      extra_ids: how many sentinels to append. None: as many as the folder gives; without that,
         none if the file holds its own, as mT5's, else T5's hundred.
 
     Raises:
@@ -91,7 +91,7 @@ class Vocabulary:
         self.num_pieces = size - self.extra_ids - in_file
         """How many of the ids are text: sentinels and added tokens follow."""
         self.num_sentinels = size - self.num_pieces
-        """How many ids span corruption may take for sentinels."""
+        """How many ids span corruption may use as sentinels."""
         self.first_sentinel = size - 1
         """The id of `<extra_id_0>`, from which the others are numbered down."""
         self._added = {} if folder is None else self._beyond(hub_tokens.added_tokens(folder))
@@ -135,7 +135,7 @@ class Vocabulary:
     def decode(self, ids: Iterable[SupportsInt]) -> str:
         """Returns the text of `ids` up to the first end of sequence; padding is nothing.
 
-        A space stands on both sides of an added token.
+        Added tokens are surrounded by spaces.
         """
         texts, run = [], []
         for id_ in map(int, ids):
@@ -175,10 +175,11 @@ class Vocabulary:
         """
         for label in labels:
             if not self.can_spell(label):
-                said = self.decode(self.encode(label))
+                decoded = self.decode(self.encode(label))
                 raise UserError(
-                    f"The label {label!r} comes back from the vocabulary {self.path} as {said!r}, "
-                    "so no prediction could equal it; choose another word for it in the task."
+                    f"The label {label!r} comes back from the vocabulary {self.path} as "
+                    f"{decoded!r}, so no prediction could equal it; choose another word for it in "
+                    "the task."
                 )
 
     def encode_labels(self, labels: Sequence[str]) -> Int[np.ndarray, "labels target"]:

@@ -1,4 +1,4 @@
-"""Finds the vocabulary that a path stands for, of whichever kind."""
+"""Finds the vocabulary that a path names, of any kind."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ _MT5_FILE = "gs://t5-data/vocabs/mc4.250000.100extra/sentencepiece.model"
 
 
 def find_vocabulary(path: str | Path | epath.Path, extra_ids: int | None = None) -> Vocabulary:
-    """Returns the vocabulary that a path stands for.
+    """Returns the vocabulary that a path names.
 
     Args:
       path: a SentencePiece model file; a `tokenizer.json` of Unigram kind; a folder that holds

@@ -1,9 +1,9 @@
-"""The mesh of devices, `data` x `model`, and where batches and small arrays lie on it.
+"""The device mesh, `data` x `model`, and the sharding of batches and small arrays.
 
-The rows of a batch are shared out along `data`; each weight is split along `model` (tensor
-parallelism, `rules.py`). The steps are ordinary `jax.jit` functions: the layout of their arguments
-is all that tells XLA how to run them on many devices. The axis `model` is the inner one, so its
-devices, which talk most, are those of one host wherever a host has enough of them.
+The rows of a batch are sharded along `data`; each weight is sharded along `model` (tensor
+parallelism, `rules.py`). The steps are ordinary `jax.jit` functions: the shardings of their
+arguments are all that XLA needs to run them on many devices. `model` is the inner axis, so that its
+devices, which communicate most, are on one host if a host has enough of them.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ def make_mesh(
 
     Args:
       model: devices that share one copy of the model (MODEL_PARALLEL).
-      data: groups of such devices, each with its share of a batch (DATA_PARALLEL); all there are
-        room for if None.
+      data: groups of such devices, each with its share of a batch (DATA_PARALLEL); None: as many
+        as fit.
       devices: all devices of all processes if None.
 
     Raises:
@@ -56,10 +56,10 @@ def make_mesh(
 
 
 def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulation_steps: int = 1) -> None:
-    """Checks that a batch can be shared out evenly along `data`.
+    """Checks that a batch can be sharded evenly along `data`.
 
     Raises:
-      UserError: it can't, or the microbatches that it is cut into can't.
+      UserError: it can't, or its microbatches can't.
     """
     shares = mesh.shape[DATA_AXIS]
     if batch_size % shares:
@@ -77,7 +77,7 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulation_steps: 
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the layout of an array that every device has whole."""
+    """Returns the sharding of an array that is whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -95,9 +95,9 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def gathered(array: jax.Array) -> np.ndarray:
-    """Returns the whole of an array, on every process, wherever its parts lie.
+    """Returns a whole array on every process, wherever its shards are.
 
-    All processes have to ask for it, and each must have the memory.
+    All processes have to call it, and each needs the memory.
     """
     if array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
@@ -107,7 +107,7 @@ def gathered(array: jax.Array) -> np.ndarray:
 def values_at(
     array: jax.Array, places: tuple[Int[np.ndarray, "values"], ...]
 ) -> Shaped[np.ndarray, "values"]:
-    """Returns some values of an array, on every process, each read from a device that has it.
+    """Returns some values of an array on every process, each read from a device that has it.
 
     Args:
       array: it may be far larger than any device's memory.
@@ -123,13 +123,13 @@ def values_at(
             inside = np.all([(start <= at) & (at < stop) for at, (start, stop, _) in pairs], axis=0)
             if inside.any():
                 local = tuple(at[inside] - start for at, (start, _, _) in pairs)
-                # On a CPU looked at in place: no program is compiled for each shape.
+                # On a CPU, indexed in place: no program is compiled for each shape.
                 on_host = shard.device.platform == "cpu"
                 data = np.asarray(shard.data) if on_host else shard.data
                 values[inside] = np.asarray(data[local])
     if array.is_fully_addressable:
         return values
-    # Every value stands on one process and is zero, in all its bits, on the others.
+    # Each value is set on one process and all-zero bits on the others, so OR merges them.
     bits = multihost_utils.process_allgather(values.view(np.uint8))
     return np.bitwise_or.reduce(np.asarray(bits), axis=0).view(array.dtype)
 
@@ -137,7 +137,7 @@ def values_at(
 def shard_members(batch: Any, mesh: Mesh) -> Any:
     """Gives each device its share of a population's batch, [members, batch, ...] arrays.
 
-    Whole members where they can be shared out evenly, else the rows of each member.
+    Whole members if they can be sharded evenly, otherwise the rows of each member.
     """
     members = len(next(iter(batch.values())))
     by_member = members % mesh.shape[DATA_AXIS] == 0

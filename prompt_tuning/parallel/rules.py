@@ -1,14 +1,14 @@
-"""Which logical axis is split over which axis of the mesh: one table, and what follows from it.
+"""The mesh axis that each logical axis is sharded over: one table, and what follows from it.
 
-Tensor parallelism (Shoeybi et al., 2019) splits heads, the feed-forward block's hidden width and
-the vocabulary over `model`: of a layer's two halves each needs one sum over `model` of activations
-and none of weights. By option the embedding width of every weight is split over `data` too (FSDP;
-Zhao et al., 2023): a device then holds a 1/devices share of the model, and gathers a layer's
-weights when it comes to it.
+Tensor parallelism (Shoeybi et al., 2019) shards heads, the feed-forward block's hidden width, and
+the vocabulary over `model`: each half of a layer needs one all-reduce of activations over `model`
+and none of weights. Optionally, the embedding width of every weight is sharded over `data` too
+(FSDP; Zhao et al., 2023): a device then holds a 1/devices share of the model and gathers each
+layer's weights when it needs them.
 
-What is trained is small and whole on every device, unless it is weights of the model itself, which
-lie as the frozen ones do; a batch is split by `mesh.shard_batch`.
-Names of axes are those of `prompt_tuning.axes`.
+Trainable parameters are small and whole on every device, unless they are weights of the model
+itself, which are sharded like the frozen ones; `mesh.shard_batch` shards a batch. Names of axes are
+those of `prompt_tuning.axes`.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ AxesOf = Callable[[str], tuple[str | None, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How the frozen weights lie on a mesh.
+    """How the frozen weights are sharded over a mesh.
 
     Attributes:
       mesh: the devices, or only how many there are along each axis.
@@ -59,7 +59,7 @@ class Layout:
     def sharding_of(self, name: str, shape: tuple[int, ...]) -> NamedSharding:
         """Returns the layout of one parameter; `checkpoints.load_frozen` takes this function.
 
-        An axis whose length its mesh axis doesn't divide is not split (`unsplit` tells of it).
+        An axis whose length its mesh axis doesn't divide is not split (`unsplit` reports it).
         """
         places = [
             mesh_axis if mesh_axis and length % self.mesh.shape[mesh_axis] == 0 else None
@@ -74,11 +74,10 @@ class Layout:
         )
 
     def trained_shardings(self, trained: PyTree, params: PyTree) -> PyTree:
-        """Returns the layout of what is trained, or of a training state that holds it.
+        """Returns the shardings of trainable parameters, or of a training state that holds them.
 
-        What has the name and the shape of one of the model's parameters, such as their values in
-        model tuning and an optimizer's moments of them, is laid out as that is; the rest is whole
-        on every device.
+        Leaves with the name and shape of one of the model's parameters, such as values in model
+        tuning and an optimizer's moments, are sharded like it; the rest is whole on every device.
 
         Args:
           trained: a tree of arrays or of their shapes.
@@ -105,9 +104,9 @@ class Layout:
         )
 
     def place(self, x: jax.Array, logical_axes: tuple[str | None, ...]) -> jax.Array:
-        """Holds activations to the table; under FSDP `models.t5.T5` has to be given this function.
+        """Constrains activations to the table; under FSDP, `models.t5.T5` needs this function.
 
-        Else the compiler may take the cue from the weights instead, and split activations by
+        Otherwise the compiler may propagate the weights' sharding instead: split activations by
         width and gather every batch on every device.
         """
         places = [None if axis is None else RULES[axis] for axis in logical_axes]
@@ -115,10 +114,10 @@ class Layout:
         return jax.lax.with_sharding_constraint(x, sharding)
 
     def unsplit(self, params: PyTree) -> list[str]:
-        """Returns a line for each logical axis that can't be split as the table says.
+        """Returns a line for each logical axis that can't be split as the table prescribes.
 
         Its parameters are whole on every device along that mesh axis: the result is the same, at
-        the price of memory and of time.
+        the cost of memory and time.
         """
         lengths = {}
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):

@@ -40,7 +40,7 @@ _WNLI = ("not_entailment", "entailment")
 _EQUIVALENT = ("not_equivalent", "equivalent")
 _DUPLICATE = ("not_duplicate", "duplicate")
 _SCORES = tuple(f"{tenths / 10:.1f}" for tenths in range(0, 51, 2))
-"""STS-B's similarities as T5 says them: 0.0, 0.2, ..., 5.0."""
+"""STS-B's similarities as T5 writes them: 0.0, 0.2, ..., 5.0."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,7 +79,7 @@ class MrpcSource:
 def render(
     row: Row, training: bool, *, text: Text, words: Mapping[str, str] | None = None
 ) -> Iterable[Example]:
-    """Yields the row with its label word as the target, rewritten as `words` says."""
+    """Yields the row with its label word as the target, rewritten by `words`."""
     del training
     label = row["label"] or UNLABELLED
     yield Example(

@@ -22,7 +22,7 @@ class Example:
 
     Attributes:
       inputs: what the encoder reads.
-      targets: what the decoder is to say; "<unk>" where withheld.
+      targets: the text that the decoder should output; "<unk>" if withheld.
       metadata: what the metrics need besides, of JSON types.
       withheld: whether the label is withheld. None: where the target is T5's "<unk>", which is
         no label of the official tasks.
