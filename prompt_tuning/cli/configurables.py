@@ -23,6 +23,7 @@ from prompt_tuning.recipes import (
     frozen_base,
     initializers,  # noqa: F401 - fills CHOICES
     prediction,
+    pretraining,
     task_data,
     user_tasks,
 )
@@ -48,6 +49,10 @@ task_labels = register_per_member(user_tasks.task_labels)
 predict = register(prediction.predict)
 
 watch_choices(register)
+
+new_model = register(pretraining.new_model)
+corpus = register(pretraining.corpus)
+objective: Callable[..., pretraining.Objective] = register(pretraining.Objective, name="objective")
 
 adafactor = register(optimizers.adafactor)
 adamw = register(optimizers.adamw)

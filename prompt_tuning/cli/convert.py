@@ -10,11 +10,11 @@ from prompt_tuning.checkpoints.frozen import StoredModel, stored_frozen
 from prompt_tuning.checkpoints.huggingface_export import save_huggingface
 from prompt_tuning.checkpoints.stored_arrays import as_dtype, dtype_of
 from prompt_tuning.checkpoints.weights import save_parameters
-from prompt_tuning.cli.model_files import HUGGING_FACE, vocabulary_beside
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import new_folder
 from prompt_tuning.models.config import T5Config, get_config
+from prompt_tuning.recipes.model_files import HUGGING_FACE, vocabulary_beside
 
 
 def main(argv: Sequence[str]) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from prompt_tuning.cli import (
     configurables,
     gin_config,
-    pretraining,  # noqa: F401
     registry,
     session,  # noqa: F401
     sweep_plan,

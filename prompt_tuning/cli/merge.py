@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prompt_tuning.cli import configurables, session
-from prompt_tuning.cli.model_files import write_model
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.files import new_folder
 from prompt_tuning.models.merging import merge_injection
+from prompt_tuning.recipes.model_files import write_model
 
 
 def main(argv: Sequence[str]) -> None:

@@ -8,13 +8,15 @@ and the vocabulary beside it, is a frozen model for every other command.
 import dataclasses
 from collections.abc import Sequence
 
-from prompt_tuning.cli import pretraining, session
-from prompt_tuning.cli.model_files import write_model
+from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli.gin_config import macro
 from prompt_tuning.cli.parsers import parse
-from prompt_tuning.cli.pretraining import PretrainingJob, held_out_scorer
 from prompt_tuning.cli.run_block import pretraining_facts, start_block
 from prompt_tuning.cli.train import open_folder
 from prompt_tuning.parallel.mesh import shard_batch
+from prompt_tuning.recipes import pretraining
+from prompt_tuning.recipes.model_files import write_model
+from prompt_tuning.recipes.pretraining import PretrainingJob, held_out_scorer
 from prompt_tuning.training import loop
 from prompt_tuning.training.monitoring import Monitoring
 from prompt_tuning.training.run import Member, TrainResult
@@ -33,7 +35,20 @@ def main(argv: Sequence[str]) -> None:
 
     startup = Startup(say=session.say)
     session.load_config(args)
-    job = pretraining.prepare(part=startup.part)
+    vocabulary = configurables.vocabulary()
+    job = pretraining.prepare(
+        configurables.train(),
+        configurables.objective(),
+        configurables.corpus(),
+        configurables.layout(),
+        vocabulary,
+        lambda: (
+            configurables.new_model(vocabulary)
+            if macro("INITIAL_CHECKPOINT_PATH") is None
+            else configurables.frozen_model()
+        ),
+        part=startup.part,
+    )
     folder = open_folder(job, overwrite=args.overwrite)
     session.say(start_block(pretraining_facts(job)))
     result = pretrain(job, folder, startup=startup)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import jax
 
 from prompt_tuning.cli import gin_config
-from prompt_tuning.cli.pretraining import PretrainingJob
 from prompt_tuning.errors import listed
 from prompt_tuning.models.quantization import count_parameters
 from prompt_tuning.recipes.job import Job
+from prompt_tuning.recipes.pretraining import PretrainingJob
 from prompt_tuning.recipes.training_options import Training
 from prompt_tuning.training.optimizers import Optimizer
 

@@ -11,12 +11,12 @@ from prompt_tuning.cli import configurables, gin_config, identity, population, r
 from prompt_tuning.cli.__main__ import report
 from prompt_tuning.cli.next_commands import infer_command
 from prompt_tuning.cli.parsers import parse
-from prompt_tuning.cli.pretraining import PretrainingJob
 from prompt_tuning.cli.run_block import aligned, run_facts, start_block
 from prompt_tuning.errors import UserError
 from prompt_tuning.parallel.processes import first_then_all, is_first, joined
 from prompt_tuning.recipes import task_file
 from prompt_tuning.recipes.job import Job
+from prompt_tuning.recipes.pretraining import PretrainingJob
 from prompt_tuning.recipes.train import train
 from prompt_tuning.training.run_folder import RunFolder
 from prompt_tuning.training.screen import scores_text

@@ -8,10 +8,10 @@ import pytest
 
 from prompt_tuning.cli import (
     compilation_cache,  # noqa: F401 - registers
+    configurables,  # noqa: F401 - registers
     gin_config,
     identity,
     many_prompts,  # noqa: F401 - registers
-    pretraining,  # noqa: F401 - registers
     registry,
     session,  # noqa: F401 - registers
     sweep_plan,  # noqa: F401 - registers

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints.weights import flatten, load_weights
-from prompt_tuning.cli import pretraining
 from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
 from prompt_tuning.data.corpora import PretrainingStream, c4_text
 from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.recipes import pretraining
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 

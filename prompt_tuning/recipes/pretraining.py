@@ -1,7 +1,6 @@
-"""What `prompt-tuning pretrain` is configured by: the text, the objective, the first weights.
+"""Pre-training: all weights of a model on plain text.
 
-Everything else (steps, optimiser, run folder) is what `train` takes in gin, with `train.method`
-None: all weights are trained.
+Steps, optimizer and run folder are those of `Training`, without a method.
 """
 
 import dataclasses
@@ -15,9 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from prompt_tuning.cli import configurables
-from prompt_tuning.cli.configurables import Base, Training
-from prompt_tuning.cli.gin_config import macro, register
 from prompt_tuning.data.corpora import (
     PretrainingStream,
     Text,
@@ -30,11 +26,14 @@ from prompt_tuning.data.feature_lengths import feature_lengths as lengths_of
 from prompt_tuning.data.pretraining import piece_lengths
 from prompt_tuning.data.tasks.tables import is_tfds
 from prompt_tuning.data.vocabularies import Vocabulary
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, at_least
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.t5 import T5, Params, init_params
 from prompt_tuning.parallel.mesh import check_batch, replicate, shard_batch
+from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.recipes import frozen_base
+from prompt_tuning.recipes.frozen_base import Base
+from prompt_tuning.recipes.training_options import Training
 from prompt_tuning.settings import Changeable
 from prompt_tuning.training.keys import stream_key
 from prompt_tuning.training.losses import LossOptions
@@ -45,7 +44,6 @@ _ROW_MULTIPLE = 128
 _HASHED_BLOCKS, _HASHED_TOKENS = 1000, 4096
 
 
-@register
 def new_model(
     vocabulary: Vocabulary,
     architecture: str,
@@ -81,9 +79,7 @@ def new_model(
         "num_decoder_layers": num_decoder_layers,
     }
     given = {name: size for name, size in sizes.items() if size is not None}
-    for name, size in given.items():
-        if size < 1:
-            raise UserError(f"new_model.{name} is {size}; it must be at least 1.")
+    at_least(1, {f"new_model.{name}": size for name, size in given.items()})
     for name, stddev in {
         "embedding_stddev": embedding_stddev,
         "relative_bias_stddev": relative_bias_stddev,
@@ -122,7 +118,6 @@ class Corpus:
     shuffled: bool
 
 
-@register
 def corpus(
     text: Changeable[str | Sequence[str]],
     data_dir: Changeable[str | None] = None,
@@ -159,52 +154,38 @@ def corpus(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What is to be learnt of the text.
+    """The objective and its batches.
 
-    name: one of `data.pretraining.OBJECTIVES`.
-    lengths: the longest inputs and targets, in tokens with EOS.
-    batch_size: pieces of text a step.
-    held_out_batches: how many of them an evaluation scores.
-    model_name: what prompts are to remember of the model; None is the run folder's name.
+    Attributes:
+      name: one of `data.pretraining.OBJECTIVES`.
+      feature_lengths: the longest inputs and targets, in tokens with end of sequence.
+      batch_size: pieces of text a step.
+      held_out_batches: how many of them an evaluation scores.
+      model_name: what prompts remember of the model; None is the run folder's name.
+
+    Raises:
+      UserError: there is no such objective, or a number is too low.
     """
 
     name: str
-    lengths: Mapping[str, int]
+    feature_lengths: Mapping[str, Any]
     batch_size: int
-    held_out_batches: int
-    model_name: str | None
+    held_out_batches: int = 16
+    model_name: str | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, {"BATCH_SIZE": self.batch_size, "held_out_batches": self.held_out_batches})
+        assert self.piece_length > 1
+
+    @property
+    def lengths(self) -> Mapping[str, int]:
+        """The lengths, checked."""
+        return lengths_of(self.feature_lengths)
 
     @property
     def piece_length(self) -> int:
         """Tokens of text that make one example."""
         return piece_lengths(self.name, self.lengths["inputs"], self.lengths["targets"])[0]
-
-
-@register
-def objective(
-    name: str,
-    feature_lengths: Mapping[str, Any],
-    batch_size: int,
-    held_out_batches: int = 16,
-    model_name: str | None = None,
-) -> Objective:
-    """The objective and its batches.
-
-    Raises:
-      UserError: there is no such objective, or a number is too low.
-    """
-    for option, value in {"BATCH_SIZE": batch_size, "held_out_batches": held_out_batches}.items():
-        if value < 1:
-            raise UserError(f"{option} is {value}; it must be at least 1.")
-    found = Objective(
-        name=name,
-        lengths=lengths_of(feature_lengths),
-        batch_size=batch_size,
-        held_out_batches=held_out_batches,
-        model_name=model_name,
-    )
-    assert found.piece_length > 1
-    return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,7 +196,7 @@ class PretrainingJob:
     stream: batches of the text.
     held_out: batches of the text that was kept back.
     tokens: of the text that the run can read.
-    contents: hashes of what the settings only name, as `session.Job` has them.
+    contents: hashes of what the settings only name, as `Job` has them.
     """
 
     base: Base
@@ -233,40 +214,45 @@ class PretrainingJob:
 
 
 def prepare(
-    part: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext(),
+    training: Training,
+    objective: Objective,
+    text: Corpus,
+    layout: Layout,
+    vocabulary: Vocabulary,
+    first_weights: Callable[[], tuple[T5Config, Params]],
+    part: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> PretrainingJob:
     """Reads the text, and loads or makes the first weights.
 
-    `part(name)` is entered around the reading of the "data" and of the "weights".
+    Args:
+      training: how the run trains.
+      objective: what it learns.
+      text: what it reads.
+      layout: how the model lies on the devices.
+      vocabulary: the model's.
+      first_weights: loads or makes them.
+      part: entered, as `part(name)`, around the reading of the "data" and of the "weights".
 
     Raises:
       UserError: something can't be read, or the text is too short.
     """
-    training: Training = configurables.train()
-    task: Objective = objective()
-    text: Corpus = corpus()
-    layout = configurables.layout()
-    check_batch(task.batch_size, layout.mesh)
-    vocabulary = configurables.vocabulary()
-    a_step = task.batch_size * task.piece_length
+    check_batch(objective.batch_size, layout.mesh)
+    a_step = objective.batch_size * objective.piece_length
     most = training.options.train_steps * a_step if text.shuffled else sys.maxsize
     with part("data"):
         ids = tokenized_text(text.train, vocabulary, max_tokens=most)
-    stream = _stream(ids, vocabulary, task, training.options.seed)
+    stream = _stream(ids, vocabulary, objective, training.options.seed)
     try:
         kept_ids = tokenized_text(
-            text.held_out, vocabulary, max_tokens=task.held_out_batches * a_step
+            text.held_out, vocabulary, max_tokens=objective.held_out_batches * a_step
         )
-        held_out_stream = _stream(kept_ids, vocabulary, task, seed=0)
+        held_out_stream = _stream(kept_ids, vocabulary, objective, seed=0)
     except UserError as error:
         raise UserError(
             f"Too little text is kept back to be scored on; raise corpus.held_out_share. ({error})"
         ) from error
     with part("weights"):
-        if macro("INITIAL_CHECKPOINT_PATH") is None:
-            config, params = new_model(vocabulary)
-        else:
-            config, params = configurables.frozen_model()
+        config, params = first_weights()
     if config.quantization:
         raise UserError(
             f"frozen_model.quantization is {config.quantization!r}, but quantized weights can't be "
@@ -274,12 +260,12 @@ def prepare(
         )
     frozen_base.check_vocabulary(vocabulary, config)
     # All of them are trained, so every device has them whole, whatever the layout splits.
-    params = replicate(params, layout.mesh)
     base = Base(config=config, params=params, vocabulary=vocabulary, layout=layout)
+    base = dataclasses.replace(base, params=replicate(params, base.mesh))
     return PretrainingJob(
         base=base,
         training=training,
-        objective=task,
+        objective=objective,
         stream=stream,
         held_out=held_out_stream,
         tokens=len(ids),
