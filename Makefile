@@ -49,7 +49,7 @@ bench-peft: $(RUN_READY)  ## the same against Hugging Face PEFT, in an environme
 	@$(PYTHON) benchmarks/step.py
 
 parameters: $(RUN_READY)  ## write docs/parameters.md from the code
-	@$(PYTHON) -m prompt_tuning.cli.parameters_page docs/parameters.md
+	@$(PYTHON) docs/parameters.py
 
 lock: $(TEST_READY)  ## write the lock anew, for Python 3.11 and later on any platform
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check uv

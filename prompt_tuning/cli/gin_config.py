@@ -4,7 +4,6 @@ Files are looked for by path, then in `--gin_search_paths`, then among the confi
 the package, so that `--gin_file=runs/train.gin` works anywhere.
 """
 
-import functools
 import importlib.util  # gin's file reader uses it too, without importing it
 import os
 import re
@@ -18,24 +17,16 @@ import gin
 from gin import config as gin_internals
 from gin.config import parse_value
 
-import prompt_tuning
 from prompt_tuning.cli import registry
 from prompt_tuning.cli.macros import MACROS
 from prompt_tuning.cli.registry import register as register  # where users' modules look for it
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.recipes import gin_text
 from prompt_tuning.recipes.paths import expanded
+from prompt_tuning.recipes.paths import shipped_configs as shipped_configs
 
-_PACKAGE = Path(prompt_tuning.__file__).parent
 _REQUIRED = "%gin.REQUIRED"
 _TRAIN = "runs/train.gin"
-
-
-@functools.cache
-def shipped_configs() -> Path:
-    """The folder of shipped gin files: inside an installed package, else beside it."""
-    inside = _PACKAGE / "configs"
-    return inside if inside.is_dir() else _PACKAGE.parent / "configs"
 
 
 def load(

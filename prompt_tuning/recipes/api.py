@@ -15,7 +15,7 @@ from prompt_tuning.recipes import identity, options, task_file
 from prompt_tuning.recipes import train as training
 from prompt_tuning.recipes.choices import adafactor, settings_of
 from prompt_tuning.recipes.frozen_base import Base
-from prompt_tuning.recipes.gin_text import MACROS, Reference, with_macros
+from prompt_tuning.recipes.gin_text import Reference, macros, with_macros
 from prompt_tuning.recipes.job import Job, prepare
 from prompt_tuning.recipes.paths import expanded, run_folder
 from prompt_tuning.recipes.rows import Rows, given_task
@@ -205,7 +205,9 @@ def _open_folder(job: Job, values: Mapping[str, Any], *, overwrite: bool) -> Run
         train_steps=job.training.options.train_steps,
         overwrite=overwrite,
     )
-    paths = {MACROS[name]: place for name in _PATHS if (place := task_file.place(values.get(name)))}
+    paths = {
+        macros()[name]: place for name in _PATHS if (place := task_file.place(values.get(name)))
+    }
     folder.write_json(task_file.FILE, task_file.described(job, paths=paths, modules={}))
     for note in folder.notes:
         say(note)

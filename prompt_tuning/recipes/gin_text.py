@@ -5,32 +5,28 @@ macro, which is what a user sets: `BATCH_SIZE = 32` and `data.batch_size = %BATC
 """
 
 import ast
+import functools
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-MACROS: Mapping[str, str] = {
-    "frozen_model.checkpoint": "INITIAL_CHECKPOINT_PATH",
-    "vocabulary.checkpoint": "INITIAL_CHECKPOINT_PATH",
-    "vocabulary.path": "VOCABULARY_PATH",
-    "layout.model_parallel": "MODEL_PARALLEL",
-    "layout.data_parallel": "DATA_PARALLEL",
-    "layout.fsdp": "FSDP",
-    "data.mixture_or_task": "MIXTURE_OR_TASK_NAME",
-    "data.feature_lengths": "TASK_FEATURE_LENGTHS",
-    "data.data_dir": "DATA_DIR",
-    "data.batch_size": "BATCH_SIZE",
-    "data.batch_tokens": "BATCH_TOKENS",
-    "user_files.train_file": "TRAIN_FILE",
-    "user_files.validation_file": "VALIDATION_FILE",
-    "user_files.test_file": "TEST_FILE",
-    "user_files.input_template": "INPUT_TEMPLATE",
-    "user_files.target_template": "TARGET_TEMPLATE",
-    "train.folder": "MODEL_DIR",
-    "train.train_steps": "TRAIN_STEPS",
-    "train.seed": "SEED",
-}
-"""The macro that fills a parameter, as in `configs/runs/train.gin`."""
+from prompt_tuning.recipes.paths import shipped_configs
+
+_WIRING = ("runs/base.gin", "runs/train.gin", "tasks/user_files.gin")
+
+
+def filled_by_macros(*files: Path) -> list[tuple[str, str]]:
+    """Returns the parameters that gin files fill by a macro, each with the macro's name."""
+    texts = [file.read_text("utf-8") for file in files]
+    pattern = re.compile(r"^([\w.]+\.\w+) = .*?%(\w+)", re.MULTILINE)
+    return [pair for text in texts for pair in pattern.findall(text)]
+
+
+@functools.cache
+def macros() -> Mapping[str, str]:
+    """Returns the macro of each parameter that has one in the gin files of training."""
+    return dict(filled_by_macros(*(shipped_configs() / file for file in _WIRING)))
 
 
 class Reference(str):
@@ -52,12 +48,13 @@ def literal(text: str) -> Any:
 
 def with_macros(values: Mapping[str, Any]) -> dict[str, str]:
     """Returns the texts of settings by name, those of their macros first."""
-    macros = {MACROS[name]: text_of(value) for name, value in values.items() if name in MACROS}
+    named = {name: macro for name, macro in macros().items() if name in values}
+    filled = {macro: text_of(values[name]) for name, macro in named.items()}
     texts = {
-        name: f"%{MACROS[name]}" if name in MACROS else text_of(value)
+        name: f"%{named[name]}" if name in named else text_of(value)
         for name, value in values.items()
     }
-    return {**dict(sorted(macros.items())), **dict(sorted(texts.items()))}
+    return {**dict(sorted(filled.items())), **dict(sorted(texts.items()))}
 
 
 def resolved(given: Mapping[str, str]) -> dict[str, tuple[str, frozenset[str]]]:

@@ -3,14 +3,24 @@
 A shell expands `~` only where a word begins with it, not in `--gin.MODEL_DIR=~/runs/x`.
 """
 
+import functools
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+import prompt_tuning
 from prompt_tuning.errors import UserError
 
 _SCHEME = re.compile(r"([a-zA-Z]\w+):/")
+
+
+@functools.cache
+def shipped_configs() -> Path:
+    """The folder of shipped gin files: inside an installed package, else beside it."""
+    package = Path(prompt_tuning.__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def expanded(value: Any) -> Any:

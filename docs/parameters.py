@@ -1,22 +1,19 @@
-"""Writes docs/parameters.md from the code: every gin parameter and every macro.
-
-python -m prompt_tuning.cli.parameters_page docs/parameters.md
-"""
+"""Writes parameters.md, beside this file, from the code: every gin parameter and every macro."""
 
 import importlib
 import inspect
 import pkgutil
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from prompt_tuning import cli
 from prompt_tuning.cli import registry
-from prompt_tuning.cli.gin_config import shipped_configs
 from prompt_tuning.cli.macros import MACROS
 from prompt_tuning.cli.parameter_meanings import MEANINGS
+from prompt_tuning.recipes.gin_text import filled_by_macros
+from prompt_tuning.recipes.paths import shipped_configs
 from prompt_tuning.settings import unmarked
 
 _HEAD = """# Parameters and macros
@@ -107,12 +104,7 @@ _GIVEN = {("predict", "data"), ("new_model", "vocabulary"), ("frozen_model", "sh
 
 def _changeable_macros() -> set[str]:
     """Returns the macros that shipped gin files put into what may change, and nowhere else."""
-    texts = (file.read_text("utf-8") for file in shipped_configs().rglob("*.gin"))
-    filled = [
-        pair
-        for text in texts
-        for pair in re.findall(r"^([\w.]+\.\w+) = .*?%(\w+)", text, re.MULTILINE)
-    ]
+    filled = filled_by_macros(*shipped_configs().rglob("*.gin"))
     fixed = {macro for name, macro in filled if registry.mark(name).is_identity}
     return {macro for _, macro in filled} - fixed
 
@@ -146,4 +138,4 @@ def _yes(truth: bool) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    Path(__file__).with_suffix(".md").write_text(page(), encoding="utf-8")
