@@ -57,7 +57,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _loaded(paths: Sequence[str]) -> tuple[list[np.ndarray], list[PromptMetadata]]:
-
     loaded = [load_prompt(path) for path in paths]
     models = {m.model: path for path, (_, m) in zip(paths, loaded, strict=True) if m.model}
     if len(models) > 1:
@@ -94,7 +93,6 @@ def _report(
     names: Sequence[str],
     tasks: Sequence[str],
 ) -> None:
-
     to = report_folder(folder)
     positions, explained = project(prompts)
     pictures = [

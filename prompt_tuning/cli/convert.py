@@ -46,7 +46,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _write_folder(output: Path, model: StoredModel, source: str, dtype: str | None) -> T5Config:
-
     config = dataclasses.replace(model.config, param_dtype=dtype_of(model.parameters, dtype))
     vocabulary = vocabulary_beside(source)
     folder = new_folder(output)

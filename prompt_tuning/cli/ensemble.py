@@ -32,7 +32,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _ensemble(args: argparse.Namespace) -> None:
-
     _check_distinct(args.prompts)
     runs = [path for path in args.prompts if (Path(path) / session.CONFIG).is_file()]
     session.load_config(args, run=runs[0] if runs else None, defaults=[] if runs else [BASE])
@@ -117,7 +116,6 @@ def _check_distinct(paths: Sequence[str]) -> None:
 def _table(
     paths: Sequence[str], members: Sequence[Evaluation], combined: Mapping[str, Evaluation]
 ) -> Table:
-
     alone = [list(_numbers(member).values()) for member in members]
 
     return Table(

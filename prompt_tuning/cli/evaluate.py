@@ -32,7 +32,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-
     path = session.chosen_prompt(args)
     data = configurables.data()
     prediction = configurables.predict(data)

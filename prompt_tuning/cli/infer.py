@@ -53,7 +53,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _with_one_prompt(args: argparse.Namespace) -> None:
-
     session.load_config(args, run=args.run)
     path = session.chosen_prompt(args)
     data = configurables.data()
@@ -152,7 +151,6 @@ def _counting(args: argparse.Namespace) -> Counting:
 
 
 def _with_many_prompts(args: argparse.Namespace) -> None:
-
     files = many_prompts.named_files(args.prompts)
     base, predictor = many_prompts.load(args, run=args.run)
     is_told_how = _is_told_how(configurables.predict(many_prompts.predictor()), args)
@@ -286,11 +284,9 @@ def _line(row: Row, prediction: str | None, scores: Mapping[str, float] | None =
 
 
 def _say_cut(number: int, length: int) -> None:
-
     if number:
         say(f"{number} inputs were cut to {length} tokens.")
 
 
 def _writing(path: str) -> contextlib.AbstractContextManager[IO[str]]:
-
     return contextlib.nullcontext(sys.stdout) if path == "-" else new_file(path)

@@ -59,7 +59,6 @@ def check_command(
 
 
 def _check_sweep(args: argparse.Namespace) -> None:
-
     described = sweep_plan.load_sweep(args.file, args.gin_search_paths, args.gin_bindings)
     sweep_plan.runs_of(described, args.gin_search_paths)
 

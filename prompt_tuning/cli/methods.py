@@ -116,14 +116,12 @@ def method_of_sizes(name: str, config: T5Config, folder: Path) -> Method:
 
 
 def _sources(config: T5Config, folder: Path) -> list[str]:
-
     path = folder / "source.npy"
     np.save(path, np.zeros((_LENGTH, config.embed_dim), np.float32))
     return [str(path)] * SOURCES
 
 
 def _multitask_prompt(config: T5Config, folder: Path) -> str:
-
     method = MultitaskPrompt(length=_LENGTH, embed_dim=config.embed_dim, tasks=2)
     shapes = jax.eval_shape(lambda: method.init(jax.random.key(0), {}))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

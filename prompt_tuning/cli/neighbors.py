@@ -1,13 +1,13 @@
 """`prompt-tuning neighbors`: what a prompt's positions resemble, and what they do in the model."""
 
-import argparse
 from collections.abc import Sequence
 
 from prompt_tuning.analysis.neighbors import format_neighbors
-from prompt_tuning.cli import configurables, prompt_report, session
+from prompt_tuning.cli import configurables, gin_config, session
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
 from prompt_tuning.recipes import prompts
+from prompt_tuning.recipes.prompt_report import Report
 
 
 def main(argv: Sequence[str]) -> None:
@@ -18,22 +18,31 @@ def main(argv: Sequence[str]) -> None:
     if (args.attention or args.removals) and not args.report:
         flag = "--attention" if args.attention else "--removals"
         raise UserError(f"{flag} is for a report; add --report FOLDER.")
-    _neighbors(args)
-
-
-def _neighbors(args: argparse.Namespace) -> None:
-
     session.load_config(args, run=args.run)
     path = session.prompt_path(args.run, args.prompt)
-    data = configurables.data()
-    base = session.load_base(data)
-    prompt = base.load_adapter(path).prompt
-    found = prompts.neighbors_of(base, prompt, k=args.k, metric=args.metric, words=args.words)
-    print(format_neighbors(found))
+    report = report_of(path, k=args.k, metric=args.metric, words=args.words)
+    print(format_neighbors(report.neighbors))
     if args.report:
-        report = prompt_report.Report(base, data, prompt, found, title=path, metric=args.metric)
         if args.attention:
             report.add_attention()
         if args.removals:
             report.add_removals()
         print(f"\n{report.write(args.report)}")
+
+
+def report_of(path: str, *, k: int, metric: str = "cosine", words: bool = False) -> Report:
+    """Returns the report on a prompt's file, with the loaded configuration."""
+    data = configurables.data()
+    base = session.load_base(data)
+    prompt = base.load_adapter(path).prompt
+    labels = gin_config.macro("CLASS_LABELS")
+    return Report(
+        base,
+        data,
+        configurables.predict(data),
+        prompt,
+        prompts.neighbors_of(base, prompt, k=k, metric=metric, words=words),
+        title=path,
+        metric=metric,
+        labels=labels if isinstance(labels, list | tuple) else None,
+    )

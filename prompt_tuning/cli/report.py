@@ -17,7 +17,8 @@ import safetensors
 
 from prompt_tuning.checkpoints.adapter_files import best_file
 from prompt_tuning.checkpoints.prompt_files import BEST_PROMPT
-from prompt_tuning.cli import configurables, prompt_report, session, unfinished
+from prompt_tuning.cli import session, unfinished
+from prompt_tuning.cli.neighbors import report_of
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.cli.run_answers import run_answers
 from prompt_tuning.errors import UserError
@@ -26,7 +27,6 @@ from prompt_tuning.json_text import parse_json, shown
 from prompt_tuning.pages.run_page import Member, Resemblance, Run, run_page
 from prompt_tuning.pages.sweep_page import Sweep, sweep_page
 from prompt_tuning.pages.web_page import MARK
-from prompt_tuning.recipes import prompts
 from prompt_tuning.sweeps.results import read_records
 from prompt_tuning.training.logging import read_rows
 from prompt_tuning.training.run_folder import MEMBERS
@@ -78,7 +78,6 @@ def _check_output(output: Path) -> None:
 
 
 def _run_text(args: argparse.Namespace) -> str:
-
     found = read_run(args.folder)
     return run_page(found, _resemblance(args))
 
@@ -121,7 +120,6 @@ def _check_summary(path: Path, summary: Mapping[str, Any]) -> None:
 
 
 def _members(path: Path, summary: Mapping[str, Any]) -> list[Member]:
-
     told = summary.get("members") or []
     named = [each for each in told if isinstance(each, dict) and isinstance(each.get("name"), str)]
     if not isinstance(told, list) or len(named) < len(told):
@@ -169,19 +167,13 @@ def _resemblance(args: argparse.Namespace) -> Resemblance | str:
 
 
 def _resemblance_of(args: argparse.Namespace, path: str) -> Resemblance:
-
     session.load_config(args, run=args.folder)
-    data = configurables.data()
-    base = session.load_base(data)
-    prompt = base.load_adapter(path).prompt
-    found = prompts.neighbors_of(base, prompt, k=args.k, words=True)
-    more = prompt_report.Report(base, data, prompt, found, title=path, metric="cosine")
+    more = report_of(path, k=args.k, words=True)
     tables = [table for name, table in more.tables.items() if name != "neighbors"]
-    return Resemblance(neighbors=found, tables=tables)
+    return Resemblance(neighbors=more.neighbors, tables=tables)
 
 
 def _sweep_text(folder: str) -> str:
-
     return sweep_page(read_sweep(folder))
 
 

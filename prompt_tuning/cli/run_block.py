@@ -174,7 +174,6 @@ def _chosen(name: str) -> str:
 
 
 def _rate_text(training: Training) -> str:
-
     if not isinstance(training.optimizer, Optimizer):
         return "of its own"
     return learning_rate_text(training.optimizer, training.options.train_steps)

@@ -3,15 +3,16 @@
 import json
 from collections.abc import Sequence
 
-from prompt_tuning.cli import designing
+from prompt_tuning.cli.design import asked_for
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
+from prompt_tuning.recipes.designs import table
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints a table of the candidates and one line of JSON."""
     args = parse("search", argv)
-    designs = designing.Designs(args)
+    designs = asked_for(args)
     if args.score_on == designs.split:
         raise UserError(
             f"--score_on is {args.score_on}, the split that the prompt is picked on "
@@ -21,7 +22,7 @@ def main(argv: Sequence[str]) -> None:
     scored = designs.score_all(designs.split)
     # Of equals the first: Python's `max` keeps it.
     best = max(range(len(scored)), key=lambda i: scored[i].evaluation.score)
-    print(f"{designing.table(scored).text()}\n")
+    print(f"{table(scored).text()}\n")
     result = {
         "task": designs.task,
         "seed": args.seed,

@@ -77,7 +77,6 @@ def _chosen(runs: Sequence[Run], args: argparse.Namespace) -> list[Run]:
 def _plan_text(
     name: str, runs: Sequence[Run], chosen: Sequence[Run], places: int, folder: Path
 ) -> str:
-
     store = SweepStore(folder) if folder.is_dir() else None
     done = {each.name for each in chosen if store and store.finished(each.name)}
     left = [each for each in chosen if each.name not in done]
@@ -104,7 +103,6 @@ def _cost_text(args: argparse.Namespace, chosen: Sequence[Run]) -> str:
 
 
 def _train(args: argparse.Namespace, folder: Path, chosen: Sequence[Run], places: int) -> int:
-
     store = SweepStore(folder)
     left = [each for each in chosen if store.finished(each.name) is None]
     if args.again:

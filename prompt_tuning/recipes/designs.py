@@ -1,23 +1,25 @@
-"""What `design` and `search` share: text prompts of a task, scored on the model as it is."""
+"""Text prompts of a task, zero- and few-shot, scored on the model as it is."""
 
-import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from prompt_tuning.analysis.tables import Table
-from prompt_tuning.cli import configurables, gin_config, session
-from prompt_tuning.cli.configurables import Base, Data, Prediction
 from prompt_tuning.data.designs import SHOTS, Design, designed, read_designs
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.recipes import scoring
+from prompt_tuning.recipes.frozen_base import Base
+from prompt_tuning.recipes.paths import shipped_configs
+from prompt_tuning.recipes.prediction import Prediction
+from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.splits import load_splits
+from prompt_tuning.recipes.task_data import Data
 from prompt_tuning.training.run import Evaluation
 
-BASE = "runs/base.gin"
 TRAINING = "train"
 
 
@@ -46,30 +48,47 @@ class Scored:
 
 
 class Designs:
-    """The designs that a command is asked for, and the model they are scored on.
+    """The designs of a task, and the model that they are scored on.
+
+    Args:
+      data: the task.
+      prediction: how answers are got where labels aren't ranked.
+      load_base: loads the frozen model, when the first design is scored.
+      templates: a TOML file of designs; None is the shipped one that has the task.
+      names: only these designs of the file.
+      shots: numbers of solved training examples before the question.
+      seed: draws those examples.
+      generate: generate answers where labels would be ranked.
 
     Raises:
-      UserError: the configuration is of a mixture, the file has no such designs, or anything that
+      UserError: the data are of a mixture, the file has no such designs, or anything that
         `designed` raises.
     """
 
-    def __init__(self, args: argparse.Namespace):
-        session.load_config(args, defaults=[BASE])
-        data = configurables.data()
-        if len(data.tasks) > 1:
+    def __init__(
+        self,
+        data: Data,
+        prediction: Prediction,
+        load_base: Callable[[], Base],
+        *,
+        templates: str | None = None,
+        names: Sequence[str] | None = None,
+        shots: Sequence[int] = (0,),
+        seed: int = 0,
+        generate: bool = False,
+    ):
+        self._task, *others = data.tasks
+        if others:
             raise UserError(
                 f"{data.name} is a mixture of {len(data.tasks)} tasks; a design is of one task: "
                 "give the gin file of one, such as tasks/superglue_rte.gin."
             )
-        prediction = configurables.predict(data)
-        (task,) = data.tasks
-        self._args, self._task, self._data = args, task, data
-        rank = bool(task.labels) and not args.generate
-        # An answer that is to be generated is so as the configuration says, unless that is to rank.
-        self._prediction: Prediction = dataclasses.replace(prediction, rank=rank)
-        self.designs = _chosen(find_designs(task.name, args.templates), args.design)
+        self._data, self._shots, self._seed = data, shots, seed
+        rank = bool(self._task.labels) and not generate
+        self._prediction = dataclasses.replace(prediction, rank=rank)
+        self.designs = _chosen(find_designs(self._task.name, templates), names)
         self.split = prediction.split
-        self._base: Base | None = None
+        self._load_base = functools.cache(load_base)
 
     @property
     def task(self) -> str:
@@ -78,7 +97,7 @@ class Designs:
 
     def candidates(self) -> list[tuple[Design, int]]:
         """Returns every design with every number of solved examples."""
-        shots = dict.fromkeys(self._args.shots)
+        shots = dict.fromkeys(self._shots)
         return [(design, k) for design in self.designs.values() for k in shots]
 
     def score_all(self, split: str) -> list[Scored]:
@@ -86,7 +105,7 @@ class Designs:
         candidates, scored = self.candidates(), []
         for number, (design, shots) in enumerate(candidates, start=1):
             found = self.score(design, shots, split)
-            session.say(
+            say(
                 f"[{number}/{len(candidates)}] {design.name}, {shots} shots: "
                 f"score {found.evaluation.score:.4f}"
             )
@@ -100,13 +119,13 @@ class Designs:
                 "A prompt is not scored on the training split, which its solved examples come "
                 "from; give --split validation or test."
             )
-        self._base = base = self._base or session.load_base(self._data)
+        base = self._load_base()
         limit = self._data.lengths["inputs"]
         task = designed(
             self._task,
             design,
             shots=shots,
-            seed=self._args.seed,
+            seed=self._seed,
             data_dir=self._data.data_dir,
             fits=lambda text: len(base.vocabulary.encode(text)) < limit,  # and end of sequence
         )
@@ -119,7 +138,7 @@ class Designs:
             )
         fitted = np.array([row[SHOTS] for row in splits[0].metadata])
         if short := int(np.sum(fitted < shots)):
-            session.say(
+            say(
                 f"{design.name}, {shots} shots: {short} of {len(fitted)} questions have room "
                 f"for fewer in {limit} tokens, {fitted.mean():.1f} on average "
                 "(TASK_FEATURE_LENGTHS)."
@@ -139,7 +158,7 @@ def find_designs(task: str, path: str | None) -> Mapping[str, Design]:
     Raises:
       UserError: there are none, or the file can't be read.
     """
-    shipped = sorted((gin_config.shipped_configs() / "designs").glob("*.toml"))
+    shipped = sorted((shipped_configs() / "designs").glob("*.toml"))
     files = [Path(path)] if path else shipped
     known: list[str] = []
     for file in files:

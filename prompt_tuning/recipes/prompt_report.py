@@ -1,4 +1,4 @@
-"""The report of `prompt-tuning neighbors --report`: one prompt, in tables and pictures."""
+"""A report on one prompt, in tables and pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,14 +11,15 @@ from prompt_tuning.analysis.attention import prompt_attention
 from prompt_tuning.analysis.neighbors import Neighbor
 from prompt_tuning.analysis.removals import score_removals
 from prompt_tuning.analysis.tables import Table, report_folder, write_report
-from prompt_tuning.cli import configurables, gin_config
-from prompt_tuning.cli.configurables import Base, Data
 from prompt_tuning.data.batching import eval_batches
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.recipes import scoring
+from prompt_tuning.recipes.frozen_base import Base
+from prompt_tuning.recipes.prediction import Prediction
 from prompt_tuning.recipes.splits import load_splits
+from prompt_tuning.recipes.task_data import Data
 
 # The attention weights of all layers of so many examples are in memory at once.
 _ATTENTION_ROWS = 4
@@ -32,28 +33,34 @@ class Report:
     Args:
       base: the frozen model.
       data: the task that the prompt is for.
+      prediction: how it is scored.
       prompt: the prompt.
       neighbors: the nearest pieces of each of its positions.
       title: what it is called.
       metric: by which they are near.
+      labels: the words that the prompt started from; None is those of the tasks.
     """
 
     def __init__(
         self,
         base: Base,
         data: Data,
+        prediction: Prediction,
         prompt: Float32[np.ndarray, "prompt embed"],
         neighbors: Sequence[Sequence[Neighbor]],
         *,
         title: str,
         metric: str,
+        labels: Sequence[str] | None = None,
     ):
-        self._base, self._data, self._prompt = base, data, prompt
+        self._base, self._data, self._prediction, self._prompt = base, data, prediction, prompt
+        of_tasks = (label for task in data.tasks for label in task.labels or ())
+        self._labels = tuple(dict.fromkeys(of_tasks)) if labels is None else labels
         self._title, self._metric = title, metric
         # Rows after the pieces are sentinels and padding.
         table = np.asarray(base.embedding)[: base.vocabulary.num_pieces]
         self._table = table.astype(np.float32)
-        self._neighbors = neighbors
+        self.neighbors = neighbors
         self._tables: dict[str, Table] = {}
         self._pictures: dict[str, Draw] = {}
         self._splits: tuple[str, list[TokenizedSplit]] | None = None
@@ -118,8 +125,7 @@ class Report:
     def add_removals(self) -> None:
         """Scores the prompt without its positions on the development split."""
         split, splits = self._development()
-        prediction = configurables.predict(self._data)
-        score = scoring.scorer_of_many(self._base, self._data, prediction, splits)
+        score = scoring.scorer_of_many(self._base, self._data, self._prediction, splits)
 
         def score_many(injections: Sequence[Injection]) -> list[float]:
             injects = [lambda batch, injection=injection: injection for injection in injections]
@@ -142,7 +148,7 @@ class Report:
 
     def _development(self) -> tuple[str, list[TokenizedSplit]]:
         if self._splits is None:
-            split = configurables.predict(self._data).split
+            split = self._prediction.split
             splits = load_splits(self._base, self._data, split)
             if scoring.withheld(splits):
                 raise UserError(
@@ -153,7 +159,7 @@ class Report:
         return self._splits
 
     def _add_neighbors(self, k: int) -> None:
-        tightness = clusters.tightness(self._neighbors, self._table)
+        tightness = clusters.tightness(self.neighbors, self._table)
         chance = clusters.tightness_by_chance(self._table, k)
         self._tables["neighbors"] = Table(
             title=f"The {k} nearest pieces of each position by {self._metric}, and their mean "
@@ -163,14 +169,13 @@ class Report:
             rows=[
                 (position, " ".join(n.piece for n in nearest), nearest[0].value, float(tight))
                 for position, (nearest, tight) in enumerate(
-                    zip(self._neighbors, tightness, strict=True)
+                    zip(self.neighbors, tightness, strict=True)
                 )
             ],
         )
 
     def _add_labels(self) -> None:
-        labels = _class_labels(self._data)
-        if not labels:
+        if not (labels := self._labels):
             return
         ids = [self._base.vocabulary.encode(label) for label in labels]
         found = clusters.label_persistence(
@@ -195,8 +200,8 @@ class Report:
         )
 
     def _add_repeats(self) -> None:
-        repeated = clusters.repeated_neighbors(self._neighbors)
-        share = clusters.distinct_share(self._neighbors)
+        repeated = clusters.repeated_neighbors(self.neighbors)
+        share = clusters.distinct_share(self.neighbors)
         self._tables["repeats"] = Table(
             title=f"Pieces nearest to several positions; {share:.0%} of the positions' nearest are "
             "distinct.",
@@ -219,11 +224,3 @@ class Report:
             ],
         )
         self._pictures["norms"] = lambda path: pictures.plot_norms(path, prompt, vocabulary)
-
-
-def _class_labels(data: Data) -> Sequence[str]:
-    """Returns the labels that a prompt starts from: those configured, else those of the tasks."""
-    given = gin_config.macro("CLASS_LABELS")
-    if isinstance(given, list | tuple):
-        return tuple(given)
-    return tuple(dict.fromkeys(label for task in data.tasks for label in task.labels or ()))
