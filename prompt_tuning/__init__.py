@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt, save_prompt
     from prompt_tuning.data.tasks.task import Task, register_task
     from prompt_tuning.errors import UserError
+    from prompt_tuning.evaluation.predictor import Answer, Example, Predictor
     from prompt_tuning.methods.adapter import adapter
     from prompt_tuning.methods.attention_mixed import attention_mixed_prompt, mixed_prompt
     from prompt_tuning.methods.deep_prompt import deep_prompt
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from prompt_tuning.methods.prompt import soft_prompt
     from prompt_tuning.methods.residual import residual_prompt
     from prompt_tuning.methods.weights import weights
-    from prompt_tuning.predictor import Answer, Example, Predictor
     from prompt_tuning.recipes.api import load, train
     from prompt_tuning.recipes.choices import (
         adafactor,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         linear_warmup,
         rsqrt_decay,
     )
-    from prompt_tuning.recipes.ensembles import ensemble
+    from prompt_tuning.recipes.ensembles import ensemble, predictor
     from prompt_tuning.recipes.frozen_base import Base
     from prompt_tuning.recipes.initializers import (
         class_label,
@@ -83,6 +83,7 @@ __all__ = [
     "most_similar",
     "multitask_prompt",
     "p_tuning",
+    "predictor",
     "prefix",
     "random_uniform",
     "register_task",
@@ -100,6 +101,7 @@ _MODULES = {
     "checkpoints.prompt_files": ("PromptMetadata", "load_prompt", "save_prompt"),
     "data.tasks.task": ("Task", "register_task"),
     "errors": ("UserError",),
+    "evaluation.predictor": ("Answer", "Example", "Predictor"),
     "methods.adapter": ("adapter",),
     "methods.attention_mixed": ("attention_mixed_prompt", "mixed_prompt"),
     "methods.deep_prompt": ("deep_prompt",),
@@ -111,12 +113,11 @@ _MODULES = {
     "methods.prompt": ("soft_prompt",),
     "methods.residual": ("residual_prompt",),
     "methods.weights": ("weights",),
-    "predictor": ("Answer", "Example", "Predictor"),
     "recipes.api": ("load", "train"),
     "recipes.choices": (
         *("adafactor", "adamw", "constant", "cosine_decay", "linear_warmup", "rsqrt_decay"),
     ),
-    "recipes.ensembles": ("ensemble",),
+    "recipes.ensembles": ("ensemble", "predictor"),
     "recipes.frozen_base": ("Base",),
     "recipes.initializers": (
         *("class_label", "from_file", "from_string", "most_similar", "random_uniform"),

@@ -40,20 +40,19 @@ MAY_IMPORT = {
     "methods": {"models"},  # injection.py and targets.py alone, see below
     "checkpoints": CHECKPOINTS,
     "training": CHECKPOINTS | {"parallel"},
-    "evaluation": CHECKPOINTS,
+    "evaluation": CHECKPOINTS | {"data", "parallel"},
     "analysis": CHECKPOINTS,
     "sweeps": CHECKPOINTS | {"training", "evaluation", "analysis"},
     "pages": {"analysis", "sweeps"},
     "leaderboards": {"data"},
     "planning": CHECKPOINTS | {"training", "analysis", "parallel"},
-    # One frozen model for many prompts, and the same over HTTP.
-    "predictor": CHECKPOINTS | {"evaluation", "data", "parallel"},
-    "serving": CHECKPOINTS | {"predictor", "data"},
+    # One frozen model for many prompts over HTTP.
+    "serving": CHECKPOINTS | {"evaluation", "data"},
     # Training and scoring from plain values; gin is the command line's alone.
     "recipes": CHECKPOINTS | {"training", "evaluation", "analysis", "data", "parallel"},
     "cli": CHECKPOINTS
     | {"training", "evaluation", "analysis", "sweeps", "data", "parallel", "assets", "recipes"}
-    | {"planning", "predictor", "serving", "launch", "pages", "leaderboards"},
+    | {"planning", "serving", "launch", "pages", "leaderboards"},
 }
 
 # Libraries and the only places that may import them. torch is for tests, benchmarks and its own
@@ -102,7 +101,7 @@ def test_imports_run_downwards(file: Path):
     if room == "__init__":
         allowed = {
             "methods",
-            "predictor",
+            "evaluation",
             "recipes",
             "checkpoints",
             "data",
@@ -155,9 +154,9 @@ WITHOUT_TENSORFLOW = [
     "prompt_tuning.checkpoints.prompt_files",
     "prompt_tuning.training.loop",
     "prompt_tuning.training.step",
-    "prompt_tuning.evaluation.evaluator",
+    "prompt_tuning.evaluation.answerer",
     "prompt_tuning.evaluation.rank",
-    "prompt_tuning.predictor",
+    "prompt_tuning.evaluation.predictor",
     "prompt_tuning.analysis.neighbors",
     "prompt_tuning.data.tokenized",
     "prompt_tuning.data.batching",

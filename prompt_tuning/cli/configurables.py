@@ -42,6 +42,7 @@ frozen_model = register(frozen_base.frozen_model)
 vocabulary = register(frozen_base.vocabulary)
 
 data = register(task_data.data)
+predictor = register(task_data.of_any_task, name="predictor")
 user_files = register_per_member(user_tasks.user_files)
 mixture = register_per_member(user_tasks.mixture)
 task_labels = register_per_member(user_tasks.task_labels)

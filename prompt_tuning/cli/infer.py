@@ -1,4 +1,4 @@
-"""`prompt-tuning infer`: answers the rows of a file, or lines as they come, with a prompt.
+"""`prompt-tuning infer`: answers the rows of a file, or lines as they come, with prompts.
 
 Tables (CSV, TSV, Parquet, ...) are read as training reads them. Anything else is read by lines,
 each a JSON object or a text. A line of text is the column of a task that has just one; for other
@@ -8,108 +8,166 @@ task makes the text. Each answer is a JSON object, in the order of the rows: wha
 "scores" has the log-likelihood of each (`evaluation/rank.py`).
 
 With `--prompts NAME=FILE ...` each object names its "prompt", and examples of all of them share
-batches (`prompt_tuning/predictor.py`). The task is then the one that the prompt's file tells.
-An object's own "labels" are ranked in place of the task's; with an empty list text is generated.
+batches. Its task is then the one that the prompt's file records. An object's own "labels" are
+ranked in place of the task's; with an empty list text is generated.
 """
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import queue
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
-from prompt_tuning.cli import configurables, many_prompts, session
-from prompt_tuning.cli.configurables import Data
+from prompt_tuning.cli import configurables, session
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.cli.session import new_file, say
 from prompt_tuning.data import questions, text_files
-from prompt_tuning.data.questions import Question, text_of
-from prompt_tuning.data.shortening import fit_inputs
+from prompt_tuning.data.questions import Question
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError
-from prompt_tuning.evaluation.evaluator import predict_rows
-from prompt_tuning.predictor import Example, Predictor, Prepared
-from prompt_tuning.recipes import prompts, scoring
-from prompt_tuning.recipes.answers import text_batch
+from prompt_tuning.evaluation.predictor import (
+    Answer,
+    EmptyExample,
+    Example,
+    Predictor,
+    UnknownPrompt,
+)
+from prompt_tuning.recipes import predictors, prompts, scoring
 from prompt_tuning.recipes.counting import Counting
-from prompt_tuning.recipes.prediction import Prediction
+from prompt_tuning.recipes.task_file import task_of_prompt
 
-Row = dict[str, Any]
+_ONE = ""
+"""What the prompt is called where there is just one."""
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     args = parse("infer", argv)
-    if args.prompts is None:
-        _with_one_prompt(args)
-    elif args.prompt is None:
-        _with_many_prompts(args)
-    else:
+    if args.prompts is not None and args.prompt is not None:
         raise UserError("Give either --prompt or --prompts, not both.")
+    _infer(args)
 
 
-def _with_one_prompt(args: argparse.Namespace) -> None:
+def _infer(args: argparse.Namespace) -> None:
+    predictor = _with_one_prompt(args) if args.prompts is None else _with_many_prompts(args)
+    tasks = [predictor.prompt(name).task for name in predictor.prompts]
+    answers_on_screen = args.output == "-" and sys.stdout.isatty()
+    shown = args.input != "-" and not answers_on_screen
+    # Only standard input may be somebody typing. Of a file, several batches are taken at a time:
+    # examples of similar length share one.
+    group, batches = (_as_they_come, 1) if args.input == "-" else (_full_groups, 8)
+    cut = 0
+
+    def prepared(number: int, question: Question) -> Any:
+        try:
+            example = _example(question, predictor, many=args.prompts is not None)
+            return question, predictor.prepare(example, number=number, where=question.where)
+        except EmptyExample:
+            return question, None
+        except UnknownPrompt as error:
+            raise UserError(f"{question.where}: {error}") from error
+
+    answered = Counting("Answered", None, "lines", shown=shown)
+    with _writing(args.output) as output:
+        asked = (prepared(*each) for each in enumerate(_questions(args, tasks)))
+        for questions in group(asked, batches * predictor.batch_size):
+            answers = iter(predictor.run([each for _, each in questions if each is not None]))
+            for question, each in questions:
+                answer = None if each is None else next(answers)
+                cut += answer is not None and answer.truncated
+                output.write(_line(question, answer))
+            output.flush()
+            answered.add(len(questions))
+    answered.close()
+    if cut:
+        say(f"{cut} inputs were cut to {predictor.max_input_length} tokens.")
+
+
+def _with_one_prompt(args: argparse.Namespace) -> Predictor:
     session.load_config(args, run=args.run)
     path = session.chosen_prompt(args)
     data = configurables.data()
-    prediction = _ranked_by_default(configurables.predict(data), data, args)
+    prediction = configurables.predict(data)
     base = session.load_base(data)
     inject, _ = prompts.open_prompt(base, data, path)
-    task = fit_inputs(data.tasks[0], base.vocabulary, data.lengths["inputs"])
-    predictor = scoring.predictor_for(base, data, task, prediction)
+    labels = (
+        scoring.labels_to_rank(data, data.tasks[0], prediction)
+        if _names_the_way(args)
+        else predictors.default_labels(data, prediction)
+    )
+    predictor = predictors.make_predictor(base, data, prediction)
+    predictor.add(
+        _ONE,
+        inject({}),
+        task=data.tasks[0],
+        labels=labels,
+        target_sentinel=data.target_sentinel,
+    )
+    return predictor
 
-    # Only standard input may be somebody typing. What is sampled depends on how rows are grouped,
-    # and must not depend on how fast they come.
-    waits = args.input != "-" or prediction.decoding.method == "sample"
-    group = _full_groups if waits else _as_they_come
-    cut = 0
-    answered = _counting(args)
-    with _writing(args.output) as output:
-        rows = (
-            (question.row, text_of(question, task)) for question in _questions(args, data.tasks)
+
+def _with_many_prompts(args: argparse.Namespace) -> Predictor:
+    files: dict[str, str] = {}
+    for pair in args.prompts:
+        name, equals, file = pair.partition("=")
+        if not (name and equals and file):
+            raise UserError(f"--prompts has '{pair}'; expected NAME=FILE, such as rte=rte.npy.")
+        if name in files:
+            raise UserError(f"--prompts names '{name}' twice: {files[name]} and {file}.")
+        files[name] = file
+    session.load_config(args, run=args.run, defaults=[session.MANY_PROMPTS])
+    data = configurables.predictor()
+    prediction = configurables.predict(data)
+    base = session.load_base(data)
+    ranks = prediction.rank or not (_names_the_way(args) or prediction.decoding.method != "greedy")
+    predictor = predictors.make_predictor(base, data, prediction)
+    for name, file in files.items():
+        adapter = base.load_adapter(file)
+        task = task_of_prompt(file, adapter.metadata.task)
+        predictor.add(
+            name,
+            adapter.injection,
+            task=task,
+            labels=(task.labels or ()) if task and ranks else (),
+            target_sentinel=bool(adapter.metadata.target_sentinel),
         )
-        for number, rows_of_batch in enumerate(group(rows, data.batch_size)):
-            ids = [base.vocabulary.encode(text) for _, text in rows_of_batch if text is not None]
-            cut += sum(len(row) >= data.lengths["inputs"] for row in ids)
-            found = predict_rows(
-                predictor,
-                base.params,
-                inject,
-                [text_batch(ids, base, data)] if ids else [],
-                seed=prediction.seed + number,
-            )
-            for row, text in rows_of_batch:
-                if text is None:
-                    output.write(_line(row, None))
-                    continue
-                _, answer = next(found)
-                output.write(_line(row, predictor.read(answer), predictor.scores(answer)))
-            output.flush()
-            answered.add(len(rows_of_batch))
-    answered.close()
-    _say_cut(cut, data.lengths["inputs"])
+    return predictor
 
 
-def _ranked_by_default(prediction: Prediction, data: Data, args: argparse.Namespace) -> Prediction:
-    """Ranks the labels of a task that has them, unless a flag says how to answer."""
-    labels = {task.labels for task in data.tasks}
-    if _is_told_how(prediction, args) or len(labels) > 1 or not any(labels):
-        return prediction
-    return dataclasses.replace(prediction, rank=True)
+def _names_the_way(args: argparse.Namespace) -> bool:
+    """Whether a flag chooses the way to answer."""
+    return any(name.rpartition("/")[2] == "predict.method" for name, _ in args.gin_bindings)
 
 
-def _is_told_how(prediction: Prediction, args: argparse.Namespace) -> bool:
-    """Whether a flag or the configuration says how to answer."""
-    given = any(name.rpartition("/")[2] == "predict.method" for name, _ in args.gin_bindings)
-    return given or prediction.decoding.method != "greedy"
+def _example(question: Question, predictor: Predictor, *, many: bool) -> Example:
+    """Returns the example that a row is, with the prompt that it names if there may be many."""
+
+    row, where = question.row, question.where
+    if not many:
+        return Example(prompt=_ONE, inputs=row)
+    if question.is_line and not row["inputs"].strip():
+        raise EmptyExample(where)
+    only, *others = predictor.prompts
+    name = row.get("prompt", None if others else only)
+    if not isinstance(name, str):
+        raise UserError(
+            f'{where}: no prompt is named; expected {{"prompt": NAME, "inputs": TEXT}} with one of '
+            f"{', '.join(predictor.prompts)}."
+        )
+    labels = row.get("labels")
+    if "labels" not in row:
+        return Example(prompt=name, inputs=row)
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise UserError(f'{where}: "labels" is {labels!r}; expected a list of texts.')
+    return Example(prompt=name, inputs=row, labels=tuple(labels))
 
 
 def _questions(args: argparse.Namespace, tasks: Sequence[Task | None]) -> Iterator[Question]:
     """Yields what is asked; says once what becomes of lines of text."""
+
     if args.input != "-":
         asked = questions.read_questions(args.input, as_text=args.text)
     else:
@@ -142,86 +200,6 @@ def _about_lines(task: Task) -> str:
         f"Lines of text are the column {columns[0]!r} of {template!r}; a finished input is "
         '{"inputs": "..."}.'
     )
-
-
-def _counting(args: argparse.Namespace) -> Counting:
-    """Returns what shows how far it has come, unless answers on the screen do so themselves."""
-    shown = args.input != "-" and not (args.output == "-" and sys.stdout.isatty())
-    return Counting("Answered", None, "lines", shown=shown)
-
-
-def _with_many_prompts(args: argparse.Namespace) -> None:
-    files = many_prompts.named_files(args.prompts)
-    base, predictor = many_prompts.load(args, run=args.run)
-    is_told_how = _is_told_how(configurables.predict(many_prompts.predictor()), args)
-    tasks: dict[str, Task | None] = {}
-    for name, file in files.items():
-        adapter = base.load_adapter(file)
-        sentinel = bool(adapter.metadata.target_sentinel)
-        predictor.add(name, adapter.injection, target_sentinel=sentinel)
-        tasks[name] = many_prompts.task_of(file, adapter.metadata.task)
-
-    # Several batches at a time: examples of like length share one.
-    group, size = (_as_they_come, 1) if args.input == "-" else (_full_groups, 8)
-    answered = _counting(args)
-    cut = 0
-    with _writing(args.output) as output:
-        rows = (
-            (question.row, _prepared(question, predictor, tasks, ranks=not is_told_how))
-            for question in _questions(args, list(tasks.values()))
-        )
-        for rows_of_group in group(rows, size * predictor.batch_size):
-            asked = [prepared for _, prepared in rows_of_group if prepared is not None]
-            answers = iter(predictor.run(asked))
-            for row, prepared in rows_of_group:
-                if prepared is None:
-                    output.write(_line(row, None))
-                    continue
-                answer = next(answers)
-                cut += answer.truncated
-                output.write(_line(row, answer.text, answer.scores))
-            output.flush()
-            answered.add(len(rows_of_group))
-    answered.close()
-    _say_cut(cut, predictor.max_input_length)
-
-
-def _prepared(
-    question: Question,
-    predictor: Predictor,
-    tasks: Mapping[str, Task | None],
-    *,
-    ranks: bool,
-) -> Prepared | None:
-    """Returns the example that a row is, with the prompt that it names; None if it is empty.
-
-    `ranks` says whether a row without "labels" gets its task's.
-    """
-    row, where = question.row, question.where
-    if question.is_line and not row["inputs"].strip():
-        return None
-    name = row.get("prompt", next(iter(tasks)) if len(tasks) == 1 else None)
-    if not isinstance(name, str):
-        raise UserError(
-            f'{where}: no prompt is named; expected {{"prompt": NAME, "inputs": TEXT}} with one of '
-            f"{', '.join(tasks)}."
-        )
-    task = tasks.get(name)
-    labels = row.get("labels", list(task.labels or ()) if ranks and task else [])
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise UserError(f'{where}: "labels" is {labels!r}; expected a list of texts.')
-    if task is None and name in tasks and "inputs" not in row:
-        raise UserError(
-            f'{where}: no "inputs", and the file of the prompt "{name}" names no task that could '
-            "make a text of the other fields."
-        )
-    text = text_of(question, task)
-    if text is None:
-        return None
-    try:
-        return predictor.prepare(Example(prompt=name, inputs=text, labels=tuple(labels)))
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
 
 
 def _full_groups(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -277,15 +255,10 @@ def _as_they_come(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
             group.append(item)
 
 
-def _line(row: Row, prediction: str | None, scores: Mapping[str, float] | None = None) -> str:
-    ranked = {"scores": dict(scores)} if scores else {}
-    answered = {**row, **ranked, "prediction": prediction}
+def _line(question: Question, answer: Answer | None) -> str:
+    scores = {"scores": dict(answer.scores)} if answer and answer.scores else {}
+    answered = {**question.row, **scores, "prediction": answer and answer.text}
     return json.dumps(answered, ensure_ascii=False) + "\n"
-
-
-def _say_cut(number: int, length: int) -> None:
-    if number:
-        say(f"{number} inputs were cut to {length} tokens.")
 
 
 def _writing(path: str) -> contextlib.AbstractContextManager[IO[str]]:

@@ -5,9 +5,11 @@ The interface is in `prompt_tuning/serving/app.py` and in docs/serving.md.
 
 from collections.abc import Mapping, Sequence
 
-from prompt_tuning.cli import many_prompts, session
+from prompt_tuning.cli import configurables, session
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError, listed
+from prompt_tuning.recipes.predictors import make_predictor
+from prompt_tuning.recipes.task_file import task_of_prompt
 from prompt_tuning.serving.batching import BatchingOptions
 from prompt_tuning.serving.limits import Limits
 from prompt_tuning.serving.prompt_folder import PromptFolder
@@ -38,11 +40,15 @@ def main(argv: Sequence[str]) -> None:
     limits = Limits(body_bytes=args.max_body, examples=args.max_examples)
     # The address first: whether it can be had is known before the model is loaded.
     with server.listen(args.host, args.port) as bound:
-        base, predictor = many_prompts.load(args)
+        session.load_config(args, defaults=[session.MANY_PROMPTS])
+        data = configurables.predictor()
+        prediction = configurables.predict(data)
+        base = session.load_base(data)
+        predictor = make_predictor(base, data, prediction)
         batching = BatchingOptions(
             max_size=predictor.batch_size, max_wait=args.max_wait / 1000, max_queue=args.max_queue
         )
-        folder = PromptFolder(args.folder, predictor, many_prompts.task_of)
+        folder = PromptFolder(args.folder, predictor, task_of_prompt, ranks=prediction.rank)
         refused = folder.rescan().refused
         if not predictor.prompts:
             raise UserError(_nothing_to_serve(args.folder, refused))

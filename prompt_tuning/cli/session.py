@@ -25,6 +25,8 @@ from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.task_data import Data
 
 CONFIG = "config.gin"
+MANY_PROMPTS = "runs/serve.gin"
+"""What `serve` and `infer --prompts` read before the user's gin files."""
 
 
 def say_once(text: str) -> None:

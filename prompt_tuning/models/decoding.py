@@ -75,7 +75,7 @@ def generate(
     encoder_input_tokens: Int[Array, "batch source"],
     injection: Injection = Injection(),
     options: DecodingOptions = DecodingOptions(),
-    key: Key[Array, ""] | None = None,
+    key: Key[Array, "*examples"] | None = None,
 ) -> Int[Array, "batch length"]:
     """Returns `options.max_length` tokens for each example, padding after the end.
 
@@ -85,7 +85,8 @@ def generate(
       encoder_input_tokens: padded inputs; a row of padding alone yields padding if not by beam.
       injection: what a method injects.
       options: how to generate.
-      key: of the draws, for sampling only.
+      key: of the draws, for sampling only; one, or one of each example, whose draws then don't
+        depend on the rest of the batch.
     """
     config = model.config
     variables, injection = injected(frozen, injection)
@@ -136,7 +137,11 @@ def generate(
             top_k=options.top_k,
             top_p=options.top_p,
         )
-        return jax.random.categorical(jax.random.fold_in(key, position), logits).astype(jnp.int32)
+
+        def draw(key: Key[Array, ""], logits: Float[Array, "*batch vocab"]) -> Int[Array, "*batch"]:
+            return jax.random.categorical(jax.random.fold_in(key, position), logits)
+
+        return (jax.vmap(draw) if key.ndim else draw)(key, logits).astype(jnp.int32)
 
     def advance(state: _State) -> _State:
         position, tokens, finished, own = state

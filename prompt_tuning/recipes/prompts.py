@@ -14,7 +14,7 @@ from prompt_tuning.analysis.neighbors import (
 from prompt_tuning.checkpoints.adapter_files import Adapter
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata
 from prompt_tuning.errors import UserError
-from prompt_tuning.evaluation.evaluator import Inject
+from prompt_tuning.evaluation.answerer import Inject
 from prompt_tuning.methods.base import Method, Trained
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.recipes.frozen_base import Base

@@ -12,12 +12,13 @@ from jaxtyping import Float32
 from prompt_tuning.analysis.neighbors import Neighbor
 from prompt_tuning.checkpoints.adapter_files import Adapter, best_file
 from prompt_tuning.errors import UserError
+from prompt_tuning.evaluation.predictor import Example, Predictor
 from prompt_tuning.json_text import parse_json
 from prompt_tuning.recipes import options, prompts, scoring, task_file
-from prompt_tuning.recipes.answers import answer
 from prompt_tuning.recipes.frozen_base import Base
 from prompt_tuning.recipes.gin_text import Reference, literal, resolved
 from prompt_tuning.recipes.prediction import Prediction
+from prompt_tuning.recipes.predictors import add_trained, make_predictor
 from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.task_data import Data
 from prompt_tuning.training.run import Evaluation
@@ -88,8 +89,8 @@ class Run:
     def predict(self, rows: Sequence[str | Mapping[str, Any]]) -> list[str]:
         """Returns the answer to each text, or to what the task's template makes of a row.
 
-        Where the task has labels, it is the likeliest of them, unless `train` was told to sample
-        or to search by beam; `prompt-tuning infer` answers alike.
+        Where the task has labels, it is the likeliest of them, unless `train` was asked to sample
+        or to search by beam; `prompt-tuning infer` gives the same answers.
 
         Args:
           rows: texts as the model is to read them, or dicts by column. Those longer than the
@@ -100,10 +101,14 @@ class Run:
         """
         if isinstance(rows, str | Mapping):
             raise UserError("predict takes a list of texts or rows; put brackets around one.")
-        greedy = self.prediction.decoding.method == "greedy"
-        ranked = greedy and self.data.tasks[0].labels is not None
-        prediction = dataclasses.replace(self.prediction, rank=ranked)
-        return answer(self.base, self.data, prediction, self.adapter.inject, rows)
+        answers = self._predictor.predict([Example(prompt="", inputs=row) for row in rows])
+        return [answer.text for answer in answers]
+
+    @functools.cached_property
+    def _predictor(self) -> Predictor:
+        found = make_predictor(self.base, self.data, self.prediction)
+        add_trained(found, "", self.adapter.injection, self.data, self.prediction)
+        return found
 
     def evaluate(self, split: str | None = None) -> Evaluation:
         """Returns the metrics, the score and the predictions of the best prompt on a split.

@@ -98,6 +98,13 @@ class Data:
         )
 
 
+def of_any_task(batch_size: int, feature_lengths: Mapping[str, Any]) -> Data:
+    """How inputs of any task are cut into batches: the most examples, the longest lengths."""
+    at_least(1, {"BATCH_SIZE": batch_size})
+    lengths = lengths_of(feature_lengths)
+    return Data(name="any", tasks=(), lengths=lengths, data_dir=None, batch_size=batch_size)
+
+
 def data(
     mixture_or_task: PerMember[str | Task | Mixture],
     batch_size: int,

@@ -1,9 +1,11 @@
 """`task.json` of a run folder: the task's labels, templates and lengths; where files were."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.templates import Template
 from prompt_tuning.errors import UserError
@@ -64,6 +66,7 @@ def _described(task: Task) -> dict[str, Any]:
         "input_template": inputs,
         "target_template": targets,
         "columns": list(task.columns),
+        "shorten": task.shorten,
         "metrics": [name for name in names if not name.startswith("<")],
     }
 
@@ -112,4 +115,29 @@ def task_of(recorded: Mapping[str, Any]) -> Task | None:
         metrics=(absent,),
         labels=None if first["labels"] is None else tuple(first["labels"]),
         lengths=recorded["lengths"],
+        shorten=first.get("shorten"),
     )
+
+
+def task_of_prompt(path: str | Path, name: str | None) -> Task | None:
+    """Returns the task that a prompt is for, to make texts of rows; None where that isn't known.
+
+    A user's own task, and the column that `data.shorten` cut, are in the run folder's `task.json`,
+    or in a copy of it as `NAME.task.json` beside the prompt `NAME`.
+
+    Args:
+      path: the prompt's file or run folder.
+      name: the task that the file itself names.
+    """
+    path = Path(path)
+    copy, folder = path.with_suffix(f".{FILE}"), path if path.is_dir() else path.parent
+    recorded = read(copy if copy.is_file() else folder / FILE)
+    known = get_task(name) if name in list_tasks() else None
+    # A folder may have prompts of other tasks too.
+    if recorded is None or name not in (None, recorded.get("name")):
+        return known
+    if found := task_of(recorded):
+        return found
+    # Runs older than the record of it keep the task's own.
+    shorten = recorded["tasks"][0].get("shorten", known and known.shorten)
+    return known and dataclasses.replace(known, shorten=shorten)

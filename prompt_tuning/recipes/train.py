@@ -10,7 +10,7 @@ import jax
 
 from prompt_tuning.checkpoints.adapter_files import save_adapter
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata
-from prompt_tuning.evaluation.evaluator import Inject
+from prompt_tuning.evaluation.answerer import Inject
 from prompt_tuning.parallel.accelerators import accelerator_of
 from prompt_tuning.recipes.job import Job
 from prompt_tuning.recipes.prompts import inject_folded

@@ -19,12 +19,12 @@ from starlette.exceptions import HTTPException
 
 import prompt_tuning
 from prompt_tuning.errors import UserError
-from prompt_tuning.predictor import Answer, Example, Predictor, Prepared, UnknownPrompt
+from prompt_tuning.evaluation.predictor import Answer, Predictor, Prepared, UnknownPrompt
 from prompt_tuning.serving.batching import Batcher, BatchingOptions, Closed, QueueFull
 from prompt_tuning.serving.limits import LimitBody, Limits
 from prompt_tuning.serving.metrics import CountRequests, Metrics
 from prompt_tuning.serving.prompt_folder import Loaded, NoSuchPromptFile, PromptFolder
-from prompt_tuning.serving.questions import Body, Question, Questions, first_mistake, text_of
+from prompt_tuning.serving.questions import Body, Question, Questions, example_of, first_mistake
 
 
 class Prediction(BaseModel):
@@ -112,7 +112,7 @@ def create_app(
         _check_size(questions, limits)
         is_one = isinstance(body, Question)
         places = [""] if is_one else [f"examples[{i}]." for i in range(len(questions))]
-        prepared = await asyncio.to_thread(_prepare, predictor, folder, questions, places)
+        prepared = await asyncio.to_thread(_prepare, predictor, questions, places)
         answers = await batcher.submit(prepared)
         predictions = []
         for question, answer in zip(questions, answers, strict=True):
@@ -174,14 +174,12 @@ def _check_size(questions: Sequence[Question], limits: Limits) -> None:
 
 
 def _prepare(
-    predictor: Predictor, folder: PromptFolder, questions: Sequence[Question], places: Sequence[str]
+    predictor: Predictor, questions: Sequence[Question], places: Sequence[str]
 ) -> list[Prepared]:
     prepared = []
     for question, place in zip(questions, places, strict=True):
-        predictor.check_prompt(question.prompt)
-        text = text_of(question, folder.task_of(question.prompt), place)
-        example = Example(prompt=question.prompt, inputs=text, labels=question.labels)
-        prepared.append(predictor.prepare(example))
+        example = example_of(question, predictor.prompt(question.prompt).task, place)
+        prepared.append(predictor.prepare(example, where=place.rstrip(".") or "body"))
     return prepared
 
 

@@ -14,7 +14,7 @@ from prompt_tuning.checkpoints.adapter_files import check_fits, load_adapter
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError, did_you_mean
-from prompt_tuning.predictor import Predictor, prompt_length
+from prompt_tuning.evaluation.predictor import Predictor
 
 SUFFIXES = (".safetensors", ".npy")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
@@ -33,14 +33,12 @@ class Loaded:
       length: its virtual tokens in front of the input; 0 where the method has none.
       metadata: what its file says of it.
       version: changes when the file does.
-      task: what it is for; None where that isn't known.
     """
 
     name: str
     length: int
     metadata: PromptMetadata
     version: tuple[str, int, int, int]
-    task: Task | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +57,7 @@ class PromptFolder:
       folder: where the files are.
       predictor: what answers with them.
       find_task: from a prompt's file and the name of the task in it to the task, if it is known.
+      ranks: whether the labels of a prompt's task are ranked for examples without their own.
 
     Raises:
       UserError: there is no such folder.
@@ -69,12 +68,15 @@ class PromptFolder:
         folder: str | Path,
         predictor: Predictor,
         find_task: Callable[[Path, str | None], Task | None] = lambda file, name: None,
+        *,
+        ranks: bool = False,
     ):
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise UserError(f"There is no folder {folder}; give one with prompt files in it.")
         self._predictor = predictor
         self._find_task = find_task
+        self._ranks = ranks
         self._loaded: dict[str, Loaded] = {}
         self._lock = threading.Lock()
 
@@ -83,12 +85,6 @@ class PromptFolder:
         """The prompts in use, by name."""
         with self._lock:
             return [self._loaded[name] for name in sorted(self._loaded)]
-
-    def task_of(self, name: str) -> Task | None:
-        """Returns the task that a prompt in use is for, if it is known."""
-        with self._lock:
-            loaded = self._loaded.get(name)
-            return loaded and loaded.task
 
     def load(self, name: str) -> Loaded:
         """Loads the prompt of a name, or loads it again.
@@ -133,16 +129,14 @@ class PromptFolder:
         if not adapter.is_prompt:
             check_fits(predictor.config, adapter, str(file))
         task = self._find_task(file, adapter.metadata.task)
-        injection = adapter.injection
-        sentinel = bool(adapter.metadata.target_sentinel)
-        predictor.add(name, injection, target_sentinel=sentinel)
-        loaded = Loaded(
-            name=name,
-            length=prompt_length(injection),
-            metadata=adapter.metadata,
-            version=version,
+        prompt = predictor.add(
+            name,
+            adapter.injection,
             task=task,
+            labels=(task.labels or ()) if task and self._ranks else (),
+            target_sentinel=bool(adapter.metadata.target_sentinel),
         )
+        loaded = Loaded(name=name, length=prompt.length, metadata=adapter.metadata, version=version)
         self._loaded[name] = loaded
         return loaded
 

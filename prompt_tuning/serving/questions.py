@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from prompt_tuning.data import questions
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.evaluation.predictor import Example
 
 
 def _encodable(text: str) -> str:
@@ -57,8 +57,8 @@ Body = Annotated[
 ]
 
 
-def text_of(question: Question, task: Task | None, place: str) -> str:
-    """Returns what the model is to read: `inputs`, or what the task makes of the other fields.
+def example_of(question: Question, task: Task | None, place: str) -> Example:
+    """Returns a question as an example: `inputs`, or the fields of which the task makes the text.
 
     Args:
       question: the example.
@@ -66,7 +66,7 @@ def text_of(question: Question, task: Task | None, place: str) -> str:
       place: where the example is in the body, such as "examples[3].".
 
     Raises:
-      UserError: a field is unknown, missing or bad, or there is no text.
+      UserError: a field is unknown or missing.
     """
     fields = question.model_extra or {}
     columns = task.columns if task else ()
@@ -78,14 +78,7 @@ def text_of(question: Question, task: Task | None, place: str) -> str:
     if question.inputs is None and not fields:
         raise UserError(f"{place}inputs: missing.")
     row = fields if question.inputs is None else {**fields, "inputs": question.inputs}
-    where = place.rstrip(".") or "body"
-    text = questions.text_of(questions.Question(row=row, where=where), task)
-    if text is None:
-        raise UserError(f"{where}: the fields are empty; give the text to answer.")
-    try:
-        return _encodable(text)
-    except ValueError as error:
-        raise UserError(f"{where}: {error}.") from error
+    return Example(prompt=question.prompt, inputs=row, labels=question.labels or None)
 
 
 def first_mistake(errors: Sequence[Any]) -> str:

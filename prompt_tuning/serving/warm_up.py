@@ -1,6 +1,6 @@
 """Compiles what a server's first questions need, before they come."""
 
-from prompt_tuning.predictor import SHORTEST_INPUT, Example, Predictor
+from prompt_tuning.evaluation.predictor import SHORTEST_INPUT, Example, Predictor
 
 LABELS = ("a", "b")
 
@@ -16,8 +16,8 @@ def warm_up(predictor: Predictor, tokens: int) -> int:
     """
     by_shape = {}
     for name in predictor.prompts:
-        prepared = predictor.prepare(Example(prompt=name, inputs="a"))
-        by_shape.setdefault((prepared.slots, prepared.shape[0]), name)
+        prepared = predictor.prepare(Example(prompt=name, inputs="a", labels=()))
+        by_shape.setdefault((prepared.prompt.slots, prepared.shape[0]), name)
     longest = min(tokens, predictor.max_input_length)
     lengths = [SHORTEST_INPUT]
     while lengths[-1] < longest:

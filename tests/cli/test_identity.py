@@ -11,7 +11,6 @@ from prompt_tuning.cli import (
     configurables,  # noqa: F401 - registers
     gin_config,
     identity,
-    many_prompts,  # noqa: F401 - registers
     registry,
     session,  # noqa: F401 - registers
     sweep_plan,  # noqa: F401 - registers

@@ -5,23 +5,18 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.evaluation.answerer import Answerer, Rows
 from prompt_tuning.evaluation.ensemble import (
     Ballot,
-    collect_ballots,
     combinations,
-    decoding_voter,
     majority_vote,
     mean_probability,
-    rank_voter,
     weighted_vote,
 )
-from prompt_tuning.evaluation.rank import label_log_likelihoods
+from prompt_tuning.evaluation.rank import RankOptions, label_log_likelihoods
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_variables
 from prompt_tuning.models.decoding import DecodingOptions, generate
-from prompt_tuning.models.injection import Injection
 
 LABELS = ("yes", "no", "maybe")
 LABEL_IDS = np.array([[7, 1, 0], [9, 1, 0], [5, 6, 1]], np.int32)
@@ -93,9 +88,10 @@ def test_votes_count_as_much_as_their_weights():
 
 
 def test_one_pass_ranks_as_each_prompt_alone_does(model, frozen):
-    voter = rank_voter(model, LABEL_IDS, LABELS)
-    found = collect_ballots(voter, frozen, INJECTS, batches())
-    assert voter.run._cache_size() == 1
+    voter = Answerer(
+        model=model, frozen=frozen, options=RankOptions(), labels=LABELS, label_ids=LABEL_IDS
+    )
+    found = voter.ballots(INJECTS, batches())
     alone = jax.jit(label_log_likelihoods, static_argnums=0)
     for i, inject in enumerate(INJECTS):
         scores = np.asarray(
@@ -107,9 +103,14 @@ def test_one_pass_ranks_as_each_prompt_alone_does(model, frozen):
 
 def test_generated_answers_are_scored_by_every_prompt(model, frozen):
     options = DecodingOptions(max_length=2)
-    voter = decoding_voter(model, options, lambda ids: " ".join(map(str, ids)))
+    voter = Answerer(
+        model=model,
+        frozen=frozen,
+        options=options,
+        decode=lambda ids: " ".join(map(str, ids)),
+    )
     batch, indices = next(batches())
-    found = collect_ballots(voter, frozen, INJECTS[1:], [(batch, [0, 1, 2])])
+    found = voter.ballots(INJECTS[1:], [(batch, [0, 1, 2])])
     assert len(indices) == 3
     tokens = jnp.asarray(batch["encoder_input_tokens"])
     ids = [np.asarray(generate(model, frozen, tokens, i({}), options)) for i in INJECTS[1:]]
@@ -126,14 +127,10 @@ def test_generated_answers_are_scored_by_every_prompt(model, frozen):
 
 
 def test_answers_of_one_text_are_one(model):
-    voter = decoding_voter(model, DecodingOptions(max_length=2), lambda ids: str(sum(ids)))
+    options = DecodingOptions(max_length=2)
+    voter = Answerer(model=model, frozen={}, options=options, decode=lambda ids: str(sum(ids)))
     ids = np.array([[3, 4], [7, 0], [2, 0]])
     logs = np.array([[-1.0, -2, -3], [-5, -4, -3], [-1, -1, -9]])
-    read = voter.read(ids, logs)
+    read = voter._ballot(Rows(ids, logs))
     assert read.answers == ("7", "2") and read.votes == (0, 0, 1)
     np.testing.assert_array_equal(read.log_likelihoods, [[-1, -3], [-4, -3], [-1, -9]])
-
-
-def test_an_empty_split_is_told(model, frozen):
-    with pytest.raises(UserError, match="split is empty"):
-        collect_ballots(rank_voter(model, LABEL_IDS, LABELS), frozen, [lambda b: Injection()], [])

@@ -42,10 +42,10 @@ def prompts(tmp_path):
 @pytest.fixture
 def folder(prompts, predictor):
     """The same, loaded into the predictor for one test."""
-    from prompt_tuning.cli import many_prompts
+    from prompt_tuning.recipes.task_file import task_of_prompt
     from prompt_tuning.serving.prompt_folder import PromptFolder
 
-    found = PromptFolder(prompts, predictor, many_prompts.task_of)
+    found = PromptFolder(prompts, predictor, task_of_prompt)
     found.rescan()
     yield found
     for name in list(predictor.prompts):

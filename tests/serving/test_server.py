@@ -46,8 +46,6 @@ def test_other_machines_reach_it_only_if_it_is_told_so():
     [
         (["none"], "No configuration: give --gin_file="),
         (["none", MODEL, "--port=0"], "There is no folder none"),
-        (["none", MODEL, "--port=0", "--gin.predict.method=rank"], "predict.method is 'rank'"),
-        (["none", MODEL, "--port=0", "--gin.predict.method=sample"], "can't sample"),
         (["none", MODEL, "--port=0", "--max_queue=5"], "--max_examples is 256, but only 5"),
         (["none", MODEL, "--port=0", "--max_body=0"], "--max_body is 0"),
         (["none", MODEL, "--port=0", "--max_wait=-1"], "--max_wait is -1.0"),

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.cli.run_answers import run_answers
-from prompt_tuning.evaluation import rank
-from prompt_tuning.evaluation.ensemble import rank_voter
-from prompt_tuning.evaluation.evaluator import rank_predictor
+from prompt_tuning.evaluation import answerer, rank
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.t5 import T5, abstract_params
@@ -202,23 +200,18 @@ NARROW = T5Config(
 )
 
 
-@pytest.mark.parametrize("way", ["one", "population", "ensemble"])
-def test_trial_21_the_memory_of_ranking_grows_with_neither_labels_nor_prompts(way):
+PROMPT = Injection(encoder_prompt=np.zeros((32, 2, 8), np.float32))
+
+
+@pytest.mark.parametrize("prompts", [(Injection(),), (PROMPT,) * 6], ids=["one", "six"])
+def test_trial_21_the_memory_of_ranking_grows_with_neither_labels_nor_prompts(prompts):
     """150 labels for a batch of 32 by T5's vocabulary: all their logits at once take 4.6 GiB."""
-    ids, labels = np.ones((150, 8), np.int32), [str(number) for number in range(150)]
-    predictor = rank_predictor(T5(NARROW), ids, labels)
-    run, prompts = {
-        "one": (predictor.run, Injection()),
-        "population": (predictor.run_many, PROMPTS),
-        "ensemble": (rank_voter(T5(NARROW), ids, labels).run, PROMPTS),
-    }[way]
+    program = answerer._program(T5(NARROW), rank.RankOptions(), False)
+    labels = np.ones((150, 8), np.int32)
     tokens = jax.ShapeDtypeStruct((32, 16), np.int32)
-    program = jax.jit(lambda params, tokens: run(params, prompts, tokens, jax.random.key(0)))
-    compiled = program.lower(abstract_params(NARROW), tokens).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < 2.5 * rank.LOGIT_BYTES
-
-
-PROMPTS = [Injection(encoder_prompt=np.zeros((32, 2, 8), np.float32))] * 6
+    run = jax.jit(lambda params, tokens: program(params, prompts, tokens, None, labels))
+    memory = run.lower(abstract_params(NARROW), tokens).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 2.5 * rank.LOGIT_BYTES
 
 
 def test_a_pretraining_run_has_no_prompt(command, tmp_path):
@@ -257,3 +250,27 @@ def test_a_flag_for_the_prompt_is_enough(rows, command, train_flags):
     assert len(answers(result)) == 6
     result = command("infer", *flags, "--prompt=missing.npy", "--input", rows)
     assert result.status == 2 and "missing.npy" in result.message
+
+
+def test_a_run_that_ranks_answers_for_named_prompts_too(finished_run, rows, command):
+    config = finished_run / "config.gin"
+    config.write_text(f"{config.read_text()}\npredict.method = 'rank'\n")
+    alone = command("infer", finished_run, "--input", rows)
+    named = command("infer", finished_run, "--input", rows, "--prompts", f"p={finished_run}")
+    assert alone.status == named.status == 0, named.err
+    assert answers(named) == answers(alone)
+    assert answers(named)[0]["scores"].keys() == {"no", "yes"}
+
+
+def test_long_inputs_are_shortened_whichever_way_a_prompt_is_given(finished_run, command, tmp_path):
+    record = finished_run / task_file.FILE
+    assert json.loads(record.read_text())["tasks"][0]["shorten"] is None
+    (tmp_path / "q.jsonl").write_text(json.dumps({"text": "a dog ran . " * 200}) + "\n")
+    asked = ("infer", finished_run, "--input", tmp_path / "q.jsonl")
+    assert "1 inputs were cut" in command(*asked).err
+    alone = command(*asked, "--gin.data.shorten=text")
+    record.write_text(record.read_text().replace('"shorten": null', '"shorten": "text"'))
+    named = command(*asked, "--prompts", f"p={finished_run}")
+    for result in (alone, named):
+        assert result.status == 0 and "cut" not in result.err, result.err
+    assert answers(named) == answers(alone)

@@ -1,5 +1,6 @@
 """Evaluation end to end on a tiny random model: order, padding, streaming and exact repetition."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,15 +10,9 @@ import pytest
 
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt, save_prompt
 from prompt_tuning.errors import UserError
-from prompt_tuning.evaluation.evaluator import (
-    Predictor,
-    decoding_predictor,
-    evaluate,
-    predict,
-    predict_rows,
-    rank_predictor,
-)
-from prompt_tuning.evaluation.rank import label_log_likelihoods
+from prompt_tuning.evaluation import answerer
+from prompt_tuning.evaluation.answerer import Answerer
+from prompt_tuning.evaluation.rank import RankOptions, label_log_likelihoods
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_array, soft_prompt_variables
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection
@@ -51,33 +46,38 @@ def inject(trained):
 
 
 @pytest.fixture(scope="module")
-def greedy(model):
-    return decoding_predictor(model, DecodingOptions(max_length=5), words)
+def greedy(model, frozen):
+    options = DecodingOptions(max_length=5)
+    return Answerer(model=model, frozen=frozen, options=options, decode=words)
+
+
+def ranking(model, frozen, labels=LABELS, label_ids=LABEL_IDS):
+    return Answerer(
+        model=model, frozen=frozen, options=RankOptions(), labels=labels, label_ids=label_ids
+    )
 
 
 @pytest.fixture(scope="module")
-def rank(model):
-    return rank_predictor(model, LABEL_IDS, LABELS)
+def rank(model, frozen):
+    return ranking(model, frozen)
 
 
-def test_predictions_and_metrics_are_in_the_order_of_the_examples(rank, frozen, inject):
-    seen = []
+def texts(answerer, inject, batches):
+    """The answers by the examples' indices."""
+    return {i: answerer.text(row.choices[0]) for i, row in answerer.rows([inject], batches)}
 
-    def metric(predictions):
-        seen.extend(predictions)
-        return {"yes": np.float32(0.5), "count": len(predictions)}
 
-    metrics, predictions = evaluate(rank, frozen, inject, batches(), metric)
-    assert metrics == {"yes": 0.5, "count": 11.0} and type(metrics["yes"]) is float
-    assert seen == predictions and set(predictions) <= set(LABELS)
-    by_index = dict(predict(rank, frozen, inject, batches()))
+def test_predictions_are_in_the_order_of_the_examples(rank, inject):
+    (predictions,) = rank.predict([inject], batches())
+    assert set(predictions) <= set(LABELS)
+    by_index = texts(rank, inject, batches())
     assert sorted(by_index) == list(range(11))
     assert predictions == [by_index[i] for i in range(11)]
     assert len(set(predictions)) > 1  # otherwise no order would show
 
 
 def test_greedy_predictions_are_what_the_model_generates(model, greedy, frozen, inject, trained):
-    predictions = dict(predict(greedy, frozen, inject, batches()))
+    predictions = texts(greedy, inject, batches())
     injection = Injection(encoder_prompt=soft_prompt_array(trained)[None])
     for batch, indices in batches():
         tokens = jnp.asarray(batch["encoder_input_tokens"])
@@ -93,26 +93,29 @@ def test_rank_predictions_are_the_likeliest_labels(model, rank, frozen, inject):
             model, frozen, tokens, inject(batch), jnp.asarray(LABEL_IDS)
         )
         best = [LABELS[i] for i in np.argmax(scores, axis=1)]
-        found = predict(rank, frozen, inject, [(batch, indices)])
-        assert [text for _, text in found] == best[: len(indices)]
+        found = texts(rank, inject, [(batch, indices)])
+        assert list(found.values()) == best[: len(indices)]
 
 
-def test_the_prompt_reaches_the_predictions(greedy, frozen, inject):
+def test_the_prompt_reaches_the_predictions(greedy, inject):
     def without(batch):
         return Injection()
 
-    bare = dict(predict(greedy, frozen, without, batches()))
-    assert bare != dict(predict(greedy, frozen, inject, batches()))
+    assert texts(greedy, without, batches()) != texts(greedy, inject, batches())
 
 
 def test_a_shape_is_compiled_once(model, frozen, inject):
-    fresh = rank_predictor(model, LABEL_IDS, LABELS)
-    for _ in range(2):
-        list(predict(fresh, frozen, inject, batches((12, 8, 8))))
-    assert fresh.run._cache_size() == 2
+    """Whichever answerers of the model it serves, and whatever their labels."""
+    program = answerer._program(model, RankOptions(length_normalization=True), False)
+    for labels in (LABELS, ("a", "b", "c")):
+        fresh = dataclasses.replace(
+            ranking(model, frozen, labels), options=RankOptions(length_normalization=True)
+        )
+        fresh.predict([inject], batches((12, 8, 8)))
+    assert program._cache_size() == 2
 
 
-def test_answers_come_before_the_next_batch_is_asked_for(rank, frozen, inject):
+def test_answers_come_before_the_next_batch_is_asked_for(rank, inject):
     asked = []
 
     def counted():
@@ -120,7 +123,7 @@ def test_answers_come_before_the_next_batch_is_asked_for(rank, frozen, inject):
             asked.append(batch)
             yield batch
 
-    answers = predict(rank, frozen, inject, counted())
+    answers = rank.rows([inject], counted())
     for _ in range(4):
         next(answers)
     assert len(asked) == 1
@@ -134,17 +137,13 @@ def test_the_score_of_a_saved_prompt_is_the_same_to_the_last_digit(
     """With a metric that shows every bit of the model's numbers, and all programs compiled anew."""
 
     def measure(inject):
-        program = jax.jit(
-            lambda frozen, injection, tokens, key: label_log_likelihoods(
-                model, frozen, tokens, injection, jnp.asarray(LABEL_IDS)
-            )
-        )
-        predictor = Predictor(run=program, read=lambda row: row.tobytes().hex())
-        return evaluate(predictor, frozen, inject, batches(), lambda rows: {"n": len(rows)})
+        found = ranking(model, frozen).rows([inject], batches())
+        return {index: row.scores.tobytes() for index, row in found}
 
     before = measure(inject)
     _, path = save_prompt(tmp_path / "best", soft_prompt_array(trained), PromptMetadata())
     jax.clear_caches()
+    answerer._program.cache_clear()
     prompt, _ = load_prompt(path)
     assert measure(functools.partial(METHOD.apply, soft_prompt_variables(prompt))) == before
     nudged = soft_prompt_variables(np.nextafter(prompt, 1, dtype=np.float32))
@@ -153,31 +152,35 @@ def test_the_score_of_a_saved_prompt_is_the_same_to_the_last_digit(
 
 def test_sampling_depends_on_the_seed_and_the_batch(model, frozen, inject):
     options = DecodingOptions(max_length=5, method="sample")
-    sampler = decoding_predictor(model, options, words)
-    first = next(batches())
-    draws = [list(predict(sampler, frozen, inject, [first] * 2, seed=seed)) for seed in (1, 1, 2)]
+    sampler = Answerer(model=model, frozen=frozen, options=options, decode=words)
+    (batch, _) = next(batches())
+    twice = [(batch, range(4)), (batch, range(4, 8))]
+    draws = [sampler.predict([inject], twice, seed=seed)[0] for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
     assert draws[0][:4] != draws[0][4:]
 
 
-def test_an_empty_split_is_told(rank, frozen, inject):
-    with pytest.raises(UserError, match="split is empty"):
-        evaluate(rank, frozen, inject, [], lambda predictions: {})
+def test_several_injections_answer_as_each_alone(greedy, rank, trained, inject):
+    other = functools.partial(METHOD.apply, jax.tree.map(jnp.negative, trained))
+    for each in (greedy, rank):
+        together = each.predict([inject, other], batches())
+        assert together == [each.predict([one], batches())[0] for one in (inject, other)]
+    assert together[0] != together[1]
 
 
-def test_ranking_without_labels_is_told(model):
-    with pytest.raises(UserError, match="needs the task's labels"):
-        rank_predictor(model, np.zeros((0, 1), np.int32), ())
+def test_an_empty_split_is_told(rank, inject):
+    for ask in (rank.predict, rank.ballots):
+        with pytest.raises(UserError, match="split is empty"):
+            ask([inject], [])
 
 
 def test_of_equal_labels_the_first_is_predicted(model, frozen, inject):
     same = np.repeat(LABEL_IDS[:1], 3, axis=0)
-    predictor = rank_predictor(model, same, ("b", "a", "c"))
-    assert {text for _, text in predict(predictor, frozen, inject, batches())} == {"b"}
+    answerer = ranking(model, frozen, ("b", "a", "c"), same)
+    assert set(answerer.predict([inject], batches())[0]) == {"b"}
 
 
-def test_ranked_rows_hold_the_score_of_each_label(rank, frozen, inject):
-    for _, row in predict_rows(rank, frozen, inject, batches()):
-        scores = rank.scores(row)
-        assert list(scores) == list(LABELS)
-        assert rank.read(row) == max(scores, key=scores.__getitem__)
+def test_ranked_rows_hold_the_score_of_each_label(rank, inject):
+    for _, row in rank.rows([inject], batches()):
+        assert row.scores.shape == (1, len(LABELS))
+        assert rank.text(row.choices[0]) == LABELS[np.argmax(row.scores[0])]

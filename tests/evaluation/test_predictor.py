@@ -10,12 +10,13 @@ import pytest
 import prompt_tuning
 from prompt_tuning import Example, Predictor
 from prompt_tuning.checkpoints.weights import load_weights
+from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
+from prompt_tuning.evaluation.predictor import EmptyExample, UnknownPrompt
 from prompt_tuning.models.decoding import DecodingOptions
-from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.t5 import T5
-from prompt_tuning.predictor import UnknownPrompt
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -215,7 +216,7 @@ def test_prompts_come_and_go_without_touching_what_is_prepared(predictor, prompt
     predictor.remove("passing")
     assert "passing" not in predictor.prompts
     assert predictor.run([prepared]) == expected
-    assert np.array_equal(changed.injection.encoder_prompt[0], -prompts["three"])
+    assert np.array_equal(changed.prompt.injection.encoder_prompt[0], -prompts["three"])
 
 
 def test_long_inputs_are_cut_and_said_to_be(predictor):
@@ -257,7 +258,6 @@ def test_wrong_examples_are_told(predictor, changes, message):
         ({"prompts": {"p": np.ones((0, 16))}}, r"'p' has shape \[0, 16\]"),
         ({"prompts": {"p": np.full((2, 16), np.nan)}}, "'p' has values that are NaN"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"decoding": DecodingOptions(method="sample")}, "can't sample"),
     ],
 )
 def test_wrong_options_are_told(base, options, message):
@@ -268,3 +268,70 @@ def test_wrong_options_are_told(base, options, message):
 def test_the_package_has_it_by_name():
     assert prompt_tuning.Predictor is Predictor
     assert not hasattr(prompt_tuning, "Predicator")
+
+
+def test_what_is_sampled_depends_on_the_seed_and_the_number_alone(base, prompts):
+    options = DecodingOptions(max_length=6, method="sample")
+
+    def answers(examples, seed=0):
+        predictor = Predictor(
+            *base, prompts=prompts, max_input_length=16, decoding=options, seed=seed
+        )
+        return [answer.text for answer in predictor.predict(examples)]
+
+    same = [Example(prompt="three", inputs="a b")] * 3
+    first = answers(same)
+    assert len(set(first)) > 1 and first != answers(same, seed=1)
+    # The second and third in another company: the number of each stays.
+    others = [Example(prompt="long", inputs="the bird sees a dog"), *same[1:]]
+    assert answers(others)[1:] == first[1:]
+
+
+def test_a_prompt_may_have_a_task_and_labels_of_its_own(base, prompts):
+    """Rows are its task's, and its labels are ranked without padding, however long they are."""
+    predictor = Predictor(*base, max_input_length=24, decoding=DecodingOptions(max_length=3))
+    labels = ("entailment", "a b c d e f g")
+    task = dataclasses.replace(get_task("tinyworld_rte"), shorten="premise")
+    predictor.add("own", prompts["three"], task=task, labels=labels)
+    predictor.add("bare", prompts["three"])
+    row = {"premise": "a bird " * 9, "hypothesis": "a b"}
+    whole = len(predictor.vocabulary.encode(task.inputs_of({**row, "premise": ""})))
+    assert whole < 24, "the rest of the text has room"
+    (answer,) = predictor.predict([Example(prompt="own", inputs=row)])
+    assert list(answer.scores) == list(labels) and not answer.truncated
+    assert (2, 7) not in {shape[3:] for shape in predictor.shapes}
+    assert {shape[3] for shape in predictor.shapes} == {2}
+    (generated,) = predictor.predict([Example(prompt="own", inputs=row, labels=())])
+    assert generated.scores == {} and generated.text not in labels
+    with pytest.raises(UserError, match="example 1: a label has"):
+        predictor.predict([Example(prompt="bare", inputs="a", labels=labels)])
+    with pytest.raises(UserError, match='"bare" names no task'):
+        predictor.predict([Example(prompt="bare", inputs=row)])
+    with pytest.raises(EmptyExample):
+        predictor.predict([Example(prompt="own", inputs={"premise": "", "hypothesis": " "})])
+
+
+def test_weights_of_the_model_are_batched_apart(base):
+    """And answer as the model that they make."""
+    config, params, vocabulary = base
+    weights = {"token_embedder/embedding": params["token_embedder"]["embedding"] * -2.0}
+    tuned, _ = injected(params, Injection(weights=weights))
+    predictor = Predictor(config, params, vocabulary, max_input_length=16)
+    predictor.add("tuned", Injection(weights=weights))
+    predictor.add("plain", Injection())
+    examples = [
+        Example(prompt=name, inputs=text, labels=LABELS)
+        for name, text in zip(
+            ["tuned", "plain"] * 2, ["a", "a", "the bird", "the bird"], strict=True
+        )
+    ]
+    found = predictor.predict(examples)
+    for model, answers in ((tuned["params"], found[::2]), (params, found[1::2])):
+        alone = Predictor(config, model, vocabulary, max_input_length=16)
+        alone.add("tuned", Injection())
+        expected = alone.predict(examples[::2])
+        for answer, other in zip(answers, expected, strict=True):
+            np.testing.assert_allclose(
+                list(answer.scores.values()), list(other.scores.values()), rtol=1e-5
+            )
+    assert found[0].scores != found[1].scores

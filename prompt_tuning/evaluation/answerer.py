@@ -1,0 +1,241 @@
+"""Answers of a frozen model with one injection, or with several side by side.
+
+    answerer = Answerer(model=model, frozen=frozen, options=DecodingOptions(), decode=decode)
+    [predictions] = answerer.predict([inject], batches)
+
+Training, `evaluate`, `infer`, `serve` and ensembles all run the program compiled here, on (frozen,
+injections, tokens). An injection is made outside it, so a prompt from a file and the same prompt in
+training are the same argument of the same executable: a saved prompt's score is reproduced to the
+last digit. Rounding depends on the shape of a batch; compare scores of one batch size.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.evaluation.ensemble import Ballot
+from prompt_tuning.evaluation.rank import (
+    LOGIT_BYTES,
+    RankOptions,
+    label_scores,
+    target_log_likelihoods,
+)
+from prompt_tuning.host_memory import check_memory
+from prompt_tuning.methods.base import Batch
+from prompt_tuning.models.decoding import DecodingOptions, generate
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.stacking import stack_injections
+from prompt_tuning.models.t5 import T5, Params
+from prompt_tuning.parallel.mesh import gathered
+
+Inject = Callable[[Batch], Injection]
+"""A method with its trained parameters: `functools.partial(method.apply, trained)`."""
+
+IndexedBatch = tuple[Batch, Sequence[int] | np.ndarray]
+"""A batch and the index of the example in each of its first rows; later rows are padding."""
+
+
+class Rows(NamedTuple):
+    """What several injections answer to the examples of a batch, or to one example.
+
+    Attributes:
+      choices: generated token ids, [injections, batch, target], or the index of the likeliest
+        label, [injections, batch].
+      scores: log-likelihoods in nats, [injections, batch, answers], of the labels, or of what each
+        injection generated; None for generated answers that aren't compared.
+    """
+
+    choices: Any
+    scores: Any = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Answerer:
+    """A way to get answers: by generating text, or by ranking labels.
+
+    Attributes:
+      model: the network.
+      frozen: its weights.
+      options: how to decode, or how to correct the scores of labels.
+      decode: gives the text of token ids up to the end of sequence.
+      labels: what is ranked.
+      label_ids: each label's token ids with end of sequence, padded; rows after those of `labels`
+        are padding too, and must repeat the last one.
+    """
+
+    model: T5
+    frozen: Params
+    options: DecodingOptions | RankOptions
+    decode: Callable[[Iterable[int]], str] = str
+    labels: Sequence[str] = ()
+    label_ids: Int[np.ndarray, "labels target"] | None = None
+
+    def answer(
+        self,
+        injections: Sequence[Injection],
+        encoder_input_tokens: Int[Array | np.ndarray, "batch source"],
+        key: Key[Array, "..."] | None = None,
+        *,
+        compare: bool = False,
+    ) -> Rows:
+        """Answers a batch with each injection; one program for each shape and number of them.
+
+        Args:
+          injections: of one structure, or such as can be stacked (`models/stacking.py`).
+          encoder_input_tokens: padded inputs.
+          key: of the draws, for sampling only; one, or one of each example.
+          compare: whether every injection scores what the others generate, too.
+
+        Raises:
+          UserError: a host without an accelerator has too little memory.
+          UnlikeInjectionsError: the injections can't be stacked.
+        """
+        run = _program(self.model, self.options, compare)  # pyright: ignore[reportArgumentType]
+        arguments = (self.frozen, tuple(injections), encoder_input_tokens, key, self.label_ids)
+        check_memory(run, *arguments)
+        return jax.tree.map(gathered, run(*arguments))
+
+    def text(self, choice: Any) -> str:
+        """Returns the answer to one example, of its share of `Rows.choices`."""
+        if self.label_ids is None:
+            return self.decode(choice.tolist())
+        return self.labels[int(choice)]
+
+    def rows(
+        self,
+        injects: Sequence[Inject],
+        batches: Iterable[IndexedBatch],
+        *,
+        seed: int = 0,
+        compare: bool = False,
+    ) -> Iterator[tuple[int, Rows]]:
+        """Yields each example's index and its share of `Rows`, as the batches come.
+
+        Args:
+          injects: give the injections for a batch; memory for activations grows with their number.
+          batches: needs only "encoder_input_tokens" in each.
+          seed: for sampling; batch i draws from a key of its own.
+          compare: as in `answer`.
+        """
+        samples = isinstance(self.options, DecodingOptions) and self.options.method == "sample"
+        key = jax.random.key(seed) if samples else None
+        for position, (batch, indices) in enumerate(batches):
+            choices, scores = self.answer(
+                [inject(batch) for inject in injects],
+                batch["encoder_input_tokens"],
+                None if key is None else jax.random.fold_in(key, position),
+                compare=compare,
+            )
+            for row, index in enumerate(indices):
+                yield int(index), Rows(choices[:, row], None if scores is None else scores[:, row])
+
+    def predict(
+        self, injects: Sequence[Inject], batches: Iterable[IndexedBatch], *, seed: int = 0
+    ) -> list[list[str]]:
+        """Returns what each injection answers, in the order of the examples' indices.
+
+        Raises:
+          UserError: there are no examples.
+        """
+        found = _in_order(self.rows(injects, batches, seed=seed))
+        return [[self.text(rows.choices[i]) for rows in found] for i in range(len(injects))]
+
+    def ballots(
+        self, injects: Sequence[Inject], batches: Iterable[IndexedBatch], *, seed: int = 0
+    ) -> list[Ballot]:
+        """Returns the votes of several injections, in the order of the examples' indices.
+
+        Each votes for its own answer, and scores those of the others. Generated answers of the same
+        text are one, as likely as the likeliest of its spellings.
+
+        Raises:
+          UserError: there are no examples.
+        """
+        found = _in_order(self.rows(injects, batches, seed=seed, compare=True))
+        return [self._ballot(rows) for rows in found]
+
+    def _ballot(self, rows: Rows) -> Ballot:
+        if self.label_ids is not None:
+            votes = tuple(map(int, rows.choices))
+            return Ballot(answers=tuple(self.labels), log_likelihoods=rows.scores, votes=votes)
+        texts = [self.text(choice) for choice in rows.choices]
+        answers = tuple(dict.fromkeys(texts))
+        columns = [
+            rows.scores[:, [text == answer for text in texts]].max(axis=1) for answer in answers
+        ]
+        return Ballot(
+            answers=answers,
+            log_likelihoods=np.stack(columns, axis=1),
+            votes=tuple(map(answers.index, texts)),
+        )
+
+
+def _in_order(rows: Iterable[tuple[int, Rows]]) -> list[Rows]:
+    by_index = dict(rows)
+    if not by_index:
+        raise UserError("There are no examples to evaluate: the split is empty.")
+    return [by_index[index] for index in sorted(by_index)]
+
+
+@functools.cache
+def _program(model: T5, options: DecodingOptions | RankOptions, compare: bool) -> Any:
+    """Returns the jitted function of `Answerer.answer`, which all answerers of a model share."""
+
+    @jax.jit
+    def run(
+        frozen: Params,
+        injections: tuple[Injection, ...],
+        encoder_input_tokens: Int[Array, "batch source"],
+        key: Key[Array, "..."] | None,
+        label_ids: Int[Array, "labels target"] | None,
+    ) -> Rows:
+        # Injections that run side by side share the memory for logits.
+        logit_bytes = LOGIT_BYTES // len(injections)
+
+        def rank(injection: Injection) -> Float[Array, "batch labels"]:
+            assert label_ids is not None and isinstance(options, RankOptions)
+            return label_scores(
+                model,
+                frozen,
+                encoder_input_tokens,
+                injection,
+                label_ids,
+                options,
+                logit_bytes=logit_bytes,
+            )
+
+        def decode(injection: Injection) -> Int[Array, "batch target"]:
+            assert isinstance(options, DecodingOptions)
+            return generate(model, frozen, encoder_input_tokens, injection, options, key)
+
+        if isinstance(options, RankOptions):
+            scores = _map(rank, injections)  # [injections, batch, labels]
+            return Rows(jnp.argmax(scores, axis=-1), scores)
+        ids = _map(decode, injections)  # [injections, batch, target]
+        if not compare:
+            return Rows(ids)
+        answers = jnp.swapaxes(ids, 0, 1)
+
+        def score(injection: Injection) -> Float[Array, "batch answers"]:
+            return target_log_likelihoods(
+                model, frozen, encoder_input_tokens, injection, answers, logit_bytes=logit_bytes
+            )
+
+        return Rows(ids, _map(score, injections))
+
+    return run
+
+
+def _map(function: Callable[[Injection], Array], injections: Sequence[Injection]) -> Array:
+    """Returns what the function gives for each injection, stacked; one alone isn't vectorized."""
+    if len(injections) == 1:
+        return function(injections[0])[None]
+    arrays, injection_of = stack_injections(injections)
+    return jax.vmap(lambda arrays: function(injection_of(arrays)))(arrays)

@@ -1,0 +1,53 @@
+"""Predictors on a loaded model, and how a task is answered where nobody chose."""
+
+import dataclasses
+
+from prompt_tuning.evaluation.predictor import Predictor
+from prompt_tuning.models.injection import Injection
+from prompt_tuning.recipes.frozen_base import Base
+from prompt_tuning.recipes.prediction import Prediction
+from prompt_tuning.recipes.scoring import labels_to_rank, rank_options
+from prompt_tuning.recipes.task_data import Data
+
+
+def make_predictor(base: Base, data: Data, prediction: Prediction) -> Predictor:
+    """Returns a predictor without prompts, with the lengths and the batch size of `data`."""
+    # The predictor itself adds the sentinel of the prompts that have it.
+    longest = prediction.decoding.max_length - data.target_sentinel
+    return Predictor(
+        base.config,
+        base.params,
+        base.vocabulary,
+        batch_size=data.batch_size,
+        max_input_length=data.lengths["inputs"],
+        decoding=dataclasses.replace(prediction.decoding, max_length=longest),
+        ranking=rank_options(base, prediction),
+        seed=prediction.seed,
+        mesh=base.mesh,
+        model=base.model,
+    )
+
+
+def default_labels(data: Data, prediction: Prediction) -> tuple[str, ...]:
+    """Returns the labels to rank where nobody chose how to answer: the tasks', if they have them.
+
+    Raises:
+      UserError: rank classification is asked for a task that has no labels.
+    """
+    labels = {task.labels for task in data.tasks}
+    if prediction.decoding.method == "greedy" and len(labels) == 1 and any(labels):
+        prediction = dataclasses.replace(prediction, rank=True)
+    return labels_to_rank(data, data.tasks[0], prediction)
+
+
+def add_trained(
+    predictor: Predictor, name: str, injection: Injection, data: Data, prediction: Prediction
+) -> None:
+    """Adds what was trained on `data`, to answer as nobody chose otherwise (`default_labels`)."""
+    predictor.add(
+        name,
+        injection,
+        task=data.tasks[0],
+        labels=default_labels(data, prediction),
+        target_sentinel=data.target_sentinel,
+    )
