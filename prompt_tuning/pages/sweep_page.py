@@ -152,20 +152,15 @@ def _pivots(rows: Sequence[Row], layout: Layout) -> list[Any]:
 def _pivot(
     rows: Sequence[Row], all_rows: Sequence[Row], layout: Layout, down: Sequence[str], caption: str
 ) -> dict[str, Any]:
-    across = layout.across
-    header, lines = pivot(rows, down=down, across=across)
-    names = len(down)
-    heads = [str(value) for value in distinct(all_rows, across)] if across else header[names:]
-    places = [header.index(head, names) for head in heads if head in header[names:]]
-    orders = [[str(value) for value in distinct(all_rows, name)] for name in down]
-    lines = sorted(
-        lines,
-        key=lambda line: [order.index(cell) for order, cell in zip(orders, line, strict=False)],
+    across, names = layout.across, len(down)
+    columns = [*down, *([across] if across else [])]
+    orders = {name: [str(value) for value in distinct(all_rows, name)] for name in columns}
+    header, lines = pivot(
+        rows, down=down, across=across, order=lambda name, value: orders[name].index(str(value))
     )
-    shown = [[*line[:names], *(_mean_cell(line[place]) for place in places)] for line in lines]
     told = f"{caption} Across: {_name(across)}." if across else caption
-    columns = [*map(_name, down), *(header[i] for i in places)]
-    return {"title": told, "columns": columns, "rows": shown}
+    shown = [[*line[:names], *map(_mean_cell, line[names:])] for line in lines]
+    return {"title": told, "columns": [*map(_name, down), *header[names:]], "rows": shown}
 
 
 def _mean_cell(text: str) -> Any:

@@ -8,7 +8,7 @@ it came from: a hash of the configuration, versions, the device, the date, the r
 import csv
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +186,19 @@ def check_column(rows: Sequence[Row], name: str) -> None:
         )
 
 
+def _by_size(name: str, value: Any) -> Any:
+    """Numbers by size, then texts."""
+    del name
+    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
+
+
 def pivot(
-    rows: Sequence[Row], *, down: Sequence[str], across: str | None, value: str = "score"
+    rows: Sequence[Row],
+    *,
+    down: Sequence[str],
+    across: str | None,
+    value: str = "score",
+    order: Callable[[str, Any], Any] = _by_size,
 ) -> tuple[list[str], list[list[str]]]:
     """Returns the header and the lines of a table of means over whatever isn't named.
 
@@ -197,6 +208,7 @@ def pivot(
       across: the column whose values head the columns; None: there is one column, `value`.
       value: what is averaged. Cells are "mean ± standard deviation (n)", without the deviation
         where n is 1.
+      order: what a column's values are sorted by: of (column, value).
 
     Raises:
       UserError: there is no such column.
@@ -211,19 +223,13 @@ def pivot(
             heads[head] = None
             line = cells.setdefault(tuple(row[name] for name in down), {})
             line.setdefault(head, []).append(float(row[value]))
-    ordered = sorted(heads, key=_order)
+    ordered = sorted(heads, key=lambda head: order(across, head)) if across else list(heads)
+    keys = sorted(cells, key=lambda key: [order(*each) for each in zip(down, key, strict=True)])
     lines = [
-        [*map(str, key), *(_mean_text(by_head.get(head, [])) for head in ordered)]
-        for key, by_head in sorted(cells.items(), key=lambda item: [_order(x) for x in item[0]])
+        [*map(str, key), *(_mean_text(cells[key].get(head, [])) for head in ordered)]
+        for key in keys
     ]
     return [*down, *map(str, ordered)], lines
-
-
-def _order(value: Any) -> tuple[int, float, str]:
-    """Numbers by size, then texts."""
-    if isinstance(value, int | float):
-        return 0, float(value), ""
-    return 1, 0.0, str(value)
 
 
 def _mean_text(values: Sequence[float]) -> str:
