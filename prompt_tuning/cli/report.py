@@ -9,7 +9,7 @@ resembles, for which the frozen model is loaded; if that can't be, the page says
 
 import argparse
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from prompt_tuning.cli.parsers import parse
 from prompt_tuning.cli.run_answers import run_answers
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
-from prompt_tuning.json_text import parse_json, shown
+from prompt_tuning.json_text import parse_json
 from prompt_tuning.pages.run_page import Member, Resemblance, Run, run_page
 from prompt_tuning.pages.sweep_page import Sweep, sweep_page
 from prompt_tuning.pages.web_page import MARK
@@ -46,7 +46,10 @@ def main(argv: Sequence[str]) -> None:
     output = Path(args.output or folder / NAME)
     is_sweep = _is_sweep(folder)
     _check_output(output)
-    text = _sweep_text(args.folder) if is_sweep else _run_text(args)
+    if is_sweep:
+        text = sweep_page(read_sweep(args.folder))
+    else:
+        text = run_page(read_run(args.folder), _resemblance(args))
     with atomic_write(output, fix=_FIX) as file:
         file.write(text.encode("utf-8", "replace"))
     print(output)
@@ -67,7 +70,6 @@ def _is_sweep(folder: Path) -> bool:
 
 def _check_output(output: Path) -> None:
     """A page is written over; whatever else is there is not."""
-
     if not output.exists():
         return
     if not output.is_file():
@@ -77,32 +79,32 @@ def _check_output(output: Path) -> None:
             raise UserError(f"{output} is there and is no report; {_FIX[0].lower()}{_FIX[1:]}")
 
 
-def _run_text(args: argparse.Namespace) -> str:
-    found = read_run(args.folder)
-    return run_page(found, _resemblance(args))
-
-
 def read_run(folder: str) -> Run:
     """Reads what a run left in its folder, or a population in its.
 
     Raises:
       UserError: it was not evaluated yet, or a file is damaged.
     """
-
     path = Path(folder)
     settings = _object(path / "settings.json")
     summary = _object(path / "summary.json") or unfinished.summary(path, settings)
-    _check_summary(path / "summary.json", summary)
-    members = _members(path, summary)
+    members = [
+        Member(
+            name=each["name"],
+            told=each,
+            rows=read_rows(path / MEMBERS / Path(each["name"]).name / "metrics.jsonl"),
+        )
+        for each in summary.get("members") or []
+    ]
     best = next((m.rows for m in members if m.name == summary.get("best")), None)
-    trained = best_file(path)
+    trained, config = best_file(path), path / "config.gin"
     return Run(
         folder=folder,
         summary=summary,
         rows=read_rows(path / "metrics.jsonl") if best is None else best,
         settings=settings,
         versions=_object(path / "versions.json"),
-        config=_text(path / "config.gin"),
+        config=config.read_text(errors="replace") if config.is_file() else "",
         hashes={trained.name: _sha256(trained)} if trained else {},
         trained_for=_trained_for(trained) if trained else {},
         members=members,
@@ -110,35 +112,8 @@ def read_run(folder: str) -> Run:
     )
 
 
-def _check_summary(path: Path, summary: Mapping[str, Any]) -> None:
-    metrics = summary.get("metrics") or {}
-    if not isinstance(metrics, dict):
-        raise UserError(f"{path} is damaged: its metrics are {shown(metrics)}. {_DAMAGED}")
-    for name, value in {"score": summary.get("score"), **metrics}.items():
-        if value is not None and not isinstance(value, int | float):
-            raise UserError(f"{path} is damaged: {name} is {shown(value)}, no number. {_DAMAGED}")
-
-
-def _members(path: Path, summary: Mapping[str, Any]) -> list[Member]:
-    told = summary.get("members") or []
-    named = [each for each in told if isinstance(each, dict) and isinstance(each.get("name"), str)]
-    if not isinstance(told, list) or len(named) < len(told):
-        raise UserError(
-            f"{path / 'summary.json'} is damaged: its members are {shown(told)}. {_DAMAGED}"
-        )
-    return [
-        Member(
-            name=each["name"],
-            told=each,
-            rows=read_rows(path / MEMBERS / Path(each["name"]).name / "metrics.jsonl"),
-        )
-        for each in named
-    ]
-
-
 def _trained_for(path: Path) -> dict[str, Any]:
     """What the file of a prompt or adapter says of itself, beside its score."""
-
     try:
         with safetensors.safe_open(path, "np") as file:
             told = file.metadata() or {}
@@ -150,7 +125,6 @@ def _trained_for(path: Path) -> dict[str, Any]:
 
 def _resemblance(args: argparse.Namespace) -> Resemblance | str:
     """What the run's prompt resembles, or why that isn't known."""
-
     trained = best_file(args.folder)
     if args.no_neighbors:
         return "Left out, by --no_neighbors."
@@ -173,17 +147,12 @@ def _resemblance_of(args: argparse.Namespace, path: str) -> Resemblance:
     return Resemblance(neighbors=more.neighbors, tables=tables)
 
 
-def _sweep_text(folder: str) -> str:
-    return sweep_page(read_sweep(folder))
-
-
 def read_sweep(folder: str) -> Sweep:
     """Reads what a sweep's runs left.
 
     Raises:
       UserError: no run has finished, or a file is damaged.
     """
-
     path = Path(folder)
     records = read_records(folder)
     where = {run: path / record["folder"] for run, record in records.items()}
@@ -212,21 +181,11 @@ def _object(path: Path) -> dict[str, Any]:
       UserError: the file is damaged.
     """
     try:
-        value = parse_json(path.read_bytes())
+        return parse_json(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise UserError(f"{path} is damaged, not JSON: {error}. {_DAMAGED}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: it holds {shown(value)}, no object. {_DAMAGED}")
-    return value
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
 
 
 def _sha256(path: Path) -> str:

@@ -7,6 +7,7 @@ official schema. Every file is checked before it is packed. The tables are in `t
 
 import csv
 import io
+import itertools
 import json
 import re
 import zipfile
@@ -194,22 +195,14 @@ def _official_label(entry: Entry, row: Prediction) -> Any:
     return entry.labels[said]
 
 
-def _multirc_lines(pairs: Iterable[tuple[tuple[int, ...], Any]]) -> list[dict[str, Any]]:
-    """Returns a line a paragraph, its questions and their answers nested in it."""
-    paragraphs: dict[int, dict[int, list[Any]]] = defaultdict(lambda: defaultdict(list))
-    for (paragraph, question, answer), label in pairs:
-        paragraphs[paragraph][question].append({"idx": answer, "label": label})
-    return [
-        {
-            "idx": paragraph,
-            "passage": {
-                "questions": [
-                    {"idx": question, "answers": answers} for question, answers in questions.items()
-                ]
-            },
-        }
-        for paragraph, questions in paragraphs.items()
-    ]
+def _multirc_lines(pairs: Iterable[tuple[tuple[int, ...], Any]]) -> Iterator[dict[str, Any]]:
+    """Yields a line for each paragraph, with its questions and their answers nested in it."""
+    for paragraph, rows in itertools.groupby(pairs, key=lambda pair: pair[0][0]):
+        questions = [
+            {"idx": question, "answers": [{"idx": i, "label": label} for (_, _, i), label in own]}
+            for question, own in itertools.groupby(rows, key=lambda pair: pair[0][1])
+        ]
+        yield {"idx": paragraph, "passage": {"questions": questions}}
 
 
 def _check_files(benchmark: str, contents: Mapping[str, str], partial: bool) -> dict[str, int]:

@@ -266,12 +266,7 @@ def test_what_is_no_run_or_sweep(tmp_path, capsys):
     ("name", "text"),
     [
         ("summary.json", "{"),
-        ("summary.json", "[1]"),
-        ("summary.json", json.dumps({**SUMMARY, "score": "high"})),
-        ("summary.json", json.dumps({**SUMMARY, "metrics": [1]})),
-        ("summary.json", json.dumps({**SUMMARY, "members": [{"seed": 1}]})),
         ("versions.json", "\x00"),
-        ("settings.json", "null"),
         ("metrics.jsonl", "{}\n"),
         ("metrics.jsonl", "loss\n"),
         ("prompt_best.safetensors", "x"),
