@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from prompt_tuning.errors import UserError
 
@@ -93,4 +93,21 @@ def cache_file(path: Path) -> Iterator[BinaryIO]:
     with writing(path, fix=CACHE_FIX):
         path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, fix=CACHE_FIX) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def new_file(path: str) -> Iterator[IO[str]]:
+    """Opens a file to write results to; what is there already is never written over.
+
+    Devices and pipes, such as /dev/stdout, may be named too.
+
+    Raises:
+      UserError: it exists, or can't be written.
+    """
+    is_stream = Path(path).exists() and not Path(path).is_file()
+    with (
+        writing(Path(path), fix="Give another path."),
+        open(path, "w" if is_stream else "x", encoding="utf-8") as file,
+    ):
         yield file

@@ -16,7 +16,9 @@ from prompt_tuning.analysis.tables import Table
 from prompt_tuning.cli import configurables, session
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import new_file
 from prompt_tuning.recipes import ensembles, prompts
+from prompt_tuning.recipes.say import say
 from prompt_tuning.training.run import Evaluation
 
 BASE = "runs/base.gin"
@@ -39,10 +41,10 @@ def _ensemble(args: argparse.Namespace) -> None:
         file = session.prompt_path(path, None) if path in runs else path
         inject, metadata = prompts.open_prompt(base, data, file)
         if metadata.task not in (None, data.name):
-            session.say(f"{path} was trained on {metadata.task} and is scored on {data.name}.")
+            say(f"{path} was trained on {metadata.task} and is scored on {data.name}.")
         injects.append(inject)
     split = args.split or prediction.split
-    with session.new_file(args.predictions or os.devnull) as file:
+    with new_file(args.predictions or os.devnull) as file:
         votes = ensembles.vote(base, data, prediction, injects, split)
         for row in votes.combined["majority vote"].predictions:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

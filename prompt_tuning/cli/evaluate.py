@@ -17,8 +17,10 @@ from prompt_tuning.cli.__main__ import report
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import new_file
 from prompt_tuning.parallel.processes import is_first, joined
 from prompt_tuning.recipes import prompts, scoring
+from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.splits import load_splits
 
 
@@ -39,7 +41,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     base = session.load_base(data)
     inject, metadata = prompts.open_prompt(base, data, path)
     if metadata.task not in (None, data.name) and is_first():
-        session.say(f"{path} was trained on {metadata.task} and is scored on {data.name}.")
+        say(f"{path} was trained on {metadata.task} and is scored on {data.name}.")
     splits = load_splits(base, data, split)
     withheld = scoring.withheld(splits)
     if withheld and not args.predictions:
@@ -49,7 +51,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         )
     result = {"task": data.name, "split": split, "prompt": path}
     written = args.predictions if is_first() else None
-    with session.new_file(written or os.devnull) as file:
+    with new_file(written or os.devnull) as file:
         if withheld:
             rows = scoring.answers(base, data, prediction, splits, inject)
             result["predictions"] = len(rows)
@@ -67,7 +69,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     measured = metadata.score is not None and "score" in result
     if measured and (data.name, split) == (metadata.task, prediction.split):
         same = "the same" if metadata.score == result["score"] else "not the same"
-        session.say(f"Training measured {metadata.score} at step {metadata.step}: {same}.")
+        say(f"Training measured {metadata.score} at step {metadata.step}: {same}.")
 
 
 def _say_class_scores(tasks: Sequence[Task], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -79,4 +81,4 @@ def _say_class_scores(tasks: Sequence[Task], rows: Sequence[Mapping[str, Any]]) 
         own = [row for row in rows if row["task"] == task.name]
         if found := class_scores(own, task.labels):
             name = f"{task.name}, by class" if len(tasks) > 1 else "By class"
-            session.say(f"{name}:\n{found.scores_table.text()}")
+            say(f"{name}:\n{found.scores_table.text()}")

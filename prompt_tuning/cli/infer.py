@@ -23,7 +23,6 @@ from typing import IO, Any
 
 from prompt_tuning.cli import configurables, session
 from prompt_tuning.cli.parsers import parse
-from prompt_tuning.cli.session import new_file, say
 from prompt_tuning.data import questions, text_files
 from prompt_tuning.data.questions import Question
 from prompt_tuning.data.tasks.task import Task
@@ -35,8 +34,10 @@ from prompt_tuning.evaluation.predictor import (
     Predictor,
     UnknownPrompt,
 )
+from prompt_tuning.files import new_file
 from prompt_tuning.recipes import predictors, prompts, scoring
 from prompt_tuning.recipes.counting import Counting
+from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.task_file import task_of_prompt
 
 _ONE = ""

@@ -15,14 +15,16 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from prompt_tuning.checkpoints.frozen import stored_frozen
-from prompt_tuning.cli import configurables, gin_config, registry, session
+from prompt_tuning.cli import configurables, gin_config, registry
 from prompt_tuning.cli.parsers import parse
+from prompt_tuning.files import new_file
 from prompt_tuning.models.config import get_config
 from prompt_tuning.models.t5 import abstract_params
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS
 from prompt_tuning.planning.machines import Machine, find_machine
 from prompt_tuning.planning.program import Work, needs_of
 from prompt_tuning.planning.report import make_plan
+from prompt_tuning.recipes.say import say
 
 DEFAULTS = "runs/plan.gin"
 
@@ -60,14 +62,12 @@ def run_emulated(
 def print_plan(args: argparse.Namespace, machine: Machine) -> None:
     """Makes the plan in a process that emulates the machine's devices, and prints it."""
     work, train_steps = configured(args, machine.devices)
-    session.say(f"Compiling a step of {work.config.name} for {machine}.")
+    say(f"Compiling a step of {work.config.name} for {machine}.")
     needs = needs_of(work)
-    plan = make_plan(
-        work, needs, machine, train_steps, advise=not args.no_advice, progress=session.say
-    )
+    plan = make_plan(work, needs, machine, train_steps, advise=not args.no_advice, progress=say)
     print(plan.text())
     if args.json:
-        with session.new_file(args.json) as file:
+        with new_file(args.json) as file:
             file.write(json.dumps(plan.to_json(), indent=2) + "\n")
 
 

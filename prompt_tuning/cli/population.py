@@ -21,6 +21,7 @@ from prompt_tuning.parallel.processes import first_then_all, is_first
 from prompt_tuning.recipes import task_file
 from prompt_tuning.recipes.job import Job
 from prompt_tuning.recipes.population import best_first, write_results
+from prompt_tuning.recipes.say import say, say_once
 from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.train import MemberJob, train_together
 from prompt_tuning.training.run import TrainResult
@@ -47,9 +48,7 @@ def train(args: argparse.Namespace, startup: Startup) -> None:
     halving = configurables.successive_halving() if args.tune else None
     folder, jobs = _prepare(args, specs, macro, startup)
     count = f"{len(specs)} member{'s' * (len(specs) > 1)}"
-    session.say_once(
-        start_block(_facts_of_all(jobs, folder, f"{count}, up to {concurrency} at a time"))
-    )
+    say_once(start_block(_facts_of_all(jobs, folder, f"{count}, up to {concurrency} at a time")))
     results = train_together(
         jobs,
         concurrency=concurrency,
@@ -78,7 +77,7 @@ def train(args: argparse.Namespace, startup: Startup) -> None:
         ("Use it", infer_command(folder.path, jobs[0].job.data.tasks)),
         ("Report", f"prompt-tuning report {folder.path}"),
     ]
-    session.say(f"\n{aligned(rows)}")
+    say(f"\n{aligned(rows)}")
 
 
 def _prepare(

@@ -17,6 +17,7 @@ from prompt_tuning.parallel.mesh import shard_batch
 from prompt_tuning.recipes import pretraining
 from prompt_tuning.recipes.model_files import write_model
 from prompt_tuning.recipes.pretraining import PretrainingJob, held_out_scorer
+from prompt_tuning.recipes.say import say
 from prompt_tuning.training import loop
 from prompt_tuning.training.monitoring import Monitoring
 from prompt_tuning.training.run import Member, TrainResult
@@ -33,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
     args = parse("pretrain", argv)
     args.gin_file.insert(0, CONFIG)
 
-    startup = Startup(say=session.say)
+    startup = Startup(say=say)
     session.load_config(args)
     vocabulary = configurables.vocabulary()
     job = pretraining.prepare(
@@ -50,10 +51,10 @@ def main(argv: Sequence[str]) -> None:
         part=startup.part,
     )
     folder = open_folder(job, overwrite=args.overwrite)
-    session.say(start_block(pretraining_facts(job)))
+    say(start_block(pretraining_facts(job)))
     result = pretrain(job, folder, startup=startup)
     where, best = folder.path, result.best
-    session.say(
+    say(
         f"Held-out loss {best.metrics['loss']:.4f} at its best, at step {best.step}; the "
         f"weights of step {result.step} are {where / WEIGHTS}.\n"
         f"Train a prompt on them: prompt-tuning train --gin_file=runs/train.gin ... "

@@ -16,6 +16,7 @@ from prompt_tuning.cli.run_block import aligned, run_facts, start_block
 from prompt_tuning.cli.train import NOT_IMPROVED, open_folder
 from prompt_tuning.models.quantization import count_parameters
 from prompt_tuning.recipes import prompts, scoring
+from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.train import train
 from prompt_tuning.training.logging import read_rows
@@ -32,16 +33,16 @@ def main(argv: Sequence[str]) -> None:
     args.gin_file.insert(0, CONFIG)
     started = time.monotonic()
 
-    startup = Startup(say=session.say)
+    startup = Startup(say=say)
     session.load_config(args)
     job = session.prepare(part=startup.part)
     folder = open_folder(job, overwrite=args.overwrite)
     where = folder.path
-    session.say(start_block(run_facts(job)))
+    say(start_block(run_facts(job)))
 
     held_out = load_splits(job.base, job.data, "test")
     score = scoring.scorer(job.base, job.data, job.prediction, held_out)
-    session.say("Scoring the untrained prompt on the test split ...")
+    say("Scoring the untrained prompt on the test split ...")
     untrained = score(functools.partial(job.method.apply, job.trained)).score
     result = train(job, folder)
     best, options = result.best, job.training.options

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prompt_tuning.cli.parsers import parse
-from prompt_tuning.cli.session import say
 from prompt_tuning.errors import UserError
+from prompt_tuning.recipes.say import say
 from prompt_tuning.sweeps import results
 
 _SHOWN = ("run", "task", "score", "best_step", "steps")

@@ -9,6 +9,7 @@ from prompt_tuning.cli import configurables, session
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError, listed
 from prompt_tuning.recipes.predictors import make_predictor
+from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.task_file import task_of_prompt
 from prompt_tuning.serving.batching import BatchingOptions
 from prompt_tuning.serving.limits import Limits
@@ -53,22 +54,20 @@ def main(argv: Sequence[str]) -> None:
         if not predictor.prompts:
             raise UserError(_nothing_to_serve(args.folder, refused))
         for name, why in refused.items():
-            session.say(f"The prompt '{name}' is left out: {why}")
+            say(f"The prompt '{name}' is left out: {why}")
         if args.warm_up:
-            session.say(f"Compiling for inputs of up to {args.warm_up} tokens (--warm_up) ...")
+            say(f"Compiling for inputs of up to {args.warm_up} tokens (--warm_up) ...")
             warm_up(predictor, args.warm_up)
         if not server.is_loopback(bound):
-            session.say(
-                f"Whoever reaches {args.host} can use this server: it asks for no password."
-            )
+            say(f"Whoever reaches {args.host} can use this server: it asks for no password.")
 
         def started() -> None:
             names = listed(sorted(predictor.prompts))
-            session.say(f"Serving {base.config.name} at {server.url_of(bound)}; prompts: {names}")
+            say(f"Serving {base.config.name} at {server.url_of(bound)}; prompts: {names}")
 
         app = create_app(predictor, folder, limits=limits, batching=batching)
         server.serve(app, bound, started)
-    session.say("Stopped.")
+    say("Stopped.")
 
 
 def _nothing_to_serve(folder: str, refused: Mapping[str, str]) -> str:

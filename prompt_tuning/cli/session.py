@@ -4,35 +4,25 @@ import argparse
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO
 
 from prompt_tuning.checkpoints.adapter_files import best_file
 from prompt_tuning.cli import configurables, gin_config, run_task
 from prompt_tuning.cli.compilation_cache import compilation_cache
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import writing
 from prompt_tuning.host_memory import return_memory_after_compiling
 from prompt_tuning.parallel.mesh import check_batch
-from prompt_tuning.parallel.processes import is_first
 from prompt_tuning.recipes import frozen_base, job, task_file
 from prompt_tuning.recipes.frozen_base import Base
 from prompt_tuning.recipes.job import Job, Load
-from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.task_data import Data
 
 CONFIG = "config.gin"
 MANY_PROMPTS = "runs/serve.gin"
 """What `serve` and `infer --prompts` read before the user's gin files."""
-
-
-def say_once(text: str) -> None:
-    """Prints it on the first of several processes alone."""
-    if is_first():
-        say(text)
 
 
 def load_config(
@@ -168,20 +158,3 @@ def chosen_prompt(args: argparse.Namespace) -> str | None:
     if args.no_prompt or (not given and ("PROMPT_FILE", "None") in args.gin_bindings):
         return None
     return prompt_path(args.run, args.prompt)
-
-
-@contextlib.contextmanager
-def new_file(path: str) -> Iterator[IO[str]]:
-    """Opens a file to write results to; what is there already is never written over.
-
-    Devices and pipes, such as /dev/stdout, may be named too.
-
-    Raises:
-      UserError: it exists, or can't be written.
-    """
-    is_stream = Path(path).exists() and not Path(path).is_file()
-    with (
-        writing(Path(path), fix="Give another path."),
-        open(path, "w" if is_stream else "x", encoding="utf-8") as file,
-    ):
-        yield file

@@ -10,13 +10,14 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from prompt_tuning.cli import configurables, gin_config, session
+from prompt_tuning.cli import configurables, gin_config
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.data.feature_lengths import feature_lengths
 from prompt_tuning.data.shortening import fit_inputs
 from prompt_tuning.data.tasks.task import Example
 from prompt_tuning.data.vocabularies import EOS_ID, Vocabulary
 from prompt_tuning.errors import UserError
+from prompt_tuning.recipes.say import say
 
 DEFAULTS = "runs/show.gin"
 _NARROWEST = 80
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     vocabulary = configurables.vocabulary()
     prompt_length = gin_config.macro("PROMPT_LENGTH")
     if gin_config.macro("VOCABULARY_PATH") == "tinyworld" and "tinyworld" not in data.name:
-        session.say(
+        say(
             "The ids are those of the small vocabulary that is shipped; give "
             "--gin.VOCABULARY_PATH=... for your model's."
         )

@@ -13,7 +13,6 @@ from typing import Any
 
 from prompt_tuning.cli import configurables, session
 from prompt_tuning.cli.parsers import parse
-from prompt_tuning.cli.session import say
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.errors import UserError
 from prompt_tuning.leaderboards.submission import (
@@ -25,6 +24,7 @@ from prompt_tuning.leaderboards.submission import (
 )
 from prompt_tuning.leaderboards.tables import DIAGNOSTICS
 from prompt_tuning.recipes import scoring
+from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.splits import load_splits
 
 
@@ -61,7 +61,7 @@ def _run_predictions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         data = dataclasses.replace(data, tasks=tasks)
         if not data.tasks:
             raise UserError(f"{folder} is a run of {data.name}, no task of {args.benchmark}.")
-        session.say(f"{folder} answers {', '.join(task.name for task in data.tasks)} ...")
+        say(f"{folder} answers {', '.join(task.name for task in data.tasks)} ...")
         base = session.load_base(data)
         adapter = base.load_adapter(session.prompt_path(folder, None))
         splits = load_splits(base, data, "test")

@@ -17,6 +17,7 @@ from prompt_tuning.parallel.processes import first_then_all, is_first, joined
 from prompt_tuning.recipes import task_file
 from prompt_tuning.recipes.job import Job
 from prompt_tuning.recipes.pretraining import PretrainingJob
+from prompt_tuning.recipes.say import say, say_once
 from prompt_tuning.recipes.train import train
 from prompt_tuning.training.run_folder import RunFolder
 from prompt_tuning.training.screen import scores_text
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     if args.profile < 0:
         raise UserError(f"--profile is {args.profile}; expected a number of steps, such as 10.")
 
-    startup = Startup(say=session.say_once)
+    startup = Startup(say=say_once)
     session.load_config(args)
     with joined(configurables.processes(), report):
         if args.tune or gin_config.macro("POPULATION") is not None:
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
             return
         job = session.prepare(part=startup.part)
         folder = open_folder(job, overwrite=args.overwrite)
-        session.say_once(start_block(run_facts(job)))
+        say_once(start_block(run_facts(job)))
         result = train(job, folder, startup=startup, profile_steps=args.profile)
         best = result.best
         told = is_first()
@@ -53,9 +54,7 @@ def main(argv: Sequence[str]) -> None:
     found = best_file(where)
     if result.stopped_early:
         patience = job.training.options.patience
-        session.say(
-            f"Stopped early, at step {result.step:,}: no better score in {patience} evaluations."
-        )
+        say(f"Stopped early, at step {result.step:,}: no better score in {patience} evaluations.")
     assert best.step is not None and best.score is not None
     rows = [
         ("Best", f"{scores_text(best.metrics, best.score)} at step {best.step:,}"),
@@ -66,9 +65,9 @@ def main(argv: Sequence[str]) -> None:
     ]
     if found and found.stem == BEST_PROMPT:
         rows.append(("Neighbors", f"prompt-tuning neighbors {where}"))
-    session.say(aligned(rows))
+    say(aligned(rows))
     if best.step == 0:
-        session.say(NOT_IMPROVED)
+        say(NOT_IMPROVED)
 
 
 def open_folder(job: Job | PretrainingJob, *, overwrite: bool) -> RunFolder:
@@ -88,5 +87,5 @@ def open_folder(job: Job | PretrainingJob, *, overwrite: bool) -> RunFolder:
     if isinstance(job, Job):
         folder.write_json(task_file.FILE, run_task.described(job))
     for note in folder.notes:
-        session.say(note)
+        say(note)
     return folder
