@@ -18,18 +18,19 @@ from prompt_tuning.settings import unmarked
 
 _HEAD = """# Parameters and macros
 
-Made from the code by `make parameters`; don't edit it by hand.
+Generated from the code by `make parameters`; don't edit it by hand.
 
-Set any of them as `--gin.NAME=VALUE` on the command line, or as `NAME = VALUE` in a gin file. The
-last one wins: first the gin files in their order, then the flags. `prompt-tuning COMMAND --help`
-lists those that a command reads, and `config.gin` in a run folder holds what a run used.
+Set any of them as `--gin.NAME=VALUE` on the command line, or as `NAME = VALUE` in a gin file. Later
+settings override earlier ones: the gin files in order, then the flags.
+`prompt-tuning COMMAND --help` lists those that a command reads, and `config.gin` in a run folder
+records those of a run.
 
-Where "may change" is yes, a run is resumed with another value too; all others are part of what the
-run is, and another value is refused in its folder. Of a path to your files, the contents count.
+If "may change" is yes, a run may resume with another value. All other settings are part of a run's
+identity: another value in the same folder is an error. Your files are compared by contents.
 
 ## Macros
 
-Short names for what most runs set; the gin files in `configs/runs/` pass them to parameters.
+Macros are short names for common settings; the files in `configs/runs/` pass them to parameters.
 
 | macro | type | meaning | may change |
 | --- | --- | --- | --- |
@@ -38,8 +39,8 @@ Short names for what most runs set; the gin files in `configs/runs/` pass them t
 _BEFORE_PARAMETERS = """
 ## Parameters
 
-"(required)" has no default in the code: a gin file sets it. What the program gives a method or an
-initializer, such as the frozen model, is left out.
+A "(required)" parameter has no default in the code; a gin file sets it. Arguments that the program
+passes to a method or an initializer, such as the frozen model, are left out.
 """
 
 

@@ -71,7 +71,7 @@ def load_peft_lora(path: Path, config: T5Config) -> tuple[LoRA, Trained, Adapter
     if type(rank) is not int or rank < 1 or not _is_number(alpha):
         raise UserError(
             f"The adapter {path} has r={shown(rank)} and lora_alpha={shown(alpha)} "
-            f"({CONFIG_FILE}); expected a whole number from 1 and a number."
+            f"({CONFIG_FILE}); expected an integer from 1 and a number."
         )
     modules = module_arrays(adapter)
     targets, params = [], {}

@@ -29,7 +29,7 @@ def _settings_of(command: str) -> str:
     parts = ["macros, each set as --gin.NAME=VALUE:"]
     parts += [f"  {name:{width}}{meaning}" for name, meaning in macros.items()]
     if parameters:
-        parts += ["", "parameters, set likewise (docs/parameters.md lists all):"]
+        parts += ["", "parameters, set the same way (all are in docs/parameters.md):"]
         parts += [f"  {name:{width}}{meaning}" for name, meaning in parameters.items()]
     parts += ["", f"example:\n  prompt-tuning {command} {settings.example}"]
     return "\n".join(parts)
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
                 "--gin_search_paths",
                 default="",
                 metavar="FOLDERS",
-                help="folders to find gin files in, separated by commas",
+                help="folders to search for gin files, separated by commas",
             )
             group.add_argument(
                 "--gin.NAME",
@@ -80,18 +80,18 @@ class Parser(argparse.ArgumentParser):
             self.add_argument(
                 "--no_prompt",
                 action="store_true",
-                help="use the model alone, such as a merged or fully tuned one",
+                help="use the model without a prompt, such as a merged or fully tuned one",
             )
         self.add_argument(
             "run",
             nargs="?",
             metavar="RUN",
-            help="a run folder: its configuration and its best prompt are used",
+            help="a run folder, for its configuration and its best prompt",
         )
         self.add_argument(
             "--prompt",
             metavar="FILE",
-            help="a prompt in any form (docs/adapters.md) in place of the run's best",
+            help="a prompt in any form (docs/adapters.md), instead of the run's best",
         )
 
     def add_design_arguments(self) -> None:
@@ -102,13 +102,13 @@ class Parser(argparse.ArgumentParser):
             type=int,
             default=[0],
             metavar="K",
-            help="how many solved training examples stand before the question (default: 0)",
+            help="number of solved training examples before the question (default: 0)",
         )
-        self.add_argument("--seed", type=int, default=0, help="draws those examples (default: 0)")
+        self.add_argument("--seed", type=int, default=0, help="seed for sampling them (default: 0)")
         self.add_argument(
             "--templates",
             metavar="FILE",
-            help="a TOML file of designs (default: the shipped one that has the task)",
+            help="a TOML file of designs (default: the shipped one for the task)",
         )
         self.add_argument(
             "--design", nargs="+", metavar="NAME", help="only these designs of the file"
@@ -116,7 +116,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--generate",
             action="store_true",
-            help="generate answers, as predict.method says, where labels would be ranked",
+            help="generate answers with predict.method instead of ranking labels",
         )
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:

@@ -22,7 +22,7 @@ from prompt_tuning.settings import Free
 
 @register
 def compilation_cache(enabled: Free[bool] = True, folder: Free[str | None] = None) -> Path | None:
-    """Has JAX keep what it compiles from here on.
+    """Makes JAX cache compiled programs from now on.
 
     Args:
       enabled: False changes nothing.

@@ -71,7 +71,7 @@ successive_halving: Callable[..., Halving] = register(Halving, name="successive_
 
 @register
 def processes(given: Fields[ProcessOptions]) -> ProcessOptions | None:
-    """How this process joins others, as given or as the environment tells; None: it is alone.
+    """How this process joins others, from the arguments or the environment; None: it is alone.
 
     What is given is forgotten: it holds for this process, not for the run's recorded settings.
     """

@@ -162,7 +162,7 @@ def _example(question: Question, predictor: Predictor, *, many: bool) -> Example
     if "labels" not in row:
         return Example(prompt=name, inputs=row)
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise UserError(f'{where}: "labels" is {labels!r}; expected a list of texts.')
+        raise UserError(f'{where}: "labels" is {labels!r}; expected a list of strings.')
     return Example(prompt=name, inputs=row, labels=tuple(labels))
 
 

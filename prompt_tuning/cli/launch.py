@@ -95,25 +95,30 @@ def _parser(engine: str) -> Parser:
     add = parser.add_argument
     add("--name", default="prompt-tuning", help="the job's name")
     add("--workdir", metavar="FOLDER", help="the folder to run the command in")
-    add("--setup", metavar="SHELL", help="a line of shell to run before the command")
+    add("--setup", metavar="SHELL", help="a shell command to run first")
     add("--template", metavar="FILE", help="an edited copy of the engine's template")
-    add("--output", metavar="FILE", help="write the job here; default: print it")
-    add("--submit", action="store_true", help="pass it to the engine's program")
+    add("--output", metavar="FILE", help="write the job to this file (default: print it)")
+    add("--submit", action="store_true", help="submit the job with the engine's program")
     add(
         "--no_check",
         action="store_true",
-        help="don't check the command first, such as where its gin files are only on the cluster",
+        help="don't check the command first, for gin files that are only on the cluster",
     )
     if engine in ("slurm", "jobset", "skypilot"):
-        add("--nodes", type=int, default=1, help="machines, with one process on each")
+        add("--nodes", type=int, default=1, help="number of machines, with one process each")
     if engine in ("tpu", "xpk"):
         add("--zone")
         add("--project")
     if engine in ("jobset", "xpk"):
-        add("--image", required=True, help="a container image with this package in it")
-        add("--max_restarts", type=int, default=10, help="of the whole job (default: 10)")
+        add("--image", required=True, help="a container image with this package installed")
+        add(
+            "--max_restarts",
+            type=int,
+            default=10,
+            help="maximum restarts of the whole job (default: 10)",
+        )
     if engine == "slurm":
-        add("--time", default="24:00:00", help="limit of one stay on the machines")
+        add("--time", default="24:00:00", help="time limit of one allocation")
         add("--partition")
         add("--account")
         add("--gpus_per_node", type=int)
@@ -124,43 +129,43 @@ def _parser(engine: str) -> Parser:
             default=[],
             type=_pair("--sweep MACRO=A,B", _values),
             metavar="MACRO=A,B",
-            help="an array over these values of a gin macro; repeated: over every combination",
+            help="a job array over values of a gin macro; repeat it for all combinations",
         )
-        add("--folder", default="runs", help="where a sweep's run folders go")
-        add("--at_once", type=int, help="elements of the array that may run together")
+        add("--folder", default="runs", help="the folder for a sweep's run folders")
+        add("--at_once", type=int, help="maximum number of array jobs that run at a time")
     elif engine == "tpu":
         add("--tpu", required=True, metavar="NAME", help="the TPU's name")
     elif engine == "jobset":
-        add("--gpus", type=int, help="per pod")
+        add("--gpus", type=int, help="GPUs per pod")
         add(
             "--tpu",
             type=_gke_tpu,
             metavar="KIND,TOPOLOGY,CHIPS",
-            help="by GKE's names, with the chips per pod: tpu-v5-lite-podslice,4x4,4",
+            help="GKE's TPU type, topology and chips per pod: tpu-v5-lite-podslice,4x4,4",
         )
         add(
             "--claim",
             type=_pair("--claim NAME=PATH"),
             metavar="NAME=PATH",
-            help="a volume claim, and where to mount it",
+            help="a volume claim and its mount path",
         )
-        add("--queue", help="of Kueue")
+        add("--queue", help="the Kueue queue")
         add("--namespace")
     elif engine == "xpk":
         add("--cluster", required=True)
-        add("--tpu_type", required=True, help="such as v5litepod-16")
+        add("--tpu_type", required=True, help="the TPU type, such as v5litepod-16")
         add("--slices", type=int, default=1)
     elif engine == "skypilot":
-        add("--accelerators", help="of each machine, such as H100:8")
-        add("--infra", help="a cloud, or cloud/region/zone; default: the cheapest")
-        add("--on_demand", action="store_true", help="no spot machines")
+        add("--accelerators", help="accelerators of each machine, such as H100:8")
+        add("--infra", help="a cloud, or cloud/region/zone (default: the cheapest)")
+        add("--on_demand", action="store_true", help="don't use spot machines")
         add(
             "--mount",
             action="append",
             default=[],
             type=_pair("--mount PATH=BUCKET"),
             metavar="PATH=BUCKET",
-            help="a bucket and where to mount it; run folders must be in one",
+            help="a mount path and its bucket; run folders must be in one",
         )
         add(
             "--install",

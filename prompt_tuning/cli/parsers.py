@@ -31,19 +31,19 @@ def _train(parser: Parser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="remove the run that MODEL_DIR holds and start over",
+        help="delete the run in MODEL_DIR and start over",
     )
     parser.add_argument(
         "--profile",
         type=int,
         default=0,
         metavar="STEPS",
-        help="record what the devices do in this many steps (docs/performance.md)",
+        help="record a profile of this many steps (docs/performance.md)",
     )
     parser.add_argument(
         "--tune",
         action="store_true",
-        help="try the members of TUNE (learning rates, seeds), dropping the worst on the way",
+        help="try the members of TUNE (learning rates, seeds) and drop the worst early",
     )
 
 
@@ -51,32 +51,34 @@ def _pretrain(parser: Parser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="remove the run that MODEL_DIR holds and start over",
+        help="delete the run in MODEL_DIR and start over",
     )
 
 
 def _sweep(parser: Parser) -> None:
     parser.add_argument("file", metavar="FILE", help="the sweep: a gin file that sets sweep.files")
-    parser.add_argument("--folder", metavar="FOLDER", help="where it all goes (default: runs/NAME)")
     parser.add_argument(
-        "--plan", action="store_true", help="list the runs and what they take, and train nothing"
+        "--folder", metavar="FOLDER", help="the sweep's folder (default: runs/NAME)"
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="list the runs and their cost without training"
     )
     parser.add_argument(
         "--accelerator",
         metavar="NAME",
-        help="with --plan: also the hours on it, as prompt-tuning plan estimates them",
+        help="with --plan: also estimate the hours on this accelerator",
     )
     parser.add_argument(
-        "--devices", type=int, help="of the accelerator, where its name has no number"
+        "--devices", type=int, help="number of devices, if the accelerator's name has none"
     )
-    parser.add_argument("--index", type=int, metavar="I", help="train the run I of the list alone")
+    parser.add_argument("--index", type=int, metavar="I", help="train only run I of the list")
+    parser.add_argument("--shard", metavar="I/N", help="train shard I of N of the sweep, from 0")
     parser.add_argument(
-        "--shard", metavar="I/N", help="train the I-th of N shares of the sweep, I from 0"
+        "--retries", type=int, default=2, help="number of retries of a failed part (2)"
     )
     parser.add_argument(
-        "--retries", type=int, default=2, help="how often a failed part is tried again (2)"
+        "--again", action="store_true", help="retry parts that have used all retries"
     )
-    parser.add_argument("--again", action="store_true", help="try again what has failed for good")
 
 
 def _results(parser: Parser) -> None:
@@ -86,27 +88,30 @@ def _results(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="COLUMN=VALUE",
-        help="keep these rows alone; may be repeated",
+        help="keep only these rows; may be repeated",
     )
     parser.add_argument(
-        "--down", default="", metavar="COLUMNS", help="a line for each value; separated by commas"
+        "--down",
+        default="",
+        metavar="COLUMNS",
+        help="columns with a line for each value, separated by commas",
     )
-    parser.add_argument("--across", metavar="COLUMN", help="a column for each value")
+    parser.add_argument("--across", metavar="COLUMN", help="a column whose values become columns")
     parser.add_argument(
-        "--value", default="score", metavar="COLUMN", help="what is averaged (score)"
+        "--value", default="score", metavar="COLUMN", help="the column to average (score)"
     )
 
 
 def _report(parser: Parser) -> None:
-    parser.add_argument("folder", metavar="RUN_OR_SWEEP", help="a run folder, or a sweep's")
+    parser.add_argument("folder", metavar="RUN_OR_SWEEP", help="the folder of a run or a sweep")
     parser.add_argument(
-        "--output", metavar="FILE", help="where to (default: report.html in that folder)"
+        "--output", metavar="FILE", help="the file to write (default: report.html in that folder)"
     )
-    parser.add_argument("-k", type=int, default=5, help="neighbors of a prompt position (5)")
+    parser.add_argument("-k", type=int, default=5, help="neighbors per prompt position (5)")
     parser.add_argument(
         "--no_neighbors",
         action="store_true",
-        help="don't load the frozen model to show what the prompt resembles",
+        help="leave out the nearest vocabulary pieces, which need the frozen model",
     )
 
 
@@ -118,21 +123,21 @@ def _plan(parser: Parser) -> None:
         help="an accelerator or a TPU slice: h200, a100-40gb, v5e-16",
     )
     parser.add_argument(
-        "--devices", type=int, help="how many devices, where the name doesn't say (default: 1)"
+        "--devices", type=int, help="number of devices, if the name has none (default: 1)"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the plan to a new file")
     parser.add_argument(
         "--no_advice",
         action="store_true",
-        help="if it doesn't fit, don't look for what would (each try is compiled)",
+        help="if it doesn't fit, don't search for changes that do",
     )
 
 
 def _evaluate(parser: Parser) -> None:
     parser.add_prompt_arguments(optional=True)
-    parser.add_argument("--split", help="the split to score (default: predict.split)")
+    parser.add_argument("--split", help="the split to evaluate on (default: predict.split)")
     parser.add_argument(
-        "--predictions", metavar="FILE", help="write what was predicted, one JSON row per line"
+        "--predictions", metavar="FILE", help="write the predictions, one JSON row per line"
     )
 
 
@@ -141,25 +146,25 @@ def _ensemble(parser: Parser) -> None:
         "prompts",
         nargs="+",
         metavar="RUN_OR_PROMPT",
-        help="run folders, whose best prompts are taken, or prompts in any form",
+        help="run folders, for their best prompts, or prompts in any form",
     )
-    parser.add_argument("--split", help="the split to score (default: predict.split)")
+    parser.add_argument("--split", help="the split to evaluate on (default: predict.split)")
     parser.add_argument(
         "--predictions",
         metavar="FILE",
-        help="write what the majority answered, one JSON row per line",
+        help="write the majority's predictions, one JSON row per line",
     )
 
 
 def _design(parser: Parser) -> None:
     parser.add_design_arguments()
-    parser.add_argument("--split", help="the split to score (default: predict.split)")
+    parser.add_argument("--split", help="the split to evaluate on (default: predict.split)")
 
 
 def _search(parser: Parser) -> None:
     parser.add_design_arguments()
     parser.add_argument(
-        "--score_on", metavar="SPLIT", help="score the best on another split too, such as test"
+        "--score_on", metavar="SPLIT", help="also score the best design on this split, such as test"
     )
 
 
@@ -169,50 +174,63 @@ def _infer(parser: Parser) -> None:
         "--prompts",
         nargs="+",
         metavar="NAME=FILE",
-        help="prompts of one model, by the names that the input gives them: "
-        '{"prompt": NAME, "inputs": TEXT}, with "labels": [...] to rank others than its task has',
+        help="prompts of one model, by the names used in the input: "
+        '{"prompt": NAME, "inputs": TEXT}, with "labels": [...] to replace the task\'s labels',
     )
     parser.add_argument(
         "--input",
         default="-",
         metavar="FILE",
-        help="a CSV, TSV, jsonl or Parquet file with the task's columns, or lines of text; - is "
-        "standard input, by lines",
+        help="a CSV, TSV, jsonl or Parquet file with the task's columns, or lines of text; -: "
+        "lines from standard input",
     )
     parser.add_argument(
         "--text",
         action="store_true",
-        help="take every line as text, also one that begins with a brace",
+        help="read every line as text, even one that begins with a brace",
     )
-    parser.add_argument("--output", default="-", metavar="FILE", help="- is standard output")
+    parser.add_argument(
+        "--output",
+        default="-",
+        metavar="FILE",
+        help="the output file; -: standard output (default)",
+    )
 
 
 def _serve(parser: Parser) -> None:
     parser.add_argument(
-        "folder", metavar="FOLDER", help="NAME.safetensors or NAME.npy in it is the prompt NAME"
+        "folder", metavar="FOLDER", help="a folder of prompts NAME.safetensors or NAME.npy"
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)"
+        "--host", default="127.0.0.1", help="address to listen on (127.0.0.1: only this machine)"
     )
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (8000)")
+    parser.add_argument("--port", type=int, default=8000, help="port; 0: any free port (8000)")
     parser.add_argument(
-        "--max_wait", type=float, default=5, metavar="MS", help="an example waits for others (5)"
-    )
-    parser.add_argument(
-        "--max_queue", type=int, default=1024, metavar="N", help="examples that may wait (1024)"
+        "--max_wait", type=float, default=5, metavar="MS", help="time to wait for a full batch (5)"
     )
     parser.add_argument(
-        "--max_examples", type=int, default=256, metavar="N", help="examples of a request (256)"
+        "--max_queue", type=int, default=1024, metavar="N", help="maximum queued examples (1024)"
     )
     parser.add_argument(
-        "--max_body", type=int, default=1_000_000, metavar="BYTES", help="size of a request (1 MB)"
+        "--max_examples",
+        type=int,
+        default=256,
+        metavar="N",
+        help="maximum examples per request (256)",
+    )
+    parser.add_argument(
+        "--max_body",
+        type=int,
+        default=1_000_000,
+        metavar="BYTES",
+        help="maximum size of a request (1 MB)",
     )
     parser.add_argument(
         "--warm_up",
         type=int,
         default=32,
         metavar="TOKENS",
-        help="compile for inputs of up to so many tokens before the first question; 0: don't (32)",
+        help="compile for inputs of up to this many tokens before listening; 0: don't (32)",
     )
 
 
@@ -225,16 +243,16 @@ def _methods(parser: Parser) -> None:
         help="an architecture, such as t5_1_1_xl, or any model, such as tinyworld_small or the "
         "path of a checkpoint; may be repeated (default: t5_1_1_small and xxl)",
     )
-    parser.add_argument("--all_sizes", action="store_true", help="T5 1.1 Small to XXL")
-    parser.add_argument("--markdown", action="store_true", help="print it as Markdown")
+    parser.add_argument("--all_sizes", action="store_true", help="all sizes of T5 1.1")
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
 
 
 def _show(parser: Parser) -> None:
     parser.add_argument(
-        "task", nargs="?", metavar="TASK", help="a task or mixture (default: the gin files')"
+        "task", nargs="?", metavar="TASK", help="a task or mixture (default: that of the gin files)"
     )
-    parser.add_argument("-n", type=int, default=3, help="how many examples (default: 3)")
-    parser.add_argument("--split", help="the split (default: train where there is one)")
+    parser.add_argument("-n", type=int, default=3, help="number of examples (default: 3)")
+    parser.add_argument("--split", help="the split (default: train if there is one)")
 
 
 def _submit(parser: Parser) -> None:
@@ -244,45 +262,51 @@ def _submit(parser: Parser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="what `evaluate --split test --predictions FILE` wrote",
+        help="files from `evaluate --split test --predictions FILE`",
     )
     parser.add_argument(
-        "--runs", nargs="+", default=[], metavar="RUN", help="run folders that answer the test sets"
+        "--runs",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="run folders to predict the test sets with",
     )
     parser.add_argument("--output", metavar="ZIP", help="the zip to write")
     parser.add_argument("--check", metavar="ZIP", help="check a zip instead of writing one")
     parser.add_argument(
-        "--partial", action="store_true", help="some tasks only, which the leaderboard won't take"
+        "--partial",
+        action="store_true",
+        help="allow missing tasks; leaderboards don't accept such a zip",
     )
 
 
 def _neighbors(parser: Parser) -> None:
     parser.add_prompt_arguments()
-    parser.add_argument("-k", type=int, default=5, help="pieces a position (default: 5)")
+    parser.add_argument("-k", type=int, default=5, help="pieces per position (default: 5)")
     parser.add_argument(
-        "--metric", default="cosine", help="cosine (the paper's, the default) or euclidean"
+        "--metric", default="cosine", help="cosine (the default, as in the paper) or euclidean"
     )
     parser.add_argument(
         "--words",
         action="store_true",
-        help="text only: no marks of word starts, control pieces or punctuation, each text once",
+        help="only text: no word-start markers, control pieces, punctuation or duplicates",
     )
     parser.add_argument(
         "--report",
         metavar="FOLDER",
-        help="write tables (CSV, Markdown) and pictures there: neighbors, how tight they are, "
-        "class labels among them, repeats, norms",
+        help="write tables (CSV, Markdown) and figures to this folder: neighbors, their tightness, "
+        "class labels, repeats, norms",
     )
     parser.add_argument(
         "--attention",
         action="store_true",
-        help="in the report, the attention on the prompt by layer, over predict.split",
+        help="with --report: the attention on the prompt by layer, on predict.split",
     )
     parser.add_argument(
         "--removals",
         action="store_true",
-        help="in the report, the score on predict.split as positions are removed: twice as many "
-        "evaluations as the prompt has positions",
+        help="with --report: the score on predict.split without each position and as positions are "
+        "removed; takes two evaluations per position",
     )
 
 
@@ -291,7 +315,7 @@ def _compare(parser: Parser) -> None:
         "prompts",
         nargs="+",
         metavar="RUN_OR_PROMPT",
-        help="run folders, whose best prompts are taken, or prompts in any form",
+        help="run folders, for their best prompts, or prompts in any form",
     )
     parser.add_argument(
         "--measure",
@@ -302,7 +326,7 @@ def _compare(parser: Parser) -> None:
     parser.add_argument(
         "--report",
         metavar="FOLDER",
-        help="write tables (CSV, Markdown) and pictures (heat map, projection) there",
+        help="write tables (CSV, Markdown) and figures (heat map, projection) to this folder",
     )
 
 
@@ -313,13 +337,11 @@ def _convert(parser: Parser) -> None:
         help="what INITIAL_CHECKPOINT_PATH takes: a Hugging Face folder or hub name, a T5X "
         "checkpoint, a safetensors file of ours; local or gs://",
     )
-    parser.add_argument(
-        "output", metavar="OUTPUT", help="a new file, ending in .safetensors, or a folder"
-    )
+    parser.add_argument("output", metavar="OUTPUT", help="a new .safetensors file, or a new folder")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
-        help="cast the weights to it (default: as they are saved)",
+        help="cast the weights to this dtype (default: as saved)",
     )
     parser.add_argument(
         "--architecture",
@@ -337,9 +359,11 @@ def _convert(parser: Parser) -> None:
 
 
 def _merge(parser: Parser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run folder; its best is merged")
+    parser.add_argument("run", metavar="RUN", help="a run folder; its best adapter is merged")
     parser.add_argument(
-        "--adapter", metavar="FILE", help="another file, or a PEFT adapter, in place of its best"
+        "--adapter",
+        metavar="FILE",
+        help="an adapter file or a PEFT adapter, instead of the run's best",
     )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="a new folder")
     parser.add_argument(
@@ -373,9 +397,7 @@ def _export(parser: Parser) -> None:
 
 
 def _tasks(parser: Parser) -> None:
-    parser.epilog = (
-        "Your own files need none of them: see --gin_file=tasks/user_files.gin and docs/data.md."
-    )
+    parser.epilog = "For your own files, see --gin_file=tasks/user_files.gin and docs/data.md."
 
 
 _ARGUMENTS: Mapping[str, Callable[[Parser], None]] = {

@@ -58,7 +58,7 @@ def record_text(row: Row) -> str:
     passage = passage.replace(_HIGHLIGHT, ". ")
     entities = row["entities"]
     if not isinstance(entities, list) or not all(isinstance(each, str) for each in entities):
-        raise ValueError(f"field 'entities' is {entities!r}, expected a list of texts")
+        raise ValueError(f"field 'entities' is {entities!r}, expected a list of strings")
     listed = ", ".join(entities)
     return f"query: {text_field(row, 'query')} entities: {listed} passage: {passage}"
 

@@ -95,7 +95,7 @@ def text_of(question: Question, task: Task | None) -> str | None:
     if task is None or ("inputs" in row and "inputs" not in columns):
         text = row.get("inputs", "")
         if not isinstance(text, str):
-            raise UserError(f'{question.where}: "inputs" is {text!r}; expected a text.')
+            raise UserError(f'{question.where}: "inputs" is {text!r}; expected a string.')
     elif columns and all(column in row and _is_empty(row[column]) for column in columns):
         return None
     else:

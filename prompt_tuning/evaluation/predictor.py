@@ -447,7 +447,7 @@ def _text(example: Example, task: Task | None, where: str) -> str:
     inputs = example.inputs
     if not isinstance(inputs, str):
         if not isinstance(inputs, Mapping):
-            raise UserError(f"{where} is {inputs!r}; expected a text, or a dict by column.")
+            raise UserError(f"{where} is {inputs!r}; expected a string, or a dict by column.")
         if task is None and "inputs" not in inputs:
             raise UserError(
                 f'{where}: no "inputs", and the file of the prompt "{example.prompt}" names no '

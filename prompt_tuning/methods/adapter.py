@@ -85,7 +85,7 @@ class BottleneckAdapter(MethodModule):
 def adapter(
     base: FrozenModel, width: int = 64, placement: str = "houlsby", activation: str = "gelu"
 ) -> BottleneckAdapter:
-    """Bottleneck adapters, placed as `PLACEMENTS` says.
+    """Bottleneck adapters in the places given by `PLACEMENTS`.
 
     Raises:
       UserError: there is no such placement.

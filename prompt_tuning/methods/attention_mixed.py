@@ -139,7 +139,7 @@ class MixedPrompt(_Mixed):
 def mixed_prompt(
     base: FrozenModel, sources: HashedFiles[Sequence[str]], initializer: MakeInitializer
 ) -> MixedPrompt:
-    """A prompt mixed out of those of the files `sources` and its own, alike for every input."""
+    """A mixture of the prompts in `sources` and a trained one, the same for every input."""
     prompts = base.source_prompts(sources)
     return MixedPrompt(
         length=prompts.shape[1],
@@ -158,7 +158,7 @@ def attention_mixed_prompt(
     width: int = 100,
     temperature: float | None = None,
 ) -> AttentionMixedPrompt:
-    """The same by attention to each input (ATTEMPT); `temperature` None is e times the width."""
+    """A mixture by attention over each input (ATTEMPT); `temperature` None: e times the width."""
     prompts = base.source_prompts(sources)
     return AttentionMixedPrompt(
         length=prompts.shape[1],

@@ -97,7 +97,7 @@ def check_length(length: int) -> None:
 def deep_prompt(
     base: FrozenModel, length: int, blocks: Sequence[str] = ATTENTION, stddev: float = 1.0
 ) -> DeepPrompt:
-    """A deep prompt (P-tuning v2) of some attention blocks, which starts normal."""
+    """A deep prompt (P-tuning v2) in some attention blocks, with normal initial values."""
     return DeepPrompt(
         length=length,
         targets=select_targets(attention_blocks(base.config), blocks),

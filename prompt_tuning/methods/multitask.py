@@ -134,7 +134,7 @@ def multitask_prompt(
 
 @method
 def adapted_multitask_prompt(base: FrozenModel, source: HashedFiles[str]) -> MultitaskPrompt:
-    """The prompt of one new task, started from a file of a multitask prompt (MPT).
+    """A prompt for one new task, initialized with the file of a multitask prompt (MPT).
 
     Raises:
       UserError: the file holds something else.

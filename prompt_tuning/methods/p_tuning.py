@@ -91,7 +91,7 @@ def p_tuning(
     encoder: str = "lstm",
     hidden_dim: int | None = None,
 ) -> PTuning:
-    """P-tuning; `hidden_dim` None is the paper's, half of the model's width."""
+    """P-tuning; `hidden_dim` None is half of the model's width, as in the paper."""
     embed_dim = base.config.embed_dim
     return PTuning(
         length=length,

@@ -80,7 +80,7 @@ def select_weights(shapes: Mapping[str, tuple[int, ...]], patterns: Sequence[str
 
 @method
 def weights(base: FrozenModel, patterns: Sequence[str] = ("*",)) -> Weights:
-    """The model's own parameters whose names fit any of the patterns: model tuning, or less."""
+    """The model's parameters whose names match any of the patterns: model tuning, or a part."""
     leaves = {
         "/".join(str(getattr(key, "key", key)) for key in path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(base.params)

@@ -17,7 +17,7 @@ ACTIVATIONS = ("relu", "gelu_tanh", "gelu_erf", "silu")
 QUANTIZATIONS = ("int8", "nf4")
 
 _LARGEST = 2**31 - 1
-# The least and the most that a whole number of the config can be. Ten times the layers of the
+# The bounds of the config's integers. Ten times the layers of the
 # deepest T5 there is; with more, a few bytes of a file would ask for a list of names without end.
 _RANGES = {
     "vocab_size": (1, _LARGEST),
@@ -186,7 +186,7 @@ def problem_of(field: str, value: Any) -> str | None:
     if field in _RANGES:
         least, most = _RANGES[field]
         ok = number and least <= value <= most
-        return None if ok else f"a whole number from {least} to {most:,}"
+        return None if ok else f"an integer from {least} to {most:,}"
     if field in _SWITCHES:
         return None if isinstance(value, bool) else "true or false"
     if field == "norm_epsilon":
@@ -194,7 +194,7 @@ def problem_of(field: str, value: Any) -> str | None:
     if field == "dropout_rate":
         ok = (number or isinstance(value, float)) and 0 <= value < 1
         return None if ok else "a number from 0 to below 1"
-    return None if isinstance(value, str) else "a text"
+    return None if isinstance(value, str) else "a string"
 
 
 def _sizes(prefix: str, rows: dict[str, tuple[int, ...]], **common: Any) -> dict[str, T5Config]:

@@ -128,7 +128,7 @@ def layout(
     data_parallel: Free[int | None] = None,
     fsdp: Free[bool] = False,
 ) -> Layout:
-    """How the frozen model lies on the devices; see `make_mesh` and `Layout`."""
+    """The sharding of the frozen model; see `make_mesh` and `Layout`."""
     mesh = make_mesh(model=model_parallel, data=data_parallel)
     return Layout(mesh=mesh, axes_of=parameter_axes, fsdp=fsdp)
 

@@ -16,7 +16,7 @@ from prompt_tuning.settings import HashedFiles
 
 @choice
 def random_uniform(base: Base, low: float = -0.5, high: float = 0.5) -> initializers.Initializer:
-    """The paper's random initialisation; its released code draws from [0, 0.5)."""
+    """The paper's random initialization; its released code samples from [0, 0.5)."""
     del base
     return initializers.random_uniform(low, high)
 
@@ -25,7 +25,7 @@ def random_uniform(base: Base, low: float = -0.5, high: float = 0.5) -> initiali
 def sampled_vocabulary(
     base: Base, num_pieces: int = initializers.NUM_PIECES
 ) -> initializers.Initializer:
-    """The embeddings of pieces drawn among the most common `num_pieces`."""
+    """The embeddings of pieces sampled from the `num_pieces` most common."""
     return initializers.sampled_vocabulary(_pieces(base), num_pieces)
 
 
@@ -45,7 +45,7 @@ def from_string(
     """The embeddings of a text's pieces, then sampled vocabulary."""
     if not isinstance(text, str):
         raise UserError(
-            f"PROMPT_TEXT is {text!r}; expected a text, such as 'Is this review good?' (put a "
+            f"PROMPT_TEXT is {text!r}; expected a string, such as 'Is this review good?' (put a "
             "number in quotes)."
         )
     return initializers.from_string(_pieces(base), base.vocabulary.encode(text), num_pieces)
@@ -64,7 +64,7 @@ def most_similar(
     sources: HashedFiles[Sequence[str]],
     similarity: str = "cosine_of_means",
 ) -> initializers.Initializer:
-    """The one of the prompt files `sources` most like a briefly trained prompt, `target` (SPoT)."""
+    """The prompt among `sources` most similar to `target`, a briefly trained one (SPoT)."""
     prompts = dict(zip(sources, base.source_prompts(sources), strict=True))
     ranked = most_similar_first(base.load_prompt(target)[0], prompts, similarity)
     chosen = next(iter(ranked))

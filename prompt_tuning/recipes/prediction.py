@@ -52,7 +52,9 @@ def predict(
             f"{did_you_mean(method, methods)}"
         )
     if not isinstance(calibration, str | None):
-        raise UserError(f"predict.calibration is {calibration!r}; expected a text, such as 'N/A'.")
+        raise UserError(
+            f"predict.calibration is {calibration!r}; expected a string, such as 'N/A'."
+        )
     rank = method == "rank"
     decoding = dataclasses.replace(
         decoding,

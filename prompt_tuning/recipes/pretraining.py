@@ -62,7 +62,7 @@ def new_model(
     unroll: int = 1,
     dropout_rate: float = 0.0,
 ) -> tuple[T5Config, Params]:
-    """Random weights of a named size, or of one's own: each size that is given replaces its.
+    """Random weights for a named architecture; each size that is given replaces its own.
 
     The embedding table has a row for each id of the vocabulary, and T5's unused ones up to a
     multiple of 128. Both `_stddev` are those of `init_params`.
@@ -124,7 +124,7 @@ def corpus(
     drop_markup: bool = False,
     held_out_share: float = 0.01,
 ) -> Corpus:
-    """The text, in two.
+    """The text, split into training and held-out lines.
 
     Args:
       text: a file, several, or "c4" or one of its configs, such as "c4/realnewslike"; see

@@ -100,7 +100,7 @@ class Run:
           UserError: a row lacks a column that the task reads.
         """
         if isinstance(rows, str | Mapping):
-            raise UserError("predict takes a list of texts or rows; put brackets around one.")
+            raise UserError("predict takes a list of strings or rows; put brackets around one.")
         answers = self._predictor.predict([Example(prompt="", inputs=row) for row in rows])
         return [answer.text for answer in answers]
 

@@ -99,7 +99,7 @@ class Data:
 
 
 def of_any_task(batch_size: int, feature_lengths: Mapping[str, Any]) -> Data:
-    """How inputs of any task are cut into batches: the most examples, the longest lengths."""
+    """How inputs of any task are batched: the maximum batch size and lengths."""
     at_least(1, {"BATCH_SIZE": batch_size})
     lengths = lengths_of(feature_lengths)
     return Data(name="any", tasks=(), lengths=lengths, data_dir=None, batch_size=batch_size)
@@ -122,7 +122,7 @@ def data(
     held_out: PerMember[float | None] = None,
     shorten: PerMember[str | Mapping[str, str] | None] = None,
 ) -> Data:
-    """The tasks and how they are cut into batches.
+    """The tasks and how they are batched.
 
     `mixture_or_task` is a name, or what `user_files` or `mixture` makes. What isn't in
     `feature_lengths` is the tasks' own, of a mixture's the longest. With `batch_tokens` a batch

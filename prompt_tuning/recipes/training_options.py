@@ -17,7 +17,7 @@ from prompt_tuning.training.options import TrainOptions
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
-    """All that training needs beside the base and the data; pre-training has no method.
+    """Training options besides the base and the data; pre-training has no method.
 
     folder: the run's.
     teachers: prompt files, one for each task, to distil with the weight `distillation`.

@@ -26,7 +26,7 @@ def user_files(
     metric: str | Sequence[str] | None = None,
     name: str | None = None,
 ) -> Task:
-    """The task of a user's own files, one or several a split; see `UserFiles` and `user_task`."""
+    """A task from a user's own files, one or more per split; see `UserFiles` and `user_task`."""
     files = {"train": train_file, "validation": validation_file, "test": test_file}
     if label_words is not None and not isinstance(label_words, Mapping):
         raise UserError(
@@ -55,7 +55,7 @@ def user_files(
 def mixture(
     tasks: Sequence[str | Task], rates: Sequence[float | int] | None = None, name: str = "mixture"
 ) -> Mixture:
-    """Several tasks trained on at once, by name or as `user_files` makes them.
+    """A mixture of tasks, given by name or made by `user_files`.
 
     `rates` are the shares of their examples in a batch, of any sum; None: by their sizes, as T5.
     """
@@ -63,7 +63,7 @@ def mixture(
 
 
 def task_labels(task: Task) -> Sequence[str]:
-    """The label words of a task, for a prompt that starts from them."""
+    """The label words of a task, to initialize a prompt."""
     if not task.labels:
         raise UserError(
             f"The answers of {task.name} are free text, not labels: take "

@@ -19,7 +19,7 @@ Standing = tuple[float, int]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Halving:
-    """Where members are dropped, and how many.
+    """The steps at which members are dropped, and the share that is kept.
 
     keep: the share that goes on after each rung, rounded up.
     rungs: steps, ascending; None spreads them so that one member is left for the last stretch and

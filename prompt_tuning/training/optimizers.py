@@ -142,7 +142,7 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
 ) -> Optimizer:
-    """AdamW (Loshchilov & Hutter 2019); its weight decay is times the learning rate."""
+    """AdamW (Loshchilov & Hutter 2019); the learning rate scales its weight decay."""
     return Optimizer.of(
         optax.adamw, learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay
     )
@@ -155,7 +155,7 @@ def constant(value: PerMember[float]) -> Schedule:
 
 
 def linear_warmup(value: PerMember[float], warmup_steps: PerMember[int]) -> Schedule:
-    """Rises from `value / warmup_steps` to `value` at update `warmup_steps`, then stays."""
+    """Linear warm-up to `value` at update `warmup_steps`, then constant."""
     _check_rate(value)
     return lambda count: value * jnp.minimum(1.0, (count + 1) / max(1, warmup_steps))
 
@@ -173,7 +173,7 @@ def cosine_decay(
     warmup_steps: PerMember[int] = 0,
     final_fraction: PerMember[float] = 0.0,
 ) -> Schedule:
-    """Linear warm-up to `value`, then half a cosine to `final_fraction * value` at the end."""
+    """Linear warm-up to `value`, then cosine decay to `final_fraction * value`."""
     warmup = linear_warmup(value, warmup_steps)
     decay_steps = max(1, total_steps - warmup_steps)
 

@@ -72,8 +72,8 @@ def test_each_load_starts_afresh(folder):
         ([("MODEL_DIR", "x"), ("recipe.flower", "3")], "'recipe' has no parameter 'flower'"),
         ([("MODEL_DIR", "x"), ("recipe.flower", "3")], "Did you mean 'flour'"),
         ([("MODEL_DIR", "x"), ("recipe.flour", "@recipes()")], "Unknown gin name 'recipes'"),
-        ([("MODEL_DIR", "x"), ("TRAIN_STEPS", "many")], "TRAIN_STEPS is 'many'; expected a whole"),
-        ([("MODEL_DIR", "3")], "MODEL_DIR is 3; expected a text"),
+        ([("MODEL_DIR", "x"), ("TRAIN_STEPS", "many")], "'many'; expected an integer"),
+        ([("MODEL_DIR", "3")], "MODEL_DIR is 3; expected a string"),
         ([("MODEL_DIR", "x"), ("recipe.sugar", "%SPOONS")], "SPOONS is used by the configuration"),
     ],
 )

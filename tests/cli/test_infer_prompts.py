@@ -106,7 +106,7 @@ def test_rows_are_shared_out_among_devices(tiny_settings, prompts):
             "standard input:1: No prompt is called 'rtee'. Did you",
         ),
         ({"prompt": 3, "inputs": "a"}, "standard input:1: no prompt is named"),
-        ({"prompt": "rte", "inputs": 3}, '"inputs" is 3; expected a text'),
+        ({"prompt": "rte", "inputs": 3}, '"inputs" is 3; expected a string'),
         ({"prompt": "wsc", "text": "a"}, 'the file of the prompt "wsc" names no task'),
         ({"prompt": "rte", "premise": "a"}, "no field 'hypothesis'"),
         ({"prompt": "rte", "inputs": "a", "labels": "b"}, "\"labels\" is 'b'; expected a list"),

@@ -79,7 +79,7 @@ def test_wrong_arguments_are_one_line(argv, message):
     ("own", "command", "message"),
     [
         (["--sweep=SEEED=0,1"], [*FILES], "Unknown gin macro 'SEEED'.* Did you mean 'SEED'"),
-        (["--sweep=SEED=0,x"], [*FILES], "SEED is 'x'; expected a whole number"),
+        (["--sweep=SEED=0,x"], [*FILES], "SEED is 'x'; expected an integer"),
         ([], FILES, "MODEL_DIR is required and not set"),
         ([], [], "Nothing sets"),
         ([], [*FILES, "--gin.MODEL_DIR=gs://b/x"], "bucket"),

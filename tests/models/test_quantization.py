@@ -260,7 +260,7 @@ def test_layers_are_stacked_in_a_kernel(floats):
             "quantization_block of model 't5_small' is 64; it must be even and divide embed_dim, "
             "96: set it to 48.",
         ),
-        ({"quantization": "nf4", "quantization_block": 1}, "is 1; expected a whole number from 2"),
+        ({"quantization": "nf4", "quantization_block": 1}, "is 1; expected an integer from 2"),
         ({"quantization": "nf4", "embed_dim": 15}, "15: this model can't be quantized"),
     ],
 )
