@@ -179,6 +179,7 @@ def _load(args: argparse.Namespace, bindings: Sequence[tuple[str, str]]) -> None
     """Loads the command's configuration with more bindings after its own."""
     with_them = [*args.gin_bindings, *bindings]
     session.load_config(argparse.Namespace(**{**vars(args), "gin_bindings": with_them}))
+    configurables.processes()  # takes what is of this process alone out of the configuration
 
 
 def _data_key() -> str:

@@ -1,1 +1,1 @@
-"""The optimiser, the step and the loop; what is differentiated is in `step.py`."""
+"""The optimizer, the step and the loop; what is differentiated is in `step.py`."""

@@ -5,7 +5,7 @@
 with the paper's weight of 0.9 (section 3.2, equations 3 to 5). The teachers are prompts for the
 same frozen model, an example's being that of its task. The divergence is over the vocabulary, for
 each target token; the hidden states h are the encoder's outputs at the input's tokens, which have
-the same places whatever prompt stands beside them.
+the same positions whatever prompt is beside them.
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def distillation_loss_fn(
     def run(
         frozen: Any, batch: Batch, injection: Injection, rngs: dict[str, Array]
     ) -> tuple[Float[Array, "batch source embed"], Float[Array, "batch target vocab"]]:
-        """Returns the encoder's outputs at the input's places, and the logits."""
+        """Returns the encoder's outputs at the input's positions, and the logits."""
         variables, injection = injected(frozen, injection)
         how = {"deterministic": not rngs, "rngs": rngs}
         tokens = batch["encoder_input_tokens"]

@@ -1,4 +1,4 @@
-"""Successive halving: train many a little, go on with the best half, and so on to the end.
+"""Successive halving: train many a little, continue with the best half, and so on to the end.
 
 Jamieson and Talwalkar (2016), "Non-stochastic best arm identification and hyperparameter
 optimization". A *rung* is a step at which the members with the lowest development scores are
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from prompt_tuning.errors import UserError
 from prompt_tuning.settings import Free
 
-Standing = tuple[float, int]
+BestScore = tuple[float, int]
 """The best development score so far, and the step it was reached at."""
 
 
@@ -21,8 +21,9 @@ Standing = tuple[float, int]
 class Halving:
     """The steps at which members are dropped, and the share that is kept.
 
-    keep: the share that goes on after each rung, rounded up.
-    rungs: steps, ascending; None spreads them so that one member is left for the last stretch and
+    Attributes:
+      keep: the share that remains after each rung, rounded up.
+      rungs: steps, ascending; None spreads them so that one member is left for the last stretch and
         each stretch is 1/keep times as long as the one before it.
     """
 
@@ -60,29 +61,29 @@ class Halving:
         while members > 1:
             members, number = self.kept(members), number + 1
         rungs = {
-            max(1, round(train_steps * self.keep**place / eval_every)) * eval_every
-            for place in range(1, number + 1)
+            max(1, round(train_steps * self.keep**rung / eval_every)) * eval_every
+            for rung in range(1, number + 1)
         }
         return sorted(rung for rung in rungs if rung < train_steps)
 
     def kept(self, members: int) -> int:
-        """Returns how many of so many members go on after a rung."""
+        """Returns how many of so many members remain after a rung."""
         # At least one is dropped, or a share close to 1 would never come to an end.
         return max(1, min(math.ceil(members * self.keep), members - 1))
 
 
-def ranked(standings: Mapping[str, Standing]) -> list[str]:
+def ranked(scores: Mapping[str, BestScore]) -> list[str]:
     """Returns names from best to worst; of equal scores the one reached sooner is better."""
 
     def order(name: str) -> tuple[bool, float, int]:
-        score, step = standings[name]
+        score, step = scores[name]
         return (math.isnan(score), -score, step)
 
-    return sorted(standings, key=order)
+    return sorted(scores, key=order)
 
 
-def standing(rows: Iterable[Mapping[str, float | int]], step: int) -> Standing:
-    """Returns the standing after a step, from the rows of `metrics.jsonl`; NaN without a score."""
+def best_until(rows: Iterable[Mapping[str, float | int]], step: int) -> BestScore:
+    """Returns the best score up to a step, from rows of `metrics.jsonl`; NaN without one."""
     best = (math.nan, 0)
     for row in rows:
         score = row.get("eval/score")

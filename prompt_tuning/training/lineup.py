@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from prompt_tuning.parallel.processes import first_then_all
 from prompt_tuning.training.early_stopping import Best
-from prompt_tuning.training.halving import Halving, Standing, ranked, standing
+from prompt_tuning.training.halving import BestScore, Halving, best_until, ranked
 from prompt_tuning.training.logging import read_rows
 from prompt_tuning.training.run import Member, Run, TrainResult
 
@@ -88,10 +88,10 @@ class Lineup:
     ) -> list[Member]:
         """Returns the members that remain after a rung, and ends the others."""
 
-        def score(member: Member) -> Standing:
+        def score(member: Member) -> BestScore:
             result = self.results.get(member.name)
             diverged = result is not None and result.ended.startswith(DIVERGED)
-            return standing([] if diverged else read_rows(member.folder.metrics), rung)
+            return best_until([] if diverged else read_rows(member.folder.metrics), rung)
 
         found = _read_on_all(lambda: {member.name: score(member) for member in members})
         order = ranked(found)

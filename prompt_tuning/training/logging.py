@@ -1,6 +1,6 @@
-"""Where a run's numbers go: `metrics.jsonl`, TensorBoard, Weights & Biases.
+"""Where a run's metrics go: `metrics.jsonl`, TensorBoard, Weights & Biases.
 
-`metrics.jsonl` is the record: a run that was killed and went on has the rows of one that was
+`metrics.jsonl` is the record: a run that was killed and resumed has the rows of one that was
 not, once each. TensorBoard's event files are written without TensorFlow, whose import costs
 seconds. What a run shows on the screen is in `screen.py`.
 """
@@ -54,7 +54,7 @@ class Writer(Protocol):
 
 
 class MetricsFile:
-    """`metrics.jsonl`, written a row at a time and cut back to a checkpoint's place on resuming."""
+    """`metrics.jsonl`, written a row at a time; resuming cuts it back to the checkpoint's end."""
 
     def __init__(self, path: Path, offset: int = 0):
         """Opens the file, dropping what lies beyond `offset` bytes."""
@@ -115,7 +115,7 @@ class TensorBoardFile:
     """One event file; TensorBoard takes the newest where a resumed run repeats steps."""
 
     def __init__(self, folder: Path, step: int):
-        """Starts a file that goes on after `step`."""
+        """Starts a file that continues after `step`."""
         self._path = folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
         with writing(self._path, fix=FIX):
             self._file = open(self._path, "wb")  # noqa: SIM115 - closed by close()
@@ -144,7 +144,7 @@ class TensorBoardFile:
 
 
 class WandbRun:
-    """Weights & Biases, if asked for; a run that goes on keeps its page there."""
+    """Weights & Biases, if asked for; a resumed run keeps its page there."""
 
     def __init__(self, project: str, folder: RunFolder):
         try:

@@ -1,7 +1,7 @@
 """Makes the next batches on a thread while the devices work on this one.
 
 A batch is a pure function of its step (`data/batching.py`), so nothing is lost or repeated where
-a run stops with batches waiting: whoever goes on makes them again.
+a run stops with batches waiting: they are made again on resuming.
 """
 
 import queue

@@ -1,6 +1,6 @@
 """How far a run has come: what a checkpoint holds besides arrays.
 
-JSON values, exact to the last digit, so that a resumed run goes on from the very numbers.
+JSON values, exact to the last digit, so that a resumed run continues from the very same state.
 """
 
 import dataclasses
@@ -12,12 +12,13 @@ from prompt_tuning.training.early_stopping import Best
 
 @dataclasses.dataclass(kw_only=True)
 class Progress:
-    """Changes as the run goes on.
+    """Changes during a run.
 
-    best: the best evaluation so far.
-    seconds: of all processes that have worked on this run.
-    metrics_offset: where `metrics.jsonl` ended, in bytes.
-    window: sums since the last row of losses; a run stopped between two rows later writes the
+    Attributes:
+      best: the best evaluation so far.
+      seconds: of all processes that have worked on this run.
+      metrics_offset: where `metrics.jsonl` ended, in bytes.
+      window: sums since the last row of losses; a run stopped between two rows later writes the
         row it would have written.
     """
 
@@ -27,7 +28,7 @@ class Progress:
     window: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def add_step(self, metrics: Mapping[str, float]) -> None:
-        """Adds the numbers of a step (`step.py`) to the window."""
+        """Adds the metrics of a step (`step.py`) to the window."""
         for name, value in (
             ("steps", 1.0),
             ("loss_sum", metrics["loss"] * metrics["weight_sum"]),

@@ -130,7 +130,7 @@ class Run:
       state: after the step last started, which may still be on its way.
       step: the number of steps started.
       key: the run's random key.
-      program_key: tells which runs can share a program.
+      program_key: equal for runs that can share a program.
       batches: of the next steps, each an `Input`.
       monitor: what it measures.
     """

@@ -8,18 +8,18 @@
     tensorboard/         the same for TensorBoard
     profile/             what `--profile` recorded, if it was asked for
     predictions/         of each evaluation, one example a line
-    checkpoints/         to go on from (`prompt_tuning.checkpoints.manager`)
+    checkpoints/         to resume from (`prompt_tuning.checkpoints.manager`)
     prompt_best.*        the prompt of the best evaluation, or
     adapter_best.*       what another method has trained
     weights.safetensors  after pre-training: the model; its vocabulary is spiece.model
     summary.json         task, scores, sizes and speed, once the run has ended
 
-The folder of a population (`population.py`) has settings.json, config.gin, versions.json,
+The folder of a population (`recipes/population.py`) has settings.json, config.gin, versions.json,
 prompt_best.*, summary.json and
 
     members/             a folder of one run for each member
 
-The same command on the same folder goes on with the run; another one is refused, and so is a
+The same command on the same folder resumes the run; another one is refused, and so is a
 second process while the first is training. Of the processes of one run on many hosts
 (`jax.distributed`) the first alone writes; checkpoints excepted, to which all may have to add.
 """

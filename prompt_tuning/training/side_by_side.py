@@ -7,7 +7,7 @@ Under `vmap` a product of activations with a frozen weight stays one product, wi
 rows; only what a method adds is computed apart. Trainable parameters are never padded, so that an
 optimizer sees what it would see in a run of its own; `stack_injections` pads what they turn into.
 
-A program is compiled for a number of rows, one run each, and a length of their inputs. Few numbers
+A program is compiled for a number of rows, one run each, and a length of their inputs. Few sizes
 keep compilation rare: the concurrency, half of it, a quarter, and so on. A group of runs that is
 smaller than its program leaves the other rows idle.
 

@@ -137,7 +137,7 @@ def sums_and_gradient(
 
 
 def compiler_options() -> dict[str, Any]:
-    """What XLA is told when it compiles a step, on the platform that JAX computes on.
+    """Returns the options XLA compiles a step with, on the platform that JAX computes on.
 
     For a CPU it starts as much as it can at once, and so cuts every layer's weights out of their
     stack before it needs any. Ordered to need little memory, a step takes as long

@@ -40,8 +40,9 @@ def test_a_population_from_flags_to_files(flags, tmp_path, capsys, side_by_side)
     members = "[{'SEED': 1}, {'SEED': 2, 'LEARNING_RATE': 0.01, 'PROMPT_LENGTH': 5}, "
     members += "{'MIXTURE_OR_TASK_NAME': 'superglue_cb', 'class_label.labels': ['neutral']}]"
     chosen = f"--gin.population.side_by_side={side_by_side}"
-    main(["train", *flags, f"--gin.POPULATION={members}", chosen])
+    main(["train", "--profile=1", *flags, f"--gin.POPULATION={members}", chosen])
     run = tmp_path / "run"
+    assert list((run / "profile").rglob("perfetto_trace.json.gz"))
     table = capsys.readouterr().out
     names = sorted(path.name for path in (run / "members").iterdir())
     assert names == [
@@ -63,6 +64,11 @@ def test_a_population_from_flags_to_files(flags, tmp_path, capsys, side_by_side)
         json.loads((path / "settings.json").read_text()) for path in (member, tmp_path / "alone")
     ]
     assert settings[0] == settings[1]
+    rows, expected_rows = (
+        [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        for path in (member, tmp_path / "alone")
+    )
+    assert [row.keys() for row in rows] == [row.keys() for row in expected_rows]
 
     summary = json.loads((run / "summary.json").read_text())
     assert [row["name"] for row in summary["members"]] == [names[1], names[2], names[0]]

@@ -123,6 +123,25 @@ def test_two_processes_train_as_one_and_only_the_first_writes(whole, tiny_settin
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("side_by_side", [True, False], ids=["side_by_side", "in_turns"])
+def test_two_processes_train_a_population(whole, tiny_settings, tmp_path, side_by_side):
+    """By halving, so that all have to agree on who is dropped; seed 0 is the run alone."""
+    folder = tmp_path / "run"
+    argv = ["train", "--tune", *FILES, *tiny_settings, *SHORT, f"--gin.MODEL_DIR={folder}"]
+    argv += ["--gin.TUNE={'SEED': [0, 1]}", f"--gin.population.side_by_side={side_by_side}"]
+    (_, first, _), (_, second, _) = run(argv, 2)
+    assert "2 members tried" in first and not second
+    summary = json.loads((folder / "summary.json").read_text())
+    steps = sorted(row["steps"] for row in summary["members"])
+    assert steps == [2, 4]
+    member = folder / "members" / "seed_0"
+    found, wanted = losses(member), losses(whole)
+    for step, loss in found.items():
+        np.testing.assert_allclose(loss, wanted[step], rtol=1e-5)
+    assert len(found) in (2, 4)
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_processes_and_another_mesh(whole, tiny_settings, tmp_path):
     """Steps 1 and 2 on a mesh of 2 x 1, the rest on 1 x 2 and 2 x 2, in one process and in two."""
     argv = ["train", *FILES, *tiny_settings, *SHORT]

@@ -14,7 +14,9 @@ from prompt_tuning.models.stacking import batch_injections
 from prompt_tuning.models.t5 import T5, abstract_params
 from prompt_tuning.training.distillation import Distillation, distillation_loss_fn
 from prompt_tuning.training.losses import LossOptions, cross_entropy
-from prompt_tuning.training.step import MethodLoss, TrainState, make_train_step
+from prompt_tuning.training.optimizers import Optimizer
+from prompt_tuning.training.side_by_side import make_side_by_side_step, stack_batches
+from prompt_tuning.training.step import MethodLoss, ProgramKey, TrainState, make_train_step
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -103,6 +105,32 @@ def test_training_brings_the_student_nearer_to_its_teachers(frozen):
         state, metrics = step(state, frozen, BATCH, KEY)
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.85 * losses[0]
+
+
+def test_members_with_teachers_learn_as_they_would_alone(frozen):
+    """Side by side; in turns their program is that of one."""
+    distillation = Distillation(teachers=TEACHERS, weight=0.9)
+    loss_fn = MethodLoss(METHOD, distillation_loss_fn(MODEL, LossOptions(), distillation))
+    optimizer = Optimizer.of(optax.sgd, 0.1)
+    starts = [METHOD.init(jax.random.key(seed), BATCH) for seed in (1, 2)]
+    together = make_side_by_side_step([ProgramKey.of(loss_fn, optimizer)] * 2)
+    states, metrics = together(
+        tuple(TrainState.create(trained, optimizer) for trained in starts),
+        frozen,
+        stack_batches([BATCH, BATCH]),
+        np.stack([jax.random.key_data(KEY)] * 2),
+        np.float32([0.1, 0.1]),
+    )
+    alone = make_train_step(loss_fn, optimizer)
+    for row, trained in enumerate(starts):
+        first = TrainState.create(jax.tree.map(jnp.array, trained), optimizer)
+        state, expected = alone(first, frozen, BATCH, KEY)
+        np.testing.assert_allclose(metrics["loss"][row], expected["loss"], rtol=1e-5)
+        jax.tree.map(
+            lambda found, wanted: np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5),
+            states[row].trained,
+            state.trained,
+        )
 
 
 def test_a_negative_weight_is_refused():

@@ -14,7 +14,7 @@ from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt, 
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.training.halving import Halving, ranked, standing
+from prompt_tuning.training.halving import Halving, best_until, ranked
 from prompt_tuning.training.keys import stream_key
 from prompt_tuning.training.loop import train
 from prompt_tuning.training.losses import cross_entropy
@@ -413,7 +413,7 @@ def test_of_equal_scores_the_sooner_is_better():
         {"step": 4, "eval/score": 0.5},
         {"step": 6, "eval/score": 0.9},
     ]
-    assert standing(rows, 4) == (0.5, 2)
+    assert best_until(rows, 4) == (0.5, 2)
     order = ranked({"x": (float("nan"), 0), "a": (0.5, 4), "b": (0.5, 2), "c": (0.7, 9)})
     assert order == ["c", "b", "a", "x"]
 
