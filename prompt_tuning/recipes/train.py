@@ -151,8 +151,9 @@ def _evaluator(jobs: Sequence[MemberJob], concurrency: int) -> loop.Evaluate:
         for name, group in groups.items():
             injects = [inject_folded(by_name[due[i].name].method, trained[i]) for i in group]
             score_one, score_many = scorers(name)
-            if len(injects) == 1:
-                evaluations = [score_one(injects[0])]
+            # What scores many at once can't gather its answers from several processes.
+            if len(injects) == 1 or jax.process_count() > 1:
+                evaluations = [score_one(inject) for inject in injects]
             else:
                 size = program_size(len(injects), sizes)
                 evaluations = score_many([*injects, *injects[:1] * (size - len(injects))])
