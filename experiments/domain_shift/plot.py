@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transfer import write_transfer
 
-from prompt_tuning.cli.__main__ import run as with_one_line_errors
+from prompt_tuning.recipes.scripts import run as with_one_line_errors
 
 
 def main(argv: Sequence[str]) -> None:

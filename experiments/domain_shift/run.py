@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from prompt_tuning.cli.__main__ import main as prompt_tuning
-from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
+from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps.results import Row, read_records, rows_of, write_table
 
 STEM = "transfer"

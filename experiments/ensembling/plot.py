@@ -16,8 +16,8 @@ from pathlib import Path
 
 from prompt_tuning.analysis.sweep_plots import plot_bars
 from prompt_tuning.cli.__main__ import main as prompt_tuning
-from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.files import atomic_write
+from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps.results import Row, read_rows, write_table
 
 VOTES = ("majority_vote", "weighted_vote", "mean_probability")

@@ -15,8 +15,8 @@ import numpy as np
 from prompt_tuning.analysis import clusters, pictures
 from prompt_tuning.analysis.similarity import similarity_matrix, within_and_between
 from prompt_tuning.cli import session
-from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.recipes import prompts
+from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps.results import Row, read_rows, write_table
 
 NEIGHBORS = 5

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from prompt_tuning.analysis.sweep_plots import macro_scores, plot_means
-from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.errors import UserError
+from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps.results import read_rows, write_table
 
 SIZES = ("small", "base", "large", "xl", "xxl")

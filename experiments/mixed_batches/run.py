@@ -20,10 +20,10 @@ import numpy as np
 from prompt_tuning import Example, Predictor
 from prompt_tuning.analysis.sweep_plots import plot_bars
 from prompt_tuning.cli import session
-from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.data.tasks.task import Example as TaskExample
 from prompt_tuning.errors import UserError
+from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps.results import Row, read_rows, write_table
 
 BATCH = 32

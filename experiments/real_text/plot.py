@@ -17,11 +17,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from prompt_tuning.analysis.sweep_plots import plot_bars
-from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import writing
+from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps import results
 from prompt_tuning.sweeps.results import Row, write_table
 from prompt_tuning.training import logging

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prompt_tuning.analysis.sweep_plots import macro_scores, plot_scale_curve
-from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.errors import UserError
+from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps.results import PROVENANCE, Row, pivot, read_rows, write_table
 
 HERE = Path(__file__).parent

@@ -21,8 +21,8 @@ from pathlib import Path
 from plot import HERE, METHODS, SUFFIXES, add_options, draw, place
 
 from prompt_tuning.cli.__main__ import main as prompt_tuning
-from prompt_tuning.cli.__main__ import run as with_one_line_errors
 from prompt_tuning.files import atomic_write
+from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps.results import Row, read_rows
 
 

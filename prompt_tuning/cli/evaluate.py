@@ -13,7 +13,6 @@ from typing import Any
 
 from prompt_tuning.analysis.class_scores import MOST_LABELS, class_scores
 from prompt_tuning.cli import configurables, session
-from prompt_tuning.cli.__main__ import report
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError
@@ -21,6 +20,7 @@ from prompt_tuning.files import new_file
 from prompt_tuning.parallel.processes import is_first, joined
 from prompt_tuning.recipes import prompts, scoring
 from prompt_tuning.recipes.say import say
+from prompt_tuning.recipes.scripts import report
 from prompt_tuning.recipes.splits import load_splits
 
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prompt_tuning.cli import sweep_plan
-from prompt_tuning.cli.__main__ import INTERRUPTED
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.cli.sweep_cost import cost_text, costs
 from prompt_tuning.cli.sweep_plan import Part, Run, parts_of
@@ -25,6 +24,7 @@ from prompt_tuning.planning.machines import find_machine
 from prompt_tuning.recipes.counting import Counting
 from prompt_tuning.recipes.paths import run_folder
 from prompt_tuning.recipes.say import say
+from prompt_tuning.recipes.scripts import INTERRUPTED
 from prompt_tuning.sweeps.results import provenance
 from prompt_tuning.sweeps.store import SweepStore
 from prompt_tuning.training.logging import read_rows

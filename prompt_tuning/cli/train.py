@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from prompt_tuning.checkpoints.adapter_files import BEST_PROMPT, best_file
 from prompt_tuning.cli import configurables, gin_config, identity, population, run_task, session
-from prompt_tuning.cli.__main__ import report
 from prompt_tuning.cli.next_commands import infer_command
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.cli.run_block import aligned, run_facts, start_block
@@ -18,6 +17,7 @@ from prompt_tuning.recipes import task_file
 from prompt_tuning.recipes.job import Job
 from prompt_tuning.recipes.pretraining import PretrainingJob
 from prompt_tuning.recipes.say import say, say_once
+from prompt_tuning.recipes.scripts import report
 from prompt_tuning.recipes.train import train
 from prompt_tuning.training.run_folder import RunFolder
 from prompt_tuning.training.screen import scores_text

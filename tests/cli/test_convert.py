@@ -8,7 +8,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
+from prompt_tuning.cli.__main__ import main
+from prompt_tuning.recipes.scripts import USER_ERROR, status_of
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from prompt_tuning.cli import configurables, gin_config
-from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
+from prompt_tuning.cli.__main__ import main
 from prompt_tuning.leaderboards.tables import LEADERBOARDS
+from prompt_tuning.recipes.scripts import USER_ERROR, status_of
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 

@@ -14,8 +14,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt, save_prompt
-from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
+from prompt_tuning.cli.__main__ import main
 from prompt_tuning.methods.prompt import soft_prompt_array
+from prompt_tuning.recipes.scripts import USER_ERROR, status_of
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
-from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
+from prompt_tuning.cli.__main__ import main
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.recipes import counting
+from prompt_tuning.recipes.scripts import USER_ERROR, status_of
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 

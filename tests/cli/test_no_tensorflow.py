@@ -14,7 +14,8 @@ FILES = [
 ]
 PROGRAM = """
 import json, sys
-from prompt_tuning.cli.__main__ import main, status_of
+from prompt_tuning.cli.__main__ import main
+from prompt_tuning.recipes.scripts import status_of
 status = status_of(main, sys.argv[1:])
 heavy = ("tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio", "torch")
 print(json.dumps({"status": status, "imported": [name for name in heavy if name in sys.modules]}))

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints.weights import flatten, load_weights
-from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
+from prompt_tuning.cli.__main__ import main
 from prompt_tuning.data.corpora import PretrainingStream, c4_text
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.recipes import pretraining
+from prompt_tuning.recipes.scripts import USER_ERROR, status_of
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 

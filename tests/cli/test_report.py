@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
+from prompt_tuning.cli.__main__ import main
+from prompt_tuning.recipes.scripts import USER_ERROR, status_of
 from prompt_tuning.sweeps.store import SweepStore
 
 pytestmark = pytest.mark.usefixtures("compile_once")

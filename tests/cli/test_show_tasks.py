@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
+from prompt_tuning.cli.__main__ import main
 from prompt_tuning.cli.show import example_lines
 from prompt_tuning.data.mixtures import MIXTURES
 from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
@@ -14,6 +14,7 @@ from prompt_tuning.data.tasks.sizes import SIZES
 from prompt_tuning.data.tasks.task import Example
 from prompt_tuning.data.tokenized import tokenized
 from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.recipes.scripts import USER_ERROR, status_of
 from prompt_tuning.tinyworld.generate import SPLITS
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints.prompt_files import load_prompt
-from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
+from prompt_tuning.cli.__main__ import main
 from prompt_tuning.cli.infer import _as_they_come, _full_groups
+from prompt_tuning.recipes.scripts import USER_ERROR, status_of
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 

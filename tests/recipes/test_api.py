@@ -13,10 +13,11 @@ import optax
 import pytest
 
 import prompt_tuning as pt
-from prompt_tuning.cli.__main__ import main, status_of
+from prompt_tuning.cli.__main__ import main
 from prompt_tuning.recipes import options, rows
 from prompt_tuning.recipes.choices import settings_of
 from prompt_tuning.recipes.gin_text import Reference
+from prompt_tuning.recipes.scripts import status_of
 
 STEPS = 2
 FEW = {"data.max_eval_examples": 32}

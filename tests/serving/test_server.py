@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from prompt_tuning.cli.__main__ import USER_ERROR, main, status_of
+from prompt_tuning.cli.__main__ import main
 from prompt_tuning.errors import UserError
+from prompt_tuning.recipes.scripts import USER_ERROR, status_of
 from prompt_tuning.serving import server
 
 MODEL = "--gin_file=models/tinyworld_small.gin"

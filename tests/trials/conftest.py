@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from prompt_tuning.cli.__main__ import main, status_of
+from prompt_tuning.cli.__main__ import main
+from prompt_tuning.recipes.scripts import status_of
 
 ROWS = """text,label
 the dog is tall .,yes

@@ -9,8 +9,8 @@ import pytest
 
 from prompt_tuning import host_memory
 from prompt_tuning.cli import configurables, gin_config  # noqa: F401 - registered with gin
-from prompt_tuning.cli.__main__ import status_of
 from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.recipes.scripts import status_of
 
 
 def interrupted(arguments, seconds):
