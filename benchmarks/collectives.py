@@ -1,15 +1,15 @@
-"""What devices send each other in a prompt-tuning step of the largest models.
+"""Counts the bytes that devices exchange in a prompt-tuning step of the largest models.
 
     python benchmarks/collectives.py [--model t5_1_1_xxl] [--meshes 4x2 2x4 8x1+fsdp 4x2+fsdp]
 
-The step is compiled for eight emulated devices from shapes alone, so no weights are made, and the
-collectives that XLA put into it are read off its text (`prompt_tuning.planning.hlo`), those
-in the loop over layers as often as it runs. Written down apart:
+The step is compiled for eight emulated devices from shapes alone, so no weights are made. The
+collectives that XLA inserted are read from its text (`prompt_tuning.planning.hlo`); those in the
+loop over layers are multiplied by its trip count. They are reported separately:
 
-- across `data`, that is between hosts: the prompt's gradient, and a few scalars. The physical limit
+- across `data`, between hosts: the prompt's gradient, and a few scalars. The physical limit
   is `prompt x embed` float32 numbers;
 - across `model`, between the devices that share one copy of the weights: activations;
-- under FSDP, the weights that are gathered across `data`, a layer at a time.
+- under FSDP, the weights gathered across `data`, one layer at a time.
 
 Bytes are those of the result on each device. Numbers go to benchmarks/results/collectives.json.
 """

@@ -1,12 +1,12 @@
-"""What the benchmarks against others have in common: processes that take turns, and the machine.
+"""Shared code of the benchmarks against PEFT: interleaved processes, and the machine.
 
-A contender is a process that holds a model and does what a line of JSON on its standard input asks
-for, answering with a line of JSON: ours is `worker_ours.py`, Hugging Face PEFT's is
-`worker_peft.py`. They take turns (A B A B), so that a machine which slows down slows down
-all; while one works the others sleep. Each is a process of its own for its peak memory's sake.
+A contender is a process with a model. It reads requests as lines of JSON from its standard input
+and answers each with a line of JSON: ours is `worker_ours.py`, Hugging Face PEFT's is
+`worker_peft.py`. They take turns (A B A B), so that a machine that slows down affects all; while
+one works, the others sleep. Separate processes make their peak memory comparable.
 
-The peer runs in a virtual environment of its own, which is made once in the user's cache folder
-from the pins below; `--peer_python` names an interpreter that has them already.
+The peer runs in its own virtual environment, which is created once in the user's cache folder from
+the pins below; `--peer_python` names an interpreter that already has them.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""How fast answers come: greedy decoding of 8 tokens and rank classification, against PEFT.
+"""Measures the speed of greedy decoding of 8 tokens and of rank classification, against PEFT.
 
     python benchmarks/decode.py [--quick] [--rounds N] [--peer_python PYTHON]
 
 T5 1.1 Small with random weights, a 100-token prompt, batch 8, encoder 128, float32. No token ends
 an answer, so both decode all 8. For rank classification each input is scored with three labels of
-4 tokens: ours runs the encoder once an example; PEFT's forward pass takes an input with every
-label, as its interface has it. The processes take turns (`contenders.py`); the numbers go
-to benchmarks/results/decode.json as well.
+4 tokens: ours runs the encoder once per example; PEFT's interface needs a forward pass of the input
+with every label. The processes take turns (`contenders.py`). The numbers are also written to
+benchmarks/results/decode.json.
 """
 
 import argparse

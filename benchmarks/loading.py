@@ -1,4 +1,4 @@
-"""How much memory loading a frozen model takes, against the bytes that the loaded model has.
+"""Measures the memory that loading a frozen model takes, relative to the size of the loaded model.
 
     python benchmarks/loading.py [--quick] [--forms huggingface t5x safetensors]
 
@@ -9,9 +9,8 @@ folder, and loaded in a fresh process:
 - t5x: an index and a gzipped zarr folder an array, float32, loaded as bfloat16;
 - safetensors: our own file, bfloat16, loaded as it is.
 
-What counts is the process's highest resident memory (VmHWM), with everything in it: the
-interpreter, JAX, whatever pages of the files it has mapped. The numbers go to
-benchmarks/results/loading.json as well.
+The result is the process's peak resident memory (VmHWM), which includes the interpreter, JAX and
+mapped pages of the files. The numbers are also written to benchmarks/results/loading.json.
 """
 
 import argparse

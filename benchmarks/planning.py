@@ -1,9 +1,10 @@
-"""Writes the plans of docs/planning.md anew: what each command on the page prints.
+"""Updates the plans in docs/planning.md: the output of each command on the page.
 
     python benchmarks/planning.py [WORD]
 
-With a word, only the plans whose command has it, such as `small`. Each takes ten seconds of a
-processor, and more where it looks for what fits. The tests check the page by `plans` and `printed`.
+With a word, such as `small`, only the plans whose command contains it. Each takes ten seconds of
+CPU time, and more if it searches for changes that fit. The tests check the page by `plans` and
+`printed`.
 """
 
 import re

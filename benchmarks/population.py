@@ -1,23 +1,23 @@
-"""How much faster many prompts train together than one after another, and what the limit is.
+"""Measures the speedup of training many prompts together, and its limit.
 
     python benchmarks/population.py [--quick] [--rounds N]
 
 The setting is that of `step.py`: T5 1.1 Small with random weights, 100-token prompts, batch 8,
 encoder 128, decoder 8, float32, Adafactor. For K = 1, 2, 4, 8 and 16 members it measures
 
-- prompt-steps a second: the steps of all members side by side, by one program,
-- the same of members that take turns, by a population's program of one member,
-- the same of K separate runs, one after another on the same device, by the program of a single run,
+- prompt-steps per second: the steps of all members side by side, in one program,
+- the same for members that take turns, with a population's program of one member,
+- the same for K separate runs, one after another on the same device, with a single run's program,
 - the ratios of the first two to the last, each round timing one right after the other, so that a
   busy machine slows all,
 - FLOPs of the population's program, as XLA counts them, against K times the fewest that one step
   can do with (`step.minimum_flops`),
-- the physical limit of prompt-steps a second: the rate of plain matrix products, timed in the
+- the physical limit of prompt-steps per second: the rate of plain matrix products, timed in the
   same run, over those fewest FLOPs.
 
-Separate runs would also hold K copies of the frozen weights or load them K times, and compile K
-times; that is not counted. `population.side_by_side` chooses between the first two. The numbers go
-to benchmarks/results/population.json.
+Separate runs would also need K copies of the frozen weights or load them K times, and compile K
+times; this is not counted. `population.side_by_side` chooses between the first two. The numbers are
+written to benchmarks/results/population.json.
 """
 
 import argparse

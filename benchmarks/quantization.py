@@ -1,21 +1,21 @@
-"""What a quantised frozen model saves, and what it costs: memory, time of a step, and accuracy.
+"""Measures the effect of quantizing the frozen model on memory, step time and accuracy.
 
     python benchmarks/quantization.py [--quick] [--parts accuracy plan process]
 
-Four ways to hold the frozen weights are compared: float32; bfloat16; kernels in int8; kernels in
+Four formats of the frozen weights are compared: float32; bfloat16; kernels in int8; kernels in
 nf4 (`prompt_tuning/models/quantization.py`), the other weights in bfloat16.
 
-- accuracy: a prompt is trained on TinyWorld Base by `prompt-tuning train`, on each of two tasks
-  and each way anew, and its best one scored on the test split; and the prompt that was trained on
-  float32 weights is scored on the others without more training.
+- accuracy: a prompt is trained on TinyWorld Base by `prompt-tuning train`, for each of two tasks
+  and each format, and its best prompt is scored on the test split; the prompt trained with float32
+  weights is also scored with the other formats without more training.
 - plan: the bytes that a training step needs by `planning.program`, for T5 1.1 of several sizes
   with a 100-token prompt, batch 8, encoder 128, decoder 8, layers recomputed.
 - process: T5 1.1 Small with random weights is loaded from a bfloat16 file in a fresh process, which
-  makes a few steps of that size: bytes of the weights, the highest resident memory of the process
-  (VmHWM, with Python and JAX in it) and the median time of a step. Inputs of products are what the
-  machine is fastest in, and float32 for float32 weights.
+  makes a few steps of that size: bytes of the weights, peak resident memory of the process (VmHWM,
+  including Python and JAX) and the median step time. Inputs of products have the machine's fastest
+  dtype, and float32 for float32 weights.
 
-A part's numbers replace those in benchmarks/results/quantization.json; the others stay.
+The results of each part replace those in benchmarks/results/quantization.json; the others are kept.
 """
 
 import argparse

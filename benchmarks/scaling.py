@@ -1,19 +1,19 @@
-"""How a training step's time grows with the model, the prompt and the input.
+"""Measures how step time grows with the model, the prompt and the input.
 
     python benchmarks/scaling.py [--quick] [--rounds N]
 
-One thing is varied at a time about T5 1.1 Small with a 100-token prompt, batch 8, encoder 128,
+One size at a time is varied around T5 1.1 Small with a 100-token prompt, batch 8, encoder 128,
 decoder 8, float32, random weights:
 
-- the model's width (attention, feed-forward and embedding together, the number of layers and the
-  vocabulary as they are), told by its number of parameters without the embeddings;
+- the model's width (attention, feed-forward and embedding together; the number of layers and the
+  vocabulary are fixed), given by its number of parameters without the embeddings;
 - the prompt's length;
 - the input's length.
 
-All are compiled first and then timed in turns. What is fitted is the exponent of a power law, the
-slope of log(time) over log(size), once for the time and once for the fewest FLOPs; for prompt and
-input the size is prompt + input, the positions that the encoder computes. The numbers go to
-benchmarks/results/scaling.json as well.
+All are compiled first and then timed in turns. We fit the exponent of a power law, the slope of
+log(time) over log(size), for the time and for the minimum FLOPs. For prompt and input, the size is
+prompt + input, the positions that the encoder computes. The numbers are also written to
+benchmarks/results/scaling.json.
 """
 
 import argparse

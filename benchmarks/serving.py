@@ -1,20 +1,21 @@
-"""How many requests a second `prompt-tuning serve` answers, and whether each gets its own answer.
+"""Measures the requests per second of `prompt-tuning serve`, and checks every answer.
 
     python benchmarks/serving.py [--quick] [--requests N] [--clients N] [--output FILE]
 
-Trains two prompts of different lengths for TinyWorld Small, serves them on loopback, and asks
+Trains two prompts of different lengths for TinyWorld Small, serves them on loopback, and sends
+requests
 
-- one at a time: one client waits for each answer before it asks again. The server is told not to
-  wait for company (`--max_wait=0`), which is the best it can do for such a client;
-- many at once: as many clients as told, each with a connection of its own, on a server with the
-  default settings, which batches what they ask.
+- one at a time: one client waits for each answer before it asks again. The server doesn't
+  wait for more requests (`--max_wait=0`), which is best for such a client;
+- many at once: `--clients` clients, each with its own connection, on a server with the default
+  settings, which batches their requests.
 
-The questions are validation examples of both tasks in turn, none twice. Every answer is compared
-with that of a `Predictor` which is given the example alone, and the texts are scored. Texts of
-different examples may be equal; so the many ask once more, untimed, for the log-likelihoods of two
-labels, which tell examples apart. What is timed is the first pass that meets no shape of a batch
-which is new to the server: a new one is compiled first, which takes seconds. The numbers go to
-benchmarks/results/serving.json as well.
+The requests are validation examples of both tasks in turn, without repeats. Every answer is
+compared with that of a `Predictor` for the example alone, and the texts are scored. Different
+examples may have equal texts, so the many clients also ask once, untimed, for the log-likelihoods
+of two labels, which distinguish examples. The timed pass is the first one without new batch
+shapes, since compiling a new shape takes seconds. The numbers are also written to
+benchmarks/results/serving.json.
 
 Client and server share the machine's cores.
 """

@@ -1,16 +1,17 @@
-"""How long it takes from the command to the first step, and where that time goes.
+"""Measures the time from the command to the first step, and its parts.
 
     python benchmarks/startup.py [--quick] [--warm N]
 
-`prompt-tuning train` is started as a user starts it, each time as a fresh process: T5 1.1 Small
-with random weights in a file of ours, a 100-token prompt, batch 8, inputs of 128 tokens, and eight
-examples to evaluate the untrained prompt on. The first start has an empty cache: it tokenises the
-data, for which it imports TensorFlow, and compiles. Those after it find token ids and programs.
+`prompt-tuning train` is started as by a user, each time in a fresh process: T5 1.1 Small with
+random weights in our own file format, a 100-token prompt, batch 8, inputs of 128 tokens, and eight
+examples to evaluate the untrained prompt. The first start has an empty cache: it tokenizes the
+data, for which it imports TensorFlow, and compiles. Later starts find token ids and programs in
+the cache.
 
-The parts are those that the command itself tells (`prompt_tuning/training/startup.py`). Beside
-them stand the process's CPU seconds up to its end and the machine's load when it started: on a
-machine that is busy with other things, wall time tells little. The target is 10 seconds with a
-warm cache on two quiet cores. The numbers go to benchmarks/results/startup.json as well.
+The parts are those that the command itself reports (`prompt_tuning/training/startup.py`), with the
+process's total CPU seconds and the machine's load at its start, since wall time means little on a
+busy machine. The target is 10 seconds with a warm cache on two idle cores. The numbers are also
+written to benchmarks/results/startup.json.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""How fast a training step of prompt tuning is, how much of the machine it uses, and PEFT's.
+"""Measures the speed of a prompt-tuning step and its hardware utilization, against PEFT.
 
     make bench-peft     (python benchmarks/step.py [--quick] [--rounds N] [--peer_python PYTHON])
-    make bench          (the same with --no_peer: ours alone)
+    make bench          (the same with --no_peer: only ours)
 
 T5 1.1 Small with random weights, a 100-token prompt, batch 8, encoder 128, decoder 8, ours with the
 paper's Adafactor, in float32 and, where the CPU has instructions for it, with products of bfloat16
@@ -9,7 +9,7 @@ inputs summed in float32; the same in two microbatches ("in halves"), which need
 against Hugging Face PEFT on torch in float32 and bfloat16. The processes take turns in one run
 (`contenders.py`). It reports
 
-- the median time of a step and the process's highest resident memory;
+- the median step time and the process's peak resident memory;
 - the FLOPs of our step, as XLA counts them in the lowered program, against the fewest that the
   mathematics allows (`prompt_tuning/analysis/flops.py`), which shows that no gradient of a frozen
   weight is computed;
@@ -17,8 +17,8 @@ against Hugging Face PEFT on torch in float32 and bfloat16. The processes take t
   the step's time, against products of two 2048 x 2048 matrices timed in the same run, of the same
   kind as the step's.
 
-XLA counts a loop's body once however often it runs, so FLOPs are counted on the program with all
-layers unrolled, whichever was timed. The numbers go to benchmarks/results/step.json as well.
+XLA counts a loop's body only once, so FLOPs are counted on the program with all layers unrolled,
+whichever was timed. The numbers are also written to benchmarks/results/step.json.
 """
 
 import argparse

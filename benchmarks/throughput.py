@@ -1,22 +1,22 @@
-"""How many examples of real tasks a second training gets through, by how they are batched.
+"""Measures the training examples per second on real tasks, by batching strategy.
 
     python benchmarks/throughput.py [--quick] [--tasks rte cb ...] [--data FOLDER]
                                     [--peer_python PYTHON]
 
-T5 1.1 Small with random weights and a 100-token prompt, float32, on inputs as long as those of
-the official RTE, CB, WiC, COPA and BoolQ files under T5's vocabulary (of BoolQ the validation
-rows). The ids themselves are random: only their number costs. Three ways take turns
+T5 1.1 Small with random weights and a 100-token prompt, float32, on inputs with the lengths of the
+official RTE, CB, WiC, COPA and BoolQ files under T5's vocabulary (of BoolQ the validation rows).
+The ids themselves are random, since only their number matters. Three strategies take turns
 (`contenders.py`), each through batches in training's random order:
 
 - ours: batches of a constant number of tokens, in at most six shapes (`data/token_batches.py`);
-- ours_512: eight examples a batch, every input padded to 512, as the paper's code does;
-- peft: Hugging Face PEFT on torch, eight examples a batch, each batch padded to its longest.
+- ours_512: eight examples per batch, every input padded to 512, as in the paper's code;
+- peft: Hugging Face PEFT on torch, eight examples per batch, each batch padded to its longest.
 
-Beside the speeds stands what FLOPs alone would gain: the fewest that each way's batches need
+The results also have the gain by FLOPs alone: the minimum FLOPs of each strategy's batches
 (`analysis/flops.py`), over those of the same inputs without any padding.
 
-`--data` is the folder that holds `superglue/` and `vocab/t5_sentencepiece_32k.model`. The numbers
-go to benchmarks/results/throughput.json as well.
+`--data` is the folder with `superglue/` and `vocab/t5_sentencepiece_32k.model`. The numbers are
+also written to benchmarks/results/throughput.json.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""Ours in the benchmarks against others: a process of `contenders.py`.
+"""Our worker process in the benchmarks against PEFT; see `contenders.py`.
 
 Reads a line of JSON that sets it up, then lines with pieces of work; answers each with a line.
 
     {"task": "step", "config": {...}, "prompt": 100, "target": 8}
     {"pieces": [{"lengths": [90, 128, 80], "padded": 128}, ...]}     ->  {"seconds": [...], ...}
 
-A piece is a batch: the tokens of each input, and to how many they are padded. The task is "step",
-a training step (in two microbatches, if `microbatches` is 2); "decode", greedy decoding of `target`
-tokens; or "rank", the log-likelihoods of `labels` labels of `target` tokens.
+A piece is a batch: the lengths of its inputs in tokens, and their padded length. The task is
+"step", a training step (in two microbatches, if `microbatches` is 2); "decode", greedy decoding of
+`target` tokens; or "rank", the log-likelihoods of `labels` labels of `target` tokens.
 """
 
 import json

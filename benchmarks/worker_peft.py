@@ -1,7 +1,7 @@
-"""Hugging Face PEFT in the benchmarks: a process of `contenders.py`, in PEFT's own environment.
+"""Hugging Face PEFT's worker process in the benchmarks; see `contenders.py`.
 
-Takes and gives the same lines as `worker_ours.py`, with "dtype" beside, and imports nothing of
-this package. What it does is what PEFT's users do:
+It runs in PEFT's own environment, reads and writes the same lines as `worker_ours.py`, with an
+additional "dtype", and imports nothing from this package. It works as PEFT's users do:
 
 - "step": forward, backward and an AdamW update of the prompt, dropout off;
 - "decode": `generate`, greedy, with a cache;

@@ -1,12 +1,12 @@
-"""Scores every run of a sweep on tasks that it wasn't trained on, and writes a table of it.
+"""Evaluates every run of a sweep on tasks that it wasn't trained on, and writes a table.
 
     python experiments/domain_shift/run.py FOLDER --on squad=mrqa
     python experiments/domain_shift/run.py FOLDER --on glue_qqp=glue_mrpc_from_qqp --on ...
 
-Each is `prompt-tuning evaluate RUN --gin.MIXTURE_OR_TASK_NAME=TASK`, with the run's best prompt (or
-weights) as picked on its own development set. A row for each run and task, its own among them, goes
-to FOLDER/transfer.parquet and .csv; what was scored before is kept and not scored again. Further
-arguments go to `evaluate`: --gin.DATA_DIR=FOLDER, for example, says where the tasks' files are.
+Each is `prompt-tuning evaluate RUN --gin.MIXTURE_OR_TASK_NAME=TASK`, with the run's best prompt
+(or weights) as picked on its own development set. FOLDER/transfer.parquet and .csv get a row for
+each run and task, including its own; existing rows are kept and not evaluated again. Further
+arguments are passed to `evaluate`, such as --gin.DATA_DIR=FOLDER for the tasks' files.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def scored_on(options: Sequence[str]) -> dict[str, list[str]]:
 
 
 def told_of(trained: Mapping[str, Any]) -> Row:
-    """Returns what each row says of the run that was scored."""
+    """Returns the columns that describe a run."""
     kept = ("run", "model", "SEED", "trained_parameters", "git_commit", "device")
     return {
         **{name: trained[name] for name in kept},

@@ -1,9 +1,9 @@
-"""Scores the prompts of each task of a sweep together (Table 3), writes the table and draws it.
+"""Evaluates ensembles of each task's prompts of a sweep, and writes and draws Table 3.
 
     python experiments/ensembling/plot.py FOLDER [--output experiments/ensembling/results]
 
-Each task's prompts are scored by `prompt-tuning ensemble`; what was scored before is kept in
-FOLDER/ensembles and not scored again.
+`prompt-tuning ensemble` evaluates each task's prompts; results are kept in FOLDER/ensembles and
+reused.
 """
 
 import argparse

@@ -22,16 +22,16 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args(argv)
     rows = [
-        {**row, "initialisation": initialisation(row["gin_file"])}
+        {**row, "initialization": initialization(row["gin_file"])}
         for row in read_rows(options.folder)
     ]
-    scores = macro_scores(rows, by=("model", "initialisation"))
+    scores = macro_scores(rows, by=("model", "initialization"))
     options.output.mkdir(parents=True, exist_ok=True)
     tasks = ", ".join(sorted({row["task"] for row in rows}))
     figure = plot_means(
         scores,
         options.output / "initialization.png",
-        x="initialisation",
+        x="initialization",
         line="model",
         order=INITIALISATIONS,
         xlabel="where the prompt starts",
@@ -40,12 +40,12 @@ def main(argv: Sequence[str]) -> None:
     print(figure, *write_table(rows, options.output / "initialization"), sep="\n")
 
 
-def initialisation(files: str) -> str:
-    """Returns the initialisation that a run's gin files choose."""
+def initialization(files: str) -> str:
+    """Returns the initialization that a run's gin files choose."""
     for name in INITIALISATIONS:
         if f"prompts/{name}.gin" in files:
             return name
-    raise UserError(f"No initialisation is among the gin files {files}.")
+    raise UserError(f"No initialization is among the gin files {files}.")
 
 
 if __name__ == "__main__":

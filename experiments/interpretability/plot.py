@@ -1,8 +1,8 @@
-"""Measures what the paper's section 7 reads off prompts' neighbours, over a sweep's prompts.
+"""Computes the paper's measures of prompts' neighbors (Section 7) for the prompts of a sweep.
 
     python experiments/interpretability/plot.py FOLDER [--output FOLDER]
 
-The figure is a map of how alike the prompts of the shortest length are, on the smallest model.
+The figure is a heat map of the similarity of the shortest prompts on the smallest model.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def measure(run: Path) -> tuple[np.ndarray, Row, str]:
-    """Returns a run's best prompt, the measures of it, and its first positions' neighbours."""
+    """Returns a run's best prompt, its measures, and the neighbors of its first positions."""
     base, data = session.open_run(run)
     prompt = base.load_adapter(session.prompt_path(str(run), None)).prompt
     found = prompts.neighbors_of(base, prompt, k=NEIGHBORS)
@@ -73,7 +73,7 @@ def measure(run: Path) -> tuple[np.ndarray, Row, str]:
 
 
 def _share(ranks: Sequence[int | None]) -> float | None:
-    """Returns how many of the class labels are among a position's neighbours; None without any."""
+    """Returns how many of the class labels are among a position's neighbors; None without any."""
     if not ranks:
         return None
     return statistics.fmean(rank is not None and rank <= NEIGHBORS for rank in ranks)
@@ -95,7 +95,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def draw(rows: Sequence[Row], prompts: Sequence[np.ndarray], path: Path) -> str:
-    """Draws how alike prompts are; returns what the mean is within a task and between tasks."""
+    """Draws the similarity of prompts; returns its means within a task and between tasks."""
     model, length = rows[0]["model"], min(row["PROMPT_LENGTH"] for row in rows)
     chosen = [
         place

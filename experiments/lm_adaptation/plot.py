@@ -2,8 +2,8 @@
 
 python experiments/lm_adaptation/plot.py FOLDER [--output experiments/lm_adaptation/results]
 
-How far a model is adapted is the number that its name ends in: 0, 10, 50 or 100 %, or thousands of
-steps. A model of T5 1.1 without "lm" in its name hasn't been adapted.
+The number at the end of a model's name is its amount of adaptation: 0, 10, 50 or 100 %, or
+thousands of steps. A model of T5 1.1 without "lm" in its name hasn't been adapted.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Trains each method that makes a prompt on TinyWorld, to see that it learns.
+"""Trains each method that produces a prompt on TinyWorld, to check that it learns.
 
     python experiments/methods/prompts.py                   all of them
     python experiments/methods/prompts.py residual_prompt   this one
 
-As `train.py`, which says how, does those that reach into the layers. Mixed and multitask prompts
-and SPoT start from prompts of other tasks, SOURCES, which are trained first; RTE, which is to
-profit, is not among them.
+It works like `train.py`, which trains the methods inside the layers. Mixed and multitask prompts
+and SPoT start from prompts of other tasks, SOURCES, which are trained first; RTE, the target task,
+is not among them.
 """
 
 import argparse

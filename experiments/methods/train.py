@@ -1,12 +1,12 @@
-"""Trains each method that reaches into the layers on TinyWorld, to see that it learns.
+"""Trains each method inside the layers on TinyWorld, to check that it learns.
 
     python experiments/methods/train.py            all of them
     python experiments/methods/train.py lora ia3   these
 
-Each is one training run on a frozen TinyWorld, its best step picked by the validation split and
-scored once on the test split, by its saved file read back. The settings are those of
-`configs/methods/`, but for the learning rate and the warm-up, which the papers chose for longer
-runs of other models. Runs are in `--runs`, and results in `results/NAME.json`.
+Each is one training run on a frozen TinyWorld model. The best step is picked on the validation
+split and scored once on the test split, from the saved file. The settings are those in
+`configs/methods/`, except for the learning rate and the warm-up, which the papers chose for longer
+runs with other models. Runs are in `--runs`, and results in `results/NAME.json`.
 """
 
 import argparse

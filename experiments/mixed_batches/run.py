@@ -1,11 +1,11 @@
-"""Answers examples of many tasks in one batch, each with its prompt, and task by task (Figure 2).
+"""Predicts examples of many tasks in mixed batches and task by task, with their prompts (Figure 2).
 
     python experiments/mixed_batches/run.py FOLDER --model tinyworld_base
 
-FOLDER is a sweep's; of each of its tasks the prompt of seed 0 on that model is taken. Both ways
-answer the same development examples, in the same order and by generation. What is timed is a stream
-of requests, of which as many as fill a batch are answered at a time: 32 at once, or what each task
-has of them. Both are timed in turn, three times each, after a pass that compiles.
+FOLDER is that of a sweep; for each of its tasks, the prompt with seed 0 on that model is used.
+Both ways generate answers for the same development examples in the same order. The timed stream of
+requests is answered a batch at a time: 32 at once, or each task's share of them. Both are timed in
+turn, three times each, after a pass that compiles.
 """
 
 import argparse

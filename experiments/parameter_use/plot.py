@@ -1,9 +1,9 @@
-"""Counts what each method trains on each size of T5 1.1, writes the table and draws Figure 4.
+"""Counts the trainable parameters of each method for each size of T5 1.1, and draws Figure 4.
 
 python experiments/parameter_use/plot.py [--output experiments/parameter_use/results]
 
-Nothing is trained: the numbers are those of the methods' own first values, of the settings in
-configs/methods, as `prompt-tuning methods` prints them.
+Nothing is trained: the methods' initial parameters are counted, with the settings in
+configs/methods, as in `prompt-tuning methods`.
 """
 
 import argparse

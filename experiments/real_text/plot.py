@@ -1,8 +1,8 @@
-"""Writes the small English T5's scores beside the majority class's, as a table and two figures.
+"""Writes the small English T5's scores and those of the majority class, as a table and two figures.
 
 python experiments/real_text/plot.py --data_dir FOLDER [--output experiments/real_text/results]
 
-FOLDER holds the tasks' official files, as the sweeps had them. The majority class is that of the
+FOLDER contains the tasks' official files, as for the sweeps. The majority class is that of the
 training examples, scored on the development set by the task's own metrics.
 """
 
@@ -127,21 +127,21 @@ def plot_curves(curves: Sequence[Row], majority: Mapping[str, float], path: Path
     """Draws the mean development score over seeds against the step, a panel for each task."""
     # As the bars have them.
     names = sorted([MAJORITY, *METHODS.values()])
-    colours = {name: f"C{place}" for place, name in enumerate(names)}
+    colors = {name: f"C{place}" for place, name in enumerate(names)}
     tasks = sorted({row["task"] for row in curves}, key=short)
     lines = math.ceil(len(tasks) / _PANELS_ACROSS)
     figure = Figure(figsize=(10, 2.6 * lines), layout="constrained")
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(lines, _PANELS_ACROSS, squeeze=False).flat)
     for task, axes in zip(tasks, panels, strict=False):
-        axes.axhline(majority[task], color=colours[MAJORITY], linestyle="--", label=MAJORITY)
+        axes.axhline(majority[task], color=colors[MAJORITY], linestyle="--", label=MAJORITY)
         for method in METHODS.values():
             at: dict[int, list[float]] = {}
             for row in curves:
                 if (row["task"], row["method"]) == (task, method):
                     at.setdefault(row["step"], []).append(row["score"])
             means = [statistics.fmean(at[step]) for step in sorted(at)]
-            axes.plot(sorted(at), means, color=colours[method], label=method)
+            axes.plot(sorted(at), means, color=colors[method], label=method)
         axes.set_title(short(task), loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_ylim(0, 1)

@@ -1,9 +1,9 @@
-"""Collects the scale curve's sweeps into one table, and draws the paper's Figure 1 of it.
+"""Collects the scale curve's sweeps into one table, and draws the paper's Figure 1.
 
     python experiments/scale_curve/plot.py                   the miniature
     python experiments/scale_curve/plot.py --runs-of sweep   the real models
 
-A method is drawn at a model once all its runs there have finished; what is left out is told.
+A method is drawn at a model if all its runs there have finished; missing ones are reported.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""Runs the scale curve, from the first sweep to the figure; started again, it goes on.
+"""Runs the scale curve, from the first sweep to the figure; resumes if interrupted.
 
     python experiments/scale_curve/run.py             the miniature
-    python experiments/scale_curve/run.py --quick     a part of it: three sizes, three tasks
+    python experiments/scale_curve/run.py --quick     a subset: three sizes, three tasks
     python experiments/scale_curve/run.py --real      T5 1.1 LM100K, Small to XXL
 
-Each method is a sweep of its own, so several machines can share the work: give each the sweep's
-command, `prompt-tuning sweep experiments/scale_curve/FILE`, with `--shard`. Prompt design, last,
-trains nothing: it scores every wording of a task and takes the best on the development set, as the
-other methods take their best step on it.
+Each method is a separate sweep, so several machines can share the work: run `prompt-tuning sweep
+experiments/scale_curve/FILE` with `--shard` on each. Prompt design, the last method, trains
+nothing: it scores every design of a task and takes the best on the development set, as the other
+methods take their best step on it.
 """
 
 import argparse

@@ -61,7 +61,7 @@ Apache 2.0, as the project. There is no text of people in it.
 
 
 def describe(rows: list[dict], command: str, mastery: float) -> dict[str, object]:
-    """Returns what the card tells of a run, from its learning curve."""
+    """Returns the card's description of a run, from its learning curve."""
     steps = {row["phase"]: row["step"] for row in rows}
     last = {row["phase"]: row for row in rows}
     lessons = {lesson.name: lesson.goals for lesson in corpus.CURRICULUM}

@@ -1,8 +1,8 @@
-"""Grows a trained T5 into a larger one that computes the same, for further training.
+"""Grows a trained T5 into a larger one with the same function, for further training.
 
-Net2Net's idea (Chen et al., 2016, arXiv 1511.05641) for a transformer with pre-norm residuals: what
-is new writes nothing at first, since the kernels that write into the residual stream are zero
-there, and reads with random kernels, so that its gradients aren't. New layers come last.
+Net2Net's idea (Chen et al., 2016, arXiv 1511.05641) for a transformer with pre-norm residuals: new
+units write nothing at first, since their kernels into the residual stream are zero, and read with
+random kernels, so that their gradients aren't zero. New layers come last.
 """
 
 import math

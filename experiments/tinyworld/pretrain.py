@@ -3,13 +3,13 @@
     python experiments/tinyworld/pretrain.py --size small
     python experiments/tinyworld/pretrain.py --size base --grow_from small
 
-Documents are made as they are needed, so none is seen twice. A lesson of the curriculum
+Documents are generated on the fly, so none is repeated. A lesson of the curriculum
 (`prompt_tuning/tinyworld/corpus.py`) ends when the model has mastered it, or after
-`--lesson_steps`; then it reads the whole mixture. A model grown from a smaller one (`grow.py`) has
-had the lessons and reads the mixture alone. What it has learnt is measured zero-shot: the
-share of exercises of each sort, told of facts that the corpus holds back and in the corpus's own
-phrasing, that it answers exactly. The learning curve goes to `results/<size>.jsonl`, the weights
-to the package's assets; `card.py` writes their card.
+`--lesson_steps`; then it reads the whole mixture. A model grown from a smaller one (`grow.py`)
+skips the lessons and reads only the mixture. Evaluation is zero-shot: the share of exercises of
+each kind, about held-out facts and in the corpus's own phrasing, that the model answers exactly.
+The learning curve is written to `results/<size>.jsonl`, the weights to the package's assets;
+`card.py` writes their card.
 """
 
 import argparse

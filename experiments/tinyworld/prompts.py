@@ -1,11 +1,11 @@
-"""Tunes a prompt on each of TinyWorld's eight tasks, to see what a frozen model can be asked for.
+"""Tunes a prompt for each of TinyWorld's eight tasks, to measure what a frozen model can do.
 
     python experiments/tinyworld/prompts.py small
 
-Each is one `prompt-tuning train` run, with the paper's optimiser and the start that suits the
-task: its label words, or sampled vocabulary where answers are free text. The best prompt by the
-validation split is scored once on the test split. The table goes to `results/prompts_<size>.json`,
-task by task; tasks that are in it already are left out, so an interrupted call goes on.
+Each is one `prompt-tuning train` run, with the paper's optimizer, initialized with the task's
+label words, or with sampled vocabulary if answers are free text. The best prompt on the validation
+split is scored once on the test split. The results are written to `results/prompts_<size>.json`,
+task by task; tasks that are already there are skipped, so an interrupted run resumes.
 """
 
 import argparse

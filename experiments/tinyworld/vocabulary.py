@@ -2,8 +2,8 @@
 
     python experiments/tinyworld/vocabulary.py
 
-Words are counted over the corpus and merged by BPE, so that a common word is one piece. The ids
-are T5's: padding 0, EOS 1, unknown 2; the 100 sentinels come after the pieces.
+Words are counted over the corpus and merged by BPE, so that common words are single pieces. The ids
+are T5's: padding 0, EOS 1, unknown 2; the 100 sentinels follow the pieces.
 """
 
 import argparse
