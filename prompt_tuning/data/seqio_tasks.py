@@ -58,7 +58,8 @@ def seqio_task(task: Task, vocabulary: Vocabulary, data_dir: str | None = None) 
             seqio.preprocessors.append_eos_after_trim,
         ],
         postprocess_fn=_postprocess,
-        metric_fns=[_metric_fn(task)],
+        # SeqIO goes by the names of the arguments.
+        metric_fns=[lambda targets, predictions: task.evaluate(targets, predictions)],
     )
 
 
@@ -121,10 +122,3 @@ def _keep_full_lengths(example: dict[str, Any]) -> dict[str, Any]:
 def _postprocess(output: str, example: Mapping[str, Any], is_target: bool) -> Any:
     """Returns a prediction as it is, a target as the metadata that the metrics read."""
     return json.loads(example["metadata"]) if is_target else output
-
-
-def _metric_fn(task: Task) -> Any:
-    def metric_fn(targets: list[dict[str, Any]], predictions: list[str]) -> dict[str, float]:
-        return task.evaluate(targets, predictions)
-
-    return metric_fn

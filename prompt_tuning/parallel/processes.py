@@ -77,7 +77,7 @@ class ProcessOptions:
             )
         if self.coordinator is None or self.count is None or self.index is None:
             return
-        if not self.coordinator.rpartition(":")[2].isdigit() or ":" not in self.coordinator:
+        if not re.fullmatch(r".*:\d+", self.coordinator):
             raise UserError(
                 f"COORDINATOR_ADDRESS is '{self.coordinator}'; expected host:port, such as "
                 "10.0.0.1:8476."
@@ -197,9 +197,8 @@ def vote_over(mesh: Mesh) -> Callable[[int], jax.Array] | None:
 
     def vote(number: int) -> jax.Array:
         mine = np.full(1, number, np.int32)
-        return greatest(
-            jax.make_array_from_callback((mesh.size,), a_row_a_device, lambda index: mine)
-        )
+        votes = jax.make_array_from_callback((mesh.size,), a_row_a_device, lambda index: mine)
+        return greatest(votes)
 
     return vote
 

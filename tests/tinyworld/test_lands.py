@@ -105,6 +105,6 @@ def test_rows_are_the_same_every_time_and_of_their_split(task):
 
 def test_no_folder_is_read():
     with pytest.raises(
-        UserError, match="tinyworld_qa_north are made, not read; leave out DATA_DIR"
+        UserError, match="tinyworld_qa_north are generated, not read; leave out DATA_DIR"
     ):
         next(get_task("tinyworld_qa_north").examples("train", "somewhere"))

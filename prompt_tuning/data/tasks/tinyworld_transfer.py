@@ -4,7 +4,7 @@
     tinyworld_same_{questions,claims}     do two questions ask, or two claims say, the same?
 
 In the manner of SQuAD to MRQA and of QQP and MRPC to each other (Lester et al., 2021, section 5).
-The rows are made as they are read; `tinyworld/lands.py` tells how.
+The rows are generated as they are read, by `tinyworld/lands.py`.
 """
 
 import functools
@@ -16,7 +16,7 @@ from typing import Any
 from prompt_tuning.data import metrics
 from prompt_tuning.data.preprocessors import Row
 from prompt_tuning.data.sources import Source
-from prompt_tuning.data.tasks.tables import fields
+from prompt_tuning.data.tasks.tables import Text, fields
 from prompt_tuning.data.tasks.task import Example, Task, register_task
 from prompt_tuning.errors import UserError
 from prompt_tuning.tinyworld import lands
@@ -44,7 +44,6 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """What the two of a pair are, to the land that they are about and how they are put."""
 
-_LENGTHS = {"inputs": 64, "targets": 4}
 _QUESTION_TEXT = fields("question", "passage")
 
 
@@ -68,12 +67,32 @@ class _Generated:
             yield f"{self.name} {split}:{idx + 1}", {"idx": idx, **row}
 
 
-def _source(
-    name: str, stream: Callable[[Region], Iterator[dict[str, Any]]], data_dir: str | None
-) -> Source:
-    if data_dir is not None:
-        raise UserError(f"The rows of {name} are made, not read; leave out DATA_DIR ({data_dir}).")
-    return _Generated(name=name, stream=stream)
+def _register(
+    name: str,
+    stream: Callable[[Region], Iterator[dict[str, Any]]],
+    render: Callable[[Row, bool], Iterable[Example]],
+    text: Text,
+    **options: Any,
+) -> None:
+    def source(data_dir: str | None) -> Source:
+        if data_dir is not None:
+            raise UserError(
+                f"The rows of {name} are generated, not read; leave out DATA_DIR ({data_dir})."
+            )
+        return _Generated(name=name, stream=stream)
+
+    lengths = {"inputs": 64, "targets": 4}
+    splits = tuple(SIZES)
+    task = Task(
+        name=name,
+        source=source,
+        render=render,
+        text=text,
+        splits=splits,
+        lengths=lengths,
+        **options,
+    )
+    register_task(task)
 
 
 def _render_question(row: Row, training: bool) -> Iterable[Example]:
@@ -85,38 +104,27 @@ def _render_question(row: Row, training: bool) -> Iterable[Example]:
     )
 
 
-def _render_pair(text: Callable[[Row], str], row: Row, training: bool) -> Iterable[Example]:
+def _render_pair(text: Text, row: Row, training: bool) -> Iterable[Example]:
     del training
     yield Example(inputs=text(row), targets=row["label"], metadata={"idx": row["idx"]})
 
 
 for _land in lands.LANDS:
-    _name = f"tinyworld_qa_{_land}"
-    register_task(
-        Task(
-            name=_name,
-            source=functools.partial(_source, _name, functools.partial(lands.questions, _land)),
-            render=_render_question,
-            text=_QUESTION_TEXT,
-            metrics=(metrics.squad,),
-            splits=tuple(SIZES),
-            lengths=_LENGTHS,
-        )
+    _register(
+        f"tinyworld_qa_{_land}",
+        functools.partial(lands.questions, _land),
+        _render_question,
+        _QUESTION_TEXT,
+        metrics=(metrics.squad,),
     )
 for _kind, (_land, _phrasings) in PAIRS.items():
-    _name = f"tinyworld_same_{_kind}"
     _shown = {"questions": "question", "claims": "sentence"}[_kind]
     _text = fields(**{f"{_shown}1": "first", f"{_shown}2": "second"})
-    _stream = functools.partial(lands.pairs, _land, phrasings=_phrasings)
-    register_task(
-        Task(
-            name=_name,
-            source=functools.partial(_source, _name, _stream),
-            render=functools.partial(_render_pair, _text),
-            text=_text,
-            metrics=(metrics.accuracy,),
-            labels=("False", "True"),
-            splits=tuple(SIZES),
-            lengths=_LENGTHS,
-        )
+    _register(
+        f"tinyworld_same_{_kind}",
+        functools.partial(lands.pairs, _land, phrasings=_phrasings),
+        functools.partial(_render_pair, _text),
+        _text,
+        metrics=(metrics.accuracy,),
+        labels=("False", "True"),
     )
