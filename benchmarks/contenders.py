@@ -56,9 +56,9 @@ class Contender:
     """A program with its settings.
 
     Attributes:
-      name: in tables and results.
-      command: of the process.
-      setup: what it is told at its start: the task, the model and its lengths.
+      name: the name in tables and results.
+      command: the command of the process.
+      setup: its first request: the task, the model and its lengths.
     """
 
     name: str
@@ -67,20 +67,20 @@ class Contender:
 
 
 def ours(name: str, config: T5Config, **setup: Any) -> Contender:
-    """Returns a process of this package's, in this interpreter."""
+    """Returns this package's contender, in this interpreter."""
     command = [sys.executable, str(HERE / "worker_ours.py")]
     return Contender(name=name, command=command, setup={**setup, "config": config.to_json()})
 
 
 def peft(name: str, config: T5Config, python: str, *, dtype: str, **setup: Any) -> Contender:
-    """Returns a process of Hugging Face PEFT's, in the interpreter `python`."""
+    """Returns Hugging Face PEFT's contender, in the interpreter `python`."""
     command = [python, str(HERE / "worker_peft.py")]
     setup = {**setup, "dtype": dtype, "config": config.to_json()}
     return Contender(name=name, command=command, setup=setup)
 
 
 def peer_python(given: str | None) -> str:
-    """Returns an interpreter that has PEFT, making its environment if it isn't there."""
+    """Returns an interpreter with PEFT; creates its environment if needed."""
     if given:
         return given
     key = hashlib.sha256(" ".join((*PEER_PINS, sys.version)).encode()).hexdigest()[:12]
@@ -113,7 +113,7 @@ class _Process:
         self.versions: dict[str, str] = self._told["versions"]
 
     def ask(self, request: Mapping[str, Any]) -> Answer:
-        """Sends a line and waits for the answer."""
+        """Sends a request and waits for the answer."""
         assert self._process.stdin and self._process.stdout
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
@@ -134,7 +134,7 @@ class _Process:
 
 @contextlib.contextmanager
 def running(contenders: Sequence[Contender]) -> Iterator[dict[str, _Process]]:
-    """Starts the contenders, one after another, and ends them."""
+    """Starts the contenders one after another, and stops them."""
     processes: dict[str, _Process] = {}
     try:
         for contender in contenders:
@@ -152,12 +152,12 @@ def take_turns(
     *,
     rounds: int,
 ) -> dict[str, dict[str, Any]]:
-    """Lets each contender do its pieces of work once untimed, then once a round in turn.
+    """Runs each contender's pieces of work once untimed, then once per round in turn.
 
     Args:
-      contenders: who takes part.
-      work: the pieces of each contender, as its worker takes them.
-      rounds: how often.
+      contenders: the contenders.
+      work: each contender's pieces of work, in its worker's format.
+      rounds: number of timed rounds.
 
     Returns:
       For each contender: `seconds`, a list for each piece of its times; `peak_bytes`, its highest
@@ -188,7 +188,7 @@ def median_total(result: Mapping[str, Any]) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Returns what the numbers were measured on."""
+    """Returns a description of the machine."""
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -209,7 +209,7 @@ def machine() -> dict[str, Any]:
 def comparison(
     title: str, rows: Sequence[tuple[str, float, str, float | None]]
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Returns a table of what was found against its targets, and the same as JSON-able rows.
+    """Returns a table of results and targets, and the same as JSON-able rows.
 
     Args:
       title: above the table.
@@ -225,13 +225,13 @@ def comparison(
 
 
 def write(path: Path, result: Mapping[str, Any]) -> None:
-    """Writes a result with the machine it is from."""
+    """Writes a result with a description of the machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**result, "machine": machine()}, indent=2) + "\n")
 
 
 def add_peer_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say where the peer is."""
+    """Adds the options for the peer's environment."""
     parser.add_argument(
         "--peer_python", help="an interpreter with torch, transformers and peft; default: make one"
     )

@@ -30,7 +30,7 @@ TARGET = 2.0
 def measure(
     config: T5Config, *, prompt: int, source: int, python: str | None, rounds: int
 ) -> dict[str, Any]:
-    """Returns the seconds a batch takes each contender, and their peak memory."""
+    """Returns each contender's seconds per batch and peak memory."""
     found: dict[str, Any] = {}
     for task, setup in TASKS.items():
         setup = {"task": task, "prompt": prompt, **setup}
@@ -61,7 +61,7 @@ def measure(
 
 
 def report(result: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-    """Returns the result as a table for a reader, and against the target."""
+    """Returns the result as a table, and compared with the target."""
     rows: list[tuple[str, float, str, float | None]] = []
     for task, found in result["contenders"].items():
         for name, of_one in found.items():

@@ -102,7 +102,7 @@ def make_huggingface(folder: Path, config: T5Config) -> None:
 def make_t5x(folder: Path, config: T5Config) -> None:
     """Writes a msgpack index and gzipped zarr folders of float32, in chunks of at most 64 MiB.
 
-    The values are those of bfloat16, so that they shrink in gzip somewhat as trained ones do.
+    The values are rounded to bfloat16, so that gzip compresses them about as well as trained ones.
     """
     index = {}
     for name, array in random_arrays(layer_shapes(config), BFLOAT16):
@@ -141,14 +141,14 @@ FORMS = {
 
 
 def highest_resident() -> int:
-    """Returns the highest resident memory of this process so far, in bytes."""
+    """Returns the peak resident memory of this process so far, in bytes."""
     status = Path("/proc/self/status").read_text()
     (kilobytes,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
     return int(kilobytes) * 1024
 
 
 def load(path: str, dtype: str | None) -> dict[str, float | int]:
-    """Loads a model in this process and returns what it took."""
+    """Loads a model in this process and returns its time and memory."""
     jax.block_until_ready(jax.numpy.zeros(1))
     before = highest_resident()
     start = time.perf_counter()

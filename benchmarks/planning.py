@@ -23,7 +23,7 @@ _PLAN = re.compile(
 
 
 def plans(page: str) -> Iterator[tuple[list[str], str]]:
-    """Yields the arguments of each command that is followed by what it printed, and that."""
+    """Yields the arguments of each command on the page, and its printed output."""
     for found in _PLAN.finditer(page):
         words = shlex.split(found["command"].replace("\\\n", " "))
         yield words[1:], found["output"]
@@ -36,7 +36,7 @@ def printed(arguments: list[str]) -> str:
 
 
 def rewritten(page: str, word: str = "") -> str:
-    """Returns the page with each plan, or those whose command has the word, made anew."""
+    """Returns the page with updated plans, or only those whose command contains the word."""
 
     def anew(found: re.Match[str]) -> str:
         if word not in found["command"]:

@@ -85,7 +85,7 @@ class Population:
         return self._step.cost_analysis()["flops"]
 
     def make_step(self) -> float:
-        """Makes a step of all members and returns its seconds."""
+        """Runs a step of all members and returns its seconds."""
         start = time.perf_counter()
         self.states, metrics = self._step(self.states, *self._arguments)
         jax.block_until_ready((self.states, metrics))
@@ -121,7 +121,7 @@ class Alone:
         self._key = jax.random.key(2)
 
     def make_step(self) -> float:
-        """Makes a step and returns its seconds."""
+        """Runs a step and returns its seconds."""
         start = time.perf_counter()
         self._state, metrics = self._step(self._state, self.frozen, self.batch, self._key)
         jax.block_until_ready((self._state, metrics))
@@ -190,7 +190,7 @@ def measure(
 
 
 def _speedup(ours: list[float], theirs: list[float]) -> float:
-    """Returns how many times as fast one is as the other, the median over the rounds."""
+    """Returns the median speedup over the rounds."""
     return statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
 
 

@@ -68,7 +68,7 @@ QUICK = T5Config(
 
 
 def settings(way: str) -> dict[str, Any]:
-    """Returns the fields of a config that hold weights in this way."""
+    """Returns the config fields of this weight format."""
     if way == "float32":
         return {"param_dtype": "float32"}
     found = {"param_dtype": "bfloat16", "matmul_dtype": fastest_matmul_dtype("cpu")}
@@ -76,7 +76,7 @@ def settings(way: str) -> dict[str, Any]:
 
 
 def accuracy(steps: int) -> dict[str, Any]:
-    """Returns, for each task and way, how a prompt scores that was trained so, or moved there."""
+    """Returns the scores of trained and of moved prompts, by task and format."""
     found: dict[str, Any] = {"model": "tinyworld_base", "prompt_length": 20, "steps": steps}
     with tempfile.TemporaryDirectory() as folder:
         for task in TASKS:
@@ -125,7 +125,7 @@ def _tested(run: Path, flags: list[str]) -> float:
 
 
 def plan(names: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the bytes that a step needs, by model and way, as compiled for one device."""
+    """Returns the bytes of a step compiled for one device, by model and format."""
     found: dict[str, Any] = {}
     for name in names:
         found[name] = {}
@@ -151,7 +151,7 @@ def plan(names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def process(config: T5Config, steps: int) -> dict[str, Any]:
-    """Returns what a fresh process with the model takes, by way."""
+    """Returns the memory and step time of a fresh process with the model, by format."""
     found: dict[str, Any] = {"model": config.name, "steps": steps}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{config.name}.safetensors"
@@ -171,7 +171,7 @@ def process(config: T5Config, steps: int) -> dict[str, Any]:
 
 
 def loaded(path: str, way: str, steps: int) -> dict[str, float | int]:
-    """Loads a model in this process, makes steps, and returns what they took."""
+    """Loads a model in this process, runs steps, and returns their time and memory."""
     fields = settings(way)
     dtype, matmul_dtype = fields.pop("param_dtype"), fields.pop("matmul_dtype", "")
     fields.pop("unroll", None)  # get_config's own is a loop, for all ways

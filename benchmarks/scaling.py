@@ -38,7 +38,7 @@ QUICK = Setting(config=contenders.QUICK, prompt=10, source=32)
 
 
 def widened(config: T5Config, factor: float) -> T5Config:
-    """Returns a model of so many times the width, heads in whole numbers."""
+    """Returns a model with its width multiplied by a factor, and an integer number of heads."""
     heads = max(1, round(config.num_heads * factor))
     return dataclasses.replace(
         config,
@@ -56,7 +56,7 @@ def body_parameters(config: T5Config) -> int:
 
 
 def series(base: Setting, *, quick: bool) -> dict[str, list[tuple[float, Setting]]]:
-    """Returns what is timed: for each series the sizes and the settings."""
+    """Returns the sizes and the settings of each series."""
     factors = (0.5, 1.0) if quick else (0.5, 1.0, 1.5, 2.0)
     prompts = (1, 40) if quick else (1, 50, 100, 150, 250)
     sources = (16, 64) if quick else (32, 64, 128, 256, 512)

@@ -86,7 +86,7 @@ def validation_examples(number: int) -> list[tuple[str, TaskExample]]:
 
 
 def to_be_ranked(examples: Sequence[tuple[str, TaskExample]]) -> list[Question]:
-    """Returns the examples as questions for the likelier of two answers of their task."""
+    """Returns the examples as requests to rank two answers of their task."""
     labels = {
         name: sorted({example.targets for other, example in examples if other == name})[:2]
         for name in PROMPTS
@@ -112,7 +112,7 @@ def accuracy(examples: Sequence[tuple[str, TaskExample]], texts: Sequence[str]) 
 
 
 def answered_alone(predictor: Predictor, asked: Sequence[Question]) -> list[Answer]:
-    """Returns what each question is answered by itself."""
+    """Returns the answer to each request alone."""
     answers = []
     for question in asked:
         example = Example(**{**question, "labels": tuple(question.get("labels", ()))})
@@ -123,7 +123,7 @@ def answered_alone(predictor: Predictor, asked: Sequence[Question]) -> list[Answ
 
 @contextlib.contextmanager
 def serving(folder: Path, *flags: str) -> Iterator[str]:
-    """Runs the server in a process of its own, and gives its URL."""
+    """Runs the server in a separate process, and yields its URL."""
     command = [sys.executable, "-m", "prompt_tuning.cli", "serve", str(folder), "--port=0"]
     command += ["--warm_up=0"]  # then the URL is in the first line
     command += [MODEL_FILE, f"--gin.TASK_FEATURE_LENGTHS={LENGTHS}", *flags]
@@ -143,7 +143,7 @@ def serving(folder: Path, *flags: str) -> Iterator[str]:
 
 
 class Client:
-    """One connection that is kept."""
+    """A persistent connection."""
 
     def __init__(self, url: str):
         self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)
@@ -162,7 +162,7 @@ class Client:
 def load(
     url: str, asked: Sequence[Question], clients: int
 ) -> tuple[list[tuple[int, Answer]], list[float], float]:
-    """Asks every question once, by so many clients at once.
+    """Sends every request once, from `clients` concurrent clients.
 
     Returns:
       The statuses and answers in the order of the questions, the seconds each took, and the
@@ -196,7 +196,7 @@ def load(
 def compiled_load(
     url: str, asked: Sequence[Question], clients: int
 ) -> tuple[list[tuple[int, Answer]], list[float], float, float]:
-    """Asks every question, again and again until a pass has met no shape that is new.
+    """Repeats all requests until a pass has no new batch shapes.
 
     Returns:
       What `load` returned for that pass, and how many batches it took.
@@ -230,7 +230,7 @@ def compare(
 
 
 def timed(seconds: Sequence[float], total: float, clients: int) -> dict[str, float]:
-    """Returns the rate, and what a client had to wait."""
+    """Returns the rate and the clients' latencies."""
     return {
         "clients": clients,
         "requests_per_second": len(seconds) / total,

@@ -61,7 +61,7 @@ def random_arrays(shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, np.
 
 
 def make_files(folder: Path, config: T5Config) -> None:
-    """Writes the model and two jsonl files, every input longer than it is cut to."""
+    """Writes the model and two jsonl files, with every input longer than the maximum length."""
     shapes = stacked_shapes(config)
     dtypes = dict.fromkeys(shapes, np.dtype(np.float32))
     metadata = {CONFIG_KEY: json.dumps(config.to_json())}
@@ -103,7 +103,7 @@ def command(folder: Path, config: T5Config) -> list[str]:
 
 
 def start(folder: Path, config: T5Config) -> dict:
-    """Starts training in a fresh process; returns the seconds of each part and what it cost."""
+    """Starts training in a fresh process; returns the seconds of each part and the CPU time."""
     before, load = resource.getrusage(resource.RUSAGE_CHILDREN), os.getloadavg()[0]
     environment = {**os.environ, "PROMPT_TUNING_CACHE": str(folder / "cache")}
     # Whoever keeps programs elsewhere would have a warm cache from the start.

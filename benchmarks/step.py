@@ -62,7 +62,7 @@ QUICK = Setting(config=contenders.QUICK, prompt=10, source=30)
 
 
 def minimum_flops(setting: Setting) -> int:
-    """Returns the fewest FLOPs of matrix products that a step can do with."""
+    """Returns the minimum FLOPs of a step's matrix products."""
     return step_flops(
         setting.config,
         batch=setting.batch,
@@ -112,7 +112,7 @@ def matmul_peak(size: int, dtype: str, repeats: int = 10) -> float:
 
 
 def entrants(setting: Setting, python: str | None) -> list[contenders.Contender]:
-    """Returns who takes part: bfloat16 on machines that are faster in it, PEFT if it is there."""
+    """Returns the contenders: bfloat16 on machines where it is faster, PEFT if it is installed."""
     common = {"task": "step", "prompt": setting.prompt, "target": setting.target}
     dtypes = ["float32"] + ["bfloat16"] * (fastest_matmul_dtype("cpu") == "bfloat16")
     found = []
@@ -175,7 +175,7 @@ MEMORY_TARGET = 0.7
 
 
 def report(result: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-    """Returns the result as a table for a reader, and against the targets."""
+    """Returns the result as a table, and compared with the targets."""
     of_each = result["contenders"]
     rows: list[tuple[str, float, str, float | None]] = []
     for name, found in of_each.items():

@@ -57,7 +57,7 @@ def read_lengths(task: str, data: Path) -> np.ndarray:
 
 
 def as_split(lengths: np.ndarray) -> TokenizedSplit:
-    """Returns inputs of these lengths and nothing in particular."""
+    """Returns random inputs of these lengths."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     ones = np.ones(len(lengths), np.int32)
     return TokenizedSplit(
@@ -81,14 +81,14 @@ def our_pieces(lengths: np.ndarray, budget: TokenBudget, steps: int) -> list[Pie
 
 
 def random_pieces(lengths: np.ndarray, steps: int, padded: int | None) -> list[Piece]:
-    """Returns batches of eight in random order, padded to their longest or to what is told."""
+    """Returns batches of eight in random order, padded to their longest or to `padded`."""
     stream = BatchStream(as_split(lengths), batch_size=ROWS, seed=0, num_lengths=1, max_window=1)
     batches = [lengths[stream.examples(step)[:, 1]] for step in range(steps)]
     return [{"lengths": b.tolist(), "padded": int(padded or b.max())} for b in batches]
 
 
 def padding(pieces: list[Piece], prompt: int) -> float:
-    """Returns the share of the encoder's positions, the prompt's among them, that is padding."""
+    """Returns the share of padding among the encoder's positions, including the prompt's."""
     computed = sum(len(p["lengths"]) * (p["padded"] + prompt) for p in pieces)
     return 1 - sum(sum(p["lengths"]) + prompt * len(p["lengths"]) for p in pieces) / computed
 
@@ -114,7 +114,7 @@ def measure(
     rounds: int,
     python: str | None,
 ) -> dict[str, Any]:
-    """Returns each way's examples a second on each task."""
+    """Returns each strategy's examples per second on each task."""
     budget = TokenBudget(tokens=ROWS * (prompt + 128), extra=prompt, num_lengths=6)
     counted = max(steps, PADDING_STEPS)
     setup = {"task": "step", "prompt": prompt, "target": TARGET_LENGTH}

@@ -34,7 +34,7 @@ from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss
 
 
 def peak_bytes() -> int:
-    """Returns this process's highest resident memory."""
+    """Returns this process's peak resident memory."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])

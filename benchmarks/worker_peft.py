@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 
 def peak_bytes():
-    """Returns this process's highest resident memory."""
+    """Returns this process's peak resident memory."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])

@@ -1,4 +1,4 @@
-"""What was trained on one task and scored on another: the paper's tables 1 and 2, and a picture.
+"""Tables 1 and 2 of the paper, for runs trained on one task and evaluated on another.
 
 Rows are those of run.py: each with `model`, `method`, `trained on`, `task`
 (scored on) and the metrics. A cell is a mean over seeds with its standard deviation.
