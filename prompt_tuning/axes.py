@@ -13,7 +13,7 @@ einsum letters are in parentheses. Lengths count tokens.
     vocab       (v)  rows of the embedding table, padded to a multiple of 128 by T5
     layer       (l)  stacked transformer layers
     buckets          relative-position buckets
-    blocks           runs of `embed` that share a scale in a quantised kernel
+    blocks           runs of `embed` that share a scale in a quantized kernel
 """
 
 BATCH = "batch"

@@ -1,8 +1,8 @@
-"""What Lester et al. 2021, section 7, read off a prompt's nearest neighbours, in numbers.
+"""What Lester et al. 2021, section 7, read off a prompt's nearest neighbors, in numbers.
 
-Are the neighbours of a position alike among themselves? Are the class labels that it started from
-still near? How many positions of a long prompt share their neighbours? How long are its vectors
-beside the vocabulary's? Neighbours come from `neighbors.py`; a table is the frozen model's token
+Are the neighbors of a position alike among themselves? Are the class labels that it started from
+still near? How many positions of a long prompt share their neighbors? How long are its vectors
+beside the vocabulary's? Neighbors come from `neighbors.py`; a table is the frozen model's token
 embedding without the rows that are no piece.
 """
 
@@ -24,9 +24,9 @@ _DRAWS = 1000
 def tightness(
     neighbors: Neighbors, table: Float[np.ndarray, "vocab embed"]
 ) -> Float[np.ndarray, "prompt"]:
-    """Returns the mean cosine similarity of the neighbours of each position among themselves.
+    """Returns the mean cosine similarity of the neighbors of each position among themselves.
 
-    A single neighbour is as tight as can be, 1.
+    A single neighbor is as tight as can be, 1.
     """
     return np.array(
         [_mean_cosine(table[[neighbor.id for neighbor in nearest]]) for nearest in neighbors]
@@ -54,11 +54,11 @@ class LabelPersistence:
     """Where a class label is found again in a trained prompt.
 
     A rank is that of the label's nearest piece among all pieces of the vocabulary, as seen from a
-    position; 1 is the nearest neighbour.
+    position; 1 is the nearest neighbor.
 
     Attributes:
       label: the label's word.
-      start: the position that class-label initialisation puts it at; None if the prompt is shorter.
+      start: the position that class-label initialization puts it at; None if the prompt is shorter.
       start_rank: its rank there.
       start_cosine: the cosine similarity of that position and its initial value, the mean of the
         embeddings of the label's pieces.
@@ -82,12 +82,12 @@ def label_persistence(
     *,
     metric: str = "cosine",
 ) -> list[LabelPersistence]:
-    """Finds each class label among the neighbours of the positions of a prompt.
+    """Finds each class label among the neighbors of the positions of a prompt.
 
     Args:
       prompt: a soft prompt.
       table: the embeddings of the pieces.
-      labels: the label words, in the order in which initialisation takes them.
+      labels: the label words, in the order in which initialization takes them.
       label_ids: the pieces of each.
       metric: "cosine" or "euclidean".
 
@@ -129,7 +129,7 @@ def repeated_neighbors(neighbors: Neighbors) -> dict[str, list[int]]:
 
 
 def distinct_share(neighbors: Neighbors) -> float:
-    """Returns how many different nearest neighbours a prompt has, for each of its positions."""
+    """Returns how many different nearest neighbors a prompt has, for each of its positions."""
     return len({nearest[0].piece for nearest in neighbors}) / len(neighbors)
 
 

@@ -55,7 +55,7 @@ class MethodFacts:
         return set(self.slots) <= _MERGEABLE
 
     @property
-    def quantises(self) -> bool:
+    def quantizes(self) -> bool:
         """Whether it trains on a frozen model held in int8 or NF4."""
         return not self.kernels
 
@@ -118,7 +118,7 @@ def methods_table(facts: Mapping[str, Sequence[MethodFacts]], *, markdown: bool 
         for each in of_models:
             line.append(f"{each.trained:,} ({_percent(each.share)})")
             line += [_size(each.saved_bytes)] if sizes else []
-        line += ["yes" if each else "no" for each in (first.batches, first.merges, first.quantises)]
+        line += ["yes" if each else "no" for each in (first.batches, first.merges, first.quantizes)]
         lines.append(line)
     if markdown:
         rule = ["---"] + ["---:"] * (len(header) - 4) + ["---"] * 3

@@ -1,7 +1,7 @@
 """What a trained prompt resembles: the nearest vocabulary pieces of each of its positions.
 
-Lester et al. 2021, section 7: by cosine, the neighbours of a position form tight lexical or
-semantic clusters, and class labels used to initialise a prompt often stay among them. What is
+Lester et al. 2021, section 7: by cosine, the neighbors of a position form tight lexical or
+semantic clusters, and class labels used to initialize a prompt often stay among them. What is
 measured of that is in `clusters.py`.
 """
 
@@ -46,13 +46,13 @@ def nearest_neighbors(
       table: the frozen model's token embedding.
       piece_of: gives the text of a token id, or None for one to leave out. Of pieces with the same
         text only the nearest counts.
-      k: neighbours a position.
+      k: neighbors a position.
       metric: "cosine", the paper's, or "euclidean".
       num_pieces: only the first so many rows of the table are candidates; T5 pads its table with
         rows that are no piece. None takes all of them.
 
     Returns:
-      For each prompt position its k neighbours; equally near ones come in order of id.
+      For each prompt position its k neighbors; equally near ones come in order of id.
 
     Raises:
       UserError: the prompt's width isn't the table's, or k or the metric makes no sense.

@@ -42,7 +42,7 @@ BEST_ADAPTER = "adapter_best"
 
 _ATTRIBUTES = "attributes"
 _FIX = "Give the adapter a folder that exists, can be written to and has space."
-# Methods need a batch to be initialised, not what is in it.
+# Methods need a batch to be initialized, not what is in it.
 _ANY_BATCH = {"encoder_input_tokens": np.ones((1, 1), np.int32), "task": np.zeros(1, np.int32)}
 
 

@@ -1,4 +1,4 @@
-"""Loading a frozen model: what is at a path, recognised by looking into it.
+"""Loading a frozen model: what is at a path, recognized by looking into it.
 
 Where it is, is found by locations.py; formats are read by weights.py (ours), huggingface.py and
 t5x.py.
@@ -63,7 +63,7 @@ def load_frozen(
 
     Raises:
       UserError: it is none of these, a damaged one, or one of another size than `config`'s; or it
-        can't be quantised so.
+        can't be quantized so.
     """
     stored = stored_frozen(path_or_name, config)
     config = dataclasses.replace(
@@ -81,7 +81,7 @@ class StoredModel:
     """A frozen model that is still in its files.
 
     Attributes:
-      format: what it was recognised as, in words.
+      format: what it was recognized as, in words.
       config: its shape.
       parameters: by their "/"-joined names.
     """
@@ -94,7 +94,7 @@ class StoredModel:
 def stored_frozen(
     path_or_name: str | epath.PathLike, config: T5Config | None = None
 ) -> StoredModel:
-    """Finds and recognises a frozen model, and checks its names and shapes; reads no weights.
+    """Finds and recognizes a frozen model, and checks its names and shapes; reads no weights.
 
     Raises:
       UserError: as `load_frozen`.

@@ -37,7 +37,7 @@ def save_huggingface(
       config: the model's; the weights are written in its `param_dtype`.
 
     Raises:
-      UserError: a file can't be written, or the model is quantised.
+      UserError: a file can't be written, or the model is quantized.
     """
     check_not_quantized(config)
     dtype = as_dtype(config.param_dtype)

@@ -1,4 +1,4 @@
-"""Training checkpoints: what is trained, its optimiser's state, and the run's progress.
+"""Training checkpoints: what is trained, its optimizer's state, and the run's progress.
 
 The only user of Orbax. A checkpoint holds kilobytes: frozen weights never enter it, and random
 keys and the order of the data need no place in it, since they follow from the seed and the step.

@@ -4,7 +4,7 @@ The `.npy` file is the format of the paper's released prompts (float32, [prompt,
 carries no metadata; the `.safetensors` file holds one array, `prompt`, and the fields of
 `PromptMetadata` as its string metadata. `load_prompt` also takes a run folder and other people's
 forms: PEFT's adapters (`peft.py`) and T5X checkpoints (`t5x_prompts.py`). Which one a path is, is
-recognised by its contents, not its name. Nothing is ever unpickled. All forms are written by
+recognized by its contents, not its name. Nothing is ever unpickled. All forms are written by
 `prompt_export.py`. Frozen weights are in `weights.py`; training state is in `manager.py`.
 """
 

@@ -229,7 +229,7 @@ def read_parameters(
 
     Args:
       parameters: the model's, by their "/"-joined names.
-      config: the model's; each parameter is quantised as it says before the next one is read.
+      config: the model's; each parameter is quantized as it says before the next one is read.
       dtype: cast to it; if None, as `dtype_of` says.
       sharding_of: where each parameter goes; each device, on however many hosts, gets its shard
         alone. The default device holds everything if None.

@@ -57,7 +57,7 @@ _ONE_THREAD = tensorstore.Context(
 )
 # Values of a chunk, 1 GB in float32. TensorStore ends the process where there is no memory for one.
 _LARGEST_CHUNK = 2**28
-# Where a model's parameters are among the rest, such as the optimiser's state.
+# Where a model's parameters are among the rest, such as the optimizer's state.
 _MODELS = ("optimizer/target/", "target/", "params/params/", "params/", "")
 
 
@@ -67,7 +67,7 @@ def load_t5x(
     dtype: str | None = None,
     sharding_of: ShardingOf | None = None,
 ) -> tuple[T5Config, Params]:
-    """Returns the config and the weights of a T5X checkpoint; its optimiser state is left alone.
+    """Returns the config and the weights of a T5X checkpoint; its optimizer state is left alone.
 
     Args:
       path: the `checkpoint_<step>` folder, or a single msgpack file.
@@ -121,7 +121,7 @@ def item_folder(path: str | epath.PathLike) -> epath.Path | None:
 def variables(path: str | epath.PathLike) -> dict[str, StoredArray]:
     """Returns a checkpoint's variables by their "/"-joined names, still in their files.
 
-    Those of the model alone, without the optimiser's state: `encoder/prompt/prompt/prompt` stands
+    Those of the model alone, without the optimizer's state: `encoder/prompt/prompt/prompt` stands
     as `target/encoder/prompt/prompt/prompt` in a T5X checkpoint.
 
     Raises:

@@ -2,7 +2,7 @@
 
 A file's keys are the paths of the parameter tree joined by "/", layers stacked as in the model;
 its metadata holds the `T5Config` as json beside whatever the writer adds. Other people's formats
-are read by huggingface.py and t5x.py; frozen.py recognises which one a path is.
+are read by huggingface.py and t5x.py; frozen.py recognizes which one a path is.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ def save_weights(
     """Writes a model to one safetensors file, in the dtypes that `frozen` has.
 
     Raises:
-      UserError: `frozen` doesn't have the parameters of `config`, or is quantised; or the file
+      UserError: `frozen` doesn't have the parameters of `config`, or is quantized; or the file
         can't be written.
     """
     check_not_quantized(config)

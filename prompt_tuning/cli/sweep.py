@@ -69,7 +69,7 @@ def _chosen(runs: Sequence[Run], args: argparse.Namespace) -> list[Run]:
     index, slash, count = args.shard.partition("/")
     if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
         raise UserError(f"--shard is '{args.shard}'; expected I/N with I from 0 to N-1.")
-    # Neighbours stay together: they are likely to be of one population.
+    # Neighbors stay together: they are likely to be of one population.
     bounds = [len(runs) * at // int(count) for at in (int(index), int(index) + 1)]
     return list(runs[bounds[0] : bounds[1]])
 

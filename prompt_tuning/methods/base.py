@@ -3,7 +3,7 @@
 A method knows no layer of the model and the model knows no method; they meet in
 `prompt_tuning.models.injection`:
 
-    trained = method.init(key, batch)          # the only numbers that are optimised and saved
+    trained = method.init(key, batch)          # the only numbers that are optimized and saved
     injection = method.apply(trained, batch)   # what the frozen model is given
     variables, injection = injected(frozen, injection)
     logits = model.apply(variables, batch, injection)

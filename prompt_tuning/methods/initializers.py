@@ -1,6 +1,6 @@
 """Initial values of a soft prompt (Lester et al. 2021, section 3.2, figure 3b).
 
-Each function returns an initialiser in Flax's form, `(key, shape, dtype) -> array` with shape
+Each function returns an initializer in Flax's form, `(key, shape, dtype) -> array` with shape
 [prompt, embed]. Text becomes token ids in the command line and files become arrays in
 `prompt_tuning.checkpoints.prompt_files`; here there are only arrays.
 

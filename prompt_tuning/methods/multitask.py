@@ -97,7 +97,7 @@ class MultitaskPrompt(MethodModule):
 
 
 def adapted(trained: Trained) -> MultitaskPrompt:
-    """Returns the method for one new task, starting from what others have learnt (section 3.2).
+    """Returns the method for one new task, starting from what others have learned (section 3.2).
 
     Args:
       trained: the variables of a `MultitaskPrompt` of any number of tasks.

@@ -23,7 +23,7 @@ class ResidualPrompt(MethodModule):
     """A prompt of `length` virtual tokens, each with what a shared network makes of it.
 
     The scale of the layer norm starts at zero, so that training starts from the prompt that the
-    initialiser gives; in the paper's code it starts at one.
+    initializer gives; in the paper's code it starts at one.
 
     Attributes:
       length: number of virtual tokens.

@@ -1,6 +1,6 @@
 """Multi-head attention with T5's relative position bias (Raffel et al., 2020, section 2.1).
 
-Logits aren't scaled by `head_dim ** -0.5`: the initialiser of the query kernel holds that factor.
+Logits aren't scaled by `head_dim ** -0.5`: the initializer of the query kernel holds that factor.
 """
 
 import flax.linen as nn

@@ -50,7 +50,7 @@ def beam_search(
       batch: examples.
       beam_size: hypotheses kept an example.
       max_length: tokens.
-      length_penalty: 0 for none; higher favours longer ones.
+      length_penalty: 0 for none; higher favors longer ones.
       pad_id: starts a target and fills it up.
       eos_id: ends one.
     """

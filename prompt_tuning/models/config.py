@@ -64,7 +64,7 @@ class T5Config:
       quantization: "int8" or "nf4" if kernels are held in 8 or 4 bits, else empty; `param_dtype` is
         then that of the other weights. See quantization.py.
       quantization_block: numbers of a kernel that share a scale; even, and it divides `embed_dim`.
-      quantize_output_layer: whether the output layer is quantised too, where it isn't tied.
+      quantize_output_layer: whether the output layer is quantized too, where it isn't tied.
     """
 
     name: str

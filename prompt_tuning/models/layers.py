@@ -30,7 +30,7 @@ def contract(spec: str, x: Array, y: Array | QuantizedKernel, config: T5Config) 
     The cotangent is rounded in the same way, so that backward products run at the forward's
     speed. Each letter of `spec` has to occur in two of its three terms.
 
-    `y` may be a quantised kernel, which is frozen: it gets no cotangent.
+    `y` may be a quantized kernel, which is frozen: it gets no cotangent.
     """
     dtype = jnp.dtype(config.product_dtype)
     if isinstance(y, QuantizedKernel):
@@ -109,12 +109,12 @@ _contract_quantized.defvjp(_contract_quantized_forward, _contract_quantized_back
 
 
 class Projection(nn.Module):
-    """A matrix product with one `kernel`, quantised if the config says so, and no bias.
+    """A matrix product with one `kernel`, quantized if the config says so, and no bias.
 
     Attributes:
       spec: einsum of the input with the kernel.
       shape: the kernel's shape.
-      stddev: of the normal initialiser.
+      stddev: of the normal initializer.
     """
 
     config: T5Config

@@ -31,7 +31,7 @@ _AXES: dict[str, Axes] = {
 
 def parameter_axes(name: str) -> Axes:
     """Returns the logical axes of a parameter of `models.t5.T5` by its "/"-joined name."""
-    # A quantised kernel (quantization.py) lies as the kernel does, its scales block by block.
+    # A quantized kernel (quantization.py) lies as the kernel does, its scales block by block.
     kernel = name.removesuffix("_codes").removesuffix("_scales")
     for ending, axes in _AXES.items():
         if kernel.endswith(ending):

@@ -15,11 +15,11 @@ Why blocks along `embed`: every kernel has that axis, and tensor parallelism spl
 so a block never lies on two devices. Why blocks for int8 too, where LLM.int8 has a scale for an
 output channel: the largest of 64 weights is about a third smaller than that of thousands, and the
 error with it, for 0.25 bits. Scales are rounded to bfloat16 before codes are chosen by them, so
-that the codes make up for it; that is half of what double quantisation of float32 scales saves
+that the codes make up for it; that is half of what double quantization of float32 scales saves
 (4.13 bits against 4.5), with nothing more to compute.
 
 The embedding table, relative position biases and norms stay as they are, for a prompt's
-initialisation reads the first and the others are small; so does the output layer, as in QLoRA,
+initialization reads the first and the others are small; so does the output layer, as in QLoRA,
 unless `config.quantize_output_layer`.
 """
 
@@ -123,7 +123,7 @@ def quantize(kernel: Float[Array, "..."], *, to: str, block: int, axis: int) -> 
 
 
 def is_quantized(name: str, config: T5Config) -> bool:
-    """Returns whether the config has the parameter of this "/"-joined name quantised."""
+    """Returns whether the config has the parameter of this "/"-joined name quantized."""
     if not config.quantization or not name.endswith("/kernel"):
         return False
     return config.quantize_output_layer or not name.endswith("logits_dense/kernel")
@@ -204,7 +204,7 @@ def stored_kernel(parameters: Mapping[str, Any], path: str) -> Array | Quantized
 def count_parameters(params: PyTree) -> int:
     """Returns the number of numbers in a tree of arrays or of their shapes.
 
-    A quantised model has as many as it had: a byte of NF4 counts twice, and scales don't count.
+    A quantized model has as many as it had: a byte of NF4 counts twice, and scales don't count.
     """
     total = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -232,7 +232,7 @@ def _joined(x: Array, axis: int) -> Array:
 
 
 def _nf4_shares(codes: Array) -> Array:
-    """Looks the codes up by choosing between neighbours, bit after bit.
+    """Looks the codes up by choosing between neighbors, bit after bit.
 
     Elementwise, where a gather would be slow on accelerators and couldn't be fused.
     """

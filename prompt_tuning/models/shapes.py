@@ -11,7 +11,7 @@ from prompt_tuning.models.config import T5Config
 def parameter_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter by its "/"-joined path, sorted; layers are stacked.
 
-    They are those in files, where nothing is quantised.
+    They are those in files, where nothing is quantized.
     """
     embed = config.embed_dim
     shapes: dict[str, tuple[int, ...]] = {

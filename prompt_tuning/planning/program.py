@@ -134,7 +134,7 @@ class Needs:
 
     weights: its share of the frozen weights.
     all_weights: those of the whole model.
-    state: what is trained, and the optimiser's state.
+    state: what is trained, and the optimizer's state.
     batch: its share of the batch.
     activations: what the layers' loops keep for the backward pass.
     workspace: everything else.

@@ -20,7 +20,7 @@ class Training:
     """Training options besides the base and the data; pre-training has no method.
 
     folder: the run's.
-    teachers: prompt files, one for each task, to distil with the weight `distillation`.
+    teachers: prompt files, one for each task, to distill with the weight `distillation`.
     """
 
     folder: Assigned[str]

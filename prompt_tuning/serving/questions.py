@@ -84,7 +84,7 @@ def example_of(question: Question, task: Task | None, place: str) -> Example:
 def first_mistake(errors: Sequence[Any]) -> str:
     """Returns the first of Pydantic's errors in a line: "examples[3].inputs: missing.".
 
-    A misspelt field comes first: it is why another is missing.
+    A misspelled field comes first: it is why another is missing.
     """
     first, *others = sorted(errors, key=lambda error: error["type"] != "extra_forbidden")
     if first["type"] == "json_invalid":

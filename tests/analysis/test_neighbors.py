@@ -1,4 +1,4 @@
-"""Nearest neighbours on tables where the answer is plain."""
+"""Nearest neighbors on tables where the answer is plain."""
 
 import numpy as np
 import pytest

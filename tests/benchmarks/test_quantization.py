@@ -1,4 +1,4 @@
-"""The benchmark of quantised models: what its committed results promise, and itself, small."""
+"""The benchmark of quantized models: what its committed results promise, and itself, small."""
 
 import importlib
 import json

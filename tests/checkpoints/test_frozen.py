@@ -1,4 +1,4 @@
-"""Recognising what a path holds."""
+"""Recognizing what a path holds."""
 
 import json
 

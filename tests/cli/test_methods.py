@@ -44,7 +44,7 @@ def test_what_can_be_done_with_them(facts):
     assert merging == {"lora", "ia3", "norm_scales", "model_tuning"}
     alone = {name for name, each in facts.items() if not each.batches}
     assert alone == {"norm_scales", "model_tuning"}
-    assert {name for name, each in facts.items() if not each.quantises} == {"model_tuning"}
+    assert {name for name, each in facts.items() if not each.quantizes} == {"model_tuning"}
 
 
 def test_every_method_has_a_file():

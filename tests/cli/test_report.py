@@ -135,7 +135,7 @@ def test_a_run(run_folder, tiny_settings, capsys):
         assert told in text
     assert "0.750 at step 20" in text and text.count("<svg") == 3
     assert re.search(r"<td>accuracy</td><td[^>]*>0.250</td><td[^>]*>0.750</td>", text)
-    assert text.count('class="piece"') == 3 * 3, "positions, neighbours"
+    assert text.count('class="piece"') == 3 * 3, "positions, neighbors"
     assert "Class labels among the neighbors" in text
     assert "include &#39;models/t5_1_1_small.gin&#39;" in text
     for told in ("0.10.99", "abcdef0123-dirty", "da7a0000", "SHA-256 of prompt_best.safetensors"):

@@ -1,4 +1,4 @@
-"""The scripts that look at a sweep's prompts: together, by their neighbours, in mixed batches."""
+"""The scripts that look at a sweep's prompts: together, by their neighbors, in mixed batches."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""Each initialiser against its definition, on a small table and on the error cases."""
+"""Each initializer against its definition, on a small table and on the error cases."""
 
 import warnings
 

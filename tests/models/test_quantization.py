@@ -1,4 +1,4 @@
-"""Quantised kernels: how far from the kernels, and a model of them against one of floats.
+"""Quantized kernels: how far from the kernels, and a model of them against one of floats.
 
 Over emulated devices they are in tests/parallel/test_emulated_devices.py.
 """

@@ -1,4 +1,4 @@
-"""Quantised kernels over a mesh: how they lie, and that devices compute what one does."""
+"""Quantized kernels over a mesh: how they lie, and that devices compute what one does."""
 
 import os
 import subprocess

@@ -102,7 +102,7 @@ def test_a_tree_gets_the_layout_of_its_names():
 
 
 def test_weights_that_are_trained_lie_as_the_frozen_ones():
-    """So do an optimiser's moments of their shape; all else is whole on every device."""
+    """So do an optimizer's moments of their shape; all else is whole on every device."""
     params = abstract_params(TINYWORLD_SMALL)
     layout = Layout(mesh=abstract_mesh(2, 4), axes_of=parameter_axes)
     kernel, norm = "encoder/layers/mlp/wo/kernel", "encoder/encoder_norm/scale"

@@ -1,4 +1,4 @@
-"""A plan for a quantised model: its bytes, its FLOPs, and when it is proposed."""
+"""A plan for a quantized model: its bytes, its FLOPs, and when it is proposed."""
 
 import dataclasses
 

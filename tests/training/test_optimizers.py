@@ -7,7 +7,7 @@ from prompt_tuning.training import optimizers
 
 
 class NumpyAdafactor:
-    """The optimiser written out for one matrix, in float64, from the papers' formulas."""
+    """The optimizer written out for one matrix, in float64, from the papers' formulas."""
 
     def __init__(self, shape, *, rate, weight_decay, scaled):
         self.rate, self.weight_decay, self.scaled = rate, weight_decay, scaled

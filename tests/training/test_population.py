@@ -171,7 +171,7 @@ def assert_same_run(path, expected, rtol=1e-5):
 @SIDE_BY_SIDE_OR_NOT
 @pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_members_end_as_they_would_alone(tmp_path, frozen, accumulation, side_by_side):
-    """Other seeds, rates, schedules, lengths and optimiser kinds, in one program or in three."""
+    """Other seeds, rates, schedules, lengths and optimizer kinds, in one program or in three."""
     differences = {
         "a": {"seed": 1},
         "b": {"seed": 2, "rate": linear_warmup(0.3, 5), "length": 5},
