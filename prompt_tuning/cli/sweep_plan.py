@@ -201,8 +201,11 @@ def _run(described: Sweep, settings: Mapping[str, Any], search_paths: str) -> Ru
         for name, (text, _) in parameters.items()
         if not registry.mark(name).per_member and not registry.mark(name).free
     }
+    hashed = resolved | named
+    if hashed.get("data.extra_tokens") == "None":  # 100 before it followed the prompt's length
+        hashed["data.extra_tokens"] = "100"  # so that folders of sweeps keep their names
     return Run(
-        name=f"{grids.slug(settings)}-{grids.short_hash(resolved | named)}",
+        name=f"{grids.slug(settings)}-{grids.short_hash(hashed)}",
         settings=settings,
         files=files,
         bindings=bindings,
