@@ -74,7 +74,6 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _say_class_scores(tasks: Sequence[Task], rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints precision, recall and F1 of each label, for tasks with few of them."""
-
     for task in tasks:
         if len(task.labels or ()) > MOST_LABELS:
             continue

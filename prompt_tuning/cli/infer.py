@@ -145,7 +145,6 @@ def _names_the_way(args: argparse.Namespace) -> bool:
 
 def _example(question: Question, predictor: Predictor, *, many: bool) -> Example:
     """Returns the example that a row is, with the prompt that it names if there may be many."""
-
     row, where = question.row, question.where
     if not many:
         return Example(prompt=_ONE, inputs=row)
@@ -168,7 +167,6 @@ def _example(question: Question, predictor: Predictor, *, many: bool) -> Example
 
 def _questions(args: argparse.Namespace, tasks: Sequence[Task | None]) -> Iterator[Question]:
     """Yields what is asked; says once what becomes of lines of text."""
-
     if args.input != "-":
         asked = questions.read_questions(args.input, as_text=args.text)
     else:

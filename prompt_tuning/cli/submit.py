@@ -75,7 +75,6 @@ def _test_tasks(
 
     In a partial submission, diagnostics whose files aren't there are left out.
     """
-
     for task in tasks:
         name = leaderboard_task(benchmark, task.name)
         if name is None:

@@ -72,7 +72,6 @@ def main(argv: Sequence[str]) -> None:
 
 def open_folder(job: Job | PretrainingJob, *, overwrite: bool) -> RunFolder:
     """Makes the run folder, or goes back to that of the same settings and the same contents."""
-
     settings = {**identity.settings(), **identity.file_contents(), **job.contents}
     folder = first_then_all(
         lambda: RunFolder.open(

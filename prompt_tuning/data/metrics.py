@@ -147,7 +147,6 @@ def squad(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
     Each is the best over the listed "answers" of a question, after `normalize_answer`
     (Rajpurkar et al., 2016).
     """
-
     matches, f1s = [], []
     for example, prediction in zip(examples, map(normalize_answer, predictions), strict=True):
         answers = [normalize_answer(answer) for answer in example["answers"]]

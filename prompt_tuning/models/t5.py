@@ -468,7 +468,6 @@ def init_params(
         0.001 a step is long in teaching one to look at the word before; TinyWorld's models start
         from 3. None is T5's scale.
     """
-
     # How a model computes doesn't matter to its weights; left out, one compilation serves all.
     shape = dataclasses.replace(
         config,
