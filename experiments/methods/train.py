@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from prompt_tuning.checkpoints.adapter_files import best_file, load_adapter
-from prompt_tuning.cli import session
+from prompt_tuning.cli import loading
 from prompt_tuning.cli.arguments import Parser
 from prompt_tuning.cli.train import open_folder
 from prompt_tuning.recipes import scoring
@@ -62,10 +62,10 @@ def run(folder: Path, model: str, task: str, files: list[str], settings: dict) -
     argv = [f"--gin_file={name}.gin" for name in names]
     argv += [f"--gin.{key}={value}" for key, value in settings.items()]
     argv += [f"--gin.MODEL_DIR={folder}"]
-    session.load_config(Parser("train", "").parse(argv))
+    loading.load_config(Parser("train", "").parse(argv))
 
     start = time.monotonic()
-    job = session.prepare()
+    job = loading.prepare()
     test_splits = load_splits(job.base, job.data, "test")
     score = scoring.scorer(job.base, job.data, job.prediction, test_splits)
     untrained = score(functools.partial(job.method.apply, job.trained)).score

@@ -19,7 +19,7 @@ import numpy as np
 
 from prompt_tuning import Example, Predictor
 from prompt_tuning.analysis.sweep_plots import plot_bars
-from prompt_tuning.cli import session
+from prompt_tuning.cli import loading
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.data.tasks.task import Example as TaskExample
 from prompt_tuning.errors import UserError
@@ -100,10 +100,10 @@ def main(argv: Sequence[str]) -> None:
 
 def load(runs: dict[str, Path]) -> Predictor:
     """Returns the frozen model of the runs with the best prompt of each."""
-    base, _ = session.open_run(next(iter(runs.values())))
+    base, _ = loading.open_run(next(iter(runs.values())))
     predictor = Predictor(base.config, base.params, base.vocabulary, batch_size=BATCH)
     for task, run in runs.items():
-        adapter = base.load_adapter(session.prompt_path(str(run), None))
+        adapter = base.load_adapter(loading.prompt_path(str(run), None))
         predictor.add(task, adapter.prompt)
     return predictor
 

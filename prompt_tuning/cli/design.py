@@ -7,7 +7,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli import configurables, loading
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.recipes.designs import Designs, table
 
@@ -25,12 +25,12 @@ def main(argv: Sequence[str]) -> None:
 
 def asked_for(args: argparse.Namespace) -> Designs:
     """Returns the designs that a command's arguments ask for."""
-    session.load_config(args, defaults=["runs/base.gin"])
+    loading.load_config(args, defaults=["runs/base.gin"])
     data = configurables.data()
     return Designs(
         data,
         configurables.predict(data),
-        lambda: session.load_base(data),
+        lambda: loading.load_base(data),
         templates=args.templates,
         names=args.design,
         shots=args.shots,

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from prompt_tuning.analysis.tables import Table
-from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli import configurables, loading
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import new_file
@@ -31,14 +31,14 @@ def main(argv: Sequence[str]) -> None:
 
 def _ensemble(args: argparse.Namespace) -> None:
     _check_distinct(args.prompts)
-    runs = [path for path in args.prompts if (Path(path) / session.CONFIG).is_file()]
-    session.load_config(args, run=runs[0] if runs else None, defaults=[] if runs else [BASE])
+    runs = [path for path in args.prompts if (Path(path) / loading.CONFIG).is_file()]
+    loading.load_config(args, run=runs[0] if runs else None, defaults=[] if runs else [BASE])
     data = configurables.data()
     prediction = configurables.predict(data)
-    base = session.load_base(data)
+    base = loading.load_base(data)
     injects = []
     for path in args.prompts:
-        file = session.prompt_path(path, None) if path in runs else path
+        file = loading.prompt_path(path, None) if path in runs else path
         inject, metadata = prompts.open_prompt(base, data, file)
         if metadata.task not in (None, data.name):
             say(f"{path} was trained on {metadata.task} and is scored on {data.name}.")

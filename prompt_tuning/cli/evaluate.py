@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prompt_tuning.analysis.class_scores import MOST_LABELS, class_scores
-from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli import configurables, loading
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError
@@ -28,17 +28,17 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command; prints one line of JSON."""
     args = parse("evaluate", argv)
 
-    session.load_config(args, run=args.run)
+    loading.load_config(args, run=args.run)
     with joined(configurables.processes(), report):
         _evaluate(args)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    path = session.chosen_prompt(args)
+    path = loading.chosen_prompt(args)
     data = configurables.data()
     prediction = configurables.predict(data)
     split = args.split or prediction.split
-    base = session.load_base(data)
+    base = loading.load_base(data)
     inject, metadata = prompts.open_prompt(base, data, path)
     if metadata.task not in (None, data.name) and is_first():
         say(f"{path} was trained on {metadata.task} and is scored on {data.name}.")

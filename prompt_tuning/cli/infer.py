@@ -21,7 +21,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
-from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli import configurables, loading
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.data import questions, text_files
 from prompt_tuning.data.questions import Question
@@ -88,11 +88,11 @@ def _infer(args: argparse.Namespace) -> None:
 
 
 def _with_one_prompt(args: argparse.Namespace) -> Predictor:
-    session.load_config(args, run=args.run)
-    path = session.chosen_prompt(args)
+    loading.load_config(args, run=args.run)
+    path = loading.chosen_prompt(args)
     data = configurables.data()
     prediction = configurables.predict(data)
-    base = session.load_base(data)
+    base = loading.load_base(data)
     inject, _ = prompts.open_prompt(base, data, path)
     labels = (
         scoring.labels_to_rank(data, data.tasks[0], prediction)
@@ -119,10 +119,10 @@ def _with_many_prompts(args: argparse.Namespace) -> Predictor:
         if name in files:
             raise UserError(f"--prompts names '{name}' twice: {files[name]} and {file}.")
         files[name] = file
-    session.load_config(args, run=args.run, defaults=[session.MANY_PROMPTS])
+    loading.load_config(args, run=args.run, defaults=[loading.MANY_PROMPTS])
     data = configurables.predictor()
     prediction = configurables.predict(data)
-    base = session.load_base(data)
+    base = loading.load_base(data)
     ranks = prediction.rank or not (_names_the_way(args) or prediction.decoding.method != "greedy")
     predictor = predictors.make_predictor(base, data, prediction)
     for name, file in files.items():

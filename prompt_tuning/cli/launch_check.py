@@ -12,8 +12,8 @@ from pathlib import Path
 from prompt_tuning.cli import (
     configurables,
     gin_config,
+    loading,  # noqa: F401
     registry,
-    session,  # noqa: F401
     sweep_plan,
 )
 from prompt_tuning.cli.parsers import parse

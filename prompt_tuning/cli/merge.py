@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli import configurables, loading
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.files import new_folder
 from prompt_tuning.models.merging import merge_injection
@@ -14,9 +14,9 @@ from prompt_tuning.recipes.model_files import write_model
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints the path of the model that it wrote."""
     args = parse("merge", argv)
-    session.load_config(args, run=args.run)
-    path = session.prompt_path(args.run, args.adapter)
-    base = session.load_base(configurables.data())
+    loading.load_config(args, run=args.run)
+    path = loading.prompt_path(args.run, args.adapter)
+    base = loading.load_base(configurables.data())
     adapter = base.load_adapter(path)
     merged = merge_injection(base.params, adapter.injection)
     folder = new_folder(Path(args.output))

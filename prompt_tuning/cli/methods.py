@@ -22,8 +22,8 @@ from prompt_tuning.checkpoints.prompt_files import PromptMetadata
 from prompt_tuning.cli import (
     configurables,
     gin_config,
+    loading,  # noqa: F401 - registered
     registry,
-    session,  # noqa: F401 - registered
 )
 from prompt_tuning.cli.gin_config import shipped_configs
 from prompt_tuning.cli.parsers import parse

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from prompt_tuning.analysis.neighbors import format_neighbors
-from prompt_tuning.cli import configurables, gin_config, session
+from prompt_tuning.cli import configurables, gin_config, loading
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
 from prompt_tuning.recipes import prompts
@@ -18,8 +18,8 @@ def main(argv: Sequence[str]) -> None:
     if (args.attention or args.removals) and not args.report:
         flag = "--attention" if args.attention else "--removals"
         raise UserError(f"{flag} is for a report; add --report FOLDER.")
-    session.load_config(args, run=args.run)
-    path = session.prompt_path(args.run, args.prompt)
+    loading.load_config(args, run=args.run)
+    path = loading.prompt_path(args.run, args.prompt)
     report = report_of(path, k=args.k, metric=args.metric, words=args.words)
     print(format_neighbors(report.neighbors))
     if args.report:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
 def report_of(path: str, *, k: int, metric: str = "cosine", words: bool = False) -> Report:
     """Returns the report on a prompt's file, with the loaded configuration."""
     data = configurables.data()
-    base = session.load_base(data)
+    base = loading.load_base(data)
     prompt = base.load_adapter(path).prompt
     labels = gin_config.macro("CLASS_LABELS")
     return Report(

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from prompt_tuning.cli import configurables, gin_config, identity, members, run_task, session
+from prompt_tuning.cli import configurables, gin_config, identity, loading, members, run_task
 from prompt_tuning.cli.configurables import Base, Data
 from prompt_tuning.cli.members import MemberSpec
 from prompt_tuning.cli.next_commands import infer_command
@@ -89,7 +89,7 @@ def _prepare(
     where = configurables.train().path
     folder_name = "train.folder" if gin_config.macro("MODEL_DIR") is None else "MODEL_DIR"
     with startup.part("weights"):
-        base = session.load_base(configurables.data())
+        base = loading.load_base(configurables.data())
     splits: dict[tuple[str, str], list[TokenizedSplit]] = {}
     hashes: dict[str, str] = {}
 
@@ -106,7 +106,7 @@ def _prepare(
                 splits[key, split] = load_splits(base, data, split)
             return splits[key, split]
 
-        job = session.prepare(base, load, startup.part)
+        job = loading.prepare(base, load, startup.part)
         hashes.setdefault(key, job.data_hash)
         settings = {**identity.settings(), **identity.file_contents()}
         jobs.append(job)
@@ -178,7 +178,7 @@ def _facts_of_all(jobs: Sequence[MemberJob], folder: RunFolder, members: str) ->
 def _load(args: argparse.Namespace, bindings: Sequence[tuple[str, str]]) -> None:
     """Loads the command's configuration with more bindings after its own."""
     with_them = [*args.gin_bindings, *bindings]
-    session.load_config(argparse.Namespace(**{**vars(args), "gin_bindings": with_them}))
+    loading.load_config(argparse.Namespace(**{**vars(args), "gin_bindings": with_them}))
     configurables.processes()  # takes what is of this process alone out of the configuration
 
 

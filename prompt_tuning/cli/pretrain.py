@@ -8,7 +8,7 @@ and the vocabulary beside it, is a frozen model for every other command.
 import dataclasses
 from collections.abc import Sequence
 
-from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli import configurables, loading
 from prompt_tuning.cli.gin_config import macro
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.cli.run_block import pretraining_facts, start_block
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
     args.gin_file.insert(0, CONFIG)
 
     startup = Startup(say=say)
-    session.load_config(args)
+    loading.load_config(args)
     vocabulary = configurables.vocabulary()
     job = pretraining.prepare(
         configurables.train(),

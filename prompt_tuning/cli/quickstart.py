@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from prompt_tuning.analysis.curves import plot_learning_curve
-from prompt_tuning.cli import session
+from prompt_tuning.cli import loading
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.cli.run_block import aligned, run_facts, start_block
 from prompt_tuning.cli.train import NOT_IMPROVED, open_folder
@@ -34,8 +34,8 @@ def main(argv: Sequence[str]) -> None:
     started = time.monotonic()
 
     startup = Startup(say=say)
-    session.load_config(args)
-    job = session.prepare(part=startup.part)
+    loading.load_config(args)
+    job = loading.prepare(part=startup.part)
     folder = open_folder(job, overwrite=args.overwrite)
     where = folder.path
     say(start_block(run_facts(job)))
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     untrained = score(functools.partial(job.method.apply, job.trained)).score
     result = train(job, folder)
     best, options = result.best, job.training.options
-    adapter = job.base.load_adapter(session.prompt_path(str(where), None))
+    adapter = job.base.load_adapter(loading.prompt_path(str(where), None))
     trained = score(adapter.inject).score
     parameters = count_parameters(job.trained)
     curve = plot_learning_curve(

@@ -17,7 +17,7 @@ import safetensors
 
 from prompt_tuning.checkpoints.adapter_files import best_file
 from prompt_tuning.checkpoints.prompt_files import BEST_PROMPT
-from prompt_tuning.cli import session, unfinished
+from prompt_tuning.cli import loading, unfinished
 from prompt_tuning.cli.neighbors import report_of
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.cli.run_answers import run_answers
@@ -141,7 +141,7 @@ def _resemblance(args: argparse.Namespace) -> Resemblance | str:
 
 
 def _resemblance_of(args: argparse.Namespace, path: str) -> Resemblance:
-    session.load_config(args, run=args.folder)
+    loading.load_config(args, run=args.folder)
     more = report_of(path, k=args.k, words=True)
     tables = [table for name, table in more.tables.items() if name != "neighbors"]
     return Resemblance(neighbors=more.neighbors, tables=tables)

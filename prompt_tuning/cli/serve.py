@@ -5,7 +5,7 @@ The interface is in `prompt_tuning/serving/app.py` and in docs/serving.md.
 
 from collections.abc import Mapping, Sequence
 
-from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli import configurables, loading
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError, listed
 from prompt_tuning.recipes.predictors import make_predictor
@@ -41,10 +41,10 @@ def main(argv: Sequence[str]) -> None:
     limits = Limits(body_bytes=args.max_body, examples=args.max_examples)
     # The address first: whether it can be had is known before the model is loaded.
     with server.listen(args.host, args.port) as bound:
-        session.load_config(args, defaults=[session.MANY_PROMPTS])
+        loading.load_config(args, defaults=[loading.MANY_PROMPTS])
         data = configurables.predictor()
         prediction = configurables.predict(data)
-        base = session.load_base(data)
+        base = loading.load_base(data)
         predictor = make_predictor(base, data, prediction)
         batching = BatchingOptions(
             max_size=predictor.batch_size, max_wait=args.max_wait / 1000, max_queue=args.max_queue

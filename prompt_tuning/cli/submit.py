@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli import configurables, loading
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.errors import UserError
@@ -54,7 +54,7 @@ def _run_predictions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         return
 
     for folder in args.runs:
-        session.load_config(args, run=folder)
+        loading.load_config(args, run=folder)
         data = configurables.data()
         prediction = configurables.predict(data)
         tasks = tuple(_test_tasks(args.benchmark, data.tasks, data.data_dir, args.partial))
@@ -62,8 +62,8 @@ def _run_predictions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         if not data.tasks:
             raise UserError(f"{folder} is a run of {data.name}, no task of {args.benchmark}.")
         say(f"{folder} answers {', '.join(task.name for task in data.tasks)} ...")
-        base = session.load_base(data)
-        adapter = base.load_adapter(session.prompt_path(folder, None))
+        base = loading.load_base(data)
+        adapter = base.load_adapter(loading.prompt_path(folder, None))
         splits = load_splits(base, data, "test")
         yield from scoring.answers(base, data, prediction, splits, adapter.inject)
 

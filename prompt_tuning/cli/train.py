@@ -7,7 +7,7 @@ it trains many prompts at once (`population.py`).
 from collections.abc import Sequence
 
 from prompt_tuning.checkpoints.adapter_files import BEST_PROMPT, best_file
-from prompt_tuning.cli import configurables, gin_config, identity, population, run_task, session
+from prompt_tuning.cli import configurables, gin_config, identity, loading, population, run_task
 from prompt_tuning.cli.next_commands import infer_command
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.cli.run_block import aligned, run_facts, start_block
@@ -37,12 +37,12 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--profile is {args.profile}; expected a number of steps, such as 10.")
 
     startup = Startup(say=say_once)
-    session.load_config(args)
+    loading.load_config(args)
     with joined(configurables.processes(), report):
         if args.tune or gin_config.macro("POPULATION") is not None:
             population.train(args, startup)
             return
-        job = session.prepare(part=startup.part)
+        job = loading.prepare(part=startup.part)
         folder = open_folder(job, overwrite=args.overwrite)
         say_once(start_block(run_facts(job)))
         result = train(job, folder, startup=startup, profile_steps=args.profile)

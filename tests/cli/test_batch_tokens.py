@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from prompt_tuning.cli import gin_config, session
+from prompt_tuning.cli import gin_config, loading
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.cli.arguments import Parser
 from prompt_tuning.errors import UserError
@@ -44,7 +44,7 @@ def test_an_example_counts_its_prompt(tiny_flags, capsys):
     flags = [*FILES, *tiny_flags, "--gin.BATCH_TOKENS=300", "--gin.TRAIN_STEPS=1"]
     args = Parser("train", "").parse([*flags, "--gin.PROMPT_LENGTH=20"])
     gin_config.load(args.gin_file, args.gin_bindings)
-    rows, length = session.prepare().stream.batch(0)["encoder_input_tokens"].shape
+    rows, length = loading.prepare().stream.batch(0)["encoder_input_tokens"].shape
     assert rows == 300 // (length + 20) < 300 // length
 
     main(["train", *flags, "--gin.data.extra_tokens=100"])

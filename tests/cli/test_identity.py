@@ -11,8 +11,8 @@ from prompt_tuning.cli import (
     configurables,  # noqa: F401 - registers
     gin_config,
     identity,
+    loading,  # noqa: F401 - registers
     registry,
-    session,  # noqa: F401 - registers
     sweep_plan,  # noqa: F401 - registers
 )
 from prompt_tuning.errors import UserError

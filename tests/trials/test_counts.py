@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from prompt_tuning.cli import configurables, session
+from prompt_tuning.cli import configurables, loading
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.recipes import counting
 from prompt_tuning.recipes.splits import load_splits
@@ -102,9 +102,9 @@ def test_trial_22_few_to_train_on_few_others_to_choose_on_and_all_to_score(
         "data.shorten": "text",
     }
     given = parse("train", [*train_flags(), *(f"--gin.{k}={v}" for k, v in settings.items())])
-    session.load_config(given)
+    loading.load_config(given)
     data = configurables.data()
-    base = session.load_base(data)
+    base = loading.load_base(data)
     found = {
         split: load_splits(base, data, split)[0] for split in ("train", "held_out", "validation")
     }

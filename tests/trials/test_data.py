@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from prompt_tuning.cli import configurables, gin_config, session, submit
+from prompt_tuning.cli import configurables, gin_config, loading, submit
 from prompt_tuning.cli.arguments import Parser
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.errors import UserError
@@ -103,7 +103,7 @@ def test_trial_36_cells_labels_and_columns(rows, train_flags):
         "premise,text,label,,\na,the dog sat .,yes,,\n,the cat sat .,no,,\na,a dog ran .,YES,,\n"
     )
     load([*train_flags(INPUT_TEMPLATE="{premise} {text}")])
-    lines = session.prepare().findings
+    lines = loading.prepare().findings
     assert "Warning: The column 'premise' is empty in 1 of 3 training rows." in lines
     (alike,) = (line for line in lines if "differ only in case" in line)
     assert alike.startswith("Warning: The labels 'YES' and 'yes' differ")
@@ -136,7 +136,7 @@ def test_settings_of_a_wrong_kind_are_one_line(rows, train_flags, command, tmp_p
 def test_class_labels_may_be_numbers(rows, train_flags, capsys):
     flags = ["--gin_file=prompts/class_label.gin", "--gin.CLASS_LABELS=[1, 2]"]
     load([*train_flags(), *flags])
-    assert session.prepare().trained
+    assert loading.prepare().trained
 
 
 def predicted(folder, name, rows):

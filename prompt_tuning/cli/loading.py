@@ -1,4 +1,4 @@
-"""What the commands share: from the configuration to the model, the data and the prompt."""
+"""Loads what commands share: the configuration, the frozen model, the data and the prompt."""
 
 import argparse
 import contextlib
