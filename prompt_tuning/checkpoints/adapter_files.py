@@ -26,10 +26,10 @@ from prompt_tuning.checkpoints.prompt_files import (
     save_prompt,
 )
 from prompt_tuning.checkpoints.safetensors_files import stored_safetensors, write_arrays
-from prompt_tuning.checkpoints.stored_arrays import read_small
+from prompt_tuning.checkpoints.stored_arrays import check_parameters, read_small
+from prompt_tuning.checkpoints.weights import flatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import check_kind
-from prompt_tuning.json_text import shown_names
 from prompt_tuning.methods.base import Batch, Method, Trained
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_array, soft_prompt_variables
 from prompt_tuning.methods.registry import describe, method_name, rebuild
@@ -112,7 +112,7 @@ def write_adapter(path: Path, method: Method, trained: Trained, metadata: Prompt
     """Writes a method's variables to a file, as they are, and returns its path."""
     metadata = dataclasses.replace(metadata, method=method_name(method))
     strings = {**metadata.to_strings(), _ATTRIBUTES: describe(method)}
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _by_name(trained).items()}
+    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(trained).items()}
     write_arrays(path, arrays, strings, fix=_FIX)
     return path
 
@@ -149,39 +149,35 @@ def load_adapter(
     """
     path = Path(path)
     check_kind(path)
-    adapter = _read_peft(path, config)
-    if adapter is not None:
-        check_metadata(path, adapter.metadata, model=model, vocabulary_hash=vocabulary_hash)
-        return adapter
     file = best_file(path) if path.is_dir() else path
     strings = {} if file is None else _header(file)
-    if file is not None and _ATTRIBUTES in strings:
+    if (adapter := _read_peft(path, config)) is None:
+        if file is None or _ATTRIBUTES not in strings:
+            prompt, metadata = load_prompt(
+                path, (None, embed_dim), model=model, vocabulary_hash=vocabulary_hash
+            )
+            method: Any = SoftPrompt(length=prompt.shape[0], embed_dim=prompt.shape[1])
+            trained = soft_prompt_variables(prompt)
+            return Adapter(method=method, trained=trained, metadata=metadata)
         adapter = _read(file, strings)
-        check_metadata(file, adapter.metadata, model=model, vocabulary_hash=vocabulary_hash)
-        return adapter
-    prompt, metadata = load_prompt(
-        path, (None, embed_dim), model=model, vocabulary_hash=vocabulary_hash
-    )
-    method = SoftPrompt(length=prompt.shape[0], embed_dim=prompt.shape[1])
-    return Adapter(
-        method=method,  # pyright: ignore[reportArgumentType]
-        trained=soft_prompt_variables(prompt),
-        metadata=metadata,
-    )
+    check_metadata(path, adapter.metadata, model=model, vocabulary_hash=vocabulary_hash)
+    for name, leaf in flatten(adapter.trained).items():
+        if not np.isfinite(np.asarray(leaf, np.float32)).all():
+            raise UserError(
+                f"{path}: {name} has values that are NaN or infinite. Its training diverged; use "
+                "an earlier one."
+            )
+    return dataclasses.replace(adapter, trained=jax.tree.map(jax.numpy.asarray, adapter.trained))
 
 
 def _read_peft(path: Path, config: T5Config | None) -> Adapter | None:
-    """Returns what is in an adapter of PEFT; None: it is none, or holds a prompt."""
+    """Returns what an adapter of PEFT holds, or None if it is none or holds a prompt."""
     folder = path if path.is_dir() else path.parent
     ours = not path.is_dir() and path.name not in (peft.WEIGHTS_FILE, peft.TORCH_FILE)
-    if ours or not peft.is_adapter(folder):
-        return None
-    found = load_peft_method(path, config)
-    if found is None:
+    if ours or not peft.is_adapter(folder) or not (found := load_peft_method(path, config)):
         return None
     method, trained, strings = found
-    metadata = PromptMetadata.from_strings(strings)
-    metadata = dataclasses.replace(metadata, method=method_name(method))
+    metadata = PromptMetadata.from_strings({**strings, "method": method_name(method)})
     return Adapter(method=method, trained=trained, metadata=metadata)
 
 
@@ -220,35 +216,9 @@ def _read(file: Path, strings: Mapping[str, str]) -> Adapter:
     except UserError as error:
         raise UserError(f"{file} can't be read: {error}") from None
     arrays, _ = stored_safetensors(file)
-    found = {name: read_small(array, name, source=str(file)) for name, array in arrays.items()}
     expected = jax.eval_shape(lambda: method.init(jax.random.key(0), _ANY_BATCH))
-    names = _by_name(expected)
-    wrong = sorted(names.keys() ^ found.keys())
-    if wrong:
-        raise UserError(
-            f"{file} holds other arrays than {metadata.method} has: {shown_names(wrong)} "
-            "is missing, or there is no such array."
-        )
-    for name, leaf in names.items():
-        if found[name].shape != leaf.shape:
-            raise UserError(
-                f"{file}: {name} has shape {list(found[name].shape)}; expected {list(leaf.shape)}."
-            )
-        if not np.isfinite(found[name].astype(np.float32)).all():
-            raise UserError(
-                f"{file}: {name} has values that are NaN or infinite. Its training diverged; use "
-                "an earlier one."
-            )
-    leaves = [found[name] for name in names]
+    shapes = {name: leaf.shape for name, leaf in flatten(expected).items()}
+    check_parameters(arrays, shapes, source=str(file))
+    leaves = [read_small(arrays[name], name, source=str(file)) for name in shapes]
     trained = jax.tree.unflatten(jax.tree.structure(expected), leaves)
-    return Adapter(
-        method=method, trained=jax.tree.map(jax.numpy.asarray, trained), metadata=metadata
-    )
-
-
-def _by_name(tree: Trained) -> dict[str, Any]:
-    """Returns a tree's leaves by the names on the way to them, in the tree's order."""
-    return {
-        "/".join(str(getattr(key, "key", key)) for key in path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    return Adapter(method=method, trained=trained, metadata=metadata)

@@ -1,13 +1,11 @@
 """Adapters of Hugging Face PEFT: a folder with adapter_config.json and adapter_model.safetensors.
 
-`read_adapter` and `write_adapter` know the folder, whatever is in it; a function for each method
-translates between PEFT's arrays and ours, those listed in `peft_methods.py` and here that of prompt
-tuning: one array,
-`prompt_embeddings`, in front of the encoder's input. For a T5, PEFT's default trains twice the
-rows it uses: it makes `num_virtual_tokens` of them for the encoder and as many for the decoder,
-then gives the encoder the first half and nothing the second (PEFT 0.21,
-`PeftModelForSeq2SeqLM.forward`). Both shapes are read, and the one without dead rows is written.
-PEFT itself isn't needed. Other forms of a prompt are in prompt_files.py.
+Here are the folder, whatever is in it, and PEFT's prompt tuning: one array, `prompt_embeddings`, in
+front of the encoder's input. The other methods are in `peft_methods.py`. For a T5, PEFT's default
+trains twice the rows it uses: it makes `num_virtual_tokens` rows for the encoder and as many for
+the decoder, then gives the encoder the first half and nothing the second (PEFT 0.21,
+`PeftModelForSeq2SeqLM.forward`). Both shapes are read; the one without dead rows is written. PEFT
+itself isn't needed.
 """
 
 import json
@@ -31,25 +29,28 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 TORCH_FILE = "adapter_model.bin"  # what PEFT wrote before
 TORCH_MAGICS = (b"PK\x03\x04", b"\x80")
-"""First bytes of PyTorch's files: a zip archive or, of old, a bare pickle."""
+"""First bytes of PyTorch's files: a zip archive or, formerly, a bare pickle."""
+PROMPT_TUNING = "PROMPT_TUNING"
 PROMPT_KEY = "prompt_embeddings"
-TASK_TYPE = "SEQ_2_SEQ_LM"
+_TASK_TYPE = "SEQ_2_SEQ_LM"
 _FIX = "Give the adapter a folder that exists, can be written to and has space."
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapter:
-    """What an adapter's folder holds.
+class PeftAdapter:
+    """An adapter that was read.
 
     Attributes:
+      path: as it was given, for messages.
       config: the fields of adapter_config.json.
       arrays: the trained arrays by PEFT's names.
-      metadata: the strings in the header of adapter_model.safetensors, which PEFT doesn't read,
-        and the `base_model` that the configuration names, where they don't say the model.
+      metadata: the strings in the header of adapter_model.safetensors, which PEFT doesn't read. If
+        they don't name the model, `base_model` is what the configuration names.
     """
 
+    path: Path
     config: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
     metadata: Mapping[str, str]
@@ -61,7 +62,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def peft_type_of(path: Path) -> str | None:
-    """Returns PEFT's name of the method that an adapter's folder, or a file in it, is of.
+    """Returns PEFT's name of the method of an adapter, given its folder or a file in it.
 
     Raises:
       UserError: its configuration can't be read.
@@ -71,12 +72,12 @@ def peft_type_of(path: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def read_adapter(path: Path, *, peft_type: str) -> Adapter:
+def read_adapter(path: Path, *, peft_type: str) -> PeftAdapter:
     """Reads an adapter of a T5.
 
     Args:
-      path: the folder of PEFT's `save_pretrained`, or the file of weights in it.
-      peft_type: PEFT's name of the method that it must be of, such as "PROMPT_TUNING".
+      path: the folder of PEFT's `save_pretrained`, or the weight file in it.
+      peft_type: PEFT's name of the expected method, such as "PROMPT_TUNING".
 
     Raises:
       UserError: a file is missing or damaged, weights in a pickle can't be read without running
@@ -86,55 +87,71 @@ def read_adapter(path: Path, *, peft_type: str) -> Adapter:
     with open(file, "rb") as stream:
         is_torch = stream.read(8).startswith(TORCH_MAGICS)
     arrays, metadata = (stored_torch(file), {}) if is_torch else stored_safetensors(file)
-    folder = file.parent
-    config = _read_config(folder / CONFIG_FILE)
-    found = config.get("peft_type")
-    if found != peft_type:
-        raise UserError(
-            f"The adapter in {folder} is of peft_type {shown(found)} ({CONFIG_FILE}); only "
-            f"{peft_type!r} can be read here."
-        )
-    task_type = config.get("task_type")
-    if task_type != TASK_TYPE:
-        raise UserError(
-            f"The adapter in {folder} has task_type {shown(task_type)} ({CONFIG_FILE}), so it was "
-            f"not trained on a T5; expected {TASK_TYPE!r}."
-        )
+    config = _read_config(file.parent / CONFIG_FILE)
+    for field, expected in (("peft_type", peft_type), ("task_type", _TASK_TYPE)):
+        if config.get(field) != expected:
+            raise UserError(
+                f"The adapter in {file.parent} has {field} {shown(config.get(field))} "
+                f"({CONFIG_FILE}); only {expected!r} can be read here."
+            )
     values = {
         name: read_small(array, shown(name), source=str(file)) for name, array in arrays.items()
     }
     base = config.get("base_model_name_or_path")
     if isinstance(base, str) and base and "model" not in metadata:
         metadata = {**metadata, "base_model": base}
-    return Adapter(config=config, arrays=values, metadata=metadata)
+    return PeftAdapter(path=path, config=config, arrays=values, metadata=metadata)
 
 
-def write_adapter(folder: Path, adapter: Adapter) -> list[Path]:
+def write_adapter(
+    folder: Path,
+    peft_type: str,
+    fields: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str],
+    *,
+    base_model: str | None,
+) -> list[Path]:
     """Writes the two files that PEFT loads an adapter from, and returns their paths.
+
+    Args:
+      folder: an existing one.
+      peft_type: PEFT's name of the method.
+      fields: of adapter_config.json, beside those of every adapter.
+      arrays: by PEFT's names.
+      metadata: strings for the header of adapter_model.safetensors; PEFT doesn't read them.
+      base_model: the hub name or the folder of the frozen model, by which PEFT's `AutoPeftModel`
+        classes load it; not needed if the user loads it.
 
     Raises:
       UserError: they can't be written.
     """
+    config = {
+        "peft_type": peft_type,
+        "task_type": _TASK_TYPE,
+        **fields,
+        "base_model_name_or_path": base_model,
+        "inference_mode": True,
+    }
+    weights, config_file = folder / WEIGHTS_FILE, folder / CONFIG_FILE
     # PEFT refuses a safetensors file whose header doesn't say that its arrays came from PyTorch.
-    metadata = {**adapter.metadata, "format": "pt"}
-    weights, config = folder / WEIGHTS_FILE, folder / CONFIG_FILE
-    write_arrays(weights, adapter.arrays, metadata, fix=_FIX)
-    with atomic_write(config, fix=_FIX) as file:
-        file.write(json.dumps(dict(adapter.config), indent=2).encode() + b"\n")
-    return [config, weights]
+    write_arrays(weights, arrays, {**metadata, "format": "pt"}, fix=_FIX)
+    with atomic_write(config_file, fix=_FIX) as file:
+        file.write(json.dumps(config, indent=2).encode() + b"\n")
+    return [config_file, weights]
 
 
 def load_peft_prompt(path: Path) -> tuple[np.ndarray, Mapping[str, str]]:
     """Returns the live rows of a prompt-tuning adapter, [prompt, embed], and its metadata.
 
-    Of 2n rows the first n are live, and a warning that says so is logged.
+    Of 2n rows the first n are live; a warning says so.
 
     Raises:
-      UserError: as `read_adapter`; or the array is missing, or isn't alone, or its number of rows
-        is neither `num_virtual_tokens` nor twice it.
+      UserError: as `read_adapter`; or the array is missing or isn't alone, or its number of rows is
+        neither `num_virtual_tokens` nor twice that.
     """
-    adapter = read_adapter(path, peft_type="PROMPT_TUNING")
-    if sorted(adapter.arrays) != [PROMPT_KEY]:
+    adapter = read_adapter(path, peft_type=PROMPT_TUNING)
+    if list(adapter.arrays) != [PROMPT_KEY]:
         found = shown_names(sorted(adapter.arrays)) or "no array"
         raise UserError(
             f"The adapter {path} holds {found}; expected {PROMPT_KEY} alone: "
@@ -170,33 +187,20 @@ def save_peft_prompt(
     *,
     base_model: str | None = None,
 ) -> list[Path]:
-    """Writes a prompt as the adapter with which PEFT computes what we compute with it.
+    """Writes a prompt, as float32, as an adapter with which PEFT computes the same.
 
-    Args:
-      folder: one that exists.
-      prompt: kept as float32.
-      metadata: strings for the header of adapter_model.safetensors; PEFT doesn't read them.
-      base_model: the hub name or the folder of the frozen model. PEFT's `AutoPeftModel` classes
-        load it by this; where the user loads it, it isn't needed.
-
-    Raises:
-      UserError: the files can't be written.
+    Arguments, result and errors are those of `write_adapter`.
     """
     array = np.ascontiguousarray(prompt, np.float32)
-    length, embed_dim = array.shape
-    config = {
-        "peft_type": "PROMPT_TUNING",
-        "task_type": TASK_TYPE,
-        "num_virtual_tokens": length,
-        "token_dim": embed_dim,
+    fields = {
+        "num_virtual_tokens": array.shape[0],
+        "token_dim": array.shape[1],
         # The encoder alone; PEFT would otherwise expect 2n rows.
         "num_transformer_submodules": 1,
         "prompt_tuning_init": "RANDOM",
-        "base_model_name_or_path": base_model,
-        "inference_mode": True,
     }
-    adapter = Adapter(config=config, arrays={PROMPT_KEY: array}, metadata=metadata)
-    return write_adapter(folder, adapter)
+    arrays = {PROMPT_KEY: array}
+    return write_adapter(folder, PROMPT_TUNING, fields, arrays, metadata, base_model=base_model)
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:

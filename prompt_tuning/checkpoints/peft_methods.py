@@ -1,90 +1,374 @@
-"""Which of PEFT's methods are read and written, and by what; prompts are in peft.py itself."""
+"""PEFT's LoRA, IA3 and prefix tuning, to and from our variables.
 
-import dataclasses
-from collections.abc import Callable
+A module's array is called "base_model.model." + Hugging Face's path of the module + "." + its own
+name, such as "lora_A.weight". There is one for each layer; ours are stacked over a target's layers.
+
+LoRA: `lora_A` [rank, inputs] and `lora_B` [outputs, rank]. PEFT computes x A^T B^T, times
+lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora. What starts from changed frozen weights
+(PiSSA and the like), scales the product otherwise (DoRA) or trains more is refused.
+
+IA3: `ia3_l` [outputs, 1], or [1, inputs] of "feedforward" modules. PEFT scales the outputs of k and
+v and the input of wo, as the paper does. Its default for mT5 scales the output of wi_1 instead; in
+a gated block the hidden layer is a product with that output, so the factors are the same.
+
+Prefix tuning: `prompt_embeddings` [prefix, num_layers * 2 * token_dim], in a T5's decoder
+self-attention alone. There, layer i doesn't read the i-th of the num_layers pairs of keys and
+values. PEFT repeats all pairs for two submodules and deals the result out to layers by fours, of
+which it uses the first two (PEFT 0.21, `PeftModel.get_prompt`). So layer i reads pair 2i mod
+num_layers; if num_layers is even, half of what PEFT trains is never read, and two layers share each
+other pair. The same is computed here. Any prefix can still be written, with an odd num_layers: the
+model's, or one more and a pair that no layer reads. PEFT's token_dim has to be heads * head_dim;
+its default, the model's width, fails if that differs, as in T5 1.1 Small.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from prompt_tuning.checkpoints.peft import Adapter, peft_type_of, write_adapter
-from prompt_tuning.checkpoints.peft_ia3 import load_peft_ia3, peft_ia3
-from prompt_tuning.checkpoints.peft_lora import load_peft_lora, peft_lora
-from prompt_tuning.checkpoints.peft_prefix import load_peft_prefix, peft_prefix
+import numpy as np
+
+from prompt_tuning.checkpoints.huggingface import huggingface_module
+from prompt_tuning.checkpoints.peft import (
+    CONFIG_FILE,
+    PROMPT_KEY,
+    PROMPT_TUNING,
+    PeftAdapter,
+    peft_type_of,
+    read_adapter,
+    write_adapter,
+)
 from prompt_tuning.errors import UserError
-from prompt_tuning.json_text import shown
+from prompt_tuning.json_text import shown, shown_names
 from prompt_tuning.methods.base import Method, Trained
 from prompt_tuning.methods.deep_prompt import DeepPrompt
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.methods.registry import method_name
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.targets import Target, attention_blocks, projections, scalable
 
-PROMPT_TUNING = "PROMPT_TUNING"
-READERS: dict[str, Callable[[Path, T5Config], tuple[Any, Trained, Adapter]]] = {
-    "LORA": load_peft_lora,
-    "IA3": load_peft_ia3,
-    "PREFIX_TUNING": load_peft_prefix,
-}
-"""By PEFT's names."""
+_Arrays = dict[str, np.ndarray]
+_START = "base_model.model."
+_MODULE_AND_NAME = re.compile(r"(?:base_model\.model\.)?(.*?)\.(lora_.*|[^.]*)", re.DOTALL)
 
-WRITERS: dict[type[Any], Callable[[Any, Trained, str | None], Adapter]] = {
-    LoRA: peft_lora,
-    IA3: peft_ia3,
-    DeepPrompt: peft_prefix,
-}
+_DOWN, _UP = "lora_A.weight", "lora_B.weight"
+_NOT_LORA = (
+    "use_dora",
+    "use_qalora",
+    "use_bdlora",
+    "lora_bias",
+    "bias",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "layer_replication",
+    "layers_to_transform",
+    "trainable_token_indices",
+    "target_parameters",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "monteclora_config",
+    "kasa_config",
+)
+# Initializations that leave the frozen weights as they are.
+_LORA_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
+
+_FACTORS = "ia3_l"
+
+_PREFIX_BLOCK = "decoder/self_attention"
+"""The only block in which PEFT has prefixes in a T5."""
 
 
 def load_peft_method(
     path: Path, config: T5Config | None
-) -> tuple[Method, Trained, dict[str, str]] | None:
-    """Returns what an adapter of PEFT holds, its variables and metadata; None: it is a prompt.
+) -> tuple[Method, Trained, Mapping[str, str]] | None:
+    """Returns an adapter's method, variables and metadata, or None if it is a prompt.
 
     Raises:
-      UserError: it can't be read, is of a method that isn't known here, or of another model; or
-        no model is given.
+      UserError: it can't be read, or is of an unknown method or for another model; or no model is
+        given.
     """
     kind = peft_type_of(path)
     if kind == PROMPT_TUNING:
         return None
-    if kind not in READERS:
+    if kind not in _METHODS:
         raise UserError(
             f"The adapter in {path} is of peft_type {shown(kind)}; only {PROMPT_TUNING!r}, "
-            f"{', '.join(map(repr, READERS))} can be read here."
+            f"{', '.join(map(repr, _METHODS))} can be read here."
         )
     if config is None:
         raise UserError(
             f"The adapter in {path} is of peft_type {kind!r}, and to read it takes the model that "
             "it belongs to; give it to a command that loads one."
         )
-    method, trained, adapter = READERS[kind](path, config)
-    return method, trained, dict(adapter.metadata)
+    adapter = read_adapter(path, peft_type=kind)
+    method, params = _METHODS[kind].read(adapter, config)
+    return method, {"params": params}, adapter.metadata
 
 
 def save_peft_method(
     folder: Path,
     method: Method,
     trained: Trained,
-    metadata: dict[str, str],
+    metadata: Mapping[str, str],
     *,
     base_model: str | None = None,
 ) -> list[Path]:
-    """Writes a method's variables as an adapter of PEFT, and returns the files' paths.
+    """Writes a method's variables, folded, as an adapter with which PEFT computes the same.
 
-    Args:
-      folder: one that exists.
-      method: it is folded first.
-      trained: its variables.
-      metadata: strings for the header of adapter_model.safetensors; PEFT doesn't read them.
-      base_model: as `peft.save_peft_prompt` takes it.
+    The other arguments and the result are those of `peft.write_adapter`.
 
     Raises:
       UserError: PEFT has no such method, or the files can't be written.
     """
     method, trained = method.fold(trained)
-    writer = WRITERS.get(type(method))
-    if writer is None:
+    for kind, (ours, _, write) in _METHODS.items():
+        if type(method) is ours:
+            params = {name: np.asarray(x, np.float32) for name, x in trained["params"].items()}
+            fields, arrays = write(method, params)
+            return write_adapter(folder, kind, fields, arrays, metadata, base_model=base_model)
+    raise UserError(
+        f"What {method_name(method)} has trained can't be written for PEFT; only prompts, "
+        "lora, ia3 and prefixes of the decoder can."
+    )
+
+
+def _read_lora(adapter: PeftAdapter, config: T5Config) -> tuple[LoRA, Mapping[str, Any]]:
+    _check_unset(adapter, _NOT_LORA)
+    start = adapter.config.get("init_lora_weights")
+    if start not in _LORA_STARTS:
         raise UserError(
-            f"What {method_name(method)} has trained can't be written for PEFT; only prompts, "
-            "lora, ia3 and prefixes of the decoder can."
+            f"The adapter {adapter.path} has init_lora_weights={shown(start)} ({CONFIG_FILE}), "
+            "which starts from changed frozen weights; save it with PEFT's "
+            "path_initial_model_for_weight_conversion, which makes a plain LoRA of it."
         )
-    adapter = writer(method, trained, base_model)
-    return write_adapter(folder, dataclasses.replace(adapter, metadata=metadata))
+    rank, alpha = adapter.config.get("r"), adapter.config.get("lora_alpha")
+    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float):
+        raise UserError(
+            f"The adapter {adapter.path} has r={shown(rank)} and lora_alpha={shown(alpha)} "
+            f"({CONFIG_FILE}); expected a positive integer and a number."
+        )
+    modules = _by_module(adapter)
+    targets, params = [], {}
+    for target in projections(config):
+        shapes = {_DOWN: (rank, math.prod(target.inputs)), _UP: (math.prod(target.outputs), rank)}
+        if found := _take(modules, target, shapes, adapter.path):
+            down, up = found  # [layer, rank, inputs], [layer, outputs, rank]
+            targets.append(target)
+            params[f"{target.name}/down"] = down.mT.reshape(target.layers, *target.inputs, rank)
+            params[f"{target.name}/up"] = up.mT.reshape(target.layers, rank, *target.outputs)
+    _check_all_taken(modules, targets, adapter.path)
+    stabilized = bool(adapter.config.get("use_rslora"))
+    method = LoRA(targets=tuple(targets), rank=rank, alpha=float(alpha), rank_stabilized=stabilized)
+    return method, params
+
+
+def _write_lora(method: LoRA, params: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], _Arrays]:
+    arrays: _Arrays = {}
+    for target in method.targets:
+        down, up = params[f"{target.name}/down"], params[f"{target.name}/up"]
+        down = down.reshape(target.layers, -1, method.rank).mT
+        up = up.reshape(target.layers, method.rank, -1).mT
+        for module, of_down, of_up in zip(_paths(target), down, up, strict=True):
+            arrays |= {f"{_START}{module}.{_DOWN}": of_down, f"{_START}{module}.{_UP}": of_up}
+    fields = {
+        "r": method.rank,
+        "lora_alpha": int(method.alpha) if method.alpha == int(method.alpha) else method.alpha,
+        "use_rslora": method.rank_stabilized,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "target_modules": [path for target in method.targets for path in _paths(target)],
+    }
+    return fields, arrays
+
+
+def _read_ia3(adapter: PeftAdapter, config: T5Config) -> tuple[IA3, Mapping[str, Any]]:
+    _check_unset(adapter, ("modules_to_save",))
+    modules = _by_module(adapter)
+    by_name = {target.name: target for target in projections(config)}
+    targets, params = [], {}
+    for target in scalable(config):
+        size = math.prod(target.outputs)
+        block, _, module = target.name.rpartition("/")
+        places = {target.name: (size, 1)}
+        if module == "hidden":  # before wo, or after wi_1
+            places = {f"{block}/wo": (1, size), f"{block}/wi_1": (size, 1)}
+        for name, shape in places.items():
+            each = by_name.get(name)  # without a gate there is no wi_1
+            if each and (found := _take(modules, each, {_FACTORS: shape}, adapter.path)):
+                factors = found[0].reshape(target.layers, *target.outputs)
+                params[target.name] = factors * params.get(target.name, 1)
+        if target.name in params:
+            targets.append(target)
+    _check_all_taken(modules, targets, adapter.path)
+    return IA3(targets=tuple(targets)), params
+
+
+def _write_ia3(method: IA3, params: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], _Arrays]:
+    arrays: _Arrays = {}
+    feed_forward: list[str] = []
+    for target in method.targets:
+        factors = params[target.name].reshape(target.layers, -1, 1)
+        block, _, module = target.name.rpartition("/")
+        paths = _paths(target, f"{block}/wo" if module == "hidden" else target.name)
+        if module == "hidden":
+            factors = factors.mT
+            feed_forward += paths
+        for path, of_layer in zip(paths, factors, strict=True):
+            arrays[f"{_START}{path}.{_FACTORS}"] = of_layer
+    fields = {
+        "target_modules": [
+            name.removeprefix(_START).removesuffix(f".{_FACTORS}") for name in arrays
+        ],
+        "feedforward_modules": feed_forward,
+        "fan_in_fan_out": False,
+    }
+    return fields, arrays
+
+
+def _read_prefix(adapter: PeftAdapter, config: T5Config) -> tuple[DeepPrompt, Mapping[str, Any]]:
+    _check_unset(adapter, ("modules_to_save",))
+    (target,) = (each for each in attention_blocks(config) if each.name == _PREFIX_BLOCK)
+    heads, head_dim = target.outputs
+    fields = ("num_virtual_tokens", "num_layers", "num_attention_heads", "token_dim")
+    length, pairs, *sizes = (adapter.config.get(field) for field in fields)
+    if sizes != [heads, heads * head_dim]:
+        raise UserError(
+            f"The adapter {adapter.path} has prefixes of num_attention_heads={shown(sizes[0])} and "
+            f"token_dim={shown(sizes[1])} ({CONFIG_FILE}); expected {heads} and {heads * head_dim} "
+            f"for the model '{config.name}'."
+        )
+    submodules = adapter.config.get("num_transformer_submodules", 2)
+    if type(pairs) is not int or pairs < target.layers or submodules not in (None, 2):
+        raise UserError(
+            f"The adapter {adapter.path} has num_layers={shown(pairs)} and "
+            f"num_transformer_submodules={shown(submodules)} ({CONFIG_FILE}), with which PEFT "
+            f"itself can't run the model '{config.name}'; expected at least {target.layers}, and 2."
+        )
+    shapes = {name: list(array.shape) for name, array in adapter.arrays.items()}
+    expected = [length, pairs * 2 * heads * head_dim]
+    if shapes != {PROMPT_KEY: expected}:
+        found = [f"{name} of shape {shape}" for name, shape in shapes.items()]
+        raise UserError(
+            f"The adapter {adapter.path} holds {shown_names(found) or 'nothing'}; expected "
+            f"{PROMPT_KEY} alone, of shape {shown(expected)}."
+        )
+    array = np.asarray(adapter.arrays[PROMPT_KEY], np.float32)
+    array = array.reshape(len(array), pairs, 2, heads, head_dim)
+    read = np.moveaxis(array[:, _read_pairs(target.layers, pairs)], 0, 2)
+    # [layer, 2, prefix, heads, head_dim]
+    return DeepPrompt(length=len(array), targets=(target,)), {_PREFIX_BLOCK: read}
+
+
+def _write_prefix(
+    method: DeepPrompt, params: Mapping[str, np.ndarray]
+) -> tuple[dict[str, Any], _Arrays]:
+    names = [target.name for target in method.targets]
+    if names != [_PREFIX_BLOCK]:
+        raise UserError(
+            f"PEFT's prefix tuning of a T5 reaches {_PREFIX_BLOCK} alone, and this has prefixes of "
+            f"{', '.join(names)}; train with blocks=('self_attention',) to exchange it."
+        )
+    (target,) = method.targets
+    heads, head_dim = target.outputs
+    # Odd, so that going by twos every layer finds a pair of its own.
+    pairs = target.layers + 1 - target.layers % 2
+    whole = np.zeros((method.length, pairs, 2, heads, head_dim), np.float32)
+    whole[:, _read_pairs(target.layers, pairs)] = np.moveaxis(params[_PREFIX_BLOCK], 2, 0)
+    fields = {
+        "num_virtual_tokens": method.length,
+        "num_layers": pairs,
+        "num_attention_heads": heads,
+        "token_dim": heads * head_dim,
+        "num_transformer_submodules": 2,
+        "encoder_hidden_size": heads * head_dim,
+        "prefix_projection": False,
+    }
+    return fields, {PROMPT_KEY: whole.reshape(method.length, -1)}
+
+
+class _PeftMethod(NamedTuple):
+    """A method of ours, and the functions that read and write it."""
+
+    method: type[Any]
+    read: Callable[[PeftAdapter, T5Config], tuple[Any, Mapping[str, Any]]]
+    write: Callable[[Any, Mapping[str, np.ndarray]], tuple[dict[str, Any], _Arrays]]
+
+
+_METHODS = {
+    "LORA": _PeftMethod(LoRA, _read_lora, _write_lora),
+    "IA3": _PeftMethod(IA3, _read_ia3, _write_ia3),
+    "PREFIX_TUNING": _PeftMethod(DeepPrompt, _read_prefix, _write_prefix),
+}
+"""By PEFT's names."""
+
+
+def _read_pairs(layers: int, pairs: int) -> list[int]:
+    """Returns which of PEFT's pairs each layer reads."""
+    return [2 * layer % pairs for layer in range(layers)]
+
+
+def _paths(target: Target, name: str | None = None) -> list[str]:
+    """Returns Hugging Face's paths of a target, or of the module `name`, in all layers."""
+    return [huggingface_module(name or target.name, layer) for layer in range(target.layers)]
+
+
+def _by_module(adapter: PeftAdapter) -> dict[str, _Arrays]:
+    """Returns the arrays by Hugging Face's path of the module, then by the rest of the name."""
+    found: dict[str, _Arrays] = {}
+    for name, array in adapter.arrays.items():
+        match = _MODULE_AND_NAME.fullmatch(name)
+        module, rest = match.groups() if match else (name, "")
+        found.setdefault(module, {})[rest] = array
+    return found
+
+
+def _take(
+    modules: dict[str, _Arrays], target: Target, shapes: Mapping[str, tuple[int, ...]], path: Path
+) -> list[np.ndarray]:
+    """Takes a target's arrays out of `modules`: one for each name, stacked over layers; or none.
+
+    Raises:
+      UserError: a layer has other arrays than the names of `shapes`, or of another shape.
+    """
+    layers = {module: modules.pop(module, {}) for module in _paths(target)}
+    if not any(layers.values()):
+        return []
+    for module, arrays in layers.items():
+        if arrays.keys() != shapes.keys():
+            raise UserError(
+                f"The adapter {path} has {shown_names(sorted(arrays)) or 'nothing'} for {module}; "
+                f"expected {' and '.join(shapes)} in every layer that the model has of it."
+            )
+        for name, shape in shapes.items():
+            if arrays[name].shape != shape:
+                raise UserError(
+                    f"The adapter {path} has {name} of shape {list(arrays[name].shape)} for "
+                    f"{module}; expected {list(shape)}: it was trained on another model."
+                )
+    return [
+        np.stack([np.asarray(arrays[name], np.float32) for arrays in layers.values()])
+        for name in shapes
+    ]
+
+
+def _check_all_taken(modules: Mapping[str, object], targets: Sequence[Target], path: Path) -> None:
+    if modules or not targets:
+        raise UserError(
+            f"The adapter {path} holds {shown_names(sorted(modules)) or 'nothing'}, which isn't in "
+            "this model, or which the method can't reach here; give the model it was trained on."
+        )
+
+
+def _check_unset(adapter: PeftAdapter, fields: Sequence[str]) -> None:
+    """Raises UserError if a field of the configuration asks for what can't be computed here."""
+    for field in fields:
+        value = adapter.config.get(field)
+        if value not in (None, False, [], {}, "none"):
+            raise UserError(
+                f"The adapter {adapter.path} has {field}={shown(value)} ({CONFIG_FILE}), which "
+                "can't be computed here; expected it unset."
+            )

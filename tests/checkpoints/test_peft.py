@@ -240,7 +240,7 @@ def test_an_adapter_of_another_method_is_refused(adapter):
 
 def test_an_adapter_of_another_kind_of_model_is_refused(adapter):
     change(adapter, task_type="CAUSAL_LM")
-    refused("task_type 'CAUSAL_LM'.*expected 'SEQ_2_SEQ_LM'", adapter)
+    refused("task_type 'CAUSAL_LM'.*only 'SEQ_2_SEQ_LM' can be read", adapter)
 
 
 def test_an_adapter_of_another_width_or_model_is_refused(adapter):
