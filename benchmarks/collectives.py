@@ -32,6 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.parameter_axes import parameter_axes
 from prompt_tuning.models.t5 import T5, abstract_params
@@ -47,6 +48,7 @@ MESHES = ["8x1", "4x2", "2x4", "1x8", "8x1+fsdp", "4x2+fsdp"]
 # The program isn't run, and its collectives are in it before machine code is made.
 _QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 BATCH, SOURCE, TARGET, PROMPT = 32, 256, 8, 100
+COMPUTE = Compute(param_dtype="bfloat16", compute_dtype="bfloat16", remat=True)
 
 
 def compiled_text(config: T5Config, layout: Layout, prompt: int, batch_size: int) -> str:
@@ -73,11 +75,11 @@ def compiled_text(config: T5Config, layout: Layout, prompt: int, batch_size: int
     state = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), state
     )
-    model = T5(config, layout.place) if layout.fsdp else T5(config)
+    model = T5(config, COMPUTE, *([layout.place] if layout.fsdp else []))
     step: Any = make_train_step(
         prompt_loss_fn(model, method, LossOptions()), optimizer, 1, everywhere
     )
-    frozen = layout.abstract(abstract_params(config))
+    frozen = layout.abstract(abstract_params(config, COMPUTE))
     return step.lower(state, frozen, batch, jax.random.key(0)).compile(_QUICKLY).as_text()
 
 
@@ -99,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the JSON goes")
     options = parser.parse_args(arguments)
 
-    config = get_config(options.model, param_dtype="bfloat16", compute_dtype="bfloat16", remat=True)
+    config = get_config(options.model)
     limit = 4 * PROMPT * config.embed_dim
     results = {
         "model": options.model,

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from prompt_tuning.files import default_cache_dir
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.hardware import cpu_flags
 
@@ -44,7 +45,6 @@ QUICK = T5Config(
     mlp_dim=256,
     num_encoder_layers=2,
     num_decoder_layers=2,
-    unroll=0,
 )
 """A tiny model, to try a benchmark."""
 
@@ -66,10 +66,13 @@ class Contender:
     setup: Mapping[str, Any]
 
 
-def ours(name: str, config: T5Config, **setup: Any) -> Contender:
-    """Returns this package's contender, in this interpreter."""
+def ours(
+    name: str, config: T5Config, compute: Compute = Compute(unroll=0), **setup: Any
+) -> Contender:
+    """Returns a process of this package's, in this interpreter."""
     command = [sys.executable, str(HERE / "worker_ours.py")]
-    return Contender(name=name, command=command, setup={**setup, "config": config.to_json()})
+    setup = {**setup, "config": config.to_json(), "compute": dataclasses.asdict(compute)}
+    return Contender(name=name, command=command, setup=setup)
 
 
 def peft(name: str, config: T5Config, python: str, *, dtype: str, **setup: Any) -> Contender:

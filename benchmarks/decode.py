@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     quick = options.quick
     result = measure(
-        contenders.QUICK if quick else get_config("t5_1_1_small", unroll=0),
+        contenders.QUICK if quick else get_config("t5_1_1_small"),
         prompt=10 if quick else 100,
         source=30 if quick else 128,
         python=None if options.no_peer else contenders.peer_python(options.peer_python),

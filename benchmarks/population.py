@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import step as single
 
 from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.t5 import T5, init_params
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
@@ -66,7 +67,8 @@ class Population:
         optimizer = adafactor(0.3)
         keys = jax.random.split(jax.random.key(1), members)
         states = [TrainState.create(method.init(key, batch), optimizer) for key in keys]
-        shared = ProgramKey.of(prompt_loss_fn(T5(config), method, LossOptions()), optimizer)
+        model = T5(config, Compute(unroll=0))
+        shared = ProgramKey.of(prompt_loss_fn(model, method, LossOptions()), optimizer)
         rates = np.full(members, 0.3, np.float32)
         if side_by_side:
             self.states = tuple(states)
@@ -116,7 +118,7 @@ class Alone:
         optimizer = adafactor(0.3)
         trained = method.init(jax.random.key(1), self.batch)
         self._state = TrainState.create(trained, optimizer)
-        loss_fn = prompt_loss_fn(T5(config), method, LossOptions())
+        loss_fn = prompt_loss_fn(T5(config, Compute(unroll=0)), method, LossOptions())
         self._step = make_train_step(loss_fn, optimizer)
         self._key = jax.random.key(2)
 

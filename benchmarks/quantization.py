@@ -20,7 +20,6 @@ The results of each part replace those in benchmarks/results/quantization.json; 
 
 import argparse
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -41,6 +40,7 @@ from prompt_tuning.checkpoints.weights import save_weights
 from prompt_tuning.cli import evaluate, train
 from prompt_tuning.host_memory import return_memory_after_compiling
 from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.hardware import fastest_matmul_dtype
 from prompt_tuning.models.quantization import count_parameters
@@ -68,7 +68,7 @@ QUICK = T5Config(
 
 
 def settings(way: str) -> dict[str, Any]:
-    """Returns the config fields of this weight format."""
+    """Returns the fields of a `Compute` that hold weights in this way."""
     if way == "float32":
         return {"param_dtype": "float32"}
     found = {"param_dtype": "bfloat16", "matmul_dtype": fastest_matmul_dtype("cpu")}
@@ -132,10 +132,11 @@ def plan(names: tuple[str, ...]) -> dict[str, Any]:
         for way in WAYS:
             activations = "float32" if way == "float32" else "bfloat16"
             fields = {**settings(way), "matmul_dtype": "", "compute_dtype": activations}
-            config = get_config(name, remat=True, **fields)
+            config = get_config(name)
             needs = needs_of(
                 Work(
                     config=config,
+                    compute=Compute(remat=True, **fields),
                     method=SoftPrompt(length=PROMPT, embed_dim=config.embed_dim),
                     optimizer=adafactor(0.3),
                     loss=LossOptions(),
@@ -155,8 +156,8 @@ def process(config: T5Config, steps: int) -> dict[str, Any]:
     found: dict[str, Any] = {"model": config.name, "steps": steps}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{config.name}.safetensors"
-        stored = dataclasses.replace(config, param_dtype="bfloat16")
-        save_weights(path, init_params(stored, jax.random.key(0)), stored)
+        stored = init_params(config, jax.random.key(0), Compute(param_dtype="bfloat16"))
+        save_weights(path, stored, config)
         for way in WAYS:
             command = [sys.executable, __file__, "--load", str(path), way, str(steps)]
             done = subprocess.run(
@@ -174,14 +175,13 @@ def loaded(path: str, way: str, steps: int) -> dict[str, float | int]:
     """Loads a model in this process, runs steps, and returns their time and memory."""
     fields = settings(way)
     dtype, matmul_dtype = fields.pop("param_dtype"), fields.pop("matmul_dtype", "")
-    fields.pop("unroll", None)  # get_config's own is a loop, for all ways
+    fields.pop("unroll", None)  # a loop is the default, and for all ways
     jax.block_until_ready(jax.numpy.zeros(1))
     before = _highest_resident()
     start = time.perf_counter()
     config, frozen = load_frozen(path, dtype=dtype, **fields)
     loading = time.perf_counter() - start
     after_loading = _highest_resident()
-    config = dataclasses.replace(config, matmul_dtype=matmul_dtype)
 
     numbers = np.random.default_rng(0)
     source = numbers.integers(2, config.vocab_size, (BATCH, SOURCE), np.int32)
@@ -194,7 +194,10 @@ def loaded(path: str, way: str, steps: int) -> dict[str, float | int]:
     }
     method, optimizer = SoftPrompt(length=PROMPT, embed_dim=config.embed_dim), adafactor(0.3)
     state = TrainState.create(method.init(jax.random.key(1), batch), optimizer)
-    step = make_train_step(prompt_loss_fn(T5(config), method, LossOptions()), optimizer)
+    step = make_train_step(
+        prompt_loss_fn(T5(config, Compute(matmul_dtype=matmul_dtype)), method, LossOptions()),
+        optimizer,
+    )
     seconds = []
     for _ in range(steps + 1):
         start = time.perf_counter()

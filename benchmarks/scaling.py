@@ -33,7 +33,7 @@ from prompt_tuning.models.t5 import abstract_params
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
 
-FULL = Setting(config=get_config("t5_1_1_small", unroll=0))
+FULL = Setting(config=get_config("t5_1_1_small"))
 QUICK = Setting(config=contenders.QUICK, prompt=10, source=32)
 
 

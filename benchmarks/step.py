@@ -34,6 +34,7 @@ import jax.numpy as jnp
 
 from prompt_tuning.analysis.flops import step_flops
 from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.hardware import fastest_matmul_dtype
 from prompt_tuning.models.t5 import T5, abstract_params
@@ -55,9 +56,10 @@ class Setting:
     prompt: int = 100
     source: int = 128
     target: int = 8
+    unroll: int = 0
 
 
-FULL = Setting(config=get_config("t5_1_1_small", unroll=0))
+FULL = Setting(config=get_config("t5_1_1_small"))
 QUICK = Setting(config=contenders.QUICK, prompt=10, source=30)
 
 
@@ -74,10 +76,12 @@ def minimum_flops(setting: Setting) -> int:
 
 def xla_flops(setting: Setting) -> int:
     """Returns the FLOPs of a step as XLA counts them in the lowered program, unrolled."""
-    config = dataclasses.replace(setting.config, unroll=0)
+    config = setting.config
     method = SoftPrompt(length=setting.prompt, embed_dim=config.embed_dim)
     optimizer = adafactor(0.3)
-    step = make_train_step(prompt_loss_fn(T5(config), method, LossOptions()), optimizer)
+    step = make_train_step(
+        prompt_loss_fn(T5(config, Compute(unroll=0)), method, LossOptions()), optimizer
+    )
 
     def shape(length: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((setting.batch, length), dtype)
@@ -117,9 +121,13 @@ def entrants(setting: Setting, python: str | None) -> list[contenders.Contender]
     dtypes = ["float32"] + ["bfloat16"] * (fastest_matmul_dtype("cpu") == "bfloat16")
     found = []
     for dtype in dtypes:
-        config = dataclasses.replace(setting.config, matmul_dtype=dtype)
-        found.append(contenders.ours(f"ours_{dtype}", config, **common))
-        found.append(contenders.ours(f"{IN_HALVES}_{dtype}", config, **common, microbatches=2))
+        compute = Compute(matmul_dtype=dtype, unroll=setting.unroll)
+        for name, parts in (("ours", 1), (IN_HALVES, 2)):
+            found.append(
+                contenders.ours(
+                    f"{name}_{dtype}", setting.config, compute, **common, microbatches=parts
+                )
+            )
         if python:
             peer = contenders.peft(f"peft_{dtype}", setting.config, python, dtype=dtype, **common)
             found.append(peer)
@@ -158,7 +166,7 @@ def measure(setting: Setting, *, python: str | None, rounds: int, peak_size: int
         "prompt_length": setting.prompt,
         "encoder_length": setting.source,
         "decoder_length": setting.target,
-        "unroll": setting.config.unroll,
+        "unroll": setting.unroll,
         "steps": rounds * STEPS_A_TURN,
         "xla_flops": counted,
         "minimum_flops": minimum,
@@ -211,9 +219,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     setting = QUICK if options.quick else FULL
-    config = dataclasses.replace(setting.config, unroll=options.unroll)
     result = measure(
-        dataclasses.replace(setting, config=config),
+        dataclasses.replace(setting, unroll=options.unroll),
         python=None if options.no_peer else contenders.peer_python(options.peer_python),
         rounds=1 if options.quick else options.rounds,
         peak_size=256 if options.quick else 2048,

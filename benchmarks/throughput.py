@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
     quick = options.quick
     result = measure(
         {task: read_lengths(task, options.data) for task in options.tasks},
-        config=contenders.QUICK if quick else get_config("t5_1_1_small", unroll=0),
+        config=contenders.QUICK if quick else get_config("t5_1_1_small"),
         prompt=100,
         steps=8 if quick else options.steps,
         rounds=1 if quick else options.rounds,

@@ -24,6 +24,7 @@ import numpy as np
 from prompt_tuning.evaluation.rank import label_log_likelihoods
 from prompt_tuning.host_memory import return_memory_after_compiling
 from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection
@@ -56,7 +57,8 @@ class Worker:
         # A random model mustn't end its answers early: no token is the end of one.
         config = T5Config.from_json({**setup["config"], "eos_id": setup["config"]["vocab_size"]})
         self.config, self.target = config, setup["target"]
-        self.model, self.frozen = T5(config), init_params(config, jax.random.key(0))
+        self.model = T5(config, Compute(**setup["compute"]))
+        self.frozen = init_params(config, jax.random.key(0))
         prompt = setup["prompt"]
         self.injection = Injection(
             encoder_prompt=jax.random.normal(jax.random.key(1), (1, prompt, config.embed_dim))

@@ -101,7 +101,7 @@ def main() -> None:
     card = CARD.format(
         size=size,
         parameters=count_parameters(params),
-        dtype=config.param_dtype,
+        dtype=params["token_embedder"]["embedding"].dtype,
         tokens=int(metadata["tokens_per_batch"]),
         **describe(rows, metadata["command"], float(metadata["mastery"])),
         **config.to_json(),

@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from prompt_tuning.checkpoints.weights import load_weights, save_weights
 from prompt_tuning.data.pretraining import lm_adaptation, span_corruption
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.layers import count_parameters
 from prompt_tuning.models.t5 import T5, init_params
@@ -65,7 +66,6 @@ def size_config(name: str, embed: int, heads: int, layers: int) -> T5Config:
         mlp_dim=2 * embed,
         num_encoder_layers=layers,
         num_decoder_layers=layers,
-        unroll=0,
     )
 
 
@@ -173,7 +173,6 @@ def make_probe(model: T5, encode: Callable, count: int = 128):
 
 
 def save_in_bfloat16(path: Path, params: dict, config: T5Config, metadata: dict[str, str]) -> None:
-    config = dataclasses.replace(config, param_dtype="bfloat16")
     save_weights(path, jax.tree.map(lambda leaf: leaf.astype("bfloat16"), params), config, metadata)
 
 
@@ -232,7 +231,7 @@ def main() -> None:
     config = SIZES[args.size]
     vocabulary = sentencepiece.SentencePieceProcessor(model_file=str(ASSETS / "tinyworld.model"))
     assert vocabulary.vocab_size() + NUM_SENTINELS == config.vocab_size
-    model = T5(config)
+    model = T5(config, Compute(unroll=0))
     params = first_params(args, config)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),

@@ -20,7 +20,7 @@ class StepFlops:
     forward: the loss.
     backward: the prompt's gradient, through activations alone.
     recomputed: each layer's forward again but for its last product, whose result the backward pass
-        doesn't need, where the config asks for it (`remat`).
+        doesn't need, where layers are recomputed (`remat`).
     """
 
     forward: int
@@ -100,7 +100,9 @@ def decoder_flops(
     return config.num_decoder_layers * layer + products.logits(target)
 
 
-def step_flops(config: T5Config, *, batch: int, prompt: int, source: int, target: int) -> StepFlops:
+def step_flops(
+    config: T5Config, *, batch: int, prompt: int, source: int, target: int, remat: bool = False
+) -> StepFlops:
     """Returns the fewest FLOPs of a step of prompt tuning (Lester et al., 2021).
 
     Backward, each product of an activation with a frozen weight costs as much again, once, for the
@@ -119,11 +121,12 @@ def step_flops(config: T5Config, *, batch: int, prompt: int, source: int, target
     A batch that is accumulated in parts costs the same.
 
     Args:
-      config: the model; with `remat` the layers' forward pass comes once more.
+      config: the model.
       batch: examples a step.
       prompt: the prompt's length.
       source: the input's, without the prompt.
       target: the target's.
+      remat: whether the layers' forward pass comes once more.
     """
     products = _Products(config, batch)
     attention, projection, mlp = products.attention, products.projection, products.mlp
@@ -159,5 +162,5 @@ def step_flops(config: T5Config, *, batch: int, prompt: int, source: int, target
     return StepFlops(
         forward=layers + products.logits(t),
         backward=backward,
-        recomputed=layers - last_products if config.remat else 0,
+        recomputed=layers - last_products if remat else 0,
     )

@@ -4,7 +4,6 @@ Where it is, is found by locations.py; formats are read by weights.py (ours), hu
 t5x.py.
 """
 
-import dataclasses
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from prompt_tuning.checkpoints.weights import WEIGHTS_FILE, stored_weights, unfl
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import check_kind
 from prompt_tuning.json_text import shown_names
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
 
@@ -57,23 +57,22 @@ def load_frozen(
       sharding_of: from a parameter's "/"-joined name and its shape to its layout on the devices;
         the default device holds everything if None.
       quantization: "int8" or "nf4" to hold kernels in 8 or 4 bits, one after another as they are
-        read; this and the next two are those of `T5Config`.
-      quantization_block: numbers that share a scale.
+        read; this and the next two are those of `Compute`.
+      quantization_block: values that share a scale.
       quantize_output_layer: the output layer's kernel too.
 
     Raises:
       UserError: it is none of these, a damaged one, or one of another size than `config`'s; or it
         can't be quantized so.
     """
-    stored = stored_frozen(path_or_name, config)
-    config = dataclasses.replace(
-        stored.config,
+    compute = Compute(
         quantization=quantization,
         quantization_block=quantization_block,
         quantize_output_layer=quantize_output_layer,
     )
-    config, flat = read_parameters(stored.parameters, config, dtype, sharding_of)
-    return config, unflatten(flat)
+    stored = stored_frozen(path_or_name, config)
+    flat = read_parameters(stored.parameters, dtype, sharding_of, compute)
+    return stored.config, unflatten(flat)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,8 +85,7 @@ def load_huggingface(
       UserError: not such a folder, not a T5, or its parameters aren't those of its config.json.
     """
     config, parameters = stored_huggingface(folder)
-    config, flat = read_parameters(parameters, config, dtype, sharding_of)
-    return config, unflatten(flat)
+    return config, unflatten(read_parameters(parameters, dtype, sharding_of))
 
 
 def stored_huggingface(
@@ -239,6 +238,6 @@ def _read_json(path: epath.Path) -> dict[str, Any]:
         raise UserError(f"Can't read {str(path)!r}: it isn't json ({error}).") from error
     if not isinstance(content, dict):
         raise UserError(
-            f"Can't read {str(path)!r}: it holds {shown(content)}, expected a json object."
+            f"Can't read {str(path)!r}: it holds {shown(content)}, expected a JSON object."
         )
     return content

@@ -61,7 +61,7 @@ _THEIR_ACTIVATIONS = {
 }
 
 
-def config_to_huggingface(config: T5Config) -> dict[str, Any]:
+def config_to_huggingface(config: T5Config, dtype: str) -> dict[str, Any]:
     """Returns a config.json of a model, which `config_from_huggingface` and `transformers` read."""
     activation = _THEIR_ACTIVATIONS[config.activation_name]
     gated = f"gated-{activation}".replace("gelu_new", "gelu")
@@ -78,7 +78,7 @@ def config_to_huggingface(config: T5Config) -> dict[str, Any]:
         "decoder_start_token_id": config.start_id,
         "feed_forward_proj": gated if config.gated_mlp else activation,
         "dense_act_fn": activation,
-        "torch_dtype": config.param_dtype,
+        "torch_dtype": dtype,
     }
 
 

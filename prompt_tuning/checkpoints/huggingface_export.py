@@ -19,7 +19,7 @@ from prompt_tuning.checkpoints.huggingface_config import config_to_huggingface
 from prompt_tuning.checkpoints.layouts import layer_shapes, separate_layers
 from prompt_tuning.checkpoints.safetensors_files import write_safetensors
 from prompt_tuning.checkpoints.stored_arrays import as_dtype
-from prompt_tuning.checkpoints.weights import check_not_quantized, stacked_shapes
+from prompt_tuning.checkpoints.weights import stacked_shapes
 from prompt_tuning.files import atomic_write
 from prompt_tuning.models.config import T5Config
 
@@ -27,20 +27,19 @@ _FIX = "Give another folder."
 
 
 def save_huggingface(
-    folder: Path, read: Callable[[str], np.ndarray], config: T5Config
+    folder: Path, read: Callable[[str], np.ndarray], config: T5Config, dtype: str
 ) -> list[Path]:
     """Writes a model into a folder that exists and returns the files' paths.
 
     Args:
       folder: where the vocabulary's files go too, which `Vocabulary.save` writes.
       read: gives a parameter by its "/"-joined path in the tree; one is held at a time.
-      config: the model's; the weights are written in its `param_dtype`.
+      config: the model's.
+      dtype: of the weights in the file.
 
     Raises:
-      UserError: a file can't be written, or the model is quantized.
+      UserError: a file can't be written.
     """
-    check_not_quantized(config)
-    dtype = as_dtype(config.param_dtype)
 
     def arrays() -> Iterator[tuple[str, np.ndarray]]:
         for name in stacked_shapes(config):
@@ -53,8 +52,8 @@ def save_huggingface(
     }
     config_file, weights_file = folder / CONFIG_FILE, folder / SAFETENSORS
     write_safetensors(
-        weights_file, arrays(), shapes, dict.fromkeys(shapes, dtype), {"format": "pt"}
+        weights_file, arrays(), shapes, dict.fromkeys(shapes, as_dtype(dtype)), {"format": "pt"}
     )
     with atomic_write(config_file, fix=_FIX) as file:
-        file.write((json.dumps(config_to_huggingface(config), indent=2) + "\n").encode())
+        file.write((json.dumps(config_to_huggingface(config, dtype), indent=2) + "\n").encode())
     return [config_file, weights_file]

@@ -10,7 +10,6 @@ Which array goes where is said by the readers of the formats: weights.py, huggin
 """
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from jax.sharding import Sharding
 
 from prompt_tuning.errors import UserError, listed
 from prompt_tuning.host_memory import return_freed_memory
-from prompt_tuning.models.config import DTYPES, T5Config
+from prompt_tuning.models.compute import DTYPES, Compute
 from prompt_tuning.models.quantization import quantize_stored
 
 BLOCK_BYTES = 16 * 2**20
@@ -221,24 +220,20 @@ def dtype_of(parameters: Mapping[str, Parameter], dtype: str | None) -> str:
 
 def read_parameters(
     parameters: Mapping[str, Parameter],
-    config: T5Config,
     dtype: str | None,
     sharding_of: ShardingOf | None = None,
-) -> tuple[T5Config, dict[str, jax.Array]]:
+    compute: Compute = Compute(),
+) -> dict[str, jax.Array]:
     """Reads a checked model onto the devices, one parameter after another.
 
     Args:
       parameters: the model's, by their "/"-joined names.
-      config: the model's; each parameter is quantized as it says before the next one is read.
       dtype: cast to it; if None, as `dtype_of` says.
       sharding_of: where each parameter goes; each device, on however many hosts, gets its shard
         alone. The default device holds everything if None.
-
-    Returns:
-      The config with the dtype that the parameters now have, and the parameters.
+      compute: how to quantize, if at all; each parameter is before the next one is read.
     """
     dtype = dtype_of(parameters, dtype)
-    config = dataclasses.replace(config, param_dtype=dtype)
     # An accelerator copies an array to its own memory, and shards are cut out of whole ones.
     may_map = sharding_of is None and jax.default_backend() == "cpu"
     arrays = {}
@@ -248,12 +243,12 @@ def read_parameters(
         parts = quantize_stored(
             name,
             parameters[name].read(as_dtype(dtype)) if mapped is None else mapped,
-            config,
+            compute,
         )
         del mapped
         for part in list(parts):
             arrays[part] = _place(parts.pop(part), part, sharding_of)
-    return config, arrays
+    return arrays
 
 
 def as_dtype(name: str) -> np.dtype:

@@ -81,8 +81,7 @@ def load_t5x(
         misshapen (all listed).
     """
     config, parameters = stored_t5x(path, config)
-    config, flat = read_parameters(parameters, config, dtype, sharding_of)
-    return config, unflatten(flat)
+    return config, unflatten(read_parameters(parameters, dtype, sharding_of))
 
 
 def stored_t5x(

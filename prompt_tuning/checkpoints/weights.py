@@ -1,13 +1,12 @@
 """Frozen weights in our own safetensors files.
 
 A file's keys are the paths of the parameter tree joined by "/", layers stacked as in the model;
-its metadata holds the `T5Config` as json beside whatever the writer adds. Other people's formats
-are read by huggingface.py and t5x.py; frozen.py recognizes which one a path is.
+its metadata holds the `T5Config` as JSON beside whatever the writer adds. Other people's formats
+are read by huggingface.py and t5x.py; frozen.py recognises which one a path is.
 """
 
-import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from prompt_tuning.checkpoints.stored_arrays import (
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import parse_json
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.quantization import CODES
 from prompt_tuning.models.shapes import parameter_shapes
 from prompt_tuning.models.t5 import Params
 
@@ -43,8 +43,8 @@ def save_weights(
       UserError: `frozen` doesn't have the parameters of `config`, or is quantized; or the file
         can't be written.
     """
-    check_not_quantized(config)
     flat = dict(sorted(flatten(frozen).items()))
+    check_not_quantized(flat, config)
     check_parameters(flat, stacked_shapes(config), source="the weights to be saved")
     write_safetensors(
         path,
@@ -55,12 +55,12 @@ def save_weights(
     )
 
 
-def check_not_quantized(config: T5Config) -> None:
-    """Raises UserError if a model's weights are quantized, which are never written."""
-    if config.quantization:
+def check_not_quantized(names: Iterable[str], config: T5Config) -> None:
+    """Raises UserError if a model's weights are quantized; those are never written."""
+    if any(name.endswith(CODES) for name in names):
         raise UserError(
-            f"The weights of {config.name!r} are quantized ({config.quantization}), and files hold "
-            "none that are: save the model that it was loaded from."
+            f"The weights of {config.name!r} are quantized, and no file can hold such weights: "
+            "save the model that it was loaded from."
         )
 
 
@@ -70,17 +70,16 @@ def save_parameters(
     config: T5Config,
     dtype: str | None,
     metadata: Mapping[str, str],
-) -> T5Config:
-    """Writes a model that is still in its files to one of ours; holds a parameter at a time.
+) -> str:
+    """Writes a model that is still in its files to one of ours; holds one parameter at a time.
 
     Returns:
-      The config with the dtype that the parameters now have: the one given, or as they were saved.
+      The dtype that the parameters now have: the one given, or as they were saved.
 
     Raises:
       UserError: a file is damaged, or the new one can't be written.
     """
     dtype = dtype_of(parameters, dtype)
-    config = dataclasses.replace(config, param_dtype=dtype)
     write_safetensors(
         path,
         ((name, parameter.read(as_dtype(dtype))) for name, parameter in parameters.items()),
@@ -88,7 +87,7 @@ def save_parameters(
         dict.fromkeys(parameters, as_dtype(dtype)),
         {**metadata, CONFIG_KEY: json.dumps(config.to_json())},
     )
-    return config
+    return dtype
 
 
 def load_weights(
@@ -98,16 +97,14 @@ def load_weights(
 
     Args:
       path: the file.
-      dtype: cast the weights to it; as they were saved if None. The config's `param_dtype` says
-        which it came to be.
+      dtype: cast the weights to it; as they were saved if None.
       sharding_of: where each parameter goes, as for `read_parameters`.
 
     Raises:
       UserError: the file isn't one of ours, or its parameters aren't those of its config.
     """
     config, parameters, metadata = stored_weights(path)
-    config, flat = read_parameters(parameters, config, dtype, sharding_of)
-    return config, unflatten(flat), metadata
+    return config, unflatten(read_parameters(parameters, dtype, sharding_of)), metadata
 
 
 def stored_weights(path: Any) -> tuple[T5Config, dict[str, Parameter], dict[str, str]]:
@@ -128,7 +125,6 @@ def stored_weights(path: Any) -> tuple[T5Config, dict[str, Parameter], dict[str,
         raise UserError(f"The T5 config in {str(path)!r} isn't json: {error}.") from error
     except UserError as error:
         raise UserError(f"Can't use the T5 config in {str(path)!r}: {error}") from error
-    config = dataclasses.replace(config, quantization="")  # files hold none that is
     shapes = stacked_shapes(config)
     check_parameters(arrays, shapes, source=repr(str(path)))
     parameters = {

@@ -1,6 +1,5 @@
 """`prompt-tuning convert`: any frozen model that can be loaded, as a file of ours or a folder."""
 
-import dataclasses
 import math
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from prompt_tuning.checkpoints.weights import save_parameters
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import new_folder
-from prompt_tuning.models.config import T5Config, get_config
+from prompt_tuning.models.config import get_config
 from prompt_tuning.recipes.model_files import HUGGING_FACE, vocabulary_beside
 
 
@@ -33,24 +32,27 @@ def main(argv: Sequence[str]) -> None:
     expected = get_config(args.architecture) if args.architecture else None
     model = stored_frozen(args.source, expected)
     if as_folder:
-        config = _write_folder(output, model, args.source, args.dtype)
+        dtype = _write_folder(output, model, args.source, args.dtype)
     else:
-        config = save_parameters(
+        dtype = save_parameters(
             output, model.parameters, model.config, args.dtype, {"source": args.source}
         )
     count = sum(math.prod(parameter.shape) for parameter in model.parameters.values())
     print(
-        f"{output}: {config.name}, {count:,} parameters in {config.param_dtype}, read from "
+        f"{output}: {model.config.name}, {count:,} parameters in {dtype}, read from "
         f"{model.format} ({args.source})"
     )
 
 
-def _write_folder(output: Path, model: StoredModel, source: str, dtype: str | None) -> T5Config:
-    config = dataclasses.replace(model.config, param_dtype=dtype_of(model.parameters, dtype))
+def _write_folder(output: Path, model: StoredModel, source: str, dtype: str | None) -> str:
+    dtype = dtype_of(model.parameters, dtype)
     vocabulary = vocabulary_beside(source)
     folder = new_folder(output)
     save_huggingface(
-        folder, lambda name: model.parameters[name].read(as_dtype(config.param_dtype)), config
+        folder,
+        lambda name: model.parameters[name].read(as_dtype(dtype)),
+        model.config,
+        dtype,
     )
     if vocabulary is None:
         print(
@@ -59,4 +61,4 @@ def _write_folder(output: Path, model: StoredModel, source: str, dtype: str | No
         )
     else:
         vocabulary.save(folder, fix="Give another folder.")
-    return config
+    return dtype

@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from prompt_tuning.checkpoints.frozen import stored_frozen
+from prompt_tuning.checkpoints.stored_arrays import dtype_of
 from prompt_tuning.cli import configurables, gin_config, registry
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.files import new_file
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import get_config
 from prompt_tuning.models.t5 import abstract_params
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS
@@ -90,17 +92,18 @@ def configured(args: argparse.Namespace, devices: int) -> tuple[Work, int]:
     name, dtype = given.pop("name", None), given.pop("param_dtype", None)
     if given.get("matmul_dtype") == "auto":  # what it means on every accelerator of the table
         given["matmul_dtype"] = "bfloat16"
-    config = get_config(architecture) if architecture else stored_frozen(checkpoint).config
-    config = dataclasses.replace(
-        config,
-        name=name or architecture or config.name,
-        param_dtype=dtype or config.param_dtype,
-        **given,
-    )
+    if architecture:
+        config = get_config(architecture)
+    else:
+        stored = stored_frozen(checkpoint)
+        config, dtype = stored.config, dtype_of(stored.parameters, dtype)
+    config = dataclasses.replace(config, name=name or architecture or config.name)
+    compute = Compute(param_dtype=dtype or "float32", **given)
     # It is asked for its sizes alone, so it may go without a vocabulary.
     base = configurables.Base(
         config=config,
-        params=abstract_params(config),
+        compute=compute,
+        params=abstract_params(config, compute),
         vocabulary=cast(Any, None),
         layout=layout,
     )
@@ -108,6 +111,7 @@ def configured(args: argparse.Namespace, devices: int) -> tuple[Work, int]:
     accumulation_steps = training.options.accumulation_steps
     work = Work(
         config=config,
+        compute=compute,
         method=training.make_method(base),
         optimizer=training.optimizer,
         loss=training.loss,

@@ -138,7 +138,7 @@ def run_facts(job: Job, warnings: Sequence[str] = ()) -> RunFacts:
         batch=batch,
         steps=options.train_steps,
         epochs=epochs,
-        precision=precision_text(job.base.config),
+        precision=precision_text(job.base.compute),
         devices=devices_text(),
         folder=f"{job.training.path}/",
         warnings=warnings,
@@ -162,7 +162,7 @@ def pretraining_facts(job: PretrainingJob) -> RunFacts:
         batch=f"{objective.batch_size:,} pieces of {objective.piece_length:,} tokens",
         steps=options.train_steps,
         epochs=options.train_steps / job.stream.steps_per_epoch,
-        precision=precision_text(job.base.config),
+        precision=precision_text(job.base.compute),
         devices=devices_text(),
         folder=f"{job.training.path}/",
     )
@@ -179,12 +179,12 @@ def _rate_text(training: Training) -> str:
     return learning_rate_text(training.optimizer, training.options.train_steps)
 
 
-def precision_text(config) -> str:
+def precision_text(compute) -> str:
     """Returns the number formats of a model (`T5Config`): its weights' and its activations'."""
-    weights = config.quantization or config.param_dtype
-    text = f"{weights} weights, {config.compute_dtype} activations"
-    if config.matmul_dtype and config.matmul_dtype != config.compute_dtype:
-        text += f", matrix products in {config.matmul_dtype}"
+    weights = compute.quantization or compute.param_dtype
+    text = f"{weights} weights, {compute.compute_dtype} activations"
+    if compute.product_dtype != compute.compute_dtype:
+        text += f", matrix products in {compute.product_dtype}"
     return text
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.layers import Projection, contract, dropout
 from prompt_tuning.models.slots import KeyValue, Slots
@@ -78,6 +79,7 @@ class RelativePositionBias(nn.Module):
     """One learned number a head and bucket, shared by all layers of a stack."""
 
     config: T5Config
+    compute: Compute
     bidirectional: bool
 
     @nn.compact
@@ -90,7 +92,7 @@ class RelativePositionBias(nn.Module):
             "rel_embedding",
             nn.initializers.normal(config.embed_dim**-0.5),
             (config.num_heads, config.relative_attention_num_buckets),
-            jnp.dtype(config.param_dtype),
+            jnp.dtype(self.compute.param_dtype),
         )
         buckets = relative_position_buckets(
             key_positions[None, :] - query_positions[:, None],
@@ -105,6 +107,7 @@ class Attention(nn.Module):
     """Multi-head attention, to itself or to another sequence."""
 
     config: T5Config
+    compute: Compute
     deterministic: bool
 
     def setup(self) -> None:
@@ -113,7 +116,7 @@ class Attention(nn.Module):
 
         def into_heads(stddev: float) -> Projection:
             return Projection(
-                config=config,
+                compute=self.compute,
                 spec="btd,dhk->bthk",
                 shape=(config.embed_dim, *heads),
                 stddev=stddev,
@@ -123,7 +126,7 @@ class Attention(nn.Module):
         self.key = into_heads(config.embed_dim**-0.5)
         self.value = into_heads(config.embed_dim**-0.5)
         self.out = Projection(
-            config=config,
+            compute=self.compute,
             spec="bthk,hkd->btd",
             shape=(*heads, config.embed_dim),
             stddev=(config.num_heads * config.head_dim) ** -0.5,
@@ -135,7 +138,7 @@ class Attention(nn.Module):
 
         Were they wider, XLA on CPU would lack the backward products of batched bfloat16 matrices.
         """
-        return jnp.dtype(self.config.product_dtype)
+        return jnp.dtype(self.compute.product_dtype)
 
     def keys_and_values(
         self, x: Float[Array, "batch source embed"], slots: Slots = Slots()
@@ -166,11 +169,13 @@ class Attention(nn.Module):
         batch = keys_values.key.shape[0]
         query = self.query(x, slots.low_rank.get("query")).astype(dtype)
         query = by_head(query.reshape(batch, -1, *query.shape[2:]))
-        logits = contract("bhtk,bhsk->bhts", query, keys_values.key, config)
+        logits = contract("bhtk,bhsk->bhts", query, keys_values.key, self.compute)
         for bias in biases:
             logits += bias
         weights = dropout(self, softmax(logits).astype(dtype))
         self.sow("intermediates", "weights", weights)  # kept only where a caller asks for them
-        gathered = contract("bhts,bhsk->bhtk", weights, keys_values.value, config).astype(dtype)
+        gathered = contract("bhts,bhsk->bhtk", weights, keys_values.value, self.compute).astype(
+            dtype
+        )
         gathered = gathered.swapaxes(1, 2).reshape(*x.shape[:2], config.num_heads, config.head_dim)
         return self.out(gathered, slots.low_rank.get("out")).astype(x.dtype)

@@ -7,64 +7,35 @@ output layer); mT5 is v1.1 with a vocabulary of 250,112 rows (Xue et al., 2021).
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.json_text import shown
 
-DTYPES = ("float32", "bfloat16")
 ACTIVATIONS = ("relu", "gelu_tanh", "gelu_erf", "silu")
-QUANTIZATIONS = ("int8", "nf4")
 
-_LARGEST = 2**31 - 1
-# The bounds of the config's integers. Ten times the layers of the
-# deepest T5 there is; with more, a few bytes of a file would ask for a list of names without end.
-_RANGES = {
-    "vocab_size": (1, _LARGEST),
-    "embed_dim": (1, _LARGEST),
-    "num_heads": (1, _LARGEST),
-    "head_dim": (1, _LARGEST),
-    "mlp_dim": (1, _LARGEST),
-    "num_encoder_layers": (1, 1000),
-    "num_decoder_layers": (1, 1000),
-    "relative_attention_num_buckets": (4, _LARGEST),  # two for each sign of a distance
-    "relative_attention_max_distance": (1, _LARGEST),
-    "pad_id": (0, _LARGEST),
-    "eos_id": (0, _LARGEST),
-    "decoder_start_id": (0, _LARGEST),
-    "unroll": (0, 1000),
-    "quantization_block": (2, _LARGEST),
-}
-_SWITCHES = ("gated_mlp", "tie_embeddings", "remat", "quantize_output_layer")
+_MOST_LAYERS = 1000  # a corrupt file could otherwise ask for a billion names of parameters
+# What files written before `Compute` was split off also contain; it is ignored.
+_OF_COMPUTE = (
+    *("param_dtype", "compute_dtype", "matmul_dtype", "remat", "unroll", "dropout_rate"),
+    *("quantization", "quantization_block", "quantize_output_layer"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class T5Config:
-    """The shape of a T5 and how it is to be computed.
+    """What a T5 is; how it is computed is a `Compute` (compute.py).
 
     Attributes:
       name: what the model is called in files and messages.
-      gated_mlp: the feed-forward block has a gate (v1.1, mT5) or none (v1.0).
+      gated_mlp: whether the feed-forward block has a gate (v1.1, mT5) or none (v1.0).
       activation: of the feed-forward block, or of its gate, one of `ACTIVATIONS`; if empty, GELU in
         its tanh form where there is a gate and ReLU where there is none, as in the published T5s.
-      tie_embeddings: the output layer is the embedding table and the decoder's output is
+      tie_embeddings: whether the output layer is the embedding table, and the decoder's output is
         scaled by `embed_dim ** -0.5` before it (v1.0).
-      pad_id: what fills up inputs and targets, which nothing attends to.
-      eos_id: what ends a sequence.
-      decoder_start_id: what the decoder is given before the first token of a target; the padding
-        id if None.
-      param_dtype: what the weights are stored in.
-      compute_dtype: what activations are held in; softmax, norms and logits are float32 always.
-      matmul_dtype: what the inputs of matrix products are rounded to, `compute_dtype` if empty.
-        Products are summed in float32 whatever it is. `"bfloat16"` beside float32 activations is
-        the fastest choice on a CPU with bfloat16 instructions.
-      remat: recompute each layer in the backward pass instead of keeping its activations.
-      unroll: layers a scan step holds; 0 unrolls all of them, which is faster to run and slower to
-        compile.
-      quantization: "int8" or "nf4" if kernels are held in 8 or 4 bits, else empty; `param_dtype` is
-        then that of the other weights. See quantization.py.
-      quantization_block: numbers of a kernel that share a scale; even, and it divides `embed_dim`.
-      quantize_output_layer: whether the output layer is quantized too, where it isn't tied.
+      pad_id: id of padding in inputs and targets, which nothing attends to.
+      eos_id: id that ends a sequence.
+      decoder_start_id: what the decoder reads before the first token of a target; `pad_id` if None.
     """
 
     name: str
@@ -81,27 +52,12 @@ class T5Config:
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
     norm_epsilon: float = 1e-6
-    dropout_rate: float = 0.0
     pad_id: int = 0
     eos_id: int = 1
     decoder_start_id: int | None = None
-    param_dtype: str = "float32"
-    compute_dtype: str = "float32"
-    matmul_dtype: str = ""
-    remat: bool = False
-    unroll: int = 1
-    quantization: str = ""
-    quantization_block: int = 64
-    quantize_output_layer: bool = False
 
     def __post_init__(self) -> None:
-        _check_values(dataclasses.asdict(self))
-        for field in ("param_dtype", "compute_dtype", "matmul_dtype"):
-            dtype = getattr(self, field)
-            if dtype not in DTYPES and (field, dtype) != ("matmul_dtype", ""):
-                raise UserError(
-                    f"{field} of model {self.name!r} is {dtype!r}; expected one of {DTYPES}."
-                )
+        _check(vars(self))
         if self.activation not in ("", *ACTIVATIONS):
             raise UserError(
                 f"activation of model {self.name!r} is {self.activation!r}; expected one of "
@@ -113,29 +69,6 @@ class T5Config:
                     f"{field} of model {self.name!r} is {getattr(self, field)}; expected an id "
                     f"below vocab_size, {self.vocab_size}."
                 )
-        if self.quantization:
-            self._check_quantization()
-
-    def _check_quantization(self) -> None:
-        if self.quantization not in QUANTIZATIONS:
-            raise UserError(
-                f"quantization of model {self.name!r} is {self.quantization!r}; expected one of "
-                f"{QUANTIZATIONS}, or '' for none."
-                f"{did_you_mean(self.quantization.lower(), QUANTIZATIONS)}"
-            )
-        block, embed = self.quantization_block, self.embed_dim
-        if block % 2 or embed % block:
-            blocks = [size for size in range(2, min(block, embed) + 1, 2) if embed % size == 0]
-            fix = f"set it to {blocks[-1]}" if blocks else "this model can't be quantized"
-            raise UserError(
-                f"quantization_block of model {self.name!r} is {block}; it must be even and divide "
-                f"embed_dim, {embed}: {fix}."
-            )
-
-    @property
-    def product_dtype(self) -> str:
-        """What the inputs of matrix products are rounded to."""
-        return self.matmul_dtype or self.compute_dtype
 
     @property
     def activation_name(self) -> str:
@@ -144,7 +77,7 @@ class T5Config:
 
     @property
     def start_id(self) -> int:
-        """What the decoder is given before the first token of a target."""
+        """What the decoder reads before the first token of a target."""
         return self.pad_id if self.decoder_start_id is None else self.decoder_start_id
 
     def to_json(self) -> dict[str, Any]:
@@ -153,9 +86,10 @@ class T5Config:
 
     @classmethod
     def from_json(cls, fields: Any) -> "T5Config":
-        """Returns the config that `to_json` wrote; raises UserError if fields differ or are odd."""
+        """Returns the config that `to_json` wrote; raises UserError if it isn't one."""
         if not isinstance(fields, dict):
-            raise UserError(f"Not a T5 config: found {shown(fields)}, expected a json object.")
+            raise UserError(f"Not a T5 config: found {shown(fields)}, expected a JSON object.")
+        fields = {name: value for name, value in fields.items() if name not in _OF_COMPUTE}
         known = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(fields) - set(known))
         absent = sorted(
@@ -167,34 +101,38 @@ class T5Config:
             raise UserError(
                 f"Not a T5 config: unknown fields {shown(unknown)}, absent fields {absent}."
             )
-        _check_values(fields)
+        _check(fields)
         return cls(**fields)
 
 
-def _check_values(fields: Mapping[str, Any]) -> None:
+def _check(fields: Mapping[str, Any]) -> None:
     for field, value in fields.items():
-        if wanted := problem_of(field, value):
+        if expected := problem_of(field, value):
             name = shown(fields["name"])
-            raise UserError(f"{field} of model {name} is {shown(value)}; expected {wanted}.")
+            raise UserError(f"{field} of model {name} is {shown(value)}; expected {expected}.")
+
+
+def type_problem(kind: type, field: str, value: Any) -> str | None:
+    """Returns what type a dataclass's field expects, or None if the value is of that type."""
+    annotation: Any = kind.__annotations__[field]
+    types = get_args(annotation) or (annotation,)
+    if type(value) in types or (float in types and type(value) is int):
+        return None
+    return {int: "an integer", float: "a number", bool: "true or false", str: "a string"}[types[0]]
 
 
 def problem_of(field: str, value: Any) -> str | None:
-    """Returns what was expected of a field of `T5Config`, or None if the value is that."""
-    number = type(value) is int  # which True isn't
-    if field == "decoder_start_id" and value is None:
-        return None
-    if field in _RANGES:
-        least, most = _RANGES[field]
-        ok = number and least <= value <= most
-        return None if ok else f"an integer from {least} to {most:,}"
-    if field in _SWITCHES:
-        return None if isinstance(value, bool) else "true or false"
+    """Returns what a field of `T5Config` expects, or None if the value can be one."""
+    if problem := type_problem(T5Config, field, value):
+        return problem
     if field == "norm_epsilon":
-        return None if isinstance(value, float) and 0 < value < 1 else "a number between 0 and 1"
-    if field == "dropout_rate":
-        ok = (number or isinstance(value, float)) and 0 <= value < 1
-        return None if ok else "a number from 0 to below 1"
-    return None if isinstance(value, str) else "a string"
+        return None if 0 < value < 1 else "a number between 0 and 1"
+    if type(value) is not int:
+        return None
+    # Buckets: at least two for each sign of a distance.
+    least = {"relative_attention_num_buckets": 4}.get(field, 0 if field.endswith("_id") else 1)
+    most = _MOST_LAYERS if field.endswith("_layers") else 2**31 - 1
+    return None if least <= value <= most else f"an integer from {least} to {most:,}"
 
 
 def _sizes(prefix: str, rows: dict[str, tuple[int, ...]], **common: Any) -> dict[str, T5Config]:

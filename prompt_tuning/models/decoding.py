@@ -15,7 +15,6 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.beam_search import beam_search
-from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.sampling import restrict
 from prompt_tuning.models.slots import KeyValue
@@ -99,7 +98,7 @@ def generate(
     batch = encoder_input_tokens.shape[0]
     rows = batch * options.beam_size if options.method == "beam" else batch
     cache = apply("start_cache", encoded, rows, options.max_length)
-    stacked = _kept_for_loop((params["decoder"]["layers"], cache.cross), config)
+    stacked = _kept_for_loop((params["decoder"]["layers"], cache.cross), model)
 
     def step(
         tokens: Int[Array, "rows"], own: KeyValue, position: Int[Array, ""]
@@ -167,14 +166,14 @@ def generate(
     return jax.lax.while_loop(unfinished, advance, start).tokens
 
 
-def _kept_for_loop(stacked: Any, config: T5Config) -> Callable[[], Any]:
+def _kept_for_loop(stacked: Any, model: T5) -> Callable[[], Any]:
     """Returns what gives arrays of all the decoder's layers, stacked, in a loop's every turn.
 
     Unrolled layers read a slice each, and XLA for CPUs would copy the slices in every turn. So
     they are made before the loop: it folds a slice of what is put together inside.
     """
-    if config.unroll:
+    if model.compute.unroll:
         return lambda: stacked
-    layers = range(config.num_decoder_layers)
+    layers = range(model.config.num_decoder_layers)
     apart = [jax.tree.map(lambda x, layer=layer: x[layer], stacked) for layer in layers]
     return lambda: jax.tree.map(lambda *each: jnp.stack(each), *apart)

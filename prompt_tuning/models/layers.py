@@ -11,28 +11,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.quantization import (
-    CODES,
-    SCALES,
-    QuantizedKernel,
-    is_quantized,
-    quantize_parameter,
-    stored_kernel,
-)
+from prompt_tuning.models.quantization import CODES, SCALES, QuantizedKernel
 from prompt_tuning.models.quantization import count_parameters as count_parameters
 from prompt_tuning.models.slots import LowRank, Slots, low_rank_product
 
 
-def contract(spec: str, x: Array, y: Array | QuantizedKernel, config: T5Config) -> Array:
-    """Returns `einsum(spec, x, y)` in float32, its inputs rounded to the config's matmul dtype.
+def contract(spec: str, x: Array, y: Array | QuantizedKernel, compute: Compute) -> Array:
+    """Returns `einsum(spec, x, y)` in float32, its inputs rounded to the matmul dtype.
 
     The cotangent is rounded in the same way, so that backward products run at the forward's
     speed. Each letter of `spec` has to occur in two of its three terms.
 
     `y` may be a quantized kernel, which is frozen: it gets no cotangent.
     """
-    dtype = jnp.dtype(config.product_dtype)
+    dtype = jnp.dtype(compute.product_dtype)
     if isinstance(y, QuantizedKernel):
         return _contract_quantized(spec, dtype, x.dtype, x, y)
     return _contract(spec, dtype, x, y)
@@ -109,7 +103,7 @@ _contract_quantized.defvjp(_contract_quantized_forward, _contract_quantized_back
 
 
 class Projection(nn.Module):
-    """A matrix product with one `kernel`, quantized if the config says so, and no bias.
+    """A matrix product with one `kernel`, which may be quantized, and no bias.
 
     Attributes:
       spec: einsum of the input with the kernel.
@@ -117,7 +111,7 @@ class Projection(nn.Module):
       stddev: of the normal initializer.
     """
 
-    config: T5Config
+    compute: Compute
     spec: str
     shape: tuple[int, ...]
     stddev: float
@@ -125,35 +119,32 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x: Array, low_rank: LowRank | None = None) -> Array:
         """Returns the projected `x` in float32, with what is added to it at low rank."""
-        projected = contract(self.spec, x, self._kernel(), self.config)
+        projected = contract(self.spec, x, self._kernel(), self.compute)
         return projected if low_rank is None else projected + low_rank_product(x, low_rank)
 
     def _kernel(self) -> Array | QuantizedKernel:
-        path = "/".join(self.path)
+        if self.has_variable("params", CODES):
+            axes = self.spec.split(",")[1].partition("->")[0]
+            return QuantizedKernel(
+                codes=self.get_variable("params", CODES),
+                scales=self.get_variable("params", SCALES),
+                axis=axes.index("d") - len(axes),  # blocks lie along `embed`
+            )
         normal = nn.initializers.normal(self.stddev)
-        if not is_quantized(f"{path}/kernel", self.config):
-            return self.param("kernel", normal, self.shape, jnp.dtype(self.config.param_dtype))
-
-        def drawn(key: Array) -> QuantizedKernel:
-            return quantize_parameter(f"{path}/kernel", normal(key, self.shape), self.config)
-
-        parts = {
-            CODES: self.param(CODES, lambda key: drawn(key).codes),
-            SCALES: self.param(SCALES, lambda key: drawn(key).scales),
-        }
-        return stored_kernel(parts, path)
+        return self.param("kernel", normal, self.shape, jnp.dtype(self.compute.param_dtype))
 
 
 class RMSNorm(nn.Module):
     """Root-mean-square norm: no mean is taken off and no bias added (Zhang & Sennrich, 2019)."""
 
     config: T5Config
+    compute: Compute
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch embed"]:
         """Returns `x` divided by its root mean square over `embed`, times the scale."""
         scale = self.param(
-            "scale", nn.initializers.ones, (x.shape[-1],), jnp.dtype(self.config.param_dtype)
+            "scale", nn.initializers.ones, (x.shape[-1],), jnp.dtype(self.compute.param_dtype)
         )
         return _rms_normed(x, scale, self.config.norm_epsilon)
 
@@ -171,22 +162,25 @@ class TokenEmbedder(nn.Module):
     """The embedding table, which is the output layer too where the config ties them."""
 
     config: T5Config
+    compute: Compute
 
     def setup(self) -> None:
         self.embedding = self.param(
             "embedding",
             nn.initializers.normal(1.0),
             (self.config.vocab_size, self.config.embed_dim),
-            jnp.dtype(self.config.param_dtype),
+            jnp.dtype(self.compute.param_dtype),
         )
 
     def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
         """Returns the rows of `tokens`."""
-        return jnp.take(self.embedding, tokens, axis=0).astype(self.config.compute_dtype)
+        return jnp.take(self.embedding, tokens, axis=0).astype(self.compute.compute_dtype)
 
     def attend(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length vocab"]:
         """Returns logits against the table, for tied embeddings."""
-        return contract("btd,vd->btv", x * self.config.embed_dim**-0.5, self.embedding, self.config)
+        return contract(
+            "btd,vd->btv", x * self.config.embed_dim**-0.5, self.embedding, self.compute
+        )
 
 
 class MLP(nn.Module):
@@ -196,6 +190,7 @@ class MLP(nn.Module):
     """
 
     config: T5Config
+    compute: Compute
     deterministic: bool
 
     @nn.compact
@@ -204,11 +199,11 @@ class MLP(nn.Module):
     ) -> Float[Array, "batch length embed"]:
         """Returns the block's output, before the residual is added."""
         config = self.config
-        dtype = jnp.dtype(config.compute_dtype)
+        dtype = jnp.dtype(self.compute.compute_dtype)
 
         def widen(name: str) -> Array:
             return Projection(
-                config=config,
+                compute=self.compute,
                 spec="btd,df->btf",
                 shape=(config.embed_dim, config.mlp_dim),
                 stddev=config.embed_dim**-0.5,
@@ -221,7 +216,7 @@ class MLP(nn.Module):
             hidden = _ACTIVATIONS[config.activation_name](widen("wi"))
         hidden = dropout(self, slots.scaled("hidden", hidden).astype(dtype))
         narrow = Projection(
-            config=config,
+            compute=self.compute,
             spec="btf,fd->btd",
             shape=(config.mlp_dim, config.embed_dim),
             stddev=config.mlp_dim**-0.5,
@@ -245,11 +240,11 @@ def _gated(activation: str, gate: Array, linear: Array) -> Array:
 
 
 def dropout(module: nn.Module, x: Array) -> Array:
-    """Returns `x` with dropout at the config's rate, unless `module.deterministic`.
+    """Returns `x` with dropout at the `Compute`'s rate, unless `module.deterministic`.
 
     A function rather than a submodule: it has no parameters, and a rate of 0 costs nothing.
     """
-    rate = module.config.dropout_rate
+    rate = module.compute.dropout_rate
     if module.deterministic or rate == 0.0:
         return x
     keep = jax.random.bernoulli(module.make_rng("dropout"), 1.0 - rate, x.shape)

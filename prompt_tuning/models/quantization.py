@@ -1,6 +1,6 @@
 """Kernels of a frozen model in 8 or 4 bits, widened again inside the layer that uses them.
 
-    quantize_params(frozen, config)    config.quantization says how; `T5(config)` takes the result
+    quantize_params(frozen, compute)    `compute.quantization` says how; `T5` takes the result
 
 A kernel is cut into blocks of 64 numbers along its `embed` axis. Each block keeps its largest
 absolute value, its scale, and for each number a code for its share of that:
@@ -19,8 +19,8 @@ that the codes make up for it; that is half of what double quantization of float
 (4.13 bits against 4.5), with nothing more to compute.
 
 The embedding table, relative position biases and norms stay as they are, for a prompt's
-initialization reads the first and the others are small; so does the output layer, as in QLoRA,
-unless `config.quantize_output_layer`.
+initialisation reads the first and the others are small; so does the output layer, as in QLoRA,
+unless `compute.quantize_output_layer`.
 """
 
 import functools
@@ -37,7 +37,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from prompt_tuning.axes import EMBED
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.errors import UserError
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.parameter_axes import parameter_axes
 
 CODES, SCALES = "kernel_codes", "kernel_scales"
@@ -122,26 +123,38 @@ def quantize(kernel: Float[Array, "..."], *, to: str, block: int, axis: int) -> 
     return QuantizedKernel(codes=_joined(codes, axis), scales=scales, axis=axis)
 
 
-def is_quantized(name: str, config: T5Config) -> bool:
-    """Returns whether the config has the parameter of this "/"-joined name quantized."""
-    if not config.quantization or not name.endswith("/kernel"):
+def is_quantized(name: str, compute: Compute) -> bool:
+    """Returns whether the parameter of this "/"-joined name is to be quantized."""
+    if not compute.quantization or not name.endswith("/kernel"):
         return False
-    return config.quantize_output_layer or not name.endswith("logits_dense/kernel")
+    return compute.quantize_output_layer or not name.endswith("logits_dense/kernel")
 
 
-def quantize_parameter(name: str, kernel: ArrayLike, config: T5Config) -> QuantizedKernel:
-    """Returns a parameter that `is_quantized` as the config says."""
-    return quantize(
-        kernel, to=config.quantization, block=config.quantization_block, axis=_block_axis(name)
-    )
+def quantize_parameter(
+    name: str, kernel: Float[ArrayLike, "..."], compute: Compute
+) -> QuantizedKernel:
+    """Returns a kernel, one layer's or all layers', quantized as `compute` says.
+
+    Raises:
+      UserError: its `embed` axis can't be cut into such blocks.
+    """
+    axis, block = _block_axis(name), compute.quantization_block
+    embed = np.shape(kernel)[axis]
+    if embed % block:
+        blocks = [size for size in range(2, min(block, embed) + 1, 2) if embed % size == 0]
+        fix = f"set it to {blocks[-1]}" if blocks else "this model can't be quantized"
+        raise UserError(
+            f"quantization_block is {block}; it must divide the model's embed_dim, {embed}: {fix}."
+        )
+    return quantize(kernel, to=compute.quantization, block=block, axis=axis)
 
 
-def quantize_params(params: Mapping[str, Any], config: T5Config) -> dict[str, Any]:
-    """Returns a whole model's weights as the config says; kernels become `CODES` and `SCALES`.
+def quantize_params(params: Mapping[str, Any], compute: Compute) -> dict[str, Any]:
+    """Returns a whole model's weights as `compute` says; kernels become `CODES` and `SCALES`.
 
     Args:
       params: nested dicts of floating-point arrays.
-      config: the model's, `quantization` set.
+      compute: with `quantization` set.
     """
 
     def walk(tree: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -150,8 +163,8 @@ def quantize_params(params: Mapping[str, Any], config: T5Config) -> dict[str, An
             name = f"{path}/{key}"
             if isinstance(value, Mapping):
                 result[key] = walk(value, name)
-            elif is_quantized(name, config):
-                found = quantize_parameter(name, value, config)
+            elif is_quantized(name, compute):
+                found = quantize_parameter(name, value, compute)
                 result |= {CODES: found.codes, SCALES: found.scales}
             else:
                 result[key] = value
@@ -160,15 +173,15 @@ def quantize_params(params: Mapping[str, Any], config: T5Config) -> dict[str, An
     return walk(params, "")
 
 
-def quantize_stored(name: str, whole: np.ndarray, config: T5Config) -> dict[str, np.ndarray]:
+def quantize_stored(name: str, whole: np.ndarray, compute: Compute) -> dict[str, np.ndarray]:
     """Returns a parameter as the model has it, by name, from an array in the host's memory.
 
     One layer at a time is on the device, and nothing of float32's size is made on the host.
     """
-    if not is_quantized(name, config):
+    if not is_quantized(name, compute):
         return {name: whole}
     layers = whole if "/layers/" in name else whole[None]
-    found = [jax.device_get(quantize_parameter(name, layer, config)) for layer in layers]
+    found = [jax.device_get(quantize_parameter(name, layer, compute)) for layer in layers]
     codes = np.stack([kernel.codes for kernel in found])
     scales = np.stack([kernel.scales for kernel in found])
     if layers is not whole:
@@ -182,8 +195,8 @@ def dequantize_params(params: Mapping[str, Any]) -> dict[str, Any]:
 
     def walk(tree: Mapping[str, Any], path: str) -> dict[str, Any]:
         if CODES in tree:
-            kernel = stored_kernel(tree, path)
-            assert isinstance(kernel, QuantizedKernel)
+            axis = _block_axis(f"{path}/kernel")
+            kernel = QuantizedKernel(codes=tree[CODES], scales=tree[SCALES], axis=axis)
             return {"kernel": kernel.dequantize()}
         return {
             key: walk(value, f"{path}/{key}") if isinstance(value, Mapping) else value
@@ -191,14 +204,6 @@ def dequantize_params(params: Mapping[str, Any]) -> dict[str, Any]:
         }
 
     return walk(params, "")
-
-
-def stored_kernel(parameters: Mapping[str, Any], path: str) -> Array | QuantizedKernel:
-    """Returns the kernel of the projection at a "/"-joined path from its own parameters."""
-    if CODES not in parameters:
-        return parameters["kernel"]
-    axis = _block_axis(f"{path}/kernel")
-    return QuantizedKernel(codes=parameters[CODES], scales=parameters[SCALES], axis=axis)
 
 
 def count_parameters(params: PyTree) -> int:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from prompt_tuning.axes import BATCH, EMBED, SOURCE, TARGET
 from prompt_tuning.models.attention import Attention, RelativePositionBias, mask_bias
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection, prepend_decoder_prompt, surround
 from prompt_tuning.models.layers import MLP, Projection, RMSNorm, TokenEmbedder, dropout
@@ -67,6 +68,7 @@ class EncoderLayer(nn.Module):
     """Self-attention and feed-forward block, each behind a norm and beside a residual."""
 
     config: T5Config
+    compute: Compute
     deterministic: bool
     place: Place = _anywhere
 
@@ -79,16 +81,20 @@ class EncoderLayer(nn.Module):
         padding_bias: Float[Array, "batch 1 1 keys"],
     ) -> tuple[Float[Array, "batch source embed"], None]:
         """Returns the next `x`, and the None that a scan wants."""
-        options = {"config": self.config, "deterministic": self.deterministic}
+        options = {
+            "config": self.config,
+            "compute": self.compute,
+            "deterministic": self.deterministic,
+        }
         x = self.place(x, (BATCH, SOURCE, EMBED))
         attention = Attention(**options, name="attention")
         inside = slots.inside("attention")
-        normed = RMSNorm(self.config, name="pre_attention_layer_norm")(x)
+        normed = RMSNorm(self.config, self.compute, name="pre_attention_layer_norm")(x)
         own = slots.prefixed("attention", attention.keys_and_values(normed, inside))
         gathered = attention(normed, own, position_bias, padding_bias, slots=inside)
         x += dropout(self, slots.widened("attention", gathered))
 
-        normed = RMSNorm(self.config, name="pre_mlp_layer_norm")(x)
+        normed = RMSNorm(self.config, self.compute, name="pre_mlp_layer_norm")(x)
         hidden = MLP(**options, name="mlp")(normed, slots.inside("mlp"))
         x += dropout(self, slots.widened("mlp", hidden))
         return x, None
@@ -98,6 +104,7 @@ class DecoderLayer(nn.Module):
     """Causal self-attention, attention to the encoder, and feed-forward block."""
 
     config: T5Config
+    compute: Compute
     deterministic: bool
     place: Place = _anywhere
 
@@ -116,11 +123,15 @@ class DecoderLayer(nn.Module):
 
         Without a cache `x` is the whole target. With one it begins at `position`.
         """
-        options = {"config": self.config, "deterministic": self.deterministic}
+        options = {
+            "config": self.config,
+            "compute": self.compute,
+            "deterministic": self.deterministic,
+        }
         x = self.place(x, (BATCH, TARGET, EMBED))
         attention = Attention(**options, name="self_attention")
         inside = slots.inside("self_attention")
-        normed = RMSNorm(self.config, name="pre_self_attention_layer_norm")(x)
+        normed = RMSNorm(self.config, self.compute, name="pre_self_attention_layer_norm")(x)
         own = attention.keys_and_values(normed, inside)
         if cache is None:
             own = slots.prefixed("self_attention", own)
@@ -135,7 +146,7 @@ class DecoderLayer(nn.Module):
 
         attention = Attention(**options, name="encoder_decoder_attention")
         inside = slots.inside("encoder_decoder_attention")
-        normed = RMSNorm(self.config, name="pre_cross_attention_layer_norm")(x)
+        normed = RMSNorm(self.config, self.compute, name="pre_cross_attention_layer_norm")(x)
         if cache is None:
             cross = attention.keys_and_values(encoder_outputs, inside)
             cross = slots.prefixed("encoder_decoder_attention", cross)
@@ -144,15 +155,15 @@ class DecoderLayer(nn.Module):
         gathered = attention(normed, cross, cross_bias, slots=inside)
         x += dropout(self, slots.widened("encoder_decoder_attention", gathered))
 
-        normed = RMSNorm(self.config, name="pre_mlp_layer_norm")(x)
+        normed = RMSNorm(self.config, self.compute, name="pre_mlp_layer_norm")(x)
         hidden = MLP(**options, name="mlp")(normed, slots.inside("mlp"))
         x += dropout(self, slots.widened("mlp", hidden))
         return x, None if cache is None else Cache(own=own, cross=cross)
 
 
-def _stack(layer: type[nn.Module], config: T5Config, length: int, in_axes: Any) -> Any:
+def _stack(layer: type[nn.Module], compute: Compute, length: int, in_axes: Any) -> Any:
     """Returns `layer` as `length` layers run one after another, their parameters stacked."""
-    if config.remat:
+    if compute.remat:
         layer = nn.remat(layer, prevent_cse=False)
     return nn.scan(
         layer,
@@ -160,7 +171,7 @@ def _stack(layer: type[nn.Module], config: T5Config, length: int, in_axes: Any) 
         split_rngs={"params": True, "dropout": True},
         in_axes=in_axes,
         length=length,
-        unroll=config.unroll or length,
+        unroll=compute.unroll or length,
     )
 
 
@@ -168,6 +179,7 @@ class Encoder(nn.Module):
     """The encoder's layers and its final norm."""
 
     config: T5Config
+    compute: Compute = Compute()
     place: Place = _anywhere
 
     @nn.compact
@@ -180,14 +192,14 @@ class Encoder(nn.Module):
     ) -> Float[Array, "batch source embed"]:
         """Returns the outputs for the embedded input `x`; padding is seen by nobody."""
         config = self.config
-        options = {"config": config, "deterministic": deterministic}
+        options = {"config": config, "compute": self.compute, "deterministic": deterministic}
         mask = _with_prefix_mask(mask, injection, "encoder/attention")
-        position_bias = RelativePositionBias(config, bidirectional=True, name="relpos_bias")(
-            jnp.arange(x.shape[1]), jnp.arange(x.shape[1] - mask.shape[1], x.shape[1])
-        )
+        position_bias = RelativePositionBias(
+            config, self.compute, bidirectional=True, name="relpos_bias"
+        )(jnp.arange(x.shape[1]), jnp.arange(x.shape[1] - mask.shape[1], x.shape[1]))
         dropped = _Dropout(**options)
         layers = _stack(
-            EncoderLayer, config, config.num_encoder_layers, (0, nn.broadcast, nn.broadcast)
+            EncoderLayer, self.compute, config.num_encoder_layers, (0, nn.broadcast, nn.broadcast)
         )
         x, _ = layers(**options, place=self.place, name="layers")(
             dropped(x),
@@ -196,13 +208,14 @@ class Encoder(nn.Module):
             mask_bias(mask)[:, None, None, :],
         )
         x = self.place(x, (BATCH, SOURCE, EMBED))
-        return dropped(RMSNorm(config, name="encoder_norm")(x))
+        return dropped(RMSNorm(config, self.compute, name="encoder_norm")(x))
 
 
 class Decoder(nn.Module):
     """The decoder's layers, its final norm and the output layer where it isn't tied."""
 
     config: T5Config
+    compute: Compute = Compute()
     place: Place = _anywhere
 
     @nn.compact
@@ -220,14 +233,14 @@ class Decoder(nn.Module):
         nothing is returned. With one it begins at `position`, the prompt's counted.
         """
         config, injection = self.config, encoded.injection
-        options = {"config": config, "deterministic": deterministic}
+        options = {"config": config, "compute": self.compute, "deterministic": deterministic}
         prefix = injection.prefix_length("decoder/self_attention")
         position += prefix
         queries = position + jnp.arange(x.shape[1])
         keys = jnp.arange(prefix + x.shape[1] if cache is None else cache.own.key.shape[3])
-        position_bias = RelativePositionBias(config, bidirectional=False, name="relpos_bias")(
-            queries, keys
-        )
+        position_bias = RelativePositionBias(
+            config, self.compute, bidirectional=False, name="relpos_bias"
+        )(queries, keys)
         own_bias = (position_bias + mask_bias(keys[None, :] <= queries[:, None]))[None]
         visible = _visible_keys(injection, len(keys))
         if visible is not None:
@@ -235,7 +248,7 @@ class Decoder(nn.Module):
         cross_mask = _with_prefix_mask(encoded.mask, injection, "decoder/encoder_decoder_attention")
         dropped = _Dropout(**options)
         layers = _stack(
-            DecoderLayer, config, config.num_decoder_layers, (0, 0, *(nn.broadcast,) * 4)
+            DecoderLayer, self.compute, config.num_decoder_layers, (0, 0, *(nn.broadcast,) * 4)
         )
         x, advanced = layers(**options, place=self.place, name="layers")(
             dropped(x),
@@ -249,10 +262,10 @@ class Decoder(nn.Module):
         if cache is None:
             x = x[:, injection.decoder_prompt_length :]
         x = self.place(x, (BATCH, TARGET, EMBED))
-        x = dropped(RMSNorm(config, name="decoder_norm")(x))
+        x = dropped(RMSNorm(config, self.compute, name="decoder_norm")(x))
         if not config.tie_embeddings:
             x = Projection(
-                config=config,
+                compute=self.compute,
                 spec="btd,dv->btv",
                 shape=(config.embed_dim, config.vocab_size),
                 stddev=config.embed_dim**-0.5,
@@ -292,6 +305,7 @@ class _Dropout(nn.Module):
     """`dropout` for a module whose `deterministic` comes with the call."""
 
     config: T5Config
+    compute: Compute
     deterministic: bool
 
     def __call__(self, x: Array) -> Array:
@@ -305,17 +319,19 @@ class T5(nn.Module):
     `decoder_input_tokens` [batch, target] and what the loss needs. Padding has id 0.
 
     Attributes:
-      config: its sizes, and how it is computed.
+      config: what it is.
+      compute: how it is computed.
       place: how activations lie on devices.
     """
 
     config: T5Config
+    compute: Compute = Compute()
     place: Place = _anywhere
 
     def setup(self) -> None:
-        self.token_embedder = TokenEmbedder(self.config)
-        self.encoder = Encoder(self.config, self.place)
-        self.decoder = Decoder(self.config, self.place)
+        self.token_embedder = TokenEmbedder(self.config, self.compute)
+        self.encoder = Encoder(self.config, self.compute, self.place)
+        self.decoder = Decoder(self.config, self.compute, self.place)
 
     def __call__(
         self, batch: Batch, injection: Injection = Injection(), *, deterministic: bool = True
@@ -382,7 +398,7 @@ class T5(nn.Module):
         cache = Cache(own=own, cross=self._cross(encoded.outputs, slots))
         prompt = injection.decoder_prompt
         if prompt is not None:
-            prompt = for_rows(prompt, rows).astype(self.config.compute_dtype)
+            prompt = for_rows(prompt, rows).astype(self.compute.compute_dtype)
             prompt = jnp.broadcast_to(prompt, (rows, *prompt.shape[1:]))
             _, cache = self.decoder(prompt, encoded, True, cache, jnp.int32(0))
         return cast(Cache, cache)
@@ -391,7 +407,7 @@ class T5(nn.Module):
         """Returns the keys and values of self-attention's prefix, and room for `length` more."""
         config = self.config
         shape = (config.num_decoder_layers, rows, config.num_heads, length, config.head_dim)
-        room = jnp.zeros(shape, jnp.dtype(config.product_dtype))
+        room = jnp.zeros(shape, jnp.dtype(self.compute.product_dtype))
         return jax.vmap(lambda slots, room: slots.prefixed("self_attention", room))(
             slots, KeyValue(key=room, value=room)
         )
@@ -401,7 +417,7 @@ class T5(nn.Module):
         config = self.config
         name = "encoder_decoder_attention"
         # Unbound, so that it can be applied to one layer of the stacked parameters at a time.
-        attention = Attention(config=config, deterministic=True, parent=None)
+        attention = Attention(config=config, compute=self.compute, deterministic=True, parent=None)
         stacked = self.variables["params"]["decoder"]["layers"][name]
         projections = {module: stacked[module] for module in ("key", "value")}
 
@@ -414,7 +430,7 @@ class T5(nn.Module):
 
         length = config.num_decoder_layers
         _, cross = jax.lax.scan(
-            of_layer, None, (projections, slots), length, unroll=config.unroll or length
+            of_layer, None, (projections, slots), length, unroll=self.compute.unroll or length
         )
         return cross
 
@@ -450,6 +466,7 @@ class T5(nn.Module):
 def init_params(
     config: T5Config,
     key: Key[Array, ""],
+    compute: Compute = Compute(),
     *,
     embedding_stddev: float = 1.0,
     relative_bias_stddev: float | None = None,
@@ -462,28 +479,16 @@ def init_params(
     Args:
       config: the sizes.
       key: of the draws.
+      compute: the dtype of the weights, and whether they are quantized.
       embedding_stddev: of the embeddings, 1.0 in T5; small models train better from a small one.
       relative_bias_stddev: the relative position biases are scaled to it. At T5's own scale,
         embed_dim**-0.5, no head prefers any distance, and an optimizer that moves a number by
         0.001 a step is long in teaching one to look at the word before; TinyWorld's models start
         from 3. None is T5's scale.
     """
-    # How a model computes doesn't matter to its weights; left out, one compilation serves all.
-    shape = dataclasses.replace(
-        config,
-        name="",
-        activation="",
-        decoder_start_id=None,
-        compute_dtype="float32",
-        matmul_dtype="",
-        dropout_rate=0.0,
-        remat=False,
-        unroll=1,
-        quantization="",
-        quantization_block=64,
-        quantize_output_layer=False,
-    )
-    params = _init(shape, key)
+    # Without what doesn't matter to the weights, one compilation serves all models of a size.
+    size = dataclasses.replace(config, name="", activation="", decoder_start_id=None)
+    params = _init(size, compute.param_dtype, key)
     table = params["token_embedder"]["embedding"]
     params["token_embedder"]["embedding"] = (table * embedding_stddev).astype(table.dtype)
     if relative_bias_stddev is not None:
@@ -492,17 +497,17 @@ def init_params(
             drawn = biases["rel_embedding"]
             scaled = drawn * (relative_bias_stddev / jnp.std(drawn))
             biases["rel_embedding"] = scaled.astype(drawn.dtype)
-    return quantize_params(params, config) if config.quantization else params
+    return quantize_params(params, compute) if compute.quantization else params
 
 
-@functools.partial(jax.jit, static_argnames=("config",))
-def _init(config: T5Config, key: Key[Array, ""]) -> Params:
+@functools.partial(jax.jit, static_argnames=("config", "param_dtype"))
+def _init(config: T5Config, param_dtype: str, key: Key[Array, ""]) -> Params:
     tokens = jnp.ones((1, 1), jnp.int32)
     batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
-    variables: Any = T5(config).init(key, batch)
+    variables: Any = T5(config, Compute(param_dtype=param_dtype)).init(key, batch)
     return variables["params"]
 
 
-def abstract_params(config: T5Config) -> Params:
+def abstract_params(config: T5Config, compute: Compute = Compute()) -> Params:
     """Returns the shapes and dtypes of the weights, without making any."""
-    return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0), compute))

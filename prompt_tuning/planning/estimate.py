@@ -54,7 +54,7 @@ def seconds_of(
     accelerator = machine.accelerator
     # Products of float32 inputs run at about half of the rate: TF32 on GPUs; on TPUs it depends on
     # jax_default_matmul_precision.
-    rate = accelerator.flops if work.config.product_dtype == "bfloat16" else accelerator.flops / 2
+    rate = accelerator.flops if work.compute.product_dtype == "bfloat16" else accelerator.flops / 2
     sent = sum(traffic.sent for traffic in needs.traffic)
     return Seconds(
         compute=needs.flops / (rate * utilisation.compute),
@@ -88,28 +88,28 @@ class Attempt:
 
 def changes(work: Work) -> Iterator[tuple[str, Callable[[Work], Work]]]:
     """Yields what can be changed to need less memory, and how: first what changes least else."""
-    config = work.config
+    config, compute = work.config, work.compute
 
-    def with_config(**fields) -> Callable[[Work], Work]:
-        return lambda w: dataclasses.replace(w, config=dataclasses.replace(w.config, **fields))
+    def with_compute(**fields) -> Callable[[Work], Work]:
+        return lambda w: dataclasses.replace(w, compute=dataclasses.replace(w.compute, **fields))
 
     def with_model_parallel(model: int) -> Callable[[Work], Work]:
         data = work.devices // model
         return lambda w: dataclasses.replace(w, model_parallel=model, data_parallel=data)
 
-    if not config.remat:
-        yield "recompute layers: --gin.frozen_model.remat=True", with_config(remat=True)
+    if not compute.remat:
+        yield "recompute layers: --gin.frozen_model.remat=True", with_compute(remat=True)
     if not work.fsdp and work.data_parallel > 1:
         yield "--gin.FSDP=True", lambda w: dataclasses.replace(w, fsdp=True)
     model = 2 * work.model_parallel
     while work.devices % model == 0 and config.num_heads % model == 0:
         yield f"--gin.MODEL_PARALLEL={model}", with_model_parallel(model)
         model *= 2
-    if config.param_dtype == "float32" or config.compute_dtype == "float32":
+    if compute.param_dtype == "float32" or compute.compute_dtype == "float32":
         yield (
             "bfloat16 weights and activations: --gin.frozen_model.param_dtype=bfloat16 "
             "--gin.frozen_model.compute_dtype=bfloat16",
-            with_config(param_dtype="bfloat16", compute_dtype="bfloat16", matmul_dtype=""),
+            with_compute(param_dtype="bfloat16", compute_dtype="bfloat16", matmul_dtype=""),
         )
     parts = 2 * work.accumulation_steps
     while work.batch_size % (parts * work.data_parallel) == 0:
@@ -118,11 +118,11 @@ def changes(work: Work) -> Iterator[tuple[str, Callable[[Work], Work]]]:
             lambda w, parts=parts: dataclasses.replace(w, accumulation_steps=parts),
         )
         parts *= 2
-    if not config.quantization and config.embed_dim % config.quantization_block == 0:
+    if not compute.quantization and config.embed_dim % compute.quantization_block == 0:
         for name, bits in (("int8", 8), ("nf4", 4)):
             yield (
                 f"kernels in {bits} bits: --gin_file=quantization/{name}.gin",
-                with_config(quantization=name),
+                with_compute(quantization=name),
             )
     length = work.input_length // 2
     while length >= SHORTEST_INPUT:

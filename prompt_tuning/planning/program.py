@@ -20,6 +20,7 @@ from jaxtyping import PyTree
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Method
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.parameter_axes import parameter_axes
 from prompt_tuning.models.t5 import T5, abstract_params
@@ -43,7 +44,7 @@ _COMPILER_OPTIONS: dict[str, str | bool | int | float] = {
 class Work:
     """A training step to plan.
 
-    config: the frozen model, and how it is computed.
+    config, compute: the frozen model, and how it is computed.
     method, optimizer, loss: what is trained, and how.
     batch_size: examples a step, in `accumulation_steps` parts.
     input_length, target_length: tokens.
@@ -52,6 +53,7 @@ class Work:
     """
 
     config: T5Config
+    compute: Compute
     method: Method
     optimizer: optax.GradientTransformation
     loss: LossOptions
@@ -71,7 +73,7 @@ class Work:
 
     def weights(self) -> PyTree:
         """Returns the shapes and dtypes of the frozen weights."""
-        return abstract_params(self.config)
+        return abstract_params(self.config, self.compute)
 
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the shapes and dtypes of a batch."""
@@ -207,8 +209,8 @@ def needs_of(work: Work) -> Needs:
     key = _laid_out(jax.eval_shape(lambda: jax.random.key(0)), mesh, PartitionSpec())
 
     # Layers are a loop whatever the config says: a loop says what it keeps, and compiles fast.
-    emulated = _in_half_precision(dataclasses.replace(work.config, unroll=1))
-    model = T5(emulated, layout.place) if work.fsdp else T5(emulated)
+    emulated = _in_half_precision(dataclasses.replace(work.compute, unroll=1))
+    model = T5(work.config, emulated, *([layout.place] if work.fsdp else []))
     step = make_train_step(
         prompt_loss_fn(model, work.method, work.loss),
         work.optimizer,
@@ -221,8 +223,8 @@ def needs_of(work: Work) -> Needs:
 
     activations = program.kept_bytes()
     products = list(program.products())
-    read = jnp.dtype(work.config.product_dtype).itemsize
-    written = jnp.dtype(work.config.compute_dtype).itemsize
+    read = jnp.dtype(work.compute.product_dtype).itemsize
+    written = jnp.dtype(work.compute.compute_dtype).itemsize
     return Needs(
         weights=_bytes_on_device(weights),
         all_weights=sum(_bytes(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(weights)),
@@ -240,25 +242,22 @@ def needs_of(work: Work) -> Needs:
     )
 
 
-class _HalfPrecision(T5Config):
-    """A config that may say float16, in which no T5 can be trained."""
+class _HalfPrecision(Compute):
+    """A `Compute` that may be float16, in which no T5 can be trained."""
 
     def __post_init__(self) -> None:
         """Checks nothing."""
 
 
-def _in_half_precision(config: T5Config) -> T5Config:
-    """Returns the config with float16 in place of bfloat16.
+def _in_half_precision(compute: Compute) -> Compute:
+    """Returns `compute` with float16 in place of bfloat16.
 
     XLA makes float32 copies of bfloat16 weights on CPUs without instructions for them, which no
-    accelerator would; float16 is as wide and computed as it is.
+    accelerator would do; float16 is as wide, and computed as it is.
     """
-    fields: dict[str, Any] = {
-        field.name: "float16" if value == "bfloat16" else value
-        for field in dataclasses.fields(config)
-        for value in [getattr(config, field.name)]
-    }
-    return _HalfPrecision(**fields)
+    values: dict[str, Any] = dataclasses.asdict(compute)
+    values |= {name: "float16" for name, value in values.items() if value == "bfloat16"}
+    return _HalfPrecision(**values)
 
 
 def _in_float16(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

@@ -9,7 +9,7 @@ import jax
 import jinja2
 
 from prompt_tuning.analysis.flops import step_flops
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.planning.estimate import (
     USABLE,
     Attempt,
@@ -62,6 +62,7 @@ class Plan:
         work = self.work
         return step_flops(
             work.config,
+            remat=work.compute.remat,
             batch=work.batch_size,
             prompt=work.prompt_length,
             source=work.input_length,
@@ -73,7 +74,7 @@ class Plan:
         work, needs = self.work, self.needs
         return {
             "model": work.config.name,
-            "config": work.config.to_json(),
+            "config": {**work.config.to_json(), **dataclasses.asdict(work.compute)},
             "machine": self.machine.accelerator.name,
             "devices": self.machine.devices,
             "mesh": {"data": work.data_parallel, "model": work.model_parallel},
@@ -110,7 +111,8 @@ class Plan:
             plan=self,
             work=self.work,
             config=self.work.config,
-            weights=_weights(self.work.config),
+            compute=self.work.compute,
+            weights=_weights(self.work.compute),
             machine=self.machine,
             room=self.machine.accelerator.memory,
             needs=self.needs,
@@ -145,13 +147,12 @@ def make_plan(
     )
 
 
-def _weights(config: T5Config) -> str:
+def _weights(compute: Compute) -> str:
     """Returns what the weights are held in."""
-    if not config.quantization:
-        return config.param_dtype
-    return (
-        f"{config.quantization} in blocks of {config.quantization_block} and {config.param_dtype}"
-    )
+    if not compute.quantization:
+        return compute.param_dtype
+    blocks = f"{compute.quantization} in blocks of {compute.quantization_block}"
+    return f"{blocks} and {compute.param_dtype}"
 
 
 def _number(number: int | float) -> str:

@@ -20,8 +20,8 @@ from prompt_tuning.data.mixtures import mixture_of
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config, get_config
-from prompt_tuning.models.hardware import fastest_matmul_dtype
 from prompt_tuning.models.parameter_axes import parameter_axes
 from prompt_tuning.models.shapes import parameter_shapes
 from prompt_tuning.models.t5 import T5, Params
@@ -29,7 +29,7 @@ from prompt_tuning.parallel.mesh import gathered, make_mesh, values_at
 from prompt_tuning.parallel.processes import is_first
 from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.recipes.say import say
-from prompt_tuning.settings import Changeable, Free
+from prompt_tuning.settings import Changeable, Fields, Free
 
 # A T5 table is longer than its vocabulary by what rounding up to a multiple of 128 adds; more
 # than this much longer, it is another vocabulary's.
@@ -48,6 +48,7 @@ class Base:
     params: Params
     vocabulary: Any
     layout: Layout
+    compute: Compute = Compute()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -59,7 +60,9 @@ class Base:
     @property
     def model(self) -> T5:
         """The network that `params` belong to."""
-        return T5(self.config, self.layout.place) if self.layout.fsdp else T5(self.config)
+        if self.layout.fsdp:
+            return T5(self.config, self.compute, self.layout.place)
+        return T5(self.config, self.compute)
 
     @property
     def embedding(self) -> Any:
@@ -138,23 +141,19 @@ def frozen_model(
     architecture: str | None = None,
     name: str | None = None,
     param_dtype: str | None = None,
-    compute_dtype: str = "float32",
-    matmul_dtype: str = "",
-    remat: bool = False,
-    unroll: int = 1,
-    dropout_rate: float = 0.0,
-    quantization: str = "",
-    quantization_block: int = 64,
-    quantize_output_layer: bool = False,
     sharding_of: Free[ShardingOf | None] = None,
-) -> tuple[T5Config, Params]:
-    """Loads the frozen model; the options after `name` are those of `T5Config`.
+    compute: Fields[Compute] = Compute(),
+) -> tuple[T5Config, Compute, Params]:
+    """Loads the frozen model.
 
-    `sharding_of` is the `layout`'s.
-    `matmul_dtype` may also be "auto": bfloat16 where the hardware is faster in it.
-
-    `name` is what prompts remember of the model: LM-adapted models have the architecture of those
-    that aren't. It is the architecture's if None.
+    Args:
+      checkpoint: what `load_frozen` takes.
+      architecture: the size that it must have.
+      name: what prompts remember of the model: LM-adapted models have the architecture of those
+        that aren't. It is the architecture's if None.
+      param_dtype: dtype to cast the weights to; as they were saved if None.
+      sharding_of: the `layout`'s.
+      compute: how it is computed and quantized; its `param_dtype` doesn't count.
 
     Raises:
       UserError: the checkpoint is of another size than `architecture`, or None.
@@ -167,21 +166,14 @@ def frozen_model(
         expected,
         param_dtype,
         sharding_of,
-        quantization=quantization,
-        quantization_block=quantization_block,
-        quantize_output_layer=quantize_output_layer,
+        quantization=compute.quantization,
+        quantization_block=compute.quantization_block,
+        quantize_output_layer=compute.quantize_output_layer,
     )
-    config = dataclasses.replace(
-        config,
-        # Not the folder's name: a prompt fits the model wherever its files are.
-        name=name or architecture or config.name,
-        compute_dtype=compute_dtype,
-        matmul_dtype=fastest_matmul_dtype() if matmul_dtype == "auto" else matmul_dtype,
-        remat=remat,
-        unroll=unroll,
-        dropout_rate=dropout_rate,
-    )
-    return config, params
+    # Not the folder's name: a prompt fits the model wherever its files are.
+    config = dataclasses.replace(config, name=name or architecture or config.name)
+    dtype = str(params["token_embedder"]["embedding"].dtype)
+    return config, dataclasses.replace(compute, param_dtype=dtype), params
 
 
 def vocabulary(
@@ -206,7 +198,7 @@ def vocabulary(
 
 def load_base(
     layout: Layout,
-    load_model: Callable[[ShardingOf | None], tuple[T5Config, Params]],
+    load_model: Callable[[ShardingOf | None], tuple[T5Config, Compute, Params]],
     vocabulary: Vocabulary,
     settings: Mapping[str, Any] | None = None,
 ) -> Base:
@@ -222,12 +214,13 @@ def load_base(
       UserError: the model can't be read, or the vocabulary is another model's.
     """
     # On a single device arrays go where JAX puts them anyhow.
-    config, params = load_model(layout.sharding_of if layout.mesh.size > 1 else None)
+    config, compute, params = load_model(layout.sharding_of if layout.mesh.size > 1 else None)
     check_vocabulary(vocabulary, config)
     for line in layout.unsplit(params) if is_first() else ():
         say(line)
     return Base(
         config=config,
+        compute=compute,
         params=params,
         vocabulary=vocabulary,
         layout=layout,

@@ -7,7 +7,12 @@ import numpy as np
 
 from prompt_tuning.checkpoints.huggingface_export import save_huggingface
 from prompt_tuning.checkpoints.locations import locate
-from prompt_tuning.checkpoints.weights import WEIGHTS_FILE, flatten, save_weights
+from prompt_tuning.checkpoints.weights import (
+    WEIGHTS_FILE,
+    check_not_quantized,
+    flatten,
+    save_weights,
+)
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError
@@ -36,7 +41,9 @@ def write_model(
     vocabulary.save(folder, fix=fix)
     if form == HUGGING_FACE:
         flat = flatten(params)
-        return save_huggingface(folder, lambda name: np.asarray(flat[name]), config)[1]
+        check_not_quantized(flat, config)
+        dtype = str(flat["token_embedder/embedding"].dtype)
+        return save_huggingface(folder, lambda name: np.asarray(flat[name]), config, dtype)[1]
     path = folder / WEIGHTS_FILE
     told = {"vocabulary": vocabulary.path.name, "vocabulary_hash": vocabulary.hash}
     save_weights(path, params, config, {**told, **metadata})

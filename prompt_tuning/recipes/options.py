@@ -27,7 +27,7 @@ from prompt_tuning.recipes.training_options import Training
 
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "layout": frozen_base.layout,
-    "frozen_model": frozen_base.frozen_model,
+    "frozen_model": flattened(frozen_base.frozen_model, "frozen_model"),
     "vocabulary": frozen_base.vocabulary,
     "data": task_data.data,
     "user_files": user_tasks.user_files,
@@ -73,7 +73,7 @@ def load_base(settings: Settings) -> Base:
     frozen = _section(settings, "frozen_model")
     return frozen_base.load_base(
         frozen_base.layout(**_section(settings, "layout")),
-        lambda sharding_of: frozen_base.frozen_model(**frozen, sharding_of=sharding_of),
+        lambda sharding_of: _FUNCTIONS["frozen_model"](**frozen, sharding_of=sharding_of),
         frozen_base.vocabulary(**_section(settings, "vocabulary")),
         {name: settings[name] for name in settings if _section_of(name) in _OF_BASE},
     )

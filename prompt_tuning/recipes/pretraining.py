@@ -27,6 +27,7 @@ from prompt_tuning.data.pretraining import piece_lengths
 from prompt_tuning.data.tasks.tables import is_tfds
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError, at_least
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.t5 import T5, Params, init_params
 from prompt_tuning.parallel.mesh import check_batch, replicate, shard_batch
@@ -61,8 +62,8 @@ def new_model(
     remat: bool = False,
     unroll: int = 1,
     dropout_rate: float = 0.0,
-) -> tuple[T5Config, Params]:
-    """Random weights for a named architecture; each size that is given replaces its own.
+) -> tuple[T5Config, Compute, Params]:
+    """Random weights of a named size, or of one's own: each size that is given replaces its.
 
     The embedding table has a row for each id of the vocabulary, and T5's unused ones up to a
     multiple of 128. Both `_stddev` are those of `init_params`.
@@ -89,20 +90,23 @@ def new_model(
     config = get_config(
         architecture,
         vocab_size=-(-len(vocabulary) // _ROW_MULTIPLE) * _ROW_MULTIPLE,
+        **given,
+    )
+    compute = Compute(
         compute_dtype=compute_dtype,
         matmul_dtype=matmul_dtype,
         remat=remat,
         unroll=unroll,
         dropout_rate=dropout_rate,
-        **given,
     )
-    key = stream_key(seed, "model_init")
-    return config, init_params(
+    params = init_params(
         config,
-        key,
+        stream_key(seed, "model_init"),
+        compute,
         embedding_stddev=embedding_stddev,
         relative_bias_stddev=relative_bias_stddev,
     )
+    return config, compute, params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -219,7 +223,7 @@ def prepare(
     text: Corpus,
     layout: Layout,
     vocabulary: Vocabulary,
-    first_weights: Callable[[], tuple[T5Config, Params]],
+    first_weights: Callable[[], tuple[T5Config, Compute, Params]],
     part: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> PretrainingJob:
     """Reads the text, and loads or makes the first weights.
@@ -252,15 +256,15 @@ def prepare(
             f"Too little text is kept back to be scored on; raise corpus.held_out_share. ({error})"
         ) from error
     with part("weights"):
-        config, params = first_weights()
-    if config.quantization:
+        config, compute, params = first_weights()
+    if compute.quantization:
         raise UserError(
-            f"frozen_model.quantization is {config.quantization!r}, but quantized weights can't be "
-            "trained: leave it out."
+            f"frozen_model.quantization is {compute.quantization!r}, but quantized weights can't "
+            "be trained: leave it out."
         )
     frozen_base.check_vocabulary(vocabulary, config)
     # All of them are trained, so every device has them whole, whatever the layout splits.
-    base = Base(config=config, params=params, vocabulary=vocabulary, layout=layout)
+    base = Base(config=config, compute=compute, params=params, vocabulary=vocabulary, layout=layout)
     base = dataclasses.replace(base, params=replicate(params, base.mesh))
     return PretrainingJob(
         base=base,
@@ -308,7 +312,7 @@ def held_out_scorer(job: PretrainingJob) -> Callable[[Params], Evaluation]:
     cross-entropy alone. Its score, higher being better, is the loss's negative.
     """
     base = job.base
-    model = T5(dataclasses.replace(base.config, dropout_rate=0.0))
+    model = T5(base.config, dataclasses.replace(base.compute, dropout_rate=0.0))
     loss_fn = jax.jit(model_loss_fn(model, LossOptions()))
     number = min(job.objective.held_out_batches, math.ceil(job.held_out.steps_per_epoch))
     unused_key = jax.random.key(0)

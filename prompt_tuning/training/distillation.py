@@ -47,7 +47,7 @@ def distillation_loss_fn(
     A batch of several tasks says under "task" which teacher each example has. The model runs
     twice, the teachers' time without dropout and without a backward pass.
     """
-    dropout = model.config.dropout_rate > 0
+    dropout = model.compute.dropout_rate > 0
 
     def run(
         frozen: Any, batch: Batch, injection: Injection, rngs: dict[str, Array]

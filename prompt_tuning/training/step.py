@@ -223,7 +223,7 @@ def model_loss_fn(model: Any, options: losses.LossOptions) -> LossFn:
 
 
 def _apply(model, params, batch, key, injection=Injection()):
-    dropout = model.config.dropout_rate > 0
+    dropout = model.compute.dropout_rate > 0
     rngs = {"dropout": key} if dropout else {}
     variables, injection = injected(params, injection)
     return model.apply(variables, batch, injection, deterministic=not dropout, rngs=rngs)

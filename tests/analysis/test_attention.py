@@ -1,6 +1,5 @@
 """Attention on a prompt against what is computed by hand, and where it must be even."""
 
-import dataclasses
 import functools
 
 import jax
@@ -11,6 +10,7 @@ import pytest
 from prompt_tuning.analysis.attention import prompt_attention
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.attention import relative_position_buckets
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5, abstract_params
 
@@ -91,7 +91,7 @@ def test_without_queries_and_positions_all_is_even():
 
 def test_weights_are_handed_out_only_on_request_and_change_nothing():
     # Layers that are computed again in the backward pass, and unrolled ones, hand them out too.
-    model = T5(dataclasses.replace(CONFIG, remat=True, unroll=0))
+    model = T5(CONFIG, Compute(remat=True, unroll=0))
     variables = {"params": PARAMS}
     batch = jax.tree.map(jnp.asarray, BATCH)
     logits = jax.jit(model.apply)(variables, batch)

@@ -22,6 +22,7 @@ from prompt_tuning.analysis.flops import (
 from prompt_tuning.evaluation.rank import label_log_likelihoods
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.attention import KeyValue
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.t5 import T5, Cache, Encoded, abstract_params
@@ -39,20 +40,19 @@ SMALL = T5Config(
     mlp_dim=256,
     num_encoder_layers=2,
     num_decoder_layers=3,
-    unroll=0,
 )
+UNROLLED = Compute(unroll=0)
 
 
 def tokens(rows, length):
     return jax.ShapeDtypeStruct((rows, length), jnp.int32)
 
 
-def counted_step_flops(config, *, batch, prompt, source, target, accumulation=1):
+def counted_step_flops(config, *, batch, prompt, source, target, accumulation=1, remat=False):
     method = SoftPrompt(length=prompt, embed_dim=config.embed_dim)
     optimizer = adafactor(0.3)
-    step = make_train_step(
-        prompt_loss_fn(T5(config), method, LossOptions()), optimizer, accumulation
-    )
+    model = T5(config, Compute(unroll=0, remat=remat))
+    step = make_train_step(prompt_loss_fn(model, method, LossOptions()), optimizer, accumulation)
     arrays = {
         "encoder_input_tokens": tokens(batch, source),
         "decoder_input_tokens": tokens(batch, target),
@@ -92,7 +92,9 @@ def test_the_forward_formula_is_exact(gated_mlp):
     batch = {"encoder_input_tokens": tokens(2, 30), "decoder_input_tokens": tokens(2, 5)}
 
     def logits(params, batch, prompt):
-        return T5(config).apply({"params": params}, batch, Injection(encoder_prompt=prompt))
+        return T5(config, UNROLLED).apply(
+            {"params": params}, batch, Injection(encoder_prompt=prompt)
+        )
 
     prompt = jax.ShapeDtypeStruct((1, 10, config.embed_dim), jnp.float32)
     program = jax.make_jaxpr(logits)(abstract_params(config), batch, prompt)
@@ -112,7 +114,7 @@ def test_the_minimum_for_the_papers_small_model():
 @pytest.mark.parametrize("size", ["small", "base", "large", "xl", "xxl"])
 def test_a_step_computes_next_to_nothing_beyond_the_minimum(size):
     """A gradient of the frozen weights would make it half as much again."""
-    config = get_config(f"t5_1_1_{size}", unroll=0)
+    config = get_config(f"t5_1_1_{size}")
     counted = counted_step_flops(config, batch=8, **LENGTHS)
     minimum = step_flops(config, batch=8, **LENGTHS)
     assert 1.0 < counted / minimum.total < 1.03
@@ -120,9 +122,9 @@ def test_a_step_computes_next_to_nothing_beyond_the_minimum(size):
 
 @pytest.mark.parametrize("size", ["small", "base", "large", "xl", "xxl"])
 def test_nor_with_accumulation_and_recomputation(size):
-    config = get_config(f"t5_1_1_{size}", unroll=0, remat=True)
-    counted = counted_step_flops(config, batch=8, accumulation=4, **LENGTHS)
-    minimum = step_flops(config, batch=8, **LENGTHS)
+    config = get_config(f"t5_1_1_{size}")
+    counted = counted_step_flops(config, batch=8, accumulation=4, remat=True, **LENGTHS)
+    minimum = step_flops(config, batch=8, remat=True, **LENGTHS)
     assert 0.4 < minimum.recomputed / minimum.forward < 0.95
     # Within 1 % below: the first layers' recomputation can leave a little more out.
     assert 0.99 < counted / minimum.total < 1.03
@@ -132,7 +134,7 @@ def rank_flops(config, labels):
     """What XLA counts for rank classification of 4 examples with so many labels of 3 tokens."""
     lowered = jax.jit(
         lambda frozen, inputs, injection, ids: label_log_likelihoods(
-            T5(config), frozen, inputs, injection, ids
+            T5(config, UNROLLED), frozen, inputs, injection, ids
         )
     ).lower(abstract_params(config), tokens(4, 40), Injection(), tokens(labels, 3))
     return lowered.cost_analysis()["flops"]
@@ -149,7 +151,7 @@ def test_one_more_label_costs_the_decoders_work_alone():
 
 
 def test_a_step_of_decoding_computes_neither_encoder_nor_its_keys_and_values():
-    model, params = T5(SMALL), {"params": abstract_params(SMALL)}
+    model, params = T5(SMALL, UNROLLED), {"params": abstract_params(SMALL)}
 
     def step(params, outputs, mask, own, cross, last, position):
         encoded = Encoded(outputs=outputs, mask=mask)

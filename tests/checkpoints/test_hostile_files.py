@@ -70,8 +70,8 @@ def told():
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("[1, 2]", "holds [1, 2], expected a json object"),
-        ('"t5"', "expected a json object"),
+        ("[1, 2]", "holds [1, 2], expected a JSON object"),
+        ('"t5"', "expected a JSON object"),
         ("", "isn't json"),
         (b"\xff\xfe\xfa", "isn't json"),
         (DEEP, "nested more than"),
@@ -122,7 +122,7 @@ def test_a_config_json_of_sizes_that_no_weights_have(tmp_path, told):
     ("content", "expected"),
     [
         (DEEP, "nested more than"),
-        ("[]", "expected a json object"),
+        ("[]", "expected a JSON object"),
         ({}, "has the weight_map None; expected an object"),
         ({"weight_map": {}}, "has the weight_map {}; expected an object"),
         ({"weight_map": ["a.safetensors"]}, "has the weight_map ['a.safetensors']"),
@@ -189,17 +189,13 @@ def test_a_safetensors_header(tmp_path, told, header, expected):
     ("config", "expected"),
     [
         (DEEP, "isn't json"),
-        ("[1]", "found [1], expected a json object"),
-        ("3", "found 3, expected a json object"),
+        ("[1]", "found [1], expected a JSON object"),
+        ("3", "found 3, expected a JSON object"),
         ({"embed_dim": "4"}, "embed_dim of model 'x' is '4'; expected an integer"),
         ({"embed_dim": float("nan")}, "embed_dim of model 'x' is nan"),
         ({"num_encoder_layers": 10**12}, "num_encoder_layers of model 'x' is 1000000000000"),
         ({"name": ["x"]}, "is ['x']; expected a string"),
         ({"gated_mlp": 1}, "gated_mlp of model 'x' is 1; expected true or false"),
-        ({"param_dtype": "float8"}, "expected one of ('float32', 'bfloat16')"),
-        ({"param_dtype": []}, "param_dtype of model 'x' is []; expected a string"),
-        ({"dropout_rate": 2}, "dropout_rate of model 'x' is 2; expected a number"),
-        ({"unroll": 10**9}, "unroll of model 'x' is 1000000000"),
         ({"evil": 1}, "unknown fields ['evil']"),
     ],
 )

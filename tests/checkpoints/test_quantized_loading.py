@@ -1,6 +1,5 @@
 """Models that are quantized as they are loaded, one parameter after another."""
 
-import dataclasses
 import json
 import tracemalloc
 
@@ -12,6 +11,7 @@ from safetensors.numpy import save_file
 from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.checkpoints.weights import CONFIG_KEY, flatten, save_weights
 from prompt_tuning.errors import UserError
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.quantization import count_parameters, quantize_params
 
 MODEL = "tinyworld_base"
@@ -30,10 +30,10 @@ def loaded():
 
 def test_it_is_the_loaded_model_quantised(loaded):
     config, frozen, _ = loaded
-    assert (config.quantization, config.param_dtype) == ("nf4", "float32")
     plain, whole = load_frozen(MODEL, dtype="float32")
-    assert plain.quantization == ""
-    jax.tree.map(np.testing.assert_array_equal, frozen, quantize_params(whole, config))
+    assert plain == config
+    expected = quantize_params(whole, Compute(quantization="nf4"))
+    jax.tree.map(np.testing.assert_array_equal, frozen, expected)
     assert count_parameters(frozen) == count_parameters(whole)
 
 
@@ -47,17 +47,17 @@ def test_the_float_model_is_never_in_memory_whole(loaded):
 
 def test_what_is_quantised_is_not_saved(loaded, tmp_path):
     config, frozen, _ = loaded
-    with pytest.raises(UserError, match=r"are quantized \(nf4\), and files hold none") as error:
+    with pytest.raises(UserError, match="are quantized, and no file can hold") as error:
         save_weights(tmp_path / "x.safetensors", frozen, config)
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_says_it_is_quantised_is_read_as_what_it_holds(tmp_path):
+def test_what_older_files_say_of_computation_is_ignored(tmp_path):
     config, frozen = load_frozen("tinyworld_tiny")
     path = tmp_path / "said.safetensors"
-    said = dataclasses.replace(config, quantization="int8", quantization_block=48)
+    said = {**config.to_json(), "quantization": "int8", "quantization_block": 48, "unroll": 0}
     arrays = {name: np.asarray(value) for name, value in flatten(frozen).items()}
-    save_file(arrays, path, {CONFIG_KEY: json.dumps(said.to_json())})
+    save_file(arrays, path, {CONFIG_KEY: json.dumps(said)})
     assert load_frozen(path)[0] == config
 
 
@@ -65,7 +65,7 @@ def test_a_file_that_says_it_is_quantised_is_read_as_what_it_holds(tmp_path):
     ("options", "told"),
     [
         ({"quantization": "nf"}, "Did you mean 'nf4'?"),
-        ({"quantization": "int8", "quantization_block": 48}, "divide embed_dim, 128: set it to 32"),
+        ({"quantization": "int8", "quantization_block": 48}, "embed_dim, 128: set it to 32"),
     ],
 )
 def test_a_wrong_option_is_told_in_a_line(options, told):

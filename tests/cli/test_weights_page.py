@@ -106,7 +106,7 @@ def test_models_are_converted(
     command, source, *rest = from_bucket
     assert source.startswith("gs://") and rest[-2:] == ["--architecture", "t5_1_1_xl"]
     main([command, str(hub_folder), *rest[:-2]])
-    assert load_frozen(rest[0])[0].param_dtype == "bfloat16"
+    assert load_frozen(rest[0])[1]["token_embedder"]["embedding"].dtype == "bfloat16"
     assert capsys.readouterr().out.count("Hugging Face") == 2
 
     main(["convert", str(tiny_weights_file), *as_folder[2:]])
@@ -132,7 +132,7 @@ def test_the_program_runs(page):
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict = {}
     exec(program, names)
-    assert names["config"].param_dtype == "bfloat16"
+    assert names["frozen"]["token_embedder"]["embedding"].dtype == "bfloat16"
 
 
 def test_the_gin_files_it_lists_are_there(page, checkout):

@@ -71,7 +71,7 @@ def test_span_corruption_has_sentinels_and_lm_adaptation_has_none(pretrain, phas
 @pytest.mark.slow
 def test_a_grown_model_computes_what_the_small_one_does(pretrain):
     small, large = (
-        dataclasses.replace(pretrain.size_config(*size), vocab_size=40, unroll=1)
+        dataclasses.replace(pretrain.size_config(*size), vocab_size=40)
         for size in (("small_test", 12, 2, 1), ("large_test", 32, 4, 2))
     )
     fresh = init_params(large, jax.random.key(1))

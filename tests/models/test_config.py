@@ -1,11 +1,12 @@
 """The sizes, as data."""
 
-import dataclasses
 import json
+import re
 
 import pytest
 
 from prompt_tuning.errors import UserError
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import MODELS, T5Config, get_config
 from prompt_tuning.models.layers import count_parameters
 from prompt_tuning.models.t5 import abstract_params
@@ -55,7 +56,7 @@ def test_share_of_a_prompt_of_100_tokens(name, prompt, share):
 
 
 def test_param_dtype_is_that_of_every_parameter():
-    params = abstract_params(get_config("t5_1_1_small", param_dtype="bfloat16"))
+    params = abstract_params(get_config("t5_1_1_small"), Compute(param_dtype="bfloat16"))
     assert params["decoder"]["layers"]["mlp"]["wo"]["kernel"].dtype == "bfloat16"
     assert params["encoder"]["relpos_bias"]["rel_embedding"].dtype == "bfloat16"
 
@@ -66,7 +67,7 @@ def test_unknown_name_is_told_with_the_close_ones():
 
 
 def test_json_round_trip():
-    config = get_config("mt5_base", remat=True, unroll=0)
+    config = get_config("mt5_base")
     assert T5Config.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
@@ -79,5 +80,21 @@ def test_json_of_another_kind_is_told():
 
 @pytest.mark.parametrize("field", ["param_dtype", "compute_dtype", "matmul_dtype"])
 def test_unknown_dtype_is_told(field):
-    with pytest.raises(UserError, match=f"{field} of model 't5_small' is 'float16'"):
-        dataclasses.replace(get_config("t5_small"), **{field: "float16"})
+    with pytest.raises(UserError, match=f"{field} is 'float16'; expected one of"):
+        Compute(**{field: "float16"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"unroll": -1}, "unroll is -1; expected 0 or more"),
+        ({"dropout_rate": 2.0}, "dropout_rate is 2.0; expected from 0"),
+        ({"quantization": "nf5"}, "Did you mean 'nf4'?"),
+        ({"quantization": "INT8"}, "Did you mean 'int8'?"),
+        ({"quantization_block": 1}, "is 1; expected an even number"),
+    ],
+)
+def test_what_cannot_be_computed_is_an_error_of_one_line(fields, expected):
+    with pytest.raises(UserError, match=re.escape(expected)) as error:
+        Compute(**fields)
+    assert "\n" not in str(error.value)

@@ -1,6 +1,5 @@
 """Cached decoding against the plain forward pass, beam search against every sequence there is."""
 
-import dataclasses
 import functools
 import itertools
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.errors import UserError
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection
@@ -69,7 +69,7 @@ def test_unrolled_layers_decode_the_same_and_are_held_apart(frozen, inputs, inje
     stacked = f"f32[2,{CONFIG.embed_dim},{CONFIG.mlp_dim}]"
     found = []
     for unroll in (0, 1):
-        model = T5(dataclasses.replace(CONFIG, unroll=unroll))
+        model = T5(CONFIG, Compute(unroll=unroll))
 
         @jax.jit
         def decode(frozen, inputs, prompt, key, model=model):

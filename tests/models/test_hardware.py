@@ -1,7 +1,5 @@
 """The choice of dtype by hardware, and that scores don't depend on it."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +10,7 @@ from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.evaluation.rank import label_log_likelihoods
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.hardware import cpu_flags, fastest_matmul_dtype
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.t5 import T5
@@ -57,7 +56,7 @@ def test_scores_of_the_shipped_model_agree(checkout):
     prompt = params["token_embedder"]["embedding"][None, 5:15]
 
     def scores(matmul_dtype):
-        model = T5(dataclasses.replace(config, matmul_dtype=matmul_dtype))
+        model = T5(config, Compute(matmul_dtype=matmul_dtype))
         found = jax.jit(
             lambda params, prompt: label_log_likelihoods(
                 model, params, jnp.asarray(inputs), Injection(encoder_prompt=prompt), labels

@@ -51,11 +51,11 @@ def batch():
     return {"encoder_input_tokens": inputs, "decoder_input_tokens": targets}
 
 
-def random_params(config):
+def random_params(config, dtype="float32"):
     numbers = np.random.default_rng(0)
     return unflatten(
         {
-            name: jnp.asarray(0.3 * numbers.normal(size=shape), config.param_dtype)
+            name: jnp.asarray(0.3 * numbers.normal(size=shape), dtype)
             for name, shape in parameter_shapes(config).items()
         }
     )
@@ -102,14 +102,13 @@ def test_merged_is_unmerged(config, batch):
 
 @pytest.mark.slow
 def test_bfloat16_weights_stay_so(batch):
-    config = dataclasses.replace(GATED, param_dtype="bfloat16")
-    frozen = random_params(config)
-    injection = everything(config, frozen)
+    frozen = random_params(GATED, "bfloat16")
+    injection = everything(GATED, frozen)
     merged = merge(frozen, injection)
     assert {leaf.dtype for leaf in jax.tree.leaves(merged)} == {jnp.dtype(jnp.bfloat16)}
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), frozen)
     expected = logits_of(GATED, merge(wide, injection), batch)
-    found = logits_of(config, merged, batch)
+    found = logits_of(GATED, merged, batch)
     # Eight bits of every weight, in three layers.
     assert np.abs(found - expected).max() < 0.05 * expected.std() + 0.05
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.models.attention import relative_position_buckets
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.t5 import T5, init_params
@@ -54,18 +55,20 @@ def prompt():
     return jax.random.normal(jax.random.key(1), (1, PROMPT, CONFIG.embed_dim))
 
 
-@functools.partial(jax.jit, static_argnames=("config",))
-def _logits(config, frozen, batch, injection=Injection(), key=None):
+@functools.partial(jax.jit, static_argnames=("config", "compute"))
+def _logits(config, frozen, batch, injection=Injection(), key=None, compute=Compute()):
     rngs = None if key is None else {"dropout": key}
-    return T5(config).apply(
+    return T5(config, compute).apply(
         {"params": frozen}, batch, injection, deterministic=key is None, rngs=rngs
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config",))
-def _prompt_gradient(config, frozen, batch, prompt):
+@functools.partial(jax.jit, static_argnames=("config", "compute"))
+def _prompt_gradient(config, frozen, batch, prompt, compute=Compute()):
     def loss(prompt):
-        logits = T5(config).apply({"params": frozen}, batch, Injection(encoder_prompt=prompt))
+        logits = T5(config, compute).apply(
+            {"params": frozen}, batch, Injection(encoder_prompt=prompt)
+        )
         return jax.nn.logsumexp(logits).sum()
 
     return jax.grad(loss)(prompt)
@@ -175,15 +178,15 @@ def test_several_targets_of_one_example_share_its_encoding(frozen, batch):
     "change", [{"unroll": 0}, {"unroll": 2}, {"remat": True}, {"remat": True, "unroll": 0}], ids=str
 )
 def test_how_layers_are_run_changes_nothing(frozen, batch, prompt, change):
-    config = dataclasses.replace(CONFIG, **change)
+    compute = Compute(**change)
     injection = Injection(encoder_prompt=prompt)
     np.testing.assert_allclose(
-        _logits(config, frozen, batch, injection),
+        _logits(CONFIG, frozen, batch, injection, compute=compute),
         _logits(CONFIG, frozen, batch, injection),
         atol=1e-5,
     )
     np.testing.assert_allclose(
-        _prompt_gradient(config, frozen, batch, prompt),
+        _prompt_gradient(CONFIG, frozen, batch, prompt, compute=compute),
         _prompt_gradient(CONFIG, frozen, batch, prompt),
         atol=1e-5,
     )
@@ -200,14 +203,14 @@ def test_how_layers_are_run_changes_nothing(frozen, batch, prompt, change):
     ids=str,
 )
 def test_bfloat16_is_close_to_float32(frozen, batch, prompt, change):
-    config = dataclasses.replace(CONFIG, **change)
-    weights = jax.tree.map(lambda x: x.astype(config.param_dtype), frozen)
-    logits = _logits(config, weights, batch, Injection(encoder_prompt=prompt))
+    compute = Compute(**change)
+    weights = jax.tree.map(lambda x: x.astype(compute.param_dtype), frozen)
+    logits = _logits(CONFIG, weights, batch, Injection(encoder_prompt=prompt), compute=compute)
     expected = _logits(CONFIG, frozen, batch, Injection(encoder_prompt=prompt))
     assert logits.dtype == jnp.float32
     difference = jnp.linalg.norm(logits - expected) / jnp.linalg.norm(expected)
     assert 0 < difference < 0.03
-    gradient = _prompt_gradient(config, weights, batch, prompt)
+    gradient = _prompt_gradient(CONFIG, weights, batch, prompt, compute=compute)
     expected = _prompt_gradient(CONFIG, frozen, batch, prompt)
     assert gradient.dtype == jnp.float32
     assert jnp.linalg.norm(gradient - expected) < 0.1 * jnp.linalg.norm(expected)
@@ -230,13 +233,17 @@ def test_weights_can_be_trained_too(frozen, batch):
 
 
 def test_dropout(frozen, batch):
-    config = dataclasses.replace(CONFIG, dropout_rate=0.2)
+    compute = Compute(dropout_rate=0.2)
     plain = _logits(CONFIG, frozen, batch)
-    np.testing.assert_array_equal(_logits(config, frozen, batch), plain)
-    first = _logits(config, frozen, batch, key=jax.random.key(0))
-    np.testing.assert_array_equal(first, _logits(config, frozen, batch, key=jax.random.key(0)))
+    np.testing.assert_array_equal(_logits(CONFIG, frozen, batch, compute=compute), plain)
+    first = _logits(CONFIG, frozen, batch, key=jax.random.key(0), compute=compute)
+    np.testing.assert_array_equal(
+        first, _logits(CONFIG, frozen, batch, key=jax.random.key(0), compute=compute)
+    )
     assert not jnp.allclose(first, plain)
-    assert not jnp.allclose(first, _logits(config, frozen, batch, key=jax.random.key(1)))
+    assert not jnp.allclose(
+        first, _logits(CONFIG, frozen, batch, key=jax.random.key(1), compute=compute)
+    )
 
 
 def test_init_has_the_scales_of_t5():

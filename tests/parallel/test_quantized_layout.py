@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from prompt_tuning.checkpoints.weights import flatten
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import get_config
 from prompt_tuning.models.parameter_axes import parameter_axes
 from prompt_tuning.models.t5 import abstract_params
@@ -24,7 +25,7 @@ def layout(data: int, model: int, fsdp: bool = False) -> Layout:
 
 
 def test_codes_and_scales_are_split_as_the_kernel_is():
-    params = abstract_params(get_config("t5_1_1_xxl", quantization="nf4"))
+    params = abstract_params(get_config("t5_1_1_xxl"), Compute(quantization="nf4"))
     flat = flatten(layout(2, 4, fsdp=True).abstract(params))
     stack = "decoder/layers/"
     for module, spec in {
@@ -39,7 +40,7 @@ def test_codes_and_scales_are_split_as_the_kernel_is():
 
 
 def test_blocks_that_cannot_be_split_are_told():
-    params = abstract_params(get_config("t5_1_1_small", quantization="int8"))
+    params = abstract_params(get_config("t5_1_1_small"), Compute(quantization="int8"))
     assert layout(8, 1, fsdp=True).unsplit(params) == []
     (line,) = layout(16, 1, fsdp=True).unsplit(params)
     assert "blocks (8) can't be split 16 ways" in line
@@ -47,6 +48,7 @@ def test_blocks_that_cannot_be_split_are_told():
 
 PROGRAM = """
 import jax, numpy as np
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.parameter_axes import parameter_axes
@@ -56,9 +58,10 @@ from prompt_tuning.parallel.rules import Layout
 
 config = T5Config(
     name="four_heads", vocab_size=64, embed_dim=16, num_heads=4, head_dim=4, mlp_dim=32,
-    num_encoder_layers=2, num_decoder_layers=2, quantization="nf4", quantization_block=8,
+    num_encoder_layers=2, num_decoder_layers=2,
 )
-params = init_params(config, jax.random.key(0))
+compute = Compute(quantization="nf4", quantization_block=8)
+params = init_params(config, jax.random.key(0), compute)
 numbers = np.random.default_rng(0)
 batch = {
     "encoder_input_tokens": numbers.integers(2, 64, (4, 6), np.int32),
@@ -78,7 +81,7 @@ sharded = jax.tree.map(jax.device_put, params, layout.shardings(params))
 codes = sharded["encoder"]["layers"]["mlp"]["wi_0"]["kernel_codes"]
 assert codes.addressable_shards[0].data.shape == (2, 4, 16), codes.sharding
 found = computed(
-    T5(config, layout.place),
+    T5(config, compute, layout.place),
     sharded,
     shard_batch(batch, layout.mesh),
     replicate(prompt, layout.mesh),

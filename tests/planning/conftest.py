@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.planning.program import Needs, Work, needs_of
 from prompt_tuning.training.losses import LossOptions
@@ -23,12 +24,10 @@ def work() -> Work:
         mlp_dim=32,
         num_encoder_layers=2,
         num_decoder_layers=3,
-        param_dtype="bfloat16",
-        compute_dtype="bfloat16",
-        remat=True,
     )
     return Work(
         config=config,
+        compute=Compute(param_dtype="bfloat16", compute_dtype="bfloat16", remat=True),
         method=SoftPrompt(length=5, embed_dim=16),
         optimizer=adafactor(0.3),
         loss=LossOptions(),
@@ -47,7 +46,7 @@ def needs(work) -> Needs:
 @pytest.fixture(scope="session")
 def keeping(work) -> Work:
     """The same without recomputing layers."""
-    return dataclasses.replace(work, config=dataclasses.replace(work.config, remat=False))
+    return dataclasses.replace(work, compute=dataclasses.replace(work.compute, remat=False))
 
 
 @pytest.fixture(scope="session")

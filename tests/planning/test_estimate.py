@@ -34,7 +34,7 @@ def test_the_longest_of_three_times(work, needs):
     assert (seconds.step, seconds.limit) == (seconds.compute, "compute")
 
     wide = dataclasses.replace(
-        work, config=dataclasses.replace(work.config, compute_dtype="float32")
+        work, compute=dataclasses.replace(work.compute, compute_dtype="float32")
     )
     assert seconds_of(needs, wide, machine(1e9), used).compute == pytest.approx(16)
 
@@ -59,7 +59,7 @@ def test_weights_that_are_too_much_alone_are_made_less_before_anything_is_compil
 ):
     monkeypatch.setattr(estimate, "needs_of", lambda work: pytest.fail("compiled"))
     wide = dataclasses.replace(
-        work, config=dataclasses.replace(work.config, param_dtype="float32", remat=False)
+        work, compute=dataclasses.replace(work.compute, param_dtype="float32", remat=False)
     )
     room = machine(needs.weights / 2)
     (attempt,) = find_fit(wide, needs, room)
@@ -72,8 +72,8 @@ def test_weights_that_are_too_much_alone_are_made_less_before_anything_is_compil
 def test_what_changes_the_result_comes_after_what_does_not(work):
     whole = dataclasses.replace(
         work,
-        config=dataclasses.replace(
-            work.config, param_dtype="float32", compute_dtype="float32", remat=False
+        compute=dataclasses.replace(
+            work.compute, param_dtype="float32", compute_dtype="float32", remat=False
         ),
         data_parallel=4,
         batch_size=16,

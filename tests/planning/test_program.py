@@ -6,6 +6,7 @@ import pytest
 
 from prompt_tuning.analysis.flops import step_flops
 from prompt_tuning.errors import UserError
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import MODELS, T5Config, get_config
 from prompt_tuning.planning.program import needs_of, weights_on_device
 
@@ -13,7 +14,8 @@ from prompt_tuning.planning.program import needs_of, weights_on_device
 def with_model(work, name: str, *, data: int = 1, model: int = 1, fsdp=False, dtype="bfloat16"):
     return dataclasses.replace(
         work,
-        config=get_config(name, param_dtype=dtype),
+        config=get_config(name),
+        compute=Compute(param_dtype=dtype),
         data_parallel=data,
         model_parallel=model,
         fsdp=fsdp,

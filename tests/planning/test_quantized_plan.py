@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import get_config
 from prompt_tuning.planning.estimate import changes
 from prompt_tuning.planning.machines import find_machine
@@ -12,17 +13,17 @@ from prompt_tuning.planning.report import make_plan
 
 
 def quantized(work, to: str):
-    config = dataclasses.replace(work.config, quantization=to, quantization_block=16)
-    return dataclasses.replace(work, config=config)
+    compute = dataclasses.replace(work.compute, quantization=to, quantization_block=16)
+    return dataclasses.replace(work, compute=compute)
 
 
 @pytest.mark.parametrize(("to", "bits"), [("int8", 8.25), ("nf4", 4.25)])
 def test_weights_of_xxl_over_eight_devices(work, to, bits):
-    config = get_config("t5_1_1_xxl", param_dtype="bfloat16", quantization=to)
+    compute = Compute(param_dtype="bfloat16", quantization=to)
     kernels = 24 * (12 * 4096 * 4096 + 6 * 4096 * 10240)
     norms = 4096 * 5 * 24 + 2 * 4096
     others = 2 * (2 * 32128 * 4096 + 2 * 64 * 32)
-    one = dataclasses.replace(work, config=config)
+    one = dataclasses.replace(work, config=get_config("t5_1_1_xxl"), compute=compute)
     assert weights_on_device(one) == kernels * bits / 8 + others + 2 * norms
     eight = dataclasses.replace(one, model_parallel=8)
     assert weights_on_device(eight) == (kernels * bits / 8 + others) / 8 + 2 * norms
@@ -40,8 +41,10 @@ def test_it_needs_fewer_bytes_and_as_many_flops(work, needs):
 
 
 def test_it_is_proposed_before_inputs_are_cut(work):
-    config = dataclasses.replace(get_config("t5_1_1_small"), remat=True)
-    wide = dataclasses.replace(work, config=config, input_length=256, batch_size=1)
+    small = dataclasses.replace(
+        work, config=get_config("t5_1_1_small"), compute=Compute(remat=True)
+    )
+    wide = dataclasses.replace(small, input_length=256, batch_size=1)
     tried = dict(changes(wide))
     names = list(tried)
     assert [n.partition(": ")[2] for n in names[1:3]] == [

@@ -5,6 +5,7 @@ import optax
 import pytest
 
 from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5, abstract_params
 from prompt_tuning.training import step as step_lib
@@ -116,7 +117,6 @@ def test_unrolled_layers_need_less_memory_than_xla_would_take_on_a_cpu():
         mlp_dim=256,
         num_encoder_layers=4,
         num_decoder_layers=4,
-        unroll=0,
     )
     method, optimizer = SoftPrompt(length=4, embed_dim=config.embed_dim), optax.sgd(0.1)
     tokens = jnp.ones((2, 8), jnp.int32)
@@ -127,7 +127,7 @@ def test_unrolled_layers_need_less_memory_than_xla_would_take_on_a_cpu():
         "decoder_loss_weights": jnp.ones((2, 8)),
     }
     state = step_lib.TrainState.create(method.init(jax.random.key(0), batch), optimizer)
-    loss_fn = step_lib.prompt_loss_fn(T5(config), method, LossOptions())
+    loss_fn = step_lib.prompt_loss_fn(T5(config, Compute(unroll=0)), method, LossOptions())
     step = step_lib.make_train_step(loss_fn, optimizer)
     lowered = step.lower(state, abstract_params(config), batch, jax.random.key(0))
 

@@ -1,6 +1,5 @@
 """Trials of frozen models: odd configs and files, and what `transformers` computes of them."""
 
-import dataclasses
 import functools
 import json
 import shutil
@@ -17,6 +16,7 @@ from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.checkpoints.huggingface_config import USED_FIELDS, config_from_huggingface
 from prompt_tuning.checkpoints.safetensors_files import write_arrays
 from prompt_tuning.errors import UserError
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.t5 import T5
 
@@ -61,9 +61,8 @@ def changed(folder, **fields):
 def computed(folder, targets=TARGETS) -> np.ndarray:
     """Our logits of the model in a folder."""
     config, frozen = load_frozen(folder)
-    config = dataclasses.replace(config, unroll=0)  # quicker to compile
     batch = {"encoder_input_tokens": SOURCES, "decoder_input_tokens": targets}
-    return np.asarray(_apply(T5(config), frozen, batch))
+    return np.asarray(_apply(T5(config, Compute(unroll=0)), frozen, batch))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,0 +1,78 @@
+"""How a model is computed and held in memory, apart from what it is (`config.py`).
+
+No weight file contains any of it: the same weights can be computed in many ways.
+"""
+
+from dataclasses import dataclass
+
+from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.models.config import type_problem
+from prompt_tuning.models.hardware import fastest_matmul_dtype
+
+DTYPES = ("float32", "bfloat16")
+QUANTIZATIONS = ("int8", "nf4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """How a model is computed; it changes speed, memory and rounding, but not the model.
+
+    Attributes:
+      param_dtype: dtype of the weights.
+      compute_dtype: dtype of activations; softmax, norms and logits are always float32.
+      matmul_dtype: dtype that inputs of matrix products are rounded to; `compute_dtype` if empty,
+        and if "auto" the one that the hardware multiplies fastest in. Products are summed in
+        float32 in any case.
+      remat: recompute each layer in the backward pass instead of keeping its activations.
+      unroll: layers in one step of the scan over layers. 0 unrolls all of them, which runs faster
+        and compiles more slowly.
+      dropout_rate: dropout in training.
+      quantization: "int8" or "nf4" to hold kernels in 8 or 4 bits, empty for none; `param_dtype`
+        is then the dtype of the other weights. See quantization.py.
+      quantization_block: values that share a scale; even, and a divisor of `embed_dim`.
+      quantize_output_layer: whether an untied output layer is quantized too.
+    """
+
+    param_dtype: str = "float32"
+    compute_dtype: str = "float32"
+    matmul_dtype: str = ""
+    remat: bool = False
+    unroll: int = 1
+    dropout_rate: float = 0.0
+    quantization: str = ""
+    quantization_block: int = 64
+    quantize_output_layer: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if expected := type_problem(Compute, name, value):
+                raise UserError(f"{name} is {value!r}; expected {expected}.")
+        allowed = {
+            "param_dtype": DTYPES,
+            "compute_dtype": DTYPES,
+            "matmul_dtype": ("", "auto", *DTYPES),
+            "quantization": ("", *QUANTIZATIONS),
+        }
+        for name, values in allowed.items():
+            value = getattr(self, name)
+            if value not in values:
+                hint = did_you_mean(value.lower(), values)
+                raise UserError(f"{name} is {value!r}; expected one of {values}.{hint}")
+        limits = {
+            "unroll": (self.unroll >= 0, "0 or more"),
+            "dropout_rate": (0 <= self.dropout_rate < 1, "from 0 to below 1"),
+            "quantization_block": (
+                self.quantization_block >= 2 and self.quantization_block % 2 == 0,
+                "an even number",
+            ),
+        }
+        for name, (valid, expected) in limits.items():
+            if not valid:
+                raise UserError(f"{name} is {getattr(self, name)}; expected {expected}.")
+
+    @property
+    def product_dtype(self) -> str:
+        """Dtype that inputs of matrix products are rounded to."""
+        if self.matmul_dtype == "auto":
+            return fastest_matmul_dtype()
+        return self.matmul_dtype or self.compute_dtype
