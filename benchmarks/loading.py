@@ -31,11 +31,12 @@ import numpy as np
 import tensorstore
 
 from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.huggingface import huggingface_name
+from prompt_tuning.checkpoints.huggingface import huggingface_shapes
 from prompt_tuning.checkpoints.layouts import layer_shapes
 from prompt_tuning.checkpoints.safetensors_files import write_safetensors
-from prompt_tuning.checkpoints.weights import CONFIG_KEY, stacked_shapes, unflatten
+from prompt_tuning.checkpoints.weights import CONFIG_KEY, unflatten
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.parameters import parameter_shapes
 
 RESULTS = Path(__file__).parent / "results" / "loading.json"
 FLOAT32, BFLOAT16 = np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16)
@@ -70,11 +71,7 @@ def random_arrays(
 
 def make_huggingface(folder: Path, config: T5Config) -> None:
     """Writes config.json and two shards of float32 safetensors."""
-    turned = ("/kernel", "/rel_embedding")
-    shapes = {
-        huggingface_name(name): shape[::-1] if name.endswith(turned) else shape
-        for name, shape in layer_shapes(config).items()
-    }
+    shapes = huggingface_shapes(config)
     fields = {
         "model_type": "t5",
         "vocab_size": config.vocab_size,
@@ -125,7 +122,7 @@ def make_t5x(folder: Path, config: T5Config) -> None:
 
 def make_safetensors(folder: Path, config: T5Config) -> None:
     """Writes one of our own files in bfloat16."""
-    shapes = stacked_shapes(config)
+    shapes = parameter_shapes(config)
     dtypes = dict.fromkeys(shapes, BFLOAT16)
     metadata = {CONFIG_KEY: json.dumps(config.to_json())}
     arrays = random_arrays(shapes, BFLOAT16)

@@ -37,7 +37,8 @@ import step as single
 
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.t5 import T5, init_params
+from prompt_tuning.models.initialization import init_params
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.side_by_side import make_side_by_side_step, stack_batches

@@ -43,8 +43,9 @@ from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.hardware import fastest_matmul_dtype
-from prompt_tuning.models.quantization import count_parameters
-from prompt_tuning.models.t5 import T5, init_params
+from prompt_tuning.models.initialization import init_params
+from prompt_tuning.models.parameters import count_parameters
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.planning.program import Work, needs_of
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor

@@ -28,8 +28,8 @@ import numpy as np
 from step import Setting, minimum_flops
 
 from prompt_tuning.models.config import T5Config, get_config
-from prompt_tuning.models.layers import count_parameters
-from prompt_tuning.models.t5 import abstract_params
+from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.parameters import count_parameters
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
 

@@ -32,9 +32,10 @@ import numpy as np
 
 import prompt_tuning
 from prompt_tuning.checkpoints.safetensors_files import write_safetensors
-from prompt_tuning.checkpoints.weights import CONFIG_KEY, stacked_shapes
+from prompt_tuning.checkpoints.weights import CONFIG_KEY
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.models.config import T5Config, get_config
+from prompt_tuning.models.parameters import parameter_shapes
 
 RESULTS = Path(__file__).parent / "results" / "startup.json"
 VOCABULARY = Path(prompt_tuning.__file__).parent / "assets" / "tinyworld" / "tinyworld.model"
@@ -61,8 +62,8 @@ def random_arrays(shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, np.
 
 
 def make_files(folder: Path, config: T5Config) -> None:
-    """Writes the model and two jsonl files, with every input longer than the maximum length."""
-    shapes = stacked_shapes(config)
+    """Writes the model and two jsonl files, every input longer than it is cut to."""
+    shapes = parameter_shapes(config)
     dtypes = dict.fromkeys(shapes, np.dtype(np.float32))
     metadata = {CONFIG_KEY: json.dumps(config.to_json())}
     path = folder / "model.safetensors"

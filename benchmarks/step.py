@@ -37,7 +37,8 @@ from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.hardware import fastest_matmul_dtype
-from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn

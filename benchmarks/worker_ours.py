@@ -27,8 +27,9 @@ from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
+from prompt_tuning.models.initialization import init_params
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.t5 import T5, init_params
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn

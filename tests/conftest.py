@@ -186,7 +186,7 @@ def tiny_weights_file(tmp_path_factory) -> Path:
 
     from prompt_tuning.checkpoints.weights import save_weights
     from prompt_tuning.models.config import T5Config
-    from prompt_tuning.models.t5 import abstract_params
+    from prompt_tuning.models.initialization import abstract_params
 
     config = T5Config(
         name="tiny_random",

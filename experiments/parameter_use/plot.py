@@ -14,9 +14,8 @@ from prompt_tuning.analysis.methods_table import methods_table
 from prompt_tuning.analysis.sweep_plots import plot_shares
 from prompt_tuning.cli.methods import SIZES, facts_of_all
 from prompt_tuning.models.config import get_config
-from prompt_tuning.models.layers import count_parameters
-from prompt_tuning.models.t5 import abstract_params
-from prompt_tuning.recipes.scripts import run as with_one_line_errors
+from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.sweeps.results import write_table
 
 DRAWN = {

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from prompt_tuning.checkpoints.weights import load_weights
-from prompt_tuning.models.layers import count_parameters
+from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.tinyworld import corpus
 
 ASSETS = Path(__file__).parents[2] / "prompt_tuning" / "assets" / "tinyworld"

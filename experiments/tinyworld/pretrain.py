@@ -35,8 +35,9 @@ from prompt_tuning.checkpoints.weights import load_weights, save_weights
 from prompt_tuning.data.pretraining import lm_adaptation, span_corruption
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.layers import count_parameters
-from prompt_tuning.models.t5 import T5, init_params
+from prompt_tuning.models.initialization import init_params
+from prompt_tuning.models.parameters import count_parameters
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.tinyworld import corpus
 from prompt_tuning.tinyworld.stories import Document
 from prompt_tuning.tinyworld.world import World

@@ -13,9 +13,9 @@ import numpy as np
 
 from prompt_tuning.methods.base import Method
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.layers import count_parameters
-from prompt_tuning.models.t5 import abstract_params
+from prompt_tuning.models.parameters import count_parameters
 
 _BATCH = {"encoder_input_tokens": np.ones((1, 8), np.int32), "task": np.zeros(1, np.int32)}
 _MERGEABLE = {"low_rank", "scales", "weights"}

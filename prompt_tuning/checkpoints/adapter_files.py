@@ -34,8 +34,9 @@ from prompt_tuning.methods.base import Batch, Method, Trained
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_array, soft_prompt_variables
 from prompt_tuning.methods.registry import describe, method_name, rebuild
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.injection import Injection, injected
-from prompt_tuning.models.t5 import T5, Params, abstract_params
+from prompt_tuning.models.t5 import T5, Params
 
 BEST_ADAPTER = "adapter_best"
 """Stem of the file with the best that a run folder's method has trained, if it isn't a prompt."""

@@ -15,8 +15,8 @@ from prompt_tuning.checkpoints.layouts import check_size
 from prompt_tuning.checkpoints.locations import locate, model_name
 from prompt_tuning.checkpoints.msgpack_files import FIRST_BYTES
 from prompt_tuning.checkpoints.stored_arrays import (
-    Parameter,
     ShardingOf,
+    StoredParameter,
     read_parameters,
     reading,
 )
@@ -87,7 +87,7 @@ class StoredModel:
 
     format: str
     config: T5Config
-    parameters: dict[str, Parameter]
+    parameters: dict[str, StoredParameter]
 
 
 def stored_frozen(

@@ -1,9 +1,8 @@
 """Reads Hugging Face T5 and mT5 checkpoints: a folder with config.json and weights.
 
 The weights are safetensors, in one file or in shards with an index, or PyTorch's own files. Their
-kernels are transposed, [out, in], and there is one array a layer; names are translated into those
-of layouts.py, which says how the model's parameters are filled from them. config.json is read by
-huggingface_config.py.
+kernels are transposed, [out, in], and each layer has an array of its own. Names are those in the
+config's table of parameters. config.json is read by huggingface_config.py.
 """
 
 from collections.abc import Mapping
@@ -13,12 +12,12 @@ import numpy as np
 from etils import epath
 
 from prompt_tuning.checkpoints.huggingface_config import config_from_huggingface
-from prompt_tuning.checkpoints.layouts import layer_shapes, parameters_from_layers
+from prompt_tuning.checkpoints.layouts import from_layers, layer_shape
 from prompt_tuning.checkpoints.safetensors_files import stored_safetensors
 from prompt_tuning.checkpoints.stored_arrays import (
-    Parameter,
     ShardingOf,
     StoredArray,
+    StoredParameter,
     check_parameters,
     read_parameters,
     reading,
@@ -27,7 +26,7 @@ from prompt_tuning.checkpoints.torch_files import stored_torch
 from prompt_tuning.checkpoints.weights import unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import parse_json, shown, shown_names
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.config import MODELS, T5Config
 from prompt_tuning.models.t5 import Params
 
 CONFIG_FILE = "config.json"
@@ -43,32 +42,6 @@ _TABLES = (_TABLE, "encoder.embed_tokens.weight", "decoder.embed_tokens.weight",
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 # The first parts of all names; what else all names begin with is a wrapper's.
 _MODULES = {"shared", "encoder", "decoder", "lm_head"}
-
-_TOP = {
-    "token_embedder/embedding": _TABLE,
-    "decoder/logits_dense/kernel": _HEAD,
-    "encoder/encoder_norm/scale": "encoder.final_layer_norm.weight",
-    "decoder/decoder_norm/scale": "decoder.final_layer_norm.weight",
-}
-_RELATIVE = "{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-# Per stack: which sublayer of a block each of our modules is, and its name there.
-_SUBLAYERS = {
-    "encoder": {
-        "pre_attention_layer_norm": "0.layer_norm",
-        "attention": "0.SelfAttention",
-        "pre_mlp_layer_norm": "1.layer_norm",
-        "mlp": "1.DenseReluDense",
-    },
-    "decoder": {
-        "pre_self_attention_layer_norm": "0.layer_norm",
-        "self_attention": "0.SelfAttention",
-        "pre_cross_attention_layer_norm": "1.layer_norm",
-        "encoder_decoder_attention": "1.EncDecAttention",
-        "pre_mlp_layer_norm": "2.layer_norm",
-        "mlp": "2.DenseReluDense",
-    },
-}
-_PROJECTIONS = {"query": "q", "key": "k", "value": "v", "out": "o"}
 
 
 def load_huggingface(
@@ -90,7 +63,7 @@ def load_huggingface(
 
 def stored_huggingface(
     folder: str | epath.PathLike, *, name: str | None = None
-) -> tuple[T5Config, dict[str, Parameter]]:
+) -> tuple[T5Config, dict[str, StoredParameter]]:
     """Returns the config and the parameters, which are still in the folder's files.
 
     Args:
@@ -149,13 +122,12 @@ def _shards(index: epath.Path) -> list[str]:
 
 def parameters_from_state(
     state: Mapping[str, StoredArray], config: T5Config, *, source: str
-) -> dict[str, Parameter]:
+) -> dict[str, StoredParameter]:
     """Returns how the model's parameters are filled from arrays by Hugging Face's names.
 
     Raises:
       UserError: arrays are missing, extra or misshapen (all listed by Hugging Face's names).
     """
-    names = {huggingface_name(name): name for name in layer_shapes(config)}
     state = _without_prefix(state)
     state.pop(_UNUSED, None)
     tables = {name: state.pop(name) for name in _TABLES if name in state}
@@ -164,15 +136,14 @@ def parameters_from_state(
         state[_TABLE] = first
         if not config.tie_embeddings:  # without one of its own, as `transformers` 5 reads it
             state[_HEAD] = tables.get(_HEAD, first)
-    shapes = layer_shapes(config)
-    expected = {
-        theirs: shapes[ours][::-1] if transposed(ours) else shapes[ours]
-        for theirs, ours in names.items()
-    }
-    check_parameters(state, expected, source=source)
+    check_parameters(state, huggingface_shapes(config), source=source)
     _check_copies(tables, config, source)
-    arrays = {ours: state[theirs] for theirs, ours in names.items()}
-    return parameters_from_layers(arrays, config, transposed=transposed)
+    return {
+        each.name: from_layers(
+            [state[name] for name in each.huggingface_names()], each, transposed=each.transposed
+        )
+        for each in config.parameters()
+    }
 
 
 def _without_prefix(state: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
@@ -206,28 +177,27 @@ def _same_values(one: StoredArray, other: StoredArray) -> bool:
     )
 
 
-def transposed(name: str) -> bool:
-    """Whether the array of a name in T5X's way has its axes the other way round here."""
-    return name.endswith(("/kernel", "/rel_embedding"))
+def huggingface_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
+    """Returns the names and shapes of the arrays in a Hugging Face folder."""
+    return {
+        name: layer_shape(each)[::-1] if each.transposed else layer_shape(each)
+        for each in config.parameters()
+        for name in each.huggingface_names()
+    }
 
 
-def huggingface_name(name: str) -> str:
-    """Returns Hugging Face's name of a parameter named in T5X's way."""
-    if name in _TOP:
-        return _TOP[name]
-    stack, layer, *rest = name.split("/")
-    if layer == "relpos_bias":
-        return _RELATIVE.format(stack=stack)
-    module, *projection = rest[:-1]
-    parts = [_PROJECTIONS.get(part, part) for part in projection]
-    number = layer.removeprefix("layers_")
-    return ".".join([stack, "block", number, "layer", _SUBLAYERS[stack][module], *parts, "weight"])
+# Of every T5, since names don't depend on sizes.
+_MODULES_OF_LAYERS = {
+    each.module: each.huggingface.removesuffix(".weight")
+    for config in MODELS.values()
+    for each in config.parameters()
+    if each.layers
+}
 
 
 def huggingface_module(name: str, layer: int) -> str:
     """Returns Hugging Face's path of a layer's projection that we call "STACK/MODULE"."""
-    stack, rest = name.split("/", 1)
-    return huggingface_name(f"{stack}/layers_{layer}/{rest}/kernel").removesuffix(".weight")
+    return _MODULES_OF_LAYERS[name].format(layer=layer)
 
 
 def _read_json(path: epath.Path) -> dict[str, Any]:

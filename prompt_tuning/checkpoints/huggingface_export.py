@@ -12,14 +12,12 @@ import numpy as np
 from prompt_tuning.checkpoints.huggingface import (
     CONFIG_FILE,
     SAFETENSORS,
-    huggingface_name,
-    transposed,
+    huggingface_shapes,
 )
 from prompt_tuning.checkpoints.huggingface_config import config_to_huggingface
-from prompt_tuning.checkpoints.layouts import layer_shapes, separate_layers
+from prompt_tuning.checkpoints.layouts import layer_shape
 from prompt_tuning.checkpoints.safetensors_files import write_safetensors
 from prompt_tuning.checkpoints.stored_arrays import as_dtype
-from prompt_tuning.checkpoints.weights import stacked_shapes
 from prompt_tuning.files import atomic_write
 from prompt_tuning.models.config import T5Config
 
@@ -42,14 +40,12 @@ def save_huggingface(
     """
 
     def arrays() -> Iterator[tuple[str, np.ndarray]]:
-        for name in stacked_shapes(config):
-            for one, array in separate_layers(name, read(name), config):
-                yield huggingface_name(one), array.T if transposed(one) else array
+        for each in config.parameters():
+            layers = read(each.name).reshape(each.layers or 1, *layer_shape(each))
+            for name, layer in zip(each.huggingface_names(), layers, strict=True):
+                yield name, layer.T if each.transposed else layer
 
-    shapes = {
-        huggingface_name(one): shape[::-1] if transposed(one) else shape
-        for one, shape in layer_shapes(config).items()
-    }
+    shapes = huggingface_shapes(config)
     config_file, weights_file = folder / CONFIG_FILE, folder / SAFETENSORS
     write_safetensors(
         weights_file, arrays(), shapes, dict.fromkeys(shapes, as_dtype(dtype)), {"format": "pt"}

@@ -16,37 +16,34 @@ huggingface.py translates its names into those of the common layout.
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from prompt_tuning.axes import HEAD_DIM, HEADS
 from prompt_tuning.checkpoints.stored_arrays import (
-    Parameter,
     Rows,
     StoredArray,
+    StoredParameter,
     array_in_memory,
 )
-from prompt_tuning.checkpoints.weights import stacked_shapes
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import shown
 from prompt_tuning.models.config import MODELS, T5Config
+from prompt_tuning.models.parameters import Axes, Parameter
 
-_STACK = re.compile(r"(encoder|decoder)/layers/")
 _LAYER = re.compile(r"(encoder|decoder)/layers_(\d{1,4})/")
 _SCANNED = re.compile(r"^(encoder|decoder)/\1/")
-_HEADS_FIRST = re.compile(r"attention/out/kernel$")
-_HEADS_LAST = re.compile(r"attention/(query|key|value)/kernel$")
 _FUSED = {
     "qkv_fused": ("query", "key", "value"),
     "kv_fused": ("key", "value"),
     "wi_fused": ("wi_0", "wi_1"),
 }
 
-_LARGEST_BIAS = (
-    2**24
-)  # values of all layers' relative position biases; T5's have a hundred thousand
+# Values of all layers' relative position biases; T5's have a hundred thousand.
+_LARGEST_BIAS = 2**24
 
-# What shapes tell of a model.
+# What the shapes of its parameters say of a model.
 _SIZE = (
     "vocab_size",
     "embed_dim",
@@ -93,14 +90,13 @@ def canonical(arrays: Mapping[str, StoredArray], *, source: str) -> dict[str, St
 
 def layer_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
     """Returns the names and shapes of the common layout."""
-    shapes = {}
-    for name, shape in stacked_shapes(config).items():
-        if _STACK.match(name):
-            for one in _layer_names(name, config):
-                shapes[one] = _folded(name, shape[1:])
-        else:
-            shapes[name] = shape
-    return shapes
+    return {name: layer_shape(each) for each in config.parameters() for name in each.layer_names()}
+
+
+def layer_shape(parameter: Parameter) -> tuple[int, ...]:
+    """Returns the shape of one layer's array, with heads folded into one axis with head_dim."""
+    folded = _folded(parameter.shape, parameter.axes)
+    return folded[1:] if parameter.layers else folded
 
 
 def expected_shapes(
@@ -108,54 +104,55 @@ def expected_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Returns the names and shapes that canonical arrays should have, stacked where they are."""
     shapes = {}
-    for name, shape in stacked_shapes(config).items():
-        if not _STACK.match(name):
-            shapes[name] = shape
-        elif name in arrays:
-            rows, *columns = _folded(name, shape[1:])
-            shapes[name] = (rows, shape[0], *columns)
+    for each in config.parameters():
+        shape = layer_shape(each)
+        if each.layers and each.name in arrays:
+            shapes[each.name] = (shape[0], each.layers, *shape[1:])
         else:
-            shapes |= dict.fromkeys(_layer_names(name, config), _folded(name, shape[1:]))
+            shapes |= dict.fromkeys(each.layer_names(), shape)
     return shapes
 
 
 def parameters_from_layers(
-    arrays: Mapping[str, StoredArray], config: T5Config, transposed: Callable[[str], bool]
-) -> dict[str, Parameter]:
+    arrays: Mapping[str, StoredArray], config: T5Config
+) -> dict[str, StoredParameter]:
     """Returns how the model's parameters are filled from arrays that `expected_shapes` describes.
 
     Args:
       arrays: checked canonical arrays.
       config: the model's.
-      transposed: whether the array of a name is stored with its axes the other way round.
     """
-    parameters = {}
-    for name, shape in stacked_shapes(config).items():
-        if not _STACK.match(name):
-            turned = transposed(name)
-            parts = [(arrays[name], _view(shape, None, turned))]
-        elif name in arrays:
-            folded = (shape[0], *_folded(name, shape[1:]))
-            parts = [(arrays[name], _scanned_view(folded))]
-        else:
-            folded = (shape[0], *_folded(name, shape[1:]))
-            parts = [
-                (arrays[one], _view(folded, layer, transposed(one)))
-                for layer, one in enumerate(_layer_names(name, config))
-            ]
-        parameters[name] = Parameter(shape=shape, parts=parts)
-    return parameters
+    return {
+        each.name: StoredParameter(
+            shape=each.shape, parts=[(arrays[each.name], _scanned_view(each))]
+        )
+        if each.layers and each.name in arrays
+        else from_layers([arrays[name] for name in each.layer_names()], each)
+        for each in config.parameters()
+    }
 
 
-def separate_layers(
-    name: str, array: np.ndarray, config: T5Config
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the arrays of the common layout that a parameter of the model holds, by name."""
-    if not _STACK.match(name):
-        yield name, array
-        return
-    for one, layer in zip(_layer_names(name, config), array, strict=True):
-        yield one, layer.reshape(_folded(name, layer.shape))
+def from_layers(
+    arrays: Sequence[StoredArray], parameter: Parameter, *, transposed: bool = False
+) -> StoredParameter:
+    """Returns how a parameter is filled from an array for each layer, or from the only one.
+
+    Args:
+      arrays: each of `layer_shape`.
+      parameter: the model's.
+      transposed: whether the axes of `arrays` are in reverse order.
+    """
+    folded = _folded(parameter.shape, parameter.axes)
+
+    def view(layer: int) -> Callable[[np.ndarray], np.ndarray]:
+        def where(whole: np.ndarray) -> np.ndarray:
+            one = whole.reshape(folded)[layer] if parameter.layers else whole.reshape(folded)
+            return one.T if transposed else one
+
+        return where
+
+    parts = [(array, view(layer)) for layer, array in enumerate(arrays)]
+    return StoredParameter(shape=parameter.shape, parts=parts)
 
 
 def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -> T5Config:
@@ -231,37 +228,16 @@ def check_size(found: T5Config, expected: T5Config, *, source: str) -> None:
         )
 
 
-def _layer_names(name: str, config: T5Config) -> list[str]:
-    match = _STACK.match(name)
-    assert match is not None
-    layers = {"encoder": config.num_encoder_layers, "decoder": config.num_decoder_layers}
-    return [
-        name.replace("/layers/", f"/layers_{layer}/", 1) for layer in range(layers[match.group(1)])
-    ]
-
-
-def _folded(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of one layer's parameter with heads and head_dim as one axis."""
-    if len(shape) < 3:
+def _folded(shape: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
+    """Returns a shape with heads and head_dim, which are side by side, as one axis."""
+    if HEAD_DIM not in axes:
         return shape
-    if _HEADS_FIRST.search(name):
-        heads, head_dim, embed = shape
-        return (heads * head_dim, embed)
-    embed, heads, head_dim = shape
-    return (embed, heads * head_dim)
+    at = axes.index(HEADS)
+    return (*shape[:at], shape[at] * shape[at + 1], *shape[at + 2 :])
 
 
-def _view(
-    shape: tuple[int, ...], layer: int | None, transposed: bool
-) -> Callable[[np.ndarray], np.ndarray]:
-    def where(whole: np.ndarray) -> np.ndarray:
-        one = whole.reshape(shape) if layer is None else whole.reshape(shape)[layer]
-        return one.T if transposed else one
-
-    return where
-
-
-def _scanned_view(folded: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
+def _scanned_view(parameter: Parameter) -> Callable[[np.ndarray], np.ndarray]:
+    folded = _folded(parameter.shape, parameter.axes)
     return lambda whole: np.moveaxis(whole.reshape(folded), 0, 1)
 
 
@@ -276,13 +252,13 @@ def _fold(name: str, array: StoredArray, scanned: bool) -> StoredArray:
     """Folds heads into one axis with head_dim where they are apart."""
     if len(array.shape) != (4 if scanned else 3):
         return array
-    if _HEADS_LAST.search(name):
+    if re.search(r"attention/(query|key|value)/kernel$", name):
         *first, heads, head_dim = array.shape
         return array.map_blocks(
             (*first, heads * head_dim),
             lambda start, rows: (start, rows.reshape(*rows.shape[:-2], -1)),
         )
-    if _HEADS_FIRST.search(name):
+    if name.endswith("attention/out/kernel"):
         # [heads, head_dim, embed], or with the layers on the second axis.
         heads, *layers, head_dim, embed = array.shape
 

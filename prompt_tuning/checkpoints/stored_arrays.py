@@ -160,7 +160,7 @@ def row_ranges(rows: int, row_bytes: int, multiple: int = 1) -> Iterable[tuple[i
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parameter:
+class StoredParameter:
     """How one parameter of the model is filled.
 
     Attributes:
@@ -212,14 +212,14 @@ def check_parameters(
         raise UserError(f"The parameters in {source} don't fit: {listed(problems, '; ')}.")
 
 
-def dtype_of(parameters: Mapping[str, Parameter], dtype: str | None) -> str:
+def dtype_of(parameters: Mapping[str, StoredParameter], dtype: str | None) -> str:
     """Returns the dtype asked for, else the embedding table's own, else float32."""
     stored = str(parameters["token_embedder/embedding"].parts[0][0].dtype)
     return dtype or (stored if stored in DTYPES else "float32")
 
 
 def read_parameters(
-    parameters: Mapping[str, Parameter],
+    parameters: Mapping[str, StoredParameter],
     dtype: str | None,
     sharding_of: ShardingOf | None = None,
     compute: Compute = Compute(),

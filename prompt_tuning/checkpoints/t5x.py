@@ -31,10 +31,10 @@ from prompt_tuning.checkpoints.layouts import (
 )
 from prompt_tuning.checkpoints.msgpack_files import stored_msgpack
 from prompt_tuning.checkpoints.stored_arrays import (
-    Parameter,
     Rows,
     ShardingOf,
     StoredArray,
+    StoredParameter,
     check_parameters,
     read_parameters,
     reading,
@@ -86,7 +86,7 @@ def load_t5x(
 
 def stored_t5x(
     path: str | epath.PathLike, config: T5Config | None = None, *, name: str | None = None
-) -> tuple[T5Config, dict[str, Parameter]]:
+) -> tuple[T5Config, dict[str, StoredParameter]]:
     """Returns the config and the parameters, which are still in the checkpoint.
 
     Args:
@@ -105,7 +105,7 @@ def stored_t5x(
         check_size(inferred, config, source=source)
     config = config or inferred
     check_parameters(arrays, expected_shapes(config, arrays), source=source)
-    return config, parameters_from_layers(arrays, config, transposed=lambda name: False)
+    return config, parameters_from_layers(arrays, config)
 
 
 def item_folder(path: str | epath.PathLike) -> epath.Path | None:

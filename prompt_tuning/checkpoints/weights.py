@@ -15,8 +15,8 @@ import numpy as np
 
 from prompt_tuning.checkpoints.safetensors_files import stored_safetensors, write_safetensors
 from prompt_tuning.checkpoints.stored_arrays import (
-    Parameter,
     ShardingOf,
+    StoredParameter,
     as_dtype,
     check_parameters,
     dtype_of,
@@ -25,8 +25,7 @@ from prompt_tuning.checkpoints.stored_arrays import (
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import parse_json
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.quantization import CODES
-from prompt_tuning.models.shapes import parameter_shapes
+from prompt_tuning.models.parameters import CODES, parameter_shapes
 from prompt_tuning.models.t5 import Params
 
 CONFIG_KEY = "t5_config"
@@ -45,7 +44,7 @@ def save_weights(
     """
     flat = dict(sorted(flatten(frozen).items()))
     check_not_quantized(flat, config)
-    check_parameters(flat, stacked_shapes(config), source="the weights to be saved")
+    check_parameters(flat, parameter_shapes(config), source="the weights to be saved")
     write_safetensors(
         path,
         ((name, np.asarray(value)) for name, value in flat.items()),
@@ -66,7 +65,7 @@ def check_not_quantized(names: Iterable[str], config: T5Config) -> None:
 
 def save_parameters(
     path: str | Path,
-    parameters: Mapping[str, Parameter],
+    parameters: Mapping[str, StoredParameter],
     config: T5Config,
     dtype: str | None,
     metadata: Mapping[str, str],
@@ -107,7 +106,7 @@ def load_weights(
     return config, unflatten(read_parameters(parameters, dtype, sharding_of)), metadata
 
 
-def stored_weights(path: Any) -> tuple[T5Config, dict[str, Parameter], dict[str, str]]:
+def stored_weights(path: Any) -> tuple[T5Config, dict[str, StoredParameter], dict[str, str]]:
     """Returns the config, the parameters still in the file, and the metadata of one of our files.
 
     Raises:
@@ -125,18 +124,13 @@ def stored_weights(path: Any) -> tuple[T5Config, dict[str, Parameter], dict[str,
         raise UserError(f"The T5 config in {str(path)!r} isn't json: {error}.") from error
     except UserError as error:
         raise UserError(f"Can't use the T5 config in {str(path)!r}: {error}") from error
-    shapes = stacked_shapes(config)
+    shapes = parameter_shapes(config)
     check_parameters(arrays, shapes, source=repr(str(path)))
     parameters = {
-        name: Parameter(shape=shape, parts=[(arrays[name], lambda whole: whole)])
+        name: StoredParameter(shape=shape, parts=[(arrays[name], lambda whole: whole)])
         for name, shape in shapes.items()
     }
     return config, parameters, metadata
-
-
-def stacked_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every parameter by its "/"-joined path."""
-    return parameter_shapes(config)
 
 
 def flatten(tree: Params) -> dict[str, Any]:

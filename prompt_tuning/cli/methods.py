@@ -31,7 +31,7 @@ from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.methods.base import Method
 from prompt_tuning.methods.multitask import MultitaskPrompt
 from prompt_tuning.models.config import MODELS, T5Config
-from prompt_tuning.models.t5 import abstract_params
+from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.parallel.mesh import make_mesh
 from prompt_tuning.parallel.rules import Layout
 

@@ -21,7 +21,7 @@ from prompt_tuning.cli.parsers import parse
 from prompt_tuning.files import new_file
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import get_config
-from prompt_tuning.models.t5 import abstract_params
+from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS
 from prompt_tuning.planning.machines import Machine, find_machine
 from prompt_tuning.planning.program import Work, needs_of

@@ -14,7 +14,7 @@ from prompt_tuning.cli import loading
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.cli.run_block import aligned, run_facts, start_block
 from prompt_tuning.cli.train import NOT_IMPROVED, open_folder
-from prompt_tuning.models.quantization import count_parameters
+from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.recipes import prompts, scoring
 from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.splits import load_splits

@@ -7,7 +7,7 @@ import jax
 
 from prompt_tuning.cli import gin_config
 from prompt_tuning.errors import listed
-from prompt_tuning.models.quantization import count_parameters
+from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.recipes.job import Job
 from prompt_tuning.recipes.pretraining import PretrainingJob
 from prompt_tuning.recipes.training_options import Training

@@ -7,10 +7,21 @@ output layer); mT5 is v1.1 with a vocabulary of 250,112 rows (Xue et al., 2021).
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
+from prompt_tuning.axes import (
+    BLOCKS,
+    BUCKETS,
+    EMBED,
+    HEAD_DIM,
+    HEADS,
+    LAYER,
+    MLP,
+    VOCAB,
+)
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.json_text import shown
+from prompt_tuning.models.parameters import Axes, Parameter
 
 ACTIVATIONS = ("relu", "gelu_tanh", "gelu_erf", "silu")
 
@@ -84,6 +95,34 @@ class T5Config:
         """Returns the fields as a dict that `json` can write."""
         return dataclasses.asdict(self)
 
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Returns the table of the model's parameters."""
+        absent = {"wi"} if self.gated_mlp else {*_GATED}
+        sizes = {
+            VOCAB: self.vocab_size,
+            EMBED: self.embed_dim,
+            HEADS: self.num_heads,
+            HEAD_DIM: self.head_dim,
+            MLP: self.mlp_dim,
+            BUCKETS: self.relative_attention_num_buckets,
+            None: self.embed_dim,
+        }
+        layers = {"encoder": self.num_encoder_layers, "decoder": self.num_decoder_layers}
+        return tuple(
+            Parameter(
+                name=row.name,
+                shape=tuple({**sizes, LAYER: layers.get(stack)}[axis] for axis in row.axes),
+                axes=row.axes,
+                inputs=row.inputs,
+                huggingface=f"{row.huggingface}.weight",
+                transposed=row.inputs > 0 or row.name.endswith("rel_embedding"),
+            )
+            for row in _ROWS
+            for stack in [row.name.partition("/")[0]]
+            if row.name.split("/")[-2] not in absent
+            and not (row.name == _OUTPUT and self.tie_embeddings)
+        )
+
     @classmethod
     def from_json(cls, fields: Any) -> "T5Config":
         """Returns the config that `to_json` wrote; raises UserError if it isn't one."""
@@ -133,6 +172,83 @@ def problem_of(field: str, value: Any) -> str | None:
     least = {"relative_attention_num_buckets": 4}.get(field, 0 if field.endswith("_id") else 1)
     most = _MOST_LAYERS if field.endswith("_layers") else 2**31 - 1
     return None if least <= value <= most else f"an integer from {least} to {most:,}"
+
+
+class _Row(NamedTuple):
+    name: str
+    axes: Axes
+    huggingface: str
+    inputs: int = 0
+
+
+# Norms: a few kilobytes, which every device keeps rather than wait for them.
+_NORM: Axes = (None,)
+
+
+def _attention(block: str, theirs: str) -> list[_Row]:
+    split, merge = (EMBED, HEADS, HEAD_DIM), (HEADS, HEAD_DIM, EMBED)
+    return [
+        _Row(f"{block}/query/kernel", split, f"{theirs}.q", 1),
+        _Row(f"{block}/key/kernel", split, f"{theirs}.k", 1),
+        _Row(f"{block}/value/kernel", split, f"{theirs}.v", 1),
+        _Row(f"{block}/out/kernel", merge, f"{theirs}.o", 2),
+    ]
+
+
+def _mlp(theirs: str) -> list[_Row]:
+    return [
+        *(_Row(f"mlp/{wi}/kernel", (EMBED, MLP), f"{theirs}.{wi}", 1) for wi in (*_GATED, "wi")),
+        _Row("mlp/wo/kernel", (MLP, EMBED), f"{theirs}.wo", 1),
+    ]
+
+
+_GATED = ("wi_0", "wi_1")  # of a feed-forward block with a gate, which has no "wi"
+_OUTPUT = "decoder/logits_dense/kernel"  # absent where embeddings are tied
+_LAYERS = {
+    "encoder": [
+        _Row("pre_attention_layer_norm/scale", _NORM, "0.layer_norm"),
+        *_attention("attention", "0.SelfAttention"),
+        _Row("pre_mlp_layer_norm/scale", _NORM, "1.layer_norm"),
+        *_mlp("1.DenseReluDense"),
+    ],
+    "decoder": [
+        _Row("pre_self_attention_layer_norm/scale", _NORM, "0.layer_norm"),
+        *_attention("self_attention", "0.SelfAttention"),
+        _Row("pre_cross_attention_layer_norm/scale", _NORM, "1.layer_norm"),
+        *_attention("encoder_decoder_attention", "1.EncDecAttention"),
+        _Row("pre_mlp_layer_norm/scale", _NORM, "2.layer_norm"),
+        *_mlp("2.DenseReluDense"),
+    ],
+}
+_RELATIVE = "block.0.layer.0.SelfAttention.relative_attention_bias"
+_ROWS = [
+    _Row("token_embedder/embedding", (VOCAB, EMBED), "shared"),
+    *(
+        _Row(f"{stack}/relpos_bias/rel_embedding", (HEADS, BUCKETS), f"{stack}.{_RELATIVE}")
+        for stack in _LAYERS
+    ),
+    *(
+        _Row(
+            f"{stack}/layers/{name}", (LAYER, *axes), f"{stack}.block.{{layer}}.layer.{hf}", inputs
+        )
+        for stack, rows in _LAYERS.items()
+        for name, axes, hf, inputs in rows
+    ),
+    *(_Row(f"{stack}/{stack}_norm/scale", _NORM, f"{stack}.final_layer_norm") for stack in _LAYERS),
+    _Row(_OUTPUT, (EMBED, VOCAB), "lm_head", 1),
+]
+_AXES = {row.name: row.axes for row in _ROWS}
+
+
+def parameter_axes(name: str) -> Axes:
+    """Returns the logical axes of a T5's parameter by its "/"-joined name.
+
+    A quantized kernel's codes are laid out as the kernel is, and its scales block by block.
+    """
+    axes = _AXES[name.removesuffix("_codes").removesuffix("_scales")]
+    if name.endswith("_scales"):
+        return tuple(BLOCKS if axis == EMBED else axis for axis in axes)
+    return axes
 
 
 def _sizes(prefix: str, rows: dict[str, tuple[int, ...]], **common: Any) -> dict[str, T5Config]:

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.quantization import CODES, SCALES, QuantizedKernel
-from prompt_tuning.models.quantization import count_parameters as count_parameters
+from prompt_tuning.models.parameters import CODES, SCALES
+from prompt_tuning.models.quantization import QuantizedKernel
 from prompt_tuning.models.slots import LowRank, Slots, low_rank_product
 
 

@@ -25,7 +25,6 @@ unless `compute.quantize_output_layer`.
 
 import functools
 import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist
@@ -39,10 +38,8 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from prompt_tuning.axes import EMBED
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.parameter_axes import parameter_axes
-
-CODES, SCALES = "kernel_codes", "kernel_scales"
-"""The two parameters that stand in place of a `kernel`."""
+from prompt_tuning.models.config import parameter_axes
+from prompt_tuning.models.parameters import CODES, SCALES
 
 _STEPS = 127  # to either side of zero, of int8
 
@@ -204,19 +201,6 @@ def dequantize_params(params: Mapping[str, Any]) -> dict[str, Any]:
         }
 
     return walk(params, "")
-
-
-def count_parameters(params: PyTree) -> int:
-    """Returns the number of numbers in a tree of arrays or of their shapes.
-
-    A quantized model has as many as it had: a byte of NF4 counts twice, and scales don't count.
-    """
-    total = 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        name = getattr(path[-1], "key", None) if path else None
-        packed = 2 if name == CODES and leaf.dtype == jnp.uint8 else 1
-        total += 0 if name == SCALES else packed * math.prod(leaf.shape)
-    return total
 
 
 def _block_axis(name: str) -> int:

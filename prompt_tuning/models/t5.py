@@ -7,8 +7,6 @@ Parameters carry T5X's names, with the layers of a stack on a leading `layer` ax
 config.py, what a method may inject in injection.py, generation in decoding.py.
 """
 
-import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,7 +14,7 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from prompt_tuning.axes import BATCH, EMBED, SOURCE, TARGET
 from prompt_tuning.models.attention import Attention, RelativePositionBias, mask_bias
@@ -24,7 +22,6 @@ from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection, prepend_decoder_prompt, surround
 from prompt_tuning.models.layers import MLP, Projection, RMSNorm, TokenEmbedder, dropout
-from prompt_tuning.models.quantization import quantize_params
 from prompt_tuning.models.slots import KeyValue, Slots, for_rows
 
 Batch = Mapping[str, Array]
@@ -461,53 +458,3 @@ class T5(nn.Module):
 
     def _logits(self, x: Float[Array, "rows target features"]) -> Array:
         return self.token_embedder.attend(x) if self.config.tie_embeddings else x
-
-
-def init_params(
-    config: T5Config,
-    key: Key[Array, ""],
-    compute: Compute = Compute(),
-    *,
-    embedding_stddev: float = 1.0,
-    relative_bias_stddev: float | None = None,
-) -> Params:
-    """Returns random weights at T5's own scales.
-
-    Kernels are normal with variance 1/fan-in (queries 1/(fan-in * head_dim), which stands in for
-    the scaling of attention logits).
-
-    Args:
-      config: the sizes.
-      key: of the draws.
-      compute: the dtype of the weights, and whether they are quantized.
-      embedding_stddev: of the embeddings, 1.0 in T5; small models train better from a small one.
-      relative_bias_stddev: the relative position biases are scaled to it. At T5's own scale,
-        embed_dim**-0.5, no head prefers any distance, and an optimizer that moves a number by
-        0.001 a step is long in teaching one to look at the word before; TinyWorld's models start
-        from 3. None is T5's scale.
-    """
-    # Without what doesn't matter to the weights, one compilation serves all models of a size.
-    size = dataclasses.replace(config, name="", activation="", decoder_start_id=None)
-    params = _init(size, compute.param_dtype, key)
-    table = params["token_embedder"]["embedding"]
-    params["token_embedder"]["embedding"] = (table * embedding_stddev).astype(table.dtype)
-    if relative_bias_stddev is not None:
-        for stack in ("encoder", "decoder"):
-            biases = params[stack]["relpos_bias"]
-            drawn = biases["rel_embedding"]
-            scaled = drawn * (relative_bias_stddev / jnp.std(drawn))
-            biases["rel_embedding"] = scaled.astype(drawn.dtype)
-    return quantize_params(params, compute) if compute.quantization else params
-
-
-@functools.partial(jax.jit, static_argnames=("config", "param_dtype"))
-def _init(config: T5Config, param_dtype: str, key: Key[Array, ""]) -> Params:
-    tokens = jnp.ones((1, 1), jnp.int32)
-    batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
-    variables: Any = T5(config, Compute(param_dtype=param_dtype)).init(key, batch)
-    return variables["params"]
-
-
-def abstract_params(config: T5Config, compute: Compute = Compute()) -> Params:
-    """Returns the shapes and dtypes of the weights, without making any."""
-    return jax.eval_shape(lambda: init_params(config, jax.random.key(0), compute))

@@ -1,20 +1,19 @@
-"""The places in the layers that a method can reach into, and their sizes.
+"""The modules of the layers that a method can change, and their sizes.
 
-A method is told of them as values, since it knows no model:
+A method receives them as values, since it knows no model:
 
     targets = select_targets(projections(config), ("attention/query", "attention/value"))
 
 Names are those of `injection.py`: "encoder/attention/query", "decoder/mlp/wo".
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prompt_tuning.errors import UserError, did_you_mean
-from prompt_tuning.models.config import T5Config
-
-_Axes = tuple[int, ...]
+from prompt_tuning.models.parameters import Architecture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +23,8 @@ class Target:
     Attributes:
       name: "STACK/MODULE".
       layers: of the stack.
-      inputs: the axes that it takes, without batch and length.
-      outputs: those that it gives.
+      inputs: sizes of the axes that it takes, without batch and length.
+      outputs: those of what it returns.
     """
 
     name: str
@@ -35,49 +34,52 @@ class Target:
 
     @property
     def parameters(self) -> int:
-        """The numbers of a projection's kernel in all layers."""
+        """Values in a projection's kernel, of all layers."""
         return self.layers * math.prod(self.inputs) * math.prod(self.outputs)
 
 
-ATTENTION = {
-    "encoder": ("attention",),
-    "decoder": ("self_attention", "encoder_decoder_attention"),
-}
-"""The attention blocks of a stack's layers."""
-
-
-def projections(config: T5Config) -> tuple[Target, ...]:
+def projections(config: Architecture) -> tuple[Target, ...]:
     """Returns every matrix product of the layers that has a kernel."""
-    embed, heads, mlp = _axes(config)
-    attention = {"query": (embed, heads), "key": (embed, heads), "value": (embed, heads)}
-    attention["out"] = (heads, embed)
-    wide = ("wi_0", "wi_1") if config.gated_mlp else ("wi",)
-    feed_forward = {**dict.fromkeys(wide, (embed, mlp)), "wo": (mlp, embed)}
-    return _targets(
-        config,
-        lambda block: feed_forward if block == "mlp" else attention,
+    return tuple(
+        Target(
+            name=each.module,
+            layers=each.layers,
+            inputs=each.shape[1 : 1 + each.inputs],
+            outputs=each.shape[1 + each.inputs :],
+        )
+        for each in config.parameters()
+        if each.layers and each.inputs
     )
 
 
-def attention_blocks(config: T5Config) -> tuple[Target, ...]:
+def attention_blocks(config: Architecture) -> tuple[Target, ...]:
     """Returns the attention blocks; `outputs` are the axes of their keys, [heads, head_dim]."""
-    embed, heads, _ = _axes(config)
-    return _targets(config, lambda block: {} if block == "mlp" else {"": (embed, heads)})
+    keys = select_targets(projections(config), ("key",))
+    return tuple(dataclasses.replace(key, name=_block(key)) for key in keys)
 
 
-def scalable(config: T5Config) -> tuple[Target, ...]:
+def scalable(config: Architecture) -> tuple[Target, ...]:
     """Returns what can be multiplied by factors: keys, values and feed-forward hidden layers."""
-    embed, heads, mlp = _axes(config)
-    keys_and_values = {"key": (embed, heads), "value": (embed, heads)}
-    return _targets(
-        config, lambda block: {"hidden": (embed, mlp)} if block == "mlp" else keys_and_values
+    return tuple(
+        # What "wo" reads is the hidden layer.
+        Target(
+            name=f"{_block(each)}/hidden",
+            layers=each.layers,
+            inputs=each.outputs,
+            outputs=each.inputs,
+        )
+        if _ends(each.name, "wo")
+        else each
+        for each in select_targets(projections(config), ("key", "value", "wo"))
     )
 
 
-def blocks(config: T5Config) -> tuple[Target, ...]:
+def blocks(config: Architecture) -> tuple[Target, ...]:
     """Returns the attention and feed-forward blocks, each from `embed` to `embed`."""
-    embed, _, _ = _axes(config)
-    return _targets(config, lambda block: {"": (embed, embed)})
+    return tuple(
+        dataclasses.replace(last, name=_block(last), inputs=last.outputs)
+        for last in select_targets(projections(config), ("out", "wo"))
+    )
 
 
 def select_targets(targets: Sequence[Target], endings: Sequence[str]) -> tuple[Target, ...]:
@@ -104,23 +106,5 @@ def _ends(name: str, ending: str) -> bool:
     return f"/{name}".endswith(f"/{ending}")
 
 
-def _axes(config: T5Config) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    return (config.embed_dim,), (config.num_heads, config.head_dim), (config.mlp_dim,)
-
-
-def _targets(
-    config: T5Config, modules_of: Callable[[str], Mapping[str, tuple[_Axes, _Axes]]]
-) -> tuple[Target, ...]:
-    """Returns the modules of every block, by their names in it; "" is the block itself."""
-    layers = {"encoder": config.num_encoder_layers, "decoder": config.num_decoder_layers}
-    return tuple(
-        Target(
-            name=f"{stack}/{block}/{module}".rstrip("/"),
-            layers=layers[stack],
-            inputs=inputs,
-            outputs=outputs,
-        )
-        for stack, attention in ATTENTION.items()
-        for block in (*attention, "mlp")
-        for module, (inputs, outputs) in modules_of(block).items()
-    )
+def _block(projection: Target) -> str:
+    return projection.name.rpartition("/")[0]

@@ -21,9 +21,9 @@ from jaxtyping import PyTree
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Method
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.parameter_axes import parameter_axes
-from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.models.config import T5Config, parameter_axes
+from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS, check_batch, make_mesh
 from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.planning.hlo import Collective, Program

@@ -21,9 +21,8 @@ from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.config import T5Config, get_config
-from prompt_tuning.models.parameter_axes import parameter_axes
-from prompt_tuning.models.shapes import parameter_shapes
+from prompt_tuning.models.config import T5Config, get_config, parameter_axes
+from prompt_tuning.models.parameters import parameter_shapes
 from prompt_tuning.models.t5 import T5, Params
 from prompt_tuning.parallel.mesh import gathered, make_mesh, values_at
 from prompt_tuning.parallel.processes import is_first

@@ -29,7 +29,8 @@ from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError, at_least
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config, get_config
-from prompt_tuning.models.t5 import T5, Params, init_params
+from prompt_tuning.models.initialization import init_params
+from prompt_tuning.models.t5 import T5, Params
 from prompt_tuning.parallel.mesh import check_batch, replicate, shard_batch
 from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.recipes import frozen_base

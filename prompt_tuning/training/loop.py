@@ -32,7 +32,7 @@ from jaxtyping import Array, PyTree
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.host_memory import check_memory
-from prompt_tuning.models.quantization import count_parameters
+from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.parallel.mesh import replicated, shard_batch, shard_members
 from prompt_tuning.parallel.processes import vote_over
 from prompt_tuning.parallel.rules import Layout

@@ -17,7 +17,7 @@ import optax
 
 from prompt_tuning.checkpoints.manager import CheckpointManager
 from prompt_tuning.errors import UserError
-from prompt_tuning.models.quantization import count_parameters
+from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.training.early_stopping import Best
 from prompt_tuning.training.keys import stream_key
 from prompt_tuning.training.logging import (

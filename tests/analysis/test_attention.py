@@ -12,7 +12,8 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.models.attention import relative_position_buckets
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.t5 import T5
 
 CONFIG = T5Config(
     name="tiny",

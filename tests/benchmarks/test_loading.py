@@ -4,8 +4,8 @@ import importlib.util
 
 import pytest
 
-from prompt_tuning.models.layers import count_parameters
-from prompt_tuning.models.t5 import abstract_params
+from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.parameters import count_parameters
 
 
 @pytest.fixture(scope="module")

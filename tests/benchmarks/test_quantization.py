@@ -48,7 +48,7 @@ def test_a_process_loads_the_model_and_makes_steps(bench, tmp_path):
     import jax
 
     from prompt_tuning.checkpoints.weights import save_weights
-    from prompt_tuning.models.t5 import init_params
+    from prompt_tuning.models.initialization import init_params
 
     path = tmp_path / "quick.safetensors"
     save_weights(path, init_params(bench.QUICK, jax.random.key(0)), bench.QUICK)

@@ -9,14 +9,13 @@ from safetensors.numpy import save_file
 
 from prompt_tuning.checkpoints import locations
 from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.huggingface import huggingface_name
+from prompt_tuning.checkpoints.huggingface import huggingface_shapes
 from prompt_tuning.checkpoints.huggingface_config import config_from_huggingface
-from prompt_tuning.checkpoints.layouts import layer_shapes
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt, save_prompt
 from prompt_tuning.checkpoints.weights import save_weights
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.t5 import init_params
+from prompt_tuning.models.initialization import init_params
 
 CONFIG = T5Config(
     name="tiny_test",
@@ -70,10 +69,7 @@ def test_prompts_of_a_hub_model_fit_its_other_snapshots(tmp_path, monkeypatch):
     fields = {"model_type": "t5", "vocab_size": 8, "d_model": 4, "num_heads": 2, "d_kv": 2}
     fields |= {"d_ff": 4, "num_layers": 1, "relative_attention_num_buckets": 4}
     config = config_from_huggingface(fields, name="x")
-    shapes = {
-        huggingface_name(name): shape[::-1] if name.endswith(("kernel", "rel_embedding")) else shape
-        for name, shape in layer_shapes(config).items()
-    }
+    shapes = huggingface_shapes(config)
     revisions = {None: "1111111111", "v2": "2222222222"}
     for hash_ in revisions.values():
         folder = tmp_path / "models--google--t5-tiny" / "snapshots" / hash_

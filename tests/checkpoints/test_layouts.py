@@ -13,7 +13,7 @@ from prompt_tuning.checkpoints.t5x import load_t5x, variables
 from prompt_tuning.checkpoints.weights import flatten, unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.t5 import abstract_params
+from prompt_tuning.models.initialization import abstract_params
 
 CONFIG = T5Config(
     name="layouts",

@@ -12,7 +12,8 @@ from prompt_tuning.checkpoints.frozen import load_frozen
 from prompt_tuning.checkpoints.weights import CONFIG_KEY, flatten, save_weights
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.quantization import count_parameters, quantize_params
+from prompt_tuning.models.parameters import count_parameters
+from prompt_tuning.models.quantization import quantize_params
 
 MODEL = "tinyworld_base"
 

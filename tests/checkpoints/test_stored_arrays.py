@@ -20,10 +20,11 @@ from prompt_tuning.checkpoints.layouts import (
     parameters_from_layers,
 )
 from prompt_tuning.checkpoints.stored_arrays import array_in_memory, check_parameters
-from prompt_tuning.checkpoints.weights import save_weights, stacked_shapes
+from prompt_tuning.checkpoints.weights import save_weights
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import MODELS, T5Config
-from prompt_tuning.models.t5 import abstract_params
+from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.parameters import parameter_shapes
 
 CONFIG = T5Config(
     name="wide",
@@ -102,9 +103,9 @@ def test_large_layouts_by_shapes_alone(name):
     arrays = canonical(zeros(layer_shapes(config)), source="it")
     assert infer_config(arrays, name="checkpoint_1100000", source="it") == config
     check_parameters(arrays, expected_shapes(config, arrays), source="it")
-    parameters = parameters_from_layers(arrays, config, transposed=lambda name: False)
+    parameters = parameters_from_layers(arrays, config)
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
-    assert shapes == stacked_shapes(config)
+    assert shapes == parameter_shapes(config)
     layers = {name: len(parameter.parts) for name, parameter in parameters.items()}
     assert layers["decoder/layers/mlp/wo/kernel"] == 24
     assert layers["token_embedder/embedding"] == 1
@@ -135,7 +136,7 @@ def test_large_models_of_transformers_by_shapes_alone(name):
     ours = config_from_huggingface(config.to_dict() | {"model_type": family.lower()}, name=name)
     check_size(ours, MODELS[name], source="it")
     parameters = parameters_from_state(state, ours, source="it")
-    assert {n: p.shape for n, p in parameters.items()} == stacked_shapes(MODELS[name])
+    assert {n: p.shape for n, p in parameters.items()} == parameter_shapes(MODELS[name])
 
 
 def test_another_size_is_told_before_anything_is_read(file):

@@ -15,9 +15,10 @@ from prompt_tuning.checkpoints.t5x import load_t5x
 from prompt_tuning.checkpoints.weights import flatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import MODELS
+from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.layers import count_parameters
-from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.models.parameters import count_parameters
+from prompt_tuning.models.t5 import T5
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from prompt_tuning.checkpoints.prompt_export import export_prompt
 from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import get_config
+from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.models.t5 import T5
 
 RELEASED = ("mrpc", "rte", "sst2")
 DOTTED = "encoder.prompt.prompt.prompt"

@@ -20,7 +20,7 @@ from prompt_tuning.checkpoints.weights import (
 )
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.t5 import init_params
+from prompt_tuning.models.initialization import init_params
 
 CONFIG = T5Config(
     name="test",

@@ -13,8 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.huggingface import huggingface_name
-from prompt_tuning.checkpoints.layouts import layer_shapes
+from prompt_tuning.checkpoints.huggingface import huggingface_shapes
 from prompt_tuning.checkpoints.weights import flatten
 from prompt_tuning.cli.__main__ import main
 
@@ -39,12 +38,12 @@ def hub_folder(tmp_path_factory, tiny_weights_file, tiny_vocabulary_file) -> Pat
     folder.mkdir()
     config, frozen = load_frozen(tiny_weights_file)
     flat, state = flatten(frozen), {}
-    for name, shape in layer_shapes(config).items():
-        stacked = re.sub(r"/layers_\d+/", "/layers/", name)
-        array = np.asarray(flat[stacked])
-        array = (array if stacked == name else array[0]).reshape(shape)  # it has one layer
-        turned = name.endswith(("/kernel", "/rel_embedding"))
-        state[huggingface_name(name)] = np.ascontiguousarray(array.T if turned else array)
+    shapes = huggingface_shapes(config)
+    for each in config.parameters():
+        (name,) = each.huggingface_names()  # it has one layer
+        shape = shapes[name][::-1] if each.transposed else shapes[name]
+        array = np.asarray(flat[each.name]).reshape(shape)
+        state[name] = np.ascontiguousarray(array.T if each.transposed else array)
     save_file(state, folder / "model.safetensors")
     fields = {
         "model_type": "t5",

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.t5 import T5
 
 
 @pytest.fixture(scope="session")

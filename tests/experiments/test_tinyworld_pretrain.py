@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from prompt_tuning.models.t5 import init_params
+from prompt_tuning.models.initialization import init_params
 from prompt_tuning.tinyworld import corpus
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "tinyworld" / "pretrain.py"

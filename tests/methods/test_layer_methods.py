@@ -21,7 +21,7 @@ from prompt_tuning.methods.weights import Weights, select_weights
 from prompt_tuning.models.config import MODELS, T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection, injected
-from prompt_tuning.models.shapes import parameter_shapes
+from prompt_tuning.models.parameters import parameter_shapes
 from prompt_tuning.models.stacking import batch_injections, stack_injections
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.models.targets import (

@@ -10,8 +10,9 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.methods import initializers
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_array, soft_prompt_variables
 from prompt_tuning.models.config import MODELS, T5Config
+from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn

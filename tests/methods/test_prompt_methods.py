@@ -24,8 +24,9 @@ from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.methods.residual import ResidualPrompt
 from prompt_tuning.models.config import MODELS, T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
+from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.stacking import batch_injections
-from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.training.losses import LossOptions, cross_entropy
 from prompt_tuning.training.optimizers import Optimizer
 from prompt_tuning.training.side_by_side import make_side_by_side_step, stack_batches

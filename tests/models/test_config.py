@@ -8,8 +8,8 @@ import pytest
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import MODELS, T5Config, get_config
-from prompt_tuning.models.layers import count_parameters
-from prompt_tuning.models.t5 import abstract_params
+from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.parameters import count_parameters
 
 # v1.1 are the paper's; the others guard our own tables against change.
 PARAMETERS = {

@@ -12,9 +12,10 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
+from prompt_tuning.models.initialization import init_params
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.sampling import restrict
-from prompt_tuning.models.t5 import T5, init_params
+from prompt_tuning.models.t5 import T5
 
 VOCAB = 7
 CONFIG = T5Config(

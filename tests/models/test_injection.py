@@ -11,6 +11,7 @@ import pytest
 from prompt_tuning.evaluation.rank import label_log_likelihoods
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
+from prompt_tuning.models.initialization import init_params
 from prompt_tuning.models.injection import (
     Bottleneck,
     Injection,
@@ -20,7 +21,7 @@ from prompt_tuning.models.injection import (
     surround,
 )
 from prompt_tuning.models.stacking import batch_injections, stack_injections
-from prompt_tuning.models.t5 import T5, init_params
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.models.targets import attention_blocks, blocks, projections, scalable
 
 CONFIG = T5Config(

@@ -17,7 +17,7 @@ from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection, LowRank
 from prompt_tuning.models.merging import merge_injection
-from prompt_tuning.models.shapes import parameter_shapes
+from prompt_tuning.models.parameters import parameter_shapes
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.models.targets import attention_blocks, blocks, projections, scalable
 

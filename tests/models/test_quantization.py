@@ -17,17 +17,18 @@ from prompt_tuning.evaluation.rank import label_log_likelihoods
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.decoding import DecodingOptions, generate
+from prompt_tuning.models.initialization import abstract_params, init_params
 from prompt_tuning.models.injection import Injection
+from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.models.quantization import (
     NF4,
     QuantizedKernel,
-    count_parameters,
     dequantize_params,
     quantize,
     quantize_params,
     quantize_stored,
 )
-from prompt_tuning.models.t5 import T5, abstract_params, init_params
+from prompt_tuning.models.t5 import T5
 
 FORMATS = ("int8", "nf4")
 FLOAT = T5Config(

@@ -15,8 +15,9 @@ import pytest
 from prompt_tuning.models.attention import relative_position_buckets
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.initialization import init_params
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.t5 import T5, init_params
+from prompt_tuning.models.t5 import T5
 
 CONFIG = T5Config(
     name="test",

@@ -11,9 +11,8 @@ from jax.sharding import AxisType, PartitionSpec
 
 from prompt_tuning.checkpoints.weights import flatten
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.config import get_config
-from prompt_tuning.models.parameter_axes import parameter_axes
-from prompt_tuning.models.t5 import abstract_params
+from prompt_tuning.models.config import get_config, parameter_axes
+from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.parallel.rules import Layout
 
 
@@ -51,8 +50,9 @@ import jax, numpy as np
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.parameter_axes import parameter_axes
-from prompt_tuning.models.t5 import T5, init_params
+from prompt_tuning.models.config import parameter_axes
+from prompt_tuning.models.initialization import init_params
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.parallel.mesh import make_mesh, replicate, shard_batch
 from prompt_tuning.parallel.rules import Layout
 

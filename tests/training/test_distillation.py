@@ -9,9 +9,10 @@ import pytest
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.multitask import MultitaskPrompt
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.stacking import batch_injections
-from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.training.distillation import Distillation, distillation_loss_fn
 from prompt_tuning.training.losses import LossOptions, cross_entropy
 from prompt_tuning.training.optimizers import Optimizer

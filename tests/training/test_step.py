@@ -7,7 +7,8 @@ import pytest
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.training import step as step_lib
 from prompt_tuning.training.losses import LossOptions
 

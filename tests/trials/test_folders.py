@@ -17,7 +17,8 @@ from prompt_tuning.cli.__main__ import main
 from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.models.targets import projections, select_targets
 
 SIZES = dict(vocab_size=384, embed_dim=16, num_heads=2, head_dim=4, mlp_dim=24)

@@ -11,8 +11,9 @@ import pytest
 from prompt_tuning.cli.run_answers import run_answers
 from prompt_tuning.evaluation import answerer, rank
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.t5 import T5, abstract_params
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.recipes import task_file
 
 pytestmark = pytest.mark.usefixtures("compile_once")

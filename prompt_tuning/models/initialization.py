@@ -1,0 +1,73 @@
+"""Random weights of a T5, and the shapes and dtypes of weights that aren't made."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import unflatten_dict
+from jaxtyping import Array, Key
+
+from prompt_tuning.models.compute import Compute
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.parameters import Architecture, parameter_shapes
+from prompt_tuning.models.quantization import quantize_params
+from prompt_tuning.models.t5 import T5, Params
+
+
+def init_params(
+    config: T5Config,
+    key: Key[Array, ""],
+    compute: Compute = Compute(),
+    *,
+    embedding_stddev: float = 1.0,
+    relative_bias_stddev: float | None = None,
+) -> Params:
+    """Returns random weights at T5's own scales.
+
+    Kernels are normal with variance 1/fan-in (queries 1/(fan-in * head_dim), which stands in for
+    the scaling of attention logits).
+
+    Args:
+      config: the sizes.
+      key: of the draws.
+      compute: the dtype of the weights, and whether they are quantized.
+      embedding_stddev: of the embeddings, 1.0 in T5; small models train better from a small one.
+      relative_bias_stddev: the relative position biases are scaled to it. At T5's own scale,
+        embed_dim**-0.5, no head prefers any distance, and an optimiser that moves a number by
+        0.001 a step is long in teaching one to look at the word before; TinyWorld's models start
+        from 3. None is T5's scale.
+    """
+    # Without what doesn't matter to the weights, one compilation serves all models of a size.
+    size = dataclasses.replace(config, name="", activation="", decoder_start_id=None)
+    params = _init(size, compute.param_dtype, key)
+    table = params["token_embedder"]["embedding"]
+    params["token_embedder"]["embedding"] = (table * embedding_stddev).astype(table.dtype)
+    if relative_bias_stddev is not None:
+        for stack in ("encoder", "decoder"):
+            biases = params[stack]["relpos_bias"]
+            drawn = biases["rel_embedding"]
+            scaled = drawn * (relative_bias_stddev / jnp.std(drawn))
+            biases["rel_embedding"] = scaled.astype(drawn.dtype)
+    return quantize_params(params, compute) if compute.quantization else params
+
+
+@functools.partial(jax.jit, static_argnames=("config", "param_dtype"))
+def _init(config: T5Config, param_dtype: str, key: Key[Array, ""]) -> Params:
+    tokens = jnp.ones((1, 1), jnp.int32)
+    batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
+    variables: Any = T5(config, Compute(param_dtype=param_dtype)).init(key, batch)
+    return variables["params"]
+
+
+def abstract_params(config: Architecture, compute: Compute = Compute()) -> Params:
+    """Returns the shapes and dtypes of the weights, without making or tracing any."""
+    dtype = jnp.dtype(compute.param_dtype)
+    flat = {
+        name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in parameter_shapes(config).items()
+    }
+    params = unflatten_dict(flat, sep="/")
+    if not compute.quantization:
+        return params
+    return jax.eval_shape(lambda params: quantize_params(params, compute), params)
