@@ -1,6 +1,6 @@
 """Multi-head attention with T5's relative position bias (Raffel et al., 2020, section 2.1).
 
-Logits aren't scaled by `head_dim ** -0.5`: the initializer of the query kernel holds that factor.
+Logits aren't scaled by `head_dim ** -0.5`: the query kernel's initializer contains that factor.
 """
 
 import flax.linen as nn
@@ -32,7 +32,7 @@ def relative_position_buckets(
     """Returns the bucket of each key-minus-query distance.
 
     Half of the buckets (of each sign's, if bidirectional) hold one distance each; the other half
-    widen logarithmically up to `max_distance`, past which all share the last one.
+    widen logarithmically up to `max_distance`; all distances beyond share the last one.
     """
     buckets = jnp.zeros_like(relative_position)
     if bidirectional:
@@ -50,9 +50,9 @@ def relative_position_buckets(
 
 @jax.custom_vjp
 def softmax(logits: Float[Array, "*batch keys"]) -> Float[Array, "*batch keys"]:
-    """Returns the softmax over the last axis, which is all that its backward pass keeps.
+    """Returns the softmax over the last axis; its backward pass keeps only this result.
 
-    Of JAX's own, XLA for CPUs keeps two more arrays of that size in every layer.
+    With `jax.nn.softmax`, XLA for CPUs keeps two more arrays of that size in every layer.
     """
     return jax.nn.softmax(logits, axis=-1)
 
@@ -71,12 +71,12 @@ softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
 def by_head(x: Float[Array, "batch length heads head_dim"]) -> Array:
-    """Returns [batch, heads, length, head_dim]: what each head multiplies lies side by side."""
+    """Returns [batch, heads, length, head_dim], contiguous for each head's products."""
     return x.swapaxes(1, 2)
 
 
 class RelativePositionBias(nn.Module):
-    """One learned number a head and bucket, shared by all layers of a stack."""
+    """A learned bias for each head and bucket of distances, shared by all layers of a stack."""
 
     config: T5Config
     compute: Compute
@@ -86,7 +86,7 @@ class RelativePositionBias(nn.Module):
     def __call__(
         self, query_positions: Int[Array, "target"], key_positions: Int[Array, "source"]
     ) -> Float[Array, "heads target source"]:
-        """Returns what is added to the attention logits of every example."""
+        """Returns the bias of the attention logits of every example."""
         config = self.config
         table = self.param(
             "rel_embedding",
@@ -134,9 +134,9 @@ class Attention(nn.Module):
 
     @property
     def _dtype(self) -> jnp.dtype:
-        """Dtype of queries, keys and values: they're used in matrix products only.
+        """Dtype of queries, keys and values, which only matrix products use.
 
-        Were they wider, XLA on CPU would lack the backward products of batched bfloat16 matrices.
+        XLA on CPU has no backward pass of batched products of mixed width.
         """
         return jnp.dtype(self.compute.product_dtype)
 
@@ -156,24 +156,26 @@ class Attention(nn.Module):
         *biases: Float[Array, "..."],
         slots: Slots = Slots(),
     ) -> Float[Array, "rows target embed"]:
-        """Returns what `x` gathers from the values.
+        """Returns the attention output for queries made from `x`.
 
         Args:
-          x: queries are made of it. `rows` may be a multiple of the keys' batch: then
-            consecutive rows read the same keys (beams, or label words of one example).
+          x: the input of the queries. `rows` may be a multiple of the keys' batch; consecutive
+            rows then read the same keys (beams, or label words of one example).
           keys_values: from `keys_and_values`, or a cache.
           *biases: each broadcasts to the logits, [batch, heads, target, source].
           slots: what is injected into the block.
         """
         config, dtype = self.config, self._dtype
         batch = keys_values.key.shape[0]
-        query = self.query(x, slots.low_rank.get("query")).astype(dtype)
+        query = self.query(x, slots.low_rank.get("query")).astype(dtype)  # [rows, t, heads, k]
+        # An example's rows become more queries of one example: [batch, heads, rows/batch * t, k].
         query = by_head(query.reshape(batch, -1, *query.shape[2:]))
         logits = contract("bhtk,bhsk->bhts", query, keys_values.key, self.compute)
         for bias in biases:
             logits += bias
         weights = dropout(self, softmax(logits).astype(dtype))
         self.sow("intermediates", "weights", weights)  # kept only where a caller asks for them
+        # And back to rows after it.
         gathered = contract("bhts,bhsk->bhtk", weights, keys_values.value, self.compute).astype(
             dtype
         )

@@ -23,12 +23,12 @@ class _State(NamedTuple):
     running_scores: Float[Array, "batch beam"]
     finished: Int[Array, "batch beam length"]
     finished_scores: Float[Array, "batch beam"]
-    own: KeyValue
+    self_kv: KeyValue
 
 
 def beam_search(
     step: Step,
-    own: KeyValue,
+    self_kv: KeyValue,
     *,
     batch: int,
     beam_size: int,
@@ -46,7 +46,8 @@ def beam_search(
     Args:
       step: maps the last tokens, the keys and values of those before them and their position to
         logits and the next keys and values.
-      own: the first of these, of `batch * beam_size` rows; each example's beams are consecutive.
+      self_kv: the first of these keys and values, of `batch * beam_size` rows; each example's
+        beams are consecutive.
       batch: examples.
       beam_size: hypotheses kept an example.
       max_length: tokens.
@@ -64,7 +65,7 @@ def beam_search(
         last = jax.lax.dynamic_index_in_dim(
             state.running, jnp.maximum(position - 1, 0), axis=2, keepdims=False
         )
-        logits, own = step(last.reshape(-1), state.own, position)
+        logits, self_kv = step(last.reshape(-1), state.self_kv, position)
         log_probabilities = jax.nn.log_softmax(logits).reshape(batch, beam_size, -1)
         totals = state.running_scores[:, :, None] + log_probabilities
         vocab_size = totals.shape[-1]
@@ -78,7 +79,7 @@ def beam_search(
         scores_running, kept = jax.lax.top_k(jnp.where(ends, NONE, scores), beam_size)
         beams = jnp.take_along_axis(beams, kept, axis=1)
         rows = (beams + beam_size * jnp.arange(batch)[:, None]).reshape(-1)
-        own = jax.tree.map(lambda x: jnp.take(x, rows, axis=1), own)
+        self_kv = jax.tree.map(lambda x: jnp.take(x, rows, axis=1), self_kv)
 
         eligible = ends & (jnp.arange(2 * beam_size) < beam_size)
         normalized = jnp.where(eligible, scores / normalizer(position + 1), NONE)
@@ -92,7 +93,7 @@ def beam_search(
             running_scores=scores_running,
             finished=jnp.take_along_axis(finished, best[:, :, None], axis=1),
             finished_scores=finished_scores,
-            own=own,
+            self_kv=self_kv,
         )
 
     def unfinished(state: _State) -> Bool[Array, ""]:
@@ -109,6 +110,6 @@ def beam_search(
         running_scores=nothing.at[:, 0].set(0.0),
         finished=empty,
         finished_scores=nothing,
-        own=own,
+        self_kv=self_kv,
     )
     return jax.lax.while_loop(unfinished, advance, start).finished[:, 0]

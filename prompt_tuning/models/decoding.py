@@ -5,7 +5,6 @@ values of the encoder's outputs are computed once, and an example's beams share 
 """
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -64,7 +63,7 @@ class _State(NamedTuple):
     position: Int[Array, ""]
     tokens: Int[Array, "batch length"]
     finished: Bool[Array, "batch"]
-    own: KeyValue
+    self_kv: KeyValue
 
 
 @functools.partial(jax.jit, static_argnames=("model", "options"))
@@ -89,7 +88,6 @@ def generate(
     """
     config = model.config
     variables, injection = injected(frozen, injection)
-    params = variables["params"]
 
     def apply(method: str, *arguments: Any) -> Any:
         return model.apply(variables, *arguments, method=method)
@@ -98,23 +96,22 @@ def generate(
     batch = encoder_input_tokens.shape[0]
     rows = batch * options.beam_size if options.method == "beam" else batch
     cache = apply("start_cache", encoded, rows, options.max_length)
-    stacked = _kept_for_loop((params["decoder"]["layers"], cache.cross), model)
+    in_loop = model.prepared_for_loop(variables, cache.cross_kv)
 
     def step(
-        tokens: Int[Array, "rows"], own: KeyValue, position: Int[Array, ""]
+        tokens: Int[Array, "rows"], self_kv: KeyValue, position: Int[Array, ""]
     ) -> tuple[Float[Array, "rows vocab"], KeyValue]:
-        layers, cross = stacked()
-        in_loop = {"params": {**params, "decoder": {**params["decoder"], "layers": layers}}}
-        cache = Cache(own=own, cross=cross)
+        variables, cross_kv = in_loop()
+        cache = Cache(self_kv=self_kv, cross_kv=cross_kv)
         logits, advanced = model.apply(
-            in_loop, encoded, tokens, cache, position, method="decode_step"
+            variables, encoded, tokens, cache, position, method="decode_step"
         )
-        return logits, cast(Cache, advanced).own
+        return logits, cast(Cache, advanced).self_kv
 
     if options.method == "beam":
         return beam_search(
             step,
-            cache.own,
+            cache.self_kv,
             batch=batch,
             beam_size=options.beam_size,
             max_length=options.max_length,
@@ -143,15 +140,15 @@ def generate(
         return (jax.vmap(draw) if key.ndim else draw)(key, logits).astype(jnp.int32)
 
     def advance(state: _State) -> _State:
-        position, tokens, finished, own = state
-        # At position 0 this reads the padding that `tokens` is made of: T5's start token.
+        position, tokens, finished, self_kv = state
+        # At position 0 this reads the padding that `tokens` is filled with: T5's start token.
         last = jax.lax.dynamic_index_in_dim(
             tokens, jnp.maximum(position - 1, 0), axis=1, keepdims=False
         )
-        logits, own = step(last, own, position)
+        logits, self_kv = step(last, self_kv, position)
         chosen = jnp.where(finished, config.pad_id, choose(logits, position))
         tokens = jax.lax.dynamic_update_index_in_dim(tokens, chosen, position, axis=1)
-        return _State(position + 1, tokens, finished | (chosen == config.eos_id), own)
+        return _State(position + 1, tokens, finished | (chosen == config.eos_id), self_kv)
 
     def unfinished(state: _State) -> Bool[Array, ""]:
         return (state.position < options.max_length) & ~jnp.all(state.finished)
@@ -159,21 +156,8 @@ def generate(
     start = _State(
         position=jnp.int32(0),
         tokens=jnp.full((batch, options.max_length), config.pad_id, jnp.int32),
-        # Rows that only fill up a batch have no input; they mustn't keep the loop going.
+        # Rows that only pad a batch have no input; they mustn't keep the loop running.
         finished=jnp.all(encoder_input_tokens == config.pad_id, axis=1),
-        own=cache.own,
+        self_kv=cache.self_kv,
     )
     return jax.lax.while_loop(unfinished, advance, start).tokens
-
-
-def _kept_for_loop(stacked: Any, model: T5) -> Callable[[], Any]:
-    """Returns what gives arrays of all the decoder's layers, stacked, in a loop's every turn.
-
-    Unrolled layers read a slice each, and XLA for CPUs would copy the slices in every turn. So
-    they are made before the loop: it folds a slice of what is put together inside.
-    """
-    if model.compute.unroll:
-        return lambda: stacked
-    layers = range(model.config.num_decoder_layers)
-    apart = [jax.tree.map(lambda x, layer=layer: x[layer], stacked) for layer in layers]
-    return lambda: jax.tree.map(lambda *each: jnp.stack(each), *apart)

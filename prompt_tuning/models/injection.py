@@ -1,9 +1,9 @@
 """The one place where a method and the model meet.
 
-A method turns its trained numbers into an `Injection`; the model reads the slots it finds filled.
-Neither imports the other. A new way of reaching into the model is one more field here, and one
-place in the model that reads it. What layers are given is described in `slots.py`, which
-projections there are in `targets.py`; how injections share a batch is in `stacking.py`.
+A method turns its trainable parameters into an `Injection`, and the model reads the slots that are
+filled. Neither imports the other. A new way to change the model is one more field here, and one
+place in the model that reads it. `slots.py` describes what layers receive, `targets.py` which
+projections there are, and `stacking.py` how injections share a batch.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ __all__ = [
     "KeyValue",
     "LowRank",
     "PromptMixture",
+    "add_prompt",
     "injected",
     "prepend_decoder_prompt",
-    "surround",
 ]
 
 Params = dict[str, Any]
@@ -35,18 +35,18 @@ Params = dict[str, Any]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Injection:
-    """What a method gives to the frozen model; every slot is optional.
+    """What a method puts into the frozen model; every slot is optional.
 
-    A batch axis of 1 serves the whole batch with one method's numbers; an axis of `batch` gives
-    every example its own. Of the mappings the names are "STACK/MODULE" with STACK "encoder" or
-    "decoder" and MODULE as in `slots.py`, and the arrays begin with `layer`, then `batch`.
+    With a batch axis of 1, all examples share the values; with one of `batch`, each has its own.
+    Keys of the mappings are "STACK/MODULE", with STACK "encoder" or "decoder" and MODULE as in
+    `slots.py`; their arrays are [layer, batch or 1, ...].
 
     Attributes:
       encoder_prompt: vectors put before the encoder's embedded input (Lester et al., 2021).
-      encoder_prompt_mask: False where a shorter prompt of a mixed batch is filled up, like the
-        masks after it; every position is visible if it is None.
-      encoder_prompt_mixture: in place of `encoder_prompt`, what the model mixes one of for each
-        input (Asai et al., 2022).
+      encoder_prompt_mask: False where a shorter prompt of a mixed batch is padded; None if every
+        position is visible. The other masks are alike.
+      encoder_prompt_mixture: in place of `encoder_prompt`, the parts that the model mixes into
+        a prompt for each input (Asai et al., 2022).
       encoder_suffix: vectors put right after each input's last token.
       encoder_suffix_mask: its mask.
       decoder_prompt: vectors put before the decoder's embedded input.
@@ -55,10 +55,10 @@ class Injection:
         self-attention they stand at the positions just before the sequence.
       prefix_masks: of some prefixes, by the same names, [batch or 1, prefix].
       low_rank: additions to projections (LoRA; Hu et al., 2021).
-      scales: factors of what modules give (IA3; Liu et al., 2022).
+      scales: factors of modules' outputs (IA3; Liu et al., 2022).
       bottlenecks: additions to blocks' outputs (adapters; Houlsby et al., 2019).
-      weights: parameters that stand in for the frozen ones, by their "/"-joined names. They have
-        no batch axis.
+      weights: parameters that replace the frozen ones, by their "/"-joined names. They have no
+        batch axis.
     """
 
     encoder_prompt: Float[AnyArray, "#batch prompt embed"] | None = None
@@ -82,7 +82,7 @@ class Injection:
             low_rank=self.low_rank,
             scales=self.scales,
             bottlenecks=self.bottlenecks,
-        ).inside(stack)
+        ).submodule(stack)
 
     def prefix_length(self, name: str) -> int:
         """Returns how many keys are put before those of an attention block."""
@@ -111,7 +111,7 @@ class Injection:
         return 0 if self.decoder_prompt is None else self.decoder_prompt.shape[1]
 
 
-def surround(
+def add_prompt(
     embedded: Float[Array, "batch source embed"],
     mask: Bool[Array, "batch source"],
     injection: Injection,
@@ -128,15 +128,17 @@ def surround(
             raise ValueError("An encoder prompt and a mixture that makes one exclude each other.")
         prompt = mixture.prompt(embedded, mask)
     if prompt is not None:
-        parts.insert(0, _of_batch(prompt, injection.encoder_prompt_mask, parts[0]))
+        parts.insert(0, _broadcast_to_batch(prompt, injection.encoder_prompt_mask, parts[0]))
     if injection.encoder_suffix is not None:
-        parts.append(_of_batch(injection.encoder_suffix, injection.encoder_suffix_mask, parts[-1]))
+        parts.append(
+            _broadcast_to_batch(injection.encoder_suffix, injection.encoder_suffix_mask, parts[-1])
+        )
     if len(parts) == 1:
         return embedded, mask
     embedded, mask = (jnp.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
     if injection.encoder_suffix is None:
         return embedded, mask
-    # What is hidden goes behind what is visible.
+    # Stable: moves padding behind the suffix, and keeps the order of visible positions.
     order = jnp.argsort(~mask, axis=1, stable=True)
     return (
         jnp.take_along_axis(embedded, order[..., None], axis=1),
@@ -156,13 +158,13 @@ def prepend_decoder_prompt(
 
 
 def injected(frozen: Params, injection: Injection) -> tuple[dict[str, Params], Injection]:
-    """Returns what a model is applied to: the only way of an injection into a model.
+    """Returns the arguments to apply a model to; every injection goes through this function.
 
         variables, injection = injected(frozen, injection)
         logits = model.apply(variables, batch, injection)
 
-    The injection's `weights` replace the frozen parameters of the same names; what is returned
-    beside them holds all the other slots, which the model reads as it computes.
+    The injection's `weights` replace the frozen parameters of the same names. The injection that
+    is returned has the other slots, which the model reads as it computes.
 
     Raises:
       ValueError: a weight's name isn't a parameter's, or its shape differs.
@@ -190,12 +192,12 @@ def _with_weights(frozen: Params, injection: Injection) -> Params:
     return params
 
 
-def _of_batch(
+def _broadcast_to_batch(
     vectors: Float[AnyArray, "#batch length embed"],
     mask: Bool[AnyArray, "#batch length"] | None,
     beside: tuple[Float[Array, "batch source embed"], Bool[Array, "batch source"]],
 ) -> tuple[Float[Array, "batch length embed"], Bool[Array, "batch length"]]:
-    """Returns vectors and their mask, broadcast to the batch that they are to stand beside."""
+    """Broadcasts vectors and their mask to the batch of `beside`."""
     batch, _, embed_dim = beside[0].shape
     length = vectors.shape[1]
     mask = jnp.ones((1, length), bool) if mask is None else mask

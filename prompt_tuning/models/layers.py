@@ -21,8 +21,8 @@ from prompt_tuning.models.slots import LowRank, Slots, low_rank_product
 def contract(spec: str, x: Array, y: Array | QuantizedKernel, compute: Compute) -> Array:
     """Returns `einsum(spec, x, y)` in float32, its inputs rounded to the matmul dtype.
 
-    The cotangent is rounded in the same way, so that backward products run at the forward's
-    speed. Each letter of `spec` has to occur in two of its three terms.
+    The cotangent is rounded in the same way, so that backward products are as fast as forward
+    ones. Each letter of `spec` has to occur in two of its three terms.
 
     `y` may be a quantized kernel, which is frozen: it gets no cotangent.
     """
@@ -62,7 +62,7 @@ def _product(spec: str, dtype: jnp.dtype, x: Array, y: Array, result: jnp.dtype)
 _contract.defvjp(_contract_forward, _contract_backward)
 
 
-# The backward pass keeps the codes, which it dequantises once more, and not what it made of them.
+# The backward pass keeps the codes and dequantizes them once more; it doesn't keep the kernel.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _contract_quantized(
     spec: str, dtype: jnp.dtype, x_dtype: jnp.dtype, x: Array, y: QuantizedKernel
@@ -89,12 +89,12 @@ def _contract_quantized_backward(
 
 
 def _after(x: Array, y: QuantizedKernel) -> tuple[Array, QuantizedKernel]:
-    """Has the compiler dequantise `y` only when `x` is there.
+    """Makes the compiler dequantize `y` only once `x` is there.
 
-    Else, where layers are unrolled, it would find the same work done forward and backward, do it
-    once, and keep every layer's kernel in between; and it would take a decoding loop's kernels out
-    of the loop, all at once. (XLA for CPUs may do so in spite of this; a loop over layers,
-    `unroll=1`, is safe everywhere.)
+    Otherwise, with unrolled layers, it would notice that the forward and the backward pass do the
+    same work, do it once, and keep every layer's kernel in between. It would also move a decoding
+    loop's kernels out of the loop, all at once. (XLA for CPUs may do so despite this barrier; a
+    loop over layers, `unroll=1`, is safe everywhere.)
     """
     return jax.lax.optimization_barrier((x, y))
 
@@ -151,7 +151,7 @@ class RMSNorm(nn.Module):
 
 @functools.partial(jax.checkpoint, static_argnums=(2,))
 def _rms_normed(x: Array, scale: Array, epsilon: float) -> Array:
-    """What `RMSNorm` returns; the backward pass computes it anew and keeps nothing in float32."""
+    """What `RMSNorm` returns; the backward pass recomputes it and keeps nothing in float32."""
     wide = x.astype(jnp.float32)
     mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
     normed = wide * jax.lax.rsqrt(mean_square + epsilon)
@@ -235,7 +235,7 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 @functools.partial(jax.checkpoint, static_argnums=(0,))
 def _gated(activation: str, gate: Array, linear: Array) -> Array:
-    """The gate's activation, times the rest; the backward pass computes it anew, keeps no parts."""
+    """The gate's activation times the linear part; the backward pass recomputes it."""
     return _ACTIVATIONS[activation](gate) * linear
 
 

@@ -1,9 +1,9 @@
-"""Adds what a method has trained to the frozen weights, after which nothing is injected.
+"""Merges what a method has trained into the frozen weights; nothing is injected afterwards.
 
 Additions of low rank go into kernels (Hu et al., 2021, section 4.1: no latency at inference),
 factors of keys and values into the kernels that make them, those of hidden layers into the kernels
 that read them, and weights take the frozen ones' place. Prompts, prefixes and bottlenecks
-change no weight and can't be merged.
+correspond to no weight and can't be merged.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ def merge_injection(frozen: Params, injection: Injection) -> Params:
     Sums and products are in float32; each parameter keeps its dtype.
 
     Raises:
-      UserError: the injection holds what can't be merged, or has several examples' numbers.
+      UserError: the injection holds what can't be merged, or has values of several examples.
       ValueError: it is another model's.
     """
     for field in dataclasses.fields(injection):
@@ -48,13 +48,13 @@ def merge_injection(frozen: Params, injection: Injection) -> Params:
             return kernel + _shaped(product, kernel.shape)
 
         params = _changed(params, name, with_product)
-    # After them: factors multiply what a projection gives with its addition.
+    # After low ranks, since factors multiply the output of a projection and its addition.
     for name, scale in injection.scales.items():
-        factors = _of_all(name, scale)
+        factors = _drop_batch_axis(name, scale)
         block, _, module = name.rpartition("/")
 
         def with_outputs(kernel: Array, factors: Array = factors) -> Array:
-            layers, _, *outputs = kernel.shape
+            layers, _, *outputs = kernel.shape  # [layer, embed, heads, head_dim]
             return kernel * _shaped(factors, (layers, *outputs))[:, None]
 
         def with_inputs(kernel: Array, factors: Array = factors) -> Array:
@@ -75,16 +75,16 @@ def _shaped(array: Array, shape: tuple[int, ...]) -> Array:
 
 def _product(low_rank: LowRank) -> Array:
     """Returns down @ up, [layer, *inputs, *outputs]."""
-    down, up = (_of_all("a low rank", array) for array in (low_rank.down, low_rank.up))
+    down, up = (_drop_batch_axis("a low rank", array) for array in (low_rank.down, low_rank.up))
     return jax.vmap(lambda down, up: jnp.tensordot(down, up, axes=1))(down, up)
 
 
-def _of_all(name: str, array: Array) -> Array:
+def _drop_batch_axis(name: str, array: Array) -> Array:
     """Returns an array without its batch axis."""
     if array.shape[1] != 1:
         raise UserError(
-            f"{name} has numbers for each of {array.shape[1]} examples; a model can be merged with "
-            "those of one method only."
+            f"{name} has values for each of {array.shape[1]} examples; only values that all "
+            "examples share can be merged into a model."
         )
     return jnp.asarray(array[:, 0], jnp.float32)
 

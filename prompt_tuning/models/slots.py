@@ -1,10 +1,9 @@
 """What a method may put into the layers of a stack, and how the layers read it.
 
-Each kind of slot holds arrays by the name of the module that they belong to, the path of its
-parameters within a layer: "attention/query", "encoder_decoder_attention", "mlp/wo". Over a whole
-stack the arrays have a leading `layer` axis, which the scan over layers takes off; after it comes
-a batch axis, 1 where all examples share the numbers. A method fills slots by way of
-`injection.py`.
+Each kind of slot maps the name of a module, the path of its parameters within a layer, to arrays:
+"attention/query", "encoder_decoder_attention", "mlp/wo". For a whole stack the arrays have a
+leading `layer` axis, which the scan over layers removes, and then a batch axis, 1 where all
+examples share the values. A method fills slots through `injection.py`.
 """
 
 import dataclasses
@@ -27,13 +26,13 @@ if TYPE_CHECKING:
     AnyArray = Array
 else:
     AnyArray = Array | np.ndarray
-    """Injections are put together on the host too, from files, and only then sent to devices."""
+    """Injections are also made of files, on the host, before they are sent to devices."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class KeyValue:
-    """The keys and values that attention reads, each head's together, as its products want them."""
+    """The keys and values that attention reads; heads come first, as its products need them."""
 
     key: Float[AnyArray, "*layer batch heads source head_dim"]
     value: Float[AnyArray, "*layer batch heads source head_dim"]
@@ -88,8 +87,8 @@ class Slots:
     Attributes:
       prefixes: keys and values before an attention block's own.
       low_rank: of projections.
-      scales: factors [layer, batch or 1, *outputs] of what a module gives: the projections "key"
-        and "value" of attention, and the feed-forward block's "hidden" layer (IA3).
+      scales: factors [layer, batch or 1, *outputs] of modules' outputs: of attention's projections
+        "key" and "value", and of the feed-forward block's "hidden" layer (IA3).
       bottlenecks: after attention and feed-forward blocks (adapters).
     """
 
@@ -98,8 +97,8 @@ class Slots:
     scales: Mapping[str, Float[AnyArray, "..."]] = field(default_factory=dict)
     bottlenecks: Mapping[str, Bottleneck] = field(default_factory=dict)
 
-    def inside(self, module: str) -> "Slots":
-        """Returns the slots of what is inside `module`, by their names there."""
+    def submodule(self, module: str) -> "Slots":
+        """Returns the slots of the modules in `module`, by their names there."""
         start = module + "/"
         return Slots(
             **{
@@ -120,29 +119,31 @@ class Slots:
         rows = keys_values.key.shape[0]
 
         def join(before: Array, after: Array) -> Array:
-            before = for_rows(before, rows).astype(after.dtype)
+            before = repeat_per_row(before, rows).astype(after.dtype)
             before = jnp.broadcast_to(before, (rows, *before.shape[1:]))
             return jnp.concatenate([before, after], axis=2)
 
         return jax.tree.map(join, prefix, keys_values)
 
     def scaled(self, module: str, x: Float[Array, "rows length ..."]) -> Array:
-        """Returns what a module gives times its factors, if it has any."""
+        """Returns a module's output times its factors, if it has any."""
         scale = self.scales.get(module)
-        return x if scale is None else x * for_rows(scale, x.shape[0])[:, None].astype(x.dtype)
+        return (
+            x if scale is None else x * repeat_per_row(scale, x.shape[0])[:, None].astype(x.dtype)
+        )
 
-    def widened(
+    def with_bottleneck(
         self, module: str, x: Float[Array, "rows length embed"]
     ) -> Float[Array, "rows length embed"]:
-        """Returns what a block gives with its bottleneck's part, if it has one."""
+        """Returns a block's output with its bottleneck's output added, if it has one."""
         bottleneck = self.bottlenecks.get(module)
         if bottleneck is None:
             return x
-        hidden = _of_each("btd,dw->btw", x, bottleneck.down)
-        hidden += for_rows(bottleneck.down_bias, x.shape[0])[:, None]
+        hidden = _einsum_per_example("btd,dw->btw", x, bottleneck.down)
+        hidden += repeat_per_row(bottleneck.down_bias, x.shape[0])[:, None]
         hidden = ACTIVATIONS[bottleneck.activation](hidden)
-        added = _of_each("btw,wd->btd", hidden, bottleneck.up)
-        added += for_rows(bottleneck.up_bias, x.shape[0])[:, None]
+        added = _einsum_per_example("btw,wd->btd", hidden, bottleneck.up)
+        added += repeat_per_row(bottleneck.up_bias, x.shape[0])[:, None]
         return x + added.astype(x.dtype)
 
 
@@ -150,21 +151,23 @@ def low_rank_product(x: Float[Array, "rows length ..."], low_rank: LowRank) -> A
     """Returns x @ down @ up, in float32."""
     inputs = "ijk"[: low_rank.down.ndim - 2]
     outputs = "uvw"[: low_rank.up.ndim - 2]
-    narrow = _of_each(f"bt{inputs},{inputs}r->btr", x, low_rank.down)
-    return _of_each(f"btr,r{outputs}->bt{outputs}", narrow, low_rank.up)
+    narrow = _einsum_per_example(f"bt{inputs},{inputs}r->btr", x, low_rank.down)
+    return _einsum_per_example(f"btr,r{outputs}->bt{outputs}", narrow, low_rank.up)
 
 
-def for_rows(per_example: Float[AnyArray, "#batch ..."], rows: int) -> Float[Array, "#rows ..."]:
-    """Returns an example's numbers for each of its rows, which stand together."""
+def repeat_per_row(
+    per_example: Float[AnyArray, "#batch ..."], rows: int
+) -> Float[Array, "#rows ..."]:
+    """Repeats each example's values for its rows, which are consecutive."""
     batch = per_example.shape[0]
     return per_example if batch in (1, rows) else jnp.repeat(per_example, rows // batch, axis=0)
 
 
-def _of_each(spec: str, x: Array, weights: Array) -> Array:
-    """Returns an einsum of rows "bt..." with weights, which may be an example's own."""
+def _einsum_per_example(spec: str, x: Array, weights: Array) -> Array:
+    """Returns an einsum of rows "bt..." with weights that are shared, or each example's own."""
     if weights.shape[0] == 1:
         weights = weights[0]
     else:
-        weights = for_rows(weights, x.shape[0])
+        weights = repeat_per_row(weights, x.shape[0])
         spec = spec.replace(",", ",b")
     return jnp.einsum(spec, x, weights, preferred_element_type=jnp.float32)

@@ -1,9 +1,9 @@
 """Several injections in one batch, or one more axis of them to be mapped over.
 
-Slots of different sizes are filled up: prompts and prefixes on their left and suffixes on their
-right, with what fills them hidden; low ranks and bottlenecks with zeros, which add nothing. Every
-example computes what it would alone. On the left, because the distance of each position to the
-input, which is all that T5 knows of places, stays what it was.
+Slots of different sizes are padded: prompts and prefixes on the left and suffixes on the right,
+with the padding masked; low ranks and bottlenecks with zeros, which add nothing. Every example
+computes what it would alone. Prompts are padded on the left so that their distances to the input,
+the only positions that T5 uses, are unchanged.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import numpy as np
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.slots import AnyArray, Bottleneck, KeyValue, LowRank
 
-# Vectors with a mask beside them: the slot's field, its mask's, and on which side it is filled up.
+# Vectors with a mask beside them: the slot's field, its mask's, and on which side it is padded.
 _VECTORS = (
     ("encoder_prompt", "encoder_prompt_mask", "left"),
     ("encoder_suffix", "encoder_suffix_mask", "right"),
@@ -38,10 +38,7 @@ class UnlikeInjectionsError(ValueError):
 
 
 def with_prompt_length(injection: Injection, length: int) -> Injection:
-    """Returns an injection with its encoder's prompt filled up to a length, and its mask.
-
-    Without such a prompt it is as it was.
-    """
+    """Returns an injection with its encoder's prompt, if any, and its mask padded to a length."""
     prompt, mask = injection.encoder_prompt, injection.encoder_prompt_mask
     if prompt is None:
         return injection
@@ -62,7 +59,7 @@ def stack_injections(
         jax.vmap(lambda arrays: model(injection_of(arrays)))(arrays)
 
     Raises:
-      UnlikeInjectionsError: slots are filled in one and empty in another, or can't be filled up.
+      UnlikeInjectionsError: slots are filled in one and empty in another, or can't be padded.
     """
     alike = _alike(injections)
     stacked = [jnp.stack(leaves) for leaves in zip(*map(jax.tree.leaves, alike), strict=True)]
@@ -90,7 +87,7 @@ def batch_injections(injections: Sequence[Injection]) -> Injection:
 
 def _alike(injections: Sequence[Injection]) -> list[Injection]:
     """Returns injections made to be of one structure and of equal sizes."""
-    filled = _filled_up(injections)
+    filled = _pad_alike(injections)
     structures = {jax.tree.structure(injection) for injection in filled}
     if len(structures) > 1:
         slots = " and ".join(dict.fromkeys(map(_filled_slots, filled)))
@@ -103,7 +100,7 @@ def _filled_slots(injection: Injection) -> str:
     return "[" + ", ".join(sorted({"".join(map(str, path[:2])) for path, _ in paths})) + "]"
 
 
-def _filled_up(injections: Sequence[Injection]) -> list[Injection]:
+def _pad_alike(injections: Sequence[Injection]) -> list[Injection]:
     changes: list[dict[str, Any]] = [{} for _ in injections]
     for slot, mask, side in _VECTORS:
         lengths = [_length(getattr(injection, slot)) for injection in injections]
@@ -116,8 +113,8 @@ def _filled_up(injections: Sequence[Injection]) -> list[Injection]:
             )
         if any(_SELF_ATTENTION[slot] in injection.prefixes for injection in injections):
             raise UnlikeInjectionsError(
-                f"Injections with prefixes and {slot} of several lengths can't be stacked: what "
-                "fills them up would come between the two."
+                f"Injections with prefixes and {slot} of several lengths can't be stacked: "
+                "padding would come between the two."
             )
         for change, injection in zip(changes, injections, strict=True):
             vectors, visible = getattr(injection, slot), getattr(injection, mask)

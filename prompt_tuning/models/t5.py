@@ -20,19 +20,20 @@ from prompt_tuning.axes import BATCH, EMBED, SOURCE, TARGET
 from prompt_tuning.models.attention import Attention, RelativePositionBias, mask_bias
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.injection import Injection, prepend_decoder_prompt, surround
+from prompt_tuning.models.injection import Injection, add_prompt, prepend_decoder_prompt
 from prompt_tuning.models.layers import MLP, Projection, RMSNorm, TokenEmbedder, dropout
-from prompt_tuning.models.slots import KeyValue, Slots, for_rows
+from prompt_tuning.models.parameters import Axes
+from prompt_tuning.models.slots import KeyValue, Slots, repeat_per_row
 
 Batch = Mapping[str, Array]
 Params = dict[str, Any]
 
-Place = Callable[[Array, tuple[str | None, ...]], Array]
-"""Tells the compiler how activations with these logical axes (`axes.py`) lie on devices."""
+Constrain = Callable[[Array, Axes], Array]
+"""Constrains how activations with these logical axes (`axes.py`) are laid out on devices."""
 
 
-def _anywhere(x: Array, axes: tuple[str | None, ...]) -> Array:
-    """Leaves it to the compiler, which does well unless weights are split over `data`."""
+def _unconstrained(x: Array, axes: Axes) -> Array:
+    """Leaves the layout to the compiler, which does well unless weights are split over `data`."""
     del axes
     return x
 
@@ -40,7 +41,7 @@ def _anywhere(x: Array, axes: tuple[str | None, ...]) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """What the decoder sees of the encoder, `source` counting the prompt too, and of the method."""
+    """What the decoder needs of the encoder and the method; `source` includes the prompt."""
 
     outputs: Float[Array, "batch source embed"]
     mask: Bool[Array, "batch source"]
@@ -53,12 +54,14 @@ class Cache:
     """Keys and values that decoding keeps between steps, all layers stacked.
 
     Attributes:
-      own: of the tokens decoded so far, zeros after them; what is injected stands before them.
-      cross: of the encoder's outputs, and what is injected before them.
+      self_kv: [layer, rows, heads, prefix + length, head_dim]: an injected prefix, the tokens
+        decoded so far, and zeros.
+      cross_kv: [layer, batch, heads, prefix + source, head_dim]: an injected prefix and the
+        encoder's outputs.
     """
 
-    own: KeyValue
-    cross: KeyValue
+    self_kv: KeyValue
+    cross_kv: KeyValue
 
 
 class EncoderLayer(nn.Module):
@@ -67,7 +70,7 @@ class EncoderLayer(nn.Module):
     config: T5Config
     compute: Compute
     deterministic: bool
-    place: Place = _anywhere
+    constrain: Constrain = _unconstrained
 
     @nn.compact
     def __call__(
@@ -77,23 +80,24 @@ class EncoderLayer(nn.Module):
         position_bias: Float[Array, "heads source keys"],
         padding_bias: Float[Array, "batch 1 1 keys"],
     ) -> tuple[Float[Array, "batch source embed"], None]:
-        """Returns the next `x`, and the None that a scan wants."""
+        """Returns the next `x`, and None as `nn.scan` expects a second result."""
         options = {
             "config": self.config,
             "compute": self.compute,
             "deterministic": self.deterministic,
         }
-        x = self.place(x, (BATCH, SOURCE, EMBED))
+        x = self.constrain(x, (BATCH, SOURCE, EMBED))
         attention = Attention(**options, name="attention")
-        inside = slots.inside("attention")
+        block_slots = slots.submodule("attention")
         normed = RMSNorm(self.config, self.compute, name="pre_attention_layer_norm")(x)
-        own = slots.prefixed("attention", attention.keys_and_values(normed, inside))
-        gathered = attention(normed, own, position_bias, padding_bias, slots=inside)
-        x += dropout(self, slots.widened("attention", gathered))
+        # [batch, heads, prefix + source, head_dim]
+        keys_values = slots.prefixed("attention", attention.keys_and_values(normed, block_slots))
+        attended = attention(normed, keys_values, position_bias, padding_bias, slots=block_slots)
+        x += dropout(self, slots.with_bottleneck("attention", attended))
 
         normed = RMSNorm(self.config, self.compute, name="pre_mlp_layer_norm")(x)
-        hidden = MLP(**options, name="mlp")(normed, slots.inside("mlp"))
-        x += dropout(self, slots.widened("mlp", hidden))
+        hidden = MLP(**options, name="mlp")(normed, slots.submodule("mlp"))
+        x += dropout(self, slots.with_bottleneck("mlp", hidden))
         return x, None
 
 
@@ -103,7 +107,7 @@ class DecoderLayer(nn.Module):
     config: T5Config
     compute: Compute
     deterministic: bool
-    place: Place = _anywhere
+    constrain: Constrain = _unconstrained
 
     @nn.compact
     def __call__(
@@ -113,7 +117,7 @@ class DecoderLayer(nn.Module):
         slots: Slots,
         position: Int[Array, ""],
         encoder_outputs: Float[Array, "batch source embed"],
-        own_bias: Float[Array, "#rows heads target length"],
+        self_bias: Float[Array, "#rows heads target length"],
         cross_bias: Float[Array, "batch 1 1 keys"],
     ) -> tuple[Float[Array, "rows target embed"], Cache | None]:
         """Returns the next `x` and the cache with this step's keys and values written into it.
@@ -125,42 +129,45 @@ class DecoderLayer(nn.Module):
             "compute": self.compute,
             "deterministic": self.deterministic,
         }
-        x = self.place(x, (BATCH, TARGET, EMBED))
+        x = self.constrain(x, (BATCH, TARGET, EMBED))
         attention = Attention(**options, name="self_attention")
-        inside = slots.inside("self_attention")
+        block_slots = slots.submodule("self_attention")
         normed = RMSNorm(self.config, self.compute, name="pre_self_attention_layer_norm")(x)
-        own = attention.keys_and_values(normed, inside)
+        self_kv = attention.keys_and_values(normed, block_slots)
         if cache is None:
-            own = slots.prefixed("self_attention", own)
+            self_kv = slots.prefixed("self_attention", self_kv)
         else:
-            own = jax.tree.map(
+            # Writes this step's [rows, heads, target, head_dim] at `position` of the cache.
+            self_kv = jax.tree.map(
                 lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=2),
-                cache.own,
-                own,
+                cache.self_kv,
+                self_kv,
             )
-        gathered = attention(normed, own, own_bias, slots=inside)
-        x += dropout(self, slots.widened("self_attention", gathered))
+        attended = attention(normed, self_kv, self_bias, slots=block_slots)
+        x += dropout(self, slots.with_bottleneck("self_attention", attended))
 
         attention = Attention(**options, name="encoder_decoder_attention")
-        inside = slots.inside("encoder_decoder_attention")
+        block_slots = slots.submodule("encoder_decoder_attention")
         normed = RMSNorm(self.config, self.compute, name="pre_cross_attention_layer_norm")(x)
         if cache is None:
-            cross = attention.keys_and_values(encoder_outputs, inside)
-            cross = slots.prefixed("encoder_decoder_attention", cross)
-        else:
-            cross = cache.cross
-        gathered = attention(normed, cross, cross_bias, slots=inside)
-        x += dropout(self, slots.widened("encoder_decoder_attention", gathered))
+            cross_kv = attention.keys_and_values(encoder_outputs, block_slots)
+            cross_kv = slots.prefixed("encoder_decoder_attention", cross_kv)
+        else:  # computed once, by `T5.start_cache`
+            cross_kv = cache.cross_kv
+        attended = attention(normed, cross_kv, cross_bias, slots=block_slots)
+        x += dropout(self, slots.with_bottleneck("encoder_decoder_attention", attended))
 
         normed = RMSNorm(self.config, self.compute, name="pre_mlp_layer_norm")(x)
-        hidden = MLP(**options, name="mlp")(normed, slots.inside("mlp"))
-        x += dropout(self, slots.widened("mlp", hidden))
-        return x, None if cache is None else Cache(own=own, cross=cross)
+        hidden = MLP(**options, name="mlp")(normed, slots.submodule("mlp"))
+        x += dropout(self, slots.with_bottleneck("mlp", hidden))
+        return x, None if cache is None else Cache(self_kv=self_kv, cross_kv=cross_kv)
 
 
 def _stack(layer: type[nn.Module], compute: Compute, length: int, in_axes: Any) -> Any:
-    """Returns `layer` as `length` layers run one after another, their parameters stacked."""
+    """Returns `layer` scanned over `length` layers, whose parameters are stacked."""
     if compute.remat:
+        # Within a loop XLA can't merge the recomputation with the forward pass, so that barriers
+        # against it (`prevent_cse`) would only cost time.
         layer = nn.remat(layer, prevent_cse=False)
     return nn.scan(
         layer,
@@ -177,7 +184,7 @@ class Encoder(nn.Module):
 
     config: T5Config
     compute: Compute = Compute()
-    place: Place = _anywhere
+    constrain: Constrain = _unconstrained
 
     @nn.compact
     def __call__(
@@ -187,7 +194,7 @@ class Encoder(nn.Module):
         injection: Injection,
         deterministic: bool,
     ) -> Float[Array, "batch source embed"]:
-        """Returns the outputs for the embedded input `x`; padding is seen by nobody."""
+        """Returns the outputs for the embedded input `x`; no position attends to padding."""
         config = self.config
         options = {"config": config, "compute": self.compute, "deterministic": deterministic}
         mask = _with_prefix_mask(mask, injection, "encoder/attention")
@@ -198,13 +205,13 @@ class Encoder(nn.Module):
         layers = _stack(
             EncoderLayer, self.compute, config.num_encoder_layers, (0, nn.broadcast, nn.broadcast)
         )
-        x, _ = layers(**options, place=self.place, name="layers")(
+        x, _ = layers(**options, constrain=self.constrain, name="layers")(
             dropped(x),
             injection.layers("encoder"),
             position_bias,
             mask_bias(mask)[:, None, None, :],
         )
-        x = self.place(x, (BATCH, SOURCE, EMBED))
+        x = self.constrain(x, (BATCH, SOURCE, EMBED))
         return dropped(RMSNorm(config, self.compute, name="encoder_norm")(x))
 
 
@@ -213,7 +220,7 @@ class Decoder(nn.Module):
 
     config: T5Config
     compute: Compute = Compute()
-    place: Place = _anywhere
+    constrain: Constrain = _unconstrained
 
     @nn.compact
     def __call__(
@@ -226,39 +233,40 @@ class Decoder(nn.Module):
     ) -> tuple[Float[Array, "rows target features"], Cache | None]:
         """Returns logits (or the last hidden layer, if tied) and the cache, if one was given.
 
-        Without a cache `x` is the whole target behind the decoder's prompt, for whose positions
-        nothing is returned. With one it begins at `position`, the prompt's counted.
+        Without a cache `x` is the decoder's prompt and the whole target; the result is that of the
+        target alone. With one it begins at `position`, where the prompt counts.
         """
         config, injection = self.config, encoded.injection
         options = {"config": config, "compute": self.compute, "deterministic": deterministic}
         prefix = injection.prefix_length("decoder/self_attention")
-        position += prefix
+        position += prefix  # the prefix's keys come first, in the cache too
         queries = position + jnp.arange(x.shape[1])
-        keys = jnp.arange(prefix + x.shape[1] if cache is None else cache.own.key.shape[3])
+        keys = jnp.arange(prefix + x.shape[1] if cache is None else cache.self_kv.key.shape[3])
         position_bias = RelativePositionBias(
             config, self.compute, bidirectional=False, name="relpos_bias"
         )(queries, keys)
-        own_bias = (position_bias + mask_bias(keys[None, :] <= queries[:, None]))[None]
+        # Causal: [1 or rows, heads, target, keys].
+        self_bias = (position_bias + mask_bias(keys[None, :] <= queries[:, None]))[None]
         visible = _visible_keys(injection, len(keys))
         if visible is not None:
-            own_bias += for_rows(mask_bias(visible)[:, None, None, :], x.shape[0])
+            self_bias += repeat_per_row(mask_bias(visible)[:, None, None, :], x.shape[0])
         cross_mask = _with_prefix_mask(encoded.mask, injection, "decoder/encoder_decoder_attention")
         dropped = _Dropout(**options)
         layers = _stack(
             DecoderLayer, self.compute, config.num_decoder_layers, (0, 0, *(nn.broadcast,) * 4)
         )
-        x, advanced = layers(**options, place=self.place, name="layers")(
+        x, advanced = layers(**options, constrain=self.constrain, name="layers")(
             dropped(x),
             cache,
             injection.layers("decoder"),
             position,
             encoded.outputs,
-            own_bias,
+            self_bias,
             mask_bias(cross_mask)[:, None, None, :],
         )
         if cache is None:
             x = x[:, injection.decoder_prompt_length :]
-        x = self.place(x, (BATCH, TARGET, EMBED))
+        x = self.constrain(x, (BATCH, TARGET, EMBED))
         x = dropped(RMSNorm(config, self.compute, name="decoder_norm")(x))
         if not config.tie_embeddings:
             x = Projection(
@@ -283,7 +291,7 @@ def _with_prefix_mask(
 
 
 def _visible_keys(injection: Injection, keys: int) -> Bool[Array, "#batch keys"] | None:
-    """Returns which keys of the decoder's self-attention its masks let see; None: all of them."""
+    """Returns which keys of the decoder's self-attention masks leave visible; None: all of them."""
     name = "decoder/self_attention"
     prompt = injection.decoder_prompt_mask
     if prompt is None and name not in injection.prefix_masks:
@@ -294,7 +302,7 @@ def _visible_keys(injection: Injection, keys: int) -> Bool[Array, "#batch keys"]
     batch = max(len(prefix), len(prompt))
     before = [jnp.broadcast_to(mask, (batch, mask.shape[1])) for mask in (prefix, prompt)]
     visible = jnp.concatenate(before, axis=1)
-    missing = keys - visible.shape[1]
+    missing = keys - visible.shape[1]  # the target's own keys, which the causal mask hides
     return jnp.pad(visible, ((0, 0), (0, missing)), constant_values=True)
 
 
@@ -318,17 +326,17 @@ class T5(nn.Module):
     Attributes:
       config: what it is.
       compute: how it is computed.
-      place: how activations lie on devices.
+      constrain: how activations are laid out on devices; `Layout.constrain` under FSDP.
     """
 
     config: T5Config
     compute: Compute = Compute()
-    place: Place = _anywhere
+    constrain: Constrain = _unconstrained
 
     def setup(self) -> None:
         self.token_embedder = TokenEmbedder(self.config, self.compute)
-        self.encoder = Encoder(self.config, self.compute, self.place)
-        self.decoder = Decoder(self.config, self.compute, self.place)
+        self.encoder = Encoder(self.config, self.compute, self.constrain)
+        self.decoder = Decoder(self.config, self.compute, self.constrain)
 
     def __call__(
         self, batch: Batch, injection: Injection = Injection(), *, deterministic: bool = True
@@ -356,7 +364,7 @@ class T5(nn.Module):
             )
         embedded = self.token_embedder(encoder_input_tokens)
         mask = encoder_input_tokens != self.config.pad_id
-        embedded, mask = surround(embedded, mask, injection)
+        embedded, mask = add_prompt(embedded, mask, injection)
         outputs = self.encoder(embedded, mask, injection, deterministic)
         return Encoded(outputs=outputs, mask=mask, injection=injection)
 
@@ -369,11 +377,11 @@ class T5(nn.Module):
     ) -> Float[Array, "rows target vocab"]:
         """Returns logits for targets behind the start token.
 
-        The first column is that of the start token, whatever it holds: the model puts its own
-        there, `config.start_id`, which data pipelines don't know.
+        The model overwrites the first column with its start token, `config.start_id`, which data
+        pipelines don't know.
 
-        `rows` may be n times the encoded batch: then rows n*i to n*i+n-1 are n targets of example
-        i, and the encoder's work is shared among them.
+        `rows` may be n times the encoded batch: rows n*i to n*i+n-1 are then n targets of example
+        i, which share the encoder's work.
         """
         decoder_input_tokens = self._started(decoder_input_tokens, jnp.int32(0))
         embedded = self.token_embedder(decoder_input_tokens)
@@ -387,29 +395,31 @@ class T5(nn.Module):
         Args:
           encoded: what they will attend to.
           rows: as in `decode`, the encoded batch or a multiple of it.
-          length: tokens that will be decoded at most.
+          length: the most tokens that will be decoded.
         """
         injection = encoded.injection
         slots = injection.layers("decoder")
-        own = self._own_before(slots, rows, injection.decoder_prompt_length + length)
-        cache = Cache(own=own, cross=self._cross(encoded.outputs, slots))
+        cache = Cache(
+            self_kv=self._empty_self_kv(slots, rows, injection.decoder_prompt_length + length),
+            cross_kv=self._cross_kv(encoded.outputs, slots),
+        )
         prompt = injection.decoder_prompt
-        if prompt is not None:
-            prompt = for_rows(prompt, rows).astype(self.compute.compute_dtype)
+        if prompt is not None:  # runs through the decoder once, like tokens already decoded
+            prompt = repeat_per_row(prompt, rows).astype(self.compute.compute_dtype)
             prompt = jnp.broadcast_to(prompt, (rows, *prompt.shape[1:]))
             _, cache = self.decoder(prompt, encoded, True, cache, jnp.int32(0))
         return cast(Cache, cache)
 
-    def _own_before(self, slots: Slots, rows: int, length: int) -> KeyValue:
-        """Returns the keys and values of self-attention's prefix, and room for `length` more."""
+    def _empty_self_kv(self, slots: Slots, rows: int, length: int) -> KeyValue:
+        """Returns self-attention's prefixes, each followed by zeros for `length` tokens."""
         config = self.config
         shape = (config.num_decoder_layers, rows, config.num_heads, length, config.head_dim)
-        room = jnp.zeros(shape, jnp.dtype(self.compute.product_dtype))
-        return jax.vmap(lambda slots, room: slots.prefixed("self_attention", room))(
-            slots, KeyValue(key=room, value=room)
+        zeros = jnp.zeros(shape, jnp.dtype(self.compute.product_dtype))
+        return jax.vmap(lambda slots, kv: slots.prefixed("self_attention", kv))(
+            slots, KeyValue(key=zeros, value=zeros)
         )
 
-    def _cross(self, outputs: Float[Array, "batch source embed"], slots: Slots) -> KeyValue:
+    def _cross_kv(self, outputs: Float[Array, "batch source embed"], slots: Slots) -> KeyValue:
         """Returns the keys and values of the encoder's outputs in every layer of the decoder."""
         config = self.config
         name = "encoder_decoder_attention"
@@ -420,16 +430,16 @@ class T5(nn.Module):
 
         def of_layer(_: None, layer: tuple[Params, Slots]) -> tuple[None, KeyValue]:
             params, slots = layer
-            cross = attention.apply(
-                {"params": params}, outputs, slots.inside(name), method="keys_and_values"
+            cross_kv = attention.apply(
+                {"params": params}, outputs, slots.submodule(name), method="keys_and_values"
             )
-            return None, slots.prefixed(name, cast(KeyValue, cross))
+            return None, slots.prefixed(name, cast(KeyValue, cross_kv))
 
         length = config.num_decoder_layers
-        _, cross = jax.lax.scan(
+        _, cross_kv = jax.lax.scan(
             of_layer, None, (projections, slots), length, unroll=self.compute.unroll or length
         )
-        return cross
+        return cross_kv
 
     def decode_step(
         self,
@@ -440,18 +450,44 @@ class T5(nn.Module):
     ) -> tuple[Float[Array, "rows vocab"], Cache]:
         """Returns logits for what follows `tokens`, which are at `position`, and the next cache.
 
-        At position 0 they stand for the start token, as in `decode`.
+        At position 0 the start token replaces them, as in `decode`.
         """
         embedded = self.token_embedder(self._started(tokens[:, None], position))
         position = position + encoded.injection.decoder_prompt_length
         hidden, advanced = self.decoder(embedded, encoded, True, cache, position)
         return self._logits(hidden)[:, 0], cast(Cache, advanced)
 
+    @nn.nowrap
+    def prepared_for_loop(
+        self, variables: Mapping[str, Params], cross_kv: KeyValue
+    ) -> Callable[[], tuple[dict[str, Params], KeyValue]]:
+        """Returns a function that gives both arguments again, to be called in a decoding loop.
+
+        Unrolled layers read a slice of each stacked array, which XLA for CPUs would copy in every
+        iteration. So slices are made before the loop and stacked inside, where XLA folds slicing a
+        stack.
+        """
+        params = dict(variables["params"])
+        if self.compute.unroll:
+            return lambda: ({"params": params}, cross_kv)
+        stacked = (params["decoder"]["layers"], cross_kv)
+        slices = [
+            jax.tree.map(lambda x, layer=layer: x[layer], stacked)
+            for layer in range(self.config.num_decoder_layers)
+        ]
+
+        def prepared() -> tuple[dict[str, Params], KeyValue]:
+            layers, cross_kv = jax.tree.map(lambda *each: jnp.stack(each), *slices)
+            decoder = {**params["decoder"], "layers": layers}
+            return {"params": {**params, "decoder": decoder}}, cross_kv
+
+        return prepared
+
     def _started(
         self, tokens: Int[Array, "rows target"], position: Int[Array, ""]
     ) -> Int[Array, "rows target"]:
-        """Returns tokens, the first of which is at `position`, with the start token at 0."""
-        if self.config.start_id == self.config.pad_id:  # as data pipelines and decoding have it
+        """Returns the tokens, which begin at `position`, with the start token at position 0."""
+        if self.config.start_id == self.config.pad_id:  # what data pipelines and decoding put there
             return tokens
         positions = position + jnp.arange(tokens.shape[1])
         return jnp.where(positions == 0, self.config.start_id, tokens)

@@ -103,7 +103,7 @@ class Layout:
             self.shardings(params),
         )
 
-    def place(self, x: jax.Array, logical_axes: tuple[str | None, ...]) -> jax.Array:
+    def constrain(self, x: jax.Array, logical_axes: tuple[str | None, ...]) -> jax.Array:
         """Constrains activations to the table; under FSDP, `models.t5.T5` needs this function.
 
         Otherwise the compiler may propagate the weights' sharding instead: split activations by

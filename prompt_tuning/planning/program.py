@@ -210,7 +210,7 @@ def needs_of(work: Work) -> Needs:
 
     # Layers are a loop whatever the config says: a loop says what it keeps, and compiles fast.
     emulated = _in_half_precision(dataclasses.replace(work.compute, unroll=1))
-    model = T5(work.config, emulated, *([layout.place] if work.fsdp else []))
+    model = T5(work.config, emulated, *([layout.constrain] if work.fsdp else []))
     step = make_train_step(
         prompt_loss_fn(model, work.method, work.loss),
         work.optimizer,

@@ -60,7 +60,7 @@ class Base:
     def model(self) -> T5:
         """The network that `params` belong to."""
         if self.layout.fsdp:
-            return T5(self.config, self.compute, self.layout.place)
+            return T5(self.config, self.compute, self.layout.constrain)
         return T5(self.config, self.compute)
 
     @property

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.analysis.removals import score_removals
-from prompt_tuning.models.injection import surround
+from prompt_tuning.models.injection import add_prompt
 
 WORTH = np.array([0.3, 0.05, 0.2, 0.05, 0.0], np.float32)
 PROMPT = np.arange(10, dtype=np.float32).reshape(5, 2)
@@ -34,7 +34,7 @@ def test_what_is_removed_is_seen_by_nobody():
     def score_many(injections):
         for injection in injections:
             tokens = jnp.ones((1, 3, 2)), jnp.ones((1, 3), bool)
-            embedded, mask = surround(*tokens, injection)
+            embedded, mask = add_prompt(*tokens, injection)
             assert embedded.shape == (1, 8, 2)  # the distances stay what they were
             seen.append(np.asarray(mask[0, :5]))
         return [0.0] * len(injections)

@@ -8,7 +8,7 @@ import pytest
 from prompt_tuning.methods.attention_mixed import AttentionMixedPrompt, MixedPrompt
 from prompt_tuning.methods.base import bind
 from prompt_tuning.methods.initializers import from_array
-from prompt_tuning.models.injection import Injection, PromptMixture, surround
+from prompt_tuning.models.injection import Injection, PromptMixture, add_prompt
 from prompt_tuning.models.stacking import batch_injections
 
 EMBED, LENGTH, WIDTH = 6, 4, 3
@@ -71,8 +71,8 @@ def test_padding_is_left_out_of_the_attention(embedded):
     method, trained = attention()
     injection = method.apply(shaken(trained), {})
     mask = jnp.array([[True] * 5, [True] * 3 + [False] * 2, [False] * 5])
-    longer, _ = surround(embedded, mask, injection)
-    shorter, _ = surround(embedded[1:2, :3], mask[1:2, :3], injection)
+    longer, _ = add_prompt(embedded, mask, injection)
+    shorter, _ = add_prompt(embedded[1:2, :3], mask[1:2, :3], injection)
     np.testing.assert_allclose(longer[1, : LENGTH + 3], shorter[0], rtol=1e-5, atol=1e-6)
     assert np.isfinite(longer).all()  # a row that has no tokens too
 
@@ -82,7 +82,7 @@ def test_an_input_of_padding_alone_spoils_no_gradient(embedded):
 
     def loss(trained):
         mask = jnp.array([[True] * 5, [False] * 5, [True] * 5])
-        return surround(embedded, mask, method.apply(trained, {}))[0].sum()
+        return add_prompt(embedded, mask, method.apply(trained, {}))[0].sum()
 
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(loss)(trained)))
 
@@ -91,9 +91,9 @@ def test_mixtures_share_a_batch(embedded):
     method, trained = attention()
     injections = [method.apply(shaken(trained), {}), method.apply(trained, {})]
     mask = jnp.ones((2, 5), bool)
-    together, _ = surround(embedded[:2], mask, batch_injections(injections))
+    together, _ = add_prompt(embedded[:2], mask, batch_injections(injections))
     for row, injection in enumerate(injections):
-        alone, _ = surround(embedded[row : row + 1], mask[:1], injection)
+        alone, _ = add_prompt(embedded[row : row + 1], mask[:1], injection)
         np.testing.assert_allclose(together[row], alone[0], rtol=1e-5, atol=1e-6)
 
 
@@ -103,7 +103,7 @@ def test_a_prompt_and_a_mixture_exclude_each_other(embedded):
     assert isinstance(mixture, PromptMixture)
     both = Injection(encoder_prompt=jnp.zeros((1, 2, EMBED)), encoder_prompt_mixture=mixture)
     with pytest.raises(ValueError, match="exclude each other"):
-        surround(embedded, jnp.ones((3, 5), bool), both)
+        add_prompt(embedded, jnp.ones((3, 5), bool), both)
 
 
 def test_sources_are_no_part_of_what_is_trained():

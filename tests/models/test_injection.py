@@ -17,8 +17,8 @@ from prompt_tuning.models.injection import (
     Injection,
     KeyValue,
     LowRank,
+    add_prompt,
     injected,
-    surround,
 )
 from prompt_tuning.models.stacking import batch_injections, stack_injections
 from prompt_tuning.models.t5 import T5
@@ -170,7 +170,7 @@ def test_a_suffix_follows_the_last_token(batch):
     marks = Injection(
         encoder_prompt=jnp.full((1, 1, 12), 100.0), encoder_suffix=jnp.full((1, 2, 12), 200.0)
     )
-    found, visible = surround(embedded, jnp.asarray(mask), marks)
+    found, visible = add_prompt(embedded, jnp.asarray(mask), marks)
     first = np.asarray(found[0, :, 0])
     np.testing.assert_array_equal(first, [100, *embedded[0, :4, 0], 200, 200, 0, 0, 0])
     np.testing.assert_array_equal(visible[0], [True] * 7 + [False] * 3)
