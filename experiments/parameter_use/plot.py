@@ -16,6 +16,7 @@ from prompt_tuning.cli.methods import SIZES, facts_of_all
 from prompt_tuning.models.config import get_config
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.parameters import count_parameters
+from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps.results import write_table
 
 DRAWN = {
