@@ -58,7 +58,13 @@ MAY_IMPORT = {
 # Libraries and the only places that may import them. torch is for tests, benchmarks and its own
 # files of weights.
 ONLY_IN = {
-    "flax": ("models/", "methods/"),
+    # Its checkpoints' msgpack is read and written by its own functions.
+    "flax": (
+        "models/",
+        "methods/",
+        "checkpoints/msgpack_files.py",
+        "checkpoints/t5x_prompts.py",
+    ),
     "tensorflow": ("data/",),
     "tensorflow_datasets": ("data/",),
     "tensorflow_text": ("data/",),

@@ -1,9 +1,9 @@
 """Safetensors files, array by array: https://huggingface.co/docs/safetensors, "Format".
 
-Eight bytes with the length of a json header; the header, which gives for each array its dtype, its
-shape and where its bytes are after the header; the bytes. The `safetensors` package maps a whole
-file or packs it in memory; here no more than a block of it is held, and buckets can be read. The
-package also writes metadata in another order each time; here the same content is the same bytes.
+A file is eight bytes with the length of a JSON header, the header, which gives each array's dtype,
+shape and place after the header, and the arrays' bytes. The `safetensors` package maps a whole file
+or packs it in memory. Here, at most a block is in memory, buckets can be read, and the same content
+gives the same bytes (the package orders metadata differently each time).
 """
 
 import json
@@ -23,7 +23,6 @@ from prompt_tuning.files import atomic_write
 from prompt_tuning.json_text import parse_json, shown, shown_names
 
 _METADATA = "__metadata__"
-_LONGEST_HEADER = 100_000_000  # bytes, the limit that the format's own library sets
 _DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -53,41 +52,31 @@ def stored_safetensors(path: Any) -> tuple[dict[str, StoredArray], dict[str, str
     with reading(path), path.open("rb") as stream:
         size = path.stat().length
         start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else math.inf
-        if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if 8 + length > size:
             raise _damaged(path, "its first eight bytes aren't the length of a header")
-        header = stream.read(int(length))
+        header = stream.read(length)
     try:
         entries = parse_json(header)
-        metadata = entries.pop(_METADATA, {})
-        if not all(isinstance(value, str) for value in metadata.values()):
-            raise ValueError(f"its metadata, {shown(metadata)}, isn't texts by name")
+        metadata = {str(key): str(value) for key, value in entries.pop(_METADATA, {}).items()}
         return {
-            name: _stored(path, name, entry, 8 + int(length), size)
-            for name, entry in entries.items()
+            name: _stored(path, name, entry, 8 + length, size) for name, entry in entries.items()
         }, metadata
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise _damaged(path, f"its header can't be read ({error})") from error
 
 
 def _stored(path: epath.Path, name: str, entry: Any, data: int, size: int) -> StoredArray:
-    shape, offsets = tuple(entry["shape"]), tuple(entry["data_offsets"])
-    if any(type(number) is not int for number in (*shape, *offsets)) or len(offsets) != 2:
-        raise _damaged(path, f"{shown_names([name])} is described by {shown(entry)}")
-    begin, end = offsets
+    shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
     if entry["dtype"] not in _DTYPES:
         raise UserError(
-            f"{shown_names([name])} in {str(path)!r} is of type "
-            f"{shown_names([str(entry['dtype'])])}; expected floating-point numbers "
-            f"({', '.join(list(_DTYPES)[:4])})."
+            f"{shown_names([name])} in {str(path)!r} is of type {shown(entry['dtype'])}; expected "
+            f"floating-point numbers ({', '.join(list(_DTYPES)[:4])})."
         )
     dtype = _DTYPES[entry["dtype"]]
-    if min(shape, default=0) < 0 or end - begin != math.prod(shape) * dtype.itemsize or begin < 0:
-        raise _damaged(
-            path,
-            f"{shown_names([name])} of shape {shown(shape)} doesn't fit the {shown(end - begin)} "
-            "bytes it has",
-        )
+    if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize:
+        described = f"{shown_names([name])} of shape {shown(shape)}"
+        raise _damaged(path, f"{described} doesn't fit the {shown(end - begin)} bytes it has")
     if data + end > size:
         raise _damaged(path, f"it ends before {shown_names([name])} does")
     return array_in_file(path, data + begin, shape or (1,), dtype)
@@ -111,12 +100,12 @@ def write_safetensors(
     """Writes a safetensors file, one array at a time.
 
     Args:
-      path: the file; it takes its name when all of it is written.
-      arrays: name and value, in the order of `shapes`.
+      path: the file; it takes its name once all of it is written.
+      arrays: names and values, in the order of `shapes`.
       shapes: of every array.
       dtypes: of every array.
-      metadata: texts; written in the order of their names.
-      fix: a sentence that tells the user what to do where it can't be written.
+      metadata: strings; written in the order of their names.
+      fix: a sentence about what to do if it can't be written.
 
     Raises:
       UserError: it can't be written.
@@ -132,7 +121,7 @@ def write_safetensors(
         }
         offset = end
     header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    # So that arrays can be mapped into memory as they lie; a T5's sizes keep them aligned.
+    # Aligned, so that arrays can be mapped into memory; a T5's sizes keep them aligned.
     header += b" " * (-(8 + len(header)) % ALIGNMENT)
     with atomic_write(Path(path), fix=fix) as file:
         file.write(struct.pack("<Q", len(header)) + header)
@@ -151,7 +140,7 @@ def write_arrays(
     Raises:
       UserError: it can't be written.
     """
-    # The widest numbers first, so that each lies where its type may.
+    # The widest dtypes first, so that each array is aligned to its dtype.
     ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     write_safetensors(
         path,

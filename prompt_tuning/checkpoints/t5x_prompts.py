@@ -1,21 +1,22 @@
 """Prompts as the paper's code keeps them: a variable of a T5X checkpoint, and a NumPy file.
 
-In its MODEL_DIR a training run of the released code leaves, at each saved step,
+At each saved step, a training run of the released code leaves in its MODEL_DIR
 
     checkpoint_<step>/                              the whole model; the prompt is the variable
                                                     target/encoder/prompt/prompt/prompt
     numpy_checkpoints/checkpoint_<step>/
         encoder.prompt.prompt.prompt                the prompt alone, an .npy file without a suffix
 
-and reads them back by `prompts.t5x_load` and `prompts.np_load`. Both are written here too, the
-checkpoint with the prompt alone in it. Whole checkpoints are read by t5x.py; other forms of a
+and reads them back by `prompts.t5x_load` and `prompts.np_load`. Both are written here too; the
+checkpoint then holds the prompt alone. Whole checkpoints are read by t5x.py; other forms of a
 prompt are in prompt_files.py.
 """
 
 from pathlib import Path
+from typing import Any
 
-import msgpack
 import numpy as np
+from flax import serialization
 from jaxtyping import Array, Float
 
 from prompt_tuning.checkpoints import t5x
@@ -28,7 +29,6 @@ from prompt_tuning.json_text import shown_names
 VARIABLE = "encoder/prompt/prompt/prompt"
 NUMPY_FILE = VARIABLE.replace("/", ".")
 _VERSION = 3  # of the checkpoint format: T5X's own since June 2021
-_NDARRAY = 1  # Flax's msgpack extension code
 _FIX = "Give the prompt a folder that exists, can be written to and has space."
 
 
@@ -51,11 +51,7 @@ def load_t5x_prompt(path: Path) -> np.ndarray:
         prompts = [name for name in sorted(variables) if "prompt" in name]
         raise UserError(
             f"The T5X checkpoint {path} has no variable target/{VARIABLE}"
-            + (
-                f", only {shown_names(prompts)}."
-                if prompts
-                else ": it is of a model without a prompt."
-            )
+            + (f", only {shown_names(prompts)}." if prompts else ": its model has no prompt.")
         )
     return read_small(variables[VARIABLE], VARIABLE, source=f"the T5X checkpoint {path}")
 
@@ -66,9 +62,9 @@ def save_t5x_prompt(
     """Writes a prompt in both forms, as in a MODEL_DIR, and returns the two files' paths.
 
     Args:
-      folder: one that exists; it stands for MODEL_DIR.
-      prompt: kept as float32.
-      step: the training step that names the folders inside.
+      folder: an existing one; it stands for MODEL_DIR.
+      prompt: stored as float32.
+      step: the training step, which names the folders inside.
 
     Raises:
       UserError: they can't be written.
@@ -79,20 +75,13 @@ def save_t5x_prompt(
     for file in (checkpoint, alone):
         with writing(file.parent, fix=_FIX):
             file.parent.mkdir(parents=True, exist_ok=True)
-    target = _packed(array)
+    target: Any = array
     for name in reversed(VARIABLE.split("/")):
         target = {name: target}
-    state = {"step": _packed(np.array(step, np.int32))}
+    state = {"step": np.array(step, np.int32)}
     index = {"version": _VERSION, "optimizer": {"target": target, "state": state}}
     with atomic_write(checkpoint, fix=_FIX) as file:
-        msgpack.pack(index, file)
+        file.write(serialization.msgpack_serialize(index))
     with atomic_write(alone, fix=_FIX) as file:
         np.save(file, array, allow_pickle=False)
     return [checkpoint, alone]
-
-
-def _packed(array: np.ndarray) -> msgpack.ExtType:
-    """Returns an array as Flax puts it into msgpack, small enough to stand in the index itself."""
-    return msgpack.ExtType(
-        _NDARRAY, msgpack.packb((array.shape, array.dtype.name, array.tobytes()))
-    )

@@ -7,23 +7,22 @@ They are pickles, in a zip with the arrays beside it since PyTorch 1.6. Only
 import importlib.util
 import warnings
 import zipfile
-from collections.abc import Iterator
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints.stored_arrays import Rows, StoredArray, reading, row_ranges
+from prompt_tuning.checkpoints.stored_arrays import StoredArray, array_in_memory, reading
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import shown_names
 
 
 def stored_torch(path: str | epath.PathLike) -> dict[str, StoredArray]:
-    """Returns the tensors of a file by name; PyTorch maps those of a local zip, and reads others.
+    """Returns a file's tensors by name. Those of a local zip are mapped; others are read.
 
     Raises:
-      UserError: PyTorch isn't installed, or the file is damaged or holds other things than tensors.
+      UserError: PyTorch isn't installed, or the file is damaged or holds more than tensors.
     """
     path = epath.Path(path)
     with reading(path), path.open("rb") as stream:
@@ -44,20 +43,20 @@ def _load(path: epath.Path, *, mapped: bool) -> Any:
 
     try:
         with reading(path), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that it doesn't know, which are told below
+            warnings.simplefilter("ignore")  # about unknown pickles, which the error below reports
             if mapped:
                 return torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
             with path.open("rb") as stream:
                 return torch.load(stream, map_location="cpu", weights_only=True)
     except UserError:
         raise
-    except Exception as error:  # PyTorch raises what its unpickler comes upon
-        told = " ".join(str(error).split())
-        if "weights_only" in told or "Unsupported" in told:
+    except Exception as error:  # PyTorch raises whatever its unpickler encounters
+        text = " ".join(str(error).split())
+        if "weights_only" in text or "Unsupported" in text:
             raise _not_weights(
                 path, "it is a pickle with more in it than tensors, which is never loaded"
             ) from error
-        raise _not_weights(path, told.partition(". ")[0] or type(error).__name__) from error
+        raise _not_weights(path, text.partition(". ")[0] or type(error).__name__) from error
 
 
 def _not_weights(path: epath.Path, what: str) -> UserError:
@@ -67,41 +66,19 @@ def _not_weights(path: epath.Path, what: str) -> UserError:
     )
 
 
-def _number_types() -> tuple[Any, ...]:
-    """The dtypes of plain numbers that NumPy has too."""
-    import torch
-
-    floats = (torch.float64, torch.float32, torch.float16)
-    return (*floats, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
-
-
 def _stored(path: epath.Path, name: str, tensor: Any) -> StoredArray:
     import torch
 
     if not isinstance(tensor, torch.Tensor):
-        raise _not_weights(
-            path, f"{shown_names([name])} is a {type(tensor).__name__}, not a tensor"
-        )
-    bfloat16 = tensor.dtype == torch.bfloat16
-    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
-    if not plain or tensor.is_quantized or (not bfloat16 and tensor.dtype not in _number_types()):
-        raise _not_weights(
-            path, f"{shown_names([name])} holds {tensor.dtype}, {tensor.layout}, not numbers"
-        )
-    shape = tuple(tensor.shape) or (1,)
-    row_bytes = tensor.element_size() * int(np.prod(shape[1:], dtype=np.int64))
-
-    def blocks() -> Iterator[Rows]:
-        rows = tensor.detach().reshape(shape)
-        for start, stop in row_ranges(shape[0], row_bytes):
-            block = rows[start:stop].contiguous()
-            # NumPy has no bfloat16 that PyTorch would know.
-            array = block.view(torch.int16).numpy() if bfloat16 else block.numpy()
-            yield start, array.view(ml_dtypes.bfloat16) if bfloat16 else array
-
-    dtype = (
-        np.dtype(ml_dtypes.bfloat16)
-        if bfloat16
-        else torch.empty(0, dtype=tensor.dtype).numpy().dtype
-    )
-    return StoredArray(shape=shape, dtype=dtype, blocks=blocks)
+        what = f"{shown_names([name])} is a {type(tensor).__name__}, not a tensor"
+        raise _not_weights(path, what)
+    try:
+        values = tensor.detach()
+        if tensor.dtype == torch.bfloat16:  # which NumPy doesn't have
+            array = values.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        else:
+            array = values.numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantized, of eight bits
+        what = f"{shown_names([name])} holds {tensor.dtype}, {tensor.layout}, which NumPy can't"
+        raise _not_weights(path, what) from error
+    return array_in_memory(np.atleast_1d(array))

@@ -120,7 +120,7 @@ def test_the_export_is_what_t5x_and_the_papers_code_read(tmp_path, prompt):
 def test_a_checkpoint_without_a_prompt_is_refused(real_data, trained, prompt):
     tiny = real_data / "t5x_checkpoints"
     for path in (tiny / "random_t5_1_1_tiny_zarr/checkpoint_3", tiny / "test_t5_tiny.checkpoint_0"):
-        refused("no variable target/encoder/prompt/prompt/prompt: .* without a prompt", path)
+        refused("no variable target/encoder/prompt/prompt/prompt: its model has no prompt", path)
     index = serialization.msgpack_restore((trained / "checkpoint").read_bytes())
     del index["optimizer"]["target"]["encoder"]["prompt"]
     (trained / "checkpoint").write_bytes(serialization.msgpack_serialize(index))
