@@ -30,11 +30,11 @@ import msgpack
 import numpy as np
 import tensorstore
 
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.huggingface import huggingface_shapes
-from prompt_tuning.checkpoints.layouts import layer_shapes
-from prompt_tuning.checkpoints.safetensors_files import write_safetensors
-from prompt_tuning.checkpoints.weights import CONFIG_KEY, unflatten
+from prompt_tuning.checkpoints.arrays.safetensors_files import write_safetensors
+from prompt_tuning.checkpoints.frozen.huggingface import huggingface_shapes
+from prompt_tuning.checkpoints.frozen.layouts import layer_shapes
+from prompt_tuning.checkpoints.frozen.load import load_frozen
+from prompt_tuning.checkpoints.frozen.weights import CONFIG_KEY, unflatten
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.parameters import parameter_shapes
 

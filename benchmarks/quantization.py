@@ -35,8 +35,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.weights import save_weights
+from prompt_tuning.checkpoints.frozen.load import load_frozen
+from prompt_tuning.checkpoints.frozen.weights import save_weights
 from prompt_tuning.cli import evaluate, train
 from prompt_tuning.host_memory import return_memory_after_compiling
 from prompt_tuning.methods.prompt import SoftPrompt

@@ -41,8 +41,8 @@ from urllib.parse import urlsplit
 import jax
 
 from prompt_tuning import Example, Predictor
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.prompt_files import load_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import load_prompt
+from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.data.tasks.task import Example as TaskExample
 from prompt_tuning.data.vocabularies import Vocabulary

@@ -31,8 +31,8 @@ import jax
 import numpy as np
 
 import prompt_tuning
-from prompt_tuning.checkpoints.safetensors_files import write_safetensors
-from prompt_tuning.checkpoints.weights import CONFIG_KEY
+from prompt_tuning.checkpoints.arrays.safetensors_files import write_safetensors
+from prompt_tuning.checkpoints.frozen.weights import CONFIG_KEY
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.parameters import parameter_shapes

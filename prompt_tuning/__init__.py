@@ -14,7 +14,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt, save_prompt
+    from prompt_tuning.checkpoints.adapters.prompt_files import (
+        PromptMetadata,
+        load_prompt,
+        save_prompt,
+    )
     from prompt_tuning.data.tasks.task import Task, register_task
     from prompt_tuning.errors import UserError
     from prompt_tuning.evaluation.predictor import Answer, Example, Predictor
@@ -98,7 +102,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _MODULES = {
-    "checkpoints.prompt_files": ("PromptMetadata", "load_prompt", "save_prompt"),
+    "checkpoints.adapters.prompt_files": ("PromptMetadata", "load_prompt", "save_prompt"),
     "data.tasks.task": ("Task", "register_task"),
     "errors": ("UserError",),
     "evaluation.predictor": ("Answer", "Example", "Predictor"),

@@ -184,7 +184,7 @@ def tiny_weights_file(tmp_path_factory) -> Path:
     import jax
     import numpy as np
 
-    from prompt_tuning.checkpoints.weights import save_weights
+    from prompt_tuning.checkpoints.frozen.weights import save_weights
     from prompt_tuning.models.config import T5Config
     from prompt_tuning.models.initialization import abstract_params
 
@@ -213,7 +213,7 @@ def tiny_prompt_file(tmp_path_factory) -> Path:
     """A prompt of 3 virtual tokens for `tiny_weights_file`."""
     import numpy as np
 
-    from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
+    from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, save_prompt
 
     stem = tmp_path_factory.mktemp("prompt") / "tiny"
     prompt = np.random.default_rng(0).normal(size=(3, 16))

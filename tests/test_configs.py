@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from prompt_tuning.checkpoints.adapter_files import write_adapter
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata
+from prompt_tuning.checkpoints.adapters.adapter_files import write_adapter
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
 from prompt_tuning.cli import gin_config
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.methods.multitask import MultitaskPrompt

@@ -16,7 +16,7 @@ import shutil
 import time
 from pathlib import Path
 
-from prompt_tuning.checkpoints.adapter_files import best_file, load_adapter
+from prompt_tuning.checkpoints.adapters.adapter_files import best_file, load_adapter
 from prompt_tuning.cli import loading
 from prompt_tuning.cli.arguments import Parser
 from prompt_tuning.cli.train import open_folder

@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from prompt_tuning.checkpoints.weights import load_weights
+from prompt_tuning.checkpoints.frozen.weights import load_weights
 from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.tinyworld import corpus
 

@@ -31,7 +31,7 @@ import sentencepiece
 from grow import grow
 from tqdm import tqdm
 
-from prompt_tuning.checkpoints.weights import load_weights, save_weights
+from prompt_tuning.checkpoints.frozen.weights import load_weights, save_weights
 from prompt_tuning.data.pretraining import lm_adaptation, span_corruption
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config

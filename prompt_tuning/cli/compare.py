@@ -12,7 +12,7 @@ import numpy as np
 from prompt_tuning.analysis.pictures import plot_projection, plot_similarity
 from prompt_tuning.analysis.similarity import project, similarity_matrix, within_and_between
 from prompt_tuning.analysis.tables import Table, report_folder, write_report
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, load_prompt
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
 

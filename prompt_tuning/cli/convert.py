@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prompt_tuning.checkpoints.frozen import StoredModel, stored_frozen
-from prompt_tuning.checkpoints.huggingface_export import save_huggingface
-from prompt_tuning.checkpoints.stored_arrays import as_dtype, dtype_of
-from prompt_tuning.checkpoints.weights import save_parameters
+from prompt_tuning.checkpoints.arrays.stored_arrays import as_dtype, dtype_of
+from prompt_tuning.checkpoints.frozen.huggingface_export import save_huggingface
+from prompt_tuning.checkpoints.frozen.load import StoredModel, stored_frozen
+from prompt_tuning.checkpoints.frozen.weights import save_parameters
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import new_folder

@@ -7,8 +7,8 @@ The prompt given may be in any form too, so the same command brings other people
 
 from collections.abc import Sequence
 
-from prompt_tuning.checkpoints.adapter_files import load_adapter
-from prompt_tuning.checkpoints.prompt_export import export_adapter
+from prompt_tuning.checkpoints.adapters.adapter_files import load_adapter
+from prompt_tuning.checkpoints.adapters.prompt_export import export_adapter
 from prompt_tuning.cli.parsers import parse
 
 

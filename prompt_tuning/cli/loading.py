@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from prompt_tuning.checkpoints.adapter_files import best_file
+from prompt_tuning.checkpoints.adapters.adapter_files import best_file
 from prompt_tuning.cli import configurables, gin_config, run_task
 from prompt_tuning.cli.compilation_cache import compilation_cache
 from prompt_tuning.errors import UserError

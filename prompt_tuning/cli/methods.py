@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.analysis.methods_table import MethodFacts, method_facts, methods_table
-from prompt_tuning.checkpoints.adapter_files import write_adapter
-from prompt_tuning.checkpoints.frozen import stored_frozen
-from prompt_tuning.checkpoints.locations import shipped_models
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata
+from prompt_tuning.checkpoints.adapters.adapter_files import write_adapter
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
+from prompt_tuning.checkpoints.frozen.load import stored_frozen
+from prompt_tuning.checkpoints.frozen.locations import shipped_models
 from prompt_tuning.cli import (
     configurables,
     gin_config,

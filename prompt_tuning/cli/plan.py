@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
-from prompt_tuning.checkpoints.frozen import stored_frozen
-from prompt_tuning.checkpoints.stored_arrays import dtype_of
+from prompt_tuning.checkpoints.arrays.stored_arrays import dtype_of
+from prompt_tuning.checkpoints.frozen.load import stored_frozen
 from prompt_tuning.cli import configurables, gin_config, registry
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.files import new_file

@@ -15,8 +15,8 @@ from typing import Any
 
 import safetensors
 
-from prompt_tuning.checkpoints.adapter_files import best_file
-from prompt_tuning.checkpoints.prompt_files import BEST_PROMPT
+from prompt_tuning.checkpoints.adapters.adapter_files import best_file
+from prompt_tuning.checkpoints.adapters.prompt_files import BEST_PROMPT
 from prompt_tuning.cli import loading, unfinished
 from prompt_tuning.cli.neighbors import report_of
 from prompt_tuning.cli.parsers import parse

@@ -6,7 +6,7 @@ it trains many prompts at once (`population.py`).
 
 from collections.abc import Sequence
 
-from prompt_tuning.checkpoints.adapter_files import BEST_PROMPT, best_file
+from prompt_tuning.checkpoints.adapters.adapter_files import BEST_PROMPT, best_file
 from prompt_tuning.cli import configurables, gin_config, identity, loading, population, run_task
 from prompt_tuning.cli.next_commands import infer_command
 from prompt_tuning.cli.parsers import parse

@@ -2,7 +2,7 @@
 
 Each function returns an initializer in Flax's form, `(key, shape, dtype) -> array` with shape
 [prompt, embed]. Text becomes token ids in the command line and files become arrays in
-`prompt_tuning.checkpoints.prompt_files`; here there are only arrays.
+`prompt_tuning.checkpoints.adapters.prompt_files`; here there are only arrays.
 
 `table` is the frozen model's token embedding, [vocab, embed]. A T5 table has more rows than its
 vocabulary has common pieces: sentinels come after them and padding last, and neither

@@ -5,7 +5,7 @@ The embedded input X_e of shape [source, embed] becomes [P_e; X_e] of shape
 parameter shared by every example; the frozen model prepends it (`models/t5.py`), so it takes
 positions 0 to prompt - 1 and every position sees it. That is the paper's placement; the others put
 the same vectors elsewhere. Initial values: `initializers.py`. Files:
-`prompt_tuning.checkpoints.prompt_files`.
+`prompt_tuning.checkpoints.adapters.prompt_files`.
 """
 
 from types import MappingProxyType

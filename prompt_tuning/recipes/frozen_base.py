@@ -11,11 +11,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float32
 
-from prompt_tuning.checkpoints.adapter_files import Adapter, check_fits, load_adapter
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.locations import locate
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt
-from prompt_tuning.checkpoints.stored_arrays import ShardingOf
+from prompt_tuning.checkpoints.adapters.adapter_files import Adapter, check_fits, load_adapter
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, load_prompt
+from prompt_tuning.checkpoints.arrays.stored_arrays import ShardingOf
+from prompt_tuning.checkpoints.frozen.load import load_frozen
+from prompt_tuning.checkpoints.frozen.locations import locate
 from prompt_tuning.data.mixtures import mixture_of
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.data.vocabulary_files import find_vocabulary

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from prompt_tuning.checkpoints.huggingface_export import save_huggingface
-from prompt_tuning.checkpoints.locations import locate
-from prompt_tuning.checkpoints.weights import (
+from prompt_tuning.checkpoints.frozen.huggingface_export import save_huggingface
+from prompt_tuning.checkpoints.frozen.locations import locate
+from prompt_tuning.checkpoints.frozen.weights import (
     WEIGHTS_FILE,
     check_not_quantized,
     flatten,

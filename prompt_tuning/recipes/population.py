@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_tuning.checkpoints.adapter_files import BEST_ADAPTER, BEST_PROMPT
+from prompt_tuning.checkpoints.adapters.adapter_files import BEST_ADAPTER, BEST_PROMPT
 from prompt_tuning.files import atomic_write
 from prompt_tuning.training.halving import ranked
 from prompt_tuning.training.run import TrainResult

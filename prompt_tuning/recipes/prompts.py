@@ -11,8 +11,8 @@ from prompt_tuning.analysis.neighbors import (
     format_neighbors,
     nearest_neighbors,
 )
-from prompt_tuning.checkpoints.adapter_files import Adapter
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata
+from prompt_tuning.checkpoints.adapters.adapter_files import Adapter
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.answerer import Inject
 from prompt_tuning.methods.base import Method, Trained

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from prompt_tuning.analysis.neighbors import Neighbor
-from prompt_tuning.checkpoints.adapter_files import Adapter, best_file
+from prompt_tuning.checkpoints.adapters.adapter_files import Adapter, best_file
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.predictor import Example, Predictor
 from prompt_tuning.json_text import parse_json

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from prompt_tuning.checkpoints.adapter_files import save_adapter
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata
+from prompt_tuning.checkpoints.adapters.adapter_files import save_adapter
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
 from prompt_tuning.evaluation.answerer import Inject
 from prompt_tuning.parallel.accelerators import accelerator_of
 from prompt_tuning.recipes.job import Job

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from prompt_tuning.checkpoints.adapter_files import check_fits, load_adapter
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata
+from prompt_tuning.checkpoints.adapters.adapter_files import check_fits, load_adapter
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.evaluation.predictor import Predictor

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import optax
 
-from prompt_tuning.checkpoints.manager import CheckpointManager
+from prompt_tuning.checkpoints.state import CheckpointManager
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.training.early_stopping import Best

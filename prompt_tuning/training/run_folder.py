@@ -8,7 +8,7 @@
     tensorboard/         the same for TensorBoard
     profile/             what `--profile` recorded, if it was asked for
     predictions/         of each evaluation, one example a line
-    checkpoints/         to resume from (`prompt_tuning.checkpoints.manager`)
+    checkpoints/         to resume from (`prompt_tuning.checkpoints.state`)
     prompt_best.*        the prompt of the best evaluation, or
     adapter_best.*       what another method has trained
     weights.safetensors  after pre-training: the model; its vocabulary is spiece.model

@@ -47,7 +47,7 @@ def test_the_page_tells_what_was_measured(bench, results, checkout):
 def test_a_process_loads_the_model_and_makes_steps(bench, tmp_path):
     import jax
 
-    from prompt_tuning.checkpoints.weights import save_weights
+    from prompt_tuning.checkpoints.frozen.weights import save_weights
     from prompt_tuning.models.initialization import init_params
 
     path = tmp_path / "quick.safetensors"

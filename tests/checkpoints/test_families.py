@@ -12,9 +12,9 @@ import msgpack
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.huggingface_config import config_from_huggingface
-from prompt_tuning.checkpoints.layouts import check_size
+from prompt_tuning.checkpoints.frozen.huggingface_config import config_from_huggingface
+from prompt_tuning.checkpoints.frozen.layouts import check_size
+from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.models.config import MODELS
 from prompt_tuning.models.t5 import T5
 

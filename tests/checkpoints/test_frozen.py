@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from prompt_tuning.checkpoints import locations
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.huggingface import huggingface_shapes
-from prompt_tuning.checkpoints.huggingface_config import config_from_huggingface
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt, save_prompt
-from prompt_tuning.checkpoints.weights import save_weights
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, load_prompt, save_prompt
+from prompt_tuning.checkpoints.frozen import locations
+from prompt_tuning.checkpoints.frozen.huggingface import huggingface_shapes
+from prompt_tuning.checkpoints.frozen.huggingface_config import config_from_huggingface
+from prompt_tuning.checkpoints.frozen.load import load_frozen
+from prompt_tuning.checkpoints.frozen.weights import save_weights
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.initialization import init_params

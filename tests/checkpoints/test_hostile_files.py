@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from prompt_tuning.checkpoints.adapter_files import load_adapter
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.prompt_files import load_prompt
+from prompt_tuning.checkpoints.adapters.adapter_files import load_adapter
+from prompt_tuning.checkpoints.adapters.prompt_files import load_prompt
+from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.errors import UserError
 
 FIELDS = {

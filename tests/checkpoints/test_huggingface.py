@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.huggingface import load_huggingface, parameters_from_state
-from prompt_tuning.checkpoints.huggingface_config import config_from_huggingface
-from prompt_tuning.checkpoints.stored_arrays import array_in_memory, read_parameters
-from prompt_tuning.checkpoints.weights import unflatten
+from prompt_tuning.checkpoints.arrays.stored_arrays import array_in_memory, read_parameters
+from prompt_tuning.checkpoints.frozen.huggingface import load_huggingface, parameters_from_state
+from prompt_tuning.checkpoints.frozen.huggingface_config import config_from_huggingface
+from prompt_tuning.checkpoints.frozen.weights import unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection

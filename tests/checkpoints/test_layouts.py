@@ -8,9 +8,9 @@ import orbax.checkpoint as ocp
 import pytest
 import tensorstore
 
-from prompt_tuning.checkpoints.layouts import layer_shapes
-from prompt_tuning.checkpoints.t5x import load_t5x, variables
-from prompt_tuning.checkpoints.weights import flatten, unflatten
+from prompt_tuning.checkpoints.frozen.layouts import layer_shapes
+from prompt_tuning.checkpoints.frozen.t5x import load_t5x, variables
+from prompt_tuning.checkpoints.frozen.weights import flatten, unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.initialization import abstract_params

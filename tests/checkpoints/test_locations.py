@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from etils.epath import backend, gpath, testing
 
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.locations import locate, model_name
+from prompt_tuning.checkpoints.frozen.load import load_frozen
+from prompt_tuning.checkpoints.frozen.locations import locate, model_name
 from prompt_tuning.errors import UserError
 
 BUCKET = "gs://bucket"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.manager import CheckpointManager
+from prompt_tuning.checkpoints.state import CheckpointManager
 from prompt_tuning.errors import UserError
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.step import TrainState
@@ -141,7 +141,7 @@ def test_damage_is_one_line_whatever_the_threads_do(tmp_path):
 import sys
 from pathlib import Path
 import jax.numpy as jnp
-from prompt_tuning.checkpoints.manager import CheckpointManager
+from prompt_tuning.checkpoints.state import CheckpointManager
 
 state = {f"array_{i}": jnp.arange(6400.0).reshape(100, 64) + i for i in range(6)}
 for round in range(5):
@@ -230,7 +230,7 @@ def test_a_save_that_was_killed_leaves_nothing_to_trip_over(tmp_path):
     script = """
 import os, sys, threading
 import jax.numpy as jnp
-from prompt_tuning.checkpoints.manager import CheckpointManager
+from prompt_tuning.checkpoints.state import CheckpointManager
 manager = CheckpointManager(sys.argv[1])
 manager.save(1, {"x": jnp.zeros(3)}, {})
 manager.wait()
@@ -284,7 +284,7 @@ def test_really_full_disk(tmp_path):
     script = """
 import sys
 import jax
-from prompt_tuning.checkpoints.manager import CheckpointManager
+from prompt_tuning.checkpoints.state import CheckpointManager
 from prompt_tuning.errors import UserError
 try:
     with CheckpointManager(sys.argv[1]) as manager:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.prompt_export import export_prompt
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt
+from prompt_tuning.checkpoints.adapters.prompt_export import export_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, load_prompt
+from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from prompt_tuning.checkpoints.adapter_files import load_adapter
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.peft_methods import save_peft_method
+from prompt_tuning.checkpoints.adapters.adapter_files import load_adapter
+from prompt_tuning.checkpoints.adapters.peft_methods import save_peft_method
+from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.deep_prompt import DeepPrompt
 from prompt_tuning.methods.ia3 import IA3

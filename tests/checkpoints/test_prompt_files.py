@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt, save_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, load_prompt, save_prompt
 from prompt_tuning.errors import UserError
 
 METADATA = PromptMetadata(

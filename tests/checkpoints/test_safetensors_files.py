@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from prompt_tuning.checkpoints import stored_arrays
-from prompt_tuning.checkpoints.safetensors_files import stored_safetensors, write_safetensors
+from prompt_tuning.checkpoints.arrays import stored_arrays
+from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors, write_safetensors
 from prompt_tuning.errors import UserError
 
 ARRAYS = {

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.huggingface import parameters_from_state
-from prompt_tuning.checkpoints.huggingface_config import config_from_huggingface
-from prompt_tuning.checkpoints.layouts import (
+from prompt_tuning.checkpoints.arrays.stored_arrays import array_in_memory, check_parameters
+from prompt_tuning.checkpoints.frozen.huggingface import parameters_from_state
+from prompt_tuning.checkpoints.frozen.huggingface_config import config_from_huggingface
+from prompt_tuning.checkpoints.frozen.layouts import (
     canonical,
     check_size,
     expected_shapes,
@@ -19,8 +19,8 @@ from prompt_tuning.checkpoints.layouts import (
     layer_shapes,
     parameters_from_layers,
 )
-from prompt_tuning.checkpoints.stored_arrays import array_in_memory, check_parameters
-from prompt_tuning.checkpoints.weights import save_weights
+from prompt_tuning.checkpoints.frozen.load import load_frozen
+from prompt_tuning.checkpoints.frozen.weights import save_weights
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import MODELS, T5Config
 from prompt_tuning.models.initialization import abstract_params
@@ -49,7 +49,7 @@ def file(tmp_path_factory):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_model_is_never_in_memory_twice(file, monkeypatch, dtype):
-    monkeypatch.setattr("prompt_tuning.checkpoints.stored_arrays.BLOCK_BYTES", 2**17)
+    monkeypatch.setattr("prompt_tuning.checkpoints.arrays.stored_arrays.BLOCK_BYTES", 2**17)
     load_frozen(file)  # whatever is loaded once
     tracemalloc.start()
     _, frozen = load_frozen(file, dtype=dtype)
@@ -65,7 +65,7 @@ def test_each_device_gets_its_shard_alone(file):
     program = f"""
 import jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from prompt_tuning.checkpoints.frozen import load_frozen
+from prompt_tuning.checkpoints.frozen.load import load_frozen
 mesh = jax.make_mesh((4,), ("model",), axis_types=(AxisType.Auto,))
 def sharding_of(name, shape):
     split = (None, None, "model") if name.endswith("mlp/wi_0/kernel") else ()

@@ -9,10 +9,10 @@ import msgpack
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.layouts import infer_config, layer_shapes
-from prompt_tuning.checkpoints.stored_arrays import array_in_memory
-from prompt_tuning.checkpoints.t5x import load_t5x
-from prompt_tuning.checkpoints.weights import flatten
+from prompt_tuning.checkpoints.arrays.stored_arrays import array_in_memory
+from prompt_tuning.checkpoints.frozen.layouts import infer_config, layer_shapes
+from prompt_tuning.checkpoints.frozen.t5x import load_t5x
+from prompt_tuning.checkpoints.frozen.weights import flatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import MODELS
 from prompt_tuning.models.initialization import abstract_params

@@ -9,8 +9,8 @@ import pytest
 import tensorstore
 from flax import serialization
 
-from prompt_tuning.checkpoints.prompt_export import export_prompt
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt
+from prompt_tuning.checkpoints.adapters.prompt_export import export_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, load_prompt
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import get_config
 from prompt_tuning.models.initialization import abstract_params

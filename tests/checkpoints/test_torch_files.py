@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.torch_files import stored_torch
+from prompt_tuning.checkpoints.arrays.torch_files import stored_torch
+from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.errors import UserError
 
 torch = pytest.importorskip("torch")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from prompt_tuning.checkpoints.safetensors_files import stored_safetensors
-from prompt_tuning.checkpoints.weights import (
+from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors
+from prompt_tuning.checkpoints.frozen.weights import (
     flatten,
     load_weights,
     save_weights,

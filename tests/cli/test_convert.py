@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from prompt_tuning.checkpoints.frozen import load_frozen
+from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.recipes.scripts import USER_ERROR, status_of
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, save_prompt
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.recipes.scripts import USER_ERROR, status_of
 

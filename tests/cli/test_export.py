@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt, save_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, load_prompt, save_prompt
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.methods.prompt import soft_prompt_array
 from prompt_tuning.recipes.scripts import USER_ERROR, status_of

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, save_prompt
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.recipes import counting

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.adapter_files import load_adapter
-from prompt_tuning.checkpoints.frozen import load_frozen
+from prompt_tuning.checkpoints.adapters.adapter_files import load_adapter
+from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.merging import merge_injection

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from prompt_tuning import Example, Predictor
-from prompt_tuning.checkpoints.prompt_files import load_prompt
-from prompt_tuning.checkpoints.weights import load_weights
+from prompt_tuning.checkpoints.adapters.prompt_files import load_prompt
+from prompt_tuning.checkpoints.frozen.weights import load_weights
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.data.target_sentinel import TargetForm
 from prompt_tuning.data.vocabularies import Vocabulary

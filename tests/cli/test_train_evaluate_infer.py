@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.prompt_files import load_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import load_prompt
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.cli.infer import _as_they_come, _full_groups
 from prompt_tuning.recipes.scripts import USER_ERROR, status_of

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.huggingface import huggingface_shapes
-from prompt_tuning.checkpoints.weights import flatten
+from prompt_tuning.checkpoints.frozen.huggingface import huggingface_shapes
+from prompt_tuning.checkpoints.frozen.load import load_frozen
+from prompt_tuning.checkpoints.frozen.weights import flatten
 from prompt_tuning.cli.__main__ import main
 
 pytestmark = pytest.mark.usefixtures("compile_once")

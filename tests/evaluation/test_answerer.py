@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt, save_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, load_prompt, save_prompt
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation import answerer
 from prompt_tuning.evaluation.answerer import Answerer

@@ -9,7 +9,7 @@ import pytest
 
 import prompt_tuning
 from prompt_tuning import Example, Predictor
-from prompt_tuning.checkpoints.weights import load_weights
+from prompt_tuning.checkpoints.frozen.weights import load_weights
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError

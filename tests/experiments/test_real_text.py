@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.weights import flatten, load_weights
+from prompt_tuning.checkpoints.frozen.weights import flatten, load_weights
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.errors import UserError

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from prompt_tuning.checkpoints.weights import unflatten
+from prompt_tuning.checkpoints.frozen.weights import unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.adapter import BottleneckAdapter
 from prompt_tuning.methods.deep_prompt import DeepPrompt

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.weights import unflatten
+from prompt_tuning.checkpoints.frozen.weights import unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.adapter import BottleneckAdapter
 from prompt_tuning.methods.deep_prompt import DeepPrompt

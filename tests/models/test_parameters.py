@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from prompt_tuning.axes import BUCKETS, EMBED, HEAD_DIM, HEADS, LAYER, MLP, VOCAB
-from prompt_tuning.checkpoints.weights import flatten
+from prompt_tuning.checkpoints.frozen.weights import flatten
 from prompt_tuning.models.config import T5Config, parameter_axes
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.parameters import parameter_shapes

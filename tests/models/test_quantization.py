@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.weights import flatten
+from prompt_tuning.checkpoints.frozen.weights import flatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.rank import label_log_likelihoods
 from prompt_tuning.models.compute import Compute

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from prompt_tuning.checkpoints.weights import flatten
+from prompt_tuning.checkpoints.frozen.weights import flatten
 from prompt_tuning.evaluation.rank import label_log_likelihoods
 from prompt_tuning.methods.adapter import BottleneckAdapter
 from prompt_tuning.methods.attention_mixed import AttentionMixedPrompt, MixedPrompt

@@ -9,7 +9,7 @@ import jax
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from prompt_tuning.checkpoints.weights import flatten
+from prompt_tuning.checkpoints.frozen.weights import flatten
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import get_config, parameter_axes
 from prompt_tuning.models.initialization import abstract_params

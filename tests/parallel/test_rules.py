@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from prompt_tuning import axes
-from prompt_tuning.checkpoints.weights import flatten
+from prompt_tuning.checkpoints.frozen.weights import flatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import MODELS, T5Config, parameter_axes
 from prompt_tuning.models.initialization import abstract_params

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, save_prompt
 from prompt_tuning.data.mixtures import get_tasks
 from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError

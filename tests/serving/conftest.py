@@ -8,7 +8,7 @@ import pytest
 def predictor(compile_once, tiny_weights_file, tiny_vocabulary_file):
     """Answers with at most six tokens, in batches of up to two; without prompts at first."""
     from prompt_tuning import Predictor
-    from prompt_tuning.checkpoints.weights import load_weights
+    from prompt_tuning.checkpoints.frozen.weights import load_weights
     from prompt_tuning.data.vocabularies import Vocabulary
     from prompt_tuning.models.decoding import DecodingOptions
 
@@ -27,7 +27,7 @@ def prompts(tmp_path):
 
     The first two tell their task, the third doesn't.
     """
-    from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
+    from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, save_prompt
 
     folder = tmp_path / "prompts"
     folder.mkdir()

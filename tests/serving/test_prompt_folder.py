@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, save_prompt
 from prompt_tuning.errors import UserError
 from prompt_tuning.serving.prompt_folder import NoSuchPromptFile, PromptFolder
 

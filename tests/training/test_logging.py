@@ -95,7 +95,7 @@ def test_tensorboard_reads_the_rows_and_drops_those_a_resumed_run_repeats(tmp_pa
 
 def test_training_imports_no_tensorflow():
     code = (
-        "import prompt_tuning.training.loop, prompt_tuning.checkpoints.manager, sys;"
+        "import prompt_tuning.training.loop, prompt_tuning.checkpoints.state, sys;"
         "assert not {'tensorflow', 'flax', 'orbax'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

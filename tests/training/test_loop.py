@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.prompt_files import load_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import load_prompt
 from prompt_tuning.errors import UserError
 from prompt_tuning.training import loop
 from prompt_tuning.training.flops import matmul_flops

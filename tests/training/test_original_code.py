@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.t5x import load_t5x
+from prompt_tuning.checkpoints.frozen.t5x import load_t5x
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_array, soft_prompt_variables
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.training import step as step_lib

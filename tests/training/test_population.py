@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, load_prompt, save_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, load_prompt, save_prompt
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.injection import Injection

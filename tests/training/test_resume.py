@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.prompt_files import load_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import load_prompt
 from prompt_tuning.training.logging import WALL_TIME_FIELDS
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, save_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, save_prompt
 from prompt_tuning.training.keys import stream_key
 from prompt_tuning.training.loop import train
 from prompt_tuning.training.losses import cross_entropy

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.adapter_files import load_adapter, write_adapter
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.prompt_export import FORMATS, export_prompt
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata
-from prompt_tuning.checkpoints.weights import flatten, save_weights
+from prompt_tuning.checkpoints.adapters.adapter_files import load_adapter, write_adapter
+from prompt_tuning.checkpoints.adapters.prompt_export import FORMATS, export_prompt
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
+from prompt_tuning.checkpoints.frozen.load import load_frozen
+from prompt_tuning.checkpoints.frozen.weights import flatten, save_weights
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.methods.lora import LoRA

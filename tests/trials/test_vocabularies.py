@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.weights import save_weights
+from prompt_tuning.checkpoints.frozen.load import load_frozen
+from prompt_tuning.checkpoints.frozen.weights import save_weights
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError

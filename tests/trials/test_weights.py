@@ -11,10 +11,10 @@ import pytest
 from safetensors.numpy import load_file
 
 import prompt_tuning
-from prompt_tuning.checkpoints.adapter_files import load_adapter
-from prompt_tuning.checkpoints.frozen import load_frozen
-from prompt_tuning.checkpoints.huggingface_config import USED_FIELDS, config_from_huggingface
-from prompt_tuning.checkpoints.safetensors_files import write_arrays
+from prompt_tuning.checkpoints.adapters.adapter_files import load_adapter
+from prompt_tuning.checkpoints.arrays.safetensors_files import write_arrays
+from prompt_tuning.checkpoints.frozen.huggingface_config import USED_FIELDS, config_from_huggingface
+from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.decoding import DecodingOptions, generate

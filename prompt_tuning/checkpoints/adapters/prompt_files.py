@@ -5,7 +5,7 @@ carries no metadata; the `.safetensors` file holds one array, `prompt`, and the 
 `PromptMetadata` as its string metadata. `load_prompt` also takes a run folder and other people's
 forms: PEFT's adapters (`peft.py`) and T5X checkpoints (`t5x_prompts.py`). Which one a path is, is
 recognized by its contents, not its name. Nothing is ever unpickled. All forms are written by
-`prompt_export.py`. Frozen weights are in `weights.py`; training state is in `manager.py`.
+`prompt_export.py`. Frozen weights are in `weights.py`; training state is in `state.py`.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from prompt_tuning.checkpoints import peft, t5x_prompts
-from prompt_tuning.checkpoints.locations import same_model
-from prompt_tuning.checkpoints.msgpack_files import FIRST_BYTES
-from prompt_tuning.checkpoints.safetensors_files import stored_safetensors, write_arrays
-from prompt_tuning.checkpoints.stored_arrays import read_small
+from prompt_tuning.checkpoints.adapters import peft, t5x_prompts
+from prompt_tuning.checkpoints.arrays.msgpack_files import FIRST_BYTES
+from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors, write_arrays
+from prompt_tuning.checkpoints.arrays.stored_arrays import read_small
+from prompt_tuning.checkpoints.frozen.locations import same_model
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write, check_kind
 from prompt_tuning.json_text import shown, shown_names

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata
+from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
 from prompt_tuning.files import atomic_write
 
 README = "README.md"

@@ -1,7 +1,7 @@
 """Where a frozen model is: shipped with the package, on disk, in a bucket, or on the hub.
 
 Models of the hub are brought to its cache by `huggingface_hub` (the extra `hf`). What is there is
-recognized by frozen.py.
+recognized by load.py.
 """
 
 import importlib.util

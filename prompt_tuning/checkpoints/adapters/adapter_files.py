@@ -16,18 +16,18 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from prompt_tuning.checkpoints import peft
-from prompt_tuning.checkpoints.peft_methods import load_peft_method
-from prompt_tuning.checkpoints.prompt_files import (
+from prompt_tuning.checkpoints.adapters import peft
+from prompt_tuning.checkpoints.adapters.peft_methods import load_peft_method
+from prompt_tuning.checkpoints.adapters.prompt_files import (
     BEST_PROMPT,
     PromptMetadata,
     check_metadata,
     load_prompt,
     save_prompt,
 )
-from prompt_tuning.checkpoints.safetensors_files import stored_safetensors, write_arrays
-from prompt_tuning.checkpoints.stored_arrays import check_parameters, read_small
-from prompt_tuning.checkpoints.weights import flatten
+from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors, write_arrays
+from prompt_tuning.checkpoints.arrays.stored_arrays import check_parameters, read_small
+from prompt_tuning.checkpoints.frozen.weights import flatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import check_kind
 from prompt_tuning.methods.base import Batch, Method, Trained

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from prompt_tuning.checkpoints.huggingface import (
+from prompt_tuning.checkpoints.arrays.safetensors_files import write_safetensors
+from prompt_tuning.checkpoints.arrays.stored_arrays import as_dtype
+from prompt_tuning.checkpoints.frozen.huggingface import (
     CONFIG_FILE,
     SAFETENSORS,
     huggingface_shapes,
 )
-from prompt_tuning.checkpoints.huggingface_config import config_to_huggingface
-from prompt_tuning.checkpoints.layouts import layer_shape
-from prompt_tuning.checkpoints.safetensors_files import write_safetensors
-from prompt_tuning.checkpoints.stored_arrays import as_dtype
+from prompt_tuning.checkpoints.frozen.huggingface_config import config_to_huggingface
+from prompt_tuning.checkpoints.frozen.layouts import layer_shape
 from prompt_tuning.files import atomic_write
 from prompt_tuning.models.config import T5Config
 

@@ -2,7 +2,7 @@
 
 A file's keys are the paths of the parameter tree joined by "/", layers stacked as in the model;
 its metadata holds the `T5Config` as JSON beside whatever the writer adds. Other people's formats
-are read by huggingface.py and t5x.py; frozen.py recognises which one a path is.
+are read by huggingface.py and t5x.py; load.py recognizes which one a path is.
 """
 
 import json
@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from prompt_tuning.checkpoints.safetensors_files import stored_safetensors, write_safetensors
-from prompt_tuning.checkpoints.stored_arrays import (
+from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors, write_safetensors
+from prompt_tuning.checkpoints.arrays.stored_arrays import (
     ShardingOf,
     StoredParameter,
     as_dtype,

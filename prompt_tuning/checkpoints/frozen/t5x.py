@@ -22,15 +22,8 @@ import numpy as np
 import tensorstore
 from etils import epath
 
-from prompt_tuning.checkpoints.layouts import (
-    canonical,
-    check_size,
-    expected_shapes,
-    infer_config,
-    parameters_from_layers,
-)
-from prompt_tuning.checkpoints.msgpack_files import stored_msgpack
-from prompt_tuning.checkpoints.stored_arrays import (
+from prompt_tuning.checkpoints.arrays.msgpack_files import stored_msgpack
+from prompt_tuning.checkpoints.arrays.stored_arrays import (
     Rows,
     ShardingOf,
     StoredArray,
@@ -40,7 +33,14 @@ from prompt_tuning.checkpoints.stored_arrays import (
     reading,
     row_ranges,
 )
-from prompt_tuning.checkpoints.weights import unflatten
+from prompt_tuning.checkpoints.frozen.layouts import (
+    canonical,
+    check_size,
+    expected_shapes,
+    infer_config,
+    parameters_from_layers,
+)
+from prompt_tuning.checkpoints.frozen.weights import unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import parse_json, shown
 from prompt_tuning.models.config import T5Config

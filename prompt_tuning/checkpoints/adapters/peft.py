@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from prompt_tuning.checkpoints.safetensors_files import stored_safetensors, write_arrays
-from prompt_tuning.checkpoints.stored_arrays import read_small
-from prompt_tuning.checkpoints.torch_files import stored_torch
+from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors, write_arrays
+from prompt_tuning.checkpoints.arrays.stored_arrays import read_small
+from prompt_tuning.checkpoints.arrays.torch_files import stored_torch
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
 from prompt_tuning.json_text import parse_json, shown, shown_names

@@ -19,9 +19,9 @@ import numpy as np
 from flax import serialization
 from jaxtyping import Array, Float
 
-from prompt_tuning.checkpoints import t5x
-from prompt_tuning.checkpoints.stored_arrays import read_small
-from prompt_tuning.checkpoints.t5x import INDEX_FILE
+from prompt_tuning.checkpoints.arrays.stored_arrays import read_small
+from prompt_tuning.checkpoints.frozen import t5x
+from prompt_tuning.checkpoints.frozen.t5x import INDEX_FILE
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write, writing
 from prompt_tuning.json_text import shown_names

@@ -29,8 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prompt_tuning.checkpoints.huggingface import huggingface_module
-from prompt_tuning.checkpoints.peft import (
+from prompt_tuning.checkpoints.adapters.peft import (
     CONFIG_FILE,
     PROMPT_KEY,
     PROMPT_TUNING,
@@ -39,6 +38,7 @@ from prompt_tuning.checkpoints.peft import (
     read_adapter,
     write_adapter,
 )
+from prompt_tuning.checkpoints.frozen.huggingface import huggingface_module
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import shown, shown_names
 from prompt_tuning.methods.base import Method, Trained

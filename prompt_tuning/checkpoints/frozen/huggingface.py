@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints.huggingface_config import config_from_huggingface
-from prompt_tuning.checkpoints.layouts import from_layers, layer_shape
-from prompt_tuning.checkpoints.safetensors_files import stored_safetensors
-from prompt_tuning.checkpoints.stored_arrays import (
+from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors
+from prompt_tuning.checkpoints.arrays.stored_arrays import (
     ShardingOf,
     StoredArray,
     StoredParameter,
@@ -22,8 +20,10 @@ from prompt_tuning.checkpoints.stored_arrays import (
     read_parameters,
     reading,
 )
-from prompt_tuning.checkpoints.torch_files import stored_torch
-from prompt_tuning.checkpoints.weights import unflatten
+from prompt_tuning.checkpoints.arrays.torch_files import stored_torch
+from prompt_tuning.checkpoints.frozen.huggingface_config import config_from_huggingface
+from prompt_tuning.checkpoints.frozen.layouts import from_layers, layer_shape
+from prompt_tuning.checkpoints.frozen.weights import unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import parse_json, shown, shown_names
 from prompt_tuning.models.config import MODELS, T5Config

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from etils import epath
 
-from prompt_tuning.checkpoints.huggingface import CONFIG_FILE, stored_huggingface
-from prompt_tuning.checkpoints.layouts import check_size
-from prompt_tuning.checkpoints.locations import locate, model_name
-from prompt_tuning.checkpoints.msgpack_files import FIRST_BYTES
-from prompt_tuning.checkpoints.stored_arrays import (
+from prompt_tuning.checkpoints.arrays.msgpack_files import FIRST_BYTES
+from prompt_tuning.checkpoints.arrays.stored_arrays import (
     ShardingOf,
     StoredParameter,
     read_parameters,
     reading,
 )
-from prompt_tuning.checkpoints.t5x import INDEX_FILE, ORBAX_FILE, item_folder, stored_t5x
-from prompt_tuning.checkpoints.weights import WEIGHTS_FILE, stored_weights, unflatten
+from prompt_tuning.checkpoints.frozen.huggingface import CONFIG_FILE, stored_huggingface
+from prompt_tuning.checkpoints.frozen.layouts import check_size
+from prompt_tuning.checkpoints.frozen.locations import locate, model_name
+from prompt_tuning.checkpoints.frozen.t5x import INDEX_FILE, ORBAX_FILE, item_folder, stored_t5x
+from prompt_tuning.checkpoints.frozen.weights import WEIGHTS_FILE, stored_weights, unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import check_kind
 from prompt_tuning.json_text import shown_names

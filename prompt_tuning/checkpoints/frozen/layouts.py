@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from prompt_tuning.axes import HEAD_DIM, HEADS
-from prompt_tuning.checkpoints.stored_arrays import (
+from prompt_tuning.checkpoints.arrays.stored_arrays import (
     Rows,
     StoredArray,
     StoredParameter,

@@ -17,7 +17,12 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints.stored_arrays import ALIGNMENT, StoredArray, array_in_file, reading
+from prompt_tuning.checkpoints.arrays.stored_arrays import (
+    ALIGNMENT,
+    StoredArray,
+    array_in_file,
+    reading,
+)
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
 from prompt_tuning.json_text import parse_json, shown, shown_names

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints.stored_arrays import StoredArray, array_in_memory, reading
+from prompt_tuning.checkpoints.arrays.stored_arrays import StoredArray, array_in_memory, reading
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import shown_names
 

@@ -6,7 +6,7 @@ import numpy as np
 from etils import epath
 from flax import serialization
 
-from prompt_tuning.checkpoints.stored_arrays import array_in_memory, reading
+from prompt_tuning.checkpoints.arrays.stored_arrays import array_in_memory, reading
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import shown
 

@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array, Float
 
-from prompt_tuning.checkpoints.adapter_files import BEST_ADAPTER, Adapter, write_adapter
-from prompt_tuning.checkpoints.model_card import write_model_card
-from prompt_tuning.checkpoints.peft import save_peft_prompt
-from prompt_tuning.checkpoints.peft_methods import save_peft_method
-from prompt_tuning.checkpoints.prompt_files import PromptMetadata, write_npy, write_safetensors
-from prompt_tuning.checkpoints.t5x_prompts import save_t5x_prompt
+from prompt_tuning.checkpoints.adapters.adapter_files import BEST_ADAPTER, Adapter, write_adapter
+from prompt_tuning.checkpoints.adapters.model_card import write_model_card
+from prompt_tuning.checkpoints.adapters.peft import save_peft_prompt
+from prompt_tuning.checkpoints.adapters.peft_methods import save_peft_method
+from prompt_tuning.checkpoints.adapters.prompt_files import (
+    PromptMetadata,
+    write_npy,
+    write_safetensors,
+)
+from prompt_tuning.checkpoints.adapters.t5x_prompts import save_t5x_prompt
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.files import new_folder
 from prompt_tuning.methods.registry import method_name
