@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from prompt_tuning.checkpoints.adapters.adapter_files import Adapter
     from prompt_tuning.checkpoints.adapters.prompt_files import (
         PromptMetadata,
         load_prompt,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from prompt_tuning.methods.prompt import soft_prompt
     from prompt_tuning.methods.residual import residual_prompt
     from prompt_tuning.methods.weights import weights
-    from prompt_tuning.recipes.api import load, train
+    from prompt_tuning.recipes.api import evaluate, load, train, train_many, train_on_batches
     from prompt_tuning.recipes.choices import (
         adafactor,
         adamw,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from prompt_tuning.training.run import Evaluation
 
 __all__ = [
+    "Adapter",
     "Answer",
     "Base",
     "Evaluation",
@@ -75,6 +77,7 @@ __all__ = [
     "cosine_decay",
     "deep_prompt",
     "ensemble",
+    "evaluate",
     "from_file",
     "from_string",
     "ia3",
@@ -97,11 +100,14 @@ __all__ = [
     "save_prompt",
     "soft_prompt",
     "train",
+    "train_many",
+    "train_on_batches",
     "weights",
 ]
 __version__ = "0.1.0"
 
 _MODULES = {
+    "checkpoints.adapters.adapter_files": ("Adapter",),
     "checkpoints.adapters.prompt_files": ("PromptMetadata", "load_prompt", "save_prompt"),
     "data.tasks.task": ("Task", "register_task"),
     "errors": ("UserError",),
@@ -117,7 +123,7 @@ _MODULES = {
     "methods.prompt": ("soft_prompt",),
     "methods.residual": ("residual_prompt",),
     "methods.weights": ("weights",),
-    "recipes.api": ("load", "train"),
+    "recipes.api": ("evaluate", "load", "train", "train_many", "train_on_batches"),
     "recipes.choices": (
         *("adafactor", "adamw", "constant", "cosine_decay", "linear_warmup", "rsqrt_decay"),
     ),

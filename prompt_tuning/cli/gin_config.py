@@ -212,6 +212,15 @@ def resolved() -> dict[str, tuple[str, frozenset[str]]]:
     return gin_text.resolved(settings())
 
 
+def chosen() -> dict[str, str]:
+    """Returns the names that the configuration has for the method and the optimizer."""
+    found = resolved()
+    return {
+        name: found.get(f"train.{name}", ("?", None))[0].strip("@()")
+        for name in ("method", "optimizer")
+    }
+
+
 def parameters(name: str) -> dict[str, Any]:
     """Returns what the configuration gives a configurable, by parameter."""
     return dict(gin.get_bindings(name))

@@ -14,13 +14,13 @@ from prompt_tuning.cli import configurables, gin_config, identity, loading, memb
 from prompt_tuning.cli.configurables import Base, Data
 from prompt_tuning.cli.members import MemberSpec
 from prompt_tuning.cli.next_commands import infer_command
-from prompt_tuning.cli.run_block import RunFacts, aligned, run_facts, start_block
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import listed
 from prompt_tuning.parallel.processes import first_then_all, is_first
 from prompt_tuning.recipes import task_file
 from prompt_tuning.recipes.job import Job
 from prompt_tuning.recipes.population import best_first, write_results
+from prompt_tuning.recipes.run_block import RunFacts, aligned, run_facts, start_block
 from prompt_tuning.recipes.say import say, say_once
 from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.train import MemberJob, train_together
@@ -161,7 +161,8 @@ def _prepare(
 
 def _facts_of_all(jobs: Sequence[MemberJob], folder: RunFolder, members: str) -> RunFacts:
     """The first member's facts, with the methods and learning rates of all."""
-    each = [run_facts(member.job) for member in jobs]
+    chosen = gin_config.chosen()
+    each = [run_facts(member.job, **chosen) for member in jobs]
 
     def all_of(name: str) -> str:
         return listed(list(dict.fromkeys(str(getattr(facts, name)) for facts in each)))

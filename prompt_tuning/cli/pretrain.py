@@ -9,14 +9,14 @@ import dataclasses
 from collections.abc import Sequence
 
 from prompt_tuning.cli import configurables, loading
-from prompt_tuning.cli.gin_config import macro
+from prompt_tuning.cli.gin_config import chosen, macro
 from prompt_tuning.cli.parsers import parse
-from prompt_tuning.cli.run_block import pretraining_facts, start_block
 from prompt_tuning.cli.train import open_folder
 from prompt_tuning.parallel.mesh import shard_batch
 from prompt_tuning.recipes import pretraining
 from prompt_tuning.recipes.model_files import write_model
 from prompt_tuning.recipes.pretraining import PretrainingJob, held_out_scorer
+from prompt_tuning.recipes.run_block import pretraining_facts, start_block
 from prompt_tuning.recipes.say import say
 from prompt_tuning.training import loop
 from prompt_tuning.training.monitoring import Monitoring
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
         part=startup.part,
     )
     folder = open_folder(job, overwrite=args.overwrite)
-    say(start_block(pretraining_facts(job)))
+    say(start_block(pretraining_facts(job, optimizer=chosen()["optimizer"])))
     result = pretrain(job, folder, startup=startup)
     where, best = folder.path, result.best
     say(

@@ -10,12 +10,12 @@ import time
 from collections.abc import Sequence
 
 from prompt_tuning.analysis.curves import plot_learning_curve
-from prompt_tuning.cli import loading
+from prompt_tuning.cli import gin_config, loading
 from prompt_tuning.cli.parsers import parse
-from prompt_tuning.cli.run_block import aligned, run_facts, start_block
 from prompt_tuning.cli.train import NOT_IMPROVED, open_folder
 from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.recipes import prompts, scoring
+from prompt_tuning.recipes.run_block import aligned, run_facts, start_block
 from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.train import train
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     job = loading.prepare(part=startup.part)
     folder = open_folder(job, overwrite=args.overwrite)
     where = folder.path
-    say(start_block(run_facts(job)))
+    say(start_block(run_facts(job, **gin_config.chosen())))
 
     held_out = load_splits(job.base, job.data, "test")
     score = scoring.scorer(job.base, job.data, job.prediction, held_out)

@@ -10,12 +10,12 @@ from prompt_tuning.checkpoints.adapters.adapter_files import BEST_PROMPT, best_f
 from prompt_tuning.cli import configurables, gin_config, identity, loading, population, run_task
 from prompt_tuning.cli.next_commands import infer_command
 from prompt_tuning.cli.parsers import parse
-from prompt_tuning.cli.run_block import aligned, run_facts, start_block
 from prompt_tuning.errors import UserError
 from prompt_tuning.parallel.processes import first_then_all, is_first, joined
 from prompt_tuning.recipes import task_file
 from prompt_tuning.recipes.job import Job
 from prompt_tuning.recipes.pretraining import PretrainingJob
+from prompt_tuning.recipes.run_block import aligned, run_facts, start_block
 from prompt_tuning.recipes.say import say, say_once
 from prompt_tuning.recipes.scripts import report
 from prompt_tuning.recipes.train import train
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
             return
         job = loading.prepare(part=startup.part)
         folder = open_folder(job, overwrite=args.overwrite)
-        say_once(start_block(run_facts(job)))
+        say_once(start_block(run_facts(job, **gin_config.chosen())))
         result = train(job, folder, startup=startup, profile_steps=args.profile)
         best = result.best
         told = is_first()

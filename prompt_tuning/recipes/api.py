@@ -1,29 +1,50 @@
 """Training from Python; `prompt_tuning/__init__.py` names what is public, docs/api.md shows it."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import dataclasses
+import inspect
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optax
+from jaxtyping import Float
 
+from prompt_tuning.checkpoints.adapters.adapter_files import Adapter
 from prompt_tuning.data.mixtures import Mixture
 from prompt_tuning.data.tasks.task import Task
+from prompt_tuning.data.tokenized import TokenizedSplit
+from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Method
-from prompt_tuning.methods.registry import describe, method_name
-from prompt_tuning.recipes import identity, options, task_file
+from prompt_tuning.models.injection import AnyArray, Injection
+from prompt_tuning.recipes import options, prompts, scoring
 from prompt_tuning.recipes import train as training
-from prompt_tuning.recipes.choices import adafactor, settings_of
+from prompt_tuning.recipes.batches import (
+    Batches,
+    BatchSource,
+    GivenBatch,
+    Score,
+    hash_of_batch,
+    loss_of_batches,
+    prepare_batches,
+)
 from prompt_tuning.recipes.frozen_base import Base
-from prompt_tuning.recipes.gin_text import Reference, macros, with_macros
+from prompt_tuning.recipes.gin_text import Reference
 from prompt_tuning.recipes.job import Job, prepare
 from prompt_tuning.recipes.paths import expanded, run_folder
+from prompt_tuning.recipes.plan import Plan, chosen, config_text, open_folder, plan, task_values
+from prompt_tuning.recipes.population import best_first, write_results
 from prompt_tuning.recipes.rows import Rows, given_task
 from prompt_tuning.recipes.run import Run
+from prompt_tuning.recipes.run_block import run_facts, start_block
 from prompt_tuning.recipes.say import say
-from prompt_tuning.training.run_folder import RunFolder
-
-_HEAD = "# Written by prompt_tuning.train; the commands read it: prompt-tuning evaluate FOLDER\n\n"
+from prompt_tuning.recipes.splits import load_splits
+from prompt_tuning.recipes.task_data import Data
+from prompt_tuning.recipes.train import MemberJob
+from prompt_tuning.training.run import Evaluation
+from prompt_tuning.training.run_folder import MEMBERS
 
 
 def load(
@@ -104,6 +125,7 @@ def train(
     predict: str = "greedy",
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    quiet: bool = False,
 ) -> Run:
     """Trains a method on a task, into a run folder, and returns the run with its best prompt.
 
@@ -140,112 +162,322 @@ def train(
       settings: any other of `data`, `predict` and `train` in docs/parameters.md, such as
         {"train.accumulation_steps": 4}.
       overwrite: remove the run that the folder holds and start over.
+      quiet: print nothing, neither the start of the run nor its progress.
 
     Raises:
       UserError: an argument is out of range, the data can't be read, the folder holds another run,
         or training diverges.
     """
+    arguments = dict(locals())
+    with _shown(not arguments.pop("quiet")):
+        planned = _planned(**arguments)
+        job = prepare(base, planned.data, planned.prediction, planned.training)
+        opened = open_folder(job, planned.values, overwrite=overwrite)
+        say(start_block(run_facts(job, **chosen(job, planned.values))))
+        training.train(job, opened)
+    return _run(job)
+
+
+def train_many(
+    base: Base,
+    method: Callable[[Base], Method],
+    task: str | Task | Mixture | Rows,
+    *,
+    folder: str | Path,
+    members: Mapping[str, Mapping[str, Any]],
+    concurrency: int = 16,
+    side_by_side: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    **arguments: Any,
+) -> dict[str, Run]:
+    """Trains several runs together on one copy of the frozen model; the rest is as in `train`.
+
+        runs = pt.train_many(base, method, "tinyworld_rte", folder="runs/seeds", steps=100,
+                             members={f"seed_{seed}": {"seed": seed} for seed in range(5)})
+        pt.ensemble(list(runs.values()))
+
+    Each gets what it would get alone, to within rounding. Called again with the same arguments, it
+    resumes; the commands work on the folder, whose own prompt is the best of all.
+
+    Args:
+      base: the frozen model, of `load`.
+      method: what is trained.
+      task: as in `train`.
+      folder: of all runs: each is in `members/NAME`.
+      members: the arguments of `train` that are a run's own, by the run's name. They may be the
+        task, the seed, the learning rate, the steps, the patience, and of a method its length and
+        its initializer.
+      concurrency: how many train at a time.
+      side_by_side: make their steps in one program, instead of in turns: faster where one run
+        leaves the device idle.
+      overwrite: remove what the folder holds and start over.
+      quiet: print nothing.
+      **arguments: those of `train` that all share.
+
+    Returns:
+      The runs by name. One that diverged has no score.
+
+    Raises:
+      UserError: as `train`, or runs differ in what they must share.
+    """
     where = run_folder(expanded(str(folder)), "folder")
-    given = given_task(
-        task,
-        where,
-        inputs=inputs,
-        targets=targets,
-        validation=validation,
-        test=test,
-        held_out=held_out,
-        labels=labels,
-        metric=metric,
-        overwrite=overwrite,
-    )
-    optimizer = adafactor(learning_rate) if optimizer is None else optimizer
+    if not members:
+        raise UserError("members is empty; expected arguments of train by each run's name.")
+    of_rows = {name: arguments.pop(name) for name in _OF_ROWS if name in arguments}
+    with _shown(not quiet):
+        task = _given_task(task, where, overwrite=overwrite, **of_rows)
+        shared = {"method": method, "task": task, **arguments}
+        plans = {
+            name: _planned(base=base, **{**shared, **own, "folder": where / MEMBERS / name})
+            for name, own in members.items()
+        }
+        _check_members(plans)
+        load = _loaded_once()
+        jobs = {
+            name: prepare(base, plan.data, plan.prediction, plan.training, load=load)
+            for name, plan in plans.items()
+        }
+        first = next(iter(members))
+        opened = open_folder(jobs[first], plans[first].values, overwrite=overwrite, of_all=where)
+        population = [
+            MemberJob(
+                job=job,
+                folder=open_folder(job, plans[name].values),
+                name=name,
+                facts={"member": {key: str(value) for key, value in members[name].items()}},
+            )
+            for name, job in jobs.items()
+        ]
+        facts = run_facts(jobs[first], **chosen(jobs[first], plans[first].values))
+        number = f"{facts.batch} for each of {len(jobs)} members, up to {concurrency} at a time"
+        say(start_block(dataclasses.replace(facts, batch=number, folder=f"{where}/")))
+        results = training.train_together(
+            population, concurrency=concurrency, side_by_side=side_by_side
+        )
+        best = best_first(results)[0].name
+        config = config_text({**plans[best].values, "train.folder": str(where)}, jobs[best])
+        write_results(opened, results, members, config)
+    return {name: _run(job) for name, job in jobs.items()}
+
+
+def train_on_batches(
+    base: Base,
+    method: Callable[[Base], Method],
+    batches: Batches,
+    *,
+    folder: str | Path,
+    evaluate: Score | Iterable[GivenBatch] | None = None,
+    name: str = "batches",
+    steps: int = 30_000,
+    learning_rate: float = 0.3,
+    optimizer: optax.GradientTransformation | None = None,
+    seed: int = 0,
+    eval_every: int = 1000,
+    checkpoint_every: int = 1000,
+    log_every: int = 100,
+    patience: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """Trains a method on batches of your own, into a run folder; returns the run.
+
+    A batch is a dict of arrays under SeqIO's names: `encoder_input_tokens` [batch, source] and
+    `decoder_target_tokens` [batch, target], int, padded with 0 and with end of sequence. Without
+    `decoder_input_tokens` [batch, target], int, and `decoder_loss_weights` [batch, target], float,
+    the targets are shifted by one and weigh 1 where they aren't padded. Each new shape is compiled.
+
+    An interrupted run resumes exactly if `batches` is a function or a list. Anything else that can
+    be iterated over is iterated from its start and the batches of the steps that were made are
+    skipped: give an iterator that yields the same ones again. The folder is known again by the
+    settings and the first batch.
+
+    Args:
+      base: the frozen model, of `load`.
+      method: what is trained.
+      batches: a function from the step, from 0, to its batch, which is called on another thread a
+        few steps ahead; or the batches one after another. A list, or what else can be iterated over
+        again, begins anew after its end.
+      folder: of the run.
+      evaluate: what picks the best step: a function of the `Adapter` in training that returns an
+        `Evaluation` or a score, higher being better, such as
+        `lambda adapter: pt.evaluate(base, adapter, "tinyworld_rte")`; or batches, by whose loss a
+        token it is picked. None keeps the last.
+      name: what the prompt's file and the summary call the task.
+      steps: updates to make.
+      learning_rate: of Adafactor, where no optimizer is given.
+      optimizer: as in `train`.
+      seed: of the first values and dropout.
+      eval_every: steps between evaluations.
+      checkpoint_every: steps between checkpoints.
+      log_every: steps between rows of losses.
+      patience: evaluations without a better score after which training stops; None: never.
+      settings: any other of `predict` and `train` in docs/parameters.md.
+      overwrite: remove the run that the folder holds and start over.
+      quiet: print nothing.
+
+    Raises:
+      UserError: an argument is out of range, a batch is none, or there are too few; the folder
+        holds another run, or training diverges.
+    """
+    with _shown(not quiet):
+        source = BatchSource(batches, base.config.vocab_size)
+        first = source.batch(0)
+        rows, target_length = first["decoder_target_tokens"].shape
+        lengths = {"inputs": first["encoder_input_tokens"].shape[1], "targets": target_length}
+        planned = _planned(
+            base=base,
+            method=method,
+            task=options.BATCHES,
+            folder=folder,
+            steps=steps,
+            batch_size=rows,
+            learning_rate=learning_rate,
+            optimizer=optimizer,
+            seed=seed,
+            eval_every=eval_every,
+            checkpoint_every=checkpoint_every,
+            log_every=log_every,
+            patience=patience,
+            lengths=lengths,
+            settings=settings,
+        )
+        data = dataclasses.replace(planned.data, name=name)
+        if evaluate is None or callable(evaluate):
+            score = evaluate
+        else:
+            score = loss_of_batches(base, evaluate)
+        job = prepare_batches(base, data, planned.prediction, planned.training, source, score)
+        contents = {"contents of the first batch": hash_of_batch(first)}
+        opened = open_folder(job, planned.values, overwrite=overwrite, contents=contents)
+        say(start_block(run_facts(job, **chosen(job, planned.values))))
+        training.train(job, opened)
+    return _run(job)
+
+
+def evaluate(
+    base: Base,
+    trained: "Run | Adapter | Injection | str | Path | Float[AnyArray, 'prompt embed'] | None",
+    task: str | Task | Mixture,
+    *,
+    split: str = "validation",
+    batch_size: int = 32,
+    lengths: Mapping[str, int] | None = None,
+    data_dir: str | Path | None = None,
+    predict: str = "greedy",
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+) -> Evaluation:
+    """Scores a prompt, or what another method has trained, on any task.
+
+    Args:
+      base: the frozen model, of `load`.
+      trained: a run, whose best is scored; a file or folder in any form of docs/adapters.md; an
+        `Adapter`; a prompt, float [length, embed]; an `Injection`; or None, the frozen model
+        alone.
+      task: a task's or a mixture's name, or a `Task`.
+      split: of the task.
+      batch_size: in examples.
+      lengths: of "inputs" and "targets" in tokens with end of sequence; None is the task's own.
+      data_dir: of a task whose files are the user's.
+      predict: "greedy", "beam", "sample", or "rank" over the task's labels.
+      settings: any other of `data` and `predict` in docs/parameters.md.
+      quiet: print nothing.
+
+    Raises:
+      UserError: a file can't be read or is another model's, there is no such split, or its labels
+        are withheld.
+    """
     options.check_names(settings or {})
     values = {
-        **base.settings,
-        **settings_of("data.mixture_or_task", given),
-        "data.batch_size": batch_size,
-        **({} if lengths is None else {"data.feature_lengths": dict(lengths)}),
-        "data.data_dir": None if data_dir is None else str(data_dir),
-        "predict.method": predict,
-        "predict.split": "validation",
-        "train.folder": str(where),
-        **settings_of("train.method", method),
-        **settings_of("train.optimizer", optimizer),
-        "train.train_steps": steps,
-        "train.seed": seed,
-        "train.eval_every": eval_every,
-        "train.checkpoint_every": checkpoint_every,
-        "train.log_every": log_every,
-        "train.patience": patience,
+        **task_values(base, task, batch_size, lengths, data_dir, predict),
         **(settings or {}),
     }
-    data = options.data_of(values, given)
+    data = options.data_of(values, task)
     prediction = options.prediction_of(values, data)
-    job = prepare(base, data, prediction, options.training_of(values, method, optimizer))
-    opened = _open_folder(job, values, overwrite=overwrite)
-    training.train(job, opened)
-    return Run(folder=where, base=base, data=data, prediction=prediction)
+    if isinstance(trained, Run):
+        trained = trained.adapter
+    if isinstance(trained, str | Path):
+        path = str(trained)
+        trained = base.load_adapter(path)
+        prompts.check_target_form(data, trained, path)
+    if isinstance(trained, Adapter):
+        inject = trained.inject
+    else:
+        injection = Injection() if trained is None else trained
+        if not isinstance(injection, Injection):
+            injection = prompts.injection_of(base, injection)
+        inject = lambda batch: injection  # noqa: E731
+    with _shown(not quiet):
+        return scoring.evaluate(base, data, prediction, split, inject)
 
 
-def _open_folder(job: Job, values: Mapping[str, Any], *, overwrite: bool) -> RunFolder:
-    """Makes the run folder, or goes back to that of the same settings and the same contents."""
-    texts = with_macros({name: _written(name, value, job) for name, value in values.items()})
-    config = {name: text for name, text in texts.items() if not text.startswith(_NOT_IN_GIN)}
-    contents = {**identity.file_contents(texts, options.SIGNATURES.mark), **job.contents}
-    folder = RunFolder.open(
-        job.training.path,
-        settings={**_identity(texts), **contents},
-        config_text=_HEAD + "".join(f"{name} = {text}\n" for name, text in config.items()),
-        compare=lambda found, given: identity.compare(
-            found,
-            given,
-            mark=options.SIGNATURES.mark,
-            default_of=options.SIGNATURES.default_of,
-        ),
-        train_steps=job.training.options.train_steps,
-        overwrite=overwrite,
-    )
-    paths = {
-        macros()[name]: place for name in _PATHS if (place := task_file.place(values.get(name)))
-    }
-    folder.write_json(task_file.FILE, task_file.described(job, paths=paths, modules={}))
-    for note in folder.notes:
-        say(note)
-    return folder
+def _planned(
+    *,
+    base: Base,
+    method: Callable[[Base], Method],
+    task: str | Task | Mixture | Rows,
+    folder: str | Path,
+    **given: Any,
+) -> Plan:
+    """Returns what the arguments of `train` make; rows in memory are written into the folder."""
+    defaults = inspect.signature(train).parameters
+    if unknown := sorted(given.keys() - defaults.keys()):
+        raise TypeError(f"train() has no argument {unknown[0]!r}")
+    arguments = {name: each.default for name, each in defaults.items()} | given
+    where = run_folder(expanded(str(folder)), "folder")
+    if not isinstance(task, Reference):
+        of_rows = {name: arguments[name] for name in _OF_ROWS}
+        task = given_task(task, where, overwrite=arguments["overwrite"], **of_rows)
+    return plan(base, method, task, where, arguments)
 
 
-_PATHS = (
-    "frozen_model.checkpoint",
-    "vocabulary.path",
-    "data.data_dir",
-    "user_files.train_file",
-    "user_files.validation_file",
-    "user_files.test_file",
-)
-"""The settings that name the user's files and folders."""
-
-_NOT_IN_GIN = "<"
-"""What the text of a value begins with that only Python has."""
+_OF_ROWS = ("inputs", "targets", "validation", "test", "held_out", "labels", "metric")
+"""The arguments of `train` that make a task of rows."""
 
 
-def _written(name: str, value: Any, job: Job) -> Any:
-    """Returns a setting's value as it is recorded; what only Python has is told by its text."""
-    if isinstance(value, Task | Mixture):
-        return value.name
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Path):
-        return str(value)
-    if name == "train.method" and not isinstance(value, Reference):
-        return Reference(f"{_NOT_IN_GIN}{method_name(job.method)} {describe(job.method)}>")
-    if callable(value) or isinstance(value, optax.GradientTransformation):
-        return Reference(f"{_NOT_IN_GIN}{type(value).__name__} of Python>")
-    return value
+def _given_task(
+    task: str | Task | Mixture | Rows, folder: Path, *, overwrite: bool, **of_rows: Any
+) -> str | Task | Mixture:
+    defaults = inspect.signature(train).parameters
+    arguments = {name: defaults[name].default for name in _OF_ROWS} | of_rows
+    return given_task(task, folder, overwrite=overwrite, **arguments)
 
 
-def _identity(texts: Mapping[str, str]) -> dict[str, str]:
-    """Returns the settings that a result depends on, and the macros that fill those."""
-    free = {name for name in texts if "." in name and options.SIGNATURES.mark(name).free}
-    kept = {name: text for name, text in texts.items() if name not in free}
-    used = {text.removeprefix("%") for name, text in kept.items() if "." in name}
-    return {name: text for name, text in kept.items() if "." in name or name in used}
+def _run(job: Job) -> Run:
+    return Run(folder=job.training.path, base=job.base, data=job.data, prediction=job.prediction)
+
+
+def _shown(shown: bool) -> AbstractContextManager[Any]:
+    """Hides, if it isn't to be shown, what is printed about progress, all of it on stderr."""
+    return contextlib.nullcontext() if shown else contextlib.redirect_stderr(io.StringIO())
+
+
+def _check_members(plans: Mapping[str, Plan]) -> None:
+    """Checks that runs which train together differ in what members may differ in."""
+    (first, plan), *others = plans.items()
+    for name, other in others:
+        for setting in sorted(plan.values.keys() | other.values.keys()):
+            known = options.SIGNATURES.mark(setting)
+            expected, found = (each.values.get(setting) for each in (plan, other))
+            if expected is not found and not known.per_member and str(expected) != str(found):
+                raise UserError(
+                    f"{setting} is {found} for the member {name} and {expected} for {first}; "
+                    "members of one population must have the same. Train that one by itself."
+                )
+
+
+def _loaded_once() -> Callable[[Base, Data, str], list[TokenizedSplit]]:
+    """Returns what loads the splits of tasks, those of equal data once."""
+    loaded: list[tuple[Data, str, list[TokenizedSplit]]] = []
+
+    def load(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
+        for known, name, splits in loaded:
+            if (known, name) == (data, split):
+                return splits
+        splits = load_splits(base, data, split)
+        loaded.append((data, split, splits))
+        return splits
+
+    return load

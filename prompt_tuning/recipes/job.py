@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 
 import jax
 
-from prompt_tuning.data.batching import BatchStream
+from prompt_tuning.checkpoints.adapters.adapter_files import Adapter
+from prompt_tuning.data.batching import Batch, BatchStream
 from prompt_tuning.data.findings import findings
 from prompt_tuning.data.mixtures import proportional_rates
 from prompt_tuning.data.token_batches import TokenBatchStream
@@ -17,18 +18,22 @@ from prompt_tuning.methods.base import Method, Trained, bind
 from prompt_tuning.parallel.mesh import DATA_AXIS, check_batch, replicate
 from prompt_tuning.recipes.frozen_base import Base, weights_hash
 from prompt_tuning.recipes.prediction import Prediction
+from prompt_tuning.recipes.scoring import scorer_of_many
 from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.task_data import Data, prompt_length
 from prompt_tuning.recipes.training_options import Training
 from prompt_tuning.training.keys import stream_key
+from prompt_tuning.training.run import Evaluation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
     """A training run as configured, with everything it needs in memory.
 
-    training_splits: of each task, in the order of `data.tasks`.
+    training_splits: of each task, in the order of `data.tasks`; none of batches that were given.
     development_splits: likewise, what the best prompt is picked on.
+    batch: step -> batch, a pure function.
+    evaluate: scores several at once, by which the best is picked; None: the last is kept.
     trained: the method's first values, on every device.
     findings: what the data turned out to be, a line each, for the start of a run.
     """
@@ -39,7 +44,8 @@ class Job:
     training: Training
     training_splits: Sequence[TokenizedSplit]
     development_splits: Sequence[TokenizedSplit]
-    stream: BatchStream | TokenBatchStream
+    batch: Callable[[int], Batch]
+    evaluate: Callable[[Sequence[Adapter]], Sequence[Evaluation]] | None
     method: Method
     trained: Trained
     findings: Sequence[str] = ()
@@ -119,8 +125,8 @@ def prepare(
         )
     else:
         stream = TokenBatchStream(splits, budget=budget, seed=seed, rates=rates)
-    variables = method.init(key, stream.batch(0))
-    method, trained = bind(method, variables)
+    method, trained = initialized(base, method, seed, stream.batch(0))
+    score = scorer_of_many(base, data, prediction, development_splits)
     return Job(
         base=base,
         data=data,
@@ -128,11 +134,18 @@ def prepare(
         training=training,
         training_splits=splits,
         development_splits=development_splits,
-        stream=stream,
+        batch=stream.batch,
+        evaluate=lambda adapters: score([adapter.inject for adapter in adapters]),
         method=method,
-        trained=_lay_out(trained, base),
+        trained=trained,
         findings=findings(data.tasks, splits, development_splits, data.data_dir),
     )
+
+
+def initialized(base: Base, method: Method, seed: int, batch: Batch) -> tuple[Method, Trained]:
+    """Returns the method and its first values, on the devices; `batch` is that of step 0."""
+    method, trained = bind(method, method.init(stream_key(seed, "prompt_init"), batch))
+    return method, _lay_out(trained, base)
 
 
 def _lay_out(trained: Trained, base: Base) -> Trained:

@@ -1,5 +1,6 @@
 """Settings by gin's names, such as `data.batch_size`, and what is made of them without gin."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -79,12 +80,19 @@ def load_base(settings: Settings) -> Base:
     )
 
 
+BATCHES = Reference("<batches of Python>")
+"""The task of a run on batches that were given: only Python has them."""
 _OF_BASE = ("frozen_model", "vocabulary", "layout")
 
 
 def data_of(settings: Settings, task: str | Task | Mixture | None = None) -> Data:
     """Returns the data of the settings `data`; `task` is theirs if None."""
     section = _section(settings, "data")
+    if section.get("mixture_or_task") == BATCHES:
+        lengths = section["feature_lengths"]
+        return dataclasses.replace(
+            task_data.of_any_task(section["batch_size"], lengths), name="batches"
+        )
     task = _task_of(settings) if task is None else task
     return task_data.data(**{**section, "mixture_or_task": task})
 

@@ -31,9 +31,13 @@ def make_predictor(base: Base, data: Data, prediction: Prediction) -> Predictor:
 def default_labels(data: Data, prediction: Prediction) -> tuple[str, ...]:
     """Returns the labels to rank where nobody chose how to answer: the tasks', if they have them.
 
+    There are none without a task.
+
     Raises:
       UserError: rank classification is asked for a task that has no labels.
     """
+    if not data.tasks:
+        return ()
     labels = {task.labels for task in data.tasks}
     if prediction.decoding.method == "greedy" and len(labels) == 1 and any(labels):
         prediction = dataclasses.replace(prediction, rank=True)
@@ -47,7 +51,7 @@ def add_trained(
     predictor.add(
         name,
         injection,
-        task=data.tasks[0],
+        task=data.tasks[0] if data.tasks else None,
         labels=default_labels(data, prediction),
         target_sentinel=data.target_sentinel,
     )

@@ -1,7 +1,8 @@
 """What was trained, on its frozen model: reading it, what it injects, and its neighbors."""
 
-import functools
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
@@ -49,10 +50,25 @@ def check_target_form(data: Data, adapter: Adapter, path: str) -> None:
     )
 
 
-def inject_folded(method: Method, trained: Trained) -> Inject:
-    """Returns the injection as whoever loads the saved numbers will compute it."""
-    folded, numbers = method.fold(trained)
-    return functools.partial(folded.apply, numbers)
+def folded(method: Method, trained: Trained) -> Adapter:
+    """Returns what is being trained as whoever loads it from its file will have it."""
+    method, trained = method.fold(trained)
+    return Adapter(method=method, trained=trained, metadata=PromptMetadata())
+
+
+def injection_of(base: Base, prompt: Any) -> Injection:
+    """Returns the injection of a prompt [length, embed] of this model's width.
+
+    Raises:
+      UserError: it is of another shape.
+    """
+    prompt = jnp.asarray(prompt, jnp.float32)
+    if prompt.ndim != 2 or prompt.shape[1] != base.config.embed_dim:
+        raise UserError(
+            f"A prompt has the shape {list(prompt.shape)}; expected [length, "
+            f"{base.config.embed_dim}], the width of '{base.config.name}'."
+        )
+    return Injection(encoder_prompt=prompt[None])
 
 
 def neighbors_of(

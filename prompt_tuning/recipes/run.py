@@ -19,7 +19,6 @@ from prompt_tuning.recipes.frozen_base import Base
 from prompt_tuning.recipes.gin_text import Reference, literal, resolved
 from prompt_tuning.recipes.prediction import Prediction
 from prompt_tuning.recipes.predictors import add_trained, make_predictor
-from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.task_data import Data
 from prompt_tuning.training.run import Evaluation
 from prompt_tuning.training.run_folder import RunFolder
@@ -52,18 +51,27 @@ class Run:
 
     @property
     def score(self) -> float:
-        """The best development score: the mean of the task's metrics, higher being better."""
-        return self.summary["score"]
+        """The best development score: the mean of the task's metrics, higher being better.
+
+        Raises:
+          UserError: nothing has been evaluated.
+        """
+        return self._best("score")
 
     @property
     def metrics(self) -> Mapping[str, float]:
         """The metrics of the best evaluation on the development split, by name."""
-        return self.summary["metrics"]
+        return self._best("metrics")
 
     @property
     def best_step(self) -> int:
         """The step whose prompt scored best."""
-        return self.summary["best_step"]
+        return self._best("best_step")
+
+    def _best(self, name: str) -> Any:
+        if self.summary["best_step"] is None:
+            raise UserError(f"{self.folder} has no best step: nothing was evaluated in training.")
+        return self.summary[name]
 
     @functools.cached_property
     def adapter(self) -> Adapter:
@@ -118,10 +126,20 @@ class Run:
             as training measured it, to the last digit.
 
         Raises:
-          UserError: there is no such split, or its labels are withheld.
+          UserError: there is no such split, its labels are withheld, or it was trained on batches.
         """
-        splits = load_splits(self.base, self.data, split or self.prediction.split)
-        return scoring.scorer(self.base, self.data, self.prediction, splits)(self.adapter.inject)
+        if not self.data.tasks:
+            raise UserError(
+                f"{self.folder} was trained on batches, not on a task; score it on one with "
+                "prompt_tuning.evaluate(base, run, task)."
+            )
+        return scoring.evaluate(
+            self.base,
+            self.data,
+            self.prediction,
+            split or self.prediction.split,
+            self.adapter.inject,
+        )
 
     def neighbors(self, k: int = 5, metric: str = "cosine") -> list[list[Neighbor]]:
         """Returns the `k` vocabulary pieces nearest to each position of the prompt.

@@ -18,6 +18,7 @@ from prompt_tuning.parallel.processes import is_first
 from prompt_tuning.recipes.counting import counted
 from prompt_tuning.recipes.frozen_base import Base
 from prompt_tuning.recipes.prediction import Prediction
+from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.task_data import Data, prompt_length
 from prompt_tuning.training.run import Evaluation
 
@@ -47,6 +48,23 @@ def rank_options(base: Base, prediction: Prediction) -> RankOptions:
         length_normalization=prediction.length_normalization,
         content_free=None if text is None else (*base.vocabulary.encode(text), EOS_ID),
     )
+
+
+def evaluate(
+    base: Base, data: Data, prediction: Prediction, split: str, inject: Inject
+) -> Evaluation:
+    """Returns what an injection scores on a split of every task.
+
+    Raises:
+      UserError: there is no such split, or its labels are withheld.
+    """
+    splits = load_splits(base, data, split)
+    if withheld(splits):
+        raise UserError(
+            f"The labels of {data.name}'s {split} split are withheld, so it can't be scored; give "
+            "another split, such as validation."
+        )
+    return scorer(base, data, prediction, splits)(inject)
 
 
 def scorer(

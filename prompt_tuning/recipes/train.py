@@ -1,7 +1,6 @@
 """Trains a job into its run folder, or many jobs together."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,9 @@ import jax
 
 from prompt_tuning.checkpoints.adapters.adapter_files import save_adapter
 from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
-from prompt_tuning.evaluation.answerer import Inject
 from prompt_tuning.parallel.accelerators import accelerator_of
 from prompt_tuning.recipes.job import Job
-from prompt_tuning.recipes.prompts import inject_folded
-from prompt_tuning.recipes.scoring import Score, scorer, scorer_of_many
+from prompt_tuning.recipes.prompts import folded
 from prompt_tuning.recipes.teachers import teachers
 from prompt_tuning.training import loop
 from prompt_tuning.training.distillation import Distillation, distillation_loss_fn
@@ -79,7 +76,7 @@ def train_together(
     base = jobs[0].job.base
     accelerator = accelerator_of(jax.devices()[0].device_kind)
     losses = [_injection_loss(each.job) for each in jobs]
-    return loop.train(
+    results = loop.train(
         [
             Member(
                 name=each.name,
@@ -89,7 +86,7 @@ def train_together(
                 loss_fn=MethodLoss(each.job.method, losses[0]),
                 optimizer=each.job.training.optimizer,
                 trained=each.job.trained,
-                batches=each.job.stream.batch,
+                batches=each.job.batch,
                 save_best=_saver(each.job, each.folder),
                 facts={
                     "task": each.job.data.name,
@@ -101,7 +98,7 @@ def train_together(
             for each in jobs
         ],
         frozen=base.params,
-        evaluate=_evaluator(jobs, concurrency),
+        evaluate=_evaluator(jobs, concurrency) if jobs[0].job.evaluate else None,
         layout=base.layout,
         monitoring=Monitoring(
             startup=startup,
@@ -113,6 +110,10 @@ def train_together(
         side_by_side=side_by_side,
         halving=halving,
     )
+    for each, result in zip(jobs, results, strict=True):
+        if each.job.evaluate is None and each.folder.is_written_here:
+            _saver(each.job, each.folder)(result.trained, result.step, None)
+    return results
 
 
 def _injection_loss(job: Job) -> InjectionLossFn:
@@ -131,12 +132,6 @@ def _evaluator(jobs: Sequence[MemberJob], concurrency: int) -> loop.Evaluate:
     sizes = program_sizes(min(concurrency, len(jobs)))
     by_name = {each.name: each.job for each in jobs}
 
-    @functools.cache
-    def scorers(name: str) -> tuple[Score, Callable[[Sequence[Inject]], list[Evaluation]]]:
-        job = by_name[name]
-        arguments = job.base, job.data, job.prediction, job.development_splits
-        return scorer(*arguments), scorer_of_many(*arguments)
-
     # Of jobs with the same data, loaded once, the first scores all.
     scored_by: dict[str, str] = {}
     of_splits: dict[int, str] = {}
@@ -149,29 +144,30 @@ def _evaluator(jobs: Sequence[MemberJob], concurrency: int) -> loop.Evaluate:
             groups.setdefault(scored_by[member.name], []).append(index)
         found: dict[int, Evaluation] = {}
         for name, group in groups.items():
-            injects = [inject_folded(by_name[due[i].name].method, trained[i]) for i in group]
-            score_one, score_many = scorers(name)
+            adapters = [folded(by_name[due[i].name].method, trained[i]) for i in group]
+            score = by_name[name].evaluate
+            assert score is not None
             # What scores many at once can't gather its answers from several processes.
-            if len(injects) == 1 or jax.process_count() > 1:
-                evaluations = [score_one(inject) for inject in injects]
+            if jax.process_count() > 1:
+                evaluations = [score([adapter])[0] for adapter in adapters]
             else:
-                size = program_size(len(injects), sizes)
-                evaluations = score_many([*injects, *injects[:1] * (size - len(injects))])
+                size = program_size(len(adapters), sizes) if len(adapters) > 1 else 1
+                evaluations = score([*adapters, *adapters[:1] * (size - len(adapters))])
             found.update(zip(group, evaluations, strict=False))
         return [found[index] for index in range(len(due))]
 
     return evaluate
 
 
-def _saver(job: Job, folder: RunFolder) -> Callable[[Any, int, float], None]:
+def _saver(job: Job, folder: RunFolder) -> Callable[[Any, int, float | None], None]:
     """Returns what writes the best to the folder: (trained, step, score) -> None."""
 
-    def save_best(trained, step: int, best: float) -> None:
+    def save_best(trained, step: int, best: float | None) -> None:
         metadata = PromptMetadata(
             model=job.base.config.name,
             task=job.data.name,
             step=step,
-            metric=f"{job.prediction.split} score",
+            metric=None if best is None else f"{job.prediction.split} score",
             score=best,
             seed=job.training.options.seed,
             vocabulary_hash=job.base.vocabulary.hash,

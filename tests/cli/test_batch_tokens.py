@@ -44,7 +44,7 @@ def test_an_example_counts_its_prompt(tiny_flags, capsys):
     flags = [*FILES, *tiny_flags, "--gin.BATCH_TOKENS=300", "--gin.TRAIN_STEPS=1"]
     args = Parser("train", "").parse([*flags, "--gin.PROMPT_LENGTH=20"])
     gin_config.load(args.gin_file, args.gin_bindings)
-    rows, length = loading.prepare().stream.batch(0)["encoder_input_tokens"].shape
+    rows, length = loading.prepare().batch(0)["encoder_input_tokens"].shape
     assert rows == 300 // (length + 20) < 300 // length
 
     main(["train", *flags, "--gin.data.extra_tokens=100"])

@@ -74,6 +74,47 @@ def test_neighbors_and_votes(trained):
         pt.ensemble([trained])
 
 
+def test_anything_trained_is_scored_on_any_task(trained, tmp_path):
+    base, few = trained.base, {"settings": FEW, "quiet": True}
+    for given in (trained, trained.folder, trained.adapter, trained.prompt):
+        assert pt.evaluate(base, given, "tinyworld_rte", **few).score == trained.score
+    other = pt.evaluate(base, trained, "tinyworld_wic", **few)
+    assert len(other.predictions) == 32
+    alone = pt.evaluate(base, None, "tinyworld_wic", **few)
+    assert alone.predictions != other.predictions
+    with pytest.raises(pt.UserError, match=r"has the shape \[2, 3\]; expected \[length, 96\]"):
+        pt.evaluate(base, np.zeros((2, 3)), "tinyworld_wic", **few)
+
+
+def test_runs_train_together_as_the_commands_do(tmp_path, capsys):
+    base = pt.load("tinyworld_tiny")
+    method = pt.soft_prompt(length=3, initializer=pt.sampled_vocabulary())
+    given = {"steps": 2, "eval_every": 1, "settings": FEW, "quiet": True}
+
+    def train(**changes):
+        return pt.train_many(
+            base, method, "tinyworld_rte", folder=tmp_path / "all", **{**given, **changes}
+        )
+
+    members = {f"seed_{seed}": {"seed": seed} for seed in (0, 1)}
+    runs = train(members=members)
+    assert capsys.readouterr() == ("", "")
+    alone = pt.train(base, method, "tinyworld_rte", folder=tmp_path / "alone", seed=1, **given)
+    np.testing.assert_allclose(runs["seed_1"].prompt, alone.prompt, rtol=1e-5, atol=1e-6)
+    assert runs["seed_1"].folder == tmp_path / "all" / "members" / "seed_1"
+    best = json.loads((tmp_path / "all" / "summary.json").read_text())
+    assert best["best"] in members and len(best["members"]) == 2
+    assert pt.load_run(tmp_path / "all", base).score == runs[best["best"]].score
+    assert set(pt.ensemble(list(runs.values()))) >= {"majority vote"}
+
+    again = train(members=members)
+    np.testing.assert_array_equal(again["seed_0"].prompt, runs["seed_0"].prompt)
+    with pytest.raises(pt.UserError, match="data.batch_size is 8 for the member b and 32 for a"):
+        train(members={"a": {}, "b": {"batch_size": 8}})
+    with pytest.raises(TypeError, match="no argument 'batchsize'"):
+        train(members=members, batchsize=8)
+
+
 @pytest.mark.slow
 def test_rows_in_memory_are_kept_in_the_folder(tmp_path):
     base = pt.load("tinyworld_tiny")

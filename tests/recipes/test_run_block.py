@@ -1,6 +1,6 @@
 import dataclasses
 
-from prompt_tuning.cli.run_block import RunFacts, learning_rate_text, start_block
+from prompt_tuning.recipes.run_block import RunFacts, learning_rate_text, start_block
 from prompt_tuning.training.optimizers import adafactor, adamw, linear_warmup
 from prompt_tuning.training.screen import scores_text
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-from prompt_tuning.cli import gin_config
 from prompt_tuning.errors import listed
 from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.recipes.job import Job
@@ -27,7 +26,7 @@ class RunFacts:
     lengths: the longest inputs and targets, in tokens.
     cut: how many examples of each split were longer, by feature.
     batch: in words, such as "32 examples".
-    epochs: passes over the training examples; None where a batch is measured in tokens.
+    epochs: passes over the training examples; None where a batch is measured in tokens, or given.
     warnings: a line each.
     """
 
@@ -108,29 +107,30 @@ def learning_rate_text(optimizer: Optimizer, steps: int) -> str:
     return f"rising from {first} to {highest:.3g}, then falling to {last}"
 
 
-def run_facts(job: Job, warnings: Sequence[str] = ()) -> RunFacts:
-    """Returns the facts of a run that is about to train."""
+def run_facts(job: Job, *, method: str, optimizer: str, warnings: Sequence[str] = ()) -> RunFacts:
+    """Returns the facts of a run that is about to train; the method and the optimizer by name."""
     data, options = job.data, job.training.options
     found = [line for line in job.findings if line.startswith(_WARNING)]
     warnings = [*warnings, *(line.removeprefix(_WARNING) for line in found)]
     examples = sum(map(len, job.training_splits))
-    if data.batch_tokens is None and data.batch_size > examples:
+    if data.batch_tokens is None and data.batch_size > examples > 0:
         warnings = [
             *warnings,
             f"BATCH_SIZE is {data.batch_size:,}, more than the {examples:,} training examples.",
         ]
-    batch = f"{data.batch_size:,} examples"
-    epochs = options.train_steps * data.batch_size / examples
+    batch, epochs = f"{data.batch_size:,} examples", None
     if data.batch_tokens is not None:
-        batch, epochs = f"{data.batch_tokens:,} tokens", None
+        batch = f"{data.batch_tokens:,} tokens"
+    elif examples:
+        epochs = options.train_steps * data.batch_size / examples
     if options.accumulation_steps > 1:
         batch += f" in {options.accumulation_steps} microbatches"
     return RunFacts(
-        method=_chosen("method"),
+        method=method,
         trainable=count_parameters(job.trained),
         model=job.base.config.name,
         parameters=count_parameters(job.base.params),
-        optimizer=_chosen("optimizer"),
+        optimizer=optimizer,
         learning_rate=_rate_text(job.training),
         tasks=[line for line in job.findings if not line.startswith(_WARNING)],
         lengths=data.lengths,
@@ -145,7 +145,7 @@ def run_facts(job: Job, warnings: Sequence[str] = ()) -> RunFacts:
     )
 
 
-def pretraining_facts(job: PretrainingJob) -> RunFacts:
+def pretraining_facts(job: PretrainingJob, *, optimizer: str) -> RunFacts:
     """Returns the facts of a run that is about to train all weights on text."""
     objective, options = job.objective, job.training.options
     parameters = count_parameters(job.base.params)
@@ -154,7 +154,7 @@ def pretraining_facts(job: PretrainingJob) -> RunFacts:
         trainable=parameters,
         model=job.model_name,
         parameters=parameters,
-        optimizer=_chosen("optimizer"),
+        optimizer=optimizer,
         learning_rate=_rate_text(job.training),
         tasks=[f"{objective.name} on {job.tokens:,} tokens"],
         lengths=objective.lengths,
@@ -166,11 +166,6 @@ def pretraining_facts(job: PretrainingJob) -> RunFacts:
         devices=devices_text(),
         folder=f"{job.training.path}/",
     )
-
-
-def _chosen(name: str) -> str:
-    """Returns what the configuration has for the method or the optimizer, by its gin name."""
-    return gin_config.resolved().get(f"train.{name}", ("?", None))[0].strip("@()")
 
 
 def _rate_text(training: Training) -> str:

@@ -1,0 +1,198 @@
+"""Batches that a user makes, as training takes them: step -> batch."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompt_tuning.checkpoints.adapters.adapter_files import Adapter
+from prompt_tuning.data.batching import Batch
+from prompt_tuning.data.vocabularies import PAD_ID
+from prompt_tuning.errors import UserError, listed
+from prompt_tuning.parallel.mesh import check_batch, shard_batch
+from prompt_tuning.recipes.frozen_base import Base
+from prompt_tuning.recipes.job import Job, initialized
+from prompt_tuning.recipes.prediction import Prediction
+from prompt_tuning.recipes.task_data import Data
+from prompt_tuning.recipes.training_options import Training
+from prompt_tuning.training.losses import LossOptions
+from prompt_tuning.training.run import Evaluation
+from prompt_tuning.training.step import injection_loss_fn
+
+GivenBatch = Mapping[str, Any]
+"""Arrays under SeqIO's names: `encoder_input_tokens` [batch, source] and `decoder_target_tokens`
+[batch, target], int; without them made of the targets, `decoder_input_tokens` [batch, target], int,
+and `decoder_loss_weights` [batch, target], float; of a mixture also `task` [batch], int."""
+
+Batches = Callable[[int], GivenBatch] | Iterable[GivenBatch]
+"""A function from the step, from 0, to its batch, or the batches one after another."""
+
+Score = Callable[[Adapter], Evaluation | float]
+"""What is trained -> its score, higher being better."""
+
+_NEEDED = ("encoder_input_tokens", "decoder_target_tokens")
+_TOKENS = ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
+_NAMES = (*_TOKENS, "decoder_loss_weights", "task")
+
+
+class BatchSource:
+    """Batches by step, checked; what can only be iterated over is advanced to the step."""
+
+    def __init__(self, batches: Batches, vocab_size: int):
+        self._given, self._vocab_size = batches, vocab_size
+        self._iterator: Iterator[GivenBatch] = iter(())
+        self._made = 0
+        self._last: GivenBatch | None = None
+
+    def batch(self, step: int) -> Batch:
+        """Returns the batch of a step; steps must not go back by more than one.
+
+        Raises:
+          UserError: there is no such batch, or it isn't one.
+        """
+        if callable(self._given):
+            found = self._given(step)
+        elif isinstance(self._given, Sequence) and self._given:
+            found = self._given[step % len(self._given)]
+        else:
+            found = self._advanced(step)
+        return whole_batch(found, f"The batch of step {step}", self._vocab_size)
+
+    def _advanced(self, step: int) -> GivenBatch:
+        assert not callable(self._given)
+        while self._last is None or self._made <= step:
+            self._last = next(self._iterator, None)
+            if self._last is None:
+                again = iter(self._given)
+                self._last = None if again is self._iterator else next(again, None)
+                self._iterator = again
+            if self._last is None:
+                raise UserError(
+                    f"The batches end after {self._made:,}, and step {step:,} needs another; give "
+                    "more of them, a function of the step, or what can be iterated over again."
+                )
+            self._made += 1
+        return self._last
+
+
+def whole_batch(batch: GivenBatch, what: str, vocab_size: int) -> Batch:
+    """Returns a batch as arrays of the host, with what can be made of the targets.
+
+    Args:
+      batch: as the user gave it.
+      what: it is called in messages.
+      vocab_size: of the model.
+
+    Raises:
+      UserError: a name is missing or unknown, shapes don't fit, or an id isn't the vocabulary's.
+    """
+    if not isinstance(batch, Mapping) or set(batch) - set(_NAMES) or set(_NEEDED) - set(batch):
+        found = listed(sorted(map(str, batch))) if isinstance(batch, Mapping) else repr(type(batch))
+        raise UserError(
+            f"{what} has {found}; expected a dict of arrays under {' and '.join(_NEEDED)}, and "
+            f"optionally {', '.join(name for name in _NAMES if name not in _NEEDED)}."
+        )
+    arrays = {name: np.asarray(values) for name, values in batch.items()}
+    targets = arrays["decoder_target_tokens"]
+    if "decoder_input_tokens" not in arrays:
+        shifted = np.roll(targets, 1, axis=-1)
+        shifted[..., 0] = PAD_ID  # T5 starts decoding from the padding id
+        arrays["decoder_input_tokens"] = shifted
+    if "decoder_loss_weights" not in arrays:
+        arrays["decoder_loss_weights"] = targets != PAD_ID
+    rows = len(arrays["encoder_input_tokens"])
+    for name, array in arrays.items():
+        dimensions = 1 if name == "task" else 2
+        like_targets = name.startswith("decoder") and array.shape != targets.shape
+        if array.ndim != dimensions or len(array) != rows or like_targets:
+            shapes = {name: list(array.shape) for name, array in arrays.items()}
+            raise UserError(
+                f"{what} has the shapes {shapes}; expected [batch, source] for the encoder, "
+                "[batch, target] for the decoder and [batch] for the task."
+            )
+        if name in _TOKENS and array.size and not 0 <= array.min() <= array.max() < vocab_size:
+            raise UserError(
+                f"{what} has ids from {array.min()} to {array.max()} in {name}; the model's "
+                f"vocabulary has those from 0 to {vocab_size - 1}."
+            )
+    kinds = {"decoder_loss_weights": np.float32}
+    return {name: array.astype(kinds.get(name, np.int32)) for name, array in arrays.items()}
+
+
+def prepare_batches(
+    base: Base,
+    data: Data,
+    prediction: Prediction,
+    training: Training,
+    batches: BatchSource,
+    evaluate: Score | None,
+) -> Job:
+    """Makes a job of batches, and the method's first values.
+
+    Raises:
+      UserError: as `BatchSource.batch`, or a batch can't be shared out among the devices.
+    """
+    check_batch(data.batch_size, base.mesh, training.options.accumulation_steps)
+    seed, first = training.options.seed, batches.batch(0)
+    method, trained = initialized(base, training.make_method(base), seed, first)
+    return Job(
+        base=base,
+        data=data,
+        prediction=prediction,
+        training=training,
+        training_splits=(),
+        development_splits=(),
+        batch=batches.batch,
+        evaluate=None if evaluate is None else _of_many(evaluate),
+        method=method,
+        trained=trained,
+        findings=[f"{data.name}, which were given"],
+    )
+
+
+def hash_of_batch(batch: Batch) -> str:
+    """Returns a short hash of a batch; by its first one a run is known again."""
+    digest = hashlib.sha256()
+    for name, array in sorted(batch.items()):
+        digest.update(f"{name} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _of_many(evaluate: Score) -> Callable[[Sequence[Adapter]], list[Evaluation]]:
+    def evaluated(adapter: Adapter) -> Evaluation:
+        found = evaluate(adapter)
+        if isinstance(found, Evaluation):
+            return found
+        return Evaluation(metrics={"score": float(found)}, score=float(found))
+
+    return lambda adapters: [evaluated(adapter) for adapter in adapters]
+
+
+def loss_of_batches(base: Base, batches: Iterable[GivenBatch]) -> Score:
+    """Returns what scores by the loss in nats a token on batches, the lower the better.
+
+    Dropout is off, and the loss is the cross-entropy alone. The score is the loss's negative.
+    """
+    given = [
+        whole_batch(batch, f"Batch {number} of the evaluation", base.config.vocab_size)
+        for number, batch in enumerate(batches)
+    ]
+    if not given:
+        raise UserError("There is no batch to evaluate on; give some, or None to evaluate nothing.")
+    exact = dataclasses.replace(base.compute, dropout_rate=0.0)
+    model = dataclasses.replace(base, compute=exact).model
+    loss_fn = jax.jit(injection_loss_fn(model, LossOptions()))
+    unused_key = jax.random.key(0)
+
+    def evaluate(adapter: Adapter) -> Evaluation:
+        sums = np.zeros(2)
+        for each in given:
+            batch = shard_batch(each, base.mesh)
+            sums += jax.device_get(loss_fn(adapter.inject(batch), base.params, batch, unused_key))
+        loss = float(sums[0] / sums[1])
+        return Evaluation(metrics={"loss": loss}, score=-loss)
+
+    return evaluate
