@@ -1,15 +1,15 @@
-"""Training checkpoints: what is trained, its optimizer's state, and the run's progress.
+"""Training checkpoints: the trained parameters, the optimizer's state and the run's progress.
 
-The only user of Orbax. A checkpoint holds kilobytes: frozen weights never enter it, and random
-keys and the order of the data need no place in it, since they follow from the seed and the step.
-Checkpoints are written in the background and appear whole or not at all; one that was damaged
-later is noticed by a checksum of its contents, told about, and the one before it is used. The
-processes of a run on many hosts save and restore together; the folder must be one that all see.
+The only user of Orbax. A checkpoint holds kilobytes: frozen weights never enter it, and random keys
+and the order of the data follow from the seed and the step. Checkpoints are written in the
+background and appear whole or not at all. One that was damaged later is noticed by a checksum and
+reported, and the one before it is used. The processes of a run on many hosts save and restore
+together, in a folder that all of them see.
 
-Orbax takes a second to import, so that is put off until there is something to save or restore.
-Prompts to be shipped are in `prompt_files.py`, frozen weights in `weights.py`.
+Importing Orbax takes a second, so it waits until there is something to save or restore.
 """
 
+import asyncio
 import contextlib
 import errno
 import functools
@@ -30,13 +30,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from prompt_tuning.checkpoints.event_loops import patient_event_loops
 from prompt_tuning.errors import UserError
 
 _log = logging.getLogger(__name__)
 
 Progress = dict[str, Any]
-"""Plain JSON values: everything of a run that is not an array."""
+"""JSON values: everything of a run that isn't an array."""
 
 
 class Restored(NamedTuple):
@@ -48,10 +47,10 @@ class Restored(NamedTuple):
 
 
 class CheckpointManager:
-    """The checkpoints of one run, `<folder>/<step>/`. Use it as a context manager, or close it."""
+    """The checkpoints of a run, `<folder>/<step>/`. Use it as a context manager, or close it."""
 
     def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2):
-        """Opens `folder`, making it if need be, and clears away what a killed save left.
+        """Opens or makes `folder`, and removes what a killed save left.
 
         Args:
           folder: where the checkpoints are.
@@ -60,8 +59,7 @@ class CheckpointManager:
         Raises:
           UserError: the folder can't be made or written.
         """
-        # Orbax refuses a relative path.
-        self._folder = Path(folder).absolute()
+        self._folder = Path(folder).absolute()  # Orbax refuses a relative path
         self._keep = keep
         self._is_open = False
         with self._reporting_failure():
@@ -80,13 +78,13 @@ class CheckpointManager:
         return ocp.CheckpointManager(self._folder, options=options)
 
     def steps(self) -> list[int]:
-        """The steps that have a finished checkpoint, ascending."""
+        """Returns the steps that have a finished checkpoint, ascending."""
         return sorted(self._orbax.all_steps()) if self._is_open else []
 
     def save(self, step: int, state: PyTree, progress: Progress) -> None:
-        """Starts writing a checkpoint, once the one before it is on disk.
+        """Starts writing a checkpoint, once the previous one is on disk.
 
-        The state is copied first, so the next training step may take its memory.
+        The state is copied first, so the next training step may reuse its memory.
 
         Raises:
           UserError: this or the previous checkpoint can't be written, as on a full disk.
@@ -105,25 +103,25 @@ class CheckpointManager:
             )
 
     def restore_newest(self, like: PyTree) -> Restored | None:
-        """Returns the newest checkpoint that is whole, or None if there is none.
+        """Returns the newest undamaged checkpoint, or None if there are none.
 
-        A damaged one is reported in one line and put aside as `<step>.damaged`. One that the
-        system won't let us read may be whole, and is left where it is.
+        A damaged one is reported in one line and renamed to `<step>.damaged`. One that the system
+        won't let us read may be whole, and stays where it is.
 
         Args:
-          like: a state of the same structure; its shapes, dtypes and shardings are restored to.
+          like: a state of the same structure, with the shapes, dtypes and shardings to restore to.
 
         Raises:
-          UserError: the system refuses to read a checkpoint, or they all are damaged.
+          UserError: the system refuses to read a checkpoint, or all are damaged.
         """
         steps = self.steps()
         for step in reversed(steps):
             try:
                 return self._restore(step, like)
-            # Whatever Orbax makes of damaged files: it raises a dozen kinds of error.
-            except Exception as error:
+            except Exception as error:  # Orbax raises a dozen kinds for damaged files
                 number = _os_error_number(error)
-                if number is not None and number not in _DAMAGE:
+                # A lost file, or something else in its place, is damage too.
+                if number not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
                     raise UserError(
                         f"Can't read the checkpoint {self._folder / str(step)}: "
                         f"{os.strerror(number)}. It was left as it is; the same command resumes "
@@ -150,7 +148,7 @@ class CheckpointManager:
                 self._orbax.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and frees what Orbax holds."""
+        """Waits, then frees what Orbax holds."""
         if self._is_open:
             with self._reporting_failure():
                 self._orbax.close()
@@ -159,7 +157,7 @@ class CheckpointManager:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_) -> None:
-        # An error on one of many processes ends it: it doesn't wait for those that may be gone.
+        # After an error on one of many processes, it doesn't wait for others that may be gone.
         if kind is None or issubclass(kind, SystemExit) or jax.process_count() == 1:
             self.close()
 
@@ -172,12 +170,12 @@ class CheckpointManager:
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
         )
-        with patient_event_loops():
+        with _patient_event_loops():
             items: Any = self._orbax.restore(step, args=args)
         if _checksum(items.state, items.progress["progress"]) != items.progress["checksum"]:
             raise ValueError("its contents don't match their checksum")
-        # Orbax ties every array to its device; one that was free to follow others, such as the
-        # step count beside a prompt spread over a mesh, has to stay so.
+        # Orbax commits every array to its device. One that wasn't committed, such as the step count
+        # beside a prompt that is sharded over a mesh, must not be.
         state = jax.tree.map(
             lambda new, old: new if old.committed else jnp.asarray(np.asarray(new)),
             items.state,
@@ -191,14 +189,14 @@ class CheckpointManager:
             shutil.rmtree(damaged, ignore_errors=True)
             with self._reporting_failure():
                 (self._folder / str(step)).rename(damaged)
-        if jax.process_count() > 1:  # no other looks before it is done
+        if jax.process_count() > 1:  # the others wait until it is renamed
             multihost_utils.sync_global_devices(f"{step}.damaged")
         with self._reporting_failure():
             self._orbax.reload()
 
     @contextlib.contextmanager
     def _reporting_failure(self) -> Iterator[None]:
-        """Turns a failure of the file system into one line."""
+        """Reports a failure of the file system in one line."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -212,14 +210,43 @@ class CheckpointManager:
             ) from error
 
 
-_DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
-"""Numbers by which the system says that a file is lost, or something else in its place."""
+class _PatientLoop(asyncio.SelectorEventLoop):
+    """Closes once its tasks have ended; of their errors only the first is raised."""
+
+    def close(self) -> None:
+        if not self.is_closed():
+            self.set_exception_handler(lambda loop, context: None)
+            while tasks := asyncio.all_tasks(self):
+                self.run_until_complete(asyncio.wait(tasks))
+        super().close()
+
+
+@contextlib.contextmanager
+def _patient_event_loops() -> Iterator[None]:
+    """Within it, new event loops wait for their tasks before they close.
+
+    Orbax reads all arrays of a checkpoint at once, and closes its event loop at the first error.
+    TensorStore's threads would report the other reads to a closed loop, each with a traceback.
+    """
+    make = asyncio.new_event_loop
+    asyncio.new_event_loop = _PatientLoop
+    try:
+        yield
+    finally:
+        asyncio.new_event_loop = make
+
+
+# Orbax logs each failure several times, with tracebacks, before it raises it; ours is the one line.
+# It does so through absl, whose logger has to be made by absl to know where a message comes from.
+absl.logging.get_absl_logger().addFilter(
+    lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname
+)
 
 
 def _os_error_number(error: BaseException | None) -> int | None:
-    """The system's error number behind an error that Orbax raised, or None if there is none.
+    """Returns the system's error number behind an error of Orbax, or None if there is none.
 
-    TensorStore reports it in the text of a ValueError, which Orbax may wrap in another error.
+    TensorStore puts it into the text of a ValueError, which Orbax may wrap in another error.
     """
     while error is not None:
         if isinstance(error, OSError):
@@ -228,15 +255,6 @@ def _os_error_number(error: BaseException | None) -> int | None:
             return int(found[1])
         error = error.__cause__
     return None
-
-
-def _from_orbax(record: logging.LogRecord) -> bool:
-    return f"{os.sep}orbax{os.sep}" in record.pathname
-
-
-# Orbax logs each failure several times, with tracebacks, before it raises it; ours is the one line.
-# It does so through absl, whose logger has to be made by absl to know where a message comes from.
-absl.logging.get_absl_logger().addFilter(lambda record: not _from_orbax(record))
 
 
 def _checksum(state: PyTree, progress: Progress) -> int:
@@ -250,9 +268,7 @@ def _first_line(error: BaseException) -> str:
     """Returns what went wrong at the root, without what Orbax and TensorStore were doing."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = str(error).strip().splitlines()
-    if not text:
-        return type(error).__name__
+    first = str(error).strip().partition("\n")[0] or type(error).__name__
     # TensorStore says the cause last, after all that it was doing, and then the store's options.
-    line, options, _ = text[0].partition(" [tensorstore_spec")
+    line, options, _ = first.partition(" [tensorstore_spec")
     return (line.rpartition(": ")[2] if options else line).rstrip(".")
