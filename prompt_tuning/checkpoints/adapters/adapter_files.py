@@ -1,9 +1,9 @@
 """What any method has trained, on disk: `<stem>.safetensors` with the method's description.
 
-The arrays are a method's variables by their "/"-joined names, and the string metadata is that of a
-prompt (`PromptMetadata`) with the method's name and its attributes as JSON, from which the method
-is made again. A plain soft prompt is written as `prompt_files.py` has it, and read from all the
-forms that it knows. What only helped in training is folded away before anything is written.
+The arrays are a method's variables by their "/"-joined names. The string metadata is a prompt's
+(`PromptMetadata`) plus the method's name and its attributes as JSON, from which the method is made
+again. A plain soft prompt is written as in `prompt_files.py`, and read from all forms known there.
+What only helped training is folded away first.
 """
 
 import dataclasses
@@ -39,11 +39,11 @@ from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.t5 import T5, Params
 
 BEST_ADAPTER = "adapter_best"
-"""Stem of the file with the best that a run folder's method has trained, if it isn't a prompt."""
+"""Stem of the file with a run's best variables, if they aren't a prompt."""
 
 _ATTRIBUTES = "attributes"
 _FIX = "Give the adapter a folder that exists, can be written to and has space."
-# Methods need a batch to be initialized, not what is in it.
+# Methods need a batch to initialize, but not its contents.
 _ANY_BATCH = {"encoder_input_tokens": np.ones((1, 1), np.int32), "task": np.zeros(1, np.int32)}
 
 
@@ -61,7 +61,7 @@ class Adapter:
 
     @property
     def injection(self) -> Injection:
-        """The injection of a method that doesn't look at the batch, as folded ones don't."""
+        """The injection of a method that doesn't depend on the batch, as no folded one does."""
         return self.inject(_ANY_BATCH)
 
     @property
@@ -74,7 +74,7 @@ class Adapter:
         """The soft prompt.
 
         Raises:
-          UserError: it is of another method.
+          UserError: another method trained it.
         """
         if not self.is_prompt:
             raise UserError(
@@ -95,7 +95,7 @@ def is_plain_prompt(method: Method) -> bool:
 def save_adapter(
     folder: str | os.PathLike[str], method: Method, trained: Trained, metadata: PromptMetadata
 ) -> list[Path]:
-    """Writes the best that a run's method has trained into its folder, folded; returns the paths.
+    """Writes a run's best variables, folded, into its folder and returns the paths.
 
     Each file appears whole or not at all. `metadata.method` is set here.
 
@@ -119,7 +119,7 @@ def write_adapter(path: Path, method: Method, trained: Trained, metadata: Prompt
 
 
 def best_file(folder: str | os.PathLike[str]) -> Path | None:
-    """Returns the file with the best that was trained in a run folder; None: there is none yet."""
+    """Returns the file with a run folder's best variables, or None if there is none yet."""
     for stem in (BEST_PROMPT, BEST_ADAPTER):
         path = Path(folder) / f"{stem}.safetensors"
         if path.is_file():
@@ -138,12 +138,12 @@ def load_adapter(
     """Reads what any method has trained, and checks that it fits.
 
     Args:
-      path: a file of `save_adapter`, a run folder, a prompt in any form of `load_prompt`, or an
-        adapter of PEFT of any method in `peft_methods.py`.
+      path: a file of `save_adapter`, a run folder, a prompt in any form of `load_prompt`, or a PEFT
+        adapter of any method in `peft_methods.py`.
       embed_dim: the model's width, which a prompt must have.
-      model: name of the model it is to be used with; checked where the file names one.
-      vocabulary_hash: the vocabulary in use; checked where the file names one.
-      config: the model's sizes, without which of PEFT's adapters only prompts can be read.
+      model: name of the model to use it with; checked if the file names one.
+      vocabulary_hash: the vocabulary in use; checked if the file names one.
+      config: the model's sizes; without it, only prompts can be read from PEFT's adapters.
 
     Raises:
       UserError: it can't be read, is damaged, or was trained for another model or vocabulary.
@@ -201,7 +201,7 @@ def check_fits(config: T5Config, adapter: Adapter, path: str) -> None:
 
 
 def _header(file: Path) -> Mapping[str, str]:
-    """Returns a safetensors file's metadata; nothing of any other file."""
+    """Returns a safetensors file's metadata, or nothing for any other file."""
     try:
         return stored_safetensors(file)[1]
     except UserError:

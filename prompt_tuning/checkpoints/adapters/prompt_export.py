@@ -1,7 +1,7 @@
 """Writes a prompt, or what another method has trained, in the forms that others read.
 
-`prompt_files.load_prompt` reads each form of a prompt, and `adapter_files.load_adapter` those of
-all methods.
+`prompt_files.load_prompt` reads each form of a prompt, `adapter_files.load_adapter` those of all
+methods.
 """
 
 import dataclasses
@@ -41,11 +41,12 @@ def export_prompt(
 
     Args:
       folder: a new or an empty one, so that nothing of another adapter stays beside this one.
-      prompt: kept as float32.
-      metadata: kept whole in the header of safetensors files; the step names T5X's folders; NumPy
-        files carry none.
-      form: a name out of `FORMATS`.
-      base_model: for PEFT, the hub name or the folder of the frozen model; see `save_peft_prompt`.
+      prompt: stored as float32.
+      metadata: goes into the header of safetensors files; the step names T5X's folders; NumPy files
+        carry none.
+      form: one of `FORMATS`.
+      base_model: for PEFT, the hub name or the folder of the frozen model; see `write_adapter` in
+        `peft.py`.
 
     Raises:
       UserError: there is no such form, the folder isn't empty, or it can't be written.
@@ -71,13 +72,13 @@ def export_adapter(
     """Writes what any method has trained as one of `FORMATS` and returns the files' paths.
 
     Args:
-      folder: as `export_prompt` takes it.
-      adapter: a prompt has every form; of others PEFT knows some, and we our own.
-      form: a name out of `FORMATS`.
-      base_model: as `export_prompt` takes it.
+      folder: as for `export_prompt`.
+      adapter: a prompt has every form; other methods have ours, and some have PEFT's.
+      form: one of `FORMATS`.
+      base_model: as for `export_prompt`.
 
     Raises:
-      UserError: as `export_prompt`; or there is no such form of the method.
+      UserError: as `export_prompt`; or the method has no such form.
     """
     if adapter.is_prompt:
         prompt, metadata = adapter.prompt, adapter.metadata

@@ -1,11 +1,10 @@
 """A prompt on disk: `<stem>.npy` for anyone, `<stem>.safetensors` with what is known about it.
 
-The `.npy` file is the format of the paper's released prompts (float32, [prompt, embed]) and
-carries no metadata; the `.safetensors` file holds one array, `prompt`, and the fields of
-`PromptMetadata` as its string metadata. `load_prompt` also takes a run folder and other people's
-forms: PEFT's adapters (`peft.py`) and T5X checkpoints (`t5x_prompts.py`). Which one a path is, is
-recognized by its contents, not its name. Nothing is ever unpickled. All forms are written by
-`prompt_export.py`. Frozen weights are in `weights.py`; training state is in `state.py`.
+The `.npy` file is the format of the paper's released prompts (float32, [prompt, embed]) and carries
+no metadata. The `.safetensors` file holds one array, `prompt`, and the fields of `PromptMetadata`
+as strings. `load_prompt` also takes a run folder, PEFT's adapters (`peft.py`) and T5X checkpoints
+(`t5x_prompts.py`); files are recognized by their contents, not their names. Nothing is ever
+unpickled. `prompt_export.py` writes all forms.
 """
 
 import dataclasses
@@ -30,30 +29,29 @@ from prompt_tuning.json_text import shown, shown_names
 BEST_PROMPT = "prompt_best"
 """Stem of the files that hold the best prompt of a run folder."""
 
-# What a folder's prompt is called: a run's, or one that was saved or exported into a folder.
+# A folder's prompt: a run's, or one that was saved or exported into a folder.
 _NAMES = (f"{BEST_PROMPT}.safetensors", "prompt.safetensors", "prompt.npy")
 _KEY = "prompt"
 _NPY_MAGIC = b"\x93NUMPY"
-_LONGEST_REASON = 200  # characters
 _log = logging.getLogger(__name__)
 _FIX = "Give the prompt a folder that exists, can be written to and has space."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptMetadata:
-    """What a prompt was trained for; a field is None where a file doesn't say.
+    """What a prompt was trained for; a field is None if a file doesn't say.
 
     Attributes:
-      model: name of the frozen model it was trained against; it is of no use to any other.
+      model: name of the frozen model it was trained on; it is of no use to others.
       task: name of the task it was trained on.
-      step: training steps it has seen.
-      metric: name of the development metric, and
-      score: its value for this very prompt.
-      seed: seed of the run.
+      step: training steps so far.
+      metric: name of the development metric.
+      score: the metric's value for this prompt.
+      seed: the run's seed.
       vocabulary_hash: SHA-256 of the SentencePiece file, in hexadecimal.
       method: the method that trained it.
-      base_model: what an adapter of PEFT says that it was trained on, a hub name or a folder.
-      target_sentinel: whether a sentinel came before the targets, and comes before answers.
+      base_model: what PEFT's adapter names as its base model: a hub name or a folder.
+      target_sentinel: whether a sentinel precedes the targets, and so the answers.
     """
 
     model: str | None = None
@@ -74,17 +72,15 @@ class PromptMetadata:
 
     @classmethod
     def from_strings(cls, strings: Mapping[str, str]) -> "PromptMetadata":
-        """Reads the fields back; unknown names are left for newer versions. Raises ValueError."""
+        """Reads the fields back, without names that newer versions know. Raises ValueError."""
         known = {field.name for field in dataclasses.fields(cls)}
-        values = {name: text for name, text in strings.items() if name in known}
-        read = {"step": int, "seed": int, "score": float, "target_sentinel": _read_bool}
-        return cls(**{name: read.get(name, str)(text) for name, text in values.items()})
-
-
-def _read_bool(text: str) -> bool:
-    if text not in ("True", "False"):
-        raise ValueError(f"{text!r} is neither True nor False")
-    return text == "True"
+        read = {
+            "step": int,
+            "seed": int,
+            "score": float,
+            "target_sentinel": lambda text: text == "True",
+        }
+        return cls(**{n: read.get(n, str)(text) for n, text in strings.items() if n in known})
 
 
 def save_prompt(
@@ -94,11 +90,11 @@ def save_prompt(
 ) -> tuple[Path, Path]:
     """Writes `<stem>.npy` and `<stem>.safetensors` and returns their paths.
 
-    Each file appears whole or not at all: a reader, or a machine that fails, never sees half.
+    Each file appears whole or not at all.
 
     Args:
-      stem: path without a suffix; a folder that exists gets files called `prompt`.
-      prompt: kept as float32.
+      stem: path without a suffix; in an existing folder, the files are called `prompt`.
+      prompt: stored as float32.
       metadata: written into the `.safetensors` file.
 
     Raises:
@@ -112,7 +108,7 @@ def save_prompt(
 
 
 def write_npy(path: Path, prompt: Float[Array | np.ndarray, "prompt embed"]) -> Path:
-    """Writes the `.npy` file alone and returns its path; raises UserError as `save_prompt`."""
+    """Writes only the `.npy` file and returns its path; raises UserError as `save_prompt`."""
     with atomic_write(path, fix=_FIX) as file:
         np.save(file, np.ascontiguousarray(prompt, np.float32), allow_pickle=False)
     return path
@@ -121,9 +117,8 @@ def write_npy(path: Path, prompt: Float[Array | np.ndarray, "prompt embed"]) -> 
 def write_safetensors(
     path: Path, prompt: Float[Array | np.ndarray, "prompt embed"], metadata: PromptMetadata
 ) -> Path:
-    """Writes the `.safetensors` file alone; returns and raises as `write_npy`."""
-    array = np.ascontiguousarray(prompt, np.float32)
-    write_arrays(path, {_KEY: array}, metadata.to_strings(), fix=_FIX)
+    """Writes only the `.safetensors` file; returns and raises as `write_npy`."""
+    write_arrays(path, {_KEY: np.asarray(prompt, np.float32)}, metadata.to_strings(), fix=_FIX)
     return path
 
 
@@ -137,25 +132,37 @@ def load_prompt(
     """Reads a prompt and checks that it fits.
 
     Args:
-      path: a prompt in any form: a `.npy` or `.safetensors` file of whatever name, a run folder or
-        one that `save_prompt` or `export` wrote into, a folder of PEFT's `save_pretrained`, a T5X
-        checkpoint, or a step of its numpy_checkpoints.
-      expect: (length, embed) that the prompt must have; None accepts any.
-      model: name of the model it is to be used with; checked where the file names one.
-      vocabulary_hash: the vocabulary in use; checked where the file names one.
+      path: a `.npy` or `.safetensors` file of any name, a run folder, a folder that `save_prompt`
+        or `export` wrote into, a folder of PEFT's `save_pretrained`, a T5X checkpoint, or a step of
+        its numpy_checkpoints.
+      expect: the (length, embed) that the prompt must have; None accepts any.
+      model: name of the model to use it with; checked if the file names one.
+      vocabulary_hash: the vocabulary in use; checked if the file names one.
 
     Returns:
-      The prompt as float32 and its metadata, which knows nothing unless we wrote the file.
+      The prompt as float32 and its metadata, which is empty unless we wrote the file.
 
     Raises:
       UserError: there is no such file, it isn't a prompt, its values aren't finite, its shape isn't
-        the expected one, or it was trained for another model or vocabulary.
+        as expected, or it was trained for another model or vocabulary.
     """
     path = Path(path)
     check_kind(path)
     array, metadata = _read_folder(path) if path.is_dir() else _read_file(path)
     prompt = _check_array(path, array)
-    _check_fits(path, prompt, metadata, expect, model, vocabulary_hash)
+    check_metadata(path, metadata, model=model)
+    length, embed_dim = expect
+    if embed_dim not in (None, prompt.shape[1]):
+        raise UserError(
+            f"The prompt in {path} is {prompt.shape[1]} wide, but the model's embeddings are "
+            f"{embed_dim} wide: it was trained for another model."
+        )
+    if length not in (None, prompt.shape[0]):
+        raise UserError(
+            f"The prompt in {path} has {prompt.shape[0]} positions; expected {length}. "
+            f"Set PROMPT_LENGTH to {prompt.shape[0]}, or give another file."
+        )
+    check_metadata(path, metadata, vocabulary_hash=vocabulary_hash)
     return prompt, metadata
 
 
@@ -187,8 +194,7 @@ def _read_file(path: Path) -> tuple[np.ndarray, PromptMetadata]:
         raise UserError(f"Can't read the prompt file {path}: {error.strerror}.") from error
     if start.startswith(_NPY_MAGIC):
         return _read_npy(path)
-    # A safetensors file begins with the length of its header, which may be any byte, and then has
-    # "{" at offset 8.
+    # A safetensors file begins with its header's length, any eight bytes, and has "{" at offset 8.
     if start[8:] != b"{":
         if start.startswith(peft.TORCH_MAGICS):
             return _read_adapter(path)
@@ -205,13 +211,13 @@ def _read_adapter(path: Path) -> tuple[np.ndarray, PromptMetadata]:
 def _read_npy(path: Path) -> tuple[np.ndarray, PromptMetadata]:
     try:
         return np.load(path, allow_pickle=False), PromptMetadata()
-    except Exception as error:  # of a dozen kinds: the header is parsed as Python's literals
+    except Exception as error:  # of a dozen kinds: the header is parsed as a Python literal
         if "allow_pickle" in str(error):
             raise UserError(
                 f"{path} holds pickled Python objects, which are never loaded; expected a plain "
                 "array. Save the prompt again with numpy.save(path, array, allow_pickle=False)."
             ) from None
-        raise UserError(f"{path} is not a readable .npy file: {_one_line(error)}.") from error
+        raise UserError(f"{path} is not a readable .npy file: {shown(str(error))}.") from error
 
 
 def _read_safetensors(path: Path) -> tuple[np.ndarray, PromptMetadata]:
@@ -236,7 +242,7 @@ def _metadata(path: Path, strings: Mapping[str, str]) -> PromptMetadata:
     try:
         return PromptMetadata.from_strings(strings)
     except ValueError as error:
-        raise UserError(f"The metadata of {path} is broken: {_one_line(error)}.") from error
+        raise UserError(f"The metadata of {path} is broken: {error}.") from error
 
 
 def _check_array(path: Path, array: np.ndarray) -> Float32[np.ndarray, "prompt embed"]:
@@ -259,29 +265,6 @@ def _check_array(path: Path, array: np.ndarray) -> Float32[np.ndarray, "prompt e
     return prompt
 
 
-def _check_fits(
-    path: Path,
-    prompt: Float32[np.ndarray, "prompt embed"],
-    metadata: PromptMetadata,
-    expect: tuple[int | None, int | None],
-    model: str | None,
-    vocabulary_hash: str | None,
-) -> None:
-    length, embed_dim = expect
-    check_metadata(path, metadata, model=model)
-    if embed_dim not in (None, prompt.shape[1]):
-        raise UserError(
-            f"The prompt in {path} is {prompt.shape[1]} wide, but the model's embeddings are "
-            f"{embed_dim} wide: it was trained for another model."
-        )
-    if length not in (None, prompt.shape[0]):
-        raise UserError(
-            f"The prompt in {path} has {prompt.shape[0]} positions; expected {length}. "
-            f"Set PROMPT_LENGTH to {prompt.shape[0]}, or give another file."
-        )
-    check_metadata(path, metadata, vocabulary_hash=vocabulary_hash)
-
-
 def check_metadata(
     path: Path,
     metadata: PromptMetadata,
@@ -289,12 +272,12 @@ def check_metadata(
     model: str | None = None,
     vocabulary_hash: str | None = None,
 ) -> None:
-    """Checks that a file is of this model and vocabulary, as far as it says.
+    """Checks that a file, as far as it says, is for this model and vocabulary.
 
-    An adapter of PEFT names its model by where that was: another name is warned of in a line.
+    PEFT's adapters name their model by a hub name or a folder; another name is only warned about.
 
     Raises:
-      UserError: it is of another model or vocabulary.
+      UserError: it is for another model or vocabulary.
     """
     what = "prompt" if metadata.method == "soft_prompt" else metadata.method
     if model and metadata.model and model != metadata.model:
@@ -305,8 +288,8 @@ def check_metadata(
     base = metadata.base_model
     if model and base and not same_model(base, model):
         _log.warning(
-            "The %s in %s was trained on %s, by its base_model_name_or_path, and the model in use "
-            "is '%s': if that is another model, its answers mean nothing.",
+            "The %s in %s was trained on %s, according to its base_model_name_or_path, and the "
+            "model in use is '%s'; if they differ, its answers mean nothing.",
             what,
             path,
             shown(base),
@@ -319,7 +302,3 @@ def check_metadata(
             f"{trained_with[:12]}...) than the one in use ({vocabulary_hash[:12]}...). "
             "Set VOCABULARY_PATH to the one it was trained with."
         )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:_LONGEST_REASON].rstrip(".")
