@@ -1,1 +1,1 @@
-"""The predictor over HTTP: `prompt-tuning serve`. FastAPI and uvicorn are imported only here."""
+"""The predictor over HTTP: `prompt-tuning serve`. Only here are FastAPI and uvicorn imported."""

@@ -1,7 +1,7 @@
 """The HTTP interface: `POST /predict`, `/prompts`, `/health` and `/metrics`; `/` lists them.
 
-Every answer is JSON (but for /metrics); whatever goes wrong is `{"error": "one line"}` with a
-status of 4xx where the client can mend it. The server itself is in `server.py`.
+All responses but those of /metrics are JSON. Errors are `{"error": "one line"}`, with a 4xx status
+if the client can fix them. The server itself is in `server.py`.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from prompt_tuning.serving.batching import Batcher, BatchingOptions, Closed, Que
 from prompt_tuning.serving.limits import LimitBody, Limits
 from prompt_tuning.serving.metrics import CountRequests, Metrics
 from prompt_tuning.serving.prompt_folder import Loaded, NoSuchPromptFile, PromptFolder
-from prompt_tuning.serving.questions import Body, Question, Questions, example_of, first_mistake
+from prompt_tuning.serving.questions import Body, Question, example_of, first_mistake
 
 
-class Prediction(BaseModel):
-    """The answer to one example; `scores` are log-likelihoods of the labels, in nats."""
+class Reply(BaseModel):
+    """The answer to an example; `scores` are log-likelihoods of the labels, in nats."""
 
     prompt: str
     prediction: str
@@ -36,22 +36,10 @@ class Prediction(BaseModel):
     scores: dict[str, float] | None = None
 
 
-class Predictions(BaseModel):
+class Replies(BaseModel):
     """The answers, in the order of the examples."""
 
-    predictions: list[Prediction]
-
-
-REQUESTS = {
-    "POST /predict": 'answers {"prompt": NAME, "inputs": TEXT, "labels": [TEXT, ...] or left out}, '
-    'with the fields of the prompt\'s task or "inputs"; or {"examples": [...]} of these',
-    "GET /prompts": "lists the prompts",
-    "POST /prompts": "loads what is new or changed in the folder, and drops what is gone",
-    "POST /prompts/{name}": "loads one prompt",
-    "GET /health": "says whether the server answers",
-    "GET /metrics": "counters for Prometheus",
-}
-"""What `/` lists."""
+    predictions: list[Reply]
 
 
 def create_app(
@@ -61,11 +49,11 @@ def create_app(
     limits: Limits = Limits(),
     batching: BatchingOptions = BatchingOptions(),
 ) -> FastAPI:
-    """Returns the application; it works from start-up to shutdown of its lifespan.
+    """Returns the application, which answers between the startup and shutdown of its lifespan.
 
     Args:
-      predictor: answers.
-      folder: where its prompts come from.
+      predictor: what answers.
+      folder: where the predictor's prompts come from.
       limits: what a request may hold.
       batching: how requests share batches.
     """
@@ -88,7 +76,7 @@ def create_app(
         title="prompt-tuning",
         version=prompt_tuning.__version__,
         lifespan=lifespan,
-        docs_url=None,  # they fetch their scripts from another host
+        docs_url=None,  # it would fetch its scripts from another host
         redoc_url=None,
     )
     app.add_middleware(LimitBody, limits=limits)
@@ -97,37 +85,42 @@ def create_app(
 
     @app.get("/", include_in_schema=False)
     async def index() -> dict[str, Any]:
-        """Lists what can be asked."""
+        requests = {
+            f"{method.upper()} {path}": operation["description"]
+            for path, operations in app.openapi()["paths"].items()
+            for method, operation in operations.items()
+        }
         return {
             "model": predictor.config.name,
             "prompts": sorted(predictor.prompts),
-            "requests": REQUESTS,
+            "requests": requests,
             "schema": "/openapi.json",
         }
 
     @app.post("/predict", response_model_exclude_none=True)
-    async def predict(body: Body) -> Prediction | Predictions:
-        """Answers one example, or several."""
-        questions = body.examples if isinstance(body, Questions) else [body]
-        _check_size(questions, limits)
+    async def predict(body: Body) -> Reply | Replies:
+        """Answers {"prompt": NAME, "inputs": TEXT}, or several as {"examples": [...]}.
+
+        In place of "inputs", the fields of the prompt's task can be given; "labels": [TEXT, ...]
+        are ranked.
+        """
         is_one = isinstance(body, Question)
+        questions = [body] if is_one else body.examples
+        _check_size(questions, limits)
         places = [""] if is_one else [f"examples[{i}]." for i in range(len(questions))]
         prepared = await asyncio.to_thread(_prepare, predictor, questions, places)
         answers = await batcher.submit(prepared)
-        predictions = []
+        replies = []
         for question, answer in zip(questions, answers, strict=True):
             metrics.examples.labels(prompt=question.prompt).inc()
-            predictions.append(
-                Prediction(
-                    prompt=question.prompt,
-                    prediction=answer.text,
-                    truncated=answer.truncated,
-                    scores=dict(answer.scores) or None,
-                )
+            reply = Reply(
+                prompt=question.prompt,
+                prediction=answer.text,
+                truncated=answer.truncated,
+                scores=dict(answer.scores) or None,
             )
-        if isinstance(body, Questions):
-            return Predictions(predictions=predictions)
-        return predictions[0]
+            replies.append(reply)
+        return replies[0] if is_one else Replies(predictions=replies)
 
     @app.get("/prompts")
     async def prompts() -> dict[str, Any]:
@@ -136,7 +129,7 @@ def create_app(
 
     @app.post("/prompts")
     async def rescan() -> dict[str, Any]:
-        """Looks through the folder: loads what is new or changed, drops what is gone."""
+        """Loads what is new or changed in the folder, and drops what is gone."""
         return dataclasses.asdict(await asyncio.to_thread(folder.rescan))
 
     @app.post("/prompts/{name:path}")
@@ -146,17 +139,14 @@ def create_app(
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        """Says whether the server answers."""
-        status = {
-            "status": "ok" if batcher.running else "stopping",
-            "model": predictor.config.name,
-            "prompts": len(predictor.prompts),
-        }
-        return JSONResponse(status, status_code=200 if batcher.running else 503)
+        """Reports whether the server answers."""
+        status, code = ("ok", 200) if batcher.running else ("stopping", 503)
+        content = {"model": predictor.config.name, "prompts": len(predictor.prompts)}
+        return JSONResponse({"status": status, **content}, status_code=code)
 
     @app.get("/metrics")
     async def prometheus() -> Response:
-        """Gives the counters to Prometheus."""
+        """Returns counters for Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app
@@ -211,7 +201,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(QueueFull)
     async def full(request: Request, raised: QueueFull) -> JSONResponse:
-        return error(429, "Too many examples wait already; try again.", {"retry-after": "1"})
+        return error(429, "Too many examples are waiting; try again.", {"retry-after": "1"})
 
     @app.exception_handler(Closed)
     async def closed(request: Request, raised: Closed) -> JSONResponse:
@@ -219,4 +209,4 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def bug(request: Request, raised: Exception) -> JSONResponse:
-        return error(500, "Something went wrong in the server; its log says what.")
+        return error(500, "Something went wrong in the server; see its log.")

@@ -1,8 +1,8 @@
 """Dynamic batching: examples that different clients send at about the same time share a batch.
 
-A batch leaves as soon as it is full, or once its oldest example has waited `max_wait`. While the
-model is at work, in a thread of its own, examples gather for the next batch, so under load no
-time is lost in waiting. Everything else happens in one asyncio event loop, without locks.
+A batch starts as soon as it is full, or once its oldest example has waited `max_wait`. While the
+model works, in a thread of its own, examples gather for the next batch, so no time is lost waiting
+under load. Everything else happens in one asyncio event loop, without locks.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import at_least
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class QueueFull(Exception):
-    """There is no place for these examples now; there will be soon."""
+    """There is no room for these examples now; there will be soon."""
 
 
 class Closed(Exception):
@@ -29,12 +29,12 @@ class Closed(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchingOptions:
-    """When a batch leaves.
+    """When a batch starts.
 
     Attributes:
-      max_size: examples in a batch at most.
-      max_wait: seconds that an example waits for company at most, if the model is free.
-      max_queue: examples that may wait; more are turned away.
+      max_size: most examples in a batch.
+      max_wait: most seconds that an example waits for others if the model is free.
+      max_queue: most examples that wait; more are refused.
 
     Raises:
       UserError: a value is out of range.
@@ -45,9 +45,8 @@ class BatchingOptions:
     max_queue: int = 1024
 
     def __post_init__(self) -> None:
-        for name, least in {"max_size": 1, "max_wait": 0, "max_queue": 1}.items():
-            if not getattr(self, name) >= least:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        at_least(1, {"max_size": self.max_size, "max_queue": self.max_queue})
+        at_least(0, {"max_wait": self.max_wait})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,9 +60,9 @@ class Batcher(Generic[Item, Result]):
     """Runs `run` on batches of what `submit` is given.
 
     Args:
-      run: gives the result of each item of a batch, in order; called by one thread at a time.
-      options: when a batch leaves.
-      observe: told each batch's size and the seconds it took.
+      run: returns the results of a batch's items, in order; called by one thread at a time.
+      options: when a batch starts.
+      observe: called with each batch's size and the seconds it took.
     """
 
     def __init__(
@@ -82,25 +81,25 @@ class Batcher(Generic[Item, Result]):
         self._worker: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        """The number of items that wait."""
+        """Returns the number of waiting items."""
         return len(self._queue)
 
     @property
     def running(self) -> bool:
-        """Whether items are being taken and worked on."""
+        """Whether items are accepted and processed."""
         return self._worker is not None and not self._worker.done() and not self._closing
 
     def start(self) -> None:
-        """Begins to work; to be called in the event loop."""
+        """Starts processing; call it in the event loop."""
         self._worker = asyncio.create_task(self._work())
 
     async def submit(self, items: Sequence[Item]) -> list[Result]:
         """Returns the items' results, once all are there.
 
         Raises:
-          QueueFull: there is no place for all of them; none is taken.
+          QueueFull: there isn't room for all of them; none is accepted.
           Closed: the batcher is closing.
-          Exception: what `run` raised for a batch that held one of them.
+          Exception: what `run` raised for a batch with one of them.
         """
         if not self.running:
             raise Closed
@@ -114,7 +113,7 @@ class Batcher(Generic[Item, Result]):
         return list(await asyncio.gather(*(each.result for each in waiting)))
 
     async def close(self) -> None:
-        """Takes no more, answers what waits, and ends."""
+        """Accepts no more items, processes those that wait, and stops."""
         self._closing = True
         self._changed.set()
         if self._worker is not None:
@@ -130,7 +129,7 @@ class Batcher(Generic[Item, Result]):
                     self._thread, self._run, [each.item for each in batch]
                 )
             except Exception as error:
-                # Those who wait are told, and the next batch may well succeed.
+                # The waiting clients get the error; the next batch may well succeed.
                 for each in batch:
                     if not each.result.done():
                         each.result.set_exception(error)
@@ -141,12 +140,12 @@ class Batcher(Generic[Item, Result]):
                     each.result.set_result(result)
 
     async def _next_batch(self) -> list[_Waiting[Item, Result]]:
-        """Returns at least one item; none once the batcher is closing and nothing waits."""
+        """Returns at least one item, or none once the batcher is closing and nothing waits."""
         while True:
             await self._full_or_due()
             size = min(len(self._queue), self._options.max_size)
             batch = [self._queue.popleft() for _ in range(size)]
-            # Whoever has stopped waiting needs no answer.
+            # Clients that have gone need no answer.
             wanted = [each for each in batch if not each.result.done()]
             if wanted or (self._closing and not self._queue):
                 return wanted

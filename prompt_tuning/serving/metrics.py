@@ -1,24 +1,26 @@
-"""What Prometheus is told at GET /metrics.
+"""The server's counters, which Prometheus reads at GET /metrics.
 
-Labels take few values: routes, statuses and loaded prompts, never what a client made up.
+Labels have few values: routes, statuses and loaded prompts, never what a client made up.
 """
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
 class Metrics:
-    """The server's counters, in a registry of their own.
+    """Counters in a registry of their own.
 
     Args:
-      queued: gives the number of examples that wait.
-      compiled: gives the number of compiled shapes.
-      prompts: gives the number of loaded prompts.
+      queued: returns the number of waiting examples.
+      compiled: returns the number of compiled shapes.
+      prompts: returns the number of loaded prompts.
     """
 
     def __init__(
@@ -29,43 +31,27 @@ class Metrics:
         prompts: Callable[[], float],
     ):
         self.registry = CollectorRegistry()
-
-        def gauge(name: str, text: str, value: Callable[[], float]) -> None:
-            Gauge(f"prompt_tuning_{name}", text, registry=self.registry).set_function(value)
-
-        gauge("queued_examples", "Examples that wait for a batch.", queued)
-        gauge("compiled_shapes", "Shapes of batches compiled since the start.", compiled)
-        gauge("prompts", "Prompts loaded.", prompts)
-        self.requests = Counter(
-            "prompt_tuning_requests",
-            "Requests answered.",
-            ["route", "status"],
-            registry=self.registry,
-        )
+        common: Any = {"namespace": "prompt_tuning", "registry": self.registry}
+        for name, text, value in (
+            ("queued_examples", "Examples that wait for a batch.", queued),
+            ("compiled_shapes", "Shapes of batches compiled since the start.", compiled),
+            ("prompts", "Prompts loaded.", prompts),
+        ):
+            Gauge(name, text, **common).set_function(value)
+        self.requests = Counter("requests", "Requests answered.", ["route", "status"], **common)
         self.request_seconds = Histogram(
-            "prompt_tuning_request_seconds",
+            "request_seconds",
             "Seconds from a request to its answer.",
             ["route"],
             buckets=_SECONDS,
-            registry=self.registry,
+            **common,
         )
-        self.examples = Counter(
-            "prompt_tuning_examples",
-            "Examples answered.",
-            ["prompt"],
-            registry=self.registry,
-        )
+        self.examples = Counter("examples", "Examples answered.", ["prompt"], **common)
         self.batch_examples = Histogram(
-            "prompt_tuning_batch_examples",
-            "Examples in a batch.",
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
-            registry=self.registry,
+            "batch_examples", "Examples in a batch.", buckets=_SIZES, **common
         )
         self.batch_seconds = Histogram(
-            "prompt_tuning_batch_seconds",
-            "Seconds that the model took for a batch.",
-            buckets=_SECONDS,
-            registry=self.registry,
+            "batch_seconds", "Seconds that the model took for a batch.", buckets=_SECONDS, **common
         )
 
     def observe_batch(self, size: int, seconds: float) -> None:
@@ -97,7 +83,7 @@ class CountRequests:
         try:
             await self._app(scope, receive, noting_status)
         finally:
-            # The router leaves the route that it found; what is nowhere is counted together.
+            # The router leaves the route that it found; unknown paths are counted together.
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.requests.labels(route=route, status=str(status)).inc()
             self._metrics.request_seconds.labels(route=route).observe(time.perf_counter() - started)

@@ -1,7 +1,7 @@
-"""The prompts of a server: the files of one folder, by name, and no file outside it.
+"""A server's prompts: the files of one folder, by name, and no file outside it.
 
-`rte.safetensors`, or else `rte.npy`, is the prompt `rte`. Names have letters, digits, `.`, `_`
-and `-` alone, so they hold no path; a link in the folder is followed only to a place inside it.
+`rte.safetensors`, or else `rte.npy`, is the prompt `rte`. Names consist of letters, digits, `.`,
+`_` and `-`, so they can't hold a path; links are followed only within the folder.
 """
 
 import dataclasses
@@ -29,9 +29,9 @@ class Loaded:
     """A prompt in use.
 
     Attributes:
-      name: what examples call it.
-      length: its virtual tokens in front of the input; 0 where the method has none.
-      metadata: what its file says of it.
+      name: its name in examples.
+      length: number of virtual tokens in front of the input; 0 if the method has none.
+      metadata: its file's.
       version: changes when the file does.
     """
 
@@ -43,7 +43,7 @@ class Loaded:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What a look at the folder brought: names, and why a file was refused."""
+    """What a rescan of the folder changed: names, and why files were refused."""
 
     loaded: list[str]
     removed: list[str]
@@ -55,9 +55,9 @@ class PromptFolder:
 
     Args:
       folder: where the files are.
-      predictor: what answers with them.
-      find_task: from a prompt's file and the name of the task in it to the task, if it is known.
-      ranks: whether the labels of a prompt's task are ranked for examples without their own.
+      predictor: what answers with the prompts.
+      find_task: returns the task of a prompt's file and the task name in it, if it is known.
+      ranks: whether to rank the labels of the prompt's task for examples without labels.
 
     Raises:
       UserError: there is no such folder.
@@ -82,23 +82,23 @@ class PromptFolder:
 
     @property
     def loaded(self) -> list[Loaded]:
-        """The prompts in use, by name."""
+        """The prompts in use, sorted by name."""
         with self._lock:
             return [self._loaded[name] for name in sorted(self._loaded)]
 
     def load(self, name: str) -> Loaded:
-        """Loads the prompt of a name, or loads it again.
+        """Loads or reloads the prompt of a name.
 
         Raises:
           NoSuchPromptFile: the folder has none.
-          UserError: the name can't be one, its file is outside the folder, or isn't a prompt for
+          UserError: the name is invalid, its file is outside the folder, or it isn't a prompt for
             the model.
         """
         with self._lock:
             return self._load(name)
 
     def rescan(self) -> Changes:
-        """Loads what is new or changed, drops what is gone; a file that doesn't fit is refused."""
+        """Loads what is new or changed and drops what is gone; refuses files that don't fit."""
         with self._lock:
             loaded, refused = [], {}
             names = self._names()
@@ -146,7 +146,7 @@ class PromptFolder:
         return sorted({path.stem for path in files if path.suffix in SUFFIXES})
 
     def _file(self, name: str) -> Path:
-        """Returns the file of a name, which lies in the folder wherever links lead."""
+        """Returns the file of a name, which is in the folder even if it is a link."""
         if not _NAME.fullmatch(name):
             raise UserError(
                 f"{name[:100]!r} can't be the name of a prompt; expected up to 100 letters, "

@@ -1,4 +1,4 @@
-"""What clients ask, as JSON: examples, the text of their fields, and what is wrong with them."""
+"""What clients send, as JSON: examples, the text of their fields, and the errors in them."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from prompt_tuning.evaluation.predictor import Example
 
 
 def _encodable(text: str) -> str:
-    """JSON can hold half a character, which no vocabulary can read and no answer repeat."""
+    """JSON can hold half a character, which no vocabulary can encode and no answer repeat."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -29,9 +29,9 @@ Text = Annotated[str, AfterValidator(_encodable)]
 
 
 class Question(BaseModel):
-    """One example: the prompt to answer it with, its text, and labels if they are to be ranked.
+    """An example: the prompt to answer it with, its text, and labels to rank, if any.
 
-    Without a text it has the fields of the prompt's task.
+    Without a text, it has the fields of the prompt's task.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -58,19 +58,19 @@ Body = Annotated[
 
 
 def example_of(question: Question, task: Task | None, place: str) -> Example:
-    """Returns a question as an example: `inputs`, or the fields of which the task makes the text.
+    """Returns a question as an example: `inputs`, or the fields that the task turns into the text.
 
     Args:
-      question: the example.
-      task: the prompt's; None where its file tells none.
-      place: where the example is in the body, such as "examples[3].".
+      question: the client's.
+      task: the prompt's, if its file names one.
+      place: the example's place in the body, such as "examples[3].".
 
     Raises:
       UserError: a field is unknown or missing.
     """
     fields = question.model_extra or {}
     columns = task.columns if task else ()
-    # A task whose columns can't be listed says itself what it lacks.
+    # A task whose columns can't be listed reports missing ones itself.
     if task is None or columns or question.inputs is not None:
         for name in fields:
             if name not in columns:
@@ -82,9 +82,9 @@ def example_of(question: Question, task: Task | None, place: str) -> Example:
 
 
 def first_mistake(errors: Sequence[Any]) -> str:
-    """Returns the first of Pydantic's errors in a line: "examples[3].inputs: missing.".
+    """Returns the first of Pydantic's errors in one line: "examples[3].inputs: missing.".
 
-    A misspelled field comes first: it is why another is missing.
+    A misspelled field comes first, since it is why another is missing.
     """
     first, *others = sorted(errors, key=lambda error: error["type"] != "extra_forbidden")
     if first["type"] == "json_invalid":
@@ -95,10 +95,9 @@ def first_mistake(errors: Sequence[Any]) -> str:
     if first["type"] == "extra_forbidden":
         return _unknown_field("", place, list(Questions.model_fields))
     if first["type"] == "missing" and isinstance(given := first["input"], dict):
-        known = [
-            *Question.model_fields,
-            *([] if "many" in first["loc"] else Questions.model_fields),
-        ]
+        known = list(Question.model_fields)
+        if "many" not in first["loc"]:
+            known += Questions.model_fields
         for name in given.keys() - known:
             if did_you_mean(name, known):
                 return _unknown_field(place.removesuffix(str(parts[-1])), name, known)
@@ -120,4 +119,4 @@ _MESSAGES = {
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
 }
-"""What is said in place of Pydantic's own words, by its type of an error."""
+"""In place of Pydantic's messages, by its error types."""

@@ -1,6 +1,6 @@
-"""Running the application until it is told to stop.
+"""Runs the application until it is stopped.
 
-On SIGINT or SIGTERM no more connections are taken, what was asked is answered, and `serve`
+On SIGINT or SIGTERM, no more connections are accepted, pending requests are answered, and `serve`
 returns.
 """
 
@@ -15,14 +15,14 @@ from fastapi import FastAPI
 from prompt_tuning.errors import UserError
 
 STOP_SECONDS = 30
-"""How long requests may take to be answered after the server was told to stop."""
+"""How long pending requests may take after the server was told to stop."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that is bound; port 0 takes a free one.
+    """Returns a bound socket; port 0 picks a free one.
 
     Raises:
-      UserError: the address can't be had.
+      UserError: the address isn't available.
     """
     if not 0 <= port < 2**16:
         raise UserError(f"--port is {port}; expected 0 to 65535, where 0 takes a free one.")
@@ -42,7 +42,7 @@ def is_loopback(bound: socket.socket) -> bool:
 
 
 def url_of(bound: socket.socket) -> str:
-    """Returns the URL under which the socket is reached."""
+    """Returns the socket's URL."""
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -53,8 +53,8 @@ def serve(app: FastAPI, bound: socket.socket, started: Callable[[], None]) -> No
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS
     )
     server = _Server(config, started)
-    # uvicorn takes the signals over while it runs, and raises them again when it has ended: then
-    # they shall end nothing more. Nor are they for those who listen to signals by a descriptor.
+    # uvicorn handles the signals while it runs, and raises them again at its end, when they must
+    # not end anything else; nor are they for those who listen to signals by a descriptor.
     listening = signal.set_wakeup_fd(-1)
     before = {
         number: signal.signal(number, server.handle_exit)

@@ -1,4 +1,4 @@
-"""Compiles what a server's first questions need, before they come."""
+"""Compiles what a server's first questions need, before they arrive."""
 
 from prompt_tuning.evaluation.predictor import SHORTEST_INPUT, Example, Predictor
 
@@ -6,13 +6,13 @@ LABELS = ("a", "b")
 
 
 def warm_up(predictor: Predictor, tokens: int) -> int:
-    """Answers made-up questions, so that the programs of short inputs are compiled.
+    """Answers made-up questions, so that programs for short inputs are compiled.
 
-    Each shape of prompt answers one question of each padded length up to `tokens`, by generating
-    and by ranking. Batches of several questions are still compiled when they first come.
+    Each prompt shape answers one question of each padded length up to `tokens`, by generating and
+    by ranking. Programs for batches of several questions are still compiled when first needed.
 
     Returns:
-      how many questions were answered.
+      The number of questions answered.
     """
     by_shape = {}
     for name in predictor.prompts:
@@ -33,7 +33,7 @@ def warm_up(predictor: Predictor, tokens: int) -> int:
 
 
 def _text_of(predictor: Predictor, length: int) -> str:
-    """Returns a text of nearly so many tokens, end of sequence counted."""
+    """Returns a text of nearly `length` tokens, including the end of sequence."""
     text = "a"
     while len(predictor.vocabulary.encode(f"{text} a")) < length:
         text += " a"
