@@ -147,13 +147,9 @@ def _evaluator(jobs: Sequence[MemberJob], concurrency: int) -> loop.Evaluate:
             adapters = [folded(by_name[due[i].name].method, trained[i]) for i in group]
             score = by_name[name].evaluate
             assert score is not None
-            # What scores many at once can't gather its answers from several processes.
-            if jax.process_count() > 1:
-                evaluations = [score([adapter])[0] for adapter in adapters]
-            else:
-                size = program_size(len(adapters), sizes) if len(adapters) > 1 else 1
-                evaluations = score([*adapters, *adapters[:1] * (size - len(adapters))])
-            found.update(zip(group, evaluations, strict=False))
+            # Programs are compiled for a few numbers of members; copies of one fill them.
+            adapters += adapters[:1] * (program_size(len(adapters), sizes) - len(adapters))
+            found.update(zip(group, score(adapters), strict=False))
         return [found[index] for index in range(len(due))]
 
     return evaluate

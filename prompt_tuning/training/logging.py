@@ -1,24 +1,20 @@
 """Where a run's metrics go: `metrics.jsonl`, TensorBoard, Weights & Biases.
 
-`metrics.jsonl` is the record: a run that was killed and resumed has the rows of one that was
-not, once each. TensorBoard's event files are written without TensorFlow, whose import costs
-seconds. What a run shows on the screen is in `screen.py`.
+`metrics.jsonl` is the record: a run that was killed and resumed has the same rows as one that was
+not, once each. What a run shows on the screen is in `screen.py`.
 """
 
 import json
 import os
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
-
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+from typing import Any, Protocol
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import writing
 from prompt_tuning.json_text import parse_json, shown
-from prompt_tuning.training.record_file import record
 from prompt_tuning.training.run_folder import FIX, RunFolder
 from prompt_tuning.training.startup import PARTS
 
@@ -38,18 +34,18 @@ WALL_TIME_FIELDS = (
 """Fields of a row that differ between two runs of the same command."""
 
 Row = Mapping[str, float | int]
-"""Numbers by name, with "step" among them."""
+"""Values by name, "step" among them."""
 
 
 class Writer(Protocol):
-    """Something that takes rows."""
+    """Something that rows are written to."""
 
     def write(self, row: Row) -> None:
-        """Takes one row."""
+        """Writes one row."""
         ...
 
     def close(self) -> None:
-        """Ends it."""
+        """Writes what is left."""
         ...
 
 
@@ -83,7 +79,7 @@ class MetricsFile:
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[dict[str, float | int]]:
-    """Reads a `metrics.jsonl`; a last line that a killed run left unfinished is passed over.
+    """Reads a `metrics.jsonl`; skips a last line that a killed run left unfinished.
 
     Raises:
       UserError: there is no such file, or another line isn't a JSON object of numbers with a step.
@@ -115,32 +111,50 @@ class TensorBoardFile:
     """One event file; TensorBoard takes the newest where a resumed run repeats steps."""
 
     def __init__(self, folder: Path, step: int):
-        """Starts a file that continues after `step`."""
+        """Creates a file that continues after `step`."""
         self._path = folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
+        self._first_step = step + 1
         with writing(self._path, fix=FIX):
             self._file = open(self._path, "wb")  # noqa: SIM115 - closed by close()
-        self._write(Event(file_version="brain.Event:2"))
-        # Tells TensorBoard to drop the later steps of the files before this one.
-        self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+        self._records: Any = None
+        # The first row waits for a program to compile, time enough to import what writes it.
+        threading.Thread(target=_tensorboard, daemon=True, name="import tensorboard").start()
 
     def write(self, row: Row) -> None:
-        """Writes each number of a row as a scalar."""
-        values = [
-            Summary.Value(tag=name, simple_value=value)
-            for name, value in row.items()
-            if name != "step"
-        ]
-        self._write(Event(step=int(row["step"]), summary=Summary(value=values)))
+        """Writes each value of a row as a scalar."""
+        event_pb2, record_writer = _tensorboard()
+        if self._records is None:
+            self._records = record_writer.RecordWriter(self._file)
+            self._write(event_pb2.Event(file_version="brain.Event:2"))
+            # Has TensorBoard drop the later steps of the files before this one.
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write(event_pb2.Event(step=self._first_step, session_log=start))
+        event = event_pb2.Event(step=int(row["step"]))
+        for name, value in row.items():
+            if name != "step":
+                event.summary.value.add(tag=name, simple_value=value)
+        self._write(event)
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
-    def _write(self, event: Event) -> None:
+    def _write(self, event: Any) -> None:
         event.wall_time = time.time()
         with writing(self._path, fix=FIX):
-            self._file.write(record(event.SerializeToString()))
-            self._file.flush()
+            self._records.write(event.SerializeToString())
+            self._records.flush()
+
+
+def _tensorboard() -> tuple[Any, Any]:
+    """Returns TensorBoard's events and its record writer; the first call takes a while.
+
+    Unlike its event writer, they don't import TensorFlow.
+    """
+    from tensorboard.compat.proto import event_pb2
+    from tensorboard.summary.writer import record_writer
+
+    return event_pb2, record_writer
 
 
 class WandbRun:

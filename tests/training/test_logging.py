@@ -1,5 +1,4 @@
 import errno
-import io
 import json
 import subprocess
 import sys
@@ -135,14 +134,3 @@ def test_wandb_gets_rows_and_the_same_page_again(folder, monkeypatch):
     assert started[0]["project"] == "prompts"
     assert started[0]["config"] == {"SEED": 1}
     json.dumps(started)
-
-
-def test_a_record_is_what_tensorboard_writes():
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    from prompt_tuning.training.record_file import record
-
-    for data in (b"", b"123456789", bytes(range(256)) * 3):
-        file = io.BytesIO()
-        RecordWriter(file).write(data)
-        assert record(data) == file.getvalue()
