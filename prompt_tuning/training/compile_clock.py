@@ -1,7 +1,7 @@
-"""How much is compiled, and how long it takes, as JAX itself reports it.
+"""How many programs are compiled, and how long it takes, as JAX reports it.
 
-Tracing a Python function, lowering it, compiling it or loading it from the persistent cache all
-count. A function traced inside another is reported twice; here a second is counted once.
+Tracing, lowering, compiling and loading from the persistent cache all count. JAX reports the time
+of a function traced inside another twice; here it counts once.
 """
 
 import functools
@@ -19,9 +19,9 @@ _SPANS_KEPT = 1000
 class Compiled(NamedTuple):
     """What this process has compiled so far.
 
-    programs: compiled, or loaded from the cache.
-    from_cache: the latter.
-    seconds: spent on all of it.
+    programs: how many, compiled or loaded from the cache.
+    from_cache: how many were loaded from the cache.
+    seconds: the time all of it took.
     """
 
     programs: int
@@ -30,7 +30,7 @@ class Compiled(NamedTuple):
 
 
 class CompileClock:
-    """Adds up what JAX reports; `compile_clock()` has the one that listens."""
+    """Sums what JAX reports; `compile_clock()` returns the one that listens."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -43,7 +43,7 @@ class CompileClock:
             return Compiled(self._programs, self._from_cache, self._seconds)
 
     def add_span(self, event: str, start_time: float, end_time: float, **_: object) -> None:
-        """Takes a span of JAX's, at its end; those inside it have been taken before."""
+        """Adds a span that JAX reports at its end, after the spans inside it."""
         if not event.startswith(_COMPILING):
             return
         with self._lock:
@@ -60,7 +60,7 @@ class CompileClock:
             del self._spans[:-_SPANS_KEPT]
 
     def add_event(self, event: str, **_: object) -> None:
-        """Takes an event of JAX's."""
+        """Counts an event that JAX reports."""
         with self._lock:
             self._from_cache += event == _FROM_CACHE
 

@@ -1,11 +1,11 @@
-"""Learning many tasks' prompts into one from teachers that know one each (MPT; Wang et al., 2023).
+"""Distills prompts of many tasks, the teachers, into one (MPT; Wang et al., 2023).
 
     loss = task + weight * (KL(teacher || student) + mean (h_student - h_teacher)^2)
 
 with the paper's weight of 0.9 (section 3.2, equations 3 to 5). The teachers are prompts for the
-same frozen model, an example's being that of its task. The divergence is over the vocabulary, for
-each target token; the hidden states h are the encoder's outputs at the input's tokens, which have
-the same positions whatever prompt is beside them.
+same frozen model; an example's teacher is that of its task. The divergence is over the vocabulary,
+for each target token. The hidden states h are the encoder's outputs at the input's tokens, whose
+position among themselves no prompt changes.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ from prompt_tuning.training.step import Batch, InjectionLossFn
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
-    """What to learn from.
+    """Whom to learn from.
 
     Attributes:
-      teachers: the tasks' prompts along its batch axis, as `batch_injections` makes it.
-      weight: of both distillation losses beside the task's.
+      teachers: the tasks' prompts along the batch axis, as `batch_injections` makes it.
+      weight: of both distillation losses; the task's loss has 1.
     """
 
     teachers: Injection
@@ -44,8 +44,8 @@ def distillation_loss_fn(
 ) -> InjectionLossFn:
     """Returns the loss of an injection into a frozen model that also sees its teachers.
 
-    A batch of several tasks says under "task" which teacher each example has. The model runs
-    twice, the teachers' time without dropout and without a backward pass.
+    In a batch of several tasks, "task" is the index of each example's teacher. The model runs
+    twice, for the teachers without dropout and without a backward pass.
     """
     dropout = model.compute.dropout_rate > 0
 
@@ -83,7 +83,7 @@ def distillation_loss_fn(
         divergence = jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
         seen = batch["encoder_input_tokens"] != model.config.pad_id
         differences = jnp.square(hidden - their_hidden).astype(jnp.float32)
-        # A mean, which the step is to get for each weight, like the sums beside it.
+        # The step divides by the sum of weights, so a mean is multiplied by it.
         of_hidden = jnp.mean(differences, where=seen[..., None]) * weight_sum
         distilled = jnp.sum(divergence * weights) + of_hidden
         return task_loss + distillation.weight * distilled, weight_sum

@@ -1,9 +1,9 @@
 """Counts the matrix products of a program: what MFU is a share of.
 
-XLA's own count takes a loop's body once, however often it runs, and T5's layers are a loop; here
-it is taken as often as `lax.scan` repeats it. As is usual for MFU (Chowdhery et al., 2022,
-appendix B), only matrix products count, which are all that a matrix unit does. What `remat`
-computes a second time is in the program and counts.
+XLA's own count takes a loop's body once, however often it runs, and T5's layers are a loop. Here
+it counts as often as `lax.scan` repeats it. As is usual for MFU (Chowdhery et al., 2022,
+appendix B), only matrix products count. What `remat` computes a second time is in the program and
+counts.
 """
 
 import math
@@ -12,9 +12,9 @@ from typing import Any
 
 
 def matmul_flops(jaxpr: Any) -> int:
-    """Returns the operations of all matrix products in a jaxpr; a multiply and an add are two.
+    """Returns the FLOPs of all matrix products in a jaxpr; a multiply and an add are two.
 
-    Of branches the costliest counts; the body of a `while_loop`, whose length isn't known, once.
+    Of branches the costliest counts; the body of a `while_loop`, whose length is unknown, once.
     """
     total = 0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:

@@ -1,9 +1,9 @@
-"""Successive halving: train many a little, continue with the best half, and so on to the end.
+"""Successive halving: train many members a little, keep the best half, and so on to the end.
 
 Jamieson and Talwalkar (2016), "Non-stochastic best arm identification and hyperparameter
 optimization". A *rung* is a step at which the members with the lowest development scores are
 dropped. With half kept and rungs at 1/8, 1/4 and 1/2 of the steps, eight members cost 2.5
-full trainings in place of eight.
+full runs instead of eight.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ BestScore = tuple[float, int]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Halving:
-    """The steps at which members are dropped, and the share that is kept.
+    """When members are dropped, and what share is kept.
 
     Attributes:
-      keep: the share that remains after each rung, rounded up.
-      rungs: steps, ascending; None spreads them so that one member is left for the last stretch and
-        each stretch is 1/keep times as long as the one before it.
+      keep: the share that is kept at each rung, rounded up.
+      rungs: steps, ascending; None spreads them so that one member is left at the end and each
+        stretch is 1/keep times as long as the one before it.
     """
 
     # The steps of the rungs are part of a population's identity in their place.
@@ -44,7 +44,7 @@ class Halving:
             )
 
     def steps(self, *, members: int, train_steps: int, eval_every: int) -> list[int]:
-        """Returns the steps of the rungs, each one at which the development set is evaluated.
+        """Returns the steps of the rungs; the development set is evaluated at each.
 
         Raises:
           UserError: a given rung isn't a multiple of `eval_every` below `train_steps`.
@@ -67,13 +67,13 @@ class Halving:
         return sorted(rung for rung in rungs if rung < train_steps)
 
     def kept(self, members: int) -> int:
-        """Returns how many of so many members remain after a rung."""
-        # At least one is dropped, or a share close to 1 would never come to an end.
+        """Returns how many of these members remain after a rung."""
+        # At least one is dropped, or a share close to 1 would never reach one member.
         return max(1, min(math.ceil(members * self.keep), members - 1))
 
 
 def ranked(scores: Mapping[str, BestScore]) -> list[str]:
-    """Returns names from best to worst; of equal scores the one reached sooner is better."""
+    """Returns names from best to worst; of equal scores the one reached earlier is better."""
 
     def order(name: str) -> tuple[bool, float, int]:
         score, step = scores[name]

@@ -18,11 +18,11 @@ _TO_THE_END = "trained to its last step"
 
 
 class Lineup:
-    """Members that train, a few at a time; one that ends gives way to the next that waits.
+    """Members that train, a few at a time; when one ends, the next one waiting starts.
 
     Attributes:
-      results: of members that have ended, by name.
-      open: of members that have been started and have not ended, by name.
+      results: of the members that have ended, by name.
+      open: runs that have been started and have not ended, by name.
       training: the runs that make the next step.
     """
 
@@ -32,7 +32,7 @@ class Lineup:
         self._until: int | None = None
         self.open: dict[str, Run] = {}
         self.training: list[Run] = []
-        # A run alone is opened although it is complete: its parameters are asked for.
+        # A run alone is opened even if it is complete: its caller wants the parameters.
         alone = not members[0].name
         self.results = {} if alone else _read_on_all(lambda: _results_before(members))
 
@@ -42,26 +42,26 @@ class Lineup:
         return len(self.results) == len(self._members)
 
     def wait(self, members: Sequence[Member], until: int | None) -> None:
-        """Has members wait to train up to a step; None: to their last one."""
+        """Queues members to train up to a step; None: to their last."""
         self._until = until
         self._waiting.extend(member for member in members if member.name not in self.results)
 
     def start(self, open_run: Callable[[Member], Run]) -> list[Run]:
-        """Starts as many of those that wait as there is room for; `admit` is to follow."""
+        """Opens as many waiting members as there is room for; call `admit` next."""
         room = min(self._concurrency - len(self.training), len(self._waiting))
         started = [self._waiting.popleft() for _ in range(room)]
         for member in started:
-            if member.name not in self.open:  # it is since the last rung
+            if member.name not in self.open:  # else it is since the last rung
                 self.open[member.name] = open_run(member)
         return [self.open[member.name] for member in started]
 
     def admit(self, runs: Sequence[Run]) -> None:
-        """Has started runs train, unless they are where they should be."""
+        """Adds opened runs to those that train, unless they have reached their step already."""
         self.training += runs
         self.drop_arrived()
 
     def drop_arrived(self) -> None:
-        """Drops the runs that are at their end, which is recorded, or where training pauses."""
+        """Ends the runs that are complete, and drops those that have reached the next rung."""
         for run in self.training:
             if run.ended:
                 last = run.step >= run.options.train_steps
@@ -70,7 +70,7 @@ class Lineup:
             self.training = [run for run in self.training if run.step < self._until]
 
     def end(self, run: Run, reason: str) -> None:
-        """Ends a run for good; its folder says why."""
+        """Ends a run for good; its summary says why."""
         run.wait()
         run.close()
         run.write_summary({"ended": reason} if run.name else {})
@@ -86,7 +86,7 @@ class Lineup:
         open_run: Callable[[Member], Run],
         line: Callable[[str], None],
     ) -> list[Member]:
-        """Returns the members that remain after a rung, and ends the others."""
+        """Ends the members with the lowest scores at a rung; returns those that remain."""
 
         def score(member: Member) -> BestScore:
             result = self.results.get(member.name)
@@ -112,7 +112,7 @@ class Lineup:
 
 
 def _read_on_all(read: Callable[[], T]) -> T:
-    """Reads, on every process, what the first has written, before it writes more."""
+    """Has every process read what the first one has written, before that writes more."""
     found = first_then_all(read)
     first_then_all(lambda: None)
     return found
@@ -121,7 +121,7 @@ def _read_on_all(read: Callable[[], T]) -> T:
 def _results_before(members: Sequence[Member]) -> dict[str, TrainResult]:
     """Returns the results of members that ended before this process began.
 
-    One that was trained to its last step continues where it has more steps to make now.
+    One that was trained to its last step is left out if it has more steps to make now.
     """
     results = {}
     for member in members:

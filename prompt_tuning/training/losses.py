@@ -1,7 +1,7 @@
-"""Token cross-entropy, in float32, as a sum and the weight it is to be divided by.
+"""Token cross-entropy in float32, as a sum and the sum of weights to divide it by.
 
-Sums, not means: microbatches and devices hold different numbers of real tokens, so the mean is
-taken once, over all of them, by the step (`step.py`). The z-loss and label smoothing are T5X's
+Sums, not means: microbatches and devices hold different numbers of real tokens, so the step
+(`step.py`) takes the mean once, over all of them. The z-loss and label smoothing are T5X's
 (t5x/losses.py), which the paper's own code trains with.
 """
 
@@ -17,7 +17,7 @@ from prompt_tuning.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class LossOptions:
-    """What is added to the cross-entropy.
+    """Terms added to the cross-entropy.
 
     z_loss: coefficient of log(Z)^2, which keeps logits from drifting (the paper's released
         code uses 1e-4; the paper mentions none).

@@ -1,12 +1,12 @@
-"""What a run does to its machine, beside what it learns; docs/performance.md explains each field.
+"""How a run uses its machine; docs/performance.md explains each field.
 
-    input_wait            share of the time in which the loop waited for a batch
+    input_wait            share of the time that the loop waited for a batch
     compiled_programs     programs compiled since the last row, or loaded from the cache
-    compile_seconds       and the seconds it took
-    mfu                   share of the accelerators' peak, where that is known
-    device_memory_bytes   the most that a device has held, where it reports that
+    compile_seconds       seconds that this took
+    mfu                   model FLOPs utilization: share of the accelerators' peak, if known
+    device_memory_bytes   peak memory of a device, if it reports that
 
-They go into each row of losses. The first row of a process also has its `startup/...` seconds.
+Each row of losses has them. The first row of a process also has its `startup/...` seconds.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ from prompt_tuning.training.startup import Startup
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Monitoring:
-    """What to measure training against.
+    """What to measure, and against what.
 
     Attributes:
-      startup: of the command, if it is to be reported when the first step is done.
-      peak_flops: of all devices together, operations a second; None where it isn't known.
+      startup: reported after the first step; None: not reported.
+      peak_flops: FLOPs a second of all devices together; None if unknown.
       profile_steps: how many steps to record with the profiler.
-      profile_folder: where to; None is in the first run's folder.
+      profile_folder: where the profile goes; None: the first run's folder.
     """
 
     startup: Startup | None = None
@@ -42,13 +42,16 @@ class Monitoring:
 
 
 class StepFlops:
-    """Counts the operations of a step's matrix products, once for each program and shapes."""
+    """Counts the FLOPs of a step's matrix products, once for each program and shapes."""
 
-    def __init__(self):
+    def __init__(self, *, counted: bool):
+        self._counted = counted
         self._found: dict[Any, int] = {}
 
     def of(self, train_step: Any, *arguments: Any) -> int:
-        """Returns the operations of a compiled step on these arguments."""
+        """Returns the FLOPs of a compiled step on these arguments; 0 unless they are counted."""
+        if not self._counted:
+            return 0
         shapes = (id(train_step), *(np.shape(leaf) for leaf in jax.tree.leaves(arguments)))
         if shapes not in self._found:
             self._found[shapes] = matmul_flops(train_step.trace(*arguments).jaxpr)
@@ -56,10 +59,10 @@ class StepFlops:
 
 
 class Monitor:
-    """Measures a run between one row and the next.
+    """Measures a run from one row to the next.
 
-    Where several runs train together, a run's `mfu` counts its own steps: the sum over them is
-    that of the devices.
+    Of several runs that train together each one's `mfu` counts its own steps: the devices' is
+    their sum.
     """
 
     def __init__(self, peak_flops: float | None):
@@ -75,17 +78,17 @@ class Monitor:
 
     @contextlib.contextmanager
     def waiting_for_input(self) -> Iterator[None]:
-        """Counts what is done inside as waiting for a batch."""
+        """Counts the time inside as waiting for a batch."""
         started = time.monotonic()
         yield
         self._waited += time.monotonic() - started
 
     def count_step(self, flops: int) -> None:
-        """Counts a step that has been made."""
+        """Adds the FLOPs of a step."""
         self._flops += flops
 
     def end_window(self, seconds: float) -> dict[str, float | int]:
-        """Returns the fields of a row, given how long the steps took; then starts the next."""
+        """Returns the fields of a row, given the seconds its steps took; starts the next."""
         compiled = self._clock.read()
         self._waited_in_all += self._waited
         self._seconds_in_all += seconds
@@ -103,7 +106,7 @@ class Monitor:
         return row
 
     def summary(self) -> dict[str, Any]:
-        """Returns what belongs in the run's summary: of this process as a whole."""
+        """Returns the fields of the run's summary, for this process as a whole."""
         compiled = self._clock.read()
         return {
             "input_wait": self._waited_in_all / self._seconds_in_all
@@ -115,7 +118,7 @@ class Monitor:
 
 
 def device_memory_bytes() -> int | None:
-    """Returns the most that any of this process's devices has held; None if unknown (CPU)."""
+    """Returns the peak memory of this process's fullest device; None if unknown (CPU)."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     peaks = [found["peak_bytes_in_use"] for found in stats if found]
     return max(peaks, default=None)

@@ -1,9 +1,9 @@
 """The paper's optimizer, its alternatives, and learning-rate schedules, all through optax.
 
-Adafactor (Shazeer & Stern 2018, arXiv 1804.04235) as Lester et al. (2021) ran it, through T5X:
+Adafactor (Shazeer & Stern 2018, arXiv 1804.04235) as Lester et al. (2021) ran it, with T5X:
 no first moment, no scaling by the parameter's size, updates clipped to a root mean square of 1,
-second moments factored only where both of the two largest dimensions are at least 128.
-Pre-training uses T5's own setting of it: scaled by the parameter, with `rsqrt_decay`.
+second moments factored only where the two largest dimensions are both at least 128.
+Pre-training uses T5's own settings: scaled by the parameter's size, with `rsqrt_decay`.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ class AnyRate:
 
     Attributes:
       make: optax's function.
-      options: its arguments but the learning rate, by name.
-      scheduled: whether the learning rate was a schedule, which shows in the optimizer's state.
+      options: its arguments except the learning rate, by name.
+      scheduled: whether the learning rate was a schedule; the optimizer's state depends on it.
     """
 
     make: Callable[..., optax.GradientTransformation]
@@ -43,7 +43,7 @@ class AnyRate:
 def at_rate(
     optimizer: optax.GradientTransformation | AnyRate, rate: Any
 ) -> optax.GradientTransformation:
-    """Returns the optimizer of one update; one that knows its learning rate itself is unchanged."""
+    """Returns an optimizer with this learning rate; one that isn't an `AnyRate` is unchanged."""
     if not isinstance(optimizer, AnyRate):
         return optimizer
     return optimizer.make(
@@ -52,10 +52,10 @@ def at_rate(
 
 
 class Optimizer(optax.GradientTransformation):
-    """An optimizer that can be made again with another learning rate.
+    """An optax optimizer that can be made again with another learning rate.
 
-    Runs that train together (`loop.py`) share a program, to which each one's learning rate is an
-    argument. Anywhere else it is an optax optimizer like any other.
+    Runs that train together (`loop.py`) share a program, which takes each one's learning rate as an
+    argument.
 
     Attributes:
       make: optax's function.
@@ -83,12 +83,12 @@ class Optimizer(optax.GradientTransformation):
 
     @property
     def any_rate(self) -> AnyRate:
-        """The same, with the learning rate left open."""
+        """The same optimizer without its learning rate."""
         scheduled = callable(self.learning_rate)
         return AnyRate(self.make, tuple(sorted(self.options.items())), scheduled)
 
     def rates(self, steps: int) -> Float32[np.ndarray, "steps"]:
-        """Returns the learning rate of each of the first updates."""
+        """Returns the learning rates of the first `steps` updates."""
         value = self.learning_rate
         if not callable(value):
             return np.full(steps, value, np.float32)
@@ -118,8 +118,8 @@ def adafactor(
         u = g / sqrt(v);  u = u / max(1, rms(u) / clipping_threshold)
         p = (1 - weight_decay) * p - learning_rate * u * scale
 
-    where `scale` is 1, or `max(rms(p), 1e-3)` if `multiply_by_parameter_scale`. The weight
-    decay does not depend on the learning rate.
+    where `scale` is 1, or `max(rms(p), 1e-3)` if `multiply_by_parameter_scale`. The learning rate
+    doesn't scale the weight decay.
     """
     return Optimizer.of(
         optax.adafactor,
@@ -155,7 +155,7 @@ def constant(value: PerMember[float]) -> Schedule:
 
 
 def linear_warmup(value: PerMember[float], warmup_steps: PerMember[int]) -> Schedule:
-    """Linear warm-up to `value` at update `warmup_steps`, then constant."""
+    """Linear warmup to `value` at update `warmup_steps`, then constant."""
     _check_rate(value)
     return lambda count: value * jnp.minimum(1.0, (count + 1) / max(1, warmup_steps))
 
@@ -173,7 +173,7 @@ def cosine_decay(
     warmup_steps: PerMember[int] = 0,
     final_fraction: PerMember[float] = 0.0,
 ) -> Schedule:
-    """Linear warm-up to `value`, then cosine decay to `final_fraction * value`."""
+    """Linear warmup to `value`, then cosine decay to `final_fraction * value`."""
     warmup = linear_warmup(value, warmup_steps)
     decay_steps = max(1, total_steps - warmup_steps)
 

@@ -11,17 +11,17 @@ _OTHER_STEPS = "the best step is picked among other steps than an undisturbed ru
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """How long and how often. Intervals count steps.
+    """How long to train and how often to record. Intervals count steps.
 
-    train_steps: updates to make in all (the paper: 30,000).
-    seed: of the order of the data and of dropout.
-    accumulation_steps: microbatches a batch is cut into, to fit in memory.
-    log_every: a row of losses is the mean over this many steps.
+    train_steps: updates in all (the paper: 30,000).
+    seed: of the data's order and of dropout.
+    accumulation_steps: microbatches that a batch is cut into, to fit in memory.
+    log_every: each row of losses is the mean over this many steps.
     eval_every: the development set is also evaluated before the first and after the last step.
-    checkpoint_every: and after the last step.
+    checkpoint_every: a checkpoint is also saved after the last step.
     keep_checkpoints: how many of the newest stay on disk.
     patience: stop after this many evaluations in a row without a better score; None: never.
-    prefetch_batches: how many batches are made ahead, on a thread; 0: each when it is needed.
+    prefetch_batches: how many batches a thread makes ahead; 0: each one is made when needed.
     tensorboard: write event files.
     wandb_project: log to this Weights & Biases project.
     """

@@ -1,7 +1,7 @@
 """Makes the next batches on a thread while the devices work on this one.
 
-A batch is a pure function of its step (`data/batching.py`), so nothing is lost or repeated where
-a run stops with batches waiting: they are made again on resuming.
+A batch is a pure function of its step (`data/batching.py`), so nothing is lost or repeated when a
+run stops with batches waiting: a resumed run makes them again.
 """
 
 import queue
@@ -20,16 +20,16 @@ class _Made(NamedTuple, Generic[T]):
 
 
 class Prefetcher(Generic[T]):
-    """Calls a function of the step, a few steps ahead, in order; close it at the end."""
+    """Calls a function of the step in order, a few steps ahead; close it at the end."""
 
     def __init__(self, batches: Callable[[int], T], *, first: int, end: int, ahead: int):
-        """Starts on step `first`, unless `ahead` is 0: then each batch is made when asked for.
+        """Starts with step `first`, unless `ahead` is 0: then `next` makes each batch.
 
         Args:
-          batches: step -> batch; called on the thread alone, or, with `ahead` 0, never on one.
+          batches: step -> batch; called on the thread only, or with `ahead` 0 by `next` only.
           first: the first step.
-          end: the step before which to stop.
-          ahead: how many batches may wait, beside the one being used.
+          end: one past the last step.
+          ahead: how many batches may wait, besides the one in use.
         """
         self._batches, self._next = batches, first
         self._room = threading.Semaphore(ahead)
@@ -37,14 +37,14 @@ class Prefetcher(Generic[T]):
         self._stopping = False
         self._thread = None
         if ahead:
-            # A daemon: whatever a batch may be waiting for, it doesn't keep the process alive.
+            # A daemon: a batch that waits for something doesn't keep the process alive.
             self._thread = threading.Thread(
                 target=self._work, args=(range(first, end),), name="prefetch", daemon=True
             )
             self._thread.start()
 
     def next(self) -> T:
-        """Returns the batch of the next step; raises what making it raised."""
+        """Returns the batch of the next step, or raises the error of making it."""
         if self._thread is None:
             batch = self._batches(self._next)
             self._next += 1
@@ -56,7 +56,7 @@ class Prefetcher(Generic[T]):
         return made.batch  # pyright: ignore[reportReturnType] - one of the two is there
 
     def close(self) -> None:
-        """Makes no more; waits for a batch that is being made, though not forever."""
+        """Stops; waits a few seconds for a batch that is being made."""
         self._stopping = True
         self._room.release()
         if self._thread is not None:

@@ -1,8 +1,7 @@
 """Records what the devices do in a few steps, with `jax.profiler`, into the run folder."""
 
 import contextlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,46 @@ WARM_UP = 5
 
 
 class Profile:
-    """A trace of `steps` steps, or none if that is 0."""
+    """A trace of a few steps.
 
-    def __init__(self, folder: Path, steps: int, *, first: int, end: int):
-        """Args: where the trace goes; how many steps; the run's next step and its last one."""
-        self._folder = folder
-        self._from = max(first, min(first + WARM_UP, end - steps))
-        self._until = min(self._from + steps, end)
+    Args:
+      folder: where the trace goes.
+      steps: how many to record; 0 records none.
+      end: the run's last step.
+    """
+
+    def __init__(self, folder: Path, steps: int, *, end: int):
+        self._folder, self._steps, self._end = folder, steps, end
+        self._step: int | None = None
+        self._from = self._until = 0
         self._recording = False
 
-    def step(self, step: int) -> AbstractContextManager[object]:
-        """Enter this around step `step`, from 0; it starts the recording when it is time."""
-        if step == self._from < self._until:
+    @contextlib.contextmanager
+    def step(self, step: int) -> Iterator[None]:
+        """Enter this around each step; it starts the recording when it is time.
+
+        Args:
+          step: the number of the first, from 0. Later ones are counted from there.
+        """
+        if self._step is None:
+            self._step = step
+            self._from = max(step, min(step + WARM_UP, self._end - self._steps))
+            self._until = min(self._from + self._steps, self._end)
+        if self._step == self._from < self._until:
             # Perfetto's file is what a browser opens with nothing installed.
             jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
             self._recording = True
-        if not self._recording:
-            return contextlib.nullcontext()
-        return jax.profiler.StepTraceAnnotation("train", step_num=step)
+        if self._recording:
+            with jax.profiler.StepTraceAnnotation("train", step_num=self._step):
+                yield
+        else:
+            yield
+        self._step += 1
 
-    def step_made(self, steps: int, result: Any, say: Callable[[str], None]) -> None:
-        """Ends the recording if this many steps, whose last has this result, are enough."""
-        if self._recording and steps == self._until:
-            jax.block_until_ready(result)
+    def end_step(self, metrics: Any, say: Callable[[str], None]) -> None:
+        """Ends the recording after its last step, whose metrics these are, and says where it is."""
+        if self._recording and self._step == self._until:
+            jax.block_until_ready(metrics)
             self.close()
             found = sorted(self._folder.rglob("perfetto_trace.json.gz"))
             say(

@@ -1,6 +1,6 @@
-"""How far a run has come: what a checkpoint holds besides arrays.
+"""The progress of a run: what a checkpoint holds besides arrays.
 
-JSON values, exact to the last digit, so that a resumed run continues from the very same state.
+JSON values, exact to the last digit, so that a resumed run continues from the same state.
 """
 
 import dataclasses
@@ -12,14 +12,14 @@ from prompt_tuning.training.early_stopping import Best
 
 @dataclasses.dataclass(kw_only=True)
 class Progress:
-    """Changes during a run.
+    """Everything but arrays that changes during a run.
 
     Attributes:
       best: the best evaluation so far.
-      seconds: of all processes that have worked on this run.
+      seconds: of all processes that have trained this run.
       metrics_offset: where `metrics.jsonl` ended, in bytes.
-      window: sums since the last row of losses; a run stopped between two rows later writes the
-        row it would have written.
+      window: sums since the last row of losses, so that a run stopped between two rows writes the
+        same next row once it resumes.
     """
 
     best: Best = dataclasses.field(default_factory=Best)
@@ -40,7 +40,7 @@ class Progress:
     def end_window(self) -> dict[str, float] | None:
         """Returns the window's means, the loss being that of a token, and starts another.
 
-        None if there was no step since the last one.
+        None if no step was made since the last one.
         """
         window, self.window = self.window, {}
         if not window:
@@ -51,7 +51,7 @@ class Progress:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """As values that JSON has."""
+        """Returns JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod

@@ -1,15 +1,21 @@
 """A run between its steps: its state, and all that it reads and writes.
 
+    what is asked for    `Member`
+    input                `Run.batches`, made ahead on a thread
+    record               rows of metrics, predictions, the best prompt, checkpoints
+    result               `TrainResult`, and the folder's summary.json
+
 `loop.py` makes the steps, of one run or of several that train together.
 """
 
+import collections
 import dataclasses
 import functools
 import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +25,7 @@ from prompt_tuning.checkpoints.state import CheckpointManager
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.training.early_stopping import Best
+from prompt_tuning.training.inputs import Input, make_input
 from prompt_tuning.training.keys import stream_key
 from prompt_tuning.training.logging import (
     MetricsFile,
@@ -106,33 +113,33 @@ class TrainResult:
 
 
 class Diverged(UserError):
-    """A loss, a gradient or an update is NaN or infinite."""
+    """A loss, a gradient or an update is NaN or infinite.
 
+    Attributes:
+      step: the step's number.
+    """
 
-class Input(NamedTuple):
-    """A batch, and what of it isn't padding."""
-
-    batch: Batch
-    examples: int
-    tokens: int  # of inputs and targets together
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
 
 
 class Run:
     """A run that has been started.
 
-    Its owner calls, in turn: `batches.next`, `started_step` with the state after the step,
-    `record_step` with the step's metrics once they have arrived, `record_evaluation` where
-    `evaluation_due`, `end_step`; and at the end `close`. Of several processes that make a run
-    together, the first alone writes.
+    For each step its owner calls, in this order: `batches.next`; `start_step`; `record_step` once
+    the metrics have arrived, which may be a few steps later; `record_evaluation` if
+    `evaluation_due`; `end_step`. At the end it calls `close`. Of several processes that make a run
+    together, only the first writes.
 
     Attributes:
       member: what was asked for.
-      state: after the step last started, which may still be on its way.
-      step: the number of steps started.
+      state: after the step last started; it may not have been computed yet.
+      step: how many steps have been started.
       key: the run's random key.
       program_key: equal for runs that can share a program.
-      batches: of the next steps, each an `Input`.
-      monitor: what it measures.
+      batches: the `Input`s of the next steps.
+      monitor: measures input wait, compilation and MFU.
     """
 
     def __init__(
@@ -150,10 +157,10 @@ class Run:
         Args:
           member: what is asked for.
           state: before the first step.
-          frozen_parameters: how many there are.
+          frozen_parameters: their number.
           place_batch: puts a batch on the devices.
           peak_flops: see `Monitoring`.
-          screen: its part of the screen; None if it trains alone.
+          screen: its part of a population's screen; None if it trains alone.
         """
         self._started = time.monotonic()
         self.member, self.options, self.folder = member, member.options, member.folder
@@ -196,23 +203,16 @@ class Run:
         if restored is not None:
             self.line(self._resumed_line())
 
-        def next_input(step: int) -> Input:
-            batch = member.batches(step)
-            check_divisible(batch, self.options.accumulation_steps)
-            return Input(place_batch(batch), *_count(batch))
-
-        # Batches are put on the devices on the thread too, so that a step waits for no transfer.
+        # Steps that have been started and not recorded: (step, input, FLOPs).
+        self._under_way: collections.deque[tuple[int, Input, int]] = collections.deque()
+        accumulation_steps = self.options.accumulation_steps
         self.batches = Prefetcher(
-            next_input,
+            # Batches are put on the devices on the thread too, so that no step waits for it.
+            lambda step: make_input(member.batches(step), accumulation_steps, place_batch),
             first=self.step,
             end=self.options.train_steps,
             ahead=self.options.prefetch_batches,
         )
-
-    @property
-    def steps_made(self) -> int:
-        """Steps made by this process."""
-        return self.step - self._first_step
 
     @functools.cached_property
     def key_data(self) -> np.ndarray:
@@ -265,30 +265,32 @@ class Run:
         """Returns once every checkpoint is on disk."""
         self._checkpoints.wait()
 
-    def started_step(self, state: TrainState) -> None:
-        """Takes the state after a step, which may still be on its way."""
-        self.state = state
-        self.step += 1
-        self._screen.advance()
-
-    def record_step(
-        self, step: int, metrics: Mapping[str, Any], *, examples: int, tokens: int, flops: int
-    ) -> None:
-        """Adds a step to the next row of losses. Raises Diverged if a metric isn't finite.
+    def start_step(self, state: TrainState, step_input: Input, flops: int) -> None:
+        """Takes note of a step that has been started.
 
         Args:
-          step: its number.
-          metrics: see `make_train_step`.
-          examples: of its batch.
-          tokens: of its batch.
-          flops: operations of the step; 0 where nobody counts them.
+          state: after the step; it may not have been computed yet.
+          step_input: what the step was given.
+          flops: operations of the step; 0 where they aren't counted.
         """
+        self.state = state
+        self.step += 1
+        self._under_way.append((self.step, step_input, flops))
+        self._screen.advance()
+
+    def record_step(self, metrics: Mapping[str, Any]) -> None:
+        """Adds the metrics of the next step under way (`make_train_step`) to the row of losses.
+
+        Raises:
+          Diverged: a metric isn't finite.
+        """
+        step, step_input, flops = self._under_way.popleft()
         values = {name: float(value) for name, value in metrics.items()}
         for name in ("loss", "gradient_norm", "update_norm"):
             if not math.isfinite(values[name]):
                 self._raise_diverged(step, name.replace("_", " "), values[name])
         self._progress.add_step(values)
-        self._counts += [examples, tokens]
+        self._counts += [step_input.examples, step_input.tokens]
         self.monitor.count_step(flops)
         if step % self.options.log_every == 0:
             self._write_window(step)
@@ -340,37 +342,31 @@ class Run:
         self._checkpoints.close()
 
     def write_summary(self, facts: Mapping[str, Any]) -> None:
-        """Writes `summary.json`, unless nothing was done since it was."""
-        if self._writes and (self.steps_made or not self.folder.summary.exists()):
-            self.folder.write_json("summary.json", self._summary(facts))
-
-    def _summary(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """What is to be known of an ended run at a glance.
-
-        The speed is the median over the rows of losses, which neither compilation nor
-        evaluation weighs on.
-        """
-        best = self._progress.best
-        rows = read_rows(self.folder.metrics)
-        return {
-            **self.member.facts,
-            **facts,
-            "startup": self._startup,
-            "score": best.score,
-            "metrics": best.metrics,
-            "best_step": best.step,
-            "steps": self.step,
-            "stopped_early": self.step < self.options.train_steps,
-            "trained_parameters": count_parameters(self.state.trained),
-            "frozen_parameters": self._frozen_parameters,
-            "examples_per_second": _median(rows, "examples_per_second"),
-            "mfu": _median(rows, "mfu"),
-            "wall_seconds": self._seconds(),
-            **self.monitor.summary(),
-        }
+        """Writes `summary.json`, unless it is there and no step was made since."""
+        made_steps = self.step > self._first_step
+        if self._writes and (made_steps or not self.folder.summary.exists()):
+            best, rows = self._progress.best, read_rows(self.folder.metrics)
+            summary = {
+                **self.member.facts,
+                **facts,
+                "startup": self._startup,
+                "score": best.score,
+                "metrics": best.metrics,
+                "best_step": best.step,
+                "steps": self.step,
+                "stopped_early": self.step < self.options.train_steps,
+                "trained_parameters": count_parameters(self.state.trained),
+                "frozen_parameters": self._frozen_parameters,
+                # Medians, which neither compilation nor evaluation weighs on.
+                "examples_per_second": _median(rows, "examples_per_second"),
+                "mfu": _median(rows, "mfu"),
+                "wall_seconds": self._seconds(),
+                **self.monitor.summary(),
+            }
+            self.folder.write_json("summary.json", summary)
 
     def _resumed_line(self) -> str:
-        """What is said of a run that a checkpoint holds."""
+        """Returns what to show of a run that was restored from a checkpoint."""
         if self.step >= self.options.train_steps:
             return (
                 f"This run is complete ({self.step:,} steps). Give more TRAIN_STEPS to continue "
@@ -382,16 +378,13 @@ class Run:
                 "to retrain."
             )
         line = f"Resuming from the checkpoint of step {self.step:,}."
-        if self._writes and not self.evaluation_due and self._was_evaluated():
+        rows = read_rows(self.folder.metrics) if self._writes and not self.evaluation_due else []
+        if any(row["step"] == self.step and "eval/score" in row for row in rows):
             line += (
                 f" Step {self.step:,} was the last one and so was evaluated; a longer run without "
                 "a break may have another best step."
             )
         return line
-
-    def _was_evaluated(self) -> bool:
-        rows = read_rows(self.folder.metrics)
-        return any(row["step"] == self.step and "eval/score" in row for row in rows)
 
     def _write_window(self, step: int) -> None:
         """Writes the row of losses since the last one, if there was a step since."""
@@ -437,31 +430,11 @@ class Run:
         raise Diverged(
             f"Training diverged: the {name} is {value} at step {step}. "
             f"{self.folder.path} keeps {' and '.join(kept) or 'no prompt yet'}. "
-            "Lower LEARNING_RATE, and give another MODEL_DIR or --overwrite."
+            "Lower LEARNING_RATE, and give another MODEL_DIR or --overwrite.",
+            step,
         )
 
 
 def _median(rows: Sequence[Row], name: str) -> float | None:
     values = [row[name] for row in rows if name in row]
     return statistics.median(values) if values else None
-
-
-def check_divisible(batch: Batch, parts: int) -> None:
-    """Checks that a batch can be cut into so many microbatches of one size.
-
-    Raises:
-      UserError: it can't.
-    """
-    examples = len(batch["decoder_loss_weights"])
-    if examples % parts:
-        raise UserError(
-            f"A batch of {examples} examples can't be cut into {parts} equal microbatches; "
-            "make BATCH_SIZE a multiple of accumulation_steps."
-        )
-
-
-def _count(batch: Batch) -> tuple[int, int]:
-    """Returns the examples and the tokens of a batch; padding is neither."""
-    weights = np.asarray(batch["decoder_loss_weights"])  # [batch, target]
-    tokens = np.count_nonzero(batch["encoder_input_tokens"]) + np.count_nonzero(weights)
-    return int(np.count_nonzero(np.any(weights > 0, axis=-1))), int(tokens)

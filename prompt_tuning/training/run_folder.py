@@ -1,16 +1,16 @@
-"""The folder of one run: everything it was given and everything it made.
+"""The folder of one run: its settings and everything it wrote.
 
-    settings.json        what the run's result depends on, to tell whether a folder is its own
+    settings.json        what the run's result depends on; another run is refused
     config.gin           the operative configuration, as text
     task.json            the task: labels, templates, lengths; where the files were
     versions.json        packages, Python, devices and git commit
     metrics.jsonl        losses and scores, one row a line (`logging.py`)
     tensorboard/         the same for TensorBoard
-    profile/             what `--profile` recorded, if it was asked for
+    profile/             the trace of `--profile`
     predictions/         of each evaluation, one example a line
     checkpoints/         to resume from (`prompt_tuning.checkpoints.state`)
     prompt_best.*        the prompt of the best evaluation, or
-    adapter_best.*       what another method has trained
+    adapter_best.*       the parameters that another method trained
     weights.safetensors  after pre-training: the model; its vocabulary is spiece.model
     summary.json         task, scores, sizes and speed, once the run has ended
 
@@ -19,9 +19,9 @@ prompt_best.*, summary.json and
 
     members/             a folder of one run for each member
 
-The same command on the same folder resumes the run; another one is refused, and so is a
-second process while the first is training. Of the processes of one run on many hosts
-(`jax.distributed`) the first alone writes; checkpoints excepted, to which all may have to add.
+The same command on the same folder resumes the run. Another run is refused, and so is a second
+process while the first is training. Of the processes of one run on many hosts (`jax.distributed`)
+only the first writes, except for checkpoints, to which all may have to add.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ _PACKAGES = (
     "sentencepiece",
     "tensorflow",
 )
-# The profiler makes its own, the last one.
+# The last one is made by the profiler.
 _FOLDERS = ("checkpoints", "predictions", "tensorboard", "profile")
 _FILES = (
     "settings.json",
@@ -76,7 +76,7 @@ _FILES = (
     "wandb_id",
 )
 MEMBERS = "members"
-"""The folder, in that of a population, of its members' runs."""
+"""The folder of the members' runs, in a population's folder."""
 
 FIX = "Free some space, or set MODEL_DIR to a folder you can write to."
 """What to do when a run's folder can't be written."""
@@ -85,7 +85,7 @@ _LOCK = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 _locked: dict[tuple[int, int], int] = {}
-"""The lock files this process holds: device and inode number to file descriptor."""
+"""The locks this process holds: (device, inode) of the lock file to its file descriptor."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class Comparison:
     """What differs between the settings of a folder's run and those given now.
 
     refused: differences that make it another run.
-    notes: what is to be said of those by which the run continues.
+    notes: lines to print on differences with which the run continues.
     """
 
     refused: Sequence[str] = ()
@@ -113,12 +113,12 @@ def compare_all(found: Mapping[str, Any], given: Mapping[str, Any]) -> Compariso
 
 
 class RunFolder:
-    """Paths in a run's folder, and writing to them whole or not at all.
+    """The paths in a run's folder; its files are written whole or not at all.
 
     Attributes:
-      notes: what is to be said of settings that have changed since the run began.
-      is_written_here: whether this process is the run's only or first one; on the others all that
-        would be written is dropped.
+      notes: lines to print on settings that have changed since the run began.
+      is_written_here: whether this process is the run's only or first one; the others write
+        nothing.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -144,29 +144,27 @@ class RunFolder:
         overwrite: bool = False,
         population: bool = False,
     ) -> "RunFolder":
-        """Makes a new run's folder, or returns that of a run with the same settings.
+        """Creates a new run's folder, or opens that of a run with the same settings.
 
-        The folder is this process's own until the process ends, however it ends.
+        The folder is locked until this process ends, however it ends.
 
         Args:
-          path: the folder; those above it are made too.
+          path: the folder; its parents are created too.
           settings: JSON values by name, all that the result depends on.
-          config_text: the operative configuration for `config.gin`.
-          compare: tells from the settings of the run that is there and those given whether it is
-            the same run.
-          train_steps: how many steps it is to make in all.
-          overwrite: remove what another run has made there and start over. Files that no run
-            makes are left alone.
-          population: whether it is a population's, which trains in folders of its own within.
+          config_text: the operative configuration, for `config.gin`.
+          compare: (settings of the run in the folder, those given) -> what differs.
+          train_steps: how many steps the run is to make in all.
+          overwrite: remove the files of another run and start over. Other files are left alone.
+          population: whether the folder is a population's, whose members have folders within.
 
         Raises:
-          UserError: the folder holds a run with other settings or of more steps, another process
-            is training in it, or it can't be written.
+          UserError: the folder holds a run with other settings or more steps, another process is
+            training in it, or it can't be written.
         """
         folder = cls(path)
         if not folder.is_written_here:
             return folder
-        # Through JSON and back, so that tuples and lists compare as what will be read later.
+        # Through JSON and back, so that tuples compare equal to the lists read from the file.
         given = json.loads(json.dumps(settings, default=str))
         with writing(folder.path, fix=FIX):
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -194,19 +192,17 @@ class RunFolder:
         self.write_text(name, json.dumps(value, indent=2) + "\n")
 
     def write_predictions(self, step: int, predictions: Iterable[Mapping[str, Any]]) -> None:
-        """Writes what an evaluation predicted, one example a line."""
+        """Writes the predictions of an evaluation, one example a line."""
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in predictions]
         self.write_text(f"predictions/step_{step:08}.jsonl", "".join(lines))
 
     def _record_versions(self) -> None:
-        """Keeps what the run was started with, and what else it later went on with."""
+        """Records the versions that the run was started with, and others that it resumed with."""
         now = versions()
         try:
             recorded = parse_json((self.path / "versions.json").read_bytes())
-            later = recorded.pop("resumed_with", [])
-            if not isinstance(later, list):
-                raise ValueError("what it was resumed with is no list")
-        # A record of what was, and nothing that the run depends on: a broken one begins anew.
+            later = [*recorded.pop("resumed_with", [])]
+        # No run depends on the record, so a damaged one is started anew.
         except (FileNotFoundError, ValueError, TypeError, AttributeError):
             recorded, later = dict(now), []
         if now not in (recorded, *later):
@@ -214,7 +210,7 @@ class RunFolder:
         self.write_json("versions.json", {**recorded, "resumed_with": later})
 
     def _has_begun(self) -> bool:
-        """Whether a run has measured anything here; a command that failed before has not."""
+        """Whether a run has measured anything here; a command that failed earlier has not."""
         measured = self.metrics.exists() and self.metrics.stat().st_size > 0
         inside = (self.checkpoints, self.path / MEMBERS)
         return measured or any(any(folder.glob("*")) for folder in inside)
@@ -264,10 +260,10 @@ class RunFolder:
 
 
 def _lock(folder: Path) -> None:
-    """Takes a folder for this process. The system gives it back when the process dies.
+    """Locks a folder for this process. The system unlocks it when the process dies.
 
     Raises:
-      UserError: another process has it.
+      UserError: another process has locked it.
     """
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     status = os.fstat(descriptor)
@@ -285,7 +281,7 @@ def _lock(folder: Path) -> None:
         ) from None
     except OSError as error:
         os.close(descriptor)
-        # Some network file systems have no locks; a run there goes without.
+        # Some network file systems have no locks; a run there does without.
         if error.errno not in _NO_LOCKS:
             raise
         return
@@ -293,7 +289,7 @@ def _lock(folder: Path) -> None:
 
 
 def versions() -> dict[str, Any]:
-    """What the run's numbers depend on besides its settings."""
+    """Returns what the run's results depend on besides its settings."""
     packages = {}
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -308,7 +304,7 @@ def versions() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout this package is in, with "-dirty" if files were changed since."""
+    """Returns the commit of this package's checkout, with "-dirty" if files have changed since."""
     package = Path(__file__).parents[1]
     if not (package.parent / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a bar on a terminal, elsewhere a line now and then."""
+"""What a run shows while it trains: a progress bar on a terminal, elsewhere a line now and then."""
 
 import io
 import os
@@ -16,7 +16,7 @@ _INPUT_WAIT_SHOWN = 0.02  # of the time; below it, input holds up nothing
 
 
 def scores_text(metrics: Mapping[str, float], score: float | None) -> str:
-    """Returns metrics and the score they make; a single one, or its negative, isn't said twice."""
+    """Returns metrics and their score; a single metric, or its negative, isn't repeated."""
     text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     if score is None or [abs(value) for value in metrics.values()] == [abs(score)]:
         return text
@@ -25,10 +25,10 @@ def scores_text(metrics: Mapping[str, float], score: float | None) -> str:
 
 @runtime_checkable
 class RunScreen(Writer, Protocol):
-    """What a run is shown on: a screen of its own, or its part of a population's."""
+    """Where a run is shown: a screen of its own, or its part of a population's screen."""
 
     def advance(self) -> None:
-        """Takes note of one more step."""
+        """Counts one more step."""
         ...
 
     def line(self, text: str) -> None:
@@ -47,7 +47,7 @@ class Screen:
         *,
         shown: bool = True,
     ):
-        """Starts at a step; of several processes of a run, only the first is to be `shown`."""
+        """Starts at a step; of several processes only the first should be `shown`."""
         self._stream = stream or (sys.stderr if shown else open(os.devnull, "w"))  # noqa: SIM115
         self._first_step, self._total_steps = step, total_steps
         self._started = time.monotonic()
@@ -64,7 +64,7 @@ class Screen:
             )
 
     def advance(self) -> None:
-        """Moves the bar by one step. The first one compiles: time is taken from its end."""
+        """Moves the bar by one step. The first one compiles, so speed is measured from its end."""
         if not self._advanced:
             self._advanced = True
             self._started, self._first_step = time.monotonic(), self._first_step + 1
@@ -76,7 +76,7 @@ class Screen:
             self._bar.update()
 
     def write(self, row: Row) -> None:
-        """Shows a row: scores on a line; a loss in the bar, or on a line if the last is old."""
+        """Shows scores on a line; a loss in the bar, or on a line if the last one is old."""
         step = int(row["step"])
         metrics = {
             name.removeprefix("eval/"): value
@@ -112,7 +112,7 @@ class Screen:
             print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Leaves the bar as it stands."""
+        """Leaves the bar as it is."""
         if self._bar is not None:
             self._bar.close()
 
@@ -128,7 +128,7 @@ class PopulationScreen(Screen):
     def __init__(
         self, total_steps: int, stream: io.TextIOBase | None = None, *, shown: bool = True
     ):
-        """Starts with so many steps still to be made, those of all runs together."""
+        """Starts with the number of steps that all runs together have to make."""
         super().__init__(0, total_steps, stream, shown=shown)
         self._made = 0
 
@@ -138,7 +138,7 @@ class PopulationScreen(Screen):
         self._made += 1
 
     def show(self, running: int) -> None:
-        """Shows how far they are, if the last line is old; `running` are training now."""
+        """Shows the progress, if the last line is old; `running` members are training now."""
         old = time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES
         if self._bar is None and self._made and old:
             speed = self._made / (time.monotonic() - self._started)
@@ -149,12 +149,12 @@ class PopulationScreen(Screen):
             )
 
     def member(self, name: str) -> "MemberScreen":
-        """Returns what one run is shown on."""
+        """Returns one run's part of the screen."""
         return MemberScreen(self, name)
 
 
 class MemberScreen:
-    """A run's part of a population's screen: its scores are shown by the population, together."""
+    """A run's part of a population's screen, which shows all scores together."""
 
     def __init__(self, shared: PopulationScreen, name: str):
         self._shared, self._name = shared, name
@@ -164,11 +164,11 @@ class MemberScreen:
         self._shared.advance()
 
     def write(self, row: Row) -> None:
-        """Shows nothing: a row is in the member's own files."""
+        """Shows nothing: the row is in the member's own files."""
 
     def line(self, text: str) -> None:
-        """Prints a line that begins with the member's name."""
+        """Prints a line after the member's name."""
         self._shared.line(f"{self._name}: {text}")
 
     def close(self) -> None:
-        """Leaves the shared screen to the others."""
+        """Leaves the shared screen open for the others."""

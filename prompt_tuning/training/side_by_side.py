@@ -3,15 +3,15 @@
     injections = each run's method applied to its own trainable parameters, stacked
     losses = jax.vmap(loss_fn)(injections, batches, keys), all on the same frozen weights
 
-Under `vmap` a product of activations with a frozen weight stays one product, with as many more
-rows; only what a method adds is computed apart. Trainable parameters are never padded, so that an
-optimizer sees what it would see in a run of its own; `stack_injections` pads what they turn into.
+Under `vmap` a product of activations with a frozen weight stays one product with more rows; only
+what a method adds is computed separately. Trainable parameters are never padded, so that an
+optimizer sees the same as in a run alone; `stack_injections` pads the injections.
 
 A program is compiled for a number of rows, one run each, and a length of their inputs. Few sizes
 keep compilation rare: the concurrency, half of it, a quarter, and so on. A group of runs that is
-smaller than its program leaves the other rows idle.
+smaller than its program leaves rows idle.
 
-`loop.py` uses this through `SideBySide` alone; without it, runs take turns.
+`loop.py` uses only `SideBySide` of this; without it, runs take turns.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,8 +24,9 @@ from jaxtyping import Array, Float, PyTree, UInt32
 
 from prompt_tuning.host_memory import check_memory
 from prompt_tuning.models.stacking import stack_injections
+from prompt_tuning.training.inputs import Input
 from prompt_tuning.training.optimizers import at_rate
-from prompt_tuning.training.run import Input, Run
+from prompt_tuning.training.run import Run
 from prompt_tuning.training.step import (
     Batch,
     ProgramKey,
@@ -37,7 +38,7 @@ from prompt_tuning.training.step import (
 )
 
 _POSITIONS_A_CALL = 64
-"""What starting one more program costs, in positions of a row: a guess, on the side of few."""
+"""The cost of one more program, in positions of a row: a guess that favors few programs."""
 
 
 def make_side_by_side_step(
@@ -45,15 +46,15 @@ def make_side_by_side_step(
 ) -> Callable[..., tuple[tuple[TrainState, ...], StepMetrics]]:
     """Compiles `(states, frozen, batch, key_data, rates) -> (states, metrics)`.
 
-    `states`, and along the first axis of every array `batch`, `key_data` (of the runs' keys) and
-    `rates` (learning rates) belong to the runs in their order. The metrics of `make_train_step` are
-    [members] each. Each run gets what `make_train_step` would give it, but for rounding; with
-    dropout, only if its inputs aren't padded further.
+    `states` has one state for each run; `batch`, `key_data` (of the runs' keys) and `rates`
+    (learning rates) have the runs along their first axis. The metrics are those of
+    `make_train_step`, [members] each. Each run gets the same as from `make_train_step`, except for
+    rounding; with dropout, only if its inputs aren't padded further.
 
     Args:
-      keys: of each run, in order. Their losses are `MethodLoss`es with one `of_injection`.
+      keys: of each run, in order. Their losses are `MethodLoss`es with the same `of_injection`.
       accumulation_steps: as in `make_train_step`.
-      layout: likewise, of the tuple of states.
+      layout: likewise, for the tuple of states.
     """
     method_losses: list[Any] = [key.loss_fn for key in keys]
 
@@ -87,7 +88,7 @@ def make_side_by_side_step(
         after: list[Any] = [None] * len(states)
         for rows in _alike(keys, states):
             optimizer = keys[rows[0]].optimizer
-            # Alike ones together: the program is no longer for sixteen members than for one.
+            # All in one update: the program for sixteen members is as small as for one.
             several = jax.vmap(
                 lambda rate, *of_member, optimizer=optimizer: updated(
                     at_rate(optimizer, rate), *of_member
@@ -108,7 +109,7 @@ def make_side_by_side_step(
 
 
 def _alike(keys: Sequence[ProgramKey], states: Sequence[TrainState]) -> list[list[int]]:
-    """Returns the rows that can be updated together: equal optimizers, and equal shapes."""
+    """Returns groups of rows with equal optimizers and shapes, which one update can take."""
     groups: dict[Any, list[int]] = {}
     for row, (key, state) in enumerate(zip(keys, states, strict=True)):
         leaves, structure = jax.tree.flatten(state)
@@ -122,7 +123,7 @@ def _stack(trees: Sequence[Any]) -> Any:
 
 
 class SideBySide:
-    """Makes a step of every run that trains, with as few positions computed as can be.
+    """Makes a step of every run that trains, computing as few positions as possible.
 
     Args:
       concurrency: the most runs at a time.
@@ -131,6 +132,7 @@ class SideBySide:
       accumulation_steps: microbatches in a batch.
       layout_of: from runs to the layout that `make_side_by_side_step` takes.
       place_batch: puts a batch of [members, batch, length] arrays on the devices.
+      flops_of: counts the FLOPs of a program with its arguments.
     """
 
     def __init__(
@@ -142,28 +144,27 @@ class SideBySide:
         accumulation_steps: int,
         layout_of: Callable[[Sequence[Run]], PyTree],
         place_batch: Callable[[Batch], Batch],
+        flops_of: Callable[..., int],
     ):
         self._sizes = program_sizes(concurrency)
         self._target_length, self._frozen = target_length, frozen
         self._accumulation_steps = accumulation_steps
-        self._layout_of, self._place_batch = layout_of, place_batch
+        self._layout_of, self._place_batch, self._flops_of = layout_of, place_batch, flops_of
         self._programs: dict[tuple[ProgramKey, ...], Any] = {}
         self._prompt_lengths: dict[ProgramKey, int] = {}
         self._rows: list[Run] = []
 
     def start_steps(
-        self, training: Sequence[Run], inputs: Mapping[str, Input], flops_of: Callable[..., int]
-    ) -> Iterator[tuple[StepMetrics, int, list[tuple[int, Run, TrainState]]]]:
+        self, training: Sequence[Run], inputs: Mapping[str, Input]
+    ) -> Iterator[tuple[StepMetrics, list[tuple[Run, Any]]]]:
         """Starts a step of every run that trains; yields the programs that make them.
 
         Args:
           training: the runs.
-          inputs: by name of the run, on the host.
-          flops_of: counts the operations of a program with its arguments.
+          inputs: by the run's name, on the host.
 
         Yields:
-          The metrics of a program's rows, the operations of each, and of each run in it the row and
-          the state after the step.
+          The metrics of a program, [rows] each, and its runs, each with its row.
         """
         self._arrange(training)
         for group in self._groups(inputs):
@@ -171,7 +172,7 @@ class SideBySide:
             if _exchangeable(rows):
                 rows += active[:1] * (program_size(len(rows), self._sizes) - len(rows))
             program = self._program(rows)
-            # A row without a run computes on another's batch, and nobody looks at the result.
+            # An idle row computes on another run's batch; its result is dropped.
             batches = [inputs.get(run.name, inputs[active[0].name]).batch for run in rows]
             arguments = (
                 tuple(run.state for run in rows),
@@ -181,19 +182,19 @@ class SideBySide:
                 np.array([0 if run.rate is None else run.rate for run in rows], np.float32),
             )
             check_memory(program, *arguments)
-            flops = flops_of(program, *arguments) // len(rows)
+            flops = self._flops_of(program, *arguments) // len(rows)
             states, metrics = program(*arguments)
-            yield (
-                metrics,
-                flops,
-                [(row, run, states[row]) for row, run in enumerate(group) if run in training],
-            )
+            steps = [(run, row) for row, run in enumerate(group) if run in training]
+            for run, row in steps:
+                run.start_step(states[row], inputs[run.name], flops)
+            yield metrics, steps
 
     def _arrange(self, training: Sequence[Run]) -> None:
         """Gives each run that trains a row.
 
-        Among rows of several kinds ended runs stay, lest each end compile another program; a new
-        run takes the row of one of them, best of its own kind: then the program stays the same.
+        In a program of several kinds, runs that have ended keep their rows, so that no smaller
+        program is compiled. A new run takes the row of one of them, preferably of its own kind,
+        which keeps the program the same.
         """
         for new in [run for run in training if run not in self._rows]:
             free = [row for row, run in enumerate(self._rows) if run not in training]
@@ -217,7 +218,7 @@ class SideBySide:
         return [[self._rows[row] for row in group] for group in groups]
 
     def _prompt_length(self, run: Run, batch: Batch) -> int:
-        """Returns how many positions a run adds to its inputs."""
+        """Returns how many positions a run's method adds to its inputs."""
 
         def positions(trained: PyTree) -> Array:
             loss_fn: Any = run.program_key.loss_fn
@@ -239,12 +240,12 @@ class SideBySide:
 
 
 def _exchangeable(rows: Sequence[Run]) -> bool:
-    """Whether a program of these rows is that of any others as many."""
+    """Whether all rows are of one kind, so that their program depends on their number only."""
     return len({run.program_key for run in rows}) <= 1
 
 
 def program_sizes(concurrency: int) -> tuple[int, ...]:
-    """Returns how many rows programs have: `concurrency` and its halves down to 1, ascending."""
+    """Returns the numbers of rows of programs: `concurrency`, its half ... down to 1, ascending."""
     sizes = [concurrency]
     while sizes[-1] > 1:
         sizes.append(-(-sizes[-1] // 2))
@@ -252,7 +253,7 @@ def program_sizes(concurrency: int) -> tuple[int, ...]:
 
 
 def program_size(members: int, sizes: Sequence[int]) -> int:
-    """Returns the smallest size that holds so many members."""
+    """Returns the smallest size that holds these members."""
     return next(size for size in sizes if size >= members)
 
 
@@ -261,14 +262,14 @@ def groups_by_length(
 ) -> list[list[int]]:
     """Returns the members of each program that together compute the fewest positions.
 
-    Members whose batches are of very different length had better not be padded to the longest.
-    Found exactly, by dynamic programming over the members in the order of their lengths; a
-    function of its arguments alone, so that a resumed population groups as it did.
+    Padding batches of very different lengths to the longest wastes positions. The optimum is found
+    by dynamic programming over the members in the order of their lengths. It depends on the
+    arguments alone, so that a resumed population groups in the same way.
 
     Args:
       lengths: of each member's inputs at this step, in tokens.
       sizes: how many rows programs have, ascending.
-      other_positions: what each row computes besides, such as its prompt.
+      other_positions: positions of each row besides its inputs, such as its prompt.
     """
     order = sorted(range(len(lengths)), key=lambda member: (-lengths[member], member))
     # best[n]: the cheapest way to group the n members with the longest inputs, and where the
@@ -297,9 +298,9 @@ def groups_by_length(
 
 
 def stack_batches(batches: Sequence[Batch], target_length: int = 0) -> Batch:
-    """Returns the members' batches as one, [members, batch, length], padded to the longest.
+    """Stacks the members' batches to arrays of [members, batch, length], padded to the longest.
 
-    Targets are padded to `target_length` at least. The examples' tasks are [members, batch].
+    Targets are padded to at least `target_length`. The examples' tasks are [members, batch].
     """
     stacked = {
         name: _pad_and_stack(
@@ -310,7 +311,7 @@ def stack_batches(batches: Sequence[Batch], target_length: int = 0) -> Batch:
         if name != "task"
     }
     if any("task" in batch for batch in batches):
-        # Of a member that has but one task, batches don't say so.
+        # Batches of a member with a single task don't name it: it is 0.
         rows = stacked["encoder_input_tokens"].shape[1]
         tasks = np.zeros((len(batches), rows), np.int32)
         for row, batch in zip(tasks, batches, strict=True):

@@ -1,17 +1,17 @@
-"""Stopping on request: SIGTERM, as schedulers send before they take a machine, and Ctrl-C.
+"""Stopping on request: SIGTERM, which schedulers send before they take a machine, and Ctrl-C.
 
-Two of them, the inner one while a run trains:
+Two context managers, the inner one while a run trains:
 
     with leave_when_interrupted():       a signal ends the process at once
-        with StopRequest() as stop:      a signal is noted, and acknowledged at once; the loop
-                                         looks at it between steps, saves and raises `Interrupted`
+        with StopRequest() as stop:      a signal is acknowledged at once; the loop checks for it
+                                         between steps, saves and raises `Interrupted`
 
-A second signal ends the process at once; nothing is lost but the steps since the last checkpoint.
+A second signal ends the process at once; only the steps since the last checkpoint are lost.
 
 Python runs a signal's handler on the main thread, between two bytecodes: not while XLA compiles,
-which takes minutes for a large model. What a handler raises is lost in a callback of the garbage
-collector, and turns into an ImportError in the middle of an import. So signals are heard on a
-thread of their own, which ends the process without an exception.
+which takes minutes for a large model. An exception of a handler is lost in a callback of the
+garbage collector, and becomes an ImportError in the middle of an import. So a thread of its own
+listens for signals, and ends the process without an exception.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ _FAREWELL = {signal.SIGINT: b"\nInterrupted.\n", signal.SIGTERM: b"\nTerminated.
 class Interrupted(SystemExit):
     """Training was asked to stop, and saved. The process exits with 128 + the signal's number.
 
-    That is 143 for SIGTERM and 130 for Ctrl-C, by which a scheduler tells a job to start again
-    from one that has finished.
+    That is 143 for SIGTERM and 130 for Ctrl-C; schedulers use it to restart a job that has not
+    finished.
     """
 
     def __init__(self, signal_number: int):
@@ -39,7 +39,7 @@ class Interrupted(SystemExit):
 
 
 class _Listener:
-    """Calls `heard` for each signal as it comes, on a thread; `handler` is what Python runs.
+    """Calls `heard` on a thread as each signal comes; `handler` is Python's own handler.
 
     The interpreter writes the number of a signal to a file descriptor the moment it comes.
     """
@@ -58,7 +58,7 @@ class _Listener:
         threading.Thread(target=self._listen, daemon=True, name="signals").start()
 
     def close(self) -> None:
-        """Puts back what was there before. Only the main thread may."""
+        """Restores the previous handlers. Only the main thread may."""
         signal.set_wakeup_fd(self._previous_writer)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
@@ -80,12 +80,12 @@ _terminal = 2
 def leave_when_interrupted() -> Iterator[None]:
     """While entered, SIGINT and SIGTERM end this process at once, in one line.
 
-    The exit status is 128 + the signal's number. For a process that is a command, not for one
-    that others have made, such as a notebook's. A signal that the parent has it ignore, as nohup
-    does, stays ignored.
+    The exit status is 128 + the signal's number. It is for a process that runs a command, not for
+    one that belongs to others, such as a notebook's. A signal that the parent process set to be
+    ignored, as nohup does, stays ignored.
     """
     global _leaving, _terminal
-    _terminal = os.dup(2)  # its own, while TensorFlow's first lines are kept from the other
+    _terminal = os.dup(2)  # a copy, as 2 is redirected while TensorFlow prints its first lines
     default = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     numbers = tuple(number for number in SIGNALS if signal.getsignal(number) == default[number])
     _leaving = _Listener(numbers, _leave, lambda number, frame: None)
@@ -103,11 +103,11 @@ def _leave(number: int) -> None:
 
 
 class StopRequest:
-    """While entered, notes the first SIGTERM or SIGINT in `signal_number` and acknowledges it.
+    """While entered, stores the first SIGTERM or SIGINT in `signal_number` and acknowledges it.
 
-    Until `begin_saving` there is nothing to save yet, and a command's process is ended at once:
-    the first step compiles for minutes. Python takes signals on the main thread alone; entered on
-    another, it notes nothing.
+    Until `begin_saving` there is nothing to save, and a command's process ends at once: the first
+    step compiles for minutes. Python handles signals on the main thread only; entered on another
+    thread, it stores nothing.
     """
 
     def __init__(self, *, saving: bool = False):
@@ -124,7 +124,7 @@ class StopRequest:
         self._close()
 
     def begin_saving(self) -> None:
-        """From here on there is something to save: a signal waits for the end of a step."""
+        """From here on there is something to save, so a signal waits for the end of a step."""
         self._saving = True
 
     def _heard(self, number: int) -> None:
@@ -134,13 +134,13 @@ class StopRequest:
         if self._count == 1:
             self.signal_number = number
             again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
-            from tqdm import tqdm  # a tenth of a second, which the start of a command has not
+            from tqdm import tqdm  # not at the top: it would slow the start of every command
 
             # Above the bar, if there is one.
             tqdm.write(f"Stopping after this step{again}.", file=sys.stderr)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """What Python runs. From here on a second signal does what it did before."""
+        """Python's own handler. From here on a second signal has its previous effect."""
         del frame
         self.signal_number = number
         self._close()

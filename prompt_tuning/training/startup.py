@@ -1,6 +1,6 @@
 """Where the time goes from the command to the end of the first step.
 
-The parts add up to the total: a second of compiling is counted as that, wherever it was spent.
+The parts add up to the total: compilation counts as "compile", whichever part it happened in.
 """
 
 import contextlib
@@ -12,55 +12,55 @@ from pathlib import Path
 from prompt_tuning.training.compile_clock import compile_clock
 
 PARTS = ("imports", "weights", "data", "compile", "evaluation", "step", "other")
-"""Of the time to the first step.
+"""The parts of the time to the first step.
 
-imports: from the start of the process until the code is loaded.
+imports: from the start of the process until modules are loaded.
 weights: reading the frozen model and its vocabulary.
 data: token ids and the first batch.
 compile: tracing, compiling, and loading compiled programs, anywhere.
-evaluation: of the untrained prompt.
+evaluation: scoring the untrained prompt.
 step: the first step itself.
-other: configuration, run folder, the prompt's first values.
+other: configuration, run folder, initialization of the prompt.
 """
 
 _ANNOUNCED = {
     "weights": "Loading the model",
     "data": "Tokenizing the data, or reading it from the cache",
-    "evaluation": "Compiling, and scoring what is untrained",
+    "evaluation": "Compiling, and scoring before training",
     "step": "Compiling the training step",
 }
-"""What is said as a part begins."""
+"""Printed as a part begins."""
 
 _IMPORTED = time.time()
 
 
 def process_start() -> float:
-    """Returns when this process started, as `time.time()`; without /proc, when this was imported.
+    """Returns when this process started, to a hundredth of a second, as `time.time()`.
 
-    To a hundredth of a second.
+    Without /proc, it is when this module was imported.
     """
     try:
         stat = Path("/proc/self/stat").read_text()
         uptime = float(Path("/proc/uptime").read_text().split()[0])
     except OSError:
         return _IMPORTED
-    # After the name, which may hold anything, in parentheses; the twentieth field from there.
+    # The twentieth field after the name, which is in parentheses and may hold anything.
     ticks = int(stat.rpartition(")")[2].split()[19])
     age = uptime - ticks / os.sysconf("SC_CLK_TCK")
     return min(_IMPORTED, time.time() - max(age, 0.0))
 
 
 class Startup:
-    """Measures a command's start; make one as soon as its imports are done."""
+    """Measures a command's start; create it as soon as imports are done."""
 
     def __init__(
         self, started: float | None = None, say: Callable[[str], None] = lambda text: None
     ):
-        """Makes one.
+        """Starts measuring.
 
         Args:
           started: when the command started, as `time.time()`; None: when the process did.
-          say: prints a line as each part begins.
+          say: prints a line as a part begins.
         """
         self._clock, self._say = compile_clock(), say
         self._started = process_start() if started is None else started
@@ -68,7 +68,7 @@ class Startup:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Counts what is done inside as this part, but for compiling."""
+        """Counts the time inside as this part, except for compilation."""
         started, compiled = time.time(), self._clock.read().seconds
         if name in _ANNOUNCED and name not in self._parts:
             self._say(f"[{started - self._started:.0f} s] {_ANNOUNCED[name]} ...")
@@ -78,7 +78,7 @@ class Startup:
         self._parts[name] = self._parts.get(name, 0.0) + max(spent, 0.0)
 
     def end(self) -> dict[str, float]:
-        """Returns seconds by part, and their "total", up to now."""
+        """Returns the seconds of each part up to now, and their "total"."""
         total = time.time() - self._started
         parts = {**self._parts, "compile": self._clock.read().seconds}
         parts["other"] = max(total - sum(parts.values()), 0.0)
@@ -86,6 +86,6 @@ class Startup:
 
 
 def startup_line(seconds: Mapping[str, float]) -> str:
-    """Says what `Startup.end` returned in one line, leaving out what took no time."""
+    """Returns a line with the seconds of `Startup.end`, without parts that took no time."""
     parts = ", ".join(f"{name} {seconds[name]:.1f}" for name in PARTS if seconds[name] >= 0.05)
     return f"First step done {seconds['total']:.1f} s after the command: {parts}."

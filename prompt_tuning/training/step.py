@@ -1,10 +1,10 @@
 """One training step: a pure function from state, frozen weights and batch to the next state.
 
-The step is generic in `loss_fn(trained, frozen, batch, key)`. It differentiates `trained` alone,
-so nothing of the frozen weights' size is ever computed or kept beside them; a model is
-pre-trained, or tuned whole, by the same step with all its weights in `trained`.
+The step is generic in `loss_fn(trained, frozen, batch, key)`. It differentiates by `trained` alone,
+so no gradient or optimizer state of the frozen weights' size exists. The same step pre-trains a
+model, or tunes it whole, with all its weights in `trained`.
 
-Losses are in `losses.py`, optimizers in `optimizers.py`; input and output are `loop.py`'s.
+Losses are in `losses.py`, optimizers in `optimizers.py`; `loop.py` does input and output.
 """
 
 import dataclasses
@@ -33,13 +33,13 @@ StepMetrics = dict[str, Array]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """All that changes during training.
+    """All arrays that change during training.
 
-    Annotated as trees, since it also holds shapes or shardings in place of arrays.
+    Its fields are annotated as trees, since it also holds shapes or shardings in place of arrays.
 
     Attributes:
       step: updates made, an int32 scalar.
-      trained: the trainable parameters; a method's `init` makes them.
+      trained: the trainable parameters, as a method's `init` returns them.
       opt_state: optax's state for them.
     """
 
@@ -49,7 +49,7 @@ class TrainState:
 
     @classmethod
     def create(cls, trained: PyTree, optimizer: optax.GradientTransformation) -> "TrainState":
-        """The state before the first step."""
+        """Returns the state before the first step."""
         return cls(
             step=jnp.zeros((), jnp.int32),
             trained=trained,
@@ -66,12 +66,12 @@ def make_train_step(
     """Compiles `(state, frozen, batch, key, rate=None) -> (state, metrics)`.
 
     `key` is the run's key, the same at every step: the step folds in its own number, so that a
-    resumed run draws what an uninterrupted one would. With `accumulation_steps` the batch is cut
-    into that many microbatches, whose gradients are summed before the one update; the batch
-    size must be divisible by it. The old state's memory is given to the new one.
+    resumed run draws the same random numbers as an uninterrupted one. The batch is cut into
+    `accumulation_steps` microbatches, whose gradients are summed before the one update; the batch
+    size must be divisible by it. The old state's memory is donated to the new one.
 
-    It is a program of its own: on a CPU, where it has `compiler_options`, JAX refuses to have it
-    inside another jitted function.
+    Don't call it inside another jitted function: on a CPU, where it has `compiler_options`, JAX
+    refuses that.
 
     Args:
       loss_fn: differentiated by its first argument alone.
@@ -79,12 +79,12 @@ def make_train_step(
         so that runs which differ in it share one program.
       accumulation_steps: microbatches in a batch.
       layout: on several devices, the shardings of the state and the metrics: one for all, or a
-        pair of trees. Left to itself, XLA may split them.
+        pair of trees. Without it XLA may split them.
 
     Returns:
       The compiled step. Its metrics are float32 scalars: `loss` (mean over the batch's weights, in
-      nats), `weight_sum` (target tokens), `gradient_norm` and `update_norm`. A training that has
-      diverged shows in one of them as NaN or infinity.
+      nats), `weight_sum` (target tokens), `gradient_norm` and `update_norm`. If training diverges,
+      one of them is NaN or infinite.
     """
     sums_of = sums_and_gradient(loss_fn, accumulation_steps)
 
@@ -104,10 +104,11 @@ def sums_and_gradient(
 
     Args:
       loss_fn: of a batch or a microbatch.
-      accumulation_steps: microbatches, computed one after another.
+      accumulation_steps: number of microbatches, computed one after another.
       several: whether `loss_fn` is that of several members: both its sums, the key and all arrays
-        of the batch have a leading `members` axis. The members' losses are added up; the gradient
-        by each member's parameters is that of its own loss, as no other depends on them.
+        of the batch have a leading `members` axis. The members' losses are added up. The gradient
+        with respect to a member's parameters is that of its own loss, since no other loss depends
+        on them.
     """
     split = functools.partial(split_batch, parts=accumulation_steps)
     fold_in = jax.random.fold_in
@@ -130,6 +131,7 @@ def sums_and_gradient(
 
         zeros = jnp.zeros(key.shape)  # [members], or a scalar
         start = (zeros, zeros, jax.tree.map(jnp.zeros_like, trained))
+        # Arrays of [accumulation_steps, batch / accumulation_steps, ...], or with `members` second.
         parts = (jnp.arange(accumulation_steps), jax.tree.map(split, batch))
         return jax.lax.scan(add_microbatch, start, parts)[0]
 
@@ -137,11 +139,11 @@ def sums_and_gradient(
 
 
 def compiler_options() -> dict[str, Any]:
-    """Returns the options XLA compiles a step with, on the platform that JAX computes on.
+    """Returns XLA's options for compiling a step on JAX's default platform.
 
-    For a CPU it starts as much as it can at once, and so cuts every layer's weights out of their
-    stack before it needs any. Ordered to need little memory, a step takes as long
-    (T5 1.1 Small on two cores: 513 MB of workspace for 666).
+    On a CPU, XLA by default schedules for concurrency, and so copies every layer's weights out of
+    their stack before it needs any. A schedule for low memory takes as long and needs less
+    (T5 1.1 Small on two cores: 513 MB of workspace instead of 666).
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -155,7 +157,7 @@ def updated(
     weight_sum: Float[Array, ""],
     gradient: PyTree,
 ) -> tuple[TrainState, StepMetrics]:
-    """Returns the next state and the step's metrics; `gradient` is that of the loss's sum."""
+    """Returns the next state and the step's metrics; `gradient` is that of `loss_sum`."""
     gradient = jax.tree.map(lambda g: g / weight_sum, gradient)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.trained)
     metrics = {
@@ -178,7 +180,7 @@ InjectionLossFn = Callable[[Injection, Any, Batch, Array], tuple[Array, Array]]
 
 @dataclasses.dataclass(frozen=True)
 class MethodLoss:
-    """The loss of what a method injects into a frozen model: a `LossFn` whose parts are known.
+    """The loss of a frozen model with a method's injection: a `LossFn` in two parts.
 
     Attributes:
       method: has `apply(trained, batch) -> Injection`, as a `methods.base.Method` has.
@@ -191,14 +193,14 @@ class MethodLoss:
     def __call__(
         self, trained: PyTree, frozen: PyTree, batch: Batch, key: Array
     ) -> tuple[Array, Array]:
-        """Returns the sums of the losses and of the weights, as any `LossFn`."""
+        """Returns the sums of the losses and of the weights."""
         return self.of_injection(self.method.apply(trained, batch), frozen, batch, key)
 
 
 def injection_loss_fn(model: Any, options: losses.LossOptions) -> InjectionLossFn:
     """Returns the loss of a frozen model, a `models.t5.T5`, with an injection.
 
-    Dropout is the model's, as its config says; without it no random number is drawn.
+    Dropout is as in the model's config; without dropout no random number is drawn.
     """
 
     def loss_fn(injection, frozen, batch, key):
@@ -213,7 +215,7 @@ def prompt_loss_fn(model: Any, method: Any, options: losses.LossOptions) -> Meth
 
 
 def model_loss_fn(model: Any, options: losses.LossOptions) -> LossFn:
-    """The loss of a model all of whose weights are trained: pre-training and model tuning."""
+    """Returns the loss of a model whose weights are all trained, for pre-training."""
 
     def loss_fn(trained, frozen, batch, key):
         del frozen
@@ -242,7 +244,7 @@ def _token_loss(
 
 
 def split_batch(x: Array, parts: int) -> Array:
-    """[batch, ...] -> [parts, batch / parts, ...].
+    """Cuts an array into microbatches: [batch, ...] -> [parts, batch / parts, ...].
 
     Each part takes every `parts`-th example, so that a batch sharded over devices along its
     first axis stays so in each part, with no example moved between devices.
@@ -252,11 +254,11 @@ def split_batch(x: Array, parts: int) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class ProgramKey:
-    """What of a run is compiled into its step's program; runs with equal keys share one.
+    """What a step's program depends on; runs with equal keys share a program.
 
     Attributes:
-      loss_fn: a `MethodLoss`'s method is as it computes; how its parameters start is left out.
-      optimizer: without its learning rate, where that can be an argument of the step.
+      loss_fn: the method of a `MethodLoss` is without its initializers.
+      optimizer: without its learning rate, if that can be an argument of the step.
     """
 
     loss_fn: LossFn
@@ -273,7 +275,7 @@ class ProgramKey:
 
 
 def _as_it_computes(method: Any) -> Any:
-    """Returns a method without its initializers, functions that no others equal."""
+    """Returns a method without its initializers, which are functions and never equal."""
     if not hasattr(method, "clone"):  # a `Bound` one
         return dataclasses.replace(method, method=_as_it_computes(method.method))
     fields = dataclasses.fields(method)
