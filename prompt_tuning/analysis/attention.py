@@ -1,8 +1,8 @@
 """How much of the model's attention goes to a prompt, layer by layer.
 
-The model hands out its attention weights when it is asked for them (Flax's "intermediates"), with
-targets given to the decoder. They are summed up inside the compiled program, but as large as all
-layers' weights of a batch while it runs: take few rows.
+The model returns its attention weights on request (Flax's "intermediates"), with the targets given
+to the decoder. The compiled program sums them, but while it runs it holds the weights of all layers
+for the batch: use few rows.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ from prompt_tuning.models.t5 import T5, Params
 class PromptAttention:
     """Shares of attention on each prompt position: means over heads, queries, then examples.
 
-    Summed over `prompt` they are a layer's share on the prompt, in [0, 1].
+    The sum over `prompt` is a layer's share on the whole prompt, in [0, 1].
 
     Attributes:
       encoder_inputs: of the encoder's self-attention, from the positions of the input.
       encoder_prompt: of the same, from the positions of the prompt.
       decoder: of the decoder's attention to the encoder, from the positions of the target.
-      even: the share on the whole prompt if every visible position got the same.
+      even: the share on the whole prompt if attention were uniform over visible positions.
     """
 
     encoder_inputs: Float[np.ndarray, "encoder_layer prompt"]
@@ -46,14 +46,14 @@ def prompt_attention(
     prompt: Float[np.ndarray, "prompt embed"],
     batches: Iterable[Batch],
 ) -> PromptAttention:
-    """Measures the attention on a prompt over batches of inputs with their targets.
+    """Measures the attention on a prompt over batches of inputs and targets.
 
     Args:
       model: the network.
       frozen: its weights.
-      prompt: a soft prompt, put before the encoder's input.
+      prompt: a soft prompt before the encoder's input.
       batches: "encoder_input_tokens", "decoder_input_tokens" and "decoder_loss_weights"; target
-        positions without weight don't count, and rows without any are no examples.
+        positions without weight don't count, nor do rows without any.
 
     Raises:
       UserError: there is no example.
@@ -77,7 +77,7 @@ def prompt_attention(
 
 
 Sum = tuple[Array, Array]
-"""A sum, and how many were summed."""
+"""A sum and the number of its terms."""
 
 
 @functools.partial(jax.jit, static_argnames=("model",))
@@ -89,6 +89,7 @@ def _sums(
     length = prompt.shape[1]
     _, state = model.apply({"params": frozen}, batch, injection, mutable=["intermediates"])
     stacks: Any = state["intermediates"]
+    # [layer, batch, heads, queries, keys], the prompt being the first keys.
     (encoder,) = stacks["encoder"]["layers"]["attention"]["weights"]
     (decoder,) = stacks["decoder"]["layers"]["encoder_decoder_attention"]["weights"]
 
@@ -109,8 +110,8 @@ def _sums(
 def _on_prompt(
     weights: Float[Array, "layer batch heads queries prompt"], counted: Bool[Array, "batch queries"]
 ) -> Sum:
-    """Sums over examples, each by the mean of its queries that count and over heads."""
-    by_query = weights.astype(jnp.float32).mean(axis=2)
+    """Sums over examples the mean over heads and over the queries that count."""
+    by_query = weights.astype(jnp.float32).mean(axis=2)  # [layer, batch, queries, prompt]
     count = jnp.sum(counted, axis=1, keepdims=True)
     share = counted / jnp.maximum(count, 1)
     return jnp.einsum("lbqp,bq->lp", by_query, share), jnp.sum(count > 0)

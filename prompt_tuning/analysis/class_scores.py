@@ -1,7 +1,7 @@
-"""Scores of each class, and which answers were wrong, from what a run predicted.
+"""Scores of each class, and wrong answers, from a run's predictions.
 
-A row of predictions has `targets` and `prediction`, as `predictions/*.jsonl` of a run folder and
-`prompt-tuning evaluate --predictions` have them, and `inputs` where they were kept.
+A row of predictions has `targets` and `prediction`, as in `predictions/*.jsonl` of a run folder
+and in the file of `prompt-tuning evaluate --predictions`, and `inputs` if they were kept.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ OTHER = "(other)"
 """Stands for every answer that isn't one of the labels."""
 
 MOST_LABELS = 20
-"""Of more labels no table is shown."""
+"""No table is shown for more labels."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,9 @@ class ClassScores:
     """Precision, recall, F1 and support of each label, and the confusion matrix.
 
     Attributes:
-      labels: as they are in the targets.
-      confusion: examples by target and answer, the last column for `OTHER`, [labels, labels + 1].
+      labels: as in the targets.
+      confusion: number of examples by target and answer, [labels, labels + 1]; the last column is
+        `OTHER`.
     """
 
     labels: Sequence[str]
@@ -68,10 +69,10 @@ def class_scores(
 
     Args:
       rows: predictions whose targets are known.
-      labels: the task's; None: the different targets, if they are few, as of a task with labels.
+      labels: the task's; None: the distinct targets, if they are few enough to be labels.
 
     Returns:
-      the scores, or None where the answers are free text.
+      The scores, or None if the answers are free text.
     """
     pairs = [(row.get("targets"), row.get("prediction")) for row in rows]
     texts = [(t, p) for t, p in pairs if isinstance(t, str) and isinstance(p, str)]
@@ -89,11 +90,11 @@ def class_scores(
         zero_division=0,  # pyright: ignore[reportArgumentType]
     )
     precision, recall, f1, support = (np.asarray(each).tolist() for each in found)
-    place = {label: i for i, label in enumerate(labels)}
+    column = {label: i for i, label in enumerate(labels)}
     confusion = np.zeros((len(labels), len(labels) + 1), np.int64)
     for target, answer in texts:
-        if target in place:
-            confusion[place[target], place.get(answer, len(labels))] += 1
+        if target in column:
+            confusion[column[target], column.get(answer, len(labels))] += 1
     return ClassScores(
         labels=list(labels),
         precision=precision,

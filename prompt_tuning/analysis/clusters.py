@@ -1,9 +1,8 @@
-"""What Lester et al. 2021, section 7, read off a prompt's nearest neighbors, in numbers.
+"""Measures of what Lester et al. 2021, section 7, observed in a prompt's nearest neighbors.
 
-Are the neighbors of a position alike among themselves? Are the class labels that it started from
-still near? How many positions of a long prompt share their neighbors? How long are its vectors
-beside the vocabulary's? Neighbors come from `neighbors.py`; a table is the frozen model's token
-embedding without the rows that are no piece.
+Are the neighbors of a position similar to each other? Are the class labels that it was initialized
+with still near? How many positions of a long prompt share their neighbors? Neighbors come from
+`neighbors.py`; a table is the frozen model's token embedding without the rows of no piece.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ from prompt_tuning.analysis.neighbors import Neighbor, closeness
 from prompt_tuning.analysis.similarity import unit_rows
 
 Neighbors = Sequence[Sequence[Neighbor]]
-"""Of each prompt position, the nearest first."""
+"""Those of each prompt position, the nearest first."""
 
 _DRAWS = 1000
 
@@ -24,9 +23,9 @@ _DRAWS = 1000
 def tightness(
     neighbors: Neighbors, table: Float[np.ndarray, "vocab embed"]
 ) -> Float[np.ndarray, "prompt"]:
-    """Returns the mean cosine similarity of the neighbors of each position among themselves.
+    """Returns the mean cosine similarity between the neighbors of each position.
 
-    A single neighbor is as tight as can be, 1.
+    It is 1 for a single neighbor.
     """
     return np.array(
         [_mean_cosine(table[[neighbor.id for neighbor in nearest]]) for nearest in neighbors]
@@ -34,7 +33,7 @@ def tightness(
 
 
 def tightness_by_chance(table: Float[np.ndarray, "vocab embed"], k: int, *, seed: int = 0) -> float:
-    """Returns the tightness of as many pieces drawn at random, the mean of 1,000 draws."""
+    """Returns the tightness of `k` pieces drawn at random, the mean of 1,000 draws."""
     rng = np.random.default_rng(seed)
     size = min(k, len(table))
     draws = [rng.choice(len(table), size, replace=False) for _ in range(_DRAWS)]
@@ -51,19 +50,19 @@ def _mean_cosine(rows: Float[np.ndarray, "rows embed"]) -> float:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelPersistence:
-    """Where a class label is found again in a trained prompt.
+    """Where a trained prompt is near a class label.
 
-    A rank is that of the label's nearest piece among all pieces of the vocabulary, as seen from a
-    position; 1 is the nearest neighbor.
+    The rank of a label at a position is that of its nearest piece among all pieces of the
+    vocabulary by their distance from the position; 1 is the nearest neighbor.
 
     Attributes:
       label: the label's word.
-      start: the position that class-label initialization puts it at; None if the prompt is shorter.
-      start_rank: its rank there.
+      start: the position that class-label initialization gives it; None if the prompt is shorter.
+      start_rank: the rank there.
       start_cosine: the cosine similarity of that position and its initial value, the mean of the
         embeddings of the label's pieces.
-      best_position: where in the prompt its rank is best.
-      best_rank: its rank there.
+      best_position: the position of the best rank.
+      best_rank: the rank there.
     """
 
     label: str
@@ -87,8 +86,8 @@ def label_persistence(
     Args:
       prompt: a soft prompt.
       table: the embeddings of the pieces.
-      labels: the label words, in the order in which initialization takes them.
-      label_ids: the pieces of each.
+      labels: the label words, in the order of initialization.
+      label_ids: the token ids of each.
       metric: "cosine" or "euclidean".
 
     Raises:
@@ -98,7 +97,7 @@ def label_persistence(
     nearness = values if metric == "cosine" else -values
     found = []
     for number, (label, ids) in enumerate(zip(labels, label_ids, strict=True)):
-        nearest = nearness[:, list(ids)].max(axis=1)
+        nearest = nearness[:, list(ids)].max(axis=1)  # [prompt]
         ranks = 1 + np.sum(nearness > nearest[:, None], axis=1)
         best = int(ranks.argmin())
         in_prompt = number < len(prompt)
@@ -117,9 +116,9 @@ def label_persistence(
 
 
 def repeated_neighbors(neighbors: Neighbors) -> dict[str, list[int]]:
-    """Returns the pieces that are the nearest of more than one position, with those positions.
+    """Returns the pieces that are nearest to more than one position, with those positions.
 
-    The most frequent come first, equally frequent ones in the order of the prompt.
+    The most frequent come first; equally frequent ones are in the order of the prompt.
     """
     positions: dict[str, list[int]] = {}
     for position, nearest in enumerate(neighbors):
@@ -129,7 +128,7 @@ def repeated_neighbors(neighbors: Neighbors) -> dict[str, list[int]]:
 
 
 def distinct_share(neighbors: Neighbors) -> float:
-    """Returns how many different nearest neighbors a prompt has, for each of its positions."""
+    """Returns the number of distinct nearest neighbors, divided by the number of positions."""
     return len({nearest[0].piece for nearest in neighbors}) / len(neighbors)
 
 

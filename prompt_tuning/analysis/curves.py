@@ -1,7 +1,4 @@
-"""A run's learning curve as a picture, from the rows of its `metrics.jsonl`.
-
-The file is read by `prompt_tuning.training.logging.read_rows`.
-"""
+"""A run's learning curve as a picture, from the rows of its `metrics.jsonl`."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -37,11 +34,11 @@ def plot_learning_curve(
 ) -> Path:
     """Draws the development score and the training loss against the training step.
 
-    The score at step 0, that of the untrained prompt, is drawn as a line to rise from, and the
-    best is marked. Where a step occurs twice, as after a resumed run, its last row counts.
+    A dashed line shows the score at step 0, that of the untrained prompt, and the best score is
+    marked. Of several rows of one step, as in a resumed run, the last one counts.
 
     Args:
-      rows: each holds "step" and whichever of `score` and `loss` was measured there.
+      rows: each has "step", and `score` or `loss` if it was measured there.
       path: where the PNG goes.
       score: the key of the development metric, such as "eval/accuracy".
       loss: the key of the training loss.
@@ -90,7 +87,7 @@ def _draw_score(axes: Any, steps: np.ndarray, scores: np.ndarray) -> None:
     room = 0.12 * max(high - low, 0.05)
     axes.set_ylim(low - room / 2, high + 1.4 * room)
     if low >= 0 and high <= 1:
-        # The room above is for the label of the best; no accuracy lies there.
+        # The room above 1 is for the label of the best score.
         axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= round(tick, 6) <= 1])
     if steps[0] == 0:
         axes.axhline(scores[0], **REFERENCE)
@@ -120,7 +117,7 @@ def _draw_score(axes: Any, steps: np.ndarray, scores: np.ndarray) -> None:
 
 
 def _draw_loss(axes: Any, steps: np.ndarray, losses: np.ndarray) -> None:
-    """Draws every loss faintly and the mean of windows of them strongly."""
+    """Draws every loss faintly, and the means of windows strongly."""
     if not len(losses):
         return
     windows = np.array_split(np.arange(len(losses)), min(_LOSS_WINDOWS, len(losses)))

@@ -1,6 +1,6 @@
-"""What all figures share: their colors, plain axes, and how they are written.
+"""What all figures share: colors, plain axes, and how they are saved.
 
-matplotlib is imported when the first figure is made; its global state stays untouched.
+matplotlib is imported when the first figure is made; its global state is not changed.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from prompt_tuning.files import writing
 COLORS = ("#0b6e99", "#c2571a", "#3a7d44", "#7a4fa3", "#a3333d", "#8a7a00", "#3b4cc0", "#5d6670")
 QUIET, GRID = "#666666", "#e6e6e6"
 REFERENCE = {"color": QUIET, "linewidth": 1, "linestyle": (0, (5, 3))}
-"""How a horizontal line to compare with is drawn."""
+"""The style of a horizontal reference line."""
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -22,7 +22,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def new_axes(figure: Any, rows: int = 1, **options: Any) -> Any:
-    """Returns plain axes in the colors of `COLORS`, or an array of them below each other."""
+    """Returns plain axes in `COLORS`, or an array of `rows` of them."""
     import numpy as np
 
     found = figure.subplots(rows, 1, **options)
@@ -42,7 +42,7 @@ def whole_numbers(axis: Any) -> None:
 
 
 def save(figure: Any, path: Path) -> Path:
-    """Writes a PNG that depends on nothing but what is drawn.
+    """Writes a PNG, without metadata that would differ between runs.
 
     Raises:
       UserError: the file can't be written.

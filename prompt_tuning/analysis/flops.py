@@ -1,11 +1,11 @@
-"""The fewest FLOPs that prompt tuning, rank classification and decoding can do with.
+"""The fewest FLOPs that prompt tuning, rank classification and decoding need.
 
-Worked out from the sizes of a model, to hold what XLA counts against: a step that computes no
-gradient of a frozen weight, and an evaluation that computes the encoder once, come close to these
+Derived from the sizes of a model, to compare XLA's counts with: a step that computes no gradient of
+a frozen weight, and an evaluation that computes the encoder once, come close to these
 (tests/analysis/test_flops.py).
 
-A product of [m, k] and [k, n] is 2mkn FLOPs. Only products of matrices are counted; elementwise
-work (norms, softmax, GELU) is about 1 % of theirs. Lengths are in tokens.
+A product of [m, k] and [k, n] is 2mkn FLOPs. Only matrix products are counted; elementwise work
+(norms, softmax, GELU) is about 1 % of theirs. Lengths are in tokens.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ class StepFlops:
     """FLOPs of one training step.
 
     forward: the loss.
-    backward: the prompt's gradient, through activations alone.
-    recomputed: each layer's forward again but for its last product, whose result the backward pass
-        doesn't need, where layers are recomputed (`remat`).
+    backward: the prompt's gradient, through activations only.
+    recomputed: with `remat`, each layer's forward pass again, except for its last product, which
+        the backward pass doesn't need.
     """
 
     forward: int
@@ -29,7 +29,7 @@ class StepFlops:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum."""
         return self.forward + self.backward + self.recomputed
 
 
@@ -41,15 +41,15 @@ class _Products:
     batch: int
 
     def weight(self, rows: int, fan_in: int, fan_out: int) -> int:
-        """Of so many positions an example with a weight."""
+        """Product of `rows` positions of each example with a weight."""
         return 2 * self.batch * rows * fan_in * fan_out
 
     def projection(self, rows: int) -> int:
-        """Queries, keys, values, or the output of attention: these cost the same."""
+        """Queries, keys, values, or the output of attention, which cost the same."""
         return self.weight(rows, self.config.embed_dim, self.inner)
 
     def attention(self, pairs: int) -> int:
-        """One of attention's two products, for so many pairs of query and key an example."""
+        """One of attention's two products, for `pairs` of query and key of each example."""
         return 2 * self.batch * pairs * self.inner
 
     def mlp(self, rows: int) -> int:
@@ -67,33 +67,33 @@ class _Products:
         return 4 * self.projection(source) + 2 * self.attention(source**2) + self.mlp(source)
 
     def decoder_layer(self, target: int, keys: int, source: int) -> int:
-        """Without the keys and values of the encoder's outputs."""
+        """A layer without the keys and values of the encoder's outputs."""
         own = 4 * self.projection(target) + 2 * self.attention(target * keys)
         cross = 2 * self.projection(target) + 2 * self.attention(target * source)
         return own + cross + self.mlp(target)
 
 
 def encoder_flops(config: T5Config, *, batch: int, source: int) -> int:
-    """Returns the encoder's forward pass; `source` counts the prompt too."""
+    """Returns the FLOPs of the encoder's forward pass; `source` includes the prompt."""
     return config.num_encoder_layers * _Products(config, batch).encoder_layer(source)
 
 
 def cross_key_value_flops(config: T5Config, *, batch: int, source: int) -> int:
-    """Returns what all decoder layers' keys and values of the encoder's outputs cost."""
+    """Returns the FLOPs of all decoder layers' keys and values of the encoder's outputs."""
     return config.num_decoder_layers * 2 * _Products(config, batch).projection(source)
 
 
 def decoder_flops(
     config: T5Config, *, rows: int, target: int, source: int, keys: int | None = None
 ) -> int:
-    """Returns the decoder's forward pass with logits, given the keys and values of the encoder.
+    """Returns the FLOPs of the decoder's forward pass with logits, given all cross keys and values.
 
     Args:
       config: the model.
-      rows: targets: examples, or label words or beams of them.
+      rows: number of targets: examples, or their labels or beams.
       target: positions computed of each.
-      source: the encoder's positions, the prompt's too.
-      keys: positions that self-attention reads, those of a cache; `target` if None.
+      source: the encoder's positions, including the prompt.
+      keys: positions that self-attention reads, those of a cache; None: `target`.
     """
     products = _Products(config, rows)
     layer = products.decoder_layer(target, target if keys is None else keys, source)
@@ -105,24 +105,24 @@ def step_flops(
 ) -> StepFlops:
     """Returns the fewest FLOPs of a step of prompt tuning (Lester et al., 2021).
 
-    Backward, each product of an activation with a frozen weight costs as much again, once, for the
-    activation's gradient; the weight's is not wanted. Each product of two activations (attention
-    logits, and weights times values) costs twice as much again, as both have a gradient.
+    In the backward pass, each product of an activation with a frozen weight costs the same once
+    more, for the activation's gradient; the weight has none. Each product of two activations
+    (attention logits, and weights times values) costs twice as much, as both have a gradient.
 
     The prompt enters below the first encoder layer, so the backward pass goes through all layers.
-    All that can be left out is what doesn't depend on the prompt, or doesn't lead to it:
+    It can skip only what doesn't depend on the prompt, or doesn't lead to it:
 
     - in the first encoder layer the input's positions hold plain embeddings, so that only the
       prompt's rows of queries, keys and values pass a gradient on (the row sums that the gradient
       of the softmax needs of other rows are dot products of outputs, not of matrices);
-    - in the first decoder layer self-attention and the query of cross-attention know nothing of
-      the prompt yet.
+    - in the first decoder layer self-attention and the query of cross-attention don't depend on
+      the prompt.
 
     A batch that is accumulated in parts costs the same.
 
     Args:
       config: the model.
-      batch: examples a step.
+      batch: examples per step.
       prompt: the prompt's length.
       source: the input's, without the prompt.
       target: the target's.

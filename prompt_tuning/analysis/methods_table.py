@@ -1,7 +1,8 @@
-"""What each method trains and what can be done with it, told by the code itself.
+"""What each method trains and what can be done with it, derived from its code.
 
-Nothing is computed: a method's first values and its injection are traced for their shapes, and
-what they fill says the rest. Lester et al., 2021, Figure 4 compares methods by the same counts.
+Nothing is computed: a method's initial parameters and its injection are traced for their shapes,
+and the slots of the injection that it fills tell the rest. Figure 4 of Lester et al. (2021)
+compares methods by the same counts.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ _BATCH = {"encoder_input_tokens": np.ones((1, 8), np.int32), "task": np.zeros(1,
 _MERGEABLE = {"low_rank", "scales", "weights"}
 _FLOAT32 = 4  # bytes
 _SIZES_SHOWN = 2
-"""Of more models than that, the bytes on disk are left out."""
+"""With more models than that, the bytes on disk are left out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,12 +30,12 @@ class MethodFacts:
     """A method on a model.
 
     Attributes:
-      name: as its gin file is called.
-      trained: numbers that are trained.
-      share: of the model's numbers.
-      saved_bytes: of what is kept after training, in float32.
+      name: that of its gin file.
+      trained: number of trainable parameters.
+      share: of the model's parameters.
+      saved_bytes: size of what is saved after training, in float32.
       slots: the fields of `Injection` that it fills.
-      kernels: whether matrices of the model itself are trained.
+      kernels: whether it trains matrices of the model itself.
     """
 
     name: str
@@ -46,12 +47,12 @@ class MethodFacts:
 
     @property
     def batches(self) -> bool:
-        """Whether examples of one batch can each have their own."""
+        """Whether each example of a batch can have its own."""
         return "weights" not in self.slots
 
     @property
     def merges(self) -> bool:
-        """Whether it can be put into the frozen weights, so that it costs nothing to use."""
+        """Whether it can be merged into the frozen weights, so that it costs nothing to use."""
         return set(self.slots) <= _MERGEABLE
 
     @property
@@ -61,7 +62,7 @@ class MethodFacts:
 
 
 def method_facts(name: str, method: Method, config: T5Config) -> MethodFacts:
-    """Returns the facts of a method made for a model of this config."""
+    """Returns the facts of a method for a model of this config."""
     slots: list[str] = []
     saved: list[Any] = []
     kernels: list[str] = []
@@ -89,7 +90,7 @@ def method_facts(name: str, method: Method, config: T5Config) -> MethodFacts:
 
 
 def filled_slots(injection: Injection) -> list[str]:
-    """Returns the fields of an injection that hold something."""
+    """Returns the names of an injection's fields that hold arrays."""
     values = (
         (field.name, getattr(injection, field.name)) for field in dataclasses.fields(injection)
     )
@@ -100,9 +101,9 @@ def methods_table(facts: Mapping[str, Sequence[MethodFacts]], *, markdown: bool 
     """Returns a line for each method, with its numbers on each model.
 
     Args:
-      facts: of the same methods in the same order, by the model's name. Lines are in the order of
-        what is trained of the first.
-      markdown: as a Markdown table.
+      facts: of the same methods in the same order, by the model's name. Lines are sorted by the
+        number of trainable parameters on the first model.
+      markdown: whether to return a Markdown table.
     """
     order = sorted(range(len(next(iter(facts.values())))), key=lambda i: _trained(facts, i))
     sizes = len(facts) <= _SIZES_SHOWN

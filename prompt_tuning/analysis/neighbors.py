@@ -1,8 +1,8 @@
-"""What a trained prompt resembles: the nearest vocabulary pieces of each of its positions.
+"""The vocabulary pieces nearest to each position of a trained prompt.
 
 Lester et al. 2021, section 7: by cosine, the neighbors of a position form tight lexical or
-semantic clusters, and class labels used to initialize a prompt often stay among them. What is
-measured of that is in `clusters.py`.
+semantic clusters, and class labels used to initialize a prompt often stay among them; `clusters.py`
+measures that.
 """
 
 import dataclasses
@@ -44,18 +44,19 @@ def nearest_neighbors(
     Args:
       prompt: the soft prompt.
       table: the frozen model's token embedding.
-      piece_of: gives the text of a token id, or None for one to leave out. Of pieces with the same
+      piece_of: returns the text of a token id, or None to leave it out. Of pieces with the same
         text only the nearest counts.
-      k: neighbors a position.
+      k: neighbors per position.
       metric: "cosine", the paper's, or "euclidean".
-      num_pieces: only the first so many rows of the table are candidates; T5 pads its table with
-        rows that are no piece. None takes all of them.
+      num_pieces: how many rows of the table, from the first, are pieces; T5 pads its table. None:
+        all rows.
 
     Returns:
-      For each prompt position its k neighbors; equally near ones come in order of id.
+      The k neighbors of each prompt position; equally near ones are in the order of their ids.
 
     Raises:
-      UserError: the prompt's width isn't the table's, or k or the metric makes no sense.
+      UserError: the prompt is not as wide as the table, `k` is out of range, or the metric is
+        unknown.
     """
     points = np.asarray(prompt, np.float32)
     rows = np.asarray(table[:num_pieces], np.float32)
@@ -97,9 +98,9 @@ def closeness(
 
 
 def cleaned(piece: str) -> str | None:
-    """Returns a piece as text, without the mark of a word's start.
+    """Returns a piece as text, without the marker of a word's start.
 
-    None for what is no text: control pieces, bytes, sentinels, and punctuation alone.
+    None for control pieces, bytes, sentinels and bare punctuation.
     """
     text = piece.strip("\u2581 ")
     if text.startswith("<") and text.endswith(">"):
@@ -122,7 +123,7 @@ def _first_distinct(
 
 
 def format_neighbors(neighbors: Sequence[Sequence[Neighbor]]) -> str:
-    """Returns a line for each prompt position: its index, then each piece with its value."""
+    """Returns a line for each prompt position: its index, then its pieces with their values."""
     width = len(str(len(neighbors) - 1))
     return "\n".join(
         f"{position:>{width}}  " + "  ".join(f"{n.piece} {n.value:.2f}" for n in nearest)

@@ -1,4 +1,4 @@
-"""The pictures of a report on prompts, as PNG; a run's learning curve is in `curves.py`."""
+"""The pictures of a report on prompts, as PNG; `curves.py` draws learning curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +28,8 @@ def plot_norms(
 ) -> Path:
     """Draws the norm of each prompt position over the range of the vocabulary's norms.
 
-    On a logarithmic scale if they are far apart: a trained prompt's are often many times larger.
+    The scale is logarithmic if they are far apart: a trained prompt's norms are often many times
+    larger.
     """
     figure = new_figure(7.2, 3.6)
     axes = new_axes(figure)
@@ -54,7 +55,7 @@ def plot_removals(
     without: Float[np.ndarray, "prompt"],
     cumulative: Float[np.ndarray, "prompt"],
 ) -> Path:
-    """Draws what the score loses without each position, and it as more and more are removed.
+    """Draws the loss of score without each position, and the score as more and more are removed.
 
     Args:
       path: of the PNG.
@@ -85,8 +86,8 @@ def plot_attention(path: Path, mass: Mapping[str, Float[np.ndarray, "_"]], *, ev
 
     Args:
       path: of the PNG.
-      mass: the share of each kind of attention in each of its layers.
-      even: the share if all visible positions were attended to alike.
+      mass: the share in each layer, by the kind of attention.
+      even: the share if attention were uniform over visible positions.
     """
     figure = new_figure(7.2, 3.6)
     axes = new_axes(figure)
@@ -105,7 +106,7 @@ def plot_attention(path: Path, mass: Mapping[str, Float[np.ndarray, "_"]], *, ev
 def plot_similarity(
     path: Path, names: Sequence[str], matrix: Float[np.ndarray, "prompts prompts"]
 ) -> Path:
-    """Draws a similarity matrix as a heat map, with its numbers where there is room for them."""
+    """Draws a similarity matrix as a heat map, with its values if there is room."""
     side = min(3.4 + 0.42 * len(names), 14.0)
     figure = new_figure(side + 0.8, side)
     axes = figure.subplots()
@@ -137,8 +138,8 @@ def plot_projection(
     Args:
       path: of the PNG.
       names: of the prompts.
-      groups: what each is colored by, such as its task.
-      positions: the places of each prompt's positions.
+      groups: what colors each prompt, such as its task.
+      positions: the coordinates of each prompt's positions.
       explained: the share of the variance that each axis shows.
     """
     figure = new_figure(7.2, 6.0)

@@ -1,8 +1,7 @@
 """The score of a prompt as its positions are removed one by one.
 
-A removed position is hidden from all attention, so that the others keep their distances to the
-input, and one compiled program serves every removal. How a score is measured is given as a
-function.
+A removed position is masked in all attention, so that the others keep their distances to the
+input, and one compiled program serves every removal. The caller gives a function that scores.
 """
 
 import dataclasses
@@ -15,7 +14,7 @@ from jaxtyping import Bool, Float
 from prompt_tuning.models.injection import Injection
 
 ScoreMany = Callable[[Sequence[Injection]], Sequence[float]]
-"""From injections to their scores on a development set; always as many at a time."""
+"""Injections -> their scores on a development set; called with the same number each time."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,10 +24,10 @@ class Removals:
     Attributes:
       whole: the score of the whole prompt.
       without: the score without position i alone.
-      order: the positions, the least important first: those without which the score is highest.
-        Of equals the later comes first.
-      cumulative: the score with the first i + 1 positions of `order` removed, so the last is that
-        of the model without a prompt.
+      order: the positions, the least important (without which the score is highest) first; of
+        equally important ones the later first.
+      cumulative: the score with the first i + 1 positions of `order` removed; the last is that of
+        the model without a prompt.
     """
 
     whole: float
@@ -42,11 +41,11 @@ def score_removals(
 ) -> Removals:
     """Scores a prompt without each of its positions, and without more and more of them.
 
-    That is twice as many evaluations as it has positions, and one.
+    It takes twice as many evaluations as there are positions, plus one.
 
     Args:
       prompt: a soft prompt.
-      score_many: measures `at_once` injections; the memory for activations grows with them.
+      score_many: scores `at_once` injections; memory for activations grows with their number.
       at_once: how many are scored together.
     """
     length = len(prompt)
@@ -54,7 +53,7 @@ def score_removals(
     whole, *without = _scores(
         prompt, np.vstack([np.ones((1, length), bool), alone]), score_many, at_once
     )
-    # Sorted by falling score; `lexsort` takes its last key first.
+    # By descending score; `lexsort` sorts by its last key first.
     order = np.lexsort((-np.arange(length), -np.array(without)))
     kept = np.ones((length, length), bool)
     for removed, mask in enumerate(kept, start=1):
@@ -74,17 +73,17 @@ def _scores(
     score_many: ScoreMany,
     at_once: int,
 ) -> list[float]:
-    """Returns the score of the prompt with each mask; the last group is filled up."""
+    """Returns the score of the prompt with each mask; the last group is padded."""
     scores: list[float] = []
     for start in range(0, len(masks), at_once):
         group = masks[start : start + at_once]
-        filled = np.concatenate([group, np.repeat(group[-1:], at_once - len(group), axis=0)])
+        padded = np.concatenate([group, np.repeat(group[-1:], at_once - len(group), axis=0)])
         injections = [
             Injection(
                 encoder_prompt=jnp.asarray(prompt)[None],
                 encoder_prompt_mask=jnp.asarray(mask)[None],
             )
-            for mask in filled
+            for mask in padded
         ]
         scores += score_many(injections)[: len(group)]
     return [float(score) for score in scores]

@@ -1,8 +1,8 @@
-"""How alike prompts of different tasks and seeds are, and where they lie in a plane.
+"""The similarity of prompts of different tasks and seeds, and their projection to a plane.
 
 Vu et al. 2022 (SPoT, section 4) compare prompts in two ways, both here: by the cosine of their
-mean vectors, and by the mean cosine over all pairs of their positions. It also starts a new task's
-prompt from that of the most similar task. Prompts of one model may have different lengths.
+mean vectors, and by the mean cosine over all pairs of their positions. SPoT also initializes a new
+task's prompt with that of the most similar task. Prompts of one model may have different lengths.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,23 +14,23 @@ from jaxtyping import Array, Float
 from prompt_tuning.errors import UserError, did_you_mean
 
 Prompts = Sequence[Float[np.ndarray, "_ embed"]]
-"""Prompts of one model, each of its own length."""
+"""Prompts of one model; their lengths may differ."""
 
 MEASURES = ("mean", "positions")
 
 SPOT_MEASURES = {"cosine_of_means": "mean", "mean_of_cosines": "positions"}
-"""The measures by the names that configurations give them."""
+"""The names of the measures in configurations."""
 
 
 def similarity_matrix(
     prompts: Prompts, measure: str = "mean"
 ) -> Float[np.ndarray, "prompts prompts"]:
-    """Returns the cosine similarity of each prompt with each.
+    """Returns the cosine similarity of every two prompts.
 
     Args:
       prompts: of one model.
       measure: "mean", of the mean vectors; or "positions", the mean over all pairs of positions,
-        which for a prompt and itself is below 1.
+        which is below 1 for a prompt and itself.
 
     Raises:
       UserError: an unknown measure, or prompts of different widths.
@@ -80,9 +80,9 @@ def most_similar_first(
 def within_and_between(
     matrix: Float[np.ndarray, "prompts prompts"], groups: Sequence[str]
 ) -> tuple[float | None, float | None]:
-    """Returns the mean similarity of two prompts of one group, and of two groups.
+    """Returns the mean similarity of two prompts of one group, and of different groups.
 
-    None where there is no such pair.
+    None if there is no such pair.
     """
     within, between = [], []
     for i, j in combinations(range(len(groups)), 2):
@@ -95,10 +95,10 @@ def project(
 ) -> tuple[list[Float[np.ndarray, "_ 2"]], Float[np.ndarray, "2"]]:
     """Projects all positions of all prompts onto their two principal components.
 
-    Positions are scaled to length 1 first, so that what counts is direction, as in the cosine.
+    Positions are scaled to length 1 first, so that only direction counts, as in the cosine.
 
     Returns:
-      The places of each prompt's positions, and the share of the variance along each axis.
+      The coordinates of each prompt's positions, and the share of the variance along each axis.
 
     Raises:
       UserError: prompts of different widths.

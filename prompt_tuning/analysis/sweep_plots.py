@@ -1,4 +1,4 @@
-"""A sweep's results as a figure like the paper's: mean scores with deviations, a line a model.
+"""A sweep's results as figures like the paper's: mean scores with deviations, a line per model.
 
 Rows are those of `prompt_tuning.sweeps.results.read_rows`.
 """
@@ -21,12 +21,12 @@ def macro_scores(
 
     Args:
       rows: one for each run and task.
-      by: the columns that tell settings apart.
-      over: the column whose values are averaged within a seed.
-      seed: the column that tells repetitions apart.
+      by: the columns that distinguish settings.
+      over: the column to average over within a seed.
+      seed: the column that distinguishes repetitions.
 
     Raises:
-      UserError: a setting lacks a task that another one has.
+      UserError: a setting lacks a task that another has.
     """
     groups: dict[tuple[Any, ...], dict[Any, float]] = {}
     for row in rows:
@@ -60,8 +60,8 @@ def plot_means(
     """Draws the mean score with its standard deviation over seeds, evenly spaced along `x`.
 
     Args:
-      rows: scores, those of other seeds beside each other.
-      path: where the PNG goes.
+      rows: scores, a row for each seed.
+      path: of the PNG.
       x: the column along the axis.
       line: the column that makes the lines.
       order: the values of `x`, from left to right.
@@ -87,8 +87,8 @@ def plot_bars(
     """Draws mean scores with their standard deviation as bars beside each other, in groups.
 
     Args:
-      rows: scores, those of other seeds beside each other.
-      path: where the PNG goes.
+      rows: scores, a row for each seed.
+      path: of the PNG.
       x: the column that makes the groups, in the order of the rows.
       bar: the column that makes the bars of a group.
       xlabel: what `x` is called.
@@ -123,10 +123,10 @@ def plot_scale_curve(
     """Draws scores against the model's size on a logarithmic axis, as the paper's Figure 1 does.
 
     Args:
-      rows: scores with `model` and `method`, those of other seeds beside each other.
-      path: where the PNG goes.
+      rows: scores with `model` and `method`, a row for each seed.
+      path: of the PNG.
       parameters: how many each model has.
-      methods: the lines, in the order of the legend; those without scores are left out.
+      methods: the lines, in the order of the legend; those without scores are omitted.
       title: above the figure.
       reference: published points of some of the models, with `model`, `method`, `score` from 0 to 1
         and `verified`; one that isn't verified is drawn hollow.
@@ -159,11 +159,11 @@ def plot_scale_curve(
 
 
 def plot_shares(rows: Sequence[Row], path: Path, *, methods: Mapping[str, str]) -> Path:
-    """Draws what share of a model each method trains against its size, as the paper's Figure 4.
+    """Draws the share of a model that each method trains against its size: the paper's Figure 4.
 
     Args:
       rows: with `method`, `frozen_parameters` and `percent` of them that are trained.
-      path: where the PNG goes.
+      path: of the PNG.
       methods: those to draw, to what the legend calls them.
     """
     figure, axes = _new("")
@@ -187,7 +187,7 @@ def _new(title: str) -> tuple[Any, Any]:
 
 
 def _short(number: int) -> str:
-    """Returns three digits of a number of parameters: 936k, 4.97M, 11.3B."""
+    """Returns a number of parameters with three digits: 936k, 4.97M, 11.3B."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{unit}"
@@ -197,7 +197,7 @@ def _short(number: int) -> str:
 def _means(
     rows: Sequence[Row], column: str, value: Any, place: Callable[[Row], int]
 ) -> tuple[list[int], list[float], list[float]]:
-    """Returns the places of the rows with a value in a column, the mean and deviation at each."""
+    """Returns where rows with this value in the column are, and the mean and deviation at each."""
     at: dict[int, list[float]] = {}
     for row in rows:
         if row[column] == value:

@@ -1,4 +1,4 @@
-"""A table, as text for a terminal, as Markdown and as CSV."""
+"""Tables as text for a terminal, as Markdown and as CSV."""
 
 import csv
 import dataclasses
@@ -9,7 +9,7 @@ from pathlib import Path
 from prompt_tuning.files import writing
 
 Cell = str | int | float | None
-"""What stands in a table; None is an empty cell."""
+"""A value in a table; None is an empty cell."""
 
 _FIX = "Give a folder that can be written to."
 
@@ -19,9 +19,9 @@ class Table:
     """Rows under named columns.
 
     Attributes:
-      title: one line on what it shows.
+      title: one line.
       columns: the columns' names.
-      rows: a cell for each column. Numbers are shown with three decimals, but whole in CSV.
+      rows: a cell for each column. Floats are shown with three decimals, but in full in CSV.
     """
 
     title: str
@@ -29,7 +29,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
     def text(self) -> str:
-        """Returns aligned columns, numbers to the right, with the names above."""
+        """Returns aligned columns under their names, numbers to the right."""
         cells = [list(self.columns), *([_shown(cell) for cell in row] for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         numeric = [
@@ -67,10 +67,10 @@ def write_report(
     """Writes each table as CSV, and all of them with the pictures as `report.md`.
 
     Args:
-      folder: where to; it is there already.
+      folder: an existing folder.
       title: the heading.
       tables: by the name of their file, without a suffix.
-      pictures: PNGs in the folder; one that has a table's name stands after it.
+      pictures: PNGs in the folder; one with a table's name follows that table.
 
     Returns:
       The path of `report.md`.
@@ -89,7 +89,7 @@ def write_report(
 
 
 def report_folder(path: str) -> Path:
-    """Makes a folder for a report; raises UserError where that fails."""
+    """Creates a folder for a report; raises UserError if that fails."""
     folder = Path(path)
     with writing(folder, fix=_FIX):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Many runs from one description: a grid of settings, its runs shared out, their results."""
+"""Many runs from one description: a grid of settings, workers that share it, results."""

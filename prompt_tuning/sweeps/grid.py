@@ -3,8 +3,8 @@
     axes = [grid_axis("SEED", [0, 1]), *list_axis([{"PROMPT_LENGTH": 1}, {"PROMPT_LENGTH": 20}])]
     for settings in combinations(axes): ...
 
-A setting is a gin name with its value; `GIN_FILES` names files to be added, so that models, tasks
-and methods can be swept by the files that describe them.
+A setting is a gin name with its value. `GIN_FILES` adds files, so that models, tasks and methods
+can be swept by the files that describe them.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from typing import Any
 from prompt_tuning.errors import UserError
 
 GIN_FILES = "gin_file"
-"""In place of a gin name: a file, or a list of files, that the run reads after the sweep's own."""
+"""Instead of a gin name: a file, or list of files, that the run reads after the sweep's own."""
 
 Settings = Mapping[str, Any]
 Axis = Sequence[Settings]
@@ -28,11 +28,11 @@ _LONGEST_SLUG = 100
 
 
 def grid_axes(grid: Mapping[str, Any], where: str = "The sweep's grid") -> list[Axis]:
-    """Returns an axis for each name: every value of one is combined with every one of the others.
+    """Returns an axis for each name; every value of one is combined with every value of the others.
 
     Args:
       grid: lists of values by name.
-      where: it is from, for messages.
+      where: names the grid in messages.
 
     Raises:
       UserError: a name has no list of values.
@@ -47,10 +47,10 @@ def grid_axes(grid: Mapping[str, Any], where: str = "The sweep's grid") -> list[
 
 
 def zipped_axis(columns: Mapping[str, Sequence[Any]]) -> list[Axis]:
-    """Returns the one axis of values taken side by side: the first of each, the second, and so on.
+    """Returns one axis of values side by side: the first of each list, the second, and so on.
 
     Raises:
-      UserError: the lists aren't equally long.
+      UserError: the lists differ in length.
     """
     if not columns:
         return []
@@ -62,7 +62,7 @@ def zipped_axis(columns: Mapping[str, Sequence[Any]]) -> list[Axis]:
 
 
 def list_axis(alternatives: Sequence[Any]) -> list[Axis]:
-    """Returns the one axis of settings written out.
+    """Returns one axis of settings written out.
 
     Raises:
       UserError: one isn't a mapping.
@@ -119,6 +119,6 @@ def setting_slug(name: str, value: Any, longest: int) -> str:
 
 
 def short_hash(value: Any) -> str:
-    """Returns eight hexadecimal digits that tell JSON-able values apart."""
+    """Returns a hash of eight hexadecimal digits of a JSON-able value."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

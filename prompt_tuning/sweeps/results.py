@@ -1,8 +1,8 @@
 """The finished runs of a sweep as one tidy table: a row for each run and task.
 
-Columns: `run`, the sweep's settings by their gin names, `task`, `metric`s of the task, `score`,
-what was trained (`method`, `initializer`, `model`, numbers of parameters), for how long, and where
-it came from: a hash of the configuration, versions, the device, the date, the run's folder.
+Columns: `run`, the sweep's settings by their gin names, `task`, its metrics, `score`, what was
+trained (`method`, `initializer`, `model`, numbers of parameters), for how long, and provenance:
+a hash of the configuration, versions, the device, the date, the run's folder.
 """
 
 import csv
@@ -29,10 +29,10 @@ FROM_SUMMARY = (
     "frozen_parameters",
     "wall_seconds",
 )
-"""What a row takes over from a run's summary.json."""
+"""Columns from a run's summary.json."""
 
 PROVENANCE = ("git_commit", "python", "jax", "device", "date")
-"""What a row takes over from what the sweep recorded as the run finished."""
+"""Columns that the sweep recorded as the run finished."""
 
 
 def provenance(versions: Mapping[str, Any], date: str) -> dict[str, str | None]:
@@ -54,7 +54,7 @@ def provenance(versions: Mapping[str, Any], date: str) -> dict[str, str | None]:
 def read_rows(folder: str | Path) -> list[Row]:
     """Returns the rows of a sweep's folder, in the order of their runs' names.
 
-    A mixture's run has a row for each of its tasks, and one more, of the mixture, with its mean.
+    A mixture's run has a row for each of its tasks, and one more for the mixture, with its mean.
 
     Raises:
       UserError: it isn't a sweep's folder, no run has finished, or a record is damaged.
@@ -63,7 +63,7 @@ def read_rows(folder: str | Path) -> list[Row]:
 
 
 def read_records(folder: str | Path) -> dict[str, dict[str, Any]]:
-    """Returns what a sweep's folder has recorded of each finished run, by their names.
+    """Returns what a sweep's folder has recorded of each finished run, by the run's name.
 
     Raises:
       UserError: as `read_rows`.
@@ -92,7 +92,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def rows_of(records: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """Returns the rows of runs' records, by their names."""
+    """Returns the rows of the records of runs, which are by the run's name."""
     return _with_all_columns([row for run in records for row in _rows_of(run, records[run])])
 
 
@@ -123,7 +123,7 @@ def _rows_of(run: str, record: Mapping[str, Any]) -> list[Row]:
 
 
 def _named(config: Mapping[str, str], parameter: str) -> str | None:
-    """Returns the configurable that a parameter refers to, through macros: `soft_prompt`."""
+    """Returns the configurable that a parameter refers to through macros, such as `soft_prompt`."""
     text = config.get(parameter)
     for _ in config:
         if text is None or not text.startswith("%"):
@@ -144,7 +144,7 @@ def _with_all_columns(rows: Sequence[Row]) -> list[Row]:
 def write_table(rows: Sequence[Row], stem: Path) -> list[Path]:
     """Writes `<stem>.parquet` and `<stem>.csv`, and returns their paths."""
     table = {name: [row[name] for row in rows] for name in rows[0]}
-    # A setting may be a number in one run and a text in another.
+    # A setting may be a number in one run and a string in another.
     for name, column in table.items():
         if len({type(value) for value in column if value is not None} - {int, float}) > 1:
             table[name] = [None if value is None else str(value) for value in column]
@@ -158,7 +158,7 @@ def write_table(rows: Sequence[Row], stem: Path) -> list[Path]:
 
 
 def select(rows: Sequence[Row], conditions: Mapping[str, str]) -> list[Row]:
-    """Returns the rows whose columns have these values, compared as texts.
+    """Returns the rows whose columns have these values, compared as strings.
 
     Raises:
       UserError: there is no such column.
@@ -178,7 +178,7 @@ def check_column(rows: Sequence[Row], name: str) -> None:
 
 
 def _by_size(name: str, value: Any) -> Any:
-    """Numbers by size, then texts."""
+    """Sorts numbers by size, then strings."""
     del name
     return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
 
@@ -191,15 +191,15 @@ def pivot(
     value: str = "score",
     order: Callable[[str, Any], Any] = _by_size,
 ) -> tuple[list[str], list[list[str]]]:
-    """Returns the header and the lines of a table of means over whatever isn't named.
+    """Returns the header and the lines of a table of means over all other columns.
 
     Args:
       rows: the results.
       down: columns whose values begin the lines.
-      across: the column whose values head the columns; None: there is one column, `value`.
-      value: what is averaged. Cells are "mean ± standard deviation (n)", without the deviation
-        where n is 1.
-      order: what a column's values are sorted by: of (column, value).
+      across: the column whose values head the columns; None: a single column, `value`.
+      value: the column to average. Cells are "mean ± standard deviation (n)", or the value alone if
+        n is 1.
+      order: (column, value) -> sort key.
 
     Raises:
       UserError: there is no such column.

@@ -1,13 +1,13 @@
-"""A sweep's folder, which several workers may share.
+"""A sweep's folder, which several workers can share.
 
     runs/NAME.json       a finished run: its settings, its folder, its summary
-    failures/NAME.json   how often a run has failed, and of what
-    leases/PART          whoever works on a part of the sweep; its clock is set anew as long as it
-                         works, and after `LEASE_SECONDS` without that it is anybody's
+    failures/NAME.json   how often a run has failed, and why
+    leases/PART          the worker on a part of the sweep, which touches the file while it works;
+                         after `LEASE_SECONDS` without that anyone may take it over
     parts/PART/          the run folder, or the population's, and the log of the command
 
-Every file appears whole or not at all. A lease is taken by making its file, which only one can;
-an expired one by renaming it away first, which only one can either.
+Files are written whole or not at all. A worker takes a lease by creating its file, and an expired
+one by renaming it away first; only one worker succeeds in either.
 """
 
 import contextlib
@@ -24,19 +24,19 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
 
 LEASE_SECONDS = 300
-"""How old a lease may grow before another worker takes it over."""
+"""The age at which another worker may take over a lease."""
 
 _FIX = "Free some space, or give another --folder."
 
 
 class SweepStore:
-    """What is known of a sweep's runs.
+    """The records of a sweep's runs.
 
     Args:
-      folder: made if it isn't there.
+      folder: created if it doesn't exist.
 
     Raises:
-      UserError: it can't be made.
+      UserError: it can't be created.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -61,7 +61,7 @@ class SweepStore:
         (self.folder / "failures" / f"{run}.json").unlink(missing_ok=True)
 
     def failure(self, run: str) -> Mapping[str, Any] | None:
-        """Returns how often a run has failed and of what, or None."""
+        """Returns how often a run has failed and why, or None."""
         return self._read("failures", run)
 
     def fail(self, run: str, why: str) -> None:
@@ -71,12 +71,12 @@ class SweepStore:
         self._write("failures", run, {"times": times, "why": why})
 
     def forget_failures(self, run: str) -> None:
-        """Lets a run be tried as if it had never failed."""
+        """Removes the record of a run's failures."""
         (self.folder / "failures" / f"{run}.json").unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lease(self, part: str) -> Iterator[bool]:
-        """Yields whether this worker has the part; while it has, nobody else does."""
+        """Yields whether this worker has the part, which then no other worker has."""
         path = self.folder / "leases" / part
         owner = f"{os.uname().nodename} {os.getpid()} {uuid.uuid4().hex}"
         if not self._take(path, owner):
@@ -106,7 +106,7 @@ class SweepStore:
                 aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
                 path.rename(aside)
                 if time.time() - aside.stat().st_mtime <= LEASE_SECONDS:
-                    # Another worker took it over in between: it is given back.
+                    # Another worker took it over in between: give it back.
                     with contextlib.suppress(FileExistsError):
                         os.link(aside, path)
                 aside.unlink()

@@ -1,10 +1,10 @@
-"""The pre-training corpus: short documents told of the corpus's own facts, as a curriculum.
+"""The pre-training corpus: short documents on the corpus's own facts, as a curriculum.
 
 A document has a context and a continuation. Span corruption (Raffel et al., 2020, section 3.1.4)
 reads them as one text; LM adaptation (Lester et al., 2021, section 3.1) reads the context and
 predicts the continuation. `stories.py` tells facts, `exercises.py` asks and answers.
 
-No document tells a fact of a task's split (see `world.region_of`) or has a task's format.
+No document states a fact of a task's split (see `world.region_of`) or has a task's format.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from prompt_tuning.tinyworld.world import World
 
 Writer = Callable[[World], Document]
 
-# Told as often as they are listed.
+# Drawn in proportion to how often they are listed.
 STORIES: tuple[Writer, ...] = (
     stories.word_list,
     *(stories.story,) * 4,
@@ -40,9 +40,9 @@ class Lesson:
         return tuple(e for e in dict.fromkeys(self.exercises) if e is not exercises.list_pairs)
 
 
-# Each builds on the ones before. A model that reads the whole mixture from the start learns which
-# words could be the answer, and stays there: to find the right one it must first be able to
-# find a word in a text, and what stands beside it.
+# Each lesson builds on the ones before. A model that trains on the whole mixture from the start
+# learns which words could be the answer, and stops there: to find the right one it must first be
+# able to find a word in a text, and what is next to it.
 CURRICULUM = (
     Lesson(name="copying", exercises=(exercises.copy_words,)),
     Lesson(name="pairs", exercises=(*(exercises.list_pairs,) * 2, exercises.recall_next)),
@@ -87,7 +87,7 @@ def document(world: World, *, exercises: float) -> Document:
 
 
 def lesson_document(world: World, number: int) -> Document:
-    """Draws a document of lesson `number` of the curriculum, which also rehearses earlier ones."""
+    """Draws a document of lesson `number` of the curriculum, or at times of an earlier one."""
     draw = world.rng.random()
     if draw < 0.1:
         return world.rng.choice(STORIES)(world)

@@ -1,11 +1,11 @@
-"""Exercises of TinyWorld: documents that ask and answer, in many phrasings with many label words.
+"""Exercises of TinyWorld: documents with a question and its answer, in many phrasings.
 
-They build on one another: `copy_words` and `list_pairs` teach a model to find a place in a text
-and what stands beside it, `recall` to answer with it, `find_words` to say whether there is any,
-`match_kinds` what the words mean; the rest puts these together. `corpus.py` has the order.
+They build on one another: `copy_words` and `list_pairs` teach a model to find a position in a text
+and what is next to it, `recall` to answer with it, `find_words` to say whether it occurs,
+`match_kinds` what the words mean; the others combine these. `corpus.py` has the order.
 
-None of the eight tasks' own formats occurs: the fields of `tasks/superglue.py` never appear in
-its order and under its names.
+The formats of the eight tasks don't occur: the fields of `tasks/superglue.py` never appear in its
+order and with its names.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from prompt_tuning.tinyworld.templates import (
 )
 from prompt_tuning.tinyworld.world import Action, Colour, World
 
-# (holds, does not hold), named in the instruction that asks for them.
+# (true, false) answers, listed in the instruction.
 VERDICTS = (
     ("yes", "no"),
     ("true", "false"),
@@ -31,15 +31,15 @@ VERDICTS = (
     ("True", "False"),
     ("entailment", "not_entailment"),
 )
-# (first, second) of two choices.
+# Labels of the (first, second) of two choices.
 ORDINALS = (("first", "second"), ("one", "two"), ("choice1", "choice2"))
-# (holds, cannot hold, is not told).
+# (true, false, undetermined) answers.
 JUDGEMENTS = (
     ("yes", "no", "unknown"),
     ("true", "false", "maybe"),
     ("entailment", "contradiction", "neutral"),
 )
-# Names of the fields of an exercise: (what is told, what is asked).
+# Names of the fields of an exercise: (the facts, the question).
 FIELDS = (
     ("text", "claim"),
     ("story", "statement"),
@@ -50,7 +50,7 @@ FIELDS = (
 )
 
 
-# What lists and pairs are made of.
+# The words of lists and pairs.
 _WORDS: dict[str, tuple[str, ...]] = {
     "person": lexicon.PEOPLE,
     "noun": tuple(lexicon.KIND_OF),
@@ -60,28 +60,28 @@ _WORDS: dict[str, tuple[str, ...]] = {
 
 
 def copy_words(world: World) -> Document:
-    """Asks for a list of words once more."""
+    """Asks to repeat a list of words."""
     pool = [word for words in _WORDS.values() for word in words]
     words = " ".join(world.rng.sample(pool, world.rng.randint(4, 12)))
     return Document(*world.rng.choice(((f"copy: {words}", words), (f"{words} copy:", words))))
 
 
 def list_pairs(world: World) -> Document:
-    """Tells pairs of words and tells them again in another order, which can't be foreseen."""
+    """States pairs of words, then again in another order, which can't be predicted."""
     pairs = _pairs(world, world.rng.randint(2, 6))
     again = world.rng.sample(pairs, len(pairs))
     return Document(f"{_list(pairs)} copy:", _list(again))
 
 
 def recall_next(world: World) -> Document:
-    """Tells pairs of words and asks by the first word of one for the second."""
+    """States pairs of words and asks for the second word of one by the first."""
     pairs = _pairs(world, world.rng.randint(2, 4))
     x, y = world.rng.choice(pairs)
     return Document(f"{_list(pairs)} {x}?", y)
 
 
 def recall(world: World) -> Document:
-    """Tells pairs of words and asks by some for what they are paired with."""
+    """States pairs of words and asks for the partners of some words."""
     pairs = _pairs(world, world.rng.randint(2, 5))
     asked = world.rng.sample(pairs, world.rng.choice((1, 1, 2, len(pairs))))
     question, answer = _question([x for x, _ in asked], [y for _, y in asked], repeat=False)
@@ -107,7 +107,7 @@ def find_kinds(world: World) -> Document:
 
 
 def recall_by_kind(world: World) -> Document:
-    """Tells pairs of things and words and asks by the kinds of some things for their words."""
+    """States pairs of a thing and a word and asks for the words by the kinds of the things."""
     pairs = _pairs(world, world.rng.randint(2, 4), left="noun")
     asked = world.rng.sample(pairs, world.rng.choice((1, 1, 2, len(pairs))))
     kinds = [lexicon.KIND_OF[x] for x, _ in asked]
@@ -117,7 +117,7 @@ def recall_by_kind(world: World) -> Document:
 
 
 def verify_pair(world: World) -> Document:
-    """Tells pairs of words and asks whether two words are a pair."""
+    """States pairs of words and asks whether two words are a pair."""
     pairs = _pairs(world, world.rng.randint(2, 4))
     (x, y), (_, other) = world.rng.sample(pairs, 2)
     holds = world.rng.random() < 0.5
@@ -140,7 +140,7 @@ def verify_action(world: World) -> Document:
 
 
 def verify_colour(world: World) -> Document:
-    """Asks whether a colour is told of a thing, another is, or neither."""
+    """Asks whether a thing has a color: it is stated, another color is, or neither."""
     asked, other = world.colours(2)
     answer = world.rng.randrange(3)
     colour = other.colour if answer == 1 else asked.colour
@@ -152,7 +152,7 @@ def verify_colour(world: World) -> Document:
 
 
 def verify_kinds(world: World) -> Document:
-    """Asks of one to three things whether each is of a kind, with nothing told but the things."""
+    """Asks of one to three things whether each is of a kind, without stating any fact."""
     claims, verdicts = [], []
     labels = world.rng.choice(VERDICTS)
     for _ in range(world.rng.randint(1, 3)):
@@ -208,7 +208,7 @@ def ask_what(world: World) -> Document:
 
 
 def ask_several(world: World) -> Document:
-    """Asks of several facts, by one of the words of each, for another."""
+    """Asks, for each of several facts, for one of its words by another."""
     facts = actions(world, world.rng.choice((2, 2, 3, 4)))
     asked_by, asked_for = world.rng.choice(
         (
@@ -226,7 +226,7 @@ def ask_several(world: World) -> Document:
 
 
 def ask_colours(world: World) -> Document:
-    """Asks of several things told of for the colour, the owner or the thing."""
+    """Asks for the color, the owner or the name of several things."""
     facts = world.colours(world.rng.choice((1, 2, 2, 3)))
     asked_by, asked_for = world.rng.sample(("person", "noun", "colour"), 2)
     told = tell_colours(world.rng, facts)
@@ -329,7 +329,7 @@ def compare_senses(world: World) -> Document:
 
 
 def resolve_pronoun(world: World) -> Document:
-    """Asks whom a pronoun, or what is said with it, is about."""
+    """Asks whom a pronoun, or a statement with it, is about."""
     fact = world.motive()
     pronoun = "she" if fact.subject in lexicon.WOMEN else "he"
     text = f"{deed(fact)} because {pronoun} {fact.reason}."
@@ -352,7 +352,7 @@ def _drawn_claim(world: World, facts: list[Action]) -> tuple[Action, bool, str]:
 
 
 def _wrong_kind(world: World, facts: list[Action], asked: Action) -> str:
-    """A kind that `asked` is not of: one of another fact's, as a rule, where there is one."""
+    """Draws a kind that `asked` is not of: preferably that of another fact."""
     others = [fact.kind for fact in facts if fact.kind != asked.kind]
     if others and world.rng.random() < 0.7:
         return world.rng.choice(others)
@@ -362,7 +362,7 @@ def _wrong_kind(world: World, facts: list[Action], asked: Action) -> str:
 def _exercise(
     world: World, labels: tuple[tuple[str, ...], ...], answer: int, told: str, asked: str
 ) -> Document:
-    """Asks `asked` of `told`, naming the labels to answer with."""
+    """Asks `asked` about `told`, and lists the labels to answer with."""
     names = world.rng.choice(labels)
     options = f"{', '.join(names[:-1])} or {names[-1]}"
     field, asked_field = world.rng.choice(FIELDS)
@@ -387,7 +387,7 @@ def _in_either_order(world: World, told: str, question: str, answer: str) -> Doc
 def _ask_each(
     world: World, told: str, asked: Sequence[Action | Colour], asked_by: str, asked_for: str
 ) -> Document:
-    """Asks of each fact, by one of its words, for another."""
+    """Asks for one word of each fact by another."""
     queries = [getattr(fact, asked_by) for fact in asked]
     answers = [getattr(fact, asked_for) for fact in asked]
     question, answer = _question(queries, answers, repeat=world.rng.random() < 0.4)
@@ -402,7 +402,7 @@ def _verify_each(world: World, told: str, asked: list[str], holds: list[bool]) -
 
 
 def _question(asked_by: list[str], answers: list[str], *, repeat: bool) -> tuple[str, str]:
-    """Returns the question and its answer, which may `repeat` what it is the answer to."""
+    """Returns a question and its answer, which may `repeat` the words asked about."""
     answered = (
         " ".join(f"{x}: {y}." for x, y in zip(asked_by, answers, strict=True))
         if repeat
@@ -412,7 +412,7 @@ def _question(asked_by: list[str], answers: list[str], *, repeat: bool) -> tuple
 
 
 def _pairs(world: World, count: int, left: str | None = None) -> list[tuple[str, str]]:
-    """Draws pairs of words of two sorts; no word occurs twice, and no two things of a kind."""
+    """Draws pairs of words of two sorts; no word occurs twice, nor do two things of one kind."""
     others = [sort for sort in _WORDS if sort != left]
     sorts = [left, world.rng.choice(others)] if left else world.rng.sample(others, 2)
     return list(zip(*(_draw_words(world, sort, count) for sort in sorts), strict=True))

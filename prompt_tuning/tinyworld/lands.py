@@ -1,12 +1,11 @@
-"""Three lands of TinyWorld: questions on a passage, with words and phrasings of each land's own.
+"""Three lands of TinyWorld: questions on a passage, in each land's own words and phrasings.
 
-For the paper's experiment in domain shift (Lester et al., 2021, section 5) in miniature: what is
-trained in one land is scored in the others, where people, things, places and verbs have other
-names and both facts and questions are put otherwise. Every word and phrasing occurs in the
-pre-training corpus, so that a frozen model knows all of them; the facts themselves do not, see
-`world.region_of`. A passage tells three facts with one verb, and a question asks who, or to what,
-or where, for places are what no exercise of the corpus asks for. The answer is a word of the
-passage.
+They are for the paper's experiment in domain shift (Lester et al., 2021, section 5) in miniature: a
+prompt trained in one land is scored in the others, whose people, things, places, verbs and
+phrasings are different. Every word and phrasing occurs in the pre-training corpus, so that a frozen
+model knows all of them; the facts themselves don't, see `world.region_of`. A passage states three
+facts with one verb. A question asks who, what, or where, which no exercise of the corpus asks. The
+answer is a word of the passage.
 """
 
 import dataclasses
@@ -25,12 +24,12 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Land:
-    """The words of a land, and how it says things.
+    """The words and phrasings of a land.
 
     Attributes:
       people: who lives there.
-      kinds: of things that are there.
-      places: where they are.
+      kinds: of its things.
+      places: where the things are.
       verbs: what is done to them.
       facts: statements of a fact, with {person}, {past}, {participle}, {thing} and {place}.
       who: asks for the person, by the {thing}'s kind.
@@ -50,7 +49,7 @@ class Land:
     def action(
         self, rng: random.Random, split: Region, person: str, verb: str, kind: str
     ) -> Action:
-        """Draws a fact of a split; there must be one, see `has_fact`."""
+        """Draws a fact of a split, which must have one (`has_fact`)."""
         while True:
             noun, place = rng.choice(lexicon.KINDS[kind]), rng.choice(self.places)
             fact = Action(person, verb, noun, place)
@@ -58,7 +57,7 @@ class Land:
                 return fact
 
     def has_fact(self, split: Region, person: str, verb: str, kind: str) -> bool:
-        """Returns whether a split has any fact of them in the land."""
+        """Returns whether a split has any such fact in the land."""
         return split in _splits(person, verb, kind, self.places)
 
 
@@ -69,7 +68,7 @@ def _splits(person: str, verb: str, kind: str, places: tuple[str, ...]) -> froze
 
 
 def _share(words: Mapping[str, Any] | tuple[str, ...], number: int) -> tuple[str, ...]:
-    """Every third word, from the one of that number."""
+    """Returns every third word, from the word at index `number`."""
     return tuple(words)[number :: len(_PHRASINGS)]
 
 
@@ -114,7 +113,7 @@ LANDS: dict[str, Land] = {
 
 
 def questions(name: str, split: Region) -> Iterator[Row]:
-    """Yields rows with "question", "passage" and "answer" without end, the same every time."""
+    """Yields an endless stream of rows with "question", "passage" and "answer", always the same."""
     land = LANDS[name]
     rng = random.Random(f"questions of {name}/{split}")
     phrasings = ((land.who, "person"), (land.what, "noun"), (land.where, "place"))
@@ -137,16 +136,16 @@ def questions(name: str, split: Region) -> Iterator[Row]:
 
 
 def pairs(name: str, split: Region, phrasings: tuple[str, ...]) -> Iterator[Row]:
-    """Yields rows with "first", "second" and "label": whether both say the same, in other words.
+    """Yields rows with "first", "second" and "label": whether both state the same fact.
 
-    Where they don't, they are of different things. Either is as likely.
+    If not, they are about different things. Both labels are equally likely.
 
     Args:
-      name: of the land whose facts they are of.
-      split: what facts are drawn of.
-      phrasings: whole sentences, with the fields of a land's; the two of a pair differ.
+      name: of the land.
+      split: of the facts.
+      phrasings: whole sentences, with the fields of a land's `facts`; those of a pair differ.
     """
-    # No place is told: of several, the same words would be in several splits.
+    # No place is stated: with several places, the same words would be in several splits.
     land = dataclasses.replace(LANDS[name], places=LANDS[name].places[:1])
     rng = random.Random(f"pairs of {name}/{split}")
     for label in itertools.cycle(("True", "False")):

@@ -1,6 +1,6 @@
-"""Stories of TinyWorld: documents that tell facts, and tell them again in other words.
+"""Stories of TinyWorld: documents that state facts, and state them again in other words.
 
-`exercises.py` has the documents that ask and answer, `corpus.py` how often each is drawn.
+`exercises.py` has documents with questions and answers; `corpus.py` says how often each is drawn.
 """
 
 import dataclasses
@@ -29,14 +29,14 @@ class Document:
 
 
 def word_list(world: World) -> Document:
-    """Says what kinds some things are."""
+    """States the kinds of some things."""
     kinds = world.kinds(3)
     facts = [f"{a(world.rng.choice(lexicon.KINDS[kind]))} is {a(kind)}" for kind in kinds]
     return Document(" ".join(map(sentence, facts[:2])), sentence(facts[2]))
 
 
 def story(world: World) -> Document:
-    """Tells one to three facts, then the same by the kinds of their things, in another order."""
+    """States one to three facts, then the same by the kinds of their things, in another order."""
     facts = actions(world, size(world))
     told = tell_actions(world.rng, facts)
     again = [claim(world.rng, fact, fact.kind) for fact in world.rng.sample(facts, len(facts))]
@@ -45,14 +45,14 @@ def story(world: World) -> Document:
 
 
 def colour_story(world: World) -> Document:
-    """Tells what colour things have, twice."""
+    """States the colors of things, twice."""
     facts = world.colours(size(world))
     told = tell_colours(world.rng, facts)
     return Document(told, tell_colours(world.rng, world.rng.sample(facts, len(facts))))
 
 
 def event_story(world: World) -> Document:
-    """Tells an event with its cause or effect."""
+    """States an event with its cause or effect."""
     event = world.event()
     return world.rng.choice(
         (
@@ -73,13 +73,13 @@ def sense_story(world: World) -> Document:
 
 
 def motive_story(world: World) -> Document:
-    """Tells why somebody did something to another, by name."""
+    """States why somebody did something to another, by name."""
     fact = world.motive()
     return Document(deed(fact) + " because", f"{fact.referent} {fact.reason}.")
 
 
 def size(world: World) -> int:
-    """How many facts a document tells."""
+    """Draws how many facts a document states."""
     return world.rng.choice((1, 1, 2, 2, 3, 3))
 
 
@@ -89,5 +89,5 @@ def actions(world: World, count: int) -> list[Action]:
 
 
 def deed(fact: Motive) -> str:
-    """Says what somebody did to another; the reason is left out."""
+    """States what somebody did to another, without the reason."""
     return f"{fact.subject} {fact.verb} {fact.object}"
