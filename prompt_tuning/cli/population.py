@@ -1,7 +1,7 @@
 """`prompt-tuning train` with POPULATION, or with `--tune`: many prompts at once.
 
-How a list of members is written is in `members.py`; how they train, in `training/loop.py`; what
-they leave behind, in `recipes/population.py`.
+`members.py` reads the list of members, `training/loop.py` trains them, and `recipes/population.py`
+writes the results.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def train(args: argparse.Namespace, startup: Startup) -> None:
 def _prepare(
     args: argparse.Namespace, specs: Sequence[MemberSpec], macro: str, startup: Startup
 ) -> tuple[RunFolder, list[MemberJob]]:
-    """Loads each member's configuration in turn, and what it needs that isn't there yet."""
+    """Loads each member's configuration in turn, and its data unless an earlier member had them."""
     whole_text, whole_settings = gin_config.text(), identity.settings()
     shared = gin_config.resolved()
     where = configurables.train().path
@@ -160,7 +160,7 @@ def _prepare(
 
 
 def _facts_of_all(jobs: Sequence[MemberJob], folder: RunFolder, members: str) -> RunFacts:
-    """The first member's facts, with the methods and learning rates of all."""
+    """Returns the first member's facts, with the tasks and learning rates of all."""
     chosen = gin_config.chosen()
     each = [run_facts(member.job, **chosen) for member in jobs]
 
@@ -177,14 +177,14 @@ def _facts_of_all(jobs: Sequence[MemberJob], folder: RunFolder, members: str) ->
 
 
 def _load(args: argparse.Namespace, bindings: Sequence[tuple[str, str]]) -> None:
-    """Loads the command's configuration with more bindings after its own."""
+    """Loads the command's configuration, followed by further bindings."""
     with_them = [*args.gin_bindings, *bindings]
     loading.load_config(argparse.Namespace(**{**vars(args), "gin_bindings": with_them}))
-    configurables.processes()  # takes what is of this process alone out of the configuration
+    configurables.processes()  # removes this process's own settings from the configuration
 
 
 def _data_key() -> str:
-    """What the loaded configuration's data depend on."""
+    """Returns the settings that the data of the loaded configuration depend on."""
     resolved = gin_config.resolved()
     return "; ".join(
         f"{name} = {text}"
@@ -194,7 +194,7 @@ def _data_key() -> str:
 
 
 def format_table(results: Sequence[TrainResult]) -> str:
-    """Returns a line for each result, which stand from best to worst."""
+    """Returns a table of results, which are given from best to worst."""
     width = max(len("member"), *(len(result.name) for result in results))
     lines = [f"  {'member':{width}}  {'score':>7}  {'at step':>8}  {'steps':>8}  how it ended"]
     for result in results:

@@ -1,8 +1,8 @@
-"""What a population leaves in its folder, beside its members' run folders.
+"""The results of a population in its folder, beside its members' run folders.
 
-members/NAME/     the run folder of a member, as if it had been trained alone
-prompt_best.*     the best prompt of all
-config.gin        that member's configuration, so that `evaluate FOLDER` scores it
+members/NAME/     the run folder of a member, as if it had trained alone
+prompt_best.*     the best prompt of all members
+config.gin        the best member's configuration, so that `evaluate FOLDER` scores it
 summary.json      its summary, and a table of all members
 """
 
@@ -19,7 +19,7 @@ from prompt_tuning.training.run_folder import FIX, MEMBERS, RunFolder
 
 
 def best_first(results: Sequence[TrainResult]) -> list[TrainResult]:
-    """Returns results by their best development scores; of equal ones the sooner is better."""
+    """Returns results by their best development scores; of equal scores the earlier is better."""
     by_name = {result.name: result for result in results}
     standings = {
         name: (math.nan if result.best.score is None else result.best.score, result.best.step or 0)
@@ -39,7 +39,7 @@ def write_results(
     Args:
       folder: the population's.
       results: of all members.
-      settings: what each member sets, by its name.
+      settings: each member's own settings, by its name.
       config_of_best: the configuration of the best member.
     """
     if not folder.is_written_here:

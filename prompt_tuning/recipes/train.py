@@ -1,4 +1,4 @@
-"""Trains a job into its run folder, or many jobs together."""
+"""Trains a job in its run folder, or several jobs together."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +30,9 @@ class MemberJob:
 
     Attributes:
       job: the run.
-      folder: its own.
-      name: among the others that train with it; "" trains alone.
-      facts: what else its summary says.
+      folder: its own run folder.
+      name: unique among the jobs that train together; "" trains alone.
+      facts: further fields of its summary.
     """
 
     job: Job
@@ -44,7 +44,7 @@ class MemberJob:
 def train(
     job: Job, folder: RunFolder, *, startup: Startup | None = None, profile_steps: int = 0
 ) -> TrainResult:
-    """Trains; the best prompt, the metrics and the summary are written to the folder."""
+    """Trains a job; the best prompt, the metrics and the summary are written to the folder."""
     one = MemberJob(job=job, folder=folder)
     return train_together([one], startup=startup, profile_steps=profile_steps)[0]
 
@@ -59,16 +59,19 @@ def train_together(
     profile_steps: int = 0,
     profile_folder: Path | None = None,
 ) -> list[TrainResult]:
-    """Trains jobs that share their base, loss and teachers, each into its own folder.
+    """Trains jobs that share their base, loss and teachers, each in its own folder.
 
     Args:
       jobs: the runs.
       concurrency: how many train at a time.
-      side_by_side: in one program, or in turns.
-      halving: drop the worst on the way.
-      startup: of the command.
+      side_by_side: whether they make steps in one program, or take turns.
+      halving: drops the worst on the way.
+      startup: reported after the first step.
       profile_steps: how many steps to record with the profiler.
-      profile_folder: where to; None is the first job's folder.
+      profile_folder: where the profile goes; None: the first job's folder.
+
+    Returns:
+      How each ended, in the order of the jobs.
 
     Raises:
       UserError: as `training.loop.train`; or the teachers don't suit the tasks.
@@ -128,11 +131,11 @@ def _injection_loss(job: Job) -> InjectionLossFn:
 
 
 def _evaluator(jobs: Sequence[MemberJob], concurrency: int) -> loop.Evaluate:
-    """Returns what scores many members: those with the same data in one pass."""
+    """Returns the evaluation of all members that are due: those with the same data in one pass."""
     sizes = program_sizes(min(concurrency, len(jobs)))
     by_name = {each.name: each.job for each in jobs}
 
-    # Of jobs with the same data, loaded once, the first scores all.
+    # Jobs with the same data, which are loaded once, are scored by the first of them.
     scored_by: dict[str, str] = {}
     of_splits: dict[int, str] = {}
     for each in jobs:
@@ -156,7 +159,7 @@ def _evaluator(jobs: Sequence[MemberJob], concurrency: int) -> loop.Evaluate:
 
 
 def _saver(job: Job, folder: RunFolder) -> Callable[[Any, int, float | None], None]:
-    """Returns what writes the best to the folder: (trained, step, score) -> None."""
+    """Returns (trained, step, score) -> None, which saves the best to the folder."""
 
     def save_best(trained, step: int, best: float | None) -> None:
         metadata = PromptMetadata(
