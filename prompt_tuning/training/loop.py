@@ -28,7 +28,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, at_least
 from prompt_tuning.host_memory import check_memory
 from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.parallel.rules import Layout
@@ -87,10 +87,10 @@ def train(
     Raises:
       UserError: a run alone has diverged (a loss, gradient or update is NaN or infinite), or all
         of several have; something can't be written; every checkpoint is damaged; a batch can't be
-        cut into `accumulation_steps`; members don't fit together.
+        cut into `accumulation_steps`; members differ in a setting that they must share.
       Interrupted: SIGTERM or Ctrl-C came. All is saved; the same call resumes.
     """
-    _check(members, concurrency, halving, evaluate)
+    _check(members, concurrency, halving)
     monitoring = monitoring or Monitoring()
     devices = Devices(layout, frozen)
     flops_of = StepFlops(counted=monitoring.peak_flops is not None).of
@@ -218,7 +218,7 @@ class _Loop:
             )
             self._record_steps(0 if eventful else STEPS_IN_FLIGHT)
             self._run_evaluations([run for run in lineup.training if run.evaluation_due])
-            # Read only once: it may come at any moment, and what raises must have saved.
+            # Read only once: a signal may come at any moment, and `Interrupted` follows a save.
             signal_number = self._voted_signal if self._devices.vote else self._stop.signal_number
             if signal_number:
                 self._record_steps(0)
@@ -350,27 +350,9 @@ class _Loop:
         raise Interrupted(signal_number)
 
 
-def _check(
-    members: Sequence[Member],
-    concurrency: int,
-    halving: Halving | None,
-    evaluate: Evaluate | None,
-) -> None:
-    if not members:
-        raise UserError("The population has no members; POPULATION must list at least one.")
-    names = [member.name for member in members]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise UserError(
-            f"Two members of the population are called {twice}; give each its own name."
-        )
-    if concurrency < 1:
-        raise UserError(f"population.places is {concurrency}; it must be at least 1.")
-    shared = ["accumulation_steps"]
-    if halving is not None:
-        if evaluate is None:
-            raise UserError("Successive halving needs a development score to go by.")
-        shared += ["train_steps", "eval_every"]
+def _check(members: Sequence[Member], concurrency: int, halving: Halving | None) -> None:
+    at_least(1, {"population.places": concurrency})
+    shared = ["accumulation_steps", *(["train_steps", "eval_every"] if halving else [])]
     first = members[0]
     for member in members:
         for name in shared:
