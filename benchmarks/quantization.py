@@ -5,7 +5,7 @@
 Four formats of the frozen weights are compared: float32; bfloat16; kernels in int8; kernels in
 nf4 (`prompt_tuning/models/quantization.py`), the other weights in bfloat16.
 
-- accuracy: a prompt is trained on TinyWorld Base by `prompt-tuning train`, for each of two tasks
+- accuracy: a prompt is trained on TinyWorld Base by `prompt_tuning.train`, for each of two tasks
   and each format, and its best prompt is scored on the test split; the prompt trained with float32
   weights is also scored with the other formats without more training.
 - plan: the bytes that a training step needs by `planning.program`, for T5 1.1 of several sizes
@@ -19,8 +19,6 @@ The results of each part replace those in benchmarks/results/quantization.json; 
 """
 
 import argparse
-import contextlib
-import io
 import json
 import os
 import platform
@@ -35,9 +33,10 @@ from typing import Any
 import jax
 import numpy as np
 
+import prompt_tuning as pt
 from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.checkpoints.frozen.weights import save_weights
-from prompt_tuning.cli import evaluate, train
+from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.host_memory import return_memory_after_compiling
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.compute import Compute
@@ -84,45 +83,41 @@ def accuracy(steps: int) -> dict[str, Any]:
             found[task] = {}
             for way in WAYS:
                 run = Path(folder) / f"{task}_{way}"
-                flags = [
-                    f"--gin.frozen_model.{name}={value}" for name, value in settings(way).items()
-                ]
-                flags = [flag for flag in flags if "matmul_dtype" not in flag]
+                base = _loaded(way)
                 found[task][way] = {
-                    **_trained(task, run, steps, flags),
-                    "moved_test_score": _tested(Path(folder) / f"{task}_float32", flags),
+                    **_trained(base, task, run, steps),
+                    "moved_test_score": _tested(base, Path(folder) / f"{task}_float32", task),
                 }
                 print(f"{task} {way}: {found[task][way]}", file=sys.stderr, flush=True)
     return found
 
 
-def _trained(task: str, run: Path, steps: int, flags: list[str]) -> dict[str, float]:
-    files = ("models/tinyworld_base", f"tasks/{task}", "prompts/class_label", "runs/train")
-    given = {
-        "MODEL_DIR": run,
-        "PROMPT_LENGTH": 20,
-        "TRAIN_STEPS": steps,
-        "train.eval_every": 50,
-        "train.checkpoint_every": steps,
-        "train.tensorboard": False,
-    }
-    train.main(
-        [f"--gin_file={file}.gin" for file in files]
-        + [f"--gin.{name}={value}" for name, value in given.items()]
-        + flags
+def _loaded(way: str) -> pt.Base:
+    fields = {name: value for name, value in settings(way).items() if name != "matmul_dtype"}
+    given = {f"frozen_model.{name}": value for name, value in fields.items()}
+    return pt.load("tinyworld_base", settings={"frozen_model.unroll": 0, **given})
+
+
+def _trained(base: pt.Base, task: str, folder: Path, steps: int) -> dict[str, float]:
+    run = pt.train(
+        base,
+        pt.soft_prompt(length=20, initializer=pt.class_label(get_task(task).labels)),
+        task,
+        folder=folder,
+        steps=steps,
+        eval_every=50,
+        checkpoint_every=steps,
+        settings={"train.tensorboard": False},
     )
-    summary = json.loads((run / "summary.json").read_text())
     return {
-        "best_step": summary["best_step"],
-        "validation_score": summary["score"],
-        "test_score": _tested(run, flags),
+        "best_step": run.best_step,
+        "validation_score": run.score,
+        "test_score": _tested(base, folder, task),
     }
 
 
-def _tested(run: Path, flags: list[str]) -> float:
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        evaluate.main([str(run), "--split", "test", *flags])
-    return json.loads(printed.getvalue())["score"]
+def _tested(base: pt.Base, run: Path, task: str) -> float:
+    return pt.evaluate(base, run, task, split="test").score
 
 
 def plan(names: tuple[str, ...]) -> dict[str, Any]:

@@ -10,16 +10,14 @@ arguments are passed to `evaluate`, such as --gin.DATA_DIR=FOLDER for the tasks'
 """
 
 import argparse
-import contextlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prompt_tuning.cli.__main__ import main as prompt_tuning
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
+from prompt_tuning.recipes.scripts import output_of
 from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps.results import Row, read_records, rows_of, write_table
 
@@ -84,13 +82,11 @@ def score(run: Path, task: str, passed_on: Sequence[str]) -> list[Row]:
     """Returns a row for the task, or for each of a mixture's tasks."""
     kept = run / f"{STEM}_{task}.json"
     if not kept.exists():
-        output = io.StringIO()
-        with contextlib.redirect_stdout(output):
-            prompt_tuning(
-                ["evaluate", str(run), f"--gin.MIXTURE_OR_TASK_NAME={task!r}", *passed_on]
-            )
+        output = output_of(
+            ["evaluate", str(run), f"--gin.MIXTURE_OR_TASK_NAME={task!r}", *passed_on]
+        )
         with atomic_write(kept, fix="Make the sweep's folder writable.") as file:
-            file.write(output.getvalue().encode())
+            file.write(output.encode())
     found = json.loads(kept.read_text())
     told = ("task", "split", "prompt", "score")
     by_task: dict[str, Row] = {}

@@ -2,20 +2,18 @@
 
     python experiments/ensembling/plot.py FOLDER [--output experiments/ensembling/results]
 
-`prompt-tuning ensemble` evaluates each task's prompts; results are kept in FOLDER/ensembles and
+`prompt_tuning.ensemble` evaluates each task's prompts; results are kept in FOLDER/ensembles and
 reused.
 """
 
 import argparse
-import contextlib
-import io
 import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+import prompt_tuning as pt
 from prompt_tuning.analysis.sweep_plots import plot_bars
-from prompt_tuning.cli.__main__ import main as prompt_tuning
 from prompt_tuning.files import atomic_write
 from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps.results import Row, read_rows, write_table
@@ -48,12 +46,21 @@ def scored(folder: Path, members: Sequence[Row]) -> Row:
     """Returns the scores of the prompts alone, their average and best, and those of the votes."""
     kept = folder / "ensembles" / f"{members[0]['model']}-{members[0]['task']}.json"
     if not kept.exists():
-        output = io.StringIO()
-        with contextlib.redirect_stdout(output):
-            prompt_tuning(["ensemble", *(str(folder / row["folder"]) for row in members)])
+        base = pt.load_run(folder / members[0]["folder"]).base
+        runs = [pt.load_run(folder / row["folder"], base) for row in members]
+        alone = {str(run.folder): run.score for run in runs}
+        found = {
+            "prompts": {name: {"score": score} for name, score in alone.items()},
+            "average": statistics.fmean(alone.values()),
+            "best": max(alone.values()),
+            **{
+                name.replace(" ", "_"): {**votes.metrics, "score": votes.score}
+                for name, votes in pt.ensemble(runs).items()
+            },
+        }
         kept.parent.mkdir(exist_ok=True)
         with atomic_write(kept, fix="Make the sweep's folder writable.") as file:
-            file.write(output.getvalue().splitlines()[-1].encode())
+            file.write(json.dumps(found).encode())
     found = json.loads(kept.read_text())
     return {
         "alone": [each["score"] for each in found["prompts"].values()],

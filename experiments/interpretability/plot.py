@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+import prompt_tuning as pt
 from prompt_tuning.analysis import clusters, pictures
 from prompt_tuning.analysis.similarity import similarity_matrix, within_and_between
-from prompt_tuning.cli import loading
 from prompt_tuning.recipes import prompts
 from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps.results import Row, read_rows, write_table
@@ -51,11 +51,11 @@ def main(argv: Sequence[str]) -> None:
 
 def measure(run: Path) -> tuple[np.ndarray, Row, str]:
     """Returns a run's best prompt, its measures, and the neighbors of its first positions."""
-    base, data = loading.open_run(run)
-    prompt = base.load_adapter(loading.prompt_path(str(run), None)).prompt
+    opened = pt.load_run(run)
+    base, prompt = opened.base, opened.prompt
     found = prompts.neighbors_of(base, prompt, k=NEIGHBORS)
     table = np.asarray(base.embedding, np.float32)[: base.vocabulary.num_pieces]
-    labels = list(dict.fromkeys(label for task in data.tasks for label in task.labels or ()))
+    labels = list(dict.fromkeys(label for task in opened.data.tasks for label in task.labels or ()))
     ids = [base.vocabulary.encode(label) for label in labels]
     persistence = clusters.label_persistence(prompt, table, labels, ids)
     norms = np.linalg.norm(prompt, axis=1).mean() / np.linalg.norm(table, axis=1).mean()

@@ -10,78 +10,81 @@ runs with other models. Runs are in `--runs`, and results in `results/NAME.json`
 """
 
 import argparse
-import functools
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from prompt_tuning.checkpoints.adapters.adapter_files import best_file, load_adapter
-from prompt_tuning.cli import loading
-from prompt_tuning.cli.arguments import Parser
-from prompt_tuning.cli.train import open_folder
-from prompt_tuning.recipes import scoring
-from prompt_tuning.recipes.splits import load_splits
-from prompt_tuning.recipes.train import train
-from prompt_tuning.training.run import count_parameters
+import jax
+import numpy as np
+
+import prompt_tuning as pt
+from prompt_tuning.checkpoints.adapters.adapter_files import best_file
+from prompt_tuning.training.keys import stream_key
 
 RESULTS = Path(__file__).parent / "results"
-# Name: gin file, and what differs from it.
-SHORT = {"linear_warmup.warmup_steps": 20}
+ALL_PROJECTIONS = ("query", "key", "value", "out", "wi_0", "wi_1", "wo")
+
+
+def scaled(rate):
+    """Adafactor as T5 pre-trains with it."""
+    return pt.adafactor(rate, multiply_by_parameter_scale=True, weight_decay=0.0)
+
+
+# Name: method, optimizer, and other arguments of `pt.train`.
 EXPERIMENTS = {
-    "prefix": ("prefix", {"LEARNING_RATE": 3e-3}),
-    "deep_prompt": ("deep_prompt", {"LEARNING_RATE": 3e-2}),
-    "lora": ("lora", {"LEARNING_RATE": 1e-2, **SHORT}),
+    "prefix": (pt.prefix(length=20), pt.adamw(3e-3), {}),
+    "deep_prompt": (pt.deep_prompt(length=20), pt.adamw(3e-2), {}),
+    "lora": (pt.lora(), pt.adamw(pt.linear_warmup(1e-2, 20)), {}),
     "lora_all": (
-        "lora",
-        {
-            "LEARNING_RATE": 1e-2,
-            "lora.projections": ("query", "key", "value", "out", "wi_0", "wi_1", "wo"),
-            **SHORT,
-        },
+        pt.lora(projections=ALL_PROJECTIONS),
+        pt.adamw(pt.linear_warmup(1e-2, 20)),
+        {},
     ),
-    "ia3": ("ia3", {"LEARNING_RATE": 3e-2, **SHORT}),
-    "adapter": ("adapter", {"LEARNING_RATE": 3e-3, **SHORT}),
+    "ia3": (pt.ia3(), scaled(pt.linear_warmup(3e-2, 20)), {}),
+    "adapter": (pt.adapter(), pt.adamw(pt.linear_warmup(3e-3, 20)), {}),
     "adapter_pfeiffer": (
-        "adapter",
-        {"LEARNING_RATE": 3e-3, "adapter.placement": "pfeiffer", **SHORT},
+        pt.adapter(placement="pfeiffer"),
+        pt.adamw(pt.linear_warmup(3e-3, 20)),
+        {},
     ),
-    "norm_scales": ("norm_scales", {"LEARNING_RATE": 3e-2}),
-    "model_tuning": ("model_tuning", {"frozen_model.dropout_rate": 0.0}),
-    "model_tuning_multitask": (
-        "model_tuning",
-        {"MIXTURE_OR_TASK_NAME": "tinyworld", "frozen_model.dropout_rate": 0.0, "TRAIN_STEPS": 400},
-    ),
+    "norm_scales": (pt.weights(("*norm/scale",)), pt.adamw(3e-2), {}),
+    "model_tuning": (pt.weights(), scaled(1e-3), {}),
+    "model_tuning_multitask": (pt.weights(), scaled(1e-3), {"task": "tinyworld", "steps": 400}),
 }
 
 
-def run(folder: Path, model: str, task: str, files: list[str], settings: dict) -> dict:
+def run(folder: Path, model: str, method, optimizer, arguments: Mapping) -> dict:
     """Trains, and returns what came of it."""
     shutil.rmtree(folder, ignore_errors=True)
-    names = [f"models/{model}", f"tasks/{task}", "runs/train", *files]
-    argv = [f"--gin_file={name}.gin" for name in names]
-    argv += [f"--gin.{key}={value}" for key, value in settings.items()]
-    argv += [f"--gin.MODEL_DIR={folder}"]
-    loading.load_config(Parser("train", "").parse(argv))
-
+    base = pt.load(model, settings={"frozen_model.unroll": 0})
     start = time.monotonic()
-    job = loading.prepare()
-    test_splits = load_splits(job.base, job.data, "test")
-    score = scoring.scorer(job.base, job.data, job.prediction, test_splits)
-    untrained = score(functools.partial(job.method.apply, job.trained)).score
-    best = train(job, open_folder(job, overwrite=False)).best
+    untrained = method(base)
+    batch = {"encoder_input_tokens": np.ones((1, 1), np.int32), "task": np.zeros(1, np.int32)}
+    values = untrained.init(stream_key(0, "prompt_init"), batch)
+    first = pt.Adapter(method=untrained, trained=values, metadata=pt.PromptMetadata())
+    task = arguments["task"]
+    trained = pt.train(
+        base,
+        method,
+        folder=folder,
+        optimizer=optimizer,
+        settings={"train.tensorboard": False},
+        **arguments,
+    )
     file = best_file(folder)
     assert file is not None
     return {
         "model": model,
-        "task": job.data.name,
-        "settings": {name: str(value) for name, value in settings.items()},
-        "trained_parameters": count_parameters(job.trained),
-        "steps": job.training.options.train_steps,
-        "best_step": best.step,
-        "untrained_test_score": round(untrained, 4),
-        "validation_score": round(best.score, 4),
-        "test_score": round(score(load_adapter(file).inject).score, 4),
+        "task": task,
+        "settings": json.loads((folder / "settings.json").read_text()),
+        "trained_parameters": sum(leaf.size for leaf in jax.tree.leaves(values)),
+        "steps": arguments["steps"],
+        "best_step": trained.best_step,
+        "untrained_test_score": round(pt.evaluate(base, first, task, split="test").score, 4),
+        "validation_score": round(trained.score, 4),
+        "test_score": round(pt.evaluate(base, file, task, split="test").score, 4),
         "bytes": file.stat().st_size,
         "seconds": round(time.monotonic() - start, 1),
     }
@@ -97,18 +100,15 @@ def main() -> None:
     args = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     for name in args.names or EXPERIMENTS:
-        file, changes = EXPERIMENTS[name]
-        settings = {
-            "TRAIN_STEPS": args.steps,
-            "PROMPT_LENGTH": 20,
-            "train.eval_every": 20,
-            "train.checkpoint_every": args.steps,
-            "train.tensorboard": False,
+        method, optimizer, changes = EXPERIMENTS[name]
+        arguments = {
+            "task": args.task,
+            "steps": args.steps,
+            "eval_every": 20,
+            "checkpoint_every": args.steps,
             **changes,
         }
-        if file not in ("prefix", "deep_prompt"):
-            del settings["PROMPT_LENGTH"]
-        row = run(args.runs / name, args.model, args.task, [f"methods/{file}"], settings)
+        row = run(args.runs / name, args.model, method, optimizer, arguments)
         (RESULTS / f"{name}.json").write_text(json.dumps({"method": name, **row}, indent=1) + "\n")
         print(json.dumps({"method": name, **row}), flush=True)
 

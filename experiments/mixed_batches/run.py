@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+import prompt_tuning as pt
 from prompt_tuning import Example, Predictor
 from prompt_tuning.analysis.sweep_plots import plot_bars
-from prompt_tuning.cli import loading
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.data.tasks.task import Example as TaskExample
 from prompt_tuning.errors import UserError
@@ -100,11 +100,10 @@ def main(argv: Sequence[str]) -> None:
 
 def load(runs: dict[str, Path]) -> Predictor:
     """Returns the frozen model of the runs with the best prompt of each."""
-    base, _ = loading.open_run(next(iter(runs.values())))
+    base = pt.load_run(next(iter(runs.values()))).base
     predictor = Predictor(base.config, base.params, base.vocabulary, batch_size=BATCH)
     for task, run in runs.items():
-        adapter = base.load_adapter(loading.prompt_path(str(run), None))
-        predictor.add(task, adapter.prompt)
+        predictor.add(task, pt.load_run(run, base).prompt)
     return predictor
 
 

@@ -7,15 +7,16 @@ configs/methods, as in `prompt-tuning methods`.
 """
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from prompt_tuning.analysis.methods_table import methods_table
+from prompt_tuning.analysis.methods_table import MethodFacts, methods_table
 from prompt_tuning.analysis.sweep_plots import plot_shares
-from prompt_tuning.cli.methods import SIZES, facts_of_all
 from prompt_tuning.models.config import get_config
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.parameters import count_parameters
+from prompt_tuning.recipes.scripts import output_of
 from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps.results import write_table
 
@@ -37,8 +38,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args(argv)
     options.output.mkdir(parents=True, exist_ok=True)
-    sizes = {name: count_parameters(abstract_params(get_config(name))) for name in SIZES}
-    facts = {name: facts_of_all(get_config(name)) for name in SIZES}
+    found = json.loads(output_of(["methods", "--all_sizes", "--json"]))
+    facts = {name: [MethodFacts(**fact) for fact in of_model] for name, of_model in found.items()}
+    sizes = {name: count_parameters(abstract_params(get_config(name))) for name in facts}
     rows = [
         {
             "method": fact.name,

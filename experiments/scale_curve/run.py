@@ -12,16 +12,15 @@ methods take their best step on it.
 
 import argparse
 import ast
-import contextlib
-import io
 import json
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from plot import HERE, METHODS, SUFFIXES, add_options, draw, place
 
-from prompt_tuning.cli.__main__ import main as prompt_tuning
 from prompt_tuning.files import atomic_write
+from prompt_tuning.recipes.scripts import COMMAND, output_of
 from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps.results import Row, read_rows
 
@@ -41,7 +40,8 @@ def main(argv: Sequence[str]) -> int:
         if file.exists():
             print(f"== {method}", flush=True)
             folder = options.runs / f"scale_curve_{name}{SUFFIXES[options.kind]}"
-            status |= prompt_tuning(["sweep", str(file), f"--folder={folder}"])
+            command = [*COMMAND, "sweep", str(file), f"--folder={folder}"]
+            status |= subprocess.run(command).returncode
     print("== prompt design", flush=True)
     design(options.runs, SUFFIXES[options.kind])
     draw(options.kind, options.runs, place(options, options.kind))
@@ -68,10 +68,8 @@ def design(runs: Path, suffix: str) -> None:
 def best_design(gin_files: Sequence[str]) -> Row:
     """Returns the name and the scores of the best wording, with no solved example before it."""
     chosen = [file for file in gin_files if file.startswith(("models/", "tasks/"))]
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        prompt_tuning(["design", *(f"--gin_file={file}" for file in chosen), "--shots", "0"])
-    results = json.loads(output.getvalue().splitlines()[-1])["results"]
+    output = output_of(["design", *(f"--gin_file={file}" for file in chosen), "--shots", "0"])
+    results = json.loads(output.splitlines()[-1])["results"]
     return max(results, key=lambda result: result["score"])
 
 

@@ -2,21 +2,19 @@
 
     python experiments/tinyworld/prompts.py small
 
-Each is one `prompt-tuning train` run, with the paper's optimizer, initialized with the task's
+Each is one `prompt_tuning.train` run, with the paper's optimizer, initialized with the task's
 label words, or with sampled vocabulary if answers are free text. The best prompt on the validation
 split is scored once on the test split. The results are written to `results/prompts_<size>.json`,
 task by task; tasks that are already there are skipped, so an interrupted run resumes.
 """
 
 import argparse
-import contextlib
-import io
 import json
 import shutil
 import tempfile
 from pathlib import Path
 
-from prompt_tuning.cli import evaluate, train
+import prompt_tuning as pt
 from prompt_tuning.data.tasks.catalogue import get_task
 from prompt_tuning.tinyworld.tasks import TASKS
 
@@ -25,33 +23,28 @@ RESULTS = Path(__file__).parent / "results"
 
 def tune(size: str, task: str, steps: int, length: int, seed: int, folder: Path) -> dict:
     """Returns what a run came to, and how its best prompt scores on the test split."""
-    start = "class_label" if get_task(task).labels else "sampled_vocabulary"
-    files = (f"models/tinyworld_{size}", f"tasks/{task}", f"prompts/{start}", "runs/train")
-    settings = {
-        "MODEL_DIR": folder,
-        "PROMPT_LENGTH": length,
-        "TRAIN_STEPS": steps,
-        "SEED": seed,
-        "train.eval_every": 50,
-        "train.checkpoint_every": steps,
-        "train.tensorboard": False,
-    }
-    train.main(
-        [f"--gin_file={file}.gin" for file in files]
-        + [f"--gin.{name}={value}" for name, value in settings.items()]
+    labels = get_task(task).labels
+    initializer = pt.class_label(labels) if labels else pt.sampled_vocabulary()
+    run = pt.train(
+        pt.load(f"tinyworld_{size}", settings={"frozen_model.unroll": 0}),
+        pt.soft_prompt(length, initializer),
+        task,
+        folder=folder,
+        steps=steps,
+        seed=seed,
+        eval_every=50,
+        checkpoint_every=steps,
+        settings={"train.tensorboard": False},
     )
-    summary = json.loads((folder / "summary.json").read_text())
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        evaluate.main([str(folder), "--split", "test"])
     return {
         "prompt_length": length,
-        "initialization": start,
+        "initialization": "class_label" if labels else "sampled_vocabulary",
         "steps": steps,
         "seed": seed,
-        "best_step": summary["best_step"],
-        "validation": summary["metrics"],
-        "validation_score": round(summary["score"], 4),
-        "test_score": round(json.loads(printed.getvalue())["score"], 4),
+        "best_step": run.best_step,
+        "validation": run.metrics,
+        "validation_score": round(run.score, 4),
+        "test_score": round(run.evaluate("test").score, 4),
     }
 
 

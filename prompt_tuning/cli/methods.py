@@ -4,6 +4,8 @@ The methods are those of `configs/methods/`, with the settings of their files. N
 they are made for a model's sizes alone.
 """
 
+import dataclasses
+import json
 import re
 import tempfile
 from collections.abc import Sequence
@@ -48,7 +50,11 @@ def main(argv: Sequence[str]) -> None:
     args = parse("methods", argv)
     names = args.model or (SIZES if args.all_sizes else (SIZES[0], SIZES[-1]))
     facts = {name: facts_of_all(config_of(name)) for name in names}
-    print(methods_table(facts, markdown=args.markdown))
+    if args.json:
+        rows = {name: list(map(dataclasses.asdict, of_model)) for name, of_model in facts.items()}
+        print(json.dumps(rows))
+    else:
+        print(methods_table(facts, markdown=args.markdown))
 
 
 def config_of(name: str) -> T5Config:

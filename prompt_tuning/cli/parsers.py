@@ -244,7 +244,9 @@ def _methods(parser: Parser) -> None:
         "path of a checkpoint; may be repeated (default: t5_1_1_small and xxl)",
     )
     parser.add_argument("--all_sizes", action="store_true", help="all sizes of T5 1.1")
-    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    form.add_argument("--json", action="store_true", help="print a list of facts by model, as JSON")
 
 
 def _show(parser: Parser) -> None:

@@ -141,17 +141,20 @@ class Run:
             self.adapter.inject,
         )
 
-    def neighbors(self, k: int = 5, metric: str = "cosine") -> list[list[Neighbor]]:
+    def neighbors(
+        self, k: int = 5, metric: str = "cosine", *, words: bool = False
+    ) -> list[list[Neighbor]]:
         """Returns the `k` vocabulary pieces nearest to each position of the prompt.
 
         Args:
           k: pieces a position.
           metric: "cosine" (the paper's) or "euclidean".
+          words: only pieces with letters or digits, as text.
 
         Raises:
           UserError: `k` or the metric is out of range, or what was trained is no soft prompt.
         """
-        return prompts.neighbors_of(self.base, self.prompt, k=k, metric=metric)
+        return prompts.neighbors_of(self.base, self.prompt, k=k, metric=metric, words=words)
 
 
 def load_run(folder: str | Path, base: Base | None = None) -> Run:

@@ -6,6 +6,7 @@ if __name__ == "__main__":
 
 import errno
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
@@ -20,6 +21,9 @@ _DISK = {
     errno.EROFS: "the file system is read-only",
 }
 
+COMMAND = (sys.executable, "-m", "prompt_tuning.cli")
+"""`prompt-tuning`, as another process of this Python."""
+
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -28,6 +32,14 @@ def run(command: Callable[[Sequence[str]], int | None]) -> None:
     """Runs `command` on the process's arguments and exits with its status."""
     with leave_when_interrupted():
         sys.exit(status_of(command, sys.argv[1:]))
+
+
+def output_of(arguments: Sequence[str]) -> str:
+    """Returns what `prompt-tuning` prints on stdout; exits with its status if it fails."""
+    done = subprocess.run([*COMMAND, *arguments], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)  # it has said why
+    return done.stdout
 
 
 def status_of(command: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:

@@ -43,7 +43,7 @@ def test_prompts_of_a_task_vote(sweep, load_experiment, tmp_path, monkeypatch):
         assert 0 <= float(row["majority_vote"]) <= 1
     assert (tmp_path / "ensembling.png").read_bytes().startswith(b"\x89PNG")
     # What was scored is kept.
-    monkeypatch.setattr(plot, "prompt_tuning", None)
+    monkeypatch.setattr(plot, "pt", None)
     plot.main([str(sweep), f"--output={tmp_path}"])
 
 

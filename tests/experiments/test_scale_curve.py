@@ -131,9 +131,9 @@ def test_the_best_wording_is_taken(script, monkeypatch):
             "--shots",
             "0",
         ]
-        print(f"a table\n\n{json.dumps({'results': scored})}")
+        return f"a table\n\n{json.dumps({'results': scored})}"
 
-    monkeypatch.setattr(run, "prompt_tuning", command)
+    monkeypatch.setattr(run, "output_of", command)
     files = ["models/x.gin", "tasks/y.gin", "prompts/class_label.gin"]
     assert run.best_design(files) == scored[1]
 
