@@ -35,7 +35,7 @@ def init_params(
       compute: the dtype of the weights, and whether they are quantized.
       embedding_stddev: of the embeddings, 1.0 in T5; small models train better from a small one.
       relative_bias_stddev: the relative position biases are scaled to it. At T5's own scale,
-        embed_dim**-0.5, no head prefers any distance, and an optimiser that moves a number by
+        embed_dim**-0.5, no head prefers any distance, and an optimizer that moves a parameter by
         0.001 a step is long in teaching one to look at the word before; TinyWorld's models start
         from 3. None is T5's scale.
     """

@@ -19,7 +19,7 @@ that the codes make up for it; that is half of what double quantization of float
 (4.13 bits against 4.5), with nothing more to compute.
 
 The embedding table, relative position biases and norms stay as they are, for a prompt's
-initialisation reads the first and the others are small; so does the output layer, as in QLoRA,
+initialization reads the first and the others are small; so does the output layer, as in QLoRA,
 unless `compute.quantize_output_layer`.
 """
 
