@@ -154,12 +154,12 @@ def quantize_params(params: Mapping[str, Any], compute: Compute) -> dict[str, An
       compute: with `quantization` set.
     """
 
-    def walk(tree: Mapping[str, Any], path: str) -> dict[str, Any]:
+    def walk(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key, value in tree.items():
-            name = f"{path}/{key}"
+            name = f"{prefix}{key}"
             if isinstance(value, Mapping):
-                result[key] = walk(value, name)
+                result[key] = walk(value, f"{name}/")
             elif is_quantized(name, compute):
                 found = quantize_parameter(name, value, compute)
                 result |= {CODES: found.codes, SCALES: found.scales}
@@ -190,13 +190,13 @@ def quantize_stored(name: str, whole: np.ndarray, compute: Compute) -> dict[str,
 def dequantize_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the float32 kernels in place of the codes: a model that computes the same."""
 
-    def walk(tree: Mapping[str, Any], path: str) -> dict[str, Any]:
+    def walk(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         if CODES in tree:
-            axis = _block_axis(f"{path}/kernel")
+            axis = _block_axis(f"{prefix}kernel")
             kernel = QuantizedKernel(codes=tree[CODES], scales=tree[SCALES], axis=axis)
             return {"kernel": kernel.dequantize()}
         return {
-            key: walk(value, f"{path}/{key}") if isinstance(value, Mapping) else value
+            key: walk(value, f"{prefix}{key}/") if isinstance(value, Mapping) else value
             for key, value in tree.items()
         }
 

@@ -39,7 +39,7 @@ RULES: dict[str, str | None] = {
 """Logical axis -> mesh axis; None: every device has all of it."""
 
 AxesOf = Callable[[str], tuple[str | None, ...]]
-"""From a parameter's "/"-joined name to its logical axes; see `models.parameter_axes`."""
+"""From a parameter's "/"-joined name to its logical axes; see `models.config.parameter_axes`."""
 
 
 @dataclass(frozen=True, kw_only=True)
