@@ -71,54 +71,6 @@ class Parser(argparse.ArgumentParser):
                 help="set a macro or a parameter, overriding every file",
             )
 
-    def add_prompt_arguments(self, *, optional: bool = False) -> None:
-        """Adds a run folder and a prompt file, for commands that use a trained prompt.
-
-        `optional` adds `--no_prompt`, for commands in which the model may answer without one.
-        """
-        if optional:
-            self.add_argument(
-                "--no_prompt",
-                action="store_true",
-                help="use the model without a prompt, such as a merged or fully tuned one",
-            )
-        self.add_argument(
-            "run",
-            nargs="?",
-            metavar="RUN",
-            help="a run folder, for its configuration and its best prompt",
-        )
-        self.add_argument(
-            "--prompt",
-            metavar="FILE",
-            help="a prompt in any form (docs/adapters.md), instead of the run's best",
-        )
-
-    def add_design_arguments(self) -> None:
-        """Adds what is asked of text prompts, for commands that score them."""
-        self.add_argument(
-            "--shots",
-            nargs="+",
-            type=int,
-            default=[0],
-            metavar="K",
-            help="number of solved training examples before the question (default: 0)",
-        )
-        self.add_argument("--seed", type=int, default=0, help="seed for sampling them (default: 0)")
-        self.add_argument(
-            "--templates",
-            metavar="FILE",
-            help="a TOML file of designs (default: the shipped one for the task)",
-        )
-        self.add_argument(
-            "--design", nargs="+", metavar="NAME", help="only these designs of the file"
-        )
-        self.add_argument(
-            "--generate",
-            action="store_true",
-            help="generate answers with predict.method instead of ranking labels",
-        )
-
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parses `argv`; `gin_bindings` of the result lists (name, value) pairs as texts.
 

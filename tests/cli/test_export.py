@@ -101,18 +101,15 @@ def test_the_other_commands_of_the_page_take_what_was_exported(exported, command
 
 def prompt_used(argv):
     from prompt_tuning.cli import configurables, loading
-    from prompt_tuning.cli.arguments import Parser
+    from prompt_tuning.cli.parsers import parse
 
     command, *rest = argv
-    parser = Parser(command, "")
     if command == "train":
-        loading.load_config(parser.parse(rest))
+        loading.load_config(parse(command, rest))
         base = loading.load_base(configurables.data())
         method = configurables.train().method(base)
         return np.asarray(soft_prompt_array(method.init(jax.random.key(0), {})))
-    parser.add_prompt_arguments()
-    parser.add_argument("--input")
-    args = parser.parse(rest)
+    args = parse(command, rest)
     loading.load_config(args, run=args.run)
     base = loading.load_base(configurables.data())
     return base.load_adapter(loading.prompt_path(args.run, args.prompt)).prompt

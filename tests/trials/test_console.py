@@ -9,7 +9,7 @@ import pytest
 
 from prompt_tuning import host_memory
 from prompt_tuning.cli import configurables, gin_config  # noqa: F401 - registered with gin
-from prompt_tuning.cli.arguments import Parser
+from prompt_tuning.cli.parsers import parse
 from prompt_tuning.recipes.scripts import status_of
 
 
@@ -70,11 +70,9 @@ def test_trial_03_a_bucket_in_a_gin_file_or_as_output_is_refused(command, train_
 def test_s9_a_tilde_is_the_home_folder_everywhere(train_flags, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.gin").write_text("MODEL_DIR = '~/run'\nX = ['~', 'a~b']\ntrain.folder = %X")
-    parser = Parser("infer", "")
-    parser.add_prompt_arguments()
-    parser.add_argument("--prompts", nargs="+")
     flags = train_flags(TRAIN_FILE="~/r.csv", DATA_DIR="~")
-    args = parser.parse([*flags, "~/run", "--prompt=~/p.npy", "--prompts", "a=~/a", "b=~/b"])
+    named = ["--prompts", "a=~/a", "b=~/b"]
+    args = parse("infer", [*flags, "~/run", "--prompt=~/p.npy", *named])
     assert args.run == f"{tmp_path}/run"
     assert args.prompt == f"{tmp_path}/p.npy"
     assert args.prompts == [f"a={tmp_path}/a", f"b={tmp_path}/b"]
