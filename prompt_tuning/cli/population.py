@@ -12,18 +12,19 @@ from collections.abc import Sequence
 
 from prompt_tuning.cli import configurables, gin_config, identity, loading, members, run_task
 from prompt_tuning.cli.configurables import Base, Data
-from prompt_tuning.cli.members import MemberSpec
 from prompt_tuning.cli.next_commands import infer_command
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import listed
 from prompt_tuning.parallel.processes import first_then_all, is_first
 from prompt_tuning.recipes import task_file
+from prompt_tuning.recipes.identity import compare
 from prompt_tuning.recipes.job import Job
 from prompt_tuning.recipes.population import best_first, write_results
 from prompt_tuning.recipes.run_block import RunFacts, aligned, run_facts, start_block
 from prompt_tuning.recipes.say import say, say_once
 from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.train import MemberJob, train_together
+from prompt_tuning.sweeps.members import MemberSpec
 from prompt_tuning.training.run import TrainResult
 from prompt_tuning.training.run_folder import MEMBERS, RunFolder
 from prompt_tuning.training.startup import Startup
@@ -133,7 +134,7 @@ def _prepare(
                 "contents of the data": of_data,
             },
             config_text=whole_text,
-            compare=identity.compare,
+            compare=compare,
             overwrite=args.overwrite,
             population=True,
         )
@@ -142,7 +143,7 @@ def _prepare(
                 where / MEMBERS / spec.name,
                 settings={**contents, **settings},
                 config_text=text,
-                compare=identity.compare,
+                compare=compare,
                 train_steps=job.training.options.train_steps,
             )
             for spec, job, (settings, text) in zip(specs, jobs, configs, strict=True)

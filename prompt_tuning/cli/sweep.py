@@ -1,4 +1,4 @@
-"""`prompt-tuning sweep FILE`: trains every run that a gin file describes, and goes on where it was.
+"""`prompt-tuning sweep FILE`: trains every run that a gin file describes; resumes.
 
 The folder may be shared: any number of workers, on any machines, take parts of the sweep that
 nobody else works on. What is finished is never trained again; what fails is tried again a few
@@ -18,7 +18,6 @@ from pathlib import Path
 from prompt_tuning.cli import sweep_plan
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.cli.sweep_cost import cost_text, costs
-from prompt_tuning.cli.sweep_plan import Part, Run, parts_of
 from prompt_tuning.errors import UserError
 from prompt_tuning.planning.machines import find_machine
 from prompt_tuning.recipes.counting import Counting
@@ -26,6 +25,7 @@ from prompt_tuning.recipes.paths import run_folder
 from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.scripts import INTERRUPTED
 from prompt_tuning.sweeps.results import provenance
+from prompt_tuning.sweeps.runs import Part, Run, parts_of
 from prompt_tuning.sweeps.store import SweepStore
 from prompt_tuning.training.logging import read_rows
 from prompt_tuning.training.signals import StopRequest
@@ -33,7 +33,7 @@ from prompt_tuning.training.signals import StopRequest
 FAILED = 1
 # By somebody who wants the sweep to end; killed for want of memory, say, a part has failed.
 _STOPPED = (INTERRUPTED, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
-_LAST_LINES = 400  # characters
+_LAST_LINE = 400  # characters
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,7 +43,6 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("A sweep's runs have the files of sweep.files; leave out --gin_file.")
     if args.index is not None and args.shard is not None:
         raise UserError("Give either --index or --shard, not both.")
-
     if args.accelerator is not None and not args.plan:
         raise UserError("--accelerator is for a plan; add --plan.")
 
@@ -53,7 +52,11 @@ def main(argv: Sequence[str]) -> int:
     chosen = _chosen(runs, args)
     if args.plan:
         print(_plan_text(described.name, runs, chosen, described.places, folder))
-        print(_cost_text(args, chosen))
+        if args.accelerator is None:
+            print("What it takes on a machine: add --accelerator, such as --accelerator=h200.")
+        else:
+            machine = find_machine(args.accelerator, args.devices)
+            print(cost_text(costs(chosen, machine, args.gin_search_paths, say), machine))
         return 0
     return _train(args, folder, chosen, described.places)
 
@@ -92,14 +95,6 @@ def _plan_text(
         f"{_number(len(parts), 'part')}, {steps:,} steps at most. Results: {folder}/"
     )
     return "\n".join(lines)
-
-
-def _cost_text(args: argparse.Namespace, chosen: Sequence[Run]) -> str:
-    if args.accelerator is None:
-        return "What it takes on a machine: add --accelerator, such as --accelerator=h200."
-
-    machine = find_machine(args.accelerator, args.devices)
-    return cost_text(costs(chosen, machine, args.gin_search_paths, say), machine)
 
 
 def _train(args: argparse.Namespace, folder: Path, chosen: Sequence[Run], places: int) -> int:
@@ -143,18 +138,18 @@ def _train(args: argparse.Namespace, folder: Path, chosen: Sequence[Run], places
 
 
 def _train_part(
-    args: argparse.Namespace,
-    store: SweepStore,
-    part: Part,
-    reached: Callable[[int], None],
+    args: argparse.Namespace, store: SweepStore, part: Part, reached: Callable[[int], None]
 ) -> None:
-    """Trains a part, again if it fails, and records its runs; tells each step it has reached."""
+    """Trains a part, again if it fails, and records its runs; `reached` is given each step."""
     folder = store.part(part.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.with_suffix(".log")
     command = [sys.executable, "-m", "prompt_tuning.cli"]
     command += part.command(folder, args.gin_search_paths)
-    while all(_may_try(store, each, args.retries) for each in part.runs):
+    while all(
+        (failure := store.failure(each.name)) is None or failure["times"] <= args.retries
+        for each in part.runs
+    ):
         started = time.monotonic()
         with log.open("ab") as output:
             status = _wait(
@@ -167,7 +162,8 @@ def _train_part(
             return
         if status in _STOPPED:
             raise KeyboardInterrupt
-        why = _last_line(log)
+        lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+        why = lines[-1][-_LAST_LINE:]
         say(f"  failed (exit status {status}, {log}): {why}")
         for each in part.runs:
             store.fail(each.name, why)
@@ -208,11 +204,6 @@ def _number(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _may_try(store: SweepStore, each: Run, retries: int) -> bool:
-    failure = store.failure(each.name)
-    return failure is None or failure["times"] <= retries
-
-
 def _record(store: SweepStore, part: Part, folder: Path) -> None:
     """Records the runs of a part that has ended well."""
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -226,8 +217,3 @@ def _record(store: SweepStore, part: Part, folder: Path) -> None:
             "versions": provenance(versions, date),
         }
         store.finish(each.name, record)
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1][-_LAST_LINES:] if lines else "no output"

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from prompt_tuning.analysis.tables import Table
 from prompt_tuning.cli.plan import run_emulated
-from prompt_tuning.cli.sweep_plan import Run
 from prompt_tuning.errors import UserError
 from prompt_tuning.planning.machines import Machine
+from prompt_tuning.sweeps.runs import Run
 
 _OF_COST = ("PROMPT_LENGTH", "TASK_FEATURE_LENGTHS", "TRAIN_STEPS")
 """What members of a population may differ in, and changes what a run takes."""
@@ -66,10 +66,7 @@ def _plan(run: Run, machine: Machine, search_paths: str) -> Mapping[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "plan.json"
         flags = [f"--accelerator={machine.accelerator.name}", f"--devices={machine.devices}"]
-        flags += ["--no_advice", f"--json={file}", "--gin.MODEL_DIR='-'"]
-        flags += [f"--gin_file={name}" for name in run.files]
-        flags += [f"--gin.{name}={value!r}" for name, value in run.bindings.items()]
-        flags += [f"--gin_search_paths={search_paths}"] if search_paths else []
+        flags += ["--no_advice", f"--json={file}", "--gin.MODEL_DIR='-'", *run.flags(search_paths)]
         ended = run_emulated(flags, machine.devices, capture_output=True)
         if ended.returncode:
             why = ended.stderr.strip().splitlines() or ["it was killed."]

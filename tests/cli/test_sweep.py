@@ -13,9 +13,10 @@ import pytest
 from prompt_tuning.cli import sweep, sweep_cost
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.cli.sweep_cost import Cost, cost_text
-from prompt_tuning.cli.sweep_plan import load_sweep, parts_of, runs_of
+from prompt_tuning.cli.sweep_plan import load_sweep, runs_of
 from prompt_tuning.errors import UserError
 from prompt_tuning.planning.machines import find_machine
+from prompt_tuning.sweeps.runs import parts_of
 
 SWEEP = """
 sweep.files = ['models/tinyworld_tiny.gin', 'prompts/sampled_vocabulary.gin', 'runs/train.gin']

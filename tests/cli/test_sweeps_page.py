@@ -7,8 +7,9 @@ import textwrap
 import pytest
 
 from prompt_tuning.cli.__main__ import main
-from prompt_tuning.cli.sweep_plan import load_sweep, parts_of, runs_of
+from prompt_tuning.cli.sweep_plan import load_sweep, runs_of
 from prompt_tuning.errors import UserError
+from prompt_tuning.sweeps.runs import parts_of
 
 
 @pytest.fixture(scope="module")

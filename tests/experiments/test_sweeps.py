@@ -12,10 +12,11 @@ import pytest
 
 from prompt_tuning.analysis.sweep_plots import macro_scores, plot_means
 from prompt_tuning.cli.__main__ import main
-from prompt_tuning.cli.sweep_plan import load_sweep, parts_of, runs_of
+from prompt_tuning.cli.sweep_plan import load_sweep, runs_of
 from prompt_tuning.errors import UserError
 from prompt_tuning.recipes.scripts import USER_ERROR
 from prompt_tuning.sweeps.grid import combinations
+from prompt_tuning.sweeps.runs import parts_of
 from prompt_tuning.sweeps.store import SweepStore
 
 CHECKOUT = Path(__file__).resolve().parents[2]
