@@ -14,6 +14,7 @@ from prompt_tuning.cli.macros import MACROS
 from prompt_tuning.cli.parameter_meanings import MEANINGS
 from prompt_tuning.recipes.gin_text import filled_by_macros
 from prompt_tuning.recipes.paths import shipped_configs
+from prompt_tuning.recipes.signatures import PARAMETERS, mark
 from prompt_tuning.settings import unmarked
 
 _HEAD = """# Parameters and macros
@@ -64,7 +65,7 @@ def page() -> str:
         )
         parts += [
             f"| `{full}` | {_type(parameter.annotation)} | {_default(parameter.default)} "
-            f"| {_cell(MEANINGS.get(full, ''))} | {_yes(not registry.mark(full).is_identity)} |\n"
+            f"| {_cell(MEANINGS.get(full, ''))} | {_yes(not mark(full).is_identity)} |\n"
             for full, parameter in settable
         ]
     return "".join(parts)
@@ -88,14 +89,14 @@ def _functions() -> dict[str, Any]:
     # A user's own aren't on the page.
     return {
         name: function
-        for name, function in registry.functions().items()
+        for name, function in registry.FUNCTIONS.items()
         if function.__module__.startswith("prompt_tuning.")
     }
 
 
 def _settable(name: str) -> Iterator[tuple[str, inspect.Parameter]]:
     """Yields the parameters that gin sets; others the program gives."""
-    for parameter in registry.signature(name):
+    for parameter in PARAMETERS[name].values():
         if (name, parameter.name) not in _GIVEN and parameter.name != "base":
             yield f"{name}.{parameter.name}", parameter
 
@@ -106,7 +107,7 @@ _GIVEN = {("predict", "data"), ("new_model", "vocabulary"), ("frozen_model", "sh
 def _changeable_macros() -> set[str]:
     """Returns the macros that shipped gin files put into what may change, and nowhere else."""
     filled = filled_by_macros(*shipped_configs().rglob("*.gin"))
-    fixed = {macro for name, macro in filled if registry.mark(name).is_identity}
+    fixed = {macro for name, macro in filled if mark(name).is_identity}
     return {macro for _, macro in filled} - fixed
 
 

@@ -6,7 +6,7 @@
 
 A setting without a mark is part of a run's identity: a folder whose run was started with another
 value is refused. Marks may be nested, and are the same type to a type checker. `mark_of` reads
-them; `cli/registry.py` uses them for fields of dataclasses and for parameters of functions alike.
+them; `recipes/signatures.py` does so for fields of dataclasses and for parameters of functions.
 """
 
 import dataclasses

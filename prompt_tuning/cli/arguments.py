@@ -21,7 +21,7 @@ _GIN = "--gin."
 
 
 def _settings_of(command: str) -> str:
-    """Returns what `--help` says of the settings that a command reads."""
+    """Returns the help text on the settings that a command reads."""
     settings = SETTINGS[command]
     macros = {name: MACROS[name].meaning for name in settings.macros}
     parameters = {name: MEANINGS[name] for name in settings.parameters}

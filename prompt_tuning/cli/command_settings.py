@@ -63,9 +63,10 @@ _DESIGN_RTE = "--gin_file=models/tinyworld_small.gin --gin_file=tasks/tinyworld_
 class Settings:
     """What `--help` shows of a command's settings.
 
-    macros: names in `MACROS`, in the order to show.
-    parameters: those that are set most, names in `MEANINGS`.
-    example: arguments of a whole command.
+    Attributes:
+      macros: names in `MACROS`, in the order to show.
+      parameters: those that are set most, names in `MEANINGS`.
+      example: arguments of a whole command.
     """
 
     macros: tuple[str, ...]

@@ -1,6 +1,6 @@
 """`prompt-tuning compare`: how alike prompts of one model are, of different tasks and seeds.
 
-No model is loaded: the prompts' files tell which they belong to, and their tasks.
+No model is loaded: the prompts' files name their models and their tasks.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
 
     prompts, metadata = _loaded(args.prompts)
     names, tasks = _names(args.prompts, metadata)
-    # Prompts of one task stand together.
+    # Prompts of one task come together.
     order = sorted(range(len(names)), key=lambda i: (tasks[i], i))
     prompts = [prompts[i] for i in order]
     names, tasks = ([items[i] for i in order] for items in (names, tasks))
@@ -60,29 +60,23 @@ def _loaded(paths: Sequence[str]) -> tuple[list[np.ndarray], list[PromptMetadata
     loaded = [load_prompt(path) for path in paths]
     models = {m.model: path for path, (_, m) in zip(paths, loaded, strict=True) if m.model}
     if len(models) > 1:
-        told = ", ".join(f"{path} of '{model}'" for model, path in models.items())
-        raise UserError(f"Prompts of different models can't be compared: {told}.")
+        found = ", ".join(f"{path} of '{model}'" for model, path in models.items())
+        raise UserError(f"Prompts of different models can't be compared: {found}.")
     return [prompt for prompt, _ in loaded], [metadata for _, metadata in loaded]
 
 
 def _names(paths: Sequence[str], metadata: Sequence[PromptMetadata]) -> tuple[list[str], list[str]]:
-    """Returns what the prompts are called, by task and seed where files tell, and their tasks."""
-    seeds = ["" if m.seed is None else f", seed {m.seed}" for m in metadata]
-    told = [f"{m.task}{seed}" if m.task else "" for m, seed in zip(metadata, seeds, strict=True)]
-    count = Counter(told)
+    """Returns the prompts' names, by task and seed where files record them, and their tasks."""
+    seeds = ("" if m.seed is None else f", seed {m.seed}" for m in metadata)
+    known = [f"{m.task}{seed}" if m.task else "" for m, seed in zip(metadata, seeds, strict=True)]
+    count = Counter(known)
     shown = [
-        name if name and count[name] == 1 else _short(path)
-        for name, path in zip(told, paths, strict=True)
+        name if name and count[name] == 1 else path.name if path.is_dir() else path.stem
+        for name, path in zip(known, map(Path, paths), strict=True)
     ]
     if len(set(shown)) < len(shown):
         shown = list(paths)
     return shown, [m.task or "unknown" for m in metadata]
-
-
-def _short(path: str) -> str:
-    """Returns the name of a run folder, or of a file without its suffix."""
-    found = Path(path)
-    return found.name if found.is_dir() else found.stem
 
 
 def _report(

@@ -56,7 +56,7 @@ def _processor() -> str:
     """Names this kind of processor.
 
     Programs for the CPU use its instructions, and a home folder may be shared by machines that
-    differ in them, which JAX's key doesn't tell apart.
+    differ in them, which JAX's key doesn't distinguish.
     """
     features = platform.processor()
     info = Path("/proc/cpuinfo")

@@ -28,9 +28,9 @@ from prompt_tuning.recipes import (
     user_tasks,
 )
 from prompt_tuning.recipes.frozen_base import Base
+from prompt_tuning.recipes.job import Training
 from prompt_tuning.recipes.prediction import Prediction
 from prompt_tuning.recipes.task_data import Data
-from prompt_tuning.recipes.training_options import Training
 from prompt_tuning.settings import Fields, Free
 from prompt_tuning.training import optimizers
 from prompt_tuning.training.halving import Halving
@@ -63,7 +63,7 @@ rsqrt_decay = register(optimizers.rsqrt_decay)
 cosine_decay = register(optimizers.cosine_decay)
 
 train: Callable[..., Training] = register(Training, name="train")
-"""A training run; `TrainOptions`, `LossOptions` and `Training` say what the options are."""
+"""A training run; the options are documented in `TrainOptions`, `LossOptions` and `Training`."""
 
 successive_halving: Callable[..., Halving] = register(Halving, name="successive_halving")
 """Where `train --tune` drops members; see `Halving`."""

@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> None:
     split = args.split or designs.split
     scored = designs.score_all(split)
     print(f"{table(scored).text()}\n")
-    results = [each.numbers() for each in scored]
+    results = [each.to_json() for each in scored]
     print(json.dumps({"task": designs.task, "split": split, "seed": args.seed, "results": results}))
 
 

@@ -4,7 +4,6 @@ The rows are those of Lester et al. 2021, table 3: the average of the prompts, t
 the ensemble. The configuration is that of the first run folder among the prompts.
 """
 
-import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -26,10 +25,7 @@ BASE = "runs/base.gin"
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints a table and one line of JSON."""
-    _ensemble(parse("ensemble", argv))
-
-
-def _ensemble(args: argparse.Namespace) -> None:
+    args = parse("ensemble", argv)
     _check_distinct(args.prompts)
     runs = [path for path in args.prompts if (Path(path) / loading.CONFIG).is_file()]
     loading.load_config(args, run=runs[0] if runs else None, defaults=[] if runs else [BASE])
@@ -53,10 +49,10 @@ def _ensemble(args: argparse.Namespace) -> None:
     result = {
         "task": data.name,
         "split": split,
-        "prompts": dict(zip(args.prompts, map(_numbers, votes.alone), strict=True)),
+        "prompts": dict(zip(args.prompts, map(_scores, votes.alone), strict=True)),
         "average": float(np.mean(scores)),
         "best": max(scores),
-        **{name.replace(" ", "_"): _numbers(each) for name, each in votes.combined.items()},
+        **{name.replace(" ", "_"): _scores(each) for name, each in votes.combined.items()},
         "weights": dict(zip(args.prompts, votes.weights, strict=True)),
     }
     print(json.dumps(result))
@@ -75,19 +71,18 @@ def _check_distinct(paths: Sequence[str]) -> None:
 def _table(
     paths: Sequence[str], members: Sequence[Evaluation], combined: Mapping[str, Evaluation]
 ) -> Table:
-    alone = [list(_numbers(member).values()) for member in members]
-
+    alone = [list(_scores(member).values()) for member in members]
     return Table(
         title="",
-        columns=("", *_numbers(members[0])),
+        columns=("", *_scores(members[0])),
         rows=[
-            *([path, *numbers] for path, numbers in zip(paths, alone, strict=True)),
+            *([path, *scores] for path, scores in zip(paths, alone, strict=True)),
             ["average", *map(float, np.mean(alone, axis=0))],
-            ["best", *max(alone, key=lambda numbers: numbers[-1])],
-            *([name, *_numbers(each).values()] for name, each in combined.items()),
+            ["best", *max(alone, key=lambda scores: scores[-1])],
+            *([name, *_scores(each).values()] for name, each in combined.items()),
         ],
     )
 
 
-def _numbers(evaluation: Evaluation) -> dict[str, float]:
+def _scores(evaluation: Evaluation) -> dict[str, float]:
     return {**evaluation.metrics, "score": evaluation.score}

@@ -4,14 +4,16 @@ Files are looked for by path, then in `--gin_search_paths`, then among the confi
 the package, so that `--gin_file=runs/train.gin` works anywhere.
 """
 
+import contextlib
 import importlib.util  # gin's file reader uses it too, without importing it
 import os
 import re
 import sys
 import tokenize
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import gin
 from gin import config as gin_internals
@@ -24,6 +26,7 @@ from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.recipes import gin_text
 from prompt_tuning.recipes.paths import expanded
 from prompt_tuning.recipes.paths import shipped_configs as shipped_configs
+from prompt_tuning.recipes.signatures import PARAMETERS
 
 _REQUIRED = "%gin.REQUIRED"
 _TRAIN = "runs/train.gin"
@@ -66,7 +69,7 @@ def load(
 
 
 def _methods_last(files: Sequence[str]) -> list[str]:
-    """Puts files of methods that stand before runs/train.gin after it.
+    """Moves files of methods that come before runs/train.gin after it.
 
     A method's own optimizer and learning rate replace those of prompt tuning in either order.
     """
@@ -95,7 +98,13 @@ def _look_for_modules_here() -> None:
 def missing_modules(file: Path) -> list[str]:
     """Returns the modules that a gin file imports and that can't be found from here."""
     _look_for_modules_here()
-    return [name for name in imports(file.read_text("utf-8")) if not _can_import(name)]
+    missing = []
+    for name in imports(file.read_text("utf-8")):
+        with contextlib.suppress(ModuleNotFoundError):  # the package that it is in
+            if name in sys.modules or importlib.util.find_spec(name):
+                continue
+        missing.append(name)
+    return missing
 
 
 def imports(text: str) -> list[str]:
@@ -103,11 +112,10 @@ def imports(text: str) -> list[str]:
     return re.findall(r"^(?:import|from) +([\w.]+)", text, re.MULTILINE)
 
 
-def _can_import(name: str) -> bool:
-    try:
-        return name in sys.modules or importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # the package that it is in
-        return False
+def imported_files() -> dict[str, Path]:
+    """Returns the files of the modules that the loaded configuration imports, by module."""
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in imports(text())}
+    return {name: Path(file) for name, file in files.items() if file}
 
 
 def find(file: str, folders: Sequence[Path]) -> Path:
@@ -136,19 +144,14 @@ def _included(file: str) -> Path | None:
     return next((path for folder in _include_folders if (path := folder / file).is_file()), None)
 
 
-def _open_included(file: str) -> IO[str]:
-    path = _included(file)
-    assert path is not None
-    return path.open(encoding="utf-8")
-
-
 # gin's own list of search paths only ever grows; `include` looks in those of the latest `load`.
 # Its reader of package resources is left out, for which there is no public way: it would take a
 # folder `runs/` in the working directory for a Python package, and fail on it.
 _readers: list[Any] = gin_internals._FILE_READERS
 _readers[:] = [
     (open, os.path.isfile),
-    (_open_included, lambda file: _included(file) is not None),
+    # gin closes it.
+    (lambda file: open(str(_included(file)), encoding="utf-8"), _included),  # noqa: SIM115
 ]
 
 
@@ -180,12 +183,12 @@ _forgotten: set[str] = set()
 
 
 def text() -> str:
-    """Returns the whole configuration as a gin file that gives it again."""
+    """Returns the whole configuration as the text of a gin file."""
     return gin.config_str(max_line_length=100)
 
 
 def operative_text() -> str:
-    """Returns what has been used of it, with the defaults of what was not set, in the same form."""
+    """Returns what has been used of it, and the defaults of what was not set, in the same form."""
     used = gin.operative_config_str(max_line_length=100)
     # gin remembers what a macro was when it was used.
     for name in _forgotten:
@@ -208,7 +211,7 @@ def settings() -> dict[str, str]:
 
 
 def resolved() -> dict[str, tuple[str, frozenset[str]]]:
-    """Returns each parameter that is set: its text with macros put in, and which those are."""
+    """Returns each parameter that is set: its text with macros resolved, and which those are."""
     return gin_text.resolved(settings())
 
 
@@ -227,14 +230,14 @@ def parameters(name: str) -> dict[str, Any]:
 
 
 def _as_gin(value: str) -> str:
-    """A value that is no gin expression is a text: quotes are a burden on a command line."""
+    """Quotes a value that is no gin expression, so that a command line needs no quotes."""
     if re.fullmatch(r"[\w.-]+:\d+", value):  # host:port; gin would read a number from 10.0.0.1
         return repr(value)
     try:
         parse_value(value)
     except (SyntaxError, tokenize.TokenError):
         return repr(value)
-    except ValueError:  # an unknown reference: said better with the name it is bound to
+    except ValueError:  # an unknown reference, reported with the name that it is bound to
         pass
     return value
 
@@ -247,17 +250,17 @@ def _parse(parse: Any, source: str, where: str, *, skip_unknown: bool = False) -
 
 
 def _one_line(message: str, where: str) -> str:
-    """Says gin's message in one line, with close matches; `where` is the file or flag."""
+    """Returns gin's message in one line, with close matches; `where` is the file or flag."""
     first, *rest = message.splitlines()
     lines = (re.match(r"\s*In file (.*)", line) for line in rest)
     place = next((found[1].strip() for found in lines if found), where)
     if found := re.match(r"No configurable matching (?:reference )?'@?([\w./]+)", first):
         name = found[1].rpartition("/")[2]
-        return f"Unknown gin name '{name}' ({place}).{did_you_mean(name, registry.names())}"
+        return f"Unknown gin name '{name}' ({place}).{did_you_mean(name, registry.FUNCTIONS)}"
     pattern = r"Configurable '([\w./]+)' doesn't have a parameter named '(\w+)'"
     if found := re.match(pattern, first):
         name, parameter = found[1], found[2]
-        close = did_you_mean(parameter, registry.parameters_of(name))
+        close = did_you_mean(parameter, PARAMETERS.get(name, ()))
         return f"'{name}' has no parameter '{parameter}' ({place}).{close}"
     if found := re.match(r"Unable to open file: (\S+?)\. ", first):
         return f"No gin file '{found[1]}' ({place})."
@@ -265,91 +268,56 @@ def _one_line(message: str, where: str) -> str:
 
 
 def _check_macros() -> None:
-    """Finds macros that nothing uses, that are of a wrong type, and that still need a value."""
-    whole = gin.config_str()
-    _check_circles()
-    used = set(re.findall(r"%([\w.]+)", whole))
-    missing: dict[str, tuple[str, str]] = {}
-    for name in _defined_macros(whole):
-        if name not in MACROS and name not in used:
-            close = did_you_mean(name, {*MACROS, *used, *_parameters_named(name)})
+    """Finds macros that nothing uses, that have a wrong type, and that still need a value."""
+    texts = settings()
+    refers = {name: re.findall(r"%([\w./]+)", text) for name, text in texts.items()}
+    macros = [name for name in texts if "." not in name]
+    try:
+        TopologicalSorter({name: refers[name] for name in macros}).prepare()
+    except CycleError as error:
+        name = error.args[1][0]
+        raise UserError(
+            f"The macro {name} refers to itself; set it to a value, such as --gin.{name}=..."
+        ) from None
+    used = {name for names in refers.values() for name in names}
+    missing: dict[str, str] = {}
+    for name in macros:
+        known = MACROS.get(name)
+        if known is None and name not in used:
+            parameters = (f"{each}.{name}" for each in registry.configurables_with(name))
+            close = did_you_mean(name, {*MACROS, *used, *parameters})
             raise UserError(f"Unknown gin macro '{name}': nothing uses it.{close}")
         value = gin.query_parameter(f"{name}/macro.value")
         if str(value) == _REQUIRED:
-            meaning = f" ({MACROS[name].meaning})" if name in MACROS else ""
-            missing[name] = (
-                f"{name} is required and not set: add --gin.{name}=...{meaning}.",
-                f"{name} (--gin.{name}=...)",
-            )
+            meaning = f" ({known.meaning})" if known else ""
+            missing[name] = f"{name} is required and not set: add --gin.{name}=...{meaning}."
+        elif known is None:
             continue
-        if name in MACROS and value == "":
+        elif value == "":
             raise UserError(
-                f"{name} is empty; expected {MACROS[name].meaning} (a shell variable that isn't "
-                "set?)."
+                f"{name} is empty; expected {known.meaning} (a shell variable that isn't set?)."
             )
-        if name in MACROS and str(value)[:1] not in "@%" and not MACROS[name].accepts(value):
-            raise UserError(f"{name} is {value!r}; expected {MACROS[name].expected}.")
-    for name in sorted(used - {"gin.REQUIRED"} - set(_defined_macros(whole))):
-        short = _GIVEN_BY.get(name, f"{name} (--gin.{name}=...)")
-        missing[name] = (
-            f"{name} is used by the configuration and not set: add "
-            f"{short if name in _GIVEN_BY else f'--gin.{name}=...'}",
-            short,
-        )
-    _raise_missing(missing)
+        elif str(value)[:1] not in "@%" and not known.accepts(value):
+            raise UserError(f"{name} is {value!r}; expected {known.expected}.")
+    for name in sorted(used - {"gin.REQUIRED"} - set(macros)):
+        given_by = _GIVEN_BY.get(name, f"--gin.{name}=...")
+        missing[name] = f"{name} is used by the configuration and not set: add {given_by}"
+    alone = [name for name in missing if _WITH_THE_FILE.get(name) not in missing]
+    if len(alone) == 1:
+        raise UserError(missing[alone[0]])
+    if alone:
+        needed = [_GIVEN_BY.get(name, f"{name} (--gin.{name}=...)") for name in alone]
+        if "train.folder" in texts and "train.method" not in texts:
+            needed.append("the method (a --gin_file of prompts/ or methods/)")
+        raise UserError(f"Not set: {'; '.join(needed)}.")
 
 
 _GIVEN_BY = {
     "INITIAL_CHECKPOINT_PATH": "the model (a --gin_file of models/ and INITIAL_CHECKPOINT_PATH)",
     "MIXTURE_OR_TASK_NAME": "the task (a --gin_file of tasks/, such as tasks/superglue_rte.gin)",
 }
-_WITH_THE_FILE = {"VOCABULARY_PATH": "INITIAL_CHECKPOINT_PATH"} | {
-    "TASK_FEATURE_LENGTHS": "MIXTURE_OR_TASK_NAME"
+_WITH_THE_FILE = {
+    "VOCABULARY_PATH": "INITIAL_CHECKPOINT_PATH",
+    "TASK_FEATURE_LENGTHS": "MIXTURE_OR_TASK_NAME",
 }
 """Macros that the gin file of another one sets too."""
-
-
-def _raise_missing(missing: Mapping[str, tuple[str, str]]) -> None:
-    """Raises for macros without a value; each has a sentence for itself and a few words."""
-    alone = [name for name in missing if _WITH_THE_FILE.get(name) not in missing]
-    if len(alone) == 1:
-        raise UserError(missing[alone[0]][0])
-    if alone:
-        listed_ones = [missing[name][1] for name in alone]
-        given = settings()
-        if "train.folder" in given and "train.method" not in given:
-            listed_ones.append("the method (a --gin_file of prompts/ or methods/)")
-        raise UserError(f"Not set: {'; '.join(listed_ones)}.")
-
-
-def _check_circles() -> None:
-    """Finds macros that refer to themselves, on whatever way."""
-    refers = {
-        name: re.findall(r"%([\w./]+)", text)
-        for name, text in settings().items()
-        if "." not in name
-    }
-    for name in refers:
-        way, seen = [name], set[str]()
-        while way:
-            for other in refers.get(way.pop(), ()):
-                if other == name:
-                    raise UserError(
-                        f"The macro {name} refers to itself; set it to a value, such as "
-                        f"--gin.{name}=..."
-                    )
-                if other not in seen:
-                    seen.add(other)
-                    way.append(other)
-
-
-def _parameters_named(name: str) -> list[str]:
-    """Returns the configurables' parameters of that name, as gin calls them."""
-    return [f"{owner}.{name}" for owner in registry.configurables_with(name)]
-
-
-def _defined_macros(whole: str) -> Iterator[str]:
-    """Yields the macros in the text of a configuration, where they stand before any section."""
-    macros = re.search(r"^# Macros:\n# =+\n(.*?)(?=^# |\Z)", whole, re.MULTILINE | re.DOTALL)
-    if macros:
-        yield from re.findall(r"^([\w./]+) =", macros[1], re.MULTILINE)

@@ -19,7 +19,7 @@ import queue
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import IO, Any
+from typing import Any
 
 from prompt_tuning.cli import configurables, loading
 from prompt_tuning.cli.parsers import parse
@@ -28,7 +28,6 @@ from prompt_tuning.data.questions import Question
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.predictor import (
-    Answer,
     EmptyExample,
     Example,
     Predictor,
@@ -49,10 +48,6 @@ def main(argv: Sequence[str]) -> None:
     args = parse("infer", argv)
     if args.prompts is not None and args.prompt is not None:
         raise UserError("Give either --prompt or --prompts, not both.")
-    _infer(args)
-
-
-def _infer(args: argparse.Namespace) -> None:
     predictor = _with_one_prompt(args) if args.prompts is None else _with_many_prompts(args)
     tasks = [predictor.prompt(name).task for name in predictor.prompts]
     answers_on_screen = args.output == "-" and sys.stdout.isatty()
@@ -72,14 +67,17 @@ def _infer(args: argparse.Namespace) -> None:
             raise UserError(f"{question.where}: {error}") from error
 
     answered = Counting("Answered", None, "lines", shown=shown)
-    with _writing(args.output) as output:
+    to_screen = contextlib.nullcontext(sys.stdout)
+    with to_screen if args.output == "-" else new_file(args.output) as output:
         asked = (prepared(*each) for each in enumerate(_questions(args, tasks)))
         for questions in group(asked, batches * predictor.batch_size):
             answers = iter(predictor.run([each for _, each in questions if each is not None]))
             for question, each in questions:
                 answer = None if each is None else next(answers)
                 cut += answer is not None and answer.truncated
-                output.write(_line(question, answer))
+                scores = {"scores": dict(answer.scores)} if answer and answer.scores else {}
+                row = {**question.row, **scores, "prediction": answer and answer.text}
+                output.write(json.dumps(row, ensure_ascii=False) + "\n")
             output.flush()
             answered.add(len(questions))
     answered.close()
@@ -166,7 +164,7 @@ def _example(question: Question, predictor: Predictor, *, many: bool) -> Example
 
 
 def _questions(args: argparse.Namespace, tasks: Sequence[Task | None]) -> Iterator[Question]:
-    """Yields what is asked; says once what becomes of lines of text."""
+    """Yields what is asked; prints once what becomes of lines of text."""
     if args.input != "-":
         asked = questions.read_questions(args.input, as_text=args.text)
     else:
@@ -175,10 +173,10 @@ def _questions(args: argparse.Namespace, tasks: Sequence[Task | None]) -> Iterat
         lines = sys.stdin if stream is None else text_files.decoded_lines(stream, name)
         asked = questions.line_questions(lines, name, as_text=args.text)
     task = tasks[0] if len(tasks) == 1 else None
-    told = task is None
+    explained = task is None
     for question in asked:
-        if question.is_line and not told and task is not None:
-            told = True
+        if question.is_line and not explained and task is not None:
+            explained = True
             if note := _about_lines(task):
                 say(note)
         yield questions.with_column(question, task)
@@ -252,13 +250,3 @@ def _as_they_come(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
             raise item
         if item is not None:
             group.append(item)
-
-
-def _line(question: Question, answer: Answer | None) -> str:
-    scores = {"scores": dict(answer.scores)} if answer and answer.scores else {}
-    answered = {**question.row, **scores, "prediction": answer and answer.text}
-    return json.dumps(answered, ensure_ascii=False) + "\n"
-
-
-def _writing(path: str) -> contextlib.AbstractContextManager[IO[str]]:
-    return contextlib.nullcontext(sys.stdout) if path == "-" else new_file(path)

@@ -2,7 +2,7 @@
 
     prompt-tuning launch slurm --nodes 4 --submit -- train --gin_file=... --gin.MODEL_DIR=...
 
-What stands after `--` is a command of this program, run unchanged on every machine of the job.
+What follows `--` is a command of this program, run unchanged on every machine of the job.
 The jobs are made from the templates in `prompt_tuning/launch/templates`; docs/launching.md has an
 example of each.
 """

@@ -32,7 +32,7 @@ def check_command(
     sweep: Mapping[str, Sequence[str]] | None = None,
     folder: str = "runs",
 ) -> None:
-    """Checks what stands after `--`.
+    """Checks the command after `--`.
 
     Args:
       command: the name of a command, and its arguments.
@@ -48,19 +48,17 @@ def check_command(
     if getattr(args, "run", None) is not None:
         return  # a run's configuration is where the run is
     try:
-        with _inside(workdir):
+        with contextlib.chdir(workdir if workdir and Path(workdir).is_dir() else "."):
             if name == "sweep":
-                _check_sweep(args)
+                paths = args.gin_search_paths
+                sweep_plan.runs_of(
+                    sweep_plan.load_sweep(args.file, paths, args.gin_bindings), paths
+                )
             elif name in _CONFIGURED:
                 for bindings in _members(sweep or {}, folder):
                     _check_configuration(name, args.gin_file, args.gin_bindings + bindings, args)
     except UserError as error:
         raise UserError(f"The command after -- can't run: {error} {_FIX}") from error
-
-
-def _check_sweep(args: argparse.Namespace) -> None:
-    described = sweep_plan.load_sweep(args.file, args.gin_search_paths, args.gin_bindings)
-    sweep_plan.runs_of(described, args.gin_search_paths)
 
 
 def _members(sweep: Mapping[str, Sequence[str]], folder: str) -> Iterator[list[tuple[str, str]]]:
@@ -78,8 +76,6 @@ def _members(sweep: Mapping[str, Sequence[str]], folder: str) -> Iterator[list[t
 def _check_configuration(
     name: str, files: Sequence[str], bindings: Sequence[tuple[str, str]], args: argparse.Namespace
 ) -> None:
-    # Importing it registers what gin configures.
-
     gin_config.load([*_CONFIGURED[name], *files], bindings, args.gin_search_paths)
     registry.require(configurables.frozen_model)
     if name in ("train", "pretrain"):
@@ -87,13 +83,3 @@ def _check_configuration(
         configurables.train()  # refuses what can't be a run folder, such as one in a bucket
     if name != "pretrain":
         registry.require(configurables.data)
-
-
-@contextlib.contextmanager
-def _inside(workdir: str | None) -> Iterator[None]:
-    with (
-        contextlib.chdir(workdir)
-        if workdir and Path(workdir).is_dir()
-        else contextlib.nullcontext()
-    ):
-        yield

@@ -39,7 +39,14 @@ def load_config(
         config = Path(run) / CONFIG
         if not config.is_file():
             raise UserError(f"{run} is not a run folder: it has no {CONFIG}.")
-        _refuse_pretraining(run, config)
+        if re.search(rb"^objective\.", config.read_bytes(), re.MULTILINE):
+            raise UserError(
+                f"{run} is a pretraining run: it has a model, and neither a prompt nor a task to "
+                "score it on. Its held-out loss is in its metrics.jsonl; to use the model, give "
+                f"--gin_file=tasks/... --gin_file=runs/evaluate.gin "
+                f"--gin.INITIAL_CHECKPOINT_PATH={run} --gin.VOCABULARY_PATH=None and --prompt FILE "
+                "or --no_prompt."
+            )
         files.insert(0, str(config))
         recorded = task_file.read(run)
         missing = gin_config.missing_modules(config) if recorded else []
@@ -62,17 +69,6 @@ def load_config(
         run_task.apply(run, recorded, missing)
     compilation_cache()
     return_memory_after_compiling()
-
-
-def _refuse_pretraining(run: str, config: Path) -> None:
-    if not re.search(rb"^objective\.", config.read_bytes(), re.MULTILINE):
-        return
-    raise UserError(
-        f"{run} is a pretraining run: it has a model, and neither a prompt nor a task to score it "
-        "on. Its held-out loss is in its metrics.jsonl; to use the model, give "
-        f"--gin_file=tasks/... --gin_file=runs/evaluate.gin --gin.INITIAL_CHECKPOINT_PATH={run} "
-        "--gin.VOCABULARY_PATH=None and --prompt FILE or --no_prompt."
-    )
 
 
 def open_run(run: str | Path) -> tuple[Base, Data]:

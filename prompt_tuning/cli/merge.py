@@ -22,6 +22,6 @@ def main(argv: Sequence[str]) -> None:
     folder = new_folder(Path(args.output))
     # Prompts for the frozen model don't fit this one.
     config = dataclasses.replace(base.config, name=f"{base.config.name}_{folder.name}")
-    told = {f"adapter_{key}": text for key, text in adapter.metadata.to_strings().items()}
-    metadata = {"frozen_model": base.config.name, **told}
+    recorded = {f"adapter_{key}": text for key, text in adapter.metadata.to_strings().items()}
+    metadata = {"frozen_model": base.config.name, **recorded}
     print(write_model(folder, merged, config, base.vocabulary, metadata, form=args.format))

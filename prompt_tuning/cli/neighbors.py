@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from prompt_tuning.analysis.neighbors import format_neighbors
 from prompt_tuning.cli import configurables, gin_config, loading
 from prompt_tuning.cli.parsers import parse
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, at_least
 from prompt_tuning.recipes import prompts
 from prompt_tuning.recipes.prompt_report import Report
 
@@ -13,8 +13,7 @@ from prompt_tuning.recipes.prompt_report import Report
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     args = parse("neighbors", argv)
-    if args.k < 1:
-        raise UserError(f"-k is {args.k}; expected at least 1.")
+    at_least(1, {"-k": args.k})
     if (args.attention or args.removals) and not args.report:
         flag = "--attention" if args.attention else "--removals"
         raise UserError(f"{flag} is for a report; add --report FOLDER.")

@@ -3,8 +3,16 @@
 Parameters that callers set, such as `base`, are not included.
 """
 
-_LENGTH = "virtual tokens of the prompt"
-_PLACES = "an initializer, as in configs/prompts/"
+_SIZES = (
+    "embed_dim",
+    "num_heads",
+    "head_dim",
+    "mlp_dim",
+    "num_encoder_layers",
+    "num_decoder_layers",
+)
+_COMPUTE = ("compute_dtype", "matmul_dtype", "remat", "unroll", "dropout_rate")
+_PROMPTS = ("soft_prompt", "p_tuning", "residual_prompt", "multitask_prompt")
 _PIECES = "the rest is sampled from this many most common pieces"
 
 MEANINGS = {
@@ -114,8 +122,6 @@ MEANINGS = {
     "cosine_decay.total_steps": "steps to the end of the decay",
     "cosine_decay.warmup_steps": "steps of the warm-up",
     "cosine_decay.final_fraction": "final rate as a share of the initial rate",
-    "soft_prompt.length": _LENGTH,
-    "soft_prompt.initializer": _PLACES,
     "soft_prompt.placement": "'before', 'after', 'around', 'decoder' or 'encoder_and_decoder'",
     "random_uniform.low": "minimum initial value",
     "random_uniform.high": "maximum initial value",
@@ -140,22 +146,14 @@ MEANINGS = {
     "adapter.placement": "'houlsby' (after attention and feed-forward) or 'pfeiffer'",
     "adapter.activation": "nonlinearity of the bottleneck",
     "weights.patterns": "names of the parameters to train; * matches any text",
-    "p_tuning.length": _LENGTH,
-    "p_tuning.initializer": _PLACES,
     "p_tuning.encoder": "'lstm' or 'mlp'",
     "p_tuning.hidden_dim": "width of the encoder; None: half of the model's",
-    "residual_prompt.length": _LENGTH,
-    "residual_prompt.initializer": _PLACES,
     "residual_prompt.bottleneck": "width of the residual network",
     "mixed_prompt.sources": "prompt files to mix",
-    "mixed_prompt.initializer": _PLACES,
     "attention_mixed_prompt.sources": "prompt files to mix",
-    "attention_mixed_prompt.initializer": _PLACES,
     "attention_mixed_prompt.width": "width of the attention network",
     "attention_mixed_prompt.temperature": "its temperature; None: e times the model's width",
-    "multitask_prompt.length": _LENGTH,
     "multitask_prompt.mixture_or_task": "the tasks that share the prompt",
-    "multitask_prompt.initializer": _PLACES,
     "adapted_multitask_prompt.source": "the file of a multitask prompt",
     "most_similar.target": "a briefly trained prompt for the task",
     "most_similar.sources": "prompt files; the most similar one is the initial prompt",
@@ -164,19 +162,8 @@ MEANINGS = {
     "predictor.feature_lengths": "their maximum lengths of inputs and answers, in tokens",
     "new_model.architecture": "architecture of a model with random weights",
     "new_model.seed": "seed of its weights",
-    "new_model.embed_dim": "replaces the architecture's",
-    "new_model.num_heads": "replaces the architecture's",
-    "new_model.head_dim": "replaces the architecture's",
-    "new_model.mlp_dim": "replaces the architecture's",
-    "new_model.num_encoder_layers": "replaces the architecture's",
-    "new_model.num_decoder_layers": "replaces the architecture's",
     "new_model.embedding_stddev": "standard deviation of the initial embeddings",
     "new_model.relative_bias_stddev": "stddev of the relative position biases; None: T5's",
-    "new_model.compute_dtype": "same as for frozen_model",
-    "new_model.matmul_dtype": "same as for frozen_model",
-    "new_model.remat": "same as for frozen_model",
-    "new_model.unroll": "same as for frozen_model",
-    "new_model.dropout_rate": "same as for frozen_model",
     "corpus.text": "text to pre-train on: a file, a list of files, or 'c4'",
     "corpus.data_dir": "for C4, 'tfds:FOLDER'",
     "corpus.drop_markup": "drop lines of markup",
@@ -193,4 +180,11 @@ MEANINGS = {
     "sweep.listed": "a list of runs, each a dict of settings",
     "sweep.name": "the sweep's name",
     "sweep.places": "runs that train at a time with one copy of the model",
+    **{f"new_model.{name}": "replaces the architecture's" for name in _SIZES},
+    **{f"new_model.{name}": "same as for frozen_model" for name in _COMPUTE},
+    **{f"{name}.length": "virtual tokens of the prompt" for name in _PROMPTS},
+    **{
+        f"{name}.initializer": "an initializer, as in configs/prompts/"
+        for name in (*_PROMPTS, "mixed_prompt", "attention_mixed_prompt")
+    },
 }

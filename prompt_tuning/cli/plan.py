@@ -1,4 +1,4 @@
-"""`prompt-tuning plan`: what a training step needs and takes on machines that aren't at hand.
+"""`prompt-tuning plan`: the memory and time of a training step on machines that you don't have.
 
 Takes the gin files and flags of `train`. Neither a checkpoint nor data are read: the step is
 compiled on shapes, for emulated devices. Their number has to be known before JAX starts, so the
@@ -53,7 +53,7 @@ def run_emulated(
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        # A program from a cache doesn't say what memory it needs.
+        # A program from a cache doesn't report the memory that it needs.
         "JAX_ENABLE_COMPILATION_CACHE": "false",
         _INSIDE: str(devices),
     }

@@ -100,7 +100,14 @@ def _prepare(
         bindings = [*spec.flags, ("POPULATION", "None"), ("TUNE", "None")]
         _load(args, [*bindings, (folder_name, repr(str(where / MEMBERS / spec.name)))])
         members.check_member(spec, macro, shared)
-        key = _data_key()
+        # What the data depend on.
+        key = repr(
+            [
+                (name, text)
+                for name, (text, _) in sorted(gin_config.resolved().items())
+                if name.rpartition(".")[0] in ("data", "user_files")
+            ]
+        )
 
         def load(base: Base, data: Data, split: str, key: str = key) -> list[TokenizedSplit]:
             if (key, split) not in splits:
@@ -182,16 +189,6 @@ def _load(args: argparse.Namespace, bindings: Sequence[tuple[str, str]]) -> None
     with_them = [*args.gin_bindings, *bindings]
     loading.load_config(argparse.Namespace(**{**vars(args), "gin_bindings": with_them}))
     configurables.processes()  # removes this process's own settings from the configuration
-
-
-def _data_key() -> str:
-    """Returns the settings that the data of the loaded configuration depend on."""
-    resolved = gin_config.resolved()
-    return "; ".join(
-        f"{name} = {text}"
-        for name, (text, _) in sorted(resolved.items())
-        if name.rpartition(".")[0] in ("data", "user_files")
-    )
 
 
 def format_table(results: Sequence[TrainResult]) -> str:

@@ -1,7 +1,7 @@
 """`prompt-tuning pretrain`: trains all weights of a model on plain text, into a run folder.
 
-It goes on with a model (`INITIAL_CHECKPOINT_PATH`), or starts from random weights. The same
-command on the same folder goes on with an interrupted run. What it makes, `weights.safetensors`
+It continues with a model (`INITIAL_CHECKPOINT_PATH`), or starts from random weights. The same
+command on the same folder resumes an interrupted run. What it makes, `weights.safetensors`
 and the vocabulary beside it, is a frozen model for every other command.
 """
 

@@ -4,7 +4,7 @@ prompt-tuning report runs/rte
 prompt-tuning report runs/lengths --output lengths.html
 
 The page is one file and loads nothing. Of a run whose method is a prompt it shows what the prompt
-resembles, for which the frozen model is loaded; if that can't be, the page says why.
+resembles, for which the frozen model is loaded; if it can't be, the page says why.
 """
 
 import argparse
@@ -17,10 +17,10 @@ import safetensors
 
 from prompt_tuning.checkpoints.adapters.adapter_files import best_file
 from prompt_tuning.checkpoints.adapters.prompt_files import BEST_PROMPT
-from prompt_tuning.cli import loading, unfinished
+from prompt_tuning.cli import loading
 from prompt_tuning.cli.neighbors import report_of
 from prompt_tuning.cli.parsers import parse
-from prompt_tuning.cli.run_answers import run_answers
+from prompt_tuning.cli.run_files import run_answers, summary_so_far
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
 from prompt_tuning.json_text import parse_json
@@ -36,7 +36,7 @@ NAME = "report.html"
 
 _FIX = "Give another --output."
 _DAMAGED = "Restore it, or train the run again."
-_START = 400  # characters, among which a page says that it is one
+_START = 400  # characters, among which is the mark of a page
 
 
 def main(argv: Sequence[str]) -> None:
@@ -87,7 +87,7 @@ def read_run(folder: str) -> Run:
     """
     path = Path(folder)
     settings = _object(path / "settings.json")
-    summary = _object(path / "summary.json") or unfinished.summary(path, settings)
+    summary = _object(path / "summary.json") or summary_so_far(path, settings)
     members = [
         Member(
             name=each["name"],
@@ -113,14 +113,14 @@ def read_run(folder: str) -> Run:
 
 
 def _trained_for(path: Path) -> dict[str, Any]:
-    """What the file of a prompt or adapter says of itself, beside its score."""
+    """Returns the metadata of a prompt's or adapter's file, except for its score."""
     try:
         with safetensors.safe_open(path, "np") as file:
-            told = file.metadata() or {}
+            metadata = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} is damaged: {error}. {_DAMAGED}") from error
     names = {"method": "method", "vocabulary_hash": "SHA-256 of the vocabulary"}
-    return {name: told[key] for key, name in names.items() if key in told}
+    return {name: metadata[key] for key, name in names.items() if key in metadata}
 
 
 def _resemblance(args: argparse.Namespace) -> Resemblance | str:
@@ -134,15 +134,11 @@ def _resemblance(args: argparse.Namespace) -> Resemblance | str:
         method = _trained_for(trained).get("method", "this run's method")
         return f"There are no neighbors to show: what {method} trains is no prompt."
     try:
-        return _resemblance_of(args, str(trained))
+        loading.load_config(args, run=args.folder)
+        more = report_of(str(trained), k=args.k, words=True)
     except UserError as error:
-        told, _, _ = str(error).partition("\n")
-        return f"The neighbors of this prompt can't be shown: {told}"
-
-
-def _resemblance_of(args: argparse.Namespace, path: str) -> Resemblance:
-    loading.load_config(args, run=args.folder)
-    more = report_of(path, k=args.k, words=True)
+        why, _, _ = str(error).partition("\n")
+        return f"The neighbors of this prompt can't be shown: {why}"
     tables = [table for name, table in more.tables.items() if name != "neighbors"]
     return Resemblance(neighbors=more.neighbors, tables=tables)
 

@@ -7,6 +7,7 @@ prompt-tuning results runs/lengths --where task=tinyworld_rte --down model --acr
 from collections.abc import Sequence
 from pathlib import Path
 
+from prompt_tuning.analysis.tables import Table
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
 from prompt_tuning.recipes.say import say
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
         shown = [name for name in _SHOWN if name in rows[0]]
         header = shown
         lines = [[_text(row[name]) for name in shown] for row in rows]
-    print(_aligned(header, lines))
+    print(Table(title="", columns=header, rows=lines).text())
     say(f"{len(rows)} rows; all columns are in {' and '.join(map(str, paths))}.")
 
 
@@ -45,11 +46,3 @@ def _text(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _aligned(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in [header, *lines]
-    )

@@ -28,9 +28,9 @@ def main(argv: Sequence[str]) -> None:
         "seed": args.seed,
         "candidates": len(scored),
         "split": designs.split,
-        "best": scored[best].numbers(),
+        "best": scored[best].to_json(),
     }
     if args.score_on:
         found = designs.score(*candidates[best], args.score_on)
-        result |= {args.score_on: found.numbers()}
+        result |= {args.score_on: found.to_json()}
     print(json.dumps(result))

@@ -3,11 +3,11 @@
 The interface is in `prompt_tuning/serving/app.py` and in docs/serving.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from prompt_tuning.cli import configurables, loading
 from prompt_tuning.cli.parsers import parse
-from prompt_tuning.errors import UserError, listed
+from prompt_tuning.errors import UserError, at_least, listed
 from prompt_tuning.recipes.predictors import make_predictor
 from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.task_file import task_of_prompt
@@ -21,8 +21,7 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command until it is stopped."""
     args = parse("serve", argv)
     for name, least in {"max_wait": 0, "max_queue": 1, "max_examples": 1, "max_body": 1}.items():
-        if not getattr(args, name) >= least:
-            raise UserError(f"--{name} is {getattr(args, name)}; it must be at least {least}.")
+        at_least(least, {f"--{name}": getattr(args, name)})
     if args.max_examples > args.max_queue:
         raise UserError(
             f"--max_examples is {args.max_examples}, but only {args.max_queue} may wait; such a "
@@ -52,7 +51,15 @@ def main(argv: Sequence[str]) -> None:
         folder = PromptFolder(args.folder, predictor, task_of_prompt, ranks=prediction.rank)
         refused = folder.rescan().refused
         if not predictor.prompts:
-            raise UserError(_nothing_to_serve(args.folder, refused))
+            if refused:
+                name, why = next(iter(refused.items()))
+                raise UserError(
+                    f"None of the {len(refused)} prompts in {args.folder} can be served; "
+                    f"'{name}': {why}"
+                )
+            raise UserError(
+                f"{args.folder} holds no prompts; put NAME.safetensors or NAME.npy files in it."
+            )
         for name, why in refused.items():
             say(f"The prompt '{name}' is left out: {why}")
         if args.warm_up:
@@ -68,10 +75,3 @@ def main(argv: Sequence[str]) -> None:
         app = create_app(predictor, folder, limits=limits, batching=batching)
         server.serve(app, bound, started)
     say("Stopped.")
-
-
-def _nothing_to_serve(folder: str, refused: Mapping[str, str]) -> str:
-    if not refused:
-        return f"{folder} holds no prompts; put NAME.safetensors or NAME.npy files in it."
-    name, why = next(iter(refused.items()))
-    return f"None of the {len(refused)} prompts in {folder} can be served; '{name}': {why}"

@@ -16,7 +16,7 @@ from prompt_tuning.data.feature_lengths import feature_lengths
 from prompt_tuning.data.shortening import fit_inputs
 from prompt_tuning.data.tasks.task import Example
 from prompt_tuning.data.vocabularies import EOS_ID, Vocabulary
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, at_least
 from prompt_tuning.recipes.say import say
 
 DEFAULTS = "runs/show.gin"
@@ -27,9 +27,7 @@ _INDENT = 8
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints the first examples of a split of each task."""
     args = parse("show", argv)
-    if args.n < 1:
-        raise UserError(f"-n is {args.n}; it must be at least 1.")
-
+    at_least(1, {"-n": args.n})
     bindings = list(args.gin_bindings)
     if args.task:
         bindings.append(("MIXTURE_OR_TASK_NAME", repr(args.task)))
@@ -95,7 +93,7 @@ def example_lines(
 
 
 Cell = tuple[str, str]
-"""What stands at a position, and its id."""
+"""A piece, and its id."""
 
 
 def _ids(text: str, vocabulary: Vocabulary, length: int) -> tuple[list[int], str]:

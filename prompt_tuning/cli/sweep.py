@@ -31,7 +31,7 @@ from prompt_tuning.training.logging import read_rows
 from prompt_tuning.training.signals import StopRequest
 
 FAILED = 1
-# By somebody who wants the sweep to end; killed for want of memory, say, a part has failed.
+# The user ends the sweep; a part that is killed otherwise, such as for its memory, has failed.
 _STOPPED = (INTERRUPTED, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
 _LAST_LINE = 400  # characters
 

@@ -1,6 +1,6 @@
-"""What a sweep takes on a machine that isn't at hand: `prompt-tuning sweep FILE --plan`.
+"""The cost of a sweep on a machine that you don't have: `prompt-tuning sweep FILE --plan`.
 
-Runs that a population could hold cost the same but for their lengths, so one `prompt-tuning plan`
+Runs of one population differ in cost only by their lengths, so one `prompt-tuning plan`
 is made for each sort of runs, and its hours are counted for each run of it. Members that train
 together take about what they take one after the other (benchmarks/population.py): their examples
 are as many.

@@ -20,7 +20,7 @@ from prompt_tuning.cli import (
     members,
 )
 from prompt_tuning.cli.registry import register
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, at_least
 from prompt_tuning.recipes.signatures import mark
 from prompt_tuning.sweeps import grid as grids
 from prompt_tuning.sweeps.grid import GIN_FILES
@@ -64,8 +64,7 @@ def sweep(
     places: int = PLACES,
 ) -> Sweep:
     """A sweep; see the module's docstring. `zipped` and `listed` are described in `grid.py`."""
-    if places < 1:
-        raise UserError(f"sweep.places is {places}; it must be at least 1.")
+    at_least(1, {"sweep.places": places})
     axes = [
         *grids.grid_axes(grid or {}),
         *grids.zipped_axis(zipped or {}),

@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _task_rows(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yields the cells of each task but those that another's row stands for."""
+    """Yields the cells of each task but those that another's row includes."""
     for name in names:
         if name.removesuffix(_NAMED) != name and name.removesuffix(_NAMED) in names:
             continue

@@ -10,9 +10,10 @@ from prompt_tuning.checkpoints.adapters.adapter_files import BEST_PROMPT, best_f
 from prompt_tuning.cli import configurables, gin_config, identity, loading, population, run_task
 from prompt_tuning.cli.next_commands import infer_command
 from prompt_tuning.cli.parsers import parse
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import at_least
 from prompt_tuning.parallel.processes import first_then_all, is_first, joined
 from prompt_tuning.recipes import task_file
+from prompt_tuning.recipes.identity import compare
 from prompt_tuning.recipes.job import Job
 from prompt_tuning.recipes.pretraining import PretrainingJob
 from prompt_tuning.recipes.run_block import aligned, run_facts, start_block
@@ -27,15 +28,13 @@ NOT_IMPROVED = (
     "Training has not improved the score: the best is that of step 0. Try another LEARNING_RATE, a "
     "shorter warm-up or more steps."
 )
-"""Said at the end of a run that came to nothing."""
+"""Printed at the end of a run whose best prompt is its first."""
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     args = parse("train", argv)
-    if args.profile < 0:
-        raise UserError(f"--profile is {args.profile}; expected a number of steps, such as 10.")
-
+    at_least(0, {"--profile": args.profile})
     startup = Startup(say=say_once)
     loading.load_config(args)
     with joined(configurables.processes(), report):
@@ -47,8 +46,8 @@ def main(argv: Sequence[str]) -> None:
         say_once(start_block(run_facts(job, **gin_config.chosen())))
         result = train(job, folder, startup=startup, profile_steps=args.profile)
         best = result.best
-        told = is_first()
-    if not told:
+        prints = is_first()
+    if not prints:
         return
     where = folder.path
     found = best_file(where)
@@ -71,14 +70,14 @@ def main(argv: Sequence[str]) -> None:
 
 
 def open_folder(job: Job | PretrainingJob, *, overwrite: bool) -> RunFolder:
-    """Makes the run folder, or goes back to that of the same settings and the same contents."""
+    """Makes the run folder, or opens that of the same settings and contents again."""
     settings = {**identity.settings(), **identity.file_contents(), **job.contents}
     folder = first_then_all(
         lambda: RunFolder.open(
             job.training.path,
             settings=settings,
             config_text=gin_config.operative_text(),
-            compare=identity.compare,
+            compare=compare,
             train_steps=job.training.options.train_steps,
             overwrite=overwrite,
         )

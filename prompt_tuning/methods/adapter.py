@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.errors import UserError, at_least, did_you_mean
 from prompt_tuning.methods.base import Batch, MethodModule
 from prompt_tuning.methods.deep_prompt import ATTENTION
 from prompt_tuning.methods.factories import FrozenModel, method
@@ -32,9 +32,9 @@ _INITIAL_STDDEV = 0.01
 class BottleneckAdapter(MethodModule):
     """A bottleneck of `width` after some blocks, in every layer.
 
-    Trained are, by the name of each block, "/down" [layer, embed, width], "/down_bias", "/up"
-    [layer, width, embed] and "/up_bias": layers * (2 * width * embed + width + embed) numbers, as
-    the paper counts.
+    The trainable parameters are, by the name of each block, "/down" [layer, embed, width],
+    "/down_bias", "/up" [layer, width, embed] and "/up_bias": layers * (2 * width * embed + width +
+    embed) parameters, as the paper counts.
 
     Attributes:
       targets: the blocks; see `targets.blocks`.
@@ -50,10 +50,7 @@ class BottleneckAdapter(MethodModule):
     activation: str = "gelu"
 
     def __post_init__(self):
-        if self.width < 1:
-            raise UserError(
-                f"adapter.width is {self.width}; it must be at least 1 (the paper: 8 to 256)."
-            )
+        at_least(1, {"adapter.width": self.width}, " (the paper: 8 to 256)")
         super().__post_init__()
 
     @nn.compact

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, at_least
 from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
 from prompt_tuning.methods.factories import FrozenModel, method
 from prompt_tuning.methods.initializers import (
@@ -86,8 +86,7 @@ class AttentionMixedPrompt(_Mixed):
     temperature: float = 1.0
 
     def __post_init__(self):
-        if self.width < 1:
-            raise UserError(f"attention_mixed_prompt.width is {self.width}; it must be at least 1.")
+        at_least(1, {"attention_mixed_prompt.width": self.width})
         if self.temperature <= 0:
             raise UserError(
                 f"attention_mixed_prompt.temperature is {self.temperature}; it must be above 0."

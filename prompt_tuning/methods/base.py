@@ -1,16 +1,16 @@
-"""What a parameter-efficient method is: its own numbers, and how they enter the frozen model.
+"""What a parameter-efficient method is: its own parameters, and how they enter the frozen model.
 
 A method knows no layer of the model and the model knows no method; they meet in
 `prompt_tuning.models.injection`:
 
-    trained = method.init(key, batch)          # the only numbers that are optimized and saved
+    trained = method.init(key, batch)          # all that is optimized and saved
     injection = method.apply(trained, batch)   # what the frozen model is given
     variables, injection = injected(frozen, injection)
     logits = model.apply(variables, batch, injection)
 
 A method is a Flax module derived from `Method` whose `__call__(batch)` returns an `Injection`;
 `trained` is its variables, `{"params": {...}}`. Its attributes are all that it takes to make it
-again: numbers, strings, tuples of them, and `targets.Target`s, which tell the sizes of the modules
+again: numbers, strings, tuples of them, and `targets.Target`s, which have the sizes of the modules
 it reaches into. Those whose names end with "initializer" are functions that give first values and
 have a default; they are neither written down nor compared. The methods themselves are one file each
 beside this one, by name in `registry.py`; initial values of prompts are in `initializers.py`.
@@ -37,18 +37,18 @@ Batch = Mapping[str, Array | np.ndarray]
 
 @runtime_checkable
 class Method(Protocol):
-    """Something that turns a few trained numbers into an injection."""
+    """Turns a few trained parameters into an injection."""
 
     def init(self, key: PRNGKeyArray, batch: Batch) -> Trained:
-        """Returns the initial values of the numbers this method trains."""
+        """Returns the initial values of the trainable parameters."""
         ...
 
     def apply(self, trained: Trained, batch: Batch) -> Injection:
-        """Returns what these numbers add to the frozen model for this batch; differentiable."""
+        """Returns what these parameters add to the frozen model for a batch; differentiable."""
         ...
 
     def fold(self, trained: Trained) -> tuple["Method", Trained]:
-        """Returns the simplest method with the same injection, and its numbers.
+        """Returns the simplest method with the same injection, and its parameters.
 
         What only helps in training, such as a network that makes a prompt, is computed once and
         for all. This is what is saved, exported and served.
@@ -83,11 +83,11 @@ class Bound:
     digest: str
 
     def init(self, key: PRNGKeyArray, batch: Batch) -> Trained:
-        """Returns the initial values of the numbers that are trained, without the constants."""
+        """Returns the initial values of the trainable parameters, without the constants."""
         return {"params": self.method.init(key, batch)["params"]}
 
     def apply(self, trained: Trained, batch: Batch) -> Injection:
-        """Returns the injection of trained numbers and constants."""
+        """Returns the injection of trained parameters and constants."""
         return self.method.apply({**self.constants, **trained}, batch)
 
     def fold(self, trained: Trained) -> tuple[Method, Trained]:

@@ -2,7 +2,7 @@
 
 In each layer of an attention block, keys K and values V [source, heads, head_dim] become [P_k; K]
 and [P_v; V], and the P are all that is trained (section 3.2). Prefix tuning (Li & Liang, 2021;
-`prefix.py`) injects the same; the difference is how its numbers come about: there a network makes
+`prefix.py`) injects the same; the difference is where the arrays come from: there a network makes
 them of a small matrix while training, here they are trained themselves, with fewer parameters in
 training and a higher learning rate. So what prefix tuning has trained is, once folded, a deep
 prompt. The paper's classification head isn't needed: T5 answers in words.
@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import at_least
 from prompt_tuning.methods.base import Batch, MethodModule
 from prompt_tuning.methods.factories import FrozenModel, method
 from prompt_tuning.models.injection import Injection, KeyValue
@@ -28,8 +28,9 @@ ATTENTION = ("attention", "self_attention", "encoder_decoder_attention")
 class DeepPrompt(MethodModule):
     """`length` keys and values before those of every layer of some attention blocks.
 
-    Trained is, by the name of each block, an array [layer, 2, prefix, heads, head_dim], keys
-    first. In all 2 * length * layers * heads * head_dim numbers a block; any size of head will do.
+    The trainable parameters are, by the name of each block, an array [layer, 2, prefix, heads,
+    head_dim], keys first: 2 * length * layers * heads * head_dim parameters. Heads may have any
+    size.
 
     Attributes:
       length: virtual tokens, at least 1.
@@ -86,11 +87,8 @@ def prefix_arrays(injection: Injection) -> dict[str, Array]:
 
 def check_length(length: int) -> None:
     """Raises UserError unless a prefix's length is positive."""
-    if length < 1:
-        raise UserError(
-            f"The prefix length is {length}; it must be at least 1. Set PROMPT_LENGTH to the "
-            "number of virtual tokens."
-        )
+    hint = "; set PROMPT_LENGTH to the number of virtual tokens"
+    at_least(1, {"The prefix length": length}, hint)
 
 
 @method

@@ -20,11 +20,11 @@ from prompt_tuning.models.targets import Target, scalable, select_targets
 
 
 class IA3(MethodModule):
-    """A factor for each number that some modules give, in every layer.
+    """A factor for each feature that some modules put out, in every layer.
 
-    Trained is, by the name of each module, an array [layer, *outputs]: of all modules
-    encoder layers * (2 * heads * head_dim + mlp) + decoder layers * (4 * heads * head_dim + mlp)
-    numbers.
+    The trainable parameters are, by the name of each module, an array [layer, *outputs]: of all
+    modules encoder layers * (2 * heads * head_dim + mlp) + decoder layers * (4 * heads * head_dim
+    + mlp) parameters.
 
     Attributes:
       targets: the modules; see `targets.scalable`.

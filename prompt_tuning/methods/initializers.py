@@ -6,7 +6,7 @@ Each function returns an initializer in Flax's form, `(key, shape, dtype) -> arr
 
 `table` is the frozen model's token embedding, [vocab, embed]. A T5 table has more rows than its
 vocabulary has common pieces: sentinels come after them and padding last, and neither
-is an embedding worth starting from. `num_pieces` says how many rows, from the first, are.
+is an embedding worth starting from. `num_pieces` is the number of rows, from the first, that are.
 """
 
 import functools
@@ -20,7 +20,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, at_least
 
 Initializer = Callable[[PRNGKeyArray, tuple[int, int], DTypeLike], Float[Array, "prompt embed"]]
 Table = Float[Array | np.ndarray, "vocab embed"]
@@ -54,10 +54,7 @@ def sampled_vocabulary(table: Table, num_pieces: int = NUM_PIECES) -> Initialize
     Raises:
       UserError: `num_pieces` isn't positive; or, when called, the table's width isn't the prompt's.
     """
-    if num_pieces < 1:
-        raise UserError(
-            f"The number of pieces to sample prompts from is {num_pieces}; it must be at least 1."
-        )
+    at_least(1, {"The number of pieces to sample prompts from": num_pieces})
     num_pieces = min(num_pieces, table.shape[0])
 
     def initialize(

@@ -3,7 +3,7 @@
 A projection h = x W becomes h = x W + (alpha / rank) x A B, with A [inputs, rank] and
 B [rank, outputs] trained in every layer (the paper writes them transposed). A starts normal and B
 at zero, so the model is at first as it was. A is drawn with variance 1 / inputs; the paper doesn't
-say which. Rank-stabilised scaling is alpha / sqrt(rank) (Kalajdzievski, 2023). Afterwards the
+state one. Rank-stabilized scaling is alpha / sqrt(rank) (Kalajdzievski, 2023). Afterwards the
 product can be added to W: `prompt_tuning.models.merging`.
 """
 
@@ -24,8 +24,8 @@ from prompt_tuning.models.targets import projections as projections_of
 class LoRA(MethodModule):
     """A product of rank `rank` added to every layer's kernel of some projections.
 
-    Trained are, by the name of each projection, "/down" [layer, *inputs, rank] and "/up"
-    [layer, rank, *outputs]: layers * rank * (inputs + outputs) numbers.
+    The trainable parameters are, by the name of each projection, "/down" [layer, *inputs, rank] and
+    "/up" [layer, rank, *outputs]: layers * rank * (inputs + outputs) parameters.
 
     Attributes:
       targets: the projections; see `targets.projections`.

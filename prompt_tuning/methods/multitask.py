@@ -3,8 +3,8 @@
     P_k = P * (u_k v_k^T)
 
 elementwise: P, [prompt, embed], is shared by all tasks, and the rank-one matrix of u_k, [prompt],
-and v_k, [embed], is task k's. All of it is trained on a mixture, whose batches say of which task
-each example is, best while distilling a prompt of each task's own (`training/distillation.py`).
+and v_k, [embed], is task k's. All of it is trained on a mixture, whose batches hold the task of
+each example, best while distilling a prompt of each task's own (`training/distillation.py`).
 A new task starts from P and the mean of the tasks' vectors: `adapted`.
 """
 
@@ -45,7 +45,7 @@ class MultitaskPrompt(MethodModule):
 
     Raises:
       UserError: the length or the number of tasks isn't positive; or, when called, the batch
-        doesn't say whose examples it holds.
+        has no tasks.
     """
 
     length: int

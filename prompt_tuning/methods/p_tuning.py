@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, at_least
 from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
 from prompt_tuning.methods.factories import FrozenModel, method
 from prompt_tuning.methods.initializers import Initializer, MakeInitializer, random_uniform
@@ -50,11 +50,8 @@ class PTuning(MethodModule):
 
     def __post_init__(self):
         check_prompt_length(self.length)
-        if self.hidden_dim < 1:
-            raise UserError(
-                f"p_tuning.hidden_dim is {self.hidden_dim}; it must be at least 1 (the paper's "
-                "is half of the model's width)."
-            )
+        hint = " (the paper's is half of the model's width)"
+        at_least(1, {"p_tuning.hidden_dim": self.hidden_dim}, hint)
         if self.encoder not in ENCODERS:
             raise UserError(f"P-tuning's encoder is '{self.encoder}'; expected lstm or mlp.")
         super().__post_init__()

@@ -8,7 +8,7 @@ directly the P were unstable to the paper's authors, so in training (section 4.3
 with P' [prefix, embed], as wide as an embedding as in their code, and one P' and one network for
 each of encoder, decoder and cross attention, whose output holds the keys and values of all layers.
 Training done, only P is of use: `fold` computes it and gives a `DeepPrompt`. Lester et al. (2021,
-figure 4) count both numbers of parameters, of training and of inference.
+figure 4) count the parameters of both, of training and of inference.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, at_least
 from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
 from prompt_tuning.methods.deep_prompt import (
     ATTENTION,
@@ -38,7 +38,7 @@ class PrefixTuning(MethodModule):
     """Keys and values before those of every layer of some attention blocks, made by a network.
 
     With o = 2 * layers * heads * head_dim a block trains length * embed + hidden_dim * (embed + 1)
-    + o * (hidden_dim + 1) numbers; folded, length * o are left.
+    + o * (hidden_dim + 1) parameters; folded, length * o are left.
 
     Attributes:
       length: virtual tokens, at least 1 (the paper: 10 for tables to text, 200 for summaries).
@@ -57,11 +57,8 @@ class PrefixTuning(MethodModule):
 
     def __post_init__(self):
         check_length(self.length)
-        if self.hidden_dim < 1:
-            raise UserError(
-                f"prefix.hidden_dim is {self.hidden_dim}; it must be at least 1. "
-                "deep_prompt is the method without a network."
-            )
+        hint = "; deep_prompt is the method without a network"
+        at_least(1, {"prefix.hidden_dim": self.hidden_dim}, hint)
         super().__post_init__()
 
     @nn.compact
@@ -88,7 +85,7 @@ class PrefixTuning(MethodModule):
         """Returns a `DeepPrompt` with the keys and values that the network makes.
 
         Raises:
-          UserError: these aren't a network's numbers, but keys and values already.
+          UserError: these are keys and values already, without the network.
         """
         names = {f"{target.name}/{part}" for target in self.targets for part in _PARTS}
         if set(trained["params"]) != names:

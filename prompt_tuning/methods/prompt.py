@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.errors import UserError, at_least, did_you_mean
 from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
 from prompt_tuning.methods.factories import FrozenModel, method
 from prompt_tuning.methods.initializers import Initializer, MakeInitializer, random_uniform
@@ -97,11 +97,8 @@ def soft_prompt(
 
 def check_prompt_length(length: int) -> None:
     """Raises UserError if a prompt can't have so many virtual tokens."""
-    if length < 1:
-        raise UserError(
-            f"The prompt length is {length}; it must be at least 1. "
-            "Set PROMPT_LENGTH to the number of virtual tokens (the paper's default is 100)."
-        )
+    hint = "; set PROMPT_LENGTH to the number of virtual tokens (the paper: 100)"
+    at_least(1, {"The prompt length": length}, hint)
 
 
 def soft_prompt_array(trained: Trained) -> Float[Array, "prompt embed"]:

@@ -9,7 +9,7 @@ itself, are trained. The model sees P' alone, so that it all folds into a `SoftP
 import flax.linen as nn
 import jax.numpy as jnp
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import at_least
 from prompt_tuning.methods.base import Batch, Method, MethodModule, Trained
 from prompt_tuning.methods.factories import FrozenModel, method
 from prompt_tuning.methods.initializers import Initializer, MakeInitializer, random_uniform
@@ -42,11 +42,8 @@ class ResidualPrompt(MethodModule):
 
     def __post_init__(self):
         check_prompt_length(self.length)
-        if self.bottleneck < 1:
-            raise UserError(
-                f"residual_prompt.bottleneck is {self.bottleneck}; it must be at least 1 "
-                "(the paper's code has 800)."
-            )
+        hint = " (the paper's code has 800)"
+        at_least(1, {"residual_prompt.bottleneck": self.bottleneck}, hint)
         super().__post_init__()
 
     @nn.compact

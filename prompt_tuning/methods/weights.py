@@ -35,8 +35,8 @@ def _zeros(name: str, shape: tuple[int, ...]) -> Array:
 class Weights(MethodModule):
     """Values of some of the model's parameters, in the place of the frozen ones.
 
-    Trained is, by its name, an array for each of them, in float32 whatever the frozen model's
-    dtype. They can't differ within a batch.
+    The trainable parameters are, by name, an array for each of them, in float32 whatever the frozen
+    model's dtype. They can't differ within a batch.
 
     Attributes:
       shapes: which, and their shapes.

@@ -40,6 +40,7 @@ from prompt_tuning.recipes.rows import Rows, given_task
 from prompt_tuning.recipes.run import Run
 from prompt_tuning.recipes.run_block import run_facts, start_block
 from prompt_tuning.recipes.say import say
+from prompt_tuning.recipes.signatures import mark
 from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.task_data import Data
 from prompt_tuning.recipes.train import MemberJob
@@ -459,7 +460,7 @@ def _check_members(plans: Mapping[str, Plan]) -> None:
     (first, plan), *others = plans.items()
     for name, other in others:
         for setting in sorted(plan.values.keys() | other.values.keys()):
-            known = options.SIGNATURES.mark(setting)
+            known = mark(setting)
             expected, found = (each.values.get(setting) for each in (plan, other))
             if expected is not found and not known.per_member and str(expected) != str(found):
                 raise UserError(

@@ -14,10 +14,9 @@ from prompt_tuning.data.vocabularies import PAD_ID
 from prompt_tuning.errors import UserError, listed
 from prompt_tuning.parallel.mesh import check_batch, shard_batch
 from prompt_tuning.recipes.frozen_base import Base
-from prompt_tuning.recipes.job import Job, initialized
+from prompt_tuning.recipes.job import Job, Training, initialized
 from prompt_tuning.recipes.prediction import Prediction
 from prompt_tuning.recipes.task_data import Data
-from prompt_tuning.recipes.training_options import Training
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.run import Evaluation
 from prompt_tuning.training.step import injection_loss_fn

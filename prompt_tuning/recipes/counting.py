@@ -1,9 +1,9 @@
-"""How far a command has come: a bar on a terminal, elsewhere a line every ten seconds."""
+"""Shows progress: a bar on a terminal, elsewhere a line every ten seconds."""
 
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -13,7 +13,7 @@ from prompt_tuning.recipes.say import say
 _SECONDS_BETWEEN_LINES = 10.0
 _BAR_AFTER = 1.0  # seconds; what is quicker shows nothing
 
-Indexed = TypeVar("Indexed", bound=tuple[object, Sized])
+T = TypeVar("T")
 
 
 class Counting:
@@ -36,11 +36,11 @@ class Counting:
             )
 
     def add(self, number: int = 1) -> None:
-        """So many more are done."""
+        """Counts `number` more as done."""
         self.at(self._done + number)
 
     def at(self, done: int, note: str = "") -> None:
-        """So many are done in all; `note` is shown beside it."""
+        """Sets how many are done in all, and the note that is shown with it."""
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(done - self._done)
@@ -51,7 +51,7 @@ class Counting:
             say(f"{self._line(now)}{f' ({note})' if note else ''}")
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -66,13 +66,18 @@ class Counting:
 
 
 def counted(
-    batches: Iterable[Indexed], what: str, total: int, *, shown: bool = True
-) -> Iterator[Indexed]:
-    """Yields (batch, indices of its examples) and counts the examples once they are done with."""
+    items: Iterable[T],
+    what: str,
+    total: int,
+    *,
+    size: Callable[[T], int] = lambda item: 1,
+    shown: bool = True,
+) -> Iterator[T]:
+    """Yields items and counts the examples of each, by its `size`, once it is done with."""
     counting = Counting(what, total, "examples", shown=shown)
     try:
-        for batch in batches:
-            yield batch
-            counting.add(len(batch[1]))
+        for item in items:
+            yield item
+            counting.add(size(item))
     finally:
         counting.close()

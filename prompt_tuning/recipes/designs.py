@@ -27,8 +27,9 @@ TRAINING = "train"
 class Scored:
     """A text prompt and its score.
 
-    shots: solved examples asked for.
-    fitted: how many stood before a question, on average.
+    Attributes:
+      shots: solved examples asked for.
+      fitted: how many stood before a question, on average.
     """
 
     design: str
@@ -36,8 +37,8 @@ class Scored:
     fitted: float
     evaluation: Evaluation
 
-    def numbers(self) -> dict[str, str | int | float]:
-        """What is printed of it."""
+    def to_json(self) -> dict[str, str | int | float]:
+        """Returns what is printed of it."""
         return {
             "design": self.design,
             "shots": self.shots,
@@ -101,7 +102,7 @@ class Designs:
         return [(design, k) for design in self.designs.values() for k in shots]
 
     def score_all(self, split: str) -> list[Scored]:
-        """Scores every candidate on a split, and says each score as it is there."""
+        """Scores every candidate on a split, and prints each score at once."""
         candidates, scored = self.candidates(), []
         for number, (design, shots) in enumerate(candidates, start=1):
             found = self.score(design, shots, split)
@@ -113,7 +114,7 @@ class Designs:
         return scored
 
     def score(self, design: Design, shots: int, split: str) -> Scored:
-        """Scores a text prompt on a split; says where solved examples had no room."""
+        """Scores a text prompt on a split; reports where solved examples have no room."""
         if split == TRAINING:
             raise UserError(
                 "A prompt is not scored on the training split, which its solved examples come "

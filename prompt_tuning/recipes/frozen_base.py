@@ -1,4 +1,4 @@
-"""The frozen model, its vocabulary, and the devices they lie on."""
+"""The frozen model, its vocabulary, and the devices that hold them."""
 
 import dataclasses
 import hashlib
@@ -37,10 +37,11 @@ _UNUSED_ROWS = 1024
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Base:
-    """What a prompt is trained on top of, and how it lies on the devices.
+    """What a prompt is trained on top of, and how it is placed on the devices.
 
-    vocabulary: a `Vocabulary`; None where a method is asked for its sizes alone.
-    settings: what it was loaded by, under gin's names, where that is known.
+    Attributes:
+      vocabulary: a `Vocabulary`; None where a method is asked for its sizes alone.
+      settings: what it was loaded by, under gin's names, where that is known.
     """
 
     config: T5Config
@@ -204,8 +205,8 @@ def load_base(
     """Loads the frozen model, each part onto the devices that hold it.
 
     Args:
-      layout: how it lies on the devices.
-      load_model: `frozen_model` but for its `sharding_of`.
+      layout: how it is placed on the devices.
+      load_model: `frozen_model`, given its `sharding_of` alone.
       vocabulary: the model's.
       settings: what is loaded, under gin's names.
 
@@ -249,8 +250,8 @@ def check_vocabulary(vocabulary: Vocabulary, config: T5Config) -> None:
 def weights_hash(params: Params) -> str:
     """Returns a hash of every parameter's shape and of up to a thousand values across it.
 
-    Enough to tell two models apart, without reading tens of gigabytes back from a device. It is
-    the same however the parameters lie on devices; all processes have to ask for it.
+    Enough to distinguish two models, without reading tens of gigabytes back from a device. It is
+    the same however the parameters are placed on devices; all processes have to call it.
     """
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):

@@ -58,7 +58,7 @@ def with_macros(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def resolved(given: Mapping[str, str]) -> dict[str, tuple[str, frozenset[str]]]:
-    """Returns each parameter that is set: its text with macros put in, and which those are.
+    """Returns each parameter that is set: its text with macros resolved, and which those are.
 
     Args:
       given: texts by the names of macros and parameters, as gin writes them.

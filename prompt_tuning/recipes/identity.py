@@ -1,42 +1,35 @@
 """Whether a run folder holds the run that is configured.
 
-What each setting is to a run is said where the setting is defined (`settings.py`). A macro is what
-the parameters are that it fills. Files that are named only by their path are compared by a hash of
-their contents, so that they may lie elsewhere.
+A setting is marked as part of a run's identity, or not, where it is defined (`settings.py`). Macros
+are compared by the parameters that they fill. Files that are named only by their path are compared
+by a hash of their contents, so that they may be elsewhere.
 """
 
-import ast
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prompt_tuning.recipes.gin_text import resolved
+from prompt_tuning.recipes.gin_text import literal, resolved
+from prompt_tuning.recipes.signatures import default_of, mark
 from prompt_tuning.settings import Mark
 from prompt_tuning.training.run_folder import Comparison
 
 _NOT_SET = "not set"
 
 
-def file_contents(settings: Mapping[str, str], mark: Callable[[str], Mark]) -> dict[str, str]:
+def file_contents(settings: Mapping[str, str]) -> dict[str, str]:
     """Returns short hashes of the files that settings name, as "contents of PARAMETER"."""
     found = {}
     for parameter, (text, _) in resolved(settings).items():
         if mark(parameter).hashed:
-            paths = [path for path in _paths(text) if path.exists()]
-            if paths:
+            value = literal(text)
+            named = [value] if isinstance(value, str) else value or []
+            paths = [Path(each) for each in named if isinstance(each, str)]
+            if paths := [path for path in paths if path.exists()]:
                 found[f"contents of {parameter}"] = hash_of(paths)
     return found
-
-
-def _paths(text: str) -> list[Path]:
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return []
-    values = [value] if isinstance(value, str) else value or []
-    return [Path(each) for each in values if isinstance(each, str)]
 
 
 def hash_of(paths: list[Path]) -> str:
@@ -51,29 +44,26 @@ def hash_of(paths: list[Path]) -> str:
 
 
 def compare(
-    found: Mapping[str, Any],
-    given: Mapping[str, Any],
-    *,
-    mark: Callable[[str], Mark],
-    default_of: Callable[[str], Any],
+    found: Mapping[str, Any], given: Mapping[str, Any], *, mark: Callable[[str], Mark] = mark
 ) -> Comparison:
     """Compares what a run folder recorded with what is configured now.
 
     Args:
       found: texts by the names of macros and parameters, and hashes of contents.
       given: likewise, now.
-      mark: what a parameter is to a run.
-      default_of: a parameter's default, or `inspect.Parameter.empty`.
+      mark: what a parameter is to the run.
 
     Returns:
-      The differences that make it another run, and what is to be said of those that don't.
+      The differences that make it another run, and the notes to print on those that don't.
     """
     refused: dict[str, str] = {}
     notes: dict[str, str] = {}
     was, now = _by_parameter(found), _by_parameter(given)
     for parameter in sorted(was.keys() | now.keys()):
         what = mark(parameter)
-        old, new = (each.get(parameter, _text(default_of(parameter))) for each in (was, now))
+        default = default_of(parameter)
+        unset = _NOT_SET if default is inspect.Parameter.empty else repr(default)
+        old, new = was.get(parameter, unset), now.get(parameter, unset)
         if old == new or what.free:
             continue
         name = _name(parameter, found, given)
@@ -82,7 +72,7 @@ def compare(
         elif what.note:
             notes[name] = f"{name} is {new} now and was {old}: {what.note}."
     for name in sorted(found.keys() & given.keys()):
-        # The hashes of what no parameter says; an older version may have kept fewer.
+        # Hashes of what no parameter holds; an older version may have kept fewer.
         if " " in name and found[name] != given[name]:
             refused[name] = f"{name} is {found[name]} there, {given[name]} now{_WHY.get(name, '')}"
     return Comparison(refused=tuple(refused.values()), notes=tuple(notes.values()))
@@ -96,10 +86,6 @@ def _by_parameter(recorded: Mapping[str, Any]) -> dict[str, str]:
     """The parameters that are recorded, macros put in."""
     texts = {name: str(text) for name, text in recorded.items() if " " not in name}
     return {name: text for name, (text, _) in resolved(texts).items()}
-
-
-def _text(default: Any) -> str:
-    return _NOT_SET if default is inspect.Parameter.empty else repr(default)
 
 
 def _name(parameter: str, found: Mapping[str, Any], given: Mapping[str, Any]) -> str:

@@ -68,10 +68,10 @@ def most_similar(
     prompts = dict(zip(sources, base.source_prompts(sources), strict=True))
     ranked = most_similar_first(base.load_prompt(target)[0], prompts, similarity)
     chosen = next(iter(ranked))
-    told = ", ".join(f"{name} {value:.3f}" for name, value in ranked.items())
+    values = ", ".join(f"{name} {value:.3f}" for name, value in ranked.items())
     if is_first():
         print(
-            f"Starting from {chosen}, the most similar to {target} by {similarity} ({told}).",
+            f"Starting from {chosen}, the most similar to {target} by {similarity} ({values}).",
             file=sys.stderr,
         )
     return initializers.from_array(prompts[chosen])

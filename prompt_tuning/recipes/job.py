@@ -1,12 +1,14 @@
-"""A training run with everything that it needs in memory."""
+"""How a run trains, and the run with everything that it needs in memory."""
 
 import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import jax
+import optax
 
 from prompt_tuning.checkpoints.adapters.adapter_files import Adapter
 from prompt_tuning.data.batching import Batch, BatchStream
@@ -14,28 +16,67 @@ from prompt_tuning.data.findings import findings
 from prompt_tuning.data.mixtures import proportional_rates
 from prompt_tuning.data.token_batches import TokenBatchStream
 from prompt_tuning.data.tokenized import TokenizedSplit
+from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Method, Trained, bind
 from prompt_tuning.parallel.mesh import DATA_AXIS, check_batch, replicate
 from prompt_tuning.recipes.frozen_base import Base, weights_hash
+from prompt_tuning.recipes.paths import run_folder
 from prompt_tuning.recipes.prediction import Prediction
 from prompt_tuning.recipes.scoring import scorer_of_many
 from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.task_data import Data, prompt_length
-from prompt_tuning.recipes.training_options import Training
+from prompt_tuning.settings import Assigned, Fields, HashedFiles
 from prompt_tuning.training.keys import stream_key
+from prompt_tuning.training.losses import LossOptions
+from prompt_tuning.training.options import TrainOptions
 from prompt_tuning.training.run import Evaluation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """Training options besides the base and the data; pre-training has no method.
+
+    Attributes:
+      folder: the run's.
+      teachers: prompt files, one for each task, to distill with the weight `distillation`.
+    """
+
+    folder: Assigned[str]
+    method: Callable[[Base], Method] | None
+    optimizer: optax.GradientTransformation
+    options: Fields[TrainOptions]
+    loss: Fields[LossOptions]
+    teachers: HashedFiles[Sequence[str] | None] = None
+    distillation: float = 0.9
+
+    def __post_init__(self) -> None:
+        run_folder(self.folder)
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return run_folder(self.folder)
+
+    def make_method(self, base: Base) -> Method:
+        """Returns the method; raises UserError if there is none."""
+        if self.method is None:
+            raise UserError(
+                "train.method is None, as for pre-training; set it, as methods/*.gin do."
+            )
+        return self.method(base)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
     """A training run as configured, with everything it needs in memory.
 
-    training_splits: of each task, in the order of `data.tasks`; none of batches that were given.
-    development_splits: likewise, what the best prompt is picked on.
-    batch: step -> batch, a pure function.
-    evaluate: scores several at once, by which the best is picked; None: the last is kept.
-    trained: the method's first values, on every device.
-    findings: what the data turned out to be, a line each, for the start of a run.
+    Attributes:
+      training_splits: of each task, in the order of `data.tasks`; none of batches that were given.
+      development_splits: likewise, what the best prompt is picked on.
+      batch: step -> batch, a pure function.
+      evaluate: scores several at once, by which the best is picked; None: the last is kept.
+      trained: the method's first values, on every device.
+      findings: what the data turned out to be, a line each, for the start of a run.
     """
 
     base: Base
@@ -58,9 +99,9 @@ class Job:
 
     @property
     def contents(self) -> dict[str, str]:
-        """What stands in the files that the settings only name, as short hashes.
+        """Short hashes of the files that the settings only name.
 
-        A run is not gone on with on other data, weights or vocabulary at the same paths.
+        A run doesn't resume on other data, weights or vocabulary at the same paths.
         """
         return {
             "contents of the vocabulary": self.base.vocabulary.hash[:16],
@@ -149,7 +190,7 @@ def initialized(base: Base, method: Method, seed: int, batch: Batch) -> tuple[Me
 
 
 def _lay_out(trained: Trained, base: Base) -> Trained:
-    """Puts what is trained on the devices: whole on each, but weights as the frozen ones lie."""
+    """Puts what is trained on the devices: whole on each, but weights as the frozen ones."""
     if base.mesh.size == 1:
         return trained
     shardings = base.layout.trained_shardings(trained, base.params)

@@ -45,8 +45,8 @@ def write_model(
         dtype = str(flat["token_embedder/embedding"].dtype)
         return save_huggingface(folder, lambda name: np.asarray(flat[name]), config, dtype)[1]
     path = folder / WEIGHTS_FILE
-    told = {"vocabulary": vocabulary.path.name, "vocabulary_hash": vocabulary.hash}
-    save_weights(path, params, config, {**told, **metadata})
+    of_vocabulary = {"vocabulary": vocabulary.path.name, "vocabulary_hash": vocabulary.hash}
+    save_weights(path, params, config, {**of_vocabulary, **metadata})
     return path
 
 

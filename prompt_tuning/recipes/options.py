@@ -21,10 +21,10 @@ from prompt_tuning.recipes import (
 )
 from prompt_tuning.recipes.frozen_base import Base
 from prompt_tuning.recipes.gin_text import Reference
+from prompt_tuning.recipes.job import Training
 from prompt_tuning.recipes.prediction import Prediction
-from prompt_tuning.recipes.signatures import Signatures, flattened
+from prompt_tuning.recipes.signatures import PARAMETERS, add, flattened
 from prompt_tuning.recipes.task_data import Data
-from prompt_tuning.recipes.training_options import Training
 
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "layout": frozen_base.layout,
@@ -41,8 +41,8 @@ _REMEMBERED = {
     for name, function in vars(choices).items()
     if callable(function) and hasattr(function, "__wrapped__")
 }
-SIGNATURES = Signatures({**CHOICES, **_REMEMBERED, **_FUNCTIONS})
-"""What each setting is to a run."""
+for _name, _function in {**CHOICES, **_REMEMBERED, **_FUNCTIONS}.items():
+    add(_name, _function)
 
 Settings = Mapping[str, Any]
 """Values by the names of functions' parameters."""
@@ -54,9 +54,7 @@ def check_names(settings: Settings) -> None:
     Raises:
       UserError: one doesn't; the closest names are suggested.
     """
-    known = [
-        f"{section}.{name}" for section in _FUNCTIONS for name in SIGNATURES.parameters[section]
-    ]
+    known = [f"{section}.{name}" for section in _FUNCTIONS for name in PARAMETERS[section]]
     for name in settings:
         if name not in known:
             raise UserError(
@@ -76,13 +74,13 @@ def load_base(settings: Settings) -> Base:
         frozen_base.layout(**_section(settings, "layout")),
         lambda sharding_of: _FUNCTIONS["frozen_model"](**frozen, sharding_of=sharding_of),
         frozen_base.vocabulary(**_section(settings, "vocabulary")),
-        {name: settings[name] for name in settings if _section_of(name) in _OF_BASE},
+        {name: settings[name] for name in settings if name.startswith(_OF_BASE)},
     )
 
 
 BATCHES = Reference("<batches of Python>")
 """The task of a run on batches that were given: only Python has them."""
-_OF_BASE = ("frozen_model", "vocabulary", "layout")
+_OF_BASE = ("frozen_model.", "vocabulary.", "layout.")
 
 
 def data_of(settings: Settings, task: str | Task | Mixture | None = None) -> Data:
@@ -125,11 +123,7 @@ def _task_of(settings: Settings) -> str | Task | Mixture:
 
 def _section(settings: Settings, section: str) -> dict[str, Any]:
     """Returns the arguments of a function, by parameter."""
-    known = SIGNATURES.parameters[section]
+    known = PARAMETERS[section]
     return {
         name: settings[f"{section}.{name}"] for name in known if f"{section}.{name}" in settings
     }
-
-
-def _section_of(setting: str) -> str:
-    return setting.partition(".")[0]

@@ -35,7 +35,7 @@ def expanded(value: Any) -> Any:
 
 
 def expanded_argument(argument: str) -> str:
-    """Expands `~` in an argument, also in what stands after the first `=` of `--flag=~/file`."""
+    """Expands `~` in an argument, also after the first `=` of `--flag=~/file`."""
     name, equals, value = argument.partition("=")
     return expanded(name) + equals + expanded(value)
 

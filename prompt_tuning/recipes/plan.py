@@ -6,6 +6,7 @@ their settings alone.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,14 @@ from prompt_tuning.data.mixtures import Mixture
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.methods.base import Method
 from prompt_tuning.methods.registry import describe, method_name
-from prompt_tuning.recipes import identity, options, task_file
+from prompt_tuning.recipes import identity, options, signatures, task_file
 from prompt_tuning.recipes.choices import adafactor, settings_of
 from prompt_tuning.recipes.frozen_base import Base
 from prompt_tuning.recipes.gin_text import Reference, macros, with_macros
-from prompt_tuning.recipes.job import Job
+from prompt_tuning.recipes.job import Job, Training
 from prompt_tuning.recipes.prediction import Prediction
 from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.task_data import Data
-from prompt_tuning.recipes.training_options import Training
 from prompt_tuning.settings import Mark
 from prompt_tuning.training.run_folder import RunFolder
 
@@ -130,15 +130,13 @@ def open_folder(
       contents: hashes of what was given beside the settings.
     """
     texts = _texts(values, job)
-    given = {**identity.file_contents(texts, options.SIGNATURES.mark), **job.contents}
-    mark = options.SIGNATURES.mark if of_all is None else _mark_of_population
+    given = {**identity.file_contents(texts), **job.contents}
+    mark = signatures.mark if of_all is None else _mark_of_population
     folder = RunFolder.open(
         job.training.path if of_all is None else of_all,
         settings={**_identity(texts), **given, **(contents or {})},
         config_text=config_text(values, job),
-        compare=lambda found, given: identity.compare(
-            found, given, mark=mark, default_of=options.SIGNATURES.default_of
-        ),
+        compare=functools.partial(identity.compare, mark=mark),
         train_steps=job.training.options.train_steps if of_all is None else None,
         overwrite=overwrite,
         population=of_all is not None,
@@ -154,8 +152,8 @@ def open_folder(
 
 
 def _mark_of_population(setting: str) -> Mark:
-    """What a setting is to a population: what its members may differ in, they compare."""
-    known = options.SIGNATURES.mark(setting)
+    """Returns what a setting is to a population, whose members compare what they may differ in."""
+    known = signatures.mark(setting)
     return dataclasses.replace(known, free=known.free or known.per_member)
 
 
@@ -201,7 +199,7 @@ def _written(name: str, value: Any, job: Job) -> Any:
 
 def _identity(texts: Mapping[str, str]) -> dict[str, str]:
     """Returns the settings that a result depends on, and the macros that fill those."""
-    free = {name for name in texts if "." in name and options.SIGNATURES.mark(name).free}
+    free = {name for name in texts if "." in name and signatures.mark(name).free}
     kept = {name: text for name, text in texts.items() if name not in free}
     used = {text.removeprefix("%") for name, text in kept.items() if "." in name}
     return {name: text for name, text in kept.items() if "." in name or name in used}

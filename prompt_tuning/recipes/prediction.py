@@ -12,11 +12,12 @@ from prompt_tuning.settings import Fields
 class Prediction:
     """How answers are got: by rank classification over the task's labels, else by decoding.
 
-    split: what is scored, where a command isn't told.
-    decoding: its `max_length` is in tokens with end of sequence.
-    seed: for sampling.
-    length_normalization: whether a label's log-likelihood is divided by its tokens.
-    calibration: a content-free input, the scores after which are subtracted; None: nothing is.
+    Attributes:
+      split: what is scored, where nothing else is asked for.
+      decoding: its `max_length` is in tokens with end of sequence.
+      seed: for sampling.
+      length_normalization: whether a label's log-likelihood is divided by its tokens.
+      calibration: a content-free input, the scores after which are subtracted; None: nothing is.
     """
 
     rank: bool

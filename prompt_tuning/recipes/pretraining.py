@@ -35,7 +35,7 @@ from prompt_tuning.parallel.mesh import check_batch, replicate, shard_batch
 from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.recipes import frozen_base
 from prompt_tuning.recipes.frozen_base import Base
-from prompt_tuning.recipes.training_options import Training
+from prompt_tuning.recipes.job import Training
 from prompt_tuning.settings import Changeable
 from prompt_tuning.training.keys import stream_key
 from prompt_tuning.training.losses import LossOptions
@@ -64,7 +64,7 @@ def new_model(
     unroll: int = 1,
     dropout_rate: float = 0.0,
 ) -> tuple[T5Config, Compute, Params]:
-    """Random weights of a named size, or of one's own: each size that is given replaces its.
+    """Random weights for a named architecture; each size that is given replaces its own.
 
     The embedding table has a row for each id of the vocabulary, and T5's unused ones up to a
     multiple of 128. Both `_stddev` are those of `init_params`.
@@ -114,8 +114,9 @@ def new_model(
 class Corpus:
     """The text to train on, and the text kept back to be scored on.
 
-    shuffled: whether the beginning of the text stands for all of it, so that no more need be
-        read than is trained on.
+    Attributes:
+      shuffled: whether the beginning of the text represents all of it, so that no more need be
+          read than is trained on.
     """
 
     train: Text
@@ -169,7 +170,7 @@ class Objective:
       model_name: what prompts remember of the model; None is the run folder's name.
 
     Raises:
-      UserError: there is no such objective, or a number is too low.
+      UserError: there is no such objective, or a value is too low.
     """
 
     name: str
@@ -197,11 +198,12 @@ class Objective:
 class PretrainingJob:
     """A run of pre-training as configured, with everything it needs in memory.
 
-    base: the model with its first weights.
-    stream: batches of the text.
-    held_out: batches of the text that was kept back.
-    tokens: of the text that the run can read.
-    contents: hashes of what the settings only name, as `Job` has them.
+    Attributes:
+      base: the model with its first weights.
+      stream: batches of the text.
+      held_out: batches of the text that was kept back.
+      tokens: of the text that the run can read.
+      contents: hashes of what the settings only name, as `Job` has them.
     """
 
     base: Base
@@ -233,7 +235,7 @@ def prepare(
       training: how the run trains.
       objective: what it learns.
       text: what it reads.
-      layout: how the model lies on the devices.
+      layout: how the model is placed on the devices.
       vocabulary: the model's.
       first_weights: loads or makes them.
       part: entered, as `part(name)`, around the reading of the "data" and of the "weights".

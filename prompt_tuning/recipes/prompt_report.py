@@ -28,7 +28,7 @@ Draw = Callable[[Path], Path]
 
 
 class Report:
-    """What there is to say of a prompt, collected; `write` puts it into a folder.
+    """Collects tables and pictures of a prompt; `write` puts them into a folder.
 
     Args:
       base: the frozen model.
@@ -36,8 +36,8 @@ class Report:
       prediction: how it is scored.
       prompt: the prompt.
       neighbors: the nearest pieces of each of its positions.
-      title: what it is called.
-      metric: by which they are near.
+      title: its name.
+      metric: of their distance, "cosine" or "euclidean".
       labels: the words that the prompt started from; None is those of the tasks.
     """
 

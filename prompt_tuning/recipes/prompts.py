@@ -23,7 +23,7 @@ from prompt_tuning.recipes.task_data import Data
 
 
 def open_prompt(base: Base, data: Data, path: str | None) -> tuple[Inject, PromptMetadata]:
-    """Returns what a prompt's file injects, and what it tells; None injects nothing.
+    """Returns what a prompt's file injects, and its metadata; None injects nothing.
 
     Raises:
       UserError: as `Base.load_adapter` and `check_target_form`.
@@ -36,7 +36,7 @@ def open_prompt(base: Base, data: Data, path: str | None) -> tuple[Inject, Promp
 
 
 def check_target_form(data: Data, adapter: Adapter, path: str) -> None:
-    """Checks that targets are written as they were when a prompt was trained, where it tells.
+    """Checks that targets are written as in the training of a prompt, where it records that.
 
     Raises:
       UserError: it was trained with a sentinel before the targets, or without, unlike these.
@@ -51,7 +51,7 @@ def check_target_form(data: Data, adapter: Adapter, path: str) -> None:
 
 
 def folded(method: Method, trained: Trained) -> Adapter:
-    """Returns what is being trained as whoever loads it from its file will have it."""
+    """Returns what is being trained as it is loaded from its file."""
     method, trained = method.fold(trained)
     return Adapter(method=method, trained=trained, metadata=PromptMetadata())
 

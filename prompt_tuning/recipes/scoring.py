@@ -193,8 +193,10 @@ def _batches(
         batches = eval_batches(examples, data.batch_size, data.num_lengths)
     else:
         batches = token_eval_batches(examples, budget)
-    what = f"Scoring {examples.task} {examples.split}"
-    for batch, indices in counted(batches, what, len(examples), shown=is_first()):
+    what, shown = f"Scoring {examples.task} {examples.split}", is_first()
+    for batch, indices in counted(
+        batches, what, len(examples), size=lambda batch: len(batch[1]), shown=shown
+    ):
         # A mixture's batches name the task that they are of, as in training.
         batch = of_task(batch, data.tasks.index(task)) if len(data.tasks) > 1 else batch
         yield shard_batch(batch, base.mesh), indices

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from prompt_tuning.errors import UserError, out_of_memory
 from prompt_tuning.training.signals import leave_when_interrupted
 
-# What the operating system says when a disk or a folder is the trouble, not the program.
+# Errors of the operating system that are the disk's or a folder's, not the program's.
 _DISK = {
     errno.ENOSPC: "no space is left on the disk",
     errno.EDQUOT: "the disk quota is used up",
@@ -61,7 +61,7 @@ def report(error: BaseException) -> int | None:
         # gin appends which configurable raised the error, with its address in memory.
         message = " ".join(str(error).partition("\n  In call to configurable ")[0].split())
     elif isinstance(error, BrokenPipeError):
-        # Whoever reads our output has had enough; the interpreter must not flush into the pipe.
+        # The reader of our output has closed the pipe; the interpreter must not flush into it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     elif isinstance(error, OSError) and error.errno in _DISK:

@@ -1,38 +1,51 @@
 """The options of functions and dataclasses: their names, defaults, and what each is to a run."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from prompt_tuning.settings import Mark, mark_of, unmarked
 
+PARAMETERS: dict[str, Mapping[str, inspect.Parameter]] = {}
+"""Parameters of functions by the functions' names; gin writes a parameter `function.name`."""
 
-class Signatures:
-    """Parameters of functions by the functions' names; gin writes a parameter `function.name`."""
-
-    def __init__(self, functions: Mapping[str, Callable[..., Any]] | None = None):
-        self.parameters: dict[str, Mapping[str, inspect.Parameter]] = {}
-        for name, function in (functions or {}).items():
-            self.add(name, function)
-
-    def add(self, name: str, function: Callable[..., Any]) -> None:
-        """Adds a function, already `flattened` if it has parameters that are `Fields`."""
-        self.parameters[name] = dict(inspect.signature(function).parameters)
-
-    def mark(self, parameter: str) -> Mark:
-        """Returns what a parameter is to a run; one that isn't known is part of its identity."""
-        section, name = split(parameter)
-        found = self.parameters.get(section, {}).get(name)
-        return Mark() if found is None else mark_of(found.annotation)
-
-    def default_of(self, parameter: str) -> Any:
-        """Returns a parameter's default, or `inspect.Parameter.empty`."""
-        section, name = split(parameter)
-        found = self.parameters.get(section, {}).get(name)
-        return inspect.Parameter.empty if found is None else found.default
+_per_member: set[str] = set()
 
 
-def split(parameter: str) -> tuple[str, str]:
+def add(name: str, function: Callable[..., Any], *, per_member: bool = False) -> None:
+    """Adds a function, already `flattened` if it has parameters that are `Fields`.
+
+    Args:
+      name: gin's name for it.
+      function: its parameters, or fields, may be marked as `settings.py` says.
+      per_member: whether members of a population may differ in every parameter. They may where
+        the first one is `base`: a method and its initializer are a member's own.
+    """
+    PARAMETERS[name] = dict(inspect.signature(function).parameters)
+    if per_member or next(iter(PARAMETERS[name]), None) == "base":
+        _per_member.add(name)
+
+
+def mark(parameter: str) -> Mark:
+    """Returns what a parameter is to a run; gin may have put a scope or a module before its name.
+
+    What isn't known here is a user's own, and part of the run's identity.
+    """
+    section, name = _split(parameter)
+    found = PARAMETERS.get(section, {}).get(name)
+    own = Mark() if found is None else mark_of(found.annotation)
+    return dataclasses.replace(own, per_member=own.per_member or section in _per_member)
+
+
+def default_of(parameter: str) -> Any:
+    """Returns a parameter's default, or `inspect.Parameter.empty`."""
+    section, name = _split(parameter)
+    found = PARAMETERS.get(section, {}).get(name)
+    return inspect.Parameter.empty if found is None else found.default
+
+
+def _split(parameter: str) -> tuple[str, str]:
     """Returns the function and the name of a parameter, without a scope or a module before them."""
     section, _, name = parameter.rpartition(".")
     return section.replace("/", ".").rpartition(".")[2], name

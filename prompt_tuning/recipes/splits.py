@@ -1,29 +1,14 @@
 """Loads tokenized examples, and prints what may be wrong with them."""
 
 import functools
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
 
 from prompt_tuning.data.split_notes import split_notes
 from prompt_tuning.data.tokenized import TokenizedSplit, tokenized
 from prompt_tuning.parallel.processes import first_then_all, is_first
-from prompt_tuning.recipes.counting import Counting
+from prompt_tuning.recipes.counting import counted
 from prompt_tuning.recipes.frozen_base import Base
 from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.task_data import Data
-
-T = TypeVar("T")
-
-
-def _watched(examples: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """Yields the examples, and shows how many have been tokenized."""
-    counting = Counting(what, total, "examples", shown=is_first())
-    try:
-        for example in examples:
-            yield example
-            counting.add()
-    finally:
-        counting.close()
 
 
 def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
@@ -37,7 +22,7 @@ def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
             vocabulary=base.vocabulary,
             lengths=data.lengths,
             data_dir=data.data_dir,
-            watch=_watched,
+            watch=functools.partial(counted, shown=is_first()),
         )
         # Where hosts share a cache, what the first makes serves the others.
         found = first_then_all(tokenize)

@@ -46,14 +46,15 @@ def prompt_length(inject: Callable[[Any], Injection], splits: Sequence[Tokenized
 class Data:
     """What is trained on and scored: a task, or the tasks of a mixture; lengths in tokens.
 
-    batch_tokens: tokens a batch; where it isn't None, batches have no constant size.
-    extra_tokens: positions that an example costs beside its input's; None: the prompt's.
-    num_lengths: padded source lengths, that is, compiled shapes.
-    target_sentinel: whether a sentinel, not counted in `lengths`, comes before every target.
-    rates: the share of each task in what is trained on; None: by their sizes.
-    training_sample: which of the training examples are trained on.
-    development_sample: which examples the best prompt is chosen on.
-    development_split: the split that this sample is of; every other split is scored whole.
+    Attributes:
+      batch_tokens: tokens a batch; where it isn't None, batches have no constant size.
+      extra_tokens: positions that an example costs beside its input's; None: the prompt's.
+      num_lengths: padded source lengths, that is, compiled shapes.
+      target_sentinel: whether a sentinel, not counted in `lengths`, comes before every target.
+      rates: the share of each task in what is trained on; None: by their sizes.
+      training_sample: which of the training examples are trained on.
+      development_sample: which examples the best prompt is chosen on.
+      development_split: the split that this sample is of; every other split is scored whole.
     """
 
     name: str

@@ -102,20 +102,30 @@ def task_of(recorded: Mapping[str, Any]) -> Task | None:
     first, *others = recorded["tasks"]
     if others or not first.get("input_template"):
         return None
+    why = f"Only the templates of {first['name']!r} are known, not its files."
+    return without_rows(first, recorded["lengths"], why)
+
+
+def without_rows(task: Mapping[str, Any], lengths: Mapping[str, int], why: str) -> Task:
+    """Returns a recorded task that has no rows: it raises a `UserError` with the reason.
+
+    It has its labels, and makes texts by its template, if it has one.
+    """
 
     def absent(*_: object) -> NoReturn:
-        raise UserError(f"Only the templates of {first['name']!r} are known, not its files.")
+        raise UserError(why)
 
+    template = task.get("input_template")
     return Task(
-        name=first["name"],
+        name=task["name"],
         source=absent,
         render=absent,
-        text=Template(first["input_template"], "input template").render,
-        templates=(first["input_template"], first["target_template"]),
+        text=Template(template, "input template").render if template else absent,
+        templates=(template, task["target_template"]) if template else None,
         metrics=(absent,),
-        labels=None if first["labels"] is None else tuple(first["labels"]),
-        lengths=recorded["lengths"],
-        shorten=first.get("shorten"),
+        labels=None if task["labels"] is None else tuple(task["labels"]),
+        lengths=lengths,
+        shorten=task.get("shorten"),
     )
 
 

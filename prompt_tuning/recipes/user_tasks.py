@@ -73,7 +73,7 @@ def task_labels(task: Task) -> Sequence[str]:
 
 
 def words(name: str, given: Any) -> tuple[str, ...]:
-    """Returns the words of a setting: a list's, its numbers as text, or a text's between commas.
+    """Returns the words of a setting: a list's items as strings, or a string's between commas.
 
     Raises:
       UserError: it is neither a list nor a text.

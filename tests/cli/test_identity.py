@@ -16,13 +16,15 @@ from prompt_tuning.cli import (
     sweep_plan,  # noqa: F401 - registers
 )
 from prompt_tuning.errors import UserError
+from prompt_tuning.recipes import signatures
+from prompt_tuning.recipes.identity import compare
 from prompt_tuning.settings import Annotated, Fields, Free, Mark, PerMember, mark_of
 from prompt_tuning.training.run_folder import RunFolder
 
 PARAMETERS = [
     f"{name}.{parameter}"
-    for name in registry.names()
-    for parameter in registry.parameters_of(name)
+    for name in registry.FUNCTIONS
+    for parameter in signatures.PARAMETERS[name]
     if name != "recipe"  # a test's
 ]
 FREE = {
@@ -42,7 +44,7 @@ CHANGEABLE = {
 
 
 def open_folder(path, settings):
-    return RunFolder.open(path, settings=settings, config_text="", compare=identity.compare)
+    return RunFolder.open(path, settings=settings, config_text="", compare=compare)
 
 
 def begun(path, settings):
@@ -54,8 +56,8 @@ def begun(path, settings):
 def test_every_parameter_is_accepted_or_refused_by_name():
     """A run with a value for all of them, and each with another."""
     recorded, given = dict.fromkeys(PARAMETERS, "1"), dict.fromkeys(PARAMETERS, "2")
-    refused = identity.compare(recorded, given).refused
-    expected = [name for name in PARAMETERS if registry.mark(name).is_identity]
+    refused = compare(recorded, given).refused
+    expected = [name for name in PARAMETERS if signatures.mark(name).is_identity]
     assert sorted(refused) == sorted(f"{name} is 1 there, 2 now" for name in expected)
 
 
@@ -69,12 +71,12 @@ def test_a_folder_accepts_what_may_change_and_refuses_the_rest(tmp_path):
 
 
 def test_what_is_free_and_what_may_change():
-    found = {name for name in PARAMETERS if not registry.mark(name).is_identity}
+    found = {name for name in PARAMETERS if not signatures.mark(name).is_identity}
     assert found >= FREE | CHANGEABLE
-    assert {name for name in FREE if registry.mark(name).free} == FREE
-    assert not any(registry.mark(name).free for name in CHANGEABLE)
+    assert {name for name in FREE if signatures.mark(name).free} == FREE
+    assert not any(signatures.mark(name).free for name in CHANGEABLE)
     for name in ("train.seed", "train.z_loss", "data.batch_size", "adafactor.learning_rate"):
-        assert registry.mark(name).is_identity
+        assert signatures.mark(name).is_identity
 
 
 @pytest.mark.parametrize(
@@ -94,27 +96,27 @@ def test_what_is_free_and_what_may_change():
     ],
 )
 def test_members_may_differ_in_what_is_marked(parameter, expected):
-    assert registry.mark(parameter).per_member == expected
+    assert signatures.mark(parameter).per_member == expected
 
 
 def test_a_macro_is_what_it_fills():
     recorded = {"RATE": "0.3", "adafactor.learning_rate": "%RATE", "OTHER": "1"}
-    assert not identity.compare(recorded, {**recorded, "OTHER": "2"}).refused  # it fills nothing
-    refused = identity.compare(recorded, {**recorded, "RATE": "1.0"}).refused
+    assert not compare(recorded, {**recorded, "OTHER": "2"}).refused  # it fills nothing
+    refused = compare(recorded, {**recorded, "RATE": "1.0"}).refused
     assert refused == ("RATE is 0.3 there, 1.0 now",)
 
 
 def test_a_default_may_be_given():
-    assert not identity.compare({}, {"train.z_loss": "0.0"}).refused
-    refused = identity.compare({}, {"train.z_loss": "0.1"}).refused
+    assert not compare({}, {"train.z_loss": "0.0"}).refused
+    refused = compare({}, {"train.z_loss": "0.1"}).refused
     assert refused == ("train.z_loss is 0.0 there, 0.1 now",)
 
 
 def test_contents_decide_where_both_are_recorded():
     found = {"contents of the data": "a"}
     same = {"contents of the data": "a", "contents of from_file.path": "b"}
-    assert not identity.compare(found, same).refused
-    refused = identity.compare(found, {"contents of the data": "c"}).refused
+    assert not compare(found, same).refused
+    refused = compare(found, {"contents of the data": "c"}).refused
     assert refused == ("contents of the data is a there, c now",)
 
 
@@ -134,8 +136,8 @@ def test_a_prompt_file_and_a_module_may_move(tmp_path, monkeypatch):
         return {**identity.settings(), **identity.file_contents()}
 
     here = recorded("here", "a")
-    assert identity.compare(here, recorded("moved", "a")).refused == ()
-    refused = identity.compare(here, recorded("other", "b")).refused
+    assert compare(here, recorded("moved", "a")).refused == ()
+    refused = compare(here, recorded("other", "b")).refused
     assert [text.partition(" is ")[0] for text in refused] == [
         "contents of from_file.path",
         "contents of the module module_that_moves",
@@ -151,30 +153,28 @@ def test_a_prompt_file_and_a_module_may_move(tmp_path, monkeypatch):
 )
 def test_weights_and_vocabulary_may_move(parameter, content):
     here, moved = {parameter: "'a'", content: "1"}, {parameter: "'b'", content: "1"}
-    assert not identity.compare(here, moved).refused
-    assert identity.compare(here, {**moved, content: "2"}).refused
+    assert not compare(here, moved).refused
+    assert compare(here, {**moved, content: "2"}).refused
 
 
 def test_another_eval_every_is_noted():
-    (note,) = identity.compare({"train.eval_every": "2"}, {"train.eval_every": "4"}).notes
+    (note,) = compare({"train.eval_every": "2"}, {"train.eval_every": "4"}).notes
     assert note.startswith("train.eval_every is 4 now and was 2: the best step is picked among")
 
 
 def test_tune_refuses_more_steps():
     found, given = {"steps of the rungs": [2, 4]}, {"steps of the rungs": [4, 8]}
-    assert identity.compare(found, given).refused == (
+    assert compare(found, given).refused == (
         "steps of the rungs is [2, 4] there, [4, 8] now, by TRAIN_STEPS; --tune has dropped "
         "members at the old ones",
     )
 
 
 def test_of_the_schedules_only_the_cosine_depends_on_the_end():
-    (note,) = identity.compare(
-        {"cosine_decay.total_steps": "4"}, {"cosine_decay.total_steps": "8"}
-    ).notes
+    (note,) = compare({"cosine_decay.total_steps": "4"}, {"cosine_decay.total_steps": "8"}).notes
     assert note.startswith("cosine_decay.total_steps is 8 now and was 4: ")
     for name in ("constant", "linear_warmup", "rsqrt_decay"):
-        assert set(registry.parameters_of(name)) <= {"value", "warmup_steps"}
+        assert set(signatures.PARAMETERS[name]) <= {"value", "warmup_steps"}
 
 
 def test_fewer_steps_than_were_made_are_refused(tmp_path):
@@ -200,8 +200,8 @@ def test_fields_stand_in_a_dataclass_s_place():
         return name, oven.heat, oven.name
 
     baked = registry.register(bake, name="bake_in_test")
-    assert list(registry.parameters_of("bake_in_test")) == ["name", "heat"]
-    assert registry.mark("bake_in_test.heat").free
-    assert registry.default_of("bake_in_test.heat") == 180
-    assert registry.default_of("bake_in_test.name") is inspect.Parameter.empty
+    assert list(signatures.PARAMETERS["bake_in_test"]) == ["name", "heat"]
+    assert signatures.mark("bake_in_test.heat").free
+    assert signatures.default_of("bake_in_test.heat") == 180
+    assert signatures.default_of("bake_in_test.name") is inspect.Parameter.empty
     assert baked(name="cake", heat=200) == ("cake", 200, "oven")

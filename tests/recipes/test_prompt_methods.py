@@ -15,7 +15,7 @@ from prompt_tuning.recipes import initializers
 from prompt_tuning.recipes.frozen_base import Base, layout
 from prompt_tuning.recipes.initializers import random_uniform
 from prompt_tuning.recipes.task_data import Data
-from prompt_tuning.recipes.teachers import teachers
+from prompt_tuning.recipes.train import load_teachers
 
 EMBED = 16
 
@@ -84,12 +84,12 @@ def data_of(mixture):
 def test_teachers_stand_in_the_order_of_the_tasks(base, prompts):
     rte, cb = prompts["superglue_rte"], prompts["superglue_cb"]
     data = data_of("superglue_rte")
-    found = teachers(base, data, [rte])
+    found = load_teachers(base, data, [rte])
     np.testing.assert_array_equal(found.encoder_prompt[0], value_of(rte))
     with pytest.raises(UserError, match="teacher of superglue_rte is .* trained on superglue_cb"):
-        teachers(base, data, [cb])
+        load_teachers(base, data, [cb])
     with pytest.raises(UserError, match="lists 1 prompts for the 8 tasks of superglue; give one"):
-        teachers(base, data_of("superglue"), [rte])
+        load_teachers(base, data_of("superglue"), [rte])
 
 
 def test_a_multitask_prompt_has_as_many_tasks_as_its_mixture(base):

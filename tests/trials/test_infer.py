@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning.cli.run_answers import run_answers
+from prompt_tuning.cli.run_files import run_answers
 from prompt_tuning.evaluation import answerer, rank
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.initialization import abstract_params
@@ -226,7 +226,7 @@ def test_a_pretraining_run_has_no_prompt(command, tmp_path):
 
 def test_neighbors_needs_at_least_one(finished_run, command):
     result = command("neighbors", finished_run, "-k", "0")
-    assert result.status == 2 and "-k is 0; expected at least 1" in result.message
+    assert result.status == 2 and "-k is 0; it must be at least 1" in result.message
 
 
 def test_evaluate_notes_that_a_prompt_is_of_another_task(finished_run, command):
