@@ -48,6 +48,8 @@ _LENGTH = 100
 def main(argv: Sequence[str]) -> None:
     """Runs the command; prints a table."""
     args = parse("methods", argv)
+    if args.markdown and args.json:
+        raise UserError("Give either --markdown or --json, not both.")
     names = args.model or (SIZES if args.all_sizes else (SIZES[0], SIZES[-1]))
     facts = {name: facts_of_all(config_of(name)) for name in names}
     if args.json:
