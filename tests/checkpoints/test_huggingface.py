@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints.arrays.stored_arrays import array_in_memory, read_parameters
-from prompt_tuning.checkpoints.frozen.huggingface import load_huggingface, parameters_from_state
+from prompt_tuning.checkpoints.frozen.huggingface import parameters_from_state
 from prompt_tuning.checkpoints.frozen.huggingface_config import config_from_huggingface
+from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.checkpoints.frozen.weights import unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.decoding import DecodingOptions, generate
@@ -196,7 +197,7 @@ def test_reads_a_folder(variant, tmp_path):
         model.config.tie_word_embeddings = False  # or it saves the head as a copy of the table
     folder = tmp_path / variant
     model.save_pretrained(folder)
-    config, frozen = load_huggingface(folder, dtype="bfloat16")
+    config, frozen = load_frozen(folder, dtype="bfloat16")
     assert config.name == variant
     assert config.tie_embeddings == (variant == "v1_0")
     expected = model.state_dict()["encoder.block.1.layer.0.SelfAttention.q.weight"].numpy()
@@ -245,7 +246,7 @@ def test_a_separate_head_in_a_tied_model_is_told():
 def test_a_folder_of_another_model_is_told(tmp_path, content, message):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match=message):
-        load_huggingface(tmp_path)
+        load_frozen(tmp_path)
 
 
 def test_shards_are_joined(tmp_path):
@@ -264,7 +265,7 @@ def test_shards_are_joined(tmp_path):
     index = {"weight_map": {name: file for file, held in shards.items() for name in held}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     (tmp_path / "config.json").write_text(json.dumps(fields))
-    _, frozen = load_huggingface(tmp_path)
+    _, frozen = load_frozen(tmp_path)
     np.testing.assert_array_equal(
         frozen["decoder"]["logits_dense"]["kernel"], state["lm_head.weight"].T
     )

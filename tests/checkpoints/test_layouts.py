@@ -9,7 +9,8 @@ import pytest
 import tensorstore
 
 from prompt_tuning.checkpoints.frozen.layouts import layer_shapes
-from prompt_tuning.checkpoints.frozen.t5x import load_t5x, variables
+from prompt_tuning.checkpoints.frozen.load import load_frozen
+from prompt_tuning.checkpoints.frozen.t5x import variables
 from prompt_tuning.checkpoints.frozen.weights import flatten, unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import T5Config
@@ -151,15 +152,15 @@ def same(loaded, expected):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_is_the_same_model(tmp_path, frozen, layers, layout):
     path = write_single_file(tmp_path / "model", LAYOUTS[layout](layers))
-    config, loaded = load_t5x(path)
+    config, loaded = load_frozen(path)
     assert (config.num_encoder_layers, config.num_decoder_layers, config.mlp_dim) == (3, 2, 14)
     same(loaded, frozen)
 
 
 def test_zarr_chunks_and_a_cast(tmp_path, frozen, layers):
     folder = write_zarr(tmp_path / "checkpoint_7", layers)
-    same(load_t5x(folder)[1], frozen)
-    _, loaded = load_t5x(folder, dtype="bfloat16")
+    same(load_frozen(folder)[1], frozen)
+    _, loaded = load_frozen(folder, dtype="bfloat16")
     same(loaded, jax.tree.map(lambda leaf: leaf.astype(ml_dtypes.bfloat16), frozen))
 
 
@@ -171,7 +172,7 @@ def test_orbax(tmp_path, frozen, layers, ocdbt, zarr3, item):
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=ocdbt, use_zarr3=zarr3)
     with ocp.Checkpointer(handler) as checkpointer:
         checkpointer.save(tmp_path / "checkpoint_3" / item, args=ocp.args.PyTreeSave(state))
-    config, loaded = load_t5x(tmp_path / "checkpoint_3")
+    config, loaded = load_frozen(tmp_path / "checkpoint_3")
     assert config.name == "checkpoint_3"
     same(loaded, frozen)
 
@@ -190,13 +191,13 @@ def test_a_bias_of_each_layer_is_refused(tmp_path, layers):
     arrays = scanned(layers)
     arrays["encoder/encoder/relpos_bias/rel_embedding"][0, 0, 0] += 1
     with pytest.raises(UserError, match="position biases of their own"):
-        load_t5x(write_single_file(tmp_path / "model", arrays))
+        load_frozen(write_single_file(tmp_path / "model", arrays))
 
 
 def test_whole_numbers_are_no_weights(tmp_path, layers):
     arrays = {**layers, "encoder/encoder_norm/scale": np.ones(10, np.uint16)}
     with pytest.raises(UserError, match="encoder_norm/scale holds uint16, expected floating-point"):
-        load_t5x(write_single_file(tmp_path / "model", arrays))
+        load_frozen(write_single_file(tmp_path / "model", arrays))
 
 
 class TestDamage:
@@ -213,7 +214,7 @@ class TestDamage:
     def fails(self, folder):
         def told():
             with pytest.raises(UserError) as error:
-                load_t5x(folder)
+                load_frozen(folder)
             message = str(error.value)
             assert "\n" not in message and len(message) < 500
             assert str(folder) in message and self.NAME in message
@@ -246,4 +247,4 @@ class TestDamage:
 def test_a_damaged_orbax_list_is_told(tmp_path):
     (tmp_path / "_METADATA").write_text('{"tree_metadata": [')
     with pytest.raises(UserError, match="can't be read as Orbax's list of arrays"):
-        load_t5x(tmp_path)
+        load_frozen(tmp_path)

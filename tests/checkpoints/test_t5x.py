@@ -11,7 +11,8 @@ import pytest
 
 from prompt_tuning.checkpoints.arrays.stored_arrays import array_in_memory
 from prompt_tuning.checkpoints.frozen.layouts import infer_config, layer_shapes
-from prompt_tuning.checkpoints.frozen.t5x import load_t5x
+from prompt_tuning.checkpoints.frozen.load import load_frozen
+from prompt_tuning.checkpoints.frozen.t5x import stored_t5x
 from prompt_tuning.checkpoints.frozen.weights import flatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import MODELS
@@ -32,7 +33,7 @@ def single_file(real_data):
 
 
 def test_reads_zarr_folders(zarr_folder):
-    config, frozen = load_t5x(zarr_folder)
+    config, frozen = load_frozen(zarr_folder)
     shape = (config.embed_dim, config.num_heads, config.head_dim, config.mlp_dim)
     assert shape == (4, 2, 2, 8)
     assert (config.num_encoder_layers, config.num_decoder_layers) == (2, 2)
@@ -43,7 +44,7 @@ def test_reads_zarr_folders(zarr_folder):
 
 
 def test_reads_a_single_file(single_file):
-    config, frozen = load_t5x(single_file, dtype="bfloat16")
+    config, frozen = load_frozen(single_file, dtype="bfloat16")
     assert (config.embed_dim, config.num_heads, config.head_dim) == (8, 4, 3)
     assert {leaf.dtype for leaf in jax.tree.leaves(frozen)} == {jnp.dtype("bfloat16")}
     kernel = _leaf(single_file, "encoder/layers_1/attention/key/kernel").reshape(8, 4, 3)
@@ -53,7 +54,7 @@ def test_reads_a_single_file(single_file):
 
 def test_computes_what_the_papers_code_computed(real_data, zarr_folder, record_property):
     golden = np.load(real_data / "golden" / "original_code_tiny.npz", allow_pickle=False)
-    config, frozen = load_t5x(zarr_folder)
+    config, frozen = load_frozen(zarr_folder)
     config = dataclasses.replace(config, relative_attention_max_distance=8)
     batch = {
         name: jnp.asarray(golden[name]) for name in ("encoder_input_tokens", "decoder_input_tokens")
@@ -128,7 +129,7 @@ def test_what_does_not_fit_is_listed(single_file, tmp_path):
     path = tmp_path / "checkpoint"
     path.write_bytes(msgpack.packb(content))
     with pytest.raises(UserError) as error:
-        load_t5x(path)
+        stored_t5x(path)
     for part in (
         "decoder/layers_1/mlp/wo/kernel is missing",
         "encoder/prompt/prompt doesn't belong",
@@ -142,7 +143,7 @@ def test_a_missing_zarr_folder_is_told(zarr_folder, tmp_path):
     copy = tmp_path / "checkpoint_3"
     shutil.copytree(zarr_folder, copy, ignore=shutil.ignore_patterns(gone))
     with pytest.raises(UserError, match="encoder/layers_0/mlp/wo/kernel"):
-        load_t5x(copy)
+        stored_t5x(copy)
 
 
 @pytest.mark.parametrize(
@@ -170,16 +171,16 @@ def test_other_files_are_told(tmp_path, content, message):
     path = tmp_path / "checkpoint"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
-        load_t5x(path)
+        stored_t5x(path)
 
 
 def test_a_truncated_file_is_told(single_file, tmp_path):
     path = tmp_path / "checkpoint"
     path.write_bytes(single_file.read_bytes()[:1000])
     with pytest.raises(UserError, match="isn't a whole msgpack file"):
-        load_t5x(path)
+        stored_t5x(path)
 
 
 def test_names_cover_the_tree(single_file):
-    config, frozen = load_t5x(single_file)
+    config, frozen = load_frozen(single_file)
     assert set(flatten(frozen)) == set(flatten(abstract_params(config)))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.frozen.t5x import load_t5x
+from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_array, soft_prompt_variables
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.training import step as step_lib
@@ -28,7 +28,7 @@ def recorded(real_data):
 def setting(real_data, recorded):
     """The loss of a prompt, the frozen weights, the batch."""
     checkpoint = real_data / "t5x_checkpoints" / "random_t5_1_1_tiny_zarr" / "checkpoint_3"
-    config, frozen = load_t5x(checkpoint)
+    config, frozen = load_frozen(checkpoint)
     config = dataclasses.replace(config, relative_attention_max_distance=8)
     targets = recorded["decoder_target_tokens"]
     batch = {

@@ -26,7 +26,7 @@ from prompt_tuning.checkpoints.adapters.prompt_files import (
     save_prompt,
 )
 from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors, write_arrays
-from prompt_tuning.checkpoints.arrays.stored_arrays import check_parameters, read_small
+from prompt_tuning.checkpoints.arrays.stored_arrays import check_parameters
 from prompt_tuning.checkpoints.frozen.weights import flatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import check_kind
@@ -220,6 +220,6 @@ def _read(file: Path, strings: Mapping[str, str]) -> Adapter:
     expected = jax.eval_shape(lambda: method.init(jax.random.key(0), _ANY_BATCH))
     shapes = {name: leaf.shape for name, leaf in flatten(expected).items()}
     check_parameters(arrays, shapes, source=str(file))
-    leaves = [read_small(arrays[name], name, source=str(file)) for name in shapes]
+    leaves = [np.asarray(arrays[name]) for name in shapes]
     trained = jax.tree.unflatten(jax.tree.structure(expected), leaves)
     return Adapter(method=method, trained=trained, metadata=metadata)

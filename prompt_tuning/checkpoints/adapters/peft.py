@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors, write_arrays
-from prompt_tuning.checkpoints.arrays.stored_arrays import read_small
 from prompt_tuning.checkpoints.arrays.torch_files import stored_torch
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
@@ -94,9 +93,7 @@ def read_adapter(path: Path, *, peft_type: str) -> PeftAdapter:
                 f"The adapter in {file.parent} has {field} {shown(config.get(field))} "
                 f"({CONFIG_FILE}); only {expected!r} can be read here."
             )
-    values = {
-        name: read_small(array, shown(name), source=str(file)) for name, array in arrays.items()
-    }
+    values = {name: np.asarray(array) for name, array in arrays.items()}
     base = config.get("base_model_name_or_path")
     if isinstance(base, str) and base and "model" not in metadata:
         metadata = {**metadata, "base_model": base}

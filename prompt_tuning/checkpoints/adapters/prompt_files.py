@@ -20,7 +20,6 @@ from jaxtyping import Array, Float, Float32
 from prompt_tuning.checkpoints.adapters import peft, t5x_prompts
 from prompt_tuning.checkpoints.arrays.msgpack_files import FIRST_BYTES
 from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors, write_arrays
-from prompt_tuning.checkpoints.arrays.stored_arrays import read_small
 from prompt_tuning.checkpoints.frozen.locations import same_model
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write, check_kind
@@ -235,7 +234,7 @@ def _read_safetensors(path: Path) -> tuple[np.ndarray, PromptMetadata]:
             f"{path} is not a prompt file: it holds {len(names)} arrays "
             f"({shown_names(names)}); expected a single one called '{_KEY}'."
         )
-    return read_small(arrays[_KEY], _KEY, source=str(path)), _metadata(path, strings)
+    return np.asarray(arrays[_KEY]), _metadata(path, strings)
 
 
 def _metadata(path: Path, strings: Mapping[str, str]) -> PromptMetadata:

@@ -19,7 +19,6 @@ import numpy as np
 from flax import serialization
 from jaxtyping import Array, Float
 
-from prompt_tuning.checkpoints.arrays.stored_arrays import read_small
 from prompt_tuning.checkpoints.frozen import t5x
 from prompt_tuning.checkpoints.frozen.t5x import INDEX_FILE
 from prompt_tuning.errors import UserError
@@ -53,7 +52,7 @@ def load_t5x_prompt(path: Path) -> np.ndarray:
             f"The T5X checkpoint {path} has no variable target/{VARIABLE}"
             + (f", only {shown_names(prompts)}." if prompts else ": its model has no prompt.")
         )
-    return read_small(variables[VARIABLE], VARIABLE, source=f"the T5X checkpoint {path}")
+    return np.asarray(variables[VARIABLE])
 
 
 def save_t5x_prompt(

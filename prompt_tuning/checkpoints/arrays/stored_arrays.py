@@ -1,16 +1,15 @@
-"""Arrays that are still in their file, and filling a model's parameters from them.
+"""Arrays that are still in their files, and reading a model's parameters from them.
 
-A checkpoint is first looked at, names, shapes and dtypes alone, and then read a few megabytes at a
-time into one parameter after another. Beside the model in its final dtype, memory holds one
-parameter: the largest are read first, while there is little else. On a CPU a parameter that lies
-in a local file as the model wants it is not read at all, but mapped: it costs no time to load, its
-pages are read when they are first used, and processes that hold the same file share them.
+First, only a checkpoint's names, shapes and dtypes are read. Then its values are read a few
+megabytes at a time, one parameter after another. Besides the model in its final dtype, memory holds
+one parameter; the largest are read first, while there is little else. On a CPU, a parameter that a
+local file holds just as the model needs it isn't read but mapped: loading it takes no time, its
+pages are read when they are first used, and processes that load the same file share them.
 
-Which array goes where is said by the readers of the formats: weights.py, huggingface.py, t5x.py.
+Readers of the formats say which array goes where: weights.py, huggingface.py, t5x.py.
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,17 +27,15 @@ from prompt_tuning.models.compute import DTYPES, Compute
 from prompt_tuning.models.quantization import quantize_stored
 
 BLOCK_BYTES = 16 * 2**20
-# 4 GB in float32, several times what the largest adapter's largest array has.
-_MOST_VALUES = 2**30
 
 ALIGNMENT = 64
-"""Bytes that the place of an array in memory is a multiple of, if XLA is to use it as it lies."""
+"""In bytes; XLA uses an array without a copy if its address is a multiple of this."""
 
 Rows = tuple[int, np.ndarray]
-"""The number of the first of some rows, and the rows."""
+"""The index of the first of some rows, and the rows."""
 
 ShardingOf = Callable[[str, tuple[int, ...]], Sharding]
-"""From a parameter's "/"-joined name and its shape to how it lies on the devices."""
+"""From a parameter's "/"-joined name and its shape to its sharding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +45,8 @@ class StoredArray:
     Attributes:
       shape: at least one axis; rows run along the first.
       dtype: as it is stored.
-      blocks: reads it, some rows at a time and in order; raises UserError where it is damaged.
-      mapped: maps it into memory, where that can be done.
+      blocks: reads it, some rows at a time and in order; raises UserError if it is damaged.
+      mapped: maps it into memory; None if that isn't possible.
     """
 
     shape: tuple[int, ...]
@@ -58,14 +55,14 @@ class StoredArray:
     mapped: Callable[[], np.ndarray] | None = None
 
     def copy_to(self, out: np.ndarray) -> None:
-        """Reads it into an array, or a view of one, that has this shape; casts to its dtype."""
+        """Reads it into `out`, an array or view of this shape, and casts to its dtype."""
         for start, rows in self.blocks():
             out[start : start + len(rows)] = rows
 
     def map_blocks(
         self, shape: tuple[int, ...], function: Callable[[int, np.ndarray], Rows]
     ) -> "StoredArray":
-        """Returns the array whose blocks are what `function` makes of the blocks of this one."""
+        """Returns the array whose blocks are `function` of the blocks of this one."""
         return StoredArray(
             shape=shape,
             dtype=self.dtype,
@@ -74,39 +71,24 @@ class StoredArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("An array that is still in its file can't be had without a copy.")
+            raise ValueError("An array that is still in its file can't be read without a copy.")
         out = np.empty(self.shape, dtype or self.dtype)
         self.copy_to(out)
         return out
 
 
-def read_small(array: StoredArray, name: str, *, source: str) -> np.ndarray:
-    """Reads an array of an adapter: small, whatever a damaged or hostile file says.
-
-    Raises:
-      UserError: it has more values than any adapter's.
-    """
-    values = math.prod(array.shape)
-    if values > _MOST_VALUES:
-        raise UserError(
-            f"{name} in {source} has shape {list(array.shape)}, {values:,} values; no adapter has "
-            f"as many, so it isn't read."
-        )
-    return np.asarray(array)
-
-
 def array_in_memory(array: np.ndarray) -> StoredArray:
-    """Returns an array that has been read already as a stored one."""
+    """Returns an array that is already in memory as a stored one."""
     return StoredArray(shape=array.shape, dtype=array.dtype, blocks=lambda: iter([(0, array)]))
 
 
 def array_in_file(
     file: epath.Path, offset: int, shape: tuple[int, ...], dtype: np.dtype
 ) -> StoredArray:
-    """Returns the row-major array that stands in a file from byte `offset` on.
+    """Returns the row-major array that begins at byte `offset` of a file.
 
-    It can be mapped if the file is on a disk and the array is aligned in it. Its `blocks` are read:
-    what was copied out of mapped pages would be in memory twice.
+    It can be mapped if the file is local and the array is aligned in it. Its `blocks` are read from
+    the file: copied out of mapped pages, they would be in memory twice.
     """
 
     def blocks() -> Iterator[Rows]:
@@ -124,7 +106,7 @@ def array_in_file(
 
     def mapped() -> np.ndarray:
         with reading(file):
-            # Private: a write to the array, which JAX never makes, would not reach the file.
+            # Copy-on-write: a write to the array, which JAX never does, wouldn't reach the file.
             return np.memmap(file, dtype, mode="c", offset=offset, shape=shape)
 
     aligned = offset % ALIGNMENT == 0 and 0 not in shape and "://" not in str(file)
@@ -133,9 +115,9 @@ def array_in_file(
 
 @contextlib.contextmanager
 def reading(path: epath.Path) -> Iterator[None]:
-    """Turns a failure to read `path` into one line.
+    """Reports a failure to read `path` in one line.
 
-    Local files fail with OSError; what is read through a cloud's library, with that library's own.
+    Local files raise OSError; a cloud's library raises errors of its own.
     """
     try:
         yield
@@ -144,14 +126,14 @@ def reading(path: epath.Path) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, OSError) and "://" not in str(path):
             raise
-        told = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UserError(f"Can't read {str(path)!r}: {told}.") from error
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"Can't read {str(path)!r}: {reason}.") from error
 
 
 def row_ranges(rows: int, row_bytes: int, multiple: int = 1) -> Iterable[tuple[int, int]]:
-    """Returns (start, stop) of blocks of about `BLOCK_BYTES`, and of a multiple of some rows.
+    """Returns (start, stop) of blocks of about `BLOCK_BYTES` and of a multiple of `multiple` rows.
 
-    Rows without any bytes have no blocks, however many there are.
+    Rows without any bytes have no blocks.
     """
     if not row_bytes:
         return []
@@ -161,12 +143,12 @@ def row_ranges(rows: int, row_bytes: int, multiple: int = 1) -> Iterable[tuple[i
 
 @dataclass(frozen=True, kw_only=True)
 class StoredParameter:
-    """How one parameter of the model is filled.
+    """A parameter of the model that is still in its files.
 
     Attributes:
       shape: the parameter's.
-      parts: stored arrays, and for each the function that takes the whole parameter to the view
-        of it where the array belongs.
+      parts: stored arrays, each with the function from the whole parameter to the view of it that
+        the array fills.
     """
 
     shape: tuple[int, ...]
@@ -181,9 +163,9 @@ class StoredParameter:
         return whole
 
     def mapped(self, dtype: np.dtype) -> np.ndarray | None:
-        """Returns the parameter as it lies in its file, or None where it has to be read.
+        """Returns the parameter mapped from its file, or None if it has to be read.
 
-        It must be one array there, of this shape and dtype.
+        To be mapped, it must be one array there, of this shape and dtype.
         """
         array, where = self.parts[0]
         whole = np.broadcast_to(np.empty((), dtype), self.shape)  # takes no memory
@@ -195,10 +177,10 @@ class StoredParameter:
 def check_parameters(
     found: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], *, source: str
 ) -> None:
-    """Checks that `found` has these names and shapes, and real numbers.
+    """Checks that `found` has these names and shapes, and floating-point values.
 
     Raises:
-      UserError: it lists what is missing, what doesn't belong and what is misshapen.
+      UserError: it lists what is missing, what doesn't belong and what has another shape.
     """
     problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
     problems += [f"{name} doesn't belong" for name in sorted(found.keys() - expected.keys())]
@@ -229,17 +211,17 @@ def read_parameters(
     Args:
       parameters: the model's, by their "/"-joined names.
       dtype: cast to it; if None, as `dtype_of` says.
-      sharding_of: where each parameter goes; each device, on however many hosts, gets its shard
-        alone. The default device holds everything if None.
-      compute: how to quantize, if at all; each parameter is before the next one is read.
+      sharding_of: each parameter's sharding; each device, on any host, gets only its shard. The
+        default device holds everything if None.
+      compute: how to quantize, if at all: each parameter is quantized before the next is read.
     """
     dtype = dtype_of(parameters, dtype)
-    # An accelerator copies an array to its own memory, and shards are cut out of whole ones.
+    # Accelerators copy arrays to their own memory, and shards are cut out of whole arrays.
     may_map = sharding_of is None and jax.default_backend() == "cpu"
     arrays = {}
     for name in sorted(parameters, key=lambda name: -np.prod(parameters[name].shape)):
         mapped = parameters[name].mapped(as_dtype(dtype)) if may_map else None
-        # Without a name for what was read, or it would live on while the next one is.
+        # Nothing else may refer to what was read, or it stays in memory while the next is read.
         parts = quantize_stored(
             name,
             parameters[name].read(as_dtype(dtype)) if mapped is None else mapped,
@@ -258,7 +240,7 @@ def as_dtype(name: str) -> np.dtype:
 
 def _place(whole: np.ndarray, name: str, sharding_of: ShardingOf | None) -> jax.Array:
     if sharding_of is None:
-        # On a CPU JAX takes the memory over as it is, where `jnp.asarray` may copy it twice.
+        # On a CPU JAX uses this memory, while `jnp.asarray` may copy it twice.
         return jax.block_until_ready(jax.device_put(whole))
     sharding = sharding_of(name, whole.shape)
     shards = jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])

@@ -13,21 +13,17 @@ from etils import epath
 
 from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors
 from prompt_tuning.checkpoints.arrays.stored_arrays import (
-    ShardingOf,
     StoredArray,
     StoredParameter,
     check_parameters,
-    read_parameters,
     reading,
 )
 from prompt_tuning.checkpoints.arrays.torch_files import stored_torch
 from prompt_tuning.checkpoints.frozen.huggingface_config import config_from_huggingface
 from prompt_tuning.checkpoints.frozen.layouts import from_layers, layer_shape
-from prompt_tuning.checkpoints.frozen.weights import unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import parse_json, shown, shown_names
 from prompt_tuning.models.config import MODELS, T5Config
-from prompt_tuning.models.t5 import Params
 
 CONFIG_FILE = "config.json"
 SAFETENSORS = "model.safetensors"
@@ -35,30 +31,13 @@ _TORCH = "pytorch_model.bin"
 
 _TABLE = "shared.weight"
 _HEAD = "lm_head.weight"
-# The embedding table's names; a file has one of them or several. The last is the output layer's,
-# which is the table too where it is the only one.
+# The embedding table's names; a file has one or several of them. The last is the output layer's,
+# which is the table too if it is the only one.
 _TABLES = (_TABLE, "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", _HEAD)
 # A bias of cross-attention that old versions saved unused.
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-# The first parts of all names; what else all names begin with is a wrapper's.
+# The first parts of all names; anything else that all names begin with is a wrapper's.
 _MODULES = {"shared", "encoder", "decoder", "lm_head"}
-
-
-def load_huggingface(
-    folder: str | epath.PathLike, dtype: str | None = None, sharding_of: ShardingOf | None = None
-) -> tuple[T5Config, Params]:
-    """Returns the config and the weights of a model folder.
-
-    Args:
-      folder: with config.json and the weights.
-      dtype: cast the weights to it; as they were saved if None.
-      sharding_of: where each parameter goes, as for `read_parameters`.
-
-    Raises:
-      UserError: not such a folder, not a T5, or its parameters aren't those of its config.json.
-    """
-    config, parameters = stored_huggingface(folder)
-    return config, unflatten(read_parameters(parameters, dtype, sharding_of))
 
 
 def stored_huggingface(
@@ -67,11 +46,11 @@ def stored_huggingface(
     """Returns the config and the parameters, which are still in the folder's files.
 
     Args:
-      folder: as `load_huggingface` takes it.
-      name: what the model is called; the last part of `folder` if None.
+      folder: with config.json and the weights.
+      name: the model's name; the last part of `folder` if None.
 
     Raises:
-      UserError: as `load_huggingface`.
+      UserError: not such a folder, not a T5, or its parameters aren't those of its config.json.
     """
     folder = epath.Path(folder)
     file = folder / CONFIG_FILE
@@ -88,7 +67,7 @@ def stored_huggingface(
 
 
 def _weights_files(folder: epath.Path) -> list[epath.Path]:
-    """The files of weights: a single one comes before shards, as in `transformers`."""
+    """Returns the weight files: a single one rather than shards, as in `transformers`."""
     for name in (SAFETENSORS, _TORCH):
         if (folder / name).exists():
             return [folder / name]
@@ -103,7 +82,7 @@ def _weights_files(folder: epath.Path) -> list[epath.Path]:
 
 
 def _shards(index: epath.Path) -> list[str]:
-    """The files that an index names, each in the index's own folder."""
+    """Returns the files that an index names, all in the index's own folder."""
     weight_map = _read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(
@@ -134,7 +113,7 @@ def parameters_from_state(
     if tables:
         first = next(iter(tables.values()))
         state[_TABLE] = first
-        if not config.tie_embeddings:  # without one of its own, as `transformers` 5 reads it
+        if not config.tie_embeddings:  # `transformers` 5 falls back to the table, too
             state[_HEAD] = tables.get(_HEAD, first)
     check_parameters(state, huggingface_shapes(config), source=source)
     _check_copies(tables, config, source)
@@ -147,7 +126,7 @@ def parameters_from_state(
 
 
 def _without_prefix(state: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
-    """Drops what a wrapper has put before all names, such as "module." or "_orig_mod."."""
+    """Drops a wrapper's prefix of all names, such as "module." or "_orig_mod."."""
     first = {name.partition(".")[0] for name in state}
     if len(first) != 1 or first <= _MODULES or not all("." in name for name in state):
         return dict(state)
@@ -155,19 +134,19 @@ def _without_prefix(state: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
 
 
 def _check_copies(tables: Mapping[str, StoredArray], config: T5Config, source: str) -> None:
-    """Raises UserError where what should be copies of the embedding table differ from it."""
+    """Raises UserError if what should be a copy of the embedding table differs from it."""
     first, *copies = tables
     for name in copies:
         if name == _HEAD and not config.tie_embeddings:
             continue
         if not _same_values(tables[name], tables[first]):
-            told = (
-                "where the decoder's output is scaled (tie_word_embeddings or "
+            reason = (
+                "if the decoder's output is scaled (tie_word_embeddings or "
                 "scale_decoder_outputs in its config.json) both are one table"
                 if name == _HEAD
                 else "a T5 has one table for both"
             )
-            raise UserError(f"{source} has {name} unlike {first}; {told}.")
+            raise UserError(f"{source} has {name} unlike {first}; {reason}.")
 
 
 def _same_values(one: StoredArray, other: StoredArray) -> bool:

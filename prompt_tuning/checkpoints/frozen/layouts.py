@@ -1,10 +1,10 @@
-"""The layouts in which T5X's models keep the parameters of a T5, brought to one.
+"""The layouts in which T5X's models store the parameters of a T5, converted to a common one.
 
-In the common one, which all published checkpoints have, layers are separate and heads folded into
-one axis: `encoder/layers_3/attention/query/kernel` is [embed, heads * head_dim]. Flaxformer and
-T5X's scalable example can also keep, and `canonical` brings back:
+In the common layout, which all published checkpoints have, layers are separate and heads are folded
+into one axis: `encoder/layers_3/attention/query/kernel` is [embed, heads * head_dim]. Flaxformer
+and T5X's scalable example can also store these, which `canonical` converts:
 
-- heads apart, [embed, heads, head_dim] (`split_head_kernel`),
+- separate heads, [embed, heads, head_dim] (`split_head_kernel`),
 - fused kernels, `qkv_fused` [embed, 3, heads, head_dim], `kv_fused` [embed, 2, ...] and the feed-
   forward block's `wi_fused` [embed, 2, mlp],
 - layers stacked on the second axis under `encoder/encoder` and `decoder/decoder` (`scan_layers`).
@@ -14,7 +14,6 @@ huggingface.py translates its names into those of the common layout.
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -40,9 +39,6 @@ _FUSED = {
     "wi_fused": ("wi_0", "wi_1"),
 }
 
-# Values of all layers' relative position biases; T5's have a hundred thousand.
-_LARGEST_BIAS = 2**24
-
 # What the shapes of its parameters say of a model.
 _SIZE = (
     "vocab_size",
@@ -62,7 +58,7 @@ def canonical(arrays: Mapping[str, StoredArray], *, source: str) -> dict[str, St
     """Returns a model's arrays by the common layout's names, those of `scan_layers` stacked.
 
     Raises:
-      UserError: each layer has a relative position bias of its own, which a T5 shares, or a fused
+      UserError: layers have relative position biases of their own, which a T5 shares, or a fused
         kernel doesn't hold as many as its name says.
     """
     result: dict[str, StoredArray] = {}
@@ -158,11 +154,11 @@ def from_layers(
 def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -> T5Config:
     """Returns the config whose parameters have the shapes of canonical `arrays`.
 
-    It gets the name of the published size it equals, or else `name`. The shapes don't tell
-    `relative_attention_max_distance`: T5's 128 is taken.
+    Its name is that of the published size it equals, or else `name`. The shapes don't determine
+    `relative_attention_max_distance`, which is T5's 128.
 
     Raises:
-      UserError: the parameters that tell the size aren't there, or tell none that can be.
+      UserError: parameters that determine the size are missing, or the size is impossible.
     """
 
     def shape(parameter: str, axes: int) -> tuple[int, ...]:
@@ -204,17 +200,17 @@ def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -
             tie_embeddings="decoder/logits_dense/kernel" not in arrays,
             relative_attention_num_buckets=num_buckets,
         )
-    except UserError as error:  # of a size that is none
+    except UserError as error:  # of an impossible size
         raise UserError(f"{source} doesn't hold a T5: {error}") from error
     named = (known for known in MODELS.values() if dataclasses.replace(known, name=name) == config)
     return next(named, config)
 
 
 def check_size(found: T5Config, expected: T5Config, *, source: str) -> None:
-    """Checks that a checkpoint is of the size that is expected.
+    """Checks that a checkpoint is of the expected size.
 
     Raises:
-      UserError: it tells in what they differ.
+      UserError: it lists the differences.
     """
     differences = [
         f"its {field} is {getattr(found, field)}, not {getattr(expected, field)}"
@@ -242,14 +238,14 @@ def _scanned_view(parameter: Parameter) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _pick(array: StoredArray, position: int, scanned: bool) -> StoredArray:
-    """One of the kernels that are fused on the axis after the input's (and the layers')."""
+    """Returns one of the kernels that are fused on the axis after the input's (and the layers')."""
     axis = 2 if scanned else 1
     shape = array.shape[:axis] + array.shape[axis + 1 :]
     return array.map_blocks(shape, lambda start, rows: (start, rows.take(position, axis)))
 
 
 def _fold(name: str, array: StoredArray, scanned: bool) -> StoredArray:
-    """Folds heads into one axis with head_dim where they are apart."""
+    """Folds heads and head_dim into one axis if they are separate."""
     if len(array.shape) != (4 if scanned else 3):
         return array
     if re.search(r"attention/(query|key|value)/kernel$", name):
@@ -271,8 +267,8 @@ def _fold(name: str, array: StoredArray, scanned: bool) -> StoredArray:
 
 
 def _shared_bias(name: str, array: StoredArray, source: str) -> tuple[str, StoredArray]:
-    """The one relative position bias [heads, buckets] of a stack whose layers all have it."""
-    if len(array.shape) != 3 or math.prod(array.shape) > _LARGEST_BIAS or not array.shape[1]:
+    """Returns the relative position bias [heads, buckets] that all layers of a stack share."""
+    if len(array.shape) != 3 or not array.shape[1]:
         raise UserError(
             f"In {source} {shown(name)} has shape {shown(array.shape)}; expected a relative "
             "position bias [heads, layers, buckets]."

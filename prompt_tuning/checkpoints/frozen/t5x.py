@@ -11,7 +11,6 @@ Arrays are read through TensorStore, which also reads buckets. layouts.py says w
 called.
 """
 
-import math
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -25,11 +24,9 @@ from etils import epath
 from prompt_tuning.checkpoints.arrays.msgpack_files import stored_msgpack
 from prompt_tuning.checkpoints.arrays.stored_arrays import (
     Rows,
-    ShardingOf,
     StoredArray,
     StoredParameter,
     check_parameters,
-    read_parameters,
     reading,
     row_ranges,
 )
@@ -40,11 +37,9 @@ from prompt_tuning.checkpoints.frozen.layouts import (
     infer_config,
     parameters_from_layers,
 )
-from prompt_tuning.checkpoints.frozen.weights import unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import parse_json, shown
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.t5 import Params
 
 INDEX_FILE = "checkpoint"
 ORBAX_FILE = "_METADATA"
@@ -55,33 +50,8 @@ _PLACEHOLDER = "PLACEHOLDER://"  # what older versions of Orbax put in the index
 _ONE_THREAD = tensorstore.Context(
     {"data_copy_concurrency": {"limit": 1}, "file_io_concurrency": {"limit": 1}}
 )
-# Values of a chunk, 1 GB in float32. TensorStore ends the process where there is no memory for one.
-_LARGEST_CHUNK = 2**28
 # Where a model's parameters are among the rest, such as the optimizer's state.
 _MODELS = ("optimizer/target/", "target/", "params/params/", "params/", "")
-
-
-def load_t5x(
-    path: str | epath.PathLike,
-    config: T5Config | None = None,
-    dtype: str | None = None,
-    sharding_of: ShardingOf | None = None,
-) -> tuple[T5Config, Params]:
-    """Returns the config and the weights of a T5X checkpoint; its optimizer state is left alone.
-
-    Args:
-      path: the `checkpoint_<step>` folder, or a single msgpack file.
-      config: the model's shape. If None it is read off the parameters, which don't tell
-        `relative_attention_max_distance`: T5's 128 is taken.
-      dtype: cast the weights to it; as they were saved if None.
-      sharding_of: where each parameter goes, as for `read_parameters`.
-
-    Raises:
-      UserError: not a T5X checkpoint; not of the config's size; parameters missing, extra or
-        misshapen (all listed).
-    """
-    config, parameters = stored_t5x(path, config)
-    return config, unflatten(read_parameters(parameters, dtype, sharding_of))
 
 
 def stored_t5x(
@@ -90,12 +60,14 @@ def stored_t5x(
     """Returns the config and the parameters, which are still in the checkpoint.
 
     Args:
-      path: as `load_t5x` takes it.
-      config: likewise.
-      name: what a model is called that is of no published size; the last part of `path` if None.
+      path: the `checkpoint_<step>` folder, or a single msgpack file.
+      config: the model's shape. If None, it is inferred from the parameters, except for
+        `relative_attention_max_distance`, which is T5's 128.
+      name: the model's name if it isn't of a published size; the last part of `path` if None.
 
     Raises:
-      UserError: as `load_t5x`.
+      UserError: not a T5X checkpoint; not of the config's size; parameters missing, extra or of
+        another shape (all listed).
     """
     path = epath.Path(path)
     source = repr(str(path))
@@ -120,8 +92,8 @@ def item_folder(path: str | epath.PathLike) -> epath.Path | None:
 def variables(path: str | epath.PathLike) -> dict[str, StoredArray]:
     """Returns a checkpoint's variables by their "/"-joined names, still in their files.
 
-    Those of the model alone, without the optimizer's state: `encoder/prompt/prompt/prompt` stands
-    as `target/encoder/prompt/prompt/prompt` in a T5X checkpoint.
+    They are the model's only, without the optimizer's state: `encoder/prompt/prompt/prompt` is
+    `target/encoder/prompt/prompt/prompt` in a T5X checkpoint.
 
     Raises:
       UserError: not a checkpoint in one of T5X's layouts.
@@ -210,7 +182,7 @@ def _open_all(entries: Mapping[str, Any], folder: epath.Path) -> dict[str, Store
 def _spec(
     entry: Mapping[str, Any], folder: epath.Path, name: str, database: bool
 ) -> dict[str, Any]:
-    """TensorStore's specification of an array; only its name in the folder is taken from the index.
+    """Returns TensorStore's spec of an array, with only the name in the folder from the index.
 
     Raises:
       UserError: the index names a file outside the checkpoint.
@@ -228,15 +200,15 @@ def _spec(
     else:
         store = _kvstore(folder, inside)
     driver = entry.get("driver") if entry.get("driver") in ("zarr", "zarr3") else "zarr"
-    # Or a file that was lost in copying would read as zeros.
+    # Otherwise, a file that was lost in copying would read as zeros.
     return {"driver": driver, "kvstore": store, "fill_missing_data_reads": False}
 
 
 def _kvstore(folder: epath.Path, inside: str = "") -> Any:
-    """TensorStore's specification of a folder, or of one inside it.
+    """Returns TensorStore's spec of a folder, or of one inside it.
 
-    The name inside comes from a file. In an address it would be unpacked, "%2e%2e" to "..", so
-    that it is given as it is, or packed first.
+    The name inside comes from a file. A URL would decode it, "%2e%2e" to "..", so it is given as a
+    path, or encoded first.
     """
     end = f"{inside}/" if inside else ""
     if "://" in str(folder):
@@ -247,10 +219,7 @@ def _kvstore(folder: epath.Path, inside: str = "") -> Any:
 def _stored(store: tensorstore.TensorStore, name: str, folder: epath.Path) -> StoredArray:
     shape = tuple(store.shape)
     dtype = np.dtype(store.dtype.numpy_dtype)
-    chunk = [int(length or 1) for length in store.chunk_layout.read_chunk.shape or (1,)]
-    if math.prod(chunk) > max(math.prod(shape), _LARGEST_CHUNK):
-        raise ValueError(f"its shape is {list(shape)}, and one chunk of it {chunk}")
-    chunk_rows = chunk[0]
+    chunk_rows = int((store.chunk_layout.read_chunk.shape or (1,))[0] or 1)
     row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
 
     def blocks() -> Iterator[Rows]:
@@ -258,7 +227,7 @@ def _stored(store: tensorstore.TensorStore, name: str, folder: epath.Path) -> St
             if not shape:
                 yield 0, np.asarray(store.read().result()).reshape(1)
                 return
-            # Whole chunks, or each would be read and unpacked several times.
+            # Whole chunks, or each would be read and decompressed several times.
             for start, stop in row_ranges(shape[0], row_bytes, multiple=chunk_rows):
                 yield start, store[start:stop].read().result()
         except (ValueError, OSError) as error:
@@ -269,9 +238,9 @@ def _stored(store: tensorstore.TensorStore, name: str, folder: epath.Path) -> St
 
 def _unreadable(name: str, folder: epath.Path, error: Exception) -> UserError:
     # TensorStore adds the whole specification of the array.
-    told = re.sub(r"^[A-Z_]+: | ?\[(tensorstore_spec|source locations)=.*", "", str(error))
-    told = " ".join(told.split())
+    reason = re.sub(r"^[A-Z_]+: | ?\[(tensorstore_spec|source locations)=.*", "", str(error))
+    reason = " ".join(reason.split()).rstrip(". ")
     return UserError(
-        f"Can't read {name} of the checkpoint {str(folder)!r}: {told.rstrip('. ')}. "
-        "It wasn't written or copied whole, perhaps; get it again."
+        f"Can't read {name} of the checkpoint {str(folder)!r}: {reason}. "
+        "Perhaps it wasn't written or copied whole; get it again."
     )
