@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import at_least
 from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.training import losses
@@ -35,8 +35,7 @@ class Distillation:
     weight: float = 0.9
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise UserError(f"train.distillation is {self.weight}; it must be 0 or more.")
+        at_least(0, {"train.distillation": self.weight})
 
 
 def distillation_loss_fn(

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import at_least
 from prompt_tuning.settings import Changeable, Free, Mark, PerMember
 
 _OTHER_STEPS = "the best step is picked among other steps than an undisturbed run's"
@@ -39,20 +39,8 @@ class TrainOptions:
     wandb_project: PerMember[Free[str | None]] = None
 
     def __post_init__(self):
-        for name in (
-            "train_steps",
-            "accumulation_steps",
-            "log_every",
-            "eval_every",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "patience",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                given = "TRAIN_STEPS" if name == "train_steps" else f"train.{name}"
-                raise UserError(f"{given} is {value}; it must be at least 1.")
-        if self.prefetch_batches < 0:
-            raise UserError(
-                f"train.prefetch_batches is {self.prefetch_batches}; expected 0 or more."
-            )
+        names = ("accumulation_steps", "log_every", "eval_every", "checkpoint_every")
+        names += ("keep_checkpoints", "patience")
+        counts = {f"train.{name}": getattr(self, name) for name in names}
+        at_least(1, {"TRAIN_STEPS": self.train_steps, **counts})
+        at_least(0, {"train.prefetch_batches": self.prefetch_batches})
