@@ -110,7 +110,7 @@ def test_tuning_ends_with_the_best_prompt(flags, tmp_path, capsys):
         ("[]", "POPULATION lists no members"),
         ("3", "POPULATION is 3; expected a list of members"),
         ("[3]", "Member 1 of POPULATION is 3; expected settings by name"),
-        ("{'SEED': 1}", "its SEED is 1; expected a list of values"),
+        ("{'SEED': 1}", "POPULATION has SEED = 1; expected a list of values"),
         ("[{'SEED': 1}, {'SEED': 1}]", "lists the member SEED=1 twice"),
         ("[{'MODEL_DIR': 'x'}]", "Member 1 of POPULATION sets MODEL_DIR"),
         ("[{'BATCH_SIZE': 4}]", "sets BATCH_SIZE: data.batch_size would be 4 and is 2"),
