@@ -1,4 +1,4 @@
-"""What a user should know of a tokenized split before training on it."""
+"""Warnings about a tokenized split."""
 
 import itertools
 import json

@@ -3,10 +3,12 @@
     answerer = Answerer(model=model, frozen=frozen, options=DecodingOptions(), decode=decode)
     [predictions] = answerer.predict([inject], batches)
 
-Training, `evaluate`, `infer`, `serve` and ensembles all run the program compiled here, on (frozen,
-injections, tokens). An injection is made outside it, so a prompt from a file and the same prompt in
-training are the same argument of the same executable: a saved prompt's score is reproduced to the
-last digit. Rounding depends on the shape of a batch; compare scores of one batch size.
+Evaluation in training, `evaluate`, `infer`, `serve` and ensembles all run the program compiled
+here, on (frozen, injections, tokens). An injection is made outside it, so a prompt from a file and
+the same prompt in training are the same argument of the same executable: the score of a run that
+trained by itself is reproduced bit for bit, and that of a population's member, which is scored
+together with others, up to rounding. Rounding also depends on the shape of a batch; compare scores
+of one batch size.
 """
 
 import dataclasses
@@ -66,8 +68,8 @@ class Answerer:
       options: how to decode, or how to correct the scores of labels.
       decode: gives the text of token ids up to the end of sequence.
       labels: what is ranked.
-      label_ids: each label's token ids with end of sequence, padded; rows after those of `labels`
-        are padding too, and must repeat the last one.
+      label_ids: each label's token ids with end of sequence, padded. Rows after those of `labels`
+        must repeat the last one: a padding row can then only tie, and argmax takes the first.
     """
 
     model: T5

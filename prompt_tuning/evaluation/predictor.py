@@ -65,7 +65,7 @@ class EmptyExample(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """What is asked.
+    """One request.
 
     Attributes:
       prompt: the name of the prompt to answer with.
@@ -81,7 +81,7 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What is answered.
+    """The answer to one request.
 
     Attributes:
       text: the generated text, or the likeliest label.

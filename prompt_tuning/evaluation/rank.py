@@ -110,14 +110,14 @@ def target_log_likelihoods(
     """
     batch, n, length = target_ids.shape
     variables, injection = injected(frozen, injection)
-    encoded = model.apply(variables, encoder_input_tokens, injection, method=T5.encode)
+    encoded = model.apply(variables, encoder_input_tokens, injection, method="encode")
 
     def score(target_ids: Int[Array, "batch block target"]) -> Float[Array, "batch block"]:
         pad_id = model.config.pad_id
         decoder_inputs = jnp.pad(target_ids, ((0, 0), (0, 0), (1, 0)), constant_values=pad_id)
         # `decode` takes several rows an example, those of the same example together.
         rows = decoder_inputs[..., :-1].reshape(-1, length)
-        logits = jnp.asarray(model.apply(variables, encoded, rows, method=T5.decode))
+        logits = jnp.asarray(model.apply(variables, encoded, rows, method="decode"))
         logits = logits.reshape(*target_ids.shape, -1).astype(jnp.float32)
         # `log_softmax` of the targets alone: that of every piece would be as large as the logits.
         highest = jnp.max(logits, axis=-1)

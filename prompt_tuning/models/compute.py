@@ -1,4 +1,4 @@
-"""How a model is computed and held in memory, apart from what it is (`config.py`).
+"""Numerics and memory options of a model, as opposed to its architecture (`config.py`).
 
 No weight file contains any of it: the same weights can be computed in many ways.
 """

@@ -35,9 +35,8 @@ def init_params(
       compute: the dtype of the weights, and whether they are quantized.
       embedding_stddev: of the embeddings, 1.0 in T5; small models train better from a small one.
       relative_bias_stddev: the relative position biases are scaled to it. At T5's own scale,
-        embed_dim**-0.5, no head prefers any distance, and an optimizer that moves a parameter by
-        0.001 a step is long in teaching one to look at the word before; TinyWorld's models start
-        from 3. None is T5's scale.
+        embed_dim**-0.5, no head prefers any distance, and with small steps the optimizer takes
+        long to learn a local bias. TinyWorld's models start from 3; None is T5's scale.
     """
     # Without what doesn't matter to the weights, one compilation serves all models of a size.
     size = dataclasses.replace(config, name="", activation="", decoder_start_id=None)

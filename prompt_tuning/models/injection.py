@@ -1,9 +1,10 @@
 """The one place where a method and the model meet.
 
 A method turns its trainable parameters into an `Injection`, and the model reads the slots that are
-filled. Neither imports the other. A new way to change the model is one more field here, and one
-place in the model that reads it. `slots.py` describes what layers receive, `targets.py` which
-projections there are, and `stacking.py` how injections share a batch.
+filled. Neither imports the other. A new way to change the model is one more field here and code in
+the model that reads it. A field of the layers also belongs in `slots.py`, which describes what
+layers receive; every field in `stacking.py`, which batches injections; and one that can be folded
+into the weights in `merging.py`. `targets.py` lists the projections of a model.
 """
 
 import dataclasses
@@ -51,8 +52,8 @@ class Injection:
       encoder_suffix_mask: its mask.
       decoder_prompt: vectors put before the decoder's embedded input.
       decoder_prompt_mask: its mask.
-      prefixes: keys and values before those of an attention block (Li & Liang, 2021). In
-        self-attention they stand at the positions just before the sequence.
+      prefixes: keys and values prepended in an attention block (Li & Liang, 2021). In
+        self-attention their positions are just before the sequence.
       prefix_masks: of some prefixes, by the same names, [batch or 1, prefix].
       low_rank: additions to projections (LoRA; Hu et al., 2021).
       scales: factors of modules' outputs (IA3; Liu et al., 2022).

@@ -1,4 +1,4 @@
-"""Several injections in one batch, or one more axis of them to be mapped over.
+"""Combines injections: one for each example of a batch, or stacked on an axis for `vmap`.
 
 Slots of different sizes are padded: prompts and prefixes on the left and suffixes on the right,
 with the padding masked; low ranks and bottlenecks with zeros, which add nothing. Every example

@@ -65,7 +65,7 @@ class Cache:
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward block, each behind a norm and beside a residual."""
+    """Self-attention and feed-forward block, both pre-norm with a residual connection."""
 
     config: T5Config
     compute: Compute
@@ -96,8 +96,8 @@ class EncoderLayer(nn.Module):
         x += dropout(self, slots.with_bottleneck("attention", attended))
 
         normed = RMSNorm(self.config, self.compute, name="pre_mlp_layer_norm")(x)
-        hidden = MLP(**options, name="mlp")(normed, slots.submodule("mlp"))
-        x += dropout(self, slots.with_bottleneck("mlp", hidden))
+        mlp_output = MLP(**options, name="mlp")(normed, slots.submodule("mlp"))
+        x += dropout(self, slots.with_bottleneck("mlp", mlp_output))
         return x, None
 
 
@@ -112,17 +112,18 @@ class DecoderLayer(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "rows target embed"],
+        x: Float[Array, "rows extended embed"],
         cache: Cache | None,
         slots: Slots,
         position: Int[Array, ""],
         encoder_outputs: Float[Array, "batch source embed"],
-        self_bias: Float[Array, "#rows heads target length"],
+        self_bias: Float[Array, "#rows heads extended length"],
         cross_bias: Float[Array, "batch 1 1 keys"],
-    ) -> tuple[Float[Array, "rows target embed"], Cache | None]:
+    ) -> tuple[Float[Array, "rows extended embed"], Cache | None]:
         """Returns the next `x` and the cache with this step's keys and values written into it.
 
-        Without a cache `x` is the whole target. With one it begins at `position`.
+        Without a cache, `x` is the decoder's prompt and the whole target. With one, it starts at
+        `position`.
         """
         options = {
             "config": self.config,
@@ -137,7 +138,7 @@ class DecoderLayer(nn.Module):
         if cache is None:
             self_kv = slots.prefixed("self_attention", self_kv)
         else:
-            # Writes this step's [rows, heads, target, head_dim] at `position` of the cache.
+            # Writes this step's [rows, heads, extended, head_dim] at `position` of the cache.
             self_kv = jax.tree.map(
                 lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=2),
                 cache.self_kv,
@@ -158,8 +159,8 @@ class DecoderLayer(nn.Module):
         x += dropout(self, slots.with_bottleneck("encoder_decoder_attention", attended))
 
         normed = RMSNorm(self.config, self.compute, name="pre_mlp_layer_norm")(x)
-        hidden = MLP(**options, name="mlp")(normed, slots.submodule("mlp"))
-        x += dropout(self, slots.with_bottleneck("mlp", hidden))
+        mlp_output = MLP(**options, name="mlp")(normed, slots.submodule("mlp"))
+        x += dropout(self, slots.with_bottleneck("mlp", mlp_output))
         return x, None if cache is None else Cache(self_kv=self_kv, cross_kv=cross_kv)
 
 
@@ -233,8 +234,8 @@ class Decoder(nn.Module):
     ) -> tuple[Float[Array, "rows target features"], Cache | None]:
         """Returns logits (or the last hidden layer, if tied) and the cache, if one was given.
 
-        Without a cache `x` is the decoder's prompt and the whole target; the result is that of the
-        target alone. With one it begins at `position`, where the prompt counts.
+        Without a cache, `x` is the decoder's prompt and the whole target, and the result is that of
+        the target only. With one, `x` starts at `position`, counting the prompt.
         """
         config, injection = self.config, encoded.injection
         options = {"config": config, "compute": self.compute, "deterministic": deterministic}
@@ -318,7 +319,7 @@ class _Dropout(nn.Module):
 
 
 class T5(nn.Module):
-    """The frozen network.
+    """The T5 encoder-decoder.
 
     A batch is a mapping with SeqIO's names: `encoder_input_tokens` [batch, source],
     `decoder_input_tokens` [batch, target] and what the loss needs. Padding has id 0.
@@ -461,7 +462,7 @@ class T5(nn.Module):
     def prepared_for_loop(
         self, variables: Mapping[str, Params], cross_kv: KeyValue
     ) -> Callable[[], tuple[dict[str, Params], KeyValue]]:
-        """Returns a function that gives both arguments again, to be called in a decoding loop.
+        """Returns a function that rebuilds both arguments inside the body of a decoding loop.
 
         Unrolled layers read a slice of each stacked array, which XLA for CPUs would copy in every
         iteration. So slices are made before the loop and stacked inside, where XLA folds slicing a

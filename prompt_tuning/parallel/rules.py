@@ -57,7 +57,7 @@ class Layout:
     fsdp: bool = False
 
     def sharding_of(self, name: str, shape: tuple[int, ...]) -> NamedSharding:
-        """Returns the layout of one parameter; `checkpoints.load_frozen` takes this function.
+        """Returns the `NamedSharding` of one parameter; `load_frozen` takes this function.
 
         An axis whose length its mesh axis doesn't divide is not split (`unsplit` reports it).
         """
