@@ -1,7 +1,6 @@
-"""Loading a frozen model: what is at a path, recognized by looking into it.
+"""Loads a frozen model of any format, which is recognized by the files' contents.
 
-Where it is, is found by locations.py; formats are read by weights.py (ours), huggingface.py and
-t5x.py.
+locations.py finds it; weights.py (our format), huggingface.py and t5x.py read it.
 """
 
 import struct
@@ -51,19 +50,19 @@ def load_frozen(
       path_or_name: a shipped model's name, a model's on the Hugging Face hub, or the local path or
         gs:// path of our safetensors file, of a folder that `merge` or `pretrain` wrote, of a
         Hugging Face folder, or of a T5X checkpoint (folder or single file).
-      config: the size that it must have. A T5X checkpoint, whose files don't tell everything of
-        the shape, gets the rest from it; the other formats carry their own.
+      config: the size that it must have. A T5X checkpoint, whose files don't determine the whole
+        config, gets the rest from it; the other formats have their own.
       dtype: "float32" or "bfloat16" to cast the weights; as they were saved if None.
-      sharding_of: from a parameter's "/"-joined name and its shape to its layout on the devices;
-        the default device holds everything if None.
+      sharding_of: from a parameter's "/"-joined name and its shape to its sharding; the default
+        device holds everything if None.
       quantization: "int8" or "nf4" to hold kernels in 8 or 4 bits, one after another as they are
         read; this and the next two are those of `Compute`.
       quantization_block: values that share a scale.
       quantize_output_layer: the output layer's kernel too.
 
     Raises:
-      UserError: it is none of these, a damaged one, or one of another size than `config`'s; or it
-        can't be quantized so.
+      UserError: it is none of these, is damaged, or is of another size than `config`'s; or it
+        can't be quantized like this.
     """
     compute = Compute(
         quantization=quantization,
@@ -80,7 +79,7 @@ class StoredModel:
     """A frozen model that is still in its files.
 
     Attributes:
-      format: what it was recognized as, in words.
+      format: its name, such as "Hugging Face".
       config: its shape.
       parameters: by their "/"-joined names.
     """

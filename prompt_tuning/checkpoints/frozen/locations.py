@@ -1,7 +1,7 @@
 """Where a frozen model is: shipped with the package, on disk, in a bucket, or on the hub.
 
-Models of the hub are brought to its cache by `huggingface_hub` (the extra `hf`). What is there is
-recognized by load.py.
+`huggingface_hub` (the extra `hf`) downloads models of the hub to its cache. load.py recognizes the
+format.
 """
 
 import importlib.util
@@ -16,8 +16,8 @@ from prompt_tuning.buckets import check_reachable
 from prompt_tuning.errors import UserError, did_you_mean
 
 SHIPPED_SUFFIX = ".safetensors"
-# The files of a model that are fetched, its vocabulary among them, and what is fetched only where
-# none of them has weights.
+# A model's files to download, its vocabulary included, and those to download only if none of the
+# former has weights.
 _FILES = [
     "config.json",
     "model.safetensors",
@@ -38,17 +38,17 @@ _ITEM = re.compile(r"/(state|default)$")
 
 
 def shipped_models() -> dict[str, Path]:
-    """Returns the files of the models inside the package by their names, the files' stems."""
+    """Returns the files of the models in the package, by name, which is the file's stem."""
     folder = Path(str(resources.files("prompt_tuning") / "assets" / "tinyworld"))
     return {file.stem: file for file in sorted(folder.glob(f"*{SHIPPED_SUFFIX}"))}
 
 
 def locate(path_or_name: str | epath.PathLike) -> epath.Path:
-    """Returns the file or folder of a frozen model; fetches it first where it is on the hub.
+    """Returns the file or folder of a frozen model, downloaded if it is on the hub.
 
     Args:
-      path_or_name: a shipped model's name; a local path; a path in a bucket, `gs://...`; or a
-        model of the hub, `google/t5-small-lm-adapt`, with `@` and a revision if not the newest.
+      path_or_name: a shipped model's name; a local path; a path in a bucket, `gs://...`; or a hub
+        name such as `google/t5-small-lm-adapt`, with `@` and a revision if not the newest.
 
     Raises:
       UserError: it is none of these, or the hub or the bucket can't be reached.
@@ -69,17 +69,17 @@ def locate(path_or_name: str | epath.PathLike) -> epath.Path:
 
 
 def model_name(path_or_name: str | epath.PathLike) -> str:
-    """Returns what a model is called that doesn't say it itself, the same wherever it lies.
+    """Returns the name of a model whose files don't state one, the same wherever it is.
 
-    Prompts remember it. It is the last part of what `locate` takes: `t5-small-lm-adapt` for
-    `google/t5-small-lm-adapt` on the hub, whatever the revision; for that model in the hub's cache,
-    where the last folder is called by a hash; and for a folder of that name, local or in a bucket.
+    Prompts record it. It is the last part of what `locate` takes: `t5-small-lm-adapt` for
+    `google/t5-small-lm-adapt` on the hub, at any revision; for that model in the hub's cache, where
+    the last folder's name is a hash; and for a folder of that name, local or in a bucket.
     """
     given = str(path_or_name)
     path = epath.Path(path_or_name)
     if _is_hub_name(given) and not _exists(path):
         return given.partition("@")[0].rpartition("/")[2]
-    # A "." is called as the folder that it stands for.
+    # The name of "." is the folder's own.
     place = str(path) if "://" in given else os.path.abspath(os.path.expanduser(path))
     if snapshot := _SNAPSHOT.search(place):
         return snapshot.group(1)
@@ -106,8 +106,8 @@ def _exists(path: epath.Path) -> bool:
     try:
         return path.exists()
     except Exception as error:  # the cloud libraries raise errors of their own
-        told = " ".join(str(error).split())
-        raise UserError(f"Can't look up {str(path)!r}: {told}.") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"Can't look up {str(path)!r}: {reason}.") from error
 
 
 def _from_hub(name: str) -> str:
@@ -127,9 +127,9 @@ def _from_hub(name: str) -> str:
             if any(Path(folder).glob("model*.safetensors")):
                 break
     except Exception as error:  # of HTTP, of the file system, and of the hub's own
-        told = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+        reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
         raise UserError(
             f"{name!r} is neither a file nor a folder here, and the Hugging Face hub gives no "
-            f"model of that name ({type(error).__name__}: {told})."
+            f"model of that name ({type(error).__name__}: {reason})."
         ) from error
     return folder

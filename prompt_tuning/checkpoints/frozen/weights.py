@@ -1,8 +1,8 @@
 """Frozen weights in our own safetensors files.
 
-A file's keys are the paths of the parameter tree joined by "/", layers stacked as in the model;
-its metadata holds the `T5Config` as JSON beside whatever the writer adds. Other people's formats
-are read by huggingface.py and t5x.py; load.py recognizes which one a path is.
+A file's keys are the "/"-joined paths of the parameter tree, with layers stacked as in the model.
+Its metadata holds the `T5Config` as JSON, and whatever the writer adds. huggingface.py and t5x.py
+read other formats; load.py recognizes which one a path is.
 """
 
 import json
@@ -30,7 +30,7 @@ from prompt_tuning.models.t5 import Params
 
 CONFIG_KEY = "t5_config"
 WEIGHTS_FILE = "weights.safetensors"
-"""What the file is called in a folder that `merge` or `pretrain` wrote."""
+"""The file's name in a folder that `merge` or `pretrain` wrote."""
 
 
 def save_weights(
