@@ -1,1 +1,1 @@
-"""The frozen network: T5 in Flax Linen, and the one argument methods meet it through."""
+"""The frozen network: T5 in Flax Linen, and the `Injection` by which methods change it."""

@@ -13,12 +13,12 @@ from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.layers import Projection, contract, dropout
 from prompt_tuning.models.slots import KeyValue, Slots
 
-# Added to the logits of hidden positions: finite, so that a row with nothing visible isn't NaN.
+# Added to the logits of hidden positions; finite, so that a fully masked row isn't NaN.
 HIDDEN = -1e9
 
 
 def mask_bias(mask: Bool[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Returns 0 where `mask` is True and a large negative number where it isn't."""
+    """Returns 0 where `mask` is True and a large negative value elsewhere."""
     return jnp.where(mask, 0.0, HIDDEN)
 
 
@@ -31,8 +31,8 @@ def relative_position_buckets(
 ) -> Int[Array, "*shape"]:
     """Returns the bucket of each key-minus-query distance.
 
-    Half of the buckets (of each sign's, if bidirectional) hold one distance each; the other half
-    widen logarithmically up to `max_distance`; all distances beyond share the last one.
+    Half of the buckets (per sign, if bidirectional) contain one distance each. The other half
+    widen logarithmically up to `max_distance`; all greater distances share the last bucket.
     """
     buckets = jnp.zeros_like(relative_position)
     if bidirectional:
@@ -50,9 +50,9 @@ def relative_position_buckets(
 
 @jax.custom_vjp
 def softmax(logits: Float[Array, "*batch keys"]) -> Float[Array, "*batch keys"]:
-    """Returns the softmax over the last axis; its backward pass keeps only this result.
+    """Returns the softmax over the last axis; the backward pass stores only this result.
 
-    With `jax.nn.softmax`, XLA for CPUs keeps two more arrays of that size in every layer.
+    With `jax.nn.softmax`, XLA on CPUs stores two more arrays of that size per layer.
     """
     return jax.nn.softmax(logits, axis=-1)
 
@@ -71,12 +71,12 @@ softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
 def by_head(x: Float[Array, "batch length heads head_dim"]) -> Array:
-    """Returns [batch, heads, length, head_dim], contiguous for each head's products."""
+    """Returns [batch, heads, length, head_dim]: each head's matrix is contiguous."""
     return x.swapaxes(1, 2)
 
 
 class RelativePositionBias(nn.Module):
-    """A learned bias for each head and bucket of distances, shared by all layers of a stack."""
+    """A learned bias per head and distance bucket, shared by all layers of a stack."""
 
     config: T5Config
     compute: Compute
@@ -86,7 +86,7 @@ class RelativePositionBias(nn.Module):
     def __call__(
         self, query_positions: Int[Array, "target"], key_positions: Int[Array, "source"]
     ) -> Float[Array, "heads target source"]:
-        """Returns the bias of the attention logits of every example."""
+        """Returns the bias of the attention logits, shared by all examples."""
         config = self.config
         table = self.param(
             "rel_embedding",
@@ -104,7 +104,7 @@ class RelativePositionBias(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention, to itself or to another sequence."""
+    """Multi-head attention, to the same sequence or to another."""
 
     config: T5Config
     compute: Compute
@@ -134,16 +134,16 @@ class Attention(nn.Module):
 
     @property
     def _dtype(self) -> jnp.dtype:
-        """Dtype of queries, keys and values, which only matrix products use.
+        """Returns the dtype of queries, keys and values, which only matrix products use.
 
-        XLA on CPU has no backward pass of batched products of mixed width.
+        XLA on CPUs lacks the backward pass of batched products of mixed dtypes.
         """
         return jnp.dtype(self.compute.product_dtype)
 
     def keys_and_values(
         self, x: Float[Array, "batch source embed"], slots: Slots = Slots()
     ) -> KeyValue:
-        """Returns the keys and values of `x`; a prefix isn't among them."""
+        """Returns the keys and values of `x`, without a prefix."""
         dtype = self._dtype
         key = slots.scaled("key", self.key(x, slots.low_rank.get("key")))
         value = slots.scaled("value", self.value(x, slots.low_rank.get("value")))
@@ -156,26 +156,26 @@ class Attention(nn.Module):
         *biases: Float[Array, "..."],
         slots: Slots = Slots(),
     ) -> Float[Array, "rows target embed"]:
-        """Returns the attention output for queries made from `x`.
+        """Returns the attention output for queries computed from `x`.
 
         Args:
           x: the input of the queries. `rows` may be a multiple of the keys' batch; consecutive
-            rows then read the same keys (beams, or label words of one example).
-          keys_values: from `keys_and_values`, or a cache.
-          *biases: each broadcasts to the logits, [batch, heads, target, source].
+            rows then attend to the same keys (beams, or labels of one example).
+          keys_values: from `keys_and_values` or a cache.
+          *biases: each broadcast to the logits, [batch, heads, target, source].
           slots: what is injected into the block.
         """
         config, dtype = self.config, self._dtype
         batch = keys_values.key.shape[0]
         query = self.query(x, slots.low_rank.get("query")).astype(dtype)  # [rows, t, heads, k]
-        # An example's rows become more queries of one example: [batch, heads, rows/batch * t, k].
+        # Folds an example's rows into its query axis: [batch, heads, rows/batch * t, k].
         query = by_head(query.reshape(batch, -1, *query.shape[2:]))
         logits = contract("bhtk,bhsk->bhts", query, keys_values.key, self.compute)
         for bias in biases:
             logits += bias
         weights = dropout(self, softmax(logits).astype(dtype))
-        self.sow("intermediates", "weights", weights)  # kept only where a caller asks for them
-        # And back to rows after it.
+        self.sow("intermediates", "weights", weights)  # stored only if a caller requests them
+        # Back to [rows, t, heads, k].
         gathered = contract("bhts,bhsk->bhtk", weights, keys_values.value, self.compute).astype(
             dtype
         )

@@ -1,4 +1,4 @@
-"""Beam search over any step of decoding (Wu et al., 2016, section 7, for the length penalty)."""
+"""Beam search with any decoding step (length penalty: Wu et al., 2016, section 7)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ Step = Callable[
     [Int[Array, "rows"], KeyValue, Int[Array, ""]], tuple[Float[Array, "rows vocab"], KeyValue]
 ]
 
-# The score of a hypothesis that isn't there; finite, so that differences of two stay numbers.
+# The score of a missing hypothesis; finite, so that differences aren't NaN.
 NONE = -1e7
 
 
@@ -40,20 +40,20 @@ def beam_search(
     """Returns each example's best hypothesis, padded after its end.
 
     A hypothesis scores its summed log-probability over `((5 + tokens) / 6) ** length_penalty`. One
-    that ends outside the best `beam_size` candidates of its step is dropped, and one that reaches
-    `max_length` competes as it is, as in `transformers`.
+    that ends outside the best `beam_size` candidates of its step is dropped; one that reaches
+    `max_length` competes unfinished. Both are as in `transformers`.
 
     Args:
-      step: maps the last tokens, the keys and values of those before them and their position to
-        logits and the next keys and values.
-      self_kv: the first of these keys and values, of `batch * beam_size` rows; each example's
-        beams are consecutive.
-      batch: examples.
-      beam_size: hypotheses kept an example.
-      max_length: tokens.
-      length_penalty: 0 for none; higher favors longer ones.
-      pad_id: starts a target and fills it up.
-      eos_id: ends one.
+      step: maps the last tokens, the previous keys and values, and the position to logits and
+        the next keys and values.
+      self_kv: the initial keys and values, with `batch * beam_size` rows on axis 1; each
+        example's beams are consecutive.
+      batch: the number of examples.
+      beam_size: hypotheses kept per example.
+      max_length: the maximum length in tokens.
+      length_penalty: 0 for none; higher favors longer hypotheses.
+      pad_id: the start token and padding of a target.
+      eos_id: the token that ends a hypothesis.
     """
 
     def normalizer(length: Int[Array, ""] | int) -> Float[Array, ""]:
@@ -61,7 +61,7 @@ def beam_search(
 
     def advance(state: _State) -> _State:
         position = state.position
-        # At position 0 this reads the padding that `running` is made of: T5's start token.
+        # At position 0 this reads padding, which is T5's start token.
         last = jax.lax.dynamic_index_in_dim(
             state.running, jnp.maximum(position - 1, 0), axis=2, keepdims=False
         )
@@ -69,7 +69,7 @@ def beam_search(
         log_probabilities = jax.nn.log_softmax(logits).reshape(batch, beam_size, -1)
         totals = state.running_scores[:, :, None] + log_probabilities
         vocab_size = totals.shape[-1]
-        # Twice the beam: even if half of them end here, a full beam goes on.
+        # Twice the beam: even if half of them end here, a full beam continues.
         scores, flat = jax.lax.top_k(totals.reshape(batch, -1), 2 * beam_size)
         beams, tokens = flat // vocab_size, flat % vocab_size
         candidates = jnp.take_along_axis(state.running, beams[:, :, None], axis=1)
@@ -106,7 +106,7 @@ def beam_search(
     start = _State(
         position=jnp.int32(0),
         running=empty,
-        # All beams begin alike: only the first counts, or the step would choose copies.
+        # All beams start equal: only the first counts, or the step would choose copies.
         running_scores=nothing.at[:, 0].set(0.0),
         finished=empty,
         finished_scores=nothing,

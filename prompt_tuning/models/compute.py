@@ -1,6 +1,6 @@
 """Numerics and memory options of a model, as opposed to its architecture (`config.py`).
 
-No weight file contains any of it: the same weights can be computed in many ways.
+Weight files contain none of them: the same weights work with any options.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,13 @@ class Compute:
     Attributes:
       param_dtype: dtype of the weights.
       compute_dtype: dtype of activations; softmax, norms and logits are always float32.
-      matmul_dtype: dtype that inputs of matrix products are rounded to; `compute_dtype` if empty,
-        and if "auto" the one that the hardware multiplies fastest in. Products are summed in
-        float32 in any case.
+      matmul_dtype: dtype to which inputs of matrix products are rounded; `compute_dtype` if empty,
+        the hardware's fastest if "auto". Products are always accumulated in float32.
       remat: recompute each layer in the backward pass instead of keeping its activations.
-      unroll: layers in one step of the scan over layers. 0 unrolls all of them, which runs faster
+      unroll: layers per step of the scan over layers. 0 unrolls all of them, which runs faster
         and compiles more slowly.
       dropout_rate: dropout in training.
-      quantization: "int8" or "nf4" to hold kernels in 8 or 4 bits, empty for none; `param_dtype`
+      quantization: "int8" or "nf4" to store kernels in 8 or 4 bits, empty for none; `param_dtype`
         is then the dtype of the other weights. See quantization.py.
       quantization_block: values that share a scale; even, and a divisor of `embed_dim`.
       quantize_output_layer: whether an untied output layer is quantized too.
@@ -72,7 +71,7 @@ class Compute:
 
     @property
     def product_dtype(self) -> str:
-        """Dtype that inputs of matrix products are rounded to."""
+        """The dtype to which inputs of matrix products are rounded."""
         if self.matmul_dtype == "auto":
             return fastest_matmul_dtype()
         return self.matmul_dtype or self.compute_dtype

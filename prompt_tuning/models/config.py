@@ -1,4 +1,4 @@
-"""T5 sizes as data: the five of the paper (v1.1), the original five (v1.0) and mT5's five.
+"""T5 architectures: the paper's five sizes (v1.1), the original five (v1.0) and mT5's five.
 
 The paper's sizes are Table 4 of Raffel et al. (2020) with the v1.1 changes (gated GELU, untied
 output layer); mT5 is v1.1 with a vocabulary of 250,112 rows (Xue et al., 2021).
@@ -25,8 +25,8 @@ from prompt_tuning.models.parameters import Axes, Parameter
 
 ACTIVATIONS = ("relu", "gelu_tanh", "gelu_erf", "silu")
 
-_MOST_LAYERS = 1000  # a corrupt file could otherwise ask for a billion names of parameters
-# What files written before `Compute` was split off also contain; it is ignored.
+_MOST_LAYERS = 1000  # a corrupt file could otherwise request a billion parameter names
+# Fields of files written before `Compute` was split off; ignored.
 _OF_COMPUTE = (
     *("param_dtype", "compute_dtype", "matmul_dtype", "remat", "unroll", "dropout_rate"),
     *("quantization", "quantization_block", "quantize_output_layer"),
@@ -35,18 +35,18 @@ _OF_COMPUTE = (
 
 @dataclass(frozen=True, kw_only=True)
 class T5Config:
-    """What a T5 is; how it is computed is a `Compute` (compute.py).
+    """Architecture of a T5; numerics are in `Compute` (compute.py).
 
     Attributes:
-      name: what the model is called in files and messages.
-      gated_mlp: whether the feed-forward block has a gate (v1.1, mT5) or none (v1.0).
-      activation: of the feed-forward block, or of its gate, one of `ACTIVATIONS`; if empty, GELU in
-        its tanh form where there is a gate and ReLU where there is none, as in the published T5s.
-      tie_embeddings: whether the output layer is the embedding table, and the decoder's output is
-        scaled by `embed_dim ** -0.5` before it (v1.0).
-      pad_id: id of padding in inputs and targets, which nothing attends to.
+      name: the model's name in files and messages.
+      gated_mlp: whether the feed-forward block is gated (v1.1, mT5; not v1.0).
+      activation: of the feed-forward block, or of its gate, one of `ACTIVATIONS`; if empty,
+        tanh-approximated GELU if gated, else ReLU, as in the published T5s.
+      tie_embeddings: whether the embedding table is also the output layer, after scaling the
+        decoder's output by `embed_dim ** -0.5` (v1.0).
+      pad_id: id of padding in inputs and targets, which is masked.
       eos_id: id that ends a sequence.
-      decoder_start_id: what the decoder reads before the first token of a target; `pad_id` if None.
+      decoder_start_id: id of the decoder's start token; `pad_id` if None.
     """
 
     name: str
@@ -88,15 +88,15 @@ class T5Config:
 
     @property
     def start_id(self) -> int:
-        """What the decoder reads before the first token of a target."""
+        """The id of the decoder's start token."""
         return self.pad_id if self.decoder_start_id is None else self.decoder_start_id
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as a dict that `json` can write."""
+        """Returns the fields as a JSON-serializable dict."""
         return dataclasses.asdict(self)
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """Returns the table of the model's parameters."""
+        """Returns one row per parameter of the model."""
         absent = {"wi"} if self.gated_mlp else {*_GATED}
         sizes = {
             VOCAB: self.vocab_size,
@@ -125,7 +125,7 @@ class T5Config:
 
     @classmethod
     def from_json(cls, fields: Any) -> "T5Config":
-        """Returns the config that `to_json` wrote; raises UserError if it isn't one."""
+        """Returns the config written by `to_json`; raises UserError if it isn't one."""
         if not isinstance(fields, dict):
             raise UserError(f"Not a T5 config: found {shown(fields)}, expected a JSON object.")
         fields = {name: value for name, value in fields.items() if name not in _OF_COMPUTE}
@@ -152,7 +152,7 @@ def _check(fields: Mapping[str, Any]) -> None:
 
 
 def type_problem(kind: type, field: str, value: Any) -> str | None:
-    """Returns what type a dataclass's field expects, or None if the value is of that type."""
+    """Returns the type that a dataclass's field expects, or None if the value has it."""
     annotation: Any = kind.__annotations__[field]
     types = get_args(annotation) or (annotation,)
     if type(value) in types or (float in types and type(value) is int):
@@ -161,14 +161,14 @@ def type_problem(kind: type, field: str, value: Any) -> str | None:
 
 
 def problem_of(field: str, value: Any) -> str | None:
-    """Returns what a field of `T5Config` expects, or None if the value can be one."""
+    """Returns what a field of `T5Config` expects, or None if the value is valid."""
     if problem := type_problem(T5Config, field, value):
         return problem
     if field == "norm_epsilon":
         return None if 0 < value < 1 else "a number between 0 and 1"
     if type(value) is not int:
         return None
-    # Buckets: at least two for each sign of a distance.
+    # At least two buckets for each sign of a distance.
     least = {"relative_attention_num_buckets": 4}.get(field, 0 if field.endswith("_id") else 1)
     most = _MOST_LAYERS if field.endswith("_layers") else 2**31 - 1
     return None if least <= value <= most else f"an integer from {least} to {most:,}"
@@ -181,7 +181,7 @@ class _Row(NamedTuple):
     inputs: int = 0
 
 
-# Norms: a few kilobytes, which every device keeps rather than wait for them.
+# Norms are a few kilobytes: cheaper to replicate than to gather.
 _NORM: Axes = (None,)
 
 
@@ -202,8 +202,8 @@ def _mlp(theirs: str) -> list[_Row]:
     ]
 
 
-_GATED = ("wi_0", "wi_1")  # of a feed-forward block with a gate, which has no "wi"
-_OUTPUT = "decoder/logits_dense/kernel"  # absent where embeddings are tied
+_GATED = ("wi_0", "wi_1")  # of a gated feed-forward block, which has no "wi"
+_OUTPUT = "decoder/logits_dense/kernel"  # absent if embeddings are tied
 _LAYERS = {
     "encoder": [
         _Row("pre_attention_layer_norm/scale", _NORM, "0.layer_norm"),
@@ -241,9 +241,9 @@ _AXES = {row.name: row.axes for row in _ROWS}
 
 
 def parameter_axes(name: str) -> Axes:
-    """Returns the logical axes of a T5's parameter by its "/"-joined name.
+    """Returns the logical axes of a T5 parameter by its "/"-joined name.
 
-    A quantized kernel's codes are laid out as the kernel is, and its scales block by block.
+    A quantized kernel's codes have the kernel's axes; its scales have `BLOCKS` for `EMBED`.
     """
     axes = _AXES[name.removesuffix("_codes").removesuffix("_scales")]
     if name.endswith("_scales"):

@@ -1,7 +1,7 @@
-"""Generating text: greedy, beam search and sampling over cached keys and values.
+"""Text generation: greedy, beam search and sampling with cached keys and values.
 
-Everything is one jitted function with a while loop that ends when all examples have. The keys and
-values of the encoder's outputs are computed once, and an example's beams share them.
+One jitted function, whose while loop ends once all examples have ended. The keys and values of the
+encoder's outputs are computed once, and an example's beams share them.
 """
 
 import functools
@@ -25,14 +25,14 @@ class DecodingOptions:
     """How to generate.
 
     Attributes:
-      max_length: tokens at most, the end of the sequence counted.
+      max_length: maximum number of tokens, end of sequence included.
       method: "greedy" takes the likeliest token, "beam" the likeliest sequence it finds, "sample"
-        draws tokens.
+        samples tokens.
       beam_size: hypotheses kept by beam search.
       length_penalty: of beam search; see beam_search.py.
       temperature: of sampling, like the next two; see sampling.py.
-      top_k: 0 for no such limit.
-      top_p: 1 for no such limit.
+      top_k: 0 for no limit.
+      top_p: 1 for no limit.
     """
 
     max_length: int = 32
@@ -75,15 +75,16 @@ def generate(
     options: DecodingOptions = DecodingOptions(),
     key: Key[Array, "*examples"] | None = None,
 ) -> Int[Array, "batch length"]:
-    """Returns `options.max_length` tokens for each example, padding after the end.
+    """Returns `options.max_length` tokens per example, padded after the end.
 
     Args:
       model: the module.
       frozen: its weights.
-      encoder_input_tokens: padded inputs; a row of padding alone yields padding if not by beam.
-      injection: what a method injects.
+      encoder_input_tokens: padded inputs; a row of only padding yields padding, except with beam
+        search.
+      injection: the method's.
       options: how to generate.
-      key: of the draws, for sampling only; one, or one of each example, whose draws then don't
+      key: for sampling only; one for the batch, or one per example, whose samples then don't
         depend on the rest of the batch.
     """
     config = model.config
@@ -141,7 +142,7 @@ def generate(
 
     def advance(state: _State) -> _State:
         position, tokens, finished, self_kv = state
-        # At position 0 this reads the padding that `tokens` is filled with: T5's start token.
+        # At position 0 this reads padding, which is T5's start token.
         last = jax.lax.dynamic_index_in_dim(
             tokens, jnp.maximum(position - 1, 0), axis=1, keepdims=False
         )

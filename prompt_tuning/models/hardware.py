@@ -1,15 +1,15 @@
-"""What the machine multiplies matrices fastest in."""
+"""The dtype in which the machine multiplies matrices fastest."""
 
 from pathlib import Path
 
 import jax
 
 CPU_FLAGS = ("amx_bf16", "avx512_bf16")
-"""Flags of /proc/cpuinfo, either of which says that bfloat16 products are twice as fast."""
+"""Flags of /proc/cpuinfo; with either, bfloat16 products are twice as fast."""
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Returns the CPU's flags as Linux lists them; none are known elsewhere."""
+    """Returns the CPU's flags as listed by Linux; empty on other systems."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -19,15 +19,14 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 def fastest_matmul_dtype(platform: str | None = None, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Returns what inputs of matrix products should be rounded to, for a config's `matmul_dtype`.
+    """Returns the fastest dtype for inputs of matrix products, which `matmul_dtype="auto"` uses.
 
-    bfloat16 on TPUs, on GPUs and on CPUs with instructions for it, where a product of bfloat16
-    inputs summed in float32 runs at twice float32's rate; float32 on other CPUs, which would
-    convert back and forth.
+    bfloat16 on TPUs, GPUs and CPUs with instructions for it, which multiply it (with float32 sums)
+    at twice float32's rate; float32 on other CPUs, which would convert back and forth.
 
     Args:
-      platform: "cpu", "gpu", "tpu"; None: the one JAX computes on.
-      cpuinfo: where Linux lists the CPU's flags.
+      platform: "cpu", "gpu" or "tpu"; JAX's default backend if None.
+      cpuinfo: the file in which Linux lists the CPU's flags.
     """
     if (platform or jax.default_backend()) != "cpu":
         return "bfloat16"

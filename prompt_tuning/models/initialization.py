@@ -1,4 +1,4 @@
-"""Random weights of a T5, and the shapes and dtypes of weights that aren't made."""
+"""Random weights of a T5, or only their shapes and dtypes."""
 
 import dataclasses
 import functools
@@ -26,19 +26,19 @@ def init_params(
 ) -> Params:
     """Returns random weights at T5's own scales.
 
-    Kernels are normal with variance 1/fan-in (queries 1/(fan-in * head_dim), which stands in for
-    the scaling of attention logits).
+    Kernels are normal with variance 1/fan-in; queries with 1/(fan-in * head_dim), which replaces
+    the scaling of attention logits.
 
     Args:
-      config: the sizes.
-      key: of the draws.
-      compute: the dtype of the weights, and whether they are quantized.
-      embedding_stddev: of the embeddings, 1.0 in T5; small models train better from a small one.
-      relative_bias_stddev: the relative position biases are scaled to it. At T5's own scale,
-        embed_dim**-0.5, no head prefers any distance, and with small steps the optimizer takes
-        long to learn a local bias. TinyWorld's models start from 3; None is T5's scale.
+      config: the architecture.
+      key: the random key.
+      compute: sets the dtype of the weights, and whether they are quantized.
+      embedding_stddev: of the embeddings, 1.0 in T5; small models train better with a smaller one.
+      relative_bias_stddev: of the relative position biases. At T5's own scale, embed_dim**-0.5
+        (None), no head prefers any distance, and with small steps the optimizer takes long to
+        learn a local bias. TinyWorld's models use 3.
     """
-    # Without what doesn't matter to the weights, one compilation serves all models of a size.
+    # Without fields that don't affect the weights, all models of a size share one compilation.
     size = dataclasses.replace(config, name="", activation="", decoder_start_id=None)
     params = _init(size, compute.param_dtype, key)
     table = params["token_embedder"]["embedding"]
@@ -61,7 +61,7 @@ def _init(config: T5Config, param_dtype: str, key: Key[Array, ""]) -> Params:
 
 
 def abstract_params(config: Architecture, compute: Compute = Compute()) -> Params:
-    """Returns the shapes and dtypes of the weights, without making or tracing any."""
+    """Returns the shapes and dtypes of the weights, without computing or tracing any."""
     dtype = jnp.dtype(compute.param_dtype)
     flat = {
         name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in parameter_shapes(config).items()

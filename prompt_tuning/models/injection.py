@@ -1,10 +1,10 @@
-"""The one place where a method and the model meet.
+"""The interface between methods and the model.
 
 A method turns its trainable parameters into an `Injection`, and the model reads the slots that are
-filled. Neither imports the other. A new way to change the model is one more field here and code in
-the model that reads it. A field of the layers also belongs in `slots.py`, which describes what
-layers receive; every field in `stacking.py`, which batches injections; and one that can be folded
-into the weights in `merging.py`. `targets.py` lists the projections of a model.
+filled. Neither imports the other. A new way to change the model is a new field here and code in the
+model that reads it. Add the field to `stacking.py`, which batches injections; also to `slots.py` if
+layers read it, and to `merging.py` if it can be merged into the weights. `targets.py` lists the
+projections of a model.
 """
 
 import dataclasses
@@ -36,30 +36,29 @@ Params = dict[str, Any]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Injection:
-    """What a method puts into the frozen model; every slot is optional.
+    """Everything a method adds to the frozen model; every slot is optional.
 
     With a batch axis of 1, all examples share the values; with one of `batch`, each has its own.
     Keys of the mappings are "STACK/MODULE", with STACK "encoder" or "decoder" and MODULE as in
     `slots.py`; their arrays are [layer, batch or 1, ...].
 
     Attributes:
-      encoder_prompt: vectors put before the encoder's embedded input (Lester et al., 2021).
+      encoder_prompt: vectors prepended to the encoder's embedded input (Lester et al., 2021).
       encoder_prompt_mask: False where a shorter prompt of a mixed batch is padded; None if every
-        position is visible. The other masks are alike.
-      encoder_prompt_mixture: in place of `encoder_prompt`, the parts that the model mixes into
-        a prompt for each input (Asai et al., 2022).
-      encoder_suffix: vectors put right after each input's last token.
+        position is visible. The same holds for the other masks.
+      encoder_prompt_mixture: instead of `encoder_prompt`, parts that the model mixes into a prompt
+        for each input (Asai et al., 2022).
+      encoder_suffix: vectors inserted right after each input's last token.
       encoder_suffix_mask: its mask.
-      decoder_prompt: vectors put before the decoder's embedded input.
+      decoder_prompt: vectors prepended to the decoder's embedded input.
       decoder_prompt_mask: its mask.
       prefixes: keys and values prepended in an attention block (Li & Liang, 2021). In
         self-attention their positions are just before the sequence.
-      prefix_masks: of some prefixes, by the same names, [batch or 1, prefix].
+      prefix_masks: masks of some prefixes, by the same names, [batch or 1, prefix].
       low_rank: additions to projections (LoRA; Hu et al., 2021).
       scales: factors of modules' outputs (IA3; Liu et al., 2022).
       bottlenecks: additions to blocks' outputs (adapters; Houlsby et al., 2019).
-      weights: parameters that replace the frozen ones, by their "/"-joined names. They have no
-        batch axis.
+      weights: parameters that replace frozen ones, by "/"-joined name. They have no batch axis.
     """
 
     encoder_prompt: Float[AnyArray, "#batch prompt embed"] | None = None
@@ -77,7 +76,7 @@ class Injection:
     weights: Mapping[str, AnyArray] = field(default_factory=dict)
 
     def layers(self, stack: str) -> Slots:
-        """Returns what goes into the layers of the "encoder" or the "decoder"."""
+        """Returns the slots of the layers of the "encoder" or the "decoder"."""
         return Slots(
             prefixes=self.prefixes,
             low_rank=self.low_rank,
@@ -86,29 +85,29 @@ class Injection:
         ).submodule(stack)
 
     def prefix_length(self, name: str) -> int:
-        """Returns how many keys are put before those of an attention block."""
+        """Returns the number of keys prepended in an attention block."""
         return self.prefixes[name].key.shape[3] if name in self.prefixes else 0
 
     def prefix_mask(self, name: str) -> Bool[AnyArray, "#batch prefix"]:
-        """Returns which of them are visible."""
+        """Returns which of these keys are visible."""
         mask = self.prefix_masks.get(name)
         return jnp.ones((1, self.prefix_length(name)), bool) if mask is None else mask
 
     @property
     def encoder_prompt_length(self) -> int:
-        """Positions before the encoder's input."""
+        """The number of positions before the encoder's input."""
         if self.encoder_prompt_mixture is not None:
             return self.encoder_prompt_mixture.own.shape[1]
         return 0 if self.encoder_prompt is None else self.encoder_prompt.shape[1]
 
     @property
     def encoder_suffix_length(self) -> int:
-        """Positions after each of the encoder's inputs."""
+        """The number of positions after each of the encoder's inputs."""
         return 0 if self.encoder_suffix is None else self.encoder_suffix.shape[1]
 
     @property
     def decoder_prompt_length(self) -> int:
-        """Positions that the decoder's prompt takes."""
+        """The number of positions of the decoder's prompt."""
         return 0 if self.decoder_prompt is None else self.decoder_prompt.shape[1]
 
 
@@ -119,8 +118,8 @@ def add_prompt(
 ) -> tuple[Float[Array, "batch extended embed"], Bool[Array, "batch extended"]]:
     """Returns `[P; X]`, or `[P; X; S]`, and its mask.
 
-    The prompt takes positions 0 to p-1 (section 2 of the paper), a suffix those after the input's
-    last token, wherever the padding begins. Relative positions are those of the whole.
+    The prompt is at positions 0 to p-1 (section 2 of the paper), a suffix right after the input's
+    last token, before any padding. Relative positions count the prompt and the suffix.
     """
     parts = [(embedded, mask)]
     prompt, mixture = injection.encoder_prompt, injection.encoder_prompt_mixture
@@ -139,7 +138,7 @@ def add_prompt(
     embedded, mask = (jnp.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
     if injection.encoder_suffix is None:
         return embedded, mask
-    # Stable: moves padding behind the suffix, and keeps the order of visible positions.
+    # A stable sort moves padding behind the suffix and keeps the order of visible positions.
     order = jnp.argsort(~mask, axis=1, stable=True)
     return (
         jnp.take_along_axis(embedded, order[..., None], axis=1),
@@ -150,7 +149,7 @@ def add_prompt(
 def prepend_decoder_prompt(
     embedded: Float[Array, "rows target embed"], injection: Injection
 ) -> Float[Array, "rows extended embed"]:
-    """Returns the decoder's embedded input with its prompt in front, if there is one."""
+    """Returns the decoder's embedded input with the prompt prepended, if there is one."""
     prompt = injection.decoder_prompt
     if prompt is None:
         return embedded
@@ -159,16 +158,16 @@ def prepend_decoder_prompt(
 
 
 def injected(frozen: Params, injection: Injection) -> tuple[dict[str, Params], Injection]:
-    """Returns the arguments to apply a model to; every injection goes through this function.
+    """Returns a model's variables and its injection argument; every injection passes through here.
 
         variables, injection = injected(frozen, injection)
         logits = model.apply(variables, batch, injection)
 
-    The injection's `weights` replace the frozen parameters of the same names. The injection that
-    is returned has the other slots, which the model reads as it computes.
+    The injection's `weights` replace the frozen parameters of the same names; the returned
+    injection contains the other slots.
 
     Raises:
-      ValueError: a weight's name isn't a parameter's, or its shape differs.
+      ValueError: a weight has the name of no parameter, or another shape.
     """
     params = _with_weights(frozen, injection) if injection.weights else frozen
     return {"params": params}, dataclasses.replace(injection, weights={})

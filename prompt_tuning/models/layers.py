@@ -1,4 +1,4 @@
-"""Matrix products, projections, the norm, the embedding table and the feed-forward block.
+"""Matrix products, projections, RMSNorm, the embedding table and the feed-forward block.
 
 Attention is in attention.py, the stacks in t5.py. Einsum letters are those of axes.py.
 """
@@ -21,10 +21,9 @@ from prompt_tuning.models.slots import LowRank, Slots, low_rank_product
 def contract(spec: str, x: Array, y: Array | QuantizedKernel, compute: Compute) -> Array:
     """Returns `einsum(spec, x, y)` in float32, its inputs rounded to the matmul dtype.
 
-    The cotangent is rounded in the same way, so that backward products are as fast as forward
-    ones. Each letter of `spec` has to occur in two of its three terms.
-
-    `y` may be a quantized kernel, which is frozen: it gets no cotangent.
+    The cotangent is rounded too, so that backward products are as fast as forward ones. Each letter
+    of `spec` must occur in two of its three terms. `y` may be a quantized kernel, which is frozen
+    and gets no cotangent.
     """
     dtype = jnp.dtype(compute.product_dtype)
     if isinstance(y, QuantizedKernel):
@@ -62,7 +61,7 @@ def _product(spec: str, dtype: jnp.dtype, x: Array, y: Array, result: jnp.dtype)
 _contract.defvjp(_contract_forward, _contract_backward)
 
 
-# The backward pass keeps the codes and dequantizes them once more; it doesn't keep the kernel.
+# The backward pass stores the codes, not the kernel, and dequantizes them again.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _contract_quantized(
     spec: str, dtype: jnp.dtype, x_dtype: jnp.dtype, x: Array, y: QuantizedKernel
@@ -89,12 +88,12 @@ def _contract_quantized_backward(
 
 
 def _after(x: Array, y: QuantizedKernel) -> tuple[Array, QuantizedKernel]:
-    """Makes the compiler dequantize `y` only once `x` is there.
+    """Makes the compiler dequantize `y` only once `x` is computed.
 
-    Otherwise, with unrolled layers, it would notice that the forward and the backward pass do the
-    same work, do it once, and keep every layer's kernel in between. It would also move a decoding
-    loop's kernels out of the loop, all at once. (XLA for CPUs may do so despite this barrier; a
-    loop over layers, `unroll=1`, is safe everywhere.)
+    Otherwise, with unrolled layers, it would merge the dequantization of the forward and the
+    backward pass, and keep every layer's kernel in between. It would also hoist all kernels of a
+    decoding loop out of the loop. (XLA on CPUs may do so despite this barrier; a loop over layers,
+    `unroll=1`, is safe everywhere.)
     """
     return jax.lax.optimization_barrier((x, y))
 
@@ -106,7 +105,7 @@ class Projection(nn.Module):
     """A matrix product with one `kernel`, which may be quantized, and no bias.
 
     Attributes:
-      spec: einsum of the input with the kernel.
+      spec: the einsum of the input and the kernel.
       shape: the kernel's shape.
       stddev: of the normal initializer.
     """
@@ -118,7 +117,7 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, low_rank: LowRank | None = None) -> Array:
-        """Returns the projected `x` in float32, with what is added to it at low rank."""
+        """Returns the projected `x` in float32, with the low-rank addition if there is one."""
         projected = contract(self.spec, x, self._kernel(), self.compute)
         return projected if low_rank is None else projected + low_rank_product(x, low_rank)
 
@@ -128,14 +127,14 @@ class Projection(nn.Module):
             return QuantizedKernel(
                 codes=self.get_variable("params", CODES),
                 scales=self.get_variable("params", SCALES),
-                axis=axes.index("d") - len(axes),  # blocks lie along `embed`
+                axis=axes.index("d") - len(axes),  # blocks are along `embed`
             )
         normal = nn.initializers.normal(self.stddev)
         return self.param("kernel", normal, self.shape, jnp.dtype(self.compute.param_dtype))
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm: no mean is taken off and no bias added (Zhang & Sennrich, 2019)."""
+    """Root-mean-square norm, without mean subtraction or bias (Zhang & Sennrich, 2019)."""
 
     config: T5Config
     compute: Compute
@@ -151,7 +150,7 @@ class RMSNorm(nn.Module):
 
 @functools.partial(jax.checkpoint, static_argnums=(2,))
 def _rms_normed(x: Array, scale: Array, epsilon: float) -> Array:
-    """What `RMSNorm` returns; the backward pass recomputes it and keeps nothing in float32."""
+    """Returns `RMSNorm`'s output; recomputing it backward avoids storing float32 arrays."""
     wide = x.astype(jnp.float32)
     mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
     normed = wide * jax.lax.rsqrt(mean_square + epsilon)
@@ -159,7 +158,7 @@ def _rms_normed(x: Array, scale: Array, epsilon: float) -> Array:
 
 
 class TokenEmbedder(nn.Module):
-    """The embedding table, which is the output layer too where the config ties them."""
+    """The embedding table, which is also the output layer if the config ties them."""
 
     config: T5Config
     compute: Compute
@@ -173,7 +172,7 @@ class TokenEmbedder(nn.Module):
         )
 
     def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
-        """Returns the rows of `tokens`."""
+        """Returns the embeddings of `tokens`."""
         return jnp.take(self.embedding, tokens, axis=0).astype(self.compute.compute_dtype)
 
     def attend(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length vocab"]:
@@ -186,7 +185,7 @@ class TokenEmbedder(nn.Module):
 class MLP(nn.Module):
     """The feed-forward block: gated GELU (Shazeer, 2020) in v1.1 and mT5, ReLU in v1.0.
 
-    Other activations are those of `ACTIVATIONS` in config.py.
+    `ACTIVATIONS` in config.py lists all activations.
     """
 
     config: T5Config
@@ -235,7 +234,7 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 @functools.partial(jax.checkpoint, static_argnums=(0,))
 def _gated(activation: str, gate: Array, linear: Array) -> Array:
-    """The gate's activation times the linear part; the backward pass recomputes it."""
+    """Returns `activation(gate) * linear`, which the backward pass recomputes."""
     return _ACTIVATIONS[activation](gate) * linear
 
 

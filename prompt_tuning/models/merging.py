@@ -1,9 +1,9 @@
-"""Merges what a method has trained into the frozen weights; nothing is injected afterwards.
+"""Merges an injection into the frozen weights, so that inference needs no injection.
 
-Additions of low rank go into kernels (Hu et al., 2021, section 4.1: no latency at inference),
-factors of keys and values into the kernels that make them, those of hidden layers into the kernels
-that read them, and weights take the frozen ones' place. Prompts, prefixes and bottlenecks
-correspond to no weight and can't be merged.
+Low-rank additions are added to kernels (Hu et al., 2021, section 4.1: no latency at inference).
+Factors of keys and values scale the kernels that compute them, factors of hidden layers the kernels
+that read them. Weights replace the frozen ones. Prompts, prefixes and bottlenecks correspond to no
+weight and can't be merged.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ _MERGEABLE = ("low_rank", "scales", "weights")
 
 
 def merge_injection(frozen: Params, injection: Injection) -> Params:
-    """Returns the weights of a model that computes what `frozen` does with `injection`.
+    """Returns weights with which the model computes what `frozen` does with `injection`.
 
     Sums and products are in float32; each parameter keeps its dtype.
 
     Raises:
-      UserError: the injection holds what can't be merged, or has values of several examples.
-      ValueError: it is another model's.
+      UserError: a slot can't be merged, or contains values of several examples.
+      ValueError: the injection belongs to another model.
     """
     for field in dataclasses.fields(injection):
         filled = getattr(injection, field.name)
@@ -48,7 +48,7 @@ def merge_injection(frozen: Params, injection: Injection) -> Params:
             return kernel + _shaped(product, kernel.shape)
 
         params = _changed(params, name, with_product)
-    # After low ranks, since factors multiply the output of a projection and its addition.
+    # After low ranks, since factors scale the sum of a projection and its addition.
     for name, scale in injection.scales.items():
         factors = _drop_batch_axis(name, scale)
         block, _, module = name.rpartition("/")
@@ -90,7 +90,7 @@ def _drop_batch_axis(name: str, array: Array) -> Array:
 
 
 def _changed(params: Params, name: str, change: Any) -> Params:
-    """Returns the parameters with the kernel of "STACK/MODULE" changed in all layers."""
+    """Returns the parameters with `change` applied to the stacked kernel of "STACK/MODULE"."""
     stack, *rest = name.split("/")
 
     def within(tree: Any, path: list[str]) -> Any:

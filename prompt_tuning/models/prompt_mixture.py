@@ -1,7 +1,7 @@
-"""A prompt that is mixed out of several, for each input anew (ATTEMPT; Asai et al., 2022, 3.2).
+"""A prompt mixed from several, for each input (ATTEMPT; Asai et al., 2022, section 3.2).
 
-A method can't compute it by itself: which prompts suit an input is read from its embeddings, which
-only the model has. So the method gives the parts, and the model mixes them where it embeds.
+The mixture depends on the input's embeddings, which only the model has. So the method provides the
+parts, and the model mixes them after embedding the input.
 """
 
 from dataclasses import dataclass, field
@@ -24,15 +24,15 @@ class PromptMixture:
         h = layer_norm(silu(x @ down) @ up),      a = softmax_j(p_j . h / temperature)
         prompt = own + sum_j a_j P_j
 
-    where j runs over the sources and, as the last, the prompt's own vectors. A batch axis of 1
-    serves the whole batch. Padding is left out of the maximum, so that an answer doesn't depend
-    on what an input is batched with; the paper's code takes it in.
+    where j runs over the sources and then the task's own prompt. A batch axis of 1 serves the whole
+    batch. Unlike in the paper's code, the maximum excludes padding, so that an answer doesn't
+    depend on the rest of the batch.
 
     Attributes:
-      own: vectors of the task itself.
+      own: the task's own prompt.
       sources: prompts of other tasks.
-      down, up: the attention's network.
-      norm_scale, norm_bias: its layer norm's.
+      down, up: projections of the attention network.
+      norm_scale, norm_bias: parameters of its layer norm.
       temperature: the higher, the more evenly prompts are mixed.
     """
 
@@ -55,9 +55,9 @@ class PromptMixture:
     def weights(
         self, embedded: Float[Array, "batch source embed"], mask: Bool[Array, "batch source"]
     ) -> Float[Array, "batch prompts"]:
-        """Returns the share of each prompt, the task's own being the last."""
+        """Returns the weight of each prompt, the task's own last."""
         seen = jnp.where(mask[..., None], embedded.astype(jnp.float32), -jnp.inf)
-        # A row that only fills up a batch has no tokens at all.
+        # A row that only pads the batch has no tokens.
         pooled = jnp.where(mask.any(axis=1)[:, None], seen.max(axis=1), 0.0)
         hidden = jax.nn.silu(pooled[:, None] @ self.down) @ self.up
         hidden = jax.nn.standardize(hidden, axis=-1, epsilon=_EPSILON)

@@ -1,26 +1,25 @@
-"""Kernels of a frozen model in 8 or 4 bits, widened again inside the layer that uses them.
+"""Kernels of a frozen model in 8 or 4 bits, dequantized inside the layer that uses them.
 
-    quantize_params(frozen, compute)    `compute.quantization` says how; `T5` takes the result
+    quantize_params(frozen, compute)    in the format `compute.quantization`; `T5` takes the result
 
-A kernel is cut into blocks of 64 numbers along its `embed` axis. Each block keeps its largest
-absolute value, its scale, and for each number a code for its share of that:
+A kernel is split into blocks of 64 values along its `embed` axis. Each block stores its largest
+absolute value, its scale, and for each value a code of its share of the scale:
 
 - "int8": the nearest of 127 equal steps to either side (absmax, as in LLM.int8; Dettmers et al.,
-  2022). 8.25 bits a number.
+  2022). 8.25 bits per value.
 - "nf4": the nearest of 16 shares, the quantiles of a normal distribution, as weights are about
   normal (QLoRA; Dettmers et al., 2023, section 3 and appendix E). Two codes share a byte: 4.25
-  bits a number.
+  bits per value.
 
-Why blocks along `embed`: every kernel has that axis, and tensor parallelism splits none along it,
-so a block never lies on two devices. Why blocks for int8 too, where LLM.int8 has a scale for an
-output channel: the largest of 64 weights is about a third smaller than that of thousands, and the
-error with it, for 0.25 bits. Scales are rounded to bfloat16 before codes are chosen by them, so
-that the codes make up for it; that is half of what double quantization of float32 scales saves
-(4.13 bits against 4.5), with nothing more to compute.
+Blocks are along `embed` since every kernel has that axis and tensor parallelism never shards it, so
+no block spans two devices. int8 uses blocks too, rather than LLM.int8's scale per output channel:
+the largest of 64 weights is about a third smaller than that of thousands, and so is the error, for
+0.25 bits. Scales are rounded to bfloat16 before codes are chosen, so that the codes compensate for
+it. That saves half as much as double quantization of float32 scales (4.13 bits instead of 4.5),
+with no extra computation.
 
-The embedding table, relative position biases and norms stay as they are, for a prompt's
-initialization reads the first and the others are small; so does the output layer, as in QLoRA,
-unless `compute.quantize_output_layer`.
+The embedding table, which initializes prompts, and the small relative position biases and norms
+aren't quantized; nor is the output layer, as in QLoRA, unless `compute.quantize_output_layer`.
 """
 
 import functools
@@ -41,14 +40,14 @@ from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import parameter_axes
 from prompt_tuning.models.parameters import CODES, SCALES
 
-_STEPS = 127  # to either side of zero, of int8
+_STEPS = 127  # of int8, to either side of zero
 
 
 def _normal_float_4() -> tuple[float, ...]:
-    """The 16 shares of NF4: quantiles of the normal distribution, 8 above zero, zero, 7 below.
+    """Returns the 16 shares of NF4: normal quantiles, 8 above zero, zero, and 7 below.
 
-    The outermost are those of 1 - d, where d is the mean of half a bin of 15 and of 16, as the
-    quantile of 1 is infinite.
+    The outermost are the quantiles of 1 - d, since the quantile of 1 is infinite; d is the mean of
+    half a bin of 15 and half a bin of 16.
     """
     outermost = 1 - (1 / 30 + 1 / 32) / 2
 
@@ -68,13 +67,13 @@ NF4 = _normal_float_4()
 class QuantizedKernel:
     """A kernel as codes and scales, or the kernels of several layers on leading axes.
 
-    Annotated as trees, since JAX puts other things in their places as it traces.
+    Fields are annotated as trees, since JAX puts other objects in their place during tracing.
 
     Attributes:
-      codes: int8, with the kernel's shape; or two NF4 codes in a uint8, the axis of blocks half as
-        long: a byte's lower half belongs to the first half of the block.
-      scales: of each block; the axis of blocks is as long as there are blocks.
-      axis: which axis that is, counted from the last one (-1).
+      codes: int8 of the kernel's shape; or two NF4 codes per uint8, with `axis` half as long: a
+        byte's lower half belongs to the first half of the block.
+      scales: one per block: the kernel's shape, with the number of blocks on `axis`.
+      axis: the axis of blocks, counted from the last one (-1).
     """
 
     codes: PyTree
@@ -102,12 +101,12 @@ def quantize(kernel: Float[Array, "..."], *, to: str, block: int, axis: int) -> 
     Args:
       kernel: in any floating-point dtype; layers may be stacked in front.
       to: the format.
-      block: numbers that share a scale, even; it divides the axis.
-      axis: along which they lie, counted from the last one (-1).
+      block: the number of values that share a scale; even, and a divisor of the axis.
+      axis: the axis of blocks, counted from the last one (-1).
     """
     wide = _cut(kernel.astype(jnp.float32), axis, kernel.shape[axis] // block)
     scales = jnp.max(jnp.abs(wide), axis).astype(jnp.bfloat16)
-    # A block of zeros stays one.
+    # A block of zeros stays zero.
     divisors = jnp.where(scales == 0, 1, scales).astype(jnp.float32)
     shares = wide / jnp.expand_dims(divisors, axis)
     if to == "int8":
@@ -121,7 +120,7 @@ def quantize(kernel: Float[Array, "..."], *, to: str, block: int, axis: int) -> 
 
 
 def is_quantized(name: str, compute: Compute) -> bool:
-    """Returns whether the parameter of this "/"-joined name is to be quantized."""
+    """Returns whether the parameter of this "/"-joined name is quantized."""
     if not compute.quantization or not name.endswith("/kernel"):
         return False
     return compute.quantize_output_layer or not name.endswith("logits_dense/kernel")
@@ -130,10 +129,10 @@ def is_quantized(name: str, compute: Compute) -> bool:
 def quantize_parameter(
     name: str, kernel: Float[ArrayLike, "..."], compute: Compute
 ) -> QuantizedKernel:
-    """Returns a kernel, one layer's or all layers', quantized as `compute` says.
+    """Returns a kernel, of one layer or all, quantized according to `compute`.
 
     Raises:
-      UserError: its `embed` axis can't be cut into such blocks.
+      UserError: the block size doesn't divide its `embed` axis.
     """
     axis, block = _block_axis(name), compute.quantization_block
     embed = np.shape(kernel)[axis]
@@ -147,7 +146,7 @@ def quantize_parameter(
 
 
 def quantize_params(params: Mapping[str, Any], compute: Compute) -> dict[str, Any]:
-    """Returns a whole model's weights as `compute` says; kernels become `CODES` and `SCALES`.
+    """Returns a model's weights with each quantized kernel replaced by `CODES` and `SCALES`.
 
     Args:
       params: nested dicts of floating-point arrays.
@@ -171,9 +170,9 @@ def quantize_params(params: Mapping[str, Any], compute: Compute) -> dict[str, An
 
 
 def quantize_stored(name: str, whole: np.ndarray, compute: Compute) -> dict[str, np.ndarray]:
-    """Returns a parameter as the model has it, by name, from an array in the host's memory.
+    """Converts a stored parameter to the model's, by name: unchanged, or codes and scales.
 
-    One layer at a time is on the device, and nothing of float32's size is made on the host.
+    The device processes one layer at a time, and the host never stores the kernel in float32.
     """
     if not is_quantized(name, compute):
         return {name: whole}
@@ -188,7 +187,7 @@ def quantize_stored(name: str, whole: np.ndarray, compute: Compute) -> dict[str,
 
 
 def dequantize_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the float32 kernels in place of the codes: a model that computes the same."""
+    """Returns equivalent weights with float32 kernels instead of codes and scales."""
 
     def walk(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         if CODES in tree:
@@ -209,23 +208,23 @@ def _block_axis(name: str) -> int:
 
 
 def _cut(x: Array, axis: int, blocks: int) -> Array:
-    """Cuts an axis in two, [..., blocks, block, ...]; `axis`, from the last, is then the second."""
+    """Splits `axis`, counted from the last, into [..., blocks, block, ...]."""
     place = x.ndim + axis
     return x.reshape(*x.shape[:place], blocks, -1, *x.shape[place + 1 :])
 
 
 def _joined(x: Array, axis: int) -> Array:
-    """What `_cut` cut."""
+    """Undoes `_cut`."""
     place = x.ndim + axis
     return x.reshape(*x.shape[: place - 1], -1, *x.shape[place + 1 :])
 
 
 def _nf4_shares(codes: Array) -> Array:
-    """Looks the codes up by choosing between neighbors, bit after bit.
+    """Looks the codes up by choosing between neighbors, bit by bit.
 
-    Elementwise, where a gather would be slow on accelerators and couldn't be fused.
+    It is elementwise: a gather would be slow on accelerators and couldn't be fused.
     """
-    # Mere constants JAX would widen to the kernel's shape, all sixteen, before the layers' loop.
+    # Otherwise the 16 constants would be broadcast to the kernel's shape before the layer loop.
     codes, table = jax.lax.optimization_barrier((codes, jnp.asarray(NF4, jnp.float32)))
     values = list(table)
     for bit in range(4):

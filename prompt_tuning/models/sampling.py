@@ -1,4 +1,4 @@
-"""Restricting a distribution over tokens before one is drawn: temperature, top-k and top-p."""
+"""Temperature, top-k and top-p: restricts a distribution over tokens before sampling."""
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +8,14 @@ from jaxtyping import Array, Float
 def restrict(
     logits: Float[Array, "batch vocab"], *, temperature: float, top_k: int, top_p: float
 ) -> Float[Array, "batch vocab"]:
-    """Returns logits divided by `temperature`, minus infinity where a token is ruled out.
+    """Returns logits divided by `temperature`, with minus infinity for excluded tokens.
 
     Args:
       logits: of the next token.
-      temperature: above 0; 1 leaves the distribution as it is.
+      temperature: above 0; 1 leaves the distribution unchanged.
       top_k: keep the k likeliest tokens (Fan et al., 2018); 0 keeps all.
       top_p: keep the smallest set of likeliest tokens whose probability reaches p (Holtzman et
-        al., 2020); 1 keeps all. It applies to what top-k has left.
+        al., 2020); 1 keeps all. It applies after top-k.
     """
     logits = logits / temperature
     if top_k:

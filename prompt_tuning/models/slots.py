@@ -1,9 +1,9 @@
-"""What a method may put into the layers of a stack, and how the layers read it.
+"""Slots that a method may fill in the layers of a stack, and how the layers read them.
 
-Each kind of slot maps the name of a module, the path of its parameters within a layer, to arrays:
-"attention/query", "encoder_decoder_attention", "mlp/wo". For a whole stack the arrays have a
-leading `layer` axis, which the scan over layers removes, and then a batch axis, 1 where all
-examples share the values. A method fills slots through `injection.py`.
+Each kind of slot maps names of modules (paths of parameters within a layer: "attention/query",
+"encoder_decoder_attention", "mlp/wo") to arrays. For a whole stack, the arrays have a leading
+`layer` axis, which the scan over layers removes, and then a batch axis, which is 1 if all examples
+share the values. A method fills slots through `injection.py`.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ else:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class KeyValue:
-    """The keys and values that attention reads; heads come first, as its products need them."""
+    """Keys and values of attention; heads precede positions, as its products need them."""
 
     key: Float[AnyArray, "*layer batch heads source head_dim"]
     value: Float[AnyArray, "*layer batch heads source head_dim"]
@@ -41,11 +41,11 @@ class KeyValue:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class LowRank:
-    """What is added to a projection's output: x @ down @ up (LoRA).
+    """An addition to a projection's output: x @ down @ up (LoRA).
 
     Attributes:
-      down: [layer, batch or 1, *inputs, rank], inputs being the axes that the projection sums over.
-      up: [layer, batch or 1, rank, *outputs], any scaling included.
+      down: [layer, batch or 1, *inputs, rank]; `inputs` are the axes the projection sums over.
+      up: [layer, batch or 1, rank, *outputs], with any scaling included.
     """
 
     down: Float[AnyArray, "..."]
@@ -55,14 +55,14 @@ class LowRank:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Bottleneck:
-    """What is added to a block's output h: activation(h @ down + down_bias) @ up + up_bias.
+    """An addition to a block's output h: activation(h @ down + down_bias) @ up + up_bias.
 
     Attributes:
       down: [layer, batch or 1, embed, width].
       down_bias: [layer, batch or 1, width].
       up: [layer, batch or 1, width, embed].
       up_bias: [layer, batch or 1, embed].
-      activation: a name out of `ACTIVATIONS`.
+      activation: a key of `ACTIVATIONS`.
     """
 
     down: Float[AnyArray, "..."]
@@ -82,14 +82,14 @@ class Bottleneck:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Slots:
-    """What is injected into one module and those inside it, by their names within it.
+    """Everything injected into one module and its submodules, by their names within it.
 
     Attributes:
-      prefixes: keys and values before an attention block's own.
-      low_rank: of projections.
+      prefixes: keys and values prepended to an attention block's own.
+      low_rank: additions to projections.
       scales: factors [layer, batch or 1, *outputs] of modules' outputs: of attention's projections
         "key" and "value", and of the feed-forward block's "hidden" layer (IA3).
-      bottlenecks: after attention and feed-forward blocks (adapters).
+      bottlenecks: additions after attention and feed-forward blocks (adapters).
     """
 
     prefixes: Mapping[str, KeyValue] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Slots:
     bottlenecks: Mapping[str, Bottleneck] = field(default_factory=dict)
 
     def submodule(self, module: str) -> "Slots":
-        """Returns the slots of the modules in `module`, by their names there."""
+        """Returns the slots of the submodules of `module`, by their names within it."""
         start = module + "/"
         return Slots(
             **{
@@ -112,7 +112,7 @@ class Slots:
         )
 
     def prefixed(self, module: str, keys_values: KeyValue) -> KeyValue:
-        """Returns an attention block's keys and values with its prefix in front, if it has one."""
+        """Returns an attention block's keys and values with its prefix prepended, if it has one."""
         prefix = self.prefixes.get(module)
         if prefix is None:
             return keys_values
@@ -158,13 +158,13 @@ def low_rank_product(x: Float[Array, "rows length ..."], low_rank: LowRank) -> A
 def repeat_per_row(
     per_example: Float[AnyArray, "#batch ..."], rows: int
 ) -> Float[Array, "#rows ..."]:
-    """Repeats each example's values for its rows, which are consecutive."""
+    """Repeats each example's values for its consecutive rows."""
     batch = per_example.shape[0]
     return per_example if batch in (1, rows) else jnp.repeat(per_example, rows // batch, axis=0)
 
 
 def _einsum_per_example(spec: str, x: Array, weights: Array) -> Array:
-    """Returns an einsum of rows "bt..." with weights that are shared, or each example's own."""
+    """Returns the einsum of rows "bt..." with weights, either shared or one per example."""
     if weights.shape[0] == 1:
         weights = weights[0]
     else:

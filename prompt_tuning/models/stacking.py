@@ -1,9 +1,9 @@
 """Combines injections: one for each example of a batch, or stacked on an axis for `vmap`.
 
 Slots of different sizes are padded: prompts and prefixes on the left and suffixes on the right,
-with the padding masked; low ranks and bottlenecks with zeros, which add nothing. Every example
-computes what it would alone. Prompts are padded on the left so that their distances to the input,
-the only positions that T5 uses, are unchanged.
+with the padding masked; low ranks and bottlenecks with zeros, which add nothing. So every example's
+result is unchanged. Prompts are padded on the left to keep their distances to the input: T5's
+positions are relative.
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ import numpy as np
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.slots import AnyArray, Bottleneck, KeyValue, LowRank
 
-# Vectors with a mask beside them: the slot's field, its mask's, and on which side it is padded.
+# Vectors with a mask: the slot's field, the mask's field, and the side on which it is padded.
 _VECTORS = (
     ("encoder_prompt", "encoder_prompt_mask", "left"),
     ("encoder_suffix", "encoder_suffix_mask", "right"),
     ("decoder_prompt", "decoder_prompt_mask", "left"),
 )
-# The block whose prefix stands before them.
+# The block whose prefix comes before these vectors.
 _SELF_ATTENTION = {
     "encoder_prompt": "encoder/attention",
     "encoder_suffix": "",
@@ -34,11 +34,11 @@ _BY_NAME = ("prefixes", "low_rank", "scales", "bottlenecks")
 
 
 class UnlikeInjectionsError(ValueError):
-    """Injections that can't be computed together, as their methods fill different slots."""
+    """Injections that can't be stacked, since their methods fill different slots."""
 
 
 def with_prompt_length(injection: Injection, length: int) -> Injection:
-    """Returns an injection with its encoder's prompt, if any, and its mask padded to a length."""
+    """Returns an injection with its encoder prompt, if any, and its mask padded to a length."""
     prompt, mask = injection.encoder_prompt, injection.encoder_prompt_mask
     if prompt is None:
         return injection
@@ -53,13 +53,13 @@ def with_prompt_length(injection: Injection, length: int) -> Injection:
 def stack_injections(
     injections: Sequence[Injection],
 ) -> tuple[list[AnyArray], Callable[[Sequence[AnyArray]], Injection]]:
-    """Returns arrays with a leading axis to be mapped over, and what makes injections of them.
+    """Returns arrays stacked for `vmap`, and a function that rebuilds an injection from them.
 
         arrays, injection_of = stack_injections(injections)
         jax.vmap(lambda arrays: model(injection_of(arrays)))(arrays)
 
     Raises:
-      UnlikeInjectionsError: slots are filled in one and empty in another, or can't be padded.
+      UnlikeInjectionsError: a slot is filled in one and empty in another, or can't be padded.
     """
     alike = _alike(injections)
     stacked = [jnp.stack(leaves) for leaves in zip(*map(jax.tree.leaves, alike), strict=True)]
@@ -67,26 +67,27 @@ def stack_injections(
 
 
 def batch_injections(injections: Sequence[Injection]) -> Injection:
-    """Returns one injection for a batch whose examples have one of `injections` each.
+    """Returns one injection for a batch: the concatenation of its examples' injections.
 
     Args:
-      injections: each with a batch axis of 1, or of its share of the examples.
+      injections: in the order of the examples; each has a batch axis of 1, or of the number of
+        examples that it covers.
 
-    Raises:
-      ValueError: as `stack_injections`; or one has weights, which all examples share.
+      Raises:
+        ValueError: as in `stack_injections`; or one has weights, which a batch can't mix.
     """
     if any(injection.weights for injection in injections):
         raise ValueError("Examples of a batch can't have weights of their own.")
 
     def join(path: tuple[Any, ...], *leaves: AnyArray) -> Any:
-        # Slots of layers have their batch axis after that of the layers.
+        # In slots of layers, the batch axis follows the layer axis.
         return _numpy_of(leaves[0]).concatenate(leaves, axis=int(path[0].name in _BY_NAME))
 
     return jax.tree_util.tree_map_with_path(join, *_alike(injections))
 
 
 def _alike(injections: Sequence[Injection]) -> list[Injection]:
-    """Returns injections made to be of one structure and of equal sizes."""
+    """Returns the injections padded to one structure and equal sizes."""
     filled = _pad_alike(injections)
     structures = {jax.tree.structure(injection) for injection in filled}
     if len(structures) > 1:
@@ -140,7 +141,7 @@ def _fill_prefixes(injections: Sequence[Injection], changes: list[dict[str, Any]
         lengths = [injection.prefix_length(name) for injection in injections]
         masked = [name in injection.prefix_masks for injection in injections]
         if 0 in lengths or (len(set(lengths)) == 1 and len(set(masked)) == 1):
-            continue  # alike, or so unlike that comparing the structures tells it
+            continue  # equal, or so different that comparing the structures reports it
         for change, injection in zip(changes, injections, strict=True):
             prefix = injection.prefixes[name]
             batch = prefix.key.shape[1]
@@ -185,7 +186,7 @@ def _fill_widths(slots: Sequence[Mapping[str, Bottleneck]]) -> list[dict[str, Bo
                 slot,
                 down=_padded(slot.down, 3, widths[name], "right"),
                 down_bias=_padded(slot.down_bias, 2, widths[name], "right"),
-                # Whatever the nonlinearity makes of 0, nothing is added.
+                # Zeros: the padding adds nothing, even if the nonlinearity doesn't map 0 to 0.
                 up=_padded(slot.up, 2, widths[name], "right"),
             )
             for name, slot in each.items()
@@ -210,5 +211,5 @@ def _all_visible(vectors: AnyArray) -> Any:
 
 
 def _numpy_of(x: AnyArray) -> Any:
-    """Returns what computes with such an array: what is on the host stays there."""
+    """Returns the array's module, so that host arrays stay on the host."""
     return np if isinstance(x, np.ndarray) else jnp

@@ -1,10 +1,10 @@
-"""T5 (Raffel et al., 2020) in v1.0, v1.1 and multilingual form, its layers stacked and scanned.
+"""T5 (Raffel et al., 2020) v1.0, v1.1 and mT5, with stacked layers that are scanned.
 
     variables, injection = injected(frozen, injection)
     logits = T5(config).apply(variables, batch, injection)
 
-Parameters carry T5X's names, with the layers of a stack on a leading `layer` axis. Sizes are in
-config.py, what a method may inject in injection.py, generation in decoding.py.
+Parameters have T5X's names, with the layers of a stack on a leading `layer` axis. Sizes are in
+config.py, the slots of methods in injection.py, generation in decoding.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,11 +29,11 @@ Batch = Mapping[str, Array]
 Params = dict[str, Any]
 
 Constrain = Callable[[Array, Axes], Array]
-"""Constrains how activations with these logical axes (`axes.py`) are laid out on devices."""
+"""Constrains the sharding of activations with these logical axes (`axes.py`)."""
 
 
 def _unconstrained(x: Array, axes: Axes) -> Array:
-    """Leaves the layout to the compiler, which does well unless weights are split over `data`."""
+    """Leaves sharding to the compiler, which does well unless weights are sharded over `data`."""
     del axes
     return x
 
@@ -41,7 +41,7 @@ def _unconstrained(x: Array, axes: Axes) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """What the decoder needs of the encoder and the method; `source` includes the prompt."""
+    """The decoder's inputs from the encoder and the method; `source` includes the prompt."""
 
     outputs: Float[Array, "batch source embed"]
     mask: Bool[Array, "batch source"]
@@ -51,7 +51,7 @@ class Encoded:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """Keys and values that decoding keeps between steps, all layers stacked.
+    """Keys and values cached between decoding steps, with all layers stacked.
 
     Attributes:
       self_kv: [layer, rows, heads, prefix + length, head_dim]: an injected prefix, the tokens
@@ -80,7 +80,7 @@ class EncoderLayer(nn.Module):
         position_bias: Float[Array, "heads source keys"],
         padding_bias: Float[Array, "batch 1 1 keys"],
     ) -> tuple[Float[Array, "batch source embed"], None]:
-        """Returns the next `x`, and None as `nn.scan` expects a second result."""
+        """Returns the next `x`, and None since `nn.scan` expects a second result."""
         options = {
             "config": self.config,
             "compute": self.compute,
@@ -102,7 +102,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, attention to the encoder, and feed-forward block."""
+    """Causal self-attention, cross-attention and feed-forward block, pre-norm with residuals."""
 
     config: T5Config
     compute: Compute
@@ -165,9 +165,9 @@ class DecoderLayer(nn.Module):
 
 
 def _stack(layer: type[nn.Module], compute: Compute, length: int, in_axes: Any) -> Any:
-    """Returns `layer` scanned over `length` layers, whose parameters are stacked."""
+    """Returns `layer` scanned over `length` layers with stacked parameters."""
     if compute.remat:
-        # Within a loop XLA can't merge the recomputation with the forward pass, so that barriers
+        # Within a loop XLA can't merge the recomputation with the forward pass, so barriers
         # against it (`prevent_cse`) would only cost time.
         layer = nn.remat(layer, prevent_cse=False)
     return nn.scan(
@@ -217,7 +217,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The decoder's layers, its final norm and the output layer where it isn't tied."""
+    """The decoder's layers, its final norm and the output layer, unless it is tied."""
 
     config: T5Config
     compute: Compute = Compute()
@@ -232,15 +232,15 @@ class Decoder(nn.Module):
         cache: Cache | None,
         position: Int[Array, ""],
     ) -> tuple[Float[Array, "rows target features"], Cache | None]:
-        """Returns logits (or the last hidden layer, if tied) and the cache, if one was given.
+        """Returns logits (or the last hidden layer, if tied) and the next cache, if one was given.
 
-        Without a cache, `x` is the decoder's prompt and the whole target, and the result is that of
-        the target only. With one, `x` starts at `position`, counting the prompt.
+        Without a cache, `x` is the decoder's prompt and the whole target, and the result is for the
+        target only. With one, `x` starts at `position`, counting the prompt.
         """
         config, injection = self.config, encoded.injection
         options = {"config": config, "compute": self.compute, "deterministic": deterministic}
         prefix = injection.prefix_length("decoder/self_attention")
-        position += prefix  # the prefix's keys come first, in the cache too
+        position += prefix  # the prefix's keys come first, also in the cache
         queries = position + jnp.arange(x.shape[1])
         keys = jnp.arange(prefix + x.shape[1] if cache is None else cache.self_kv.key.shape[3])
         position_bias = RelativePositionBias(
@@ -283,7 +283,7 @@ class Decoder(nn.Module):
 def _with_prefix_mask(
     mask: Bool[Array, "batch source"], injection: Injection, name: str
 ) -> Bool[Array, "batch keys"]:
-    """Returns which keys of an attention block can be seen, those of its prefix first."""
+    """Returns which keys of an attention block are visible, those of its prefix first."""
     if name not in injection.prefixes:
         return mask
     before = injection.prefix_mask(name)
@@ -292,7 +292,7 @@ def _with_prefix_mask(
 
 
 def _visible_keys(injection: Injection, keys: int) -> Bool[Array, "#batch keys"] | None:
-    """Returns which keys of the decoder's self-attention masks leave visible; None: all of them."""
+    """Returns which keys of decoder self-attention aren't masked, or None if all are visible."""
     name = "decoder/self_attention"
     prompt = injection.decoder_prompt_mask
     if prompt is None and name not in injection.prefix_masks:
@@ -303,12 +303,12 @@ def _visible_keys(injection: Injection, keys: int) -> Bool[Array, "#batch keys"]
     batch = max(len(prefix), len(prompt))
     before = [jnp.broadcast_to(mask, (batch, mask.shape[1])) for mask in (prefix, prompt)]
     visible = jnp.concatenate(before, axis=1)
-    missing = keys - visible.shape[1]  # the target's own keys, which the causal mask hides
+    missing = keys - visible.shape[1]  # the target's keys; the causal mask handles them
     return jnp.pad(visible, ((0, 0), (0, missing)), constant_values=True)
 
 
 class _Dropout(nn.Module):
-    """`dropout` for a module whose `deterministic` comes with the call."""
+    """`dropout` as a module, for callers that receive `deterministic` as an argument."""
 
     config: T5Config
     compute: Compute
@@ -322,12 +322,12 @@ class T5(nn.Module):
     """The T5 encoder-decoder.
 
     A batch is a mapping with SeqIO's names: `encoder_input_tokens` [batch, source],
-    `decoder_input_tokens` [batch, target] and what the loss needs. Padding has id 0.
+    `decoder_input_tokens` [batch, target] and the loss's features. Padding has id 0.
 
     Attributes:
-      config: what it is.
-      compute: how it is computed.
-      constrain: how activations are laid out on devices; `Layout.constrain` under FSDP.
+      config: the architecture.
+      compute: numerics and memory options.
+      constrain: constrains the sharding of activations; `Layout.constrain` under FSDP.
     """
 
     config: T5Config
@@ -342,7 +342,7 @@ class T5(nn.Module):
     def __call__(
         self, batch: Batch, injection: Injection = Injection(), *, deterministic: bool = True
     ) -> Float[Array, "batch target vocab"]:
-        """Returns float32 logits for every position of the target (teacher forcing)."""
+        """Returns float32 logits for every target position (teacher forcing)."""
         encoded = self.encode(batch["encoder_input_tokens"], injection, deterministic=deterministic)
         return self.decode(encoded, batch["decoder_input_tokens"], deterministic=deterministic)
 
@@ -356,7 +356,7 @@ class T5(nn.Module):
         """Returns the encoder's outputs, those of the prompt first.
 
         Raises:
-          ValueError: the injection still holds weights, which only `injected` can put in place.
+          ValueError: the injection still contains weights, which `injected` must put in place.
         """
         if injection.weights:
             raise ValueError(
@@ -376,13 +376,13 @@ class T5(nn.Module):
         *,
         deterministic: bool = True,
     ) -> Float[Array, "rows target vocab"]:
-        """Returns logits for targets behind the start token.
+        """Returns logits for targets, given shifted right behind a start token.
 
-        The model overwrites the first column with its start token, `config.start_id`, which data
-        pipelines don't know.
+        The model overwrites the first column with its own start token, `config.start_id`, which
+        data pipelines don't know.
 
         `rows` may be n times the encoded batch: rows n*i to n*i+n-1 are then n targets of example
-        i, which share the encoder's work.
+        i, which share its encoder outputs.
         """
         decoder_input_tokens = self._started(decoder_input_tokens, jnp.int32(0))
         embedded = self.token_embedder(decoder_input_tokens)
@@ -394,9 +394,9 @@ class T5(nn.Module):
         """Returns the cache of `rows` targets before their first step.
 
         Args:
-          encoded: what they will attend to.
-          rows: as in `decode`, the encoded batch or a multiple of it.
-          length: the most tokens that will be decoded.
+          encoded: from `encode`.
+          rows: the encoded batch or a multiple of it, as in `decode`.
+          length: the maximum number of tokens to decode.
         """
         injection = encoded.injection
         slots = injection.layers("decoder")
@@ -405,14 +405,14 @@ class T5(nn.Module):
             cross_kv=self._cross_kv(encoded.outputs, slots),
         )
         prompt = injection.decoder_prompt
-        if prompt is not None:  # runs through the decoder once, like tokens already decoded
+        if prompt is not None:  # cached as if its positions were tokens already decoded
             prompt = repeat_per_row(prompt, rows).astype(self.compute.compute_dtype)
             prompt = jnp.broadcast_to(prompt, (rows, *prompt.shape[1:]))
             _, cache = self.decoder(prompt, encoded, True, cache, jnp.int32(0))
         return cast(Cache, cache)
 
     def _empty_self_kv(self, slots: Slots, rows: int, length: int) -> KeyValue:
-        """Returns self-attention's prefixes, each followed by zeros for `length` tokens."""
+        """Returns the self-attention prefixes, each followed by zeros for `length` tokens."""
         config = self.config
         shape = (config.num_decoder_layers, rows, config.num_heads, length, config.head_dim)
         zeros = jnp.zeros(shape, jnp.dtype(self.compute.product_dtype))
@@ -421,10 +421,10 @@ class T5(nn.Module):
         )
 
     def _cross_kv(self, outputs: Float[Array, "batch source embed"], slots: Slots) -> KeyValue:
-        """Returns the keys and values of the encoder's outputs in every layer of the decoder."""
+        """Returns every decoder layer's keys and values of the encoder's outputs."""
         config = self.config
         name = "encoder_decoder_attention"
-        # Unbound, so that it can be applied to one layer of the stacked parameters at a time.
+        # Unbound, to be applied to one layer of the stacked parameters at a time.
         attention = Attention(config=config, compute=self.compute, deterministic=True, parent=None)
         stacked = self.variables["params"]["decoder"]["layers"][name]
         projections = {module: stacked[module] for module in ("key", "value")}
@@ -449,9 +449,9 @@ class T5(nn.Module):
         cache: Cache,
         position: Int[Array, ""],
     ) -> tuple[Float[Array, "rows vocab"], Cache]:
-        """Returns logits for what follows `tokens`, which are at `position`, and the next cache.
+        """Returns logits for the token after `tokens`, which are at `position`, and the next cache.
 
-        At position 0 the start token replaces them, as in `decode`.
+        At position 0 the start token replaces `tokens`, as in `decode`.
         """
         embedded = self.token_embedder(self._started(tokens[:, None], position))
         position = position + encoded.injection.decoder_prompt_length
@@ -464,9 +464,9 @@ class T5(nn.Module):
     ) -> Callable[[], tuple[dict[str, Params], KeyValue]]:
         """Returns a function that rebuilds both arguments inside the body of a decoding loop.
 
-        Unrolled layers read a slice of each stacked array, which XLA for CPUs would copy in every
-        iteration. So slices are made before the loop and stacked inside, where XLA folds slicing a
-        stack.
+        Unrolled layers read a slice of each stacked array, which XLA on CPUs would copy in every
+        iteration. So arrays are sliced before the loop and stacked inside, where XLA removes the
+        slicing of a stack.
         """
         params = dict(variables["params"])
         if self.compute.unroll:
@@ -487,8 +487,8 @@ class T5(nn.Module):
     def _started(
         self, tokens: Int[Array, "rows target"], position: Int[Array, ""]
     ) -> Int[Array, "rows target"]:
-        """Returns the tokens, which begin at `position`, with the start token at position 0."""
-        if self.config.start_id == self.config.pad_id:  # what data pipelines and decoding put there
+        """Returns the tokens, which start at `position`, with the start token at position 0."""
+        if self.config.start_id == self.config.pad_id:  # already there
             return tokens
         positions = position + jnp.arange(tokens.shape[1])
         return jnp.where(positions == 0, self.config.start_id, tokens)

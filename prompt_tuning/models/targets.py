@@ -1,6 +1,6 @@
 """The modules of the layers that a method can change, and their sizes.
 
-A method receives them as values, since it knows no model:
+A method receives them as values, since it doesn't depend on a model:
 
     targets = select_targets(projections(config), ("attention/query", "attention/value"))
 
@@ -18,13 +18,13 @@ from prompt_tuning.models.parameters import Architecture
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A module that every layer of a stack has.
+    """A module of every layer of a stack.
 
     Attributes:
       name: "STACK/MODULE".
-      layers: of the stack.
-      inputs: sizes of the axes that it takes, without batch and length.
-      outputs: those of what it returns.
+      layers: number of layers of the stack.
+      inputs: the shape of its input, without batch and length.
+      outputs: the shape of its output, without batch and length.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Target:
 
     @property
     def parameters(self) -> int:
-        """Values in a projection's kernel, of all layers."""
+        """The number of values in a projection's kernels, over all layers."""
         return self.layers * math.prod(self.inputs) * math.prod(self.outputs)
 
 
 def projections(config: Architecture) -> tuple[Target, ...]:
-    """Returns every matrix product of the layers that has a kernel."""
+    """Returns every projection of the layers."""
     return tuple(
         Target(
             name=each.module,
@@ -53,15 +53,15 @@ def projections(config: Architecture) -> tuple[Target, ...]:
 
 
 def attention_blocks(config: Architecture) -> tuple[Target, ...]:
-    """Returns the attention blocks; `outputs` are the axes of their keys, [heads, head_dim]."""
+    """Returns the attention blocks; `outputs` is the shape of their keys, [heads, head_dim]."""
     keys = select_targets(projections(config), ("key",))
     return tuple(dataclasses.replace(key, name=_block(key)) for key in keys)
 
 
 def scalable(config: Architecture) -> tuple[Target, ...]:
-    """Returns what can be multiplied by factors: keys, values and feed-forward hidden layers."""
+    """Returns the outputs that can be scaled: keys, values and feed-forward hidden layers."""
     return tuple(
-        # What "wo" reads is the hidden layer.
+        # The input of "wo" is the hidden layer.
         Target(
             name=f"{_block(each)}/hidden",
             layers=each.layers,
@@ -83,13 +83,13 @@ def blocks(config: Architecture) -> tuple[Target, ...]:
 
 
 def select_targets(targets: Sequence[Target], endings: Sequence[str]) -> tuple[Target, ...]:
-    """Returns the targets whose names end as any of `endings`, in the order of `targets`.
+    """Returns the targets whose names end with any of `endings`, in the order of `targets`.
 
-    An ending is a whole part of a name or several: "query" is every query, "attention/query" the
-    encoder's alone, "encoder" nothing.
+    An ending is one or more whole parts of a name: "query" matches every query, "attention/query"
+    only the encoder's, "encoder" nothing.
 
     Raises:
-      UserError: an ending fits no target.
+      UserError: an ending matches no target.
     """
     for ending in endings:
         if not any(_ends(target.name, ending) for target in targets):
