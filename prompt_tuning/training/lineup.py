@@ -1,4 +1,4 @@
-"""Which members train now, which wait, and how the others ended."""
+"""The queue of members: those that train, those that wait, and the results of the others."""
 
 import collections
 import json
@@ -18,12 +18,12 @@ _TO_THE_END = "trained to its last step"
 
 
 class Lineup:
-    """Members that train, a few at a time; when one ends, the next one waiting starts.
+    """Members that train, a few at a time; when one ends, the next in the queue starts.
 
     Attributes:
       results: of the members that have ended, by name.
-      open: runs that have been started and have not ended, by name.
-      training: the runs that make the next step.
+      open: started runs that have not ended, by name.
+      training: the runs that take part in the next step.
     """
 
     def __init__(self, members: Sequence[Member], concurrency: int):
@@ -32,7 +32,7 @@ class Lineup:
         self._until: int | None = None
         self.open: dict[str, Run] = {}
         self.training: list[Run] = []
-        # A run alone is opened even if it is complete: its caller wants the parameters.
+        # A single run is opened even if it is complete: its caller needs the parameters.
         alone = not members[0].name
         self.results = {} if alone else _read_on_all(lambda: _results_before(members))
 
@@ -42,7 +42,7 @@ class Lineup:
         return len(self.results) == len(self._members)
 
     def wait(self, members: Sequence[Member], until: int | None) -> None:
-        """Queues members to train up to a step; None: to their last."""
+        """Queues members to train up to a step, or to their last step if None."""
         self._until = until
         self._waiting.extend(member for member in members if member.name not in self.results)
 
@@ -51,17 +51,17 @@ class Lineup:
         room = min(self._concurrency - len(self.training), len(self._waiting))
         started = [self._waiting.popleft() for _ in range(room)]
         for member in started:
-            if member.name not in self.open:  # else it is since the last rung
+            if member.name not in self.open:  # else already open since the previous rung
                 self.open[member.name] = open_run(member)
         return [self.open[member.name] for member in started]
 
     def admit(self, runs: Sequence[Run]) -> None:
-        """Adds opened runs to those that train, unless they have reached their step already."""
+        """Adds opened runs to those that train, unless they have already reached their step."""
         self.training += runs
         self.drop_arrived()
 
     def drop_arrived(self) -> None:
-        """Ends the runs that are complete, and drops those that have reached the next rung."""
+        """Ends complete runs, and removes those that have reached the next rung from `training`."""
         for run in self.training:
             if run.ended:
                 last = run.step >= run.options.train_steps
@@ -70,7 +70,7 @@ class Lineup:
             self.training = [run for run in self.training if run.step < self._until]
 
     def end(self, run: Run, reason: str) -> None:
-        """Ends a run for good; its summary says why."""
+        """Ends a run for good, with the reason in its summary."""
         run.wait()
         run.close()
         run.write_summary({"ended": reason} if run.name else {})
@@ -112,7 +112,7 @@ class Lineup:
 
 
 def _read_on_all(read: Callable[[], T]) -> T:
-    """Has every process read what the first one has written, before that writes more."""
+    """Reads on every process what the first one has written, before it writes more."""
     found = first_then_all(read)
     first_then_all(lambda: None)
     return found
@@ -121,7 +121,7 @@ def _read_on_all(read: Callable[[], T]) -> T:
 def _results_before(members: Sequence[Member]) -> dict[str, TrainResult]:
     """Returns the results of members that ended before this process began.
 
-    One that was trained to its last step is left out if it has more steps to make now.
+    Omits a member trained to its last step if its `train_steps` has been raised since.
     """
     results = {}
     for member in members:

@@ -1,19 +1,19 @@
-"""The training loop: of one run, or of several on one copy of the frozen weights.
+"""The training loop, for one run or several on one copy of the frozen weights.
 
-    for step: batch -> train_step -> metrics, a few steps late
-              now and then: evaluate, keep the best, save a checkpoint
+    for step: batch -> train_step -> metrics, fetched a few programs late
+              at intervals: evaluate, keep the best, save a checkpoint
 
-A run is a list of one. Several may differ in seed, learning rate, initialization, prompt length
-and task. Each has its own optimizer state, random keys, data order, early stopping and run folder,
-which holds what the run would have written alone, to within rounding. `concurrency` of them train
-at a time; when one ends, the next one waiting takes its turn. `Halving` drops the runs that score
-lowest on the way. Their steps take turns, or are made side by side in one program
+A single run is a list of one member. Members may differ in seed, learning rate, initialization,
+prompt length and task. Each has its own optimizer state, random keys, data order, early stopping
+and run folder; its results match those of a single run to within rounding. `concurrency` members
+train at a time; when one ends, the next in the queue starts. `Halving` drops the members with the
+lowest scores at intermediate steps. Steps run in turns, or side by side in one program
 (`side_by_side.py`).
 
-The loop starts steps and records them; `lineup.py` knows who trains, and `run.py` reads and writes
-the files of a run. Steps are pure functions (`step.py`). A run's result is a function of its
-settings alone: batches and random keys follow from the seed and the step, and a checkpoint holds
-the rest, so a run that was killed and resumed ends exactly like one that was not.
+The loop dispatches steps and records them; `lineup.py` decides which members train, and `run.py`
+reads and writes the files of a run. Steps are pure functions (`step.py`). A run's result depends on
+its settings only: batches and random keys follow from the seed and the step, and a checkpoint
+stores the rest, so a run that was killed and resumed ends exactly like an uninterrupted one.
 """
 
 import collections
@@ -46,10 +46,10 @@ from prompt_tuning.training.startup import startup_line
 from prompt_tuning.training.step import ProgramKey, StepMetrics, make_train_step
 
 STEPS_IN_FLIGHT = 2
-"""How many programs may be under way before the loop waits: enough to keep a device busy."""
+"""Maximum programs dispatched but not yet fetched: enough to keep a device busy."""
 
 Evaluate = Callable[[Sequence[Member], Sequence[Any]], Sequence[Evaluation]]
-"""(members, their trainable parameters) -> what the development set says about each."""
+"""(members, their trainable parameters) -> each one's evaluation on the development set."""
 
 
 def train(
@@ -66,29 +66,29 @@ def train(
     """Trains every member to its end; resumes from the checkpoints in their folders.
 
     Args:
-      members: one without a name, which trains alone; or several of different names, all with
-        the same `accumulation_steps`.
+      members: a single run, without a name; or several runs with different names and the same
+        `accumulation_steps`.
       frozen: the frozen weights; neither changed nor saved.
-      evaluate: called with all members that are due at the same time. None: nothing is evaluated,
-        and no prompt is saved as the best.
-      layout: how arrays are sharded over several devices, of one process or of several. All
-        processes run this loop with the same arguments; only the first writes to the folders.
-        None: JAX's default device.
+      evaluate: called with all members due at the same time. If None, nothing is evaluated, and no
+        prompt is saved as the best.
+      layout: how arrays are sharded over the devices of one or several processes. All processes run
+        this loop with the same arguments; only the first writes to the folders. If None, JAX's
+        default device is used.
       monitoring: what to measure, and whether to record a profile.
       concurrency: how many members train at a time.
-      side_by_side: make the members' steps in one program, which keeps a device busy that one
-        member leaves idle, but takes as many times the memory for activations; or take turns.
-      halving: drop the worst members on the way; needs `evaluate`.
+      side_by_side: run all members' steps in one vmapped program (better utilization, more memory
+        for activations) instead of one program each.
+      halving: drops the worst members at intermediate steps; needs `evaluate`.
 
     Returns:
-      How each member ended, in the order given. One that diverged is among them and doesn't stop
-      the others, unless it trains alone.
+      How each member ended, in the order given. A member that diverged is included and doesn't
+      stop the others.
 
     Raises:
-      UserError: a run alone has diverged (a loss, gradient or update is NaN or infinite), or all
-        of several have; something can't be written; every checkpoint is damaged; a batch can't be
-        cut into `accumulation_steps`; members differ in a setting that they must share.
-      Interrupted: SIGTERM or Ctrl-C came. All is saved; the same call resumes.
+      UserError: a single run, or every member, diverged (a loss, gradient or update is NaN or
+        infinite); a file can't be written; every checkpoint is damaged; a batch isn't divisible
+        by `accumulation_steps`; members differ in a setting that they must share.
+      Interrupted: SIGTERM or Ctrl-C was received. Everything is saved; the same call resumes.
     """
     _check(members, concurrency, halving)
     monitoring = monitoring or Monitoring()
@@ -97,7 +97,7 @@ def train(
     # Several processes stop together or not at all.
     with StopRequest(saving=devices.vote is not None) as stop:
         together = None
-        # Without this, and what asks for it in `_Loop`, members always take turns.
+        # Optional: the loop works without side-by-side training; members then take turns.
         if side_by_side and members[0].name:
             together = SideBySide(
                 concurrency=min(concurrency, len(members)),
@@ -135,12 +135,12 @@ def train(
 
 
 class _InFlight(NamedTuple):
-    """A program that has been started, which makes a step of one run or of several.
+    """A dispatched program that computes one step of one run or several.
 
     Attributes:
-      metrics: of the program's rows, or of its one run.
-      steps: each run, with its row in the metrics; () where they are those of one run.
-      signal_number: the greatest of all processes', 0 for none.
+      metrics: scalars of one run, or [rows] of several.
+      steps: the runs, each with its index into the metrics; `()` selects a scalar itself.
+      signal_number: the maximum over all processes; 0 if no signal was received.
     """
 
     metrics: StepMetrics
@@ -149,7 +149,7 @@ class _InFlight(NamedTuple):
 
 
 class _Loop:
-    """Makes the steps of the members in a lineup, and what follows them."""
+    """Runs, records, evaluates and saves the steps of the members in a lineup."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class _Loop:
             )
 
     def train(self, halving: Halving | None) -> None:
-        """Trains from rung to rung, and the members that remain to their end."""
+        """Trains from rung to rung, then trains the remaining members to their end."""
         left, options = self._members, self._members[0].options
         if halving is not None:
             rungs = halving.steps(
@@ -198,27 +198,27 @@ class _Loop:
         self._train_until(left, None)
 
     def _train_until(self, members: Sequence[Member], until: int | None) -> None:
-        """Trains each member up to a step; None: its last."""
+        """Trains each member up to a step, or to its last step if None."""
         lineup = self.lineup
         lineup.wait(members, until)
         while True:
             while started := lineup.start(self._open_run):
-                # The untrained prompt's score; a resumed run has it.
+                # Score the untrained prompt; a resumed run already has its score.
                 self._run_evaluations([run for run in started if run.step == 0])
                 lineup.admit(started)
             if not lineup.training:
                 return
             self._start_steps(lineup.training)
             self._stop.begin_saving()
-            # Metrics arrive a few steps late, unless an evaluation or a checkpoint follows them.
-            # Don't change the order: a checkpoint holds what was recorded and evaluated before it.
+            # Fetch metrics a few programs late, unless an evaluation or a checkpoint follows.
+            # Don't change the order: a checkpoint stores what was recorded and evaluated before it.
             eventful = any(
                 run.evaluation_due or run.checkpoint_due or run.step == until
                 for run in lineup.training
             )
             self._record_steps(0 if eventful else STEPS_IN_FLIGHT)
             self._run_evaluations([run for run in lineup.training if run.evaluation_due])
-            # Read only once: a signal may come at any moment, and `Interrupted` follows a save.
+            # Read only once: a signal may arrive at any time, and `Interrupted` must follow a save.
             signal_number = self._voted_signal if self._devices.vote else self._stop.signal_number
             if signal_number:
                 self._record_steps(0)
@@ -239,7 +239,7 @@ class _Loop:
             self._screen.close()
 
     def _open_run(self, member: Member) -> Run:
-        # Batches that are to share a program are put on the devices once they have been joined.
+        # With side-by-side training, batches are stacked before they are put on the devices.
         alone = self._side_by_side is None
         return Run(
             member,
@@ -251,7 +251,7 @@ class _Loop:
         )
 
     def _start_steps(self, training: Sequence[Run]) -> None:
-        """Starts the next step of every run that trains."""
+        """Dispatches the next step of every training run."""
         inputs = {}
         for run in training:
             with run.monitor.waiting_for_input(), self._part_of_startup("data"):
@@ -267,7 +267,7 @@ class _Loop:
             if self._startup is not None:
                 jax.block_until_ready(metrics)
         self._profile.end_step(metrics, self._line)
-        if self._startup is not None:  # once, after the first step
+        if self._startup is not None:  # only after the first step
             seconds = self._startup.end()
             self._startup = None
             self._line(startup_line(seconds))
@@ -277,7 +277,7 @@ class _Loop:
     def _take_turns(
         self, training: Sequence[Run], inputs: Mapping[str, Input]
     ) -> Iterator[tuple[StepMetrics, list[tuple[Run, Any]]]]:
-        """Starts a step of each run, a program each; yields as `SideBySide.start_steps` does."""
+        """Dispatches each run's step as its own program; yields like `SideBySide.start_steps`."""
         for run in training:
             if run.program_key not in self._programs:
                 self._programs[run.program_key] = make_train_step(
@@ -296,14 +296,14 @@ class _Loop:
             yield metrics, [(run, ())]
 
     def _record_steps(self, keep: int) -> None:
-        """Waits for the metrics of all but the last `keep` programs, and records them."""
+        """Fetches and records the metrics of all but the last `keep` programs."""
         while len(self._in_flight) > keep:
             program = self._in_flight.popleft()
             metrics, voted = jax.device_get((program.metrics, program.signal_number))
             self._voted_signal = max(self._voted_signal, int(voted))
             for run, row in program.steps:
                 if run.name not in self.lineup.open:
-                    continue  # it has diverged before
+                    continue  # it diverged at an earlier step
                 try:
                     run.record_step({name: values[row] for name, values in metrics.items()})
                 except Diverged as error:
@@ -334,12 +334,12 @@ class _Loop:
         )
 
     def _line(self, text: str) -> None:
-        """Shows a line that isn't about one member."""
+        """Prints a line that isn't about one member."""
         shown = next(iter(self.lineup.open.values())) if self._screen is None else self._screen
         shown.line(text)
 
     def _part_of_startup(self, name: str) -> AbstractContextManager[object]:
-        """Until the first step is done, counts what is done inside as this part of starting."""
+        """Counts the time inside as this part of startup, until the first step is done."""
         return contextlib.nullcontext() if self._startup is None else self._startup.part(name)
 
     def _raise_interrupted(self, signal_number: int) -> None:

@@ -1,11 +1,11 @@
-"""A run between its steps: its state, and all that it reads and writes.
+"""State and I/O of one training run.
 
-    what is asked for    `Member`
-    input                `Run.batches`, made ahead on a thread
-    record               rows of metrics, predictions, the best prompt, checkpoints
-    result               `TrainResult`, and the folder's summary.json
+    specification    `Member`
+    input            `Run.batches`, prefetched on a thread
+    output           rows of metrics, predictions, the best prompt, checkpoints
+    result           `TrainResult`, and the folder's summary.json
 
-`loop.py` makes the steps, of one run or of several that train together.
+`loop.py` runs the steps, of one run or of several that train together.
 """
 
 import collections
@@ -47,20 +47,20 @@ from prompt_tuning.training.step import Batch, LossFn, ProgramKey, TrainState
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Member:
-    """A run as it is asked for: what is trained, on what, and where it is recorded.
+    """The specification of a run: its trainable parameters, data, options and folder.
 
     Attributes:
-      name: what it is called on the screen and in results, unlike any other; "" trains alone.
+      name: unique name on the screen and in results; "" for a single run.
       folder: see `run_folder.py`.
-      options: how long, how often.
+      options: training steps and intervals.
       loss_fn: (trained, frozen, batch, key) -> (sum of losses, sum of weights).
-      optimizer: for `trained`. Of runs that train together, only those with an `Optimizer` share
-        a program.
+      optimizer: for `trained`. Among runs that train together, only those with an `Optimizer`
+        share a program.
       trained: the initial trainable parameters; they are copied.
-      batches: step (from 0) -> batch, a pure function, host arrays with SeqIO's names. It is called
-        on a thread of its own, a few steps ahead.
-      save_best: called with (trained, step, score) at each best evaluation so far.
-      facts: what else belongs in the summary, such as the task's name.
+      batches: step (from 0) -> batch of host arrays under SeqIO's names. A pure function, called
+        on its own thread, a few steps ahead.
+      save_best: called with (trained, step, score) after each evaluation that is the best so far.
+      facts: further fields of the summary, such as the task's name.
     """
 
     name: str = ""
@@ -76,13 +76,13 @@ class Member:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What an evaluation on the development set found.
+    """The results of an evaluation on the development set.
 
     Attributes:
       metrics: by name, such as "accuracy".
-      score: the one number, higher being better, that the best prompt is picked by; the mean of
-        the task's metrics in the paper.
-      predictions: JSON-able rows, one an example.
+      score: selects the best prompt, higher is better; in the paper, the mean of the task's
+        metrics.
+      predictions: JSON-serializable rows, one per example.
     """
 
     metrics: Mapping[str, float]
@@ -96,11 +96,11 @@ class TrainResult:
 
     Attributes:
       name: the member's.
-      step: steps made.
+      step: number of steps made.
       best: the best evaluation.
-      ended: why, in a few words.
+      ended: the reason, in a few words.
       trained: the trainable parameters after the last step (those of the best evaluation are in
-        the folder); None of a member that had ended before this process began.
+        the folder); None for a member that ended before this process began.
       stopped_early: whether it ended before its last step.
     """
 
@@ -116,7 +116,7 @@ class Diverged(UserError):
     """A loss, a gradient or an update is NaN or infinite.
 
     Attributes:
-      step: the step's number.
+      step: the step at which this was found.
     """
 
     def __init__(self, message: str, step: int):
@@ -125,17 +125,16 @@ class Diverged(UserError):
 
 
 class Run:
-    """A run that has been started.
+    """A started run.
 
-    For each step its owner calls, in this order: `batches.next`; `start_step`; `record_step` once
-    the metrics have arrived, which may be a few steps later; `record_evaluation` if
-    `evaluation_due`; `end_step`. At the end it calls `close`. Of several processes that make a run
-    together, only the first writes.
+    For each step, call in this order: `batches.next`; `start_step`; `record_step` once the metrics
+    are fetched, which may be a few steps later; `record_evaluation` if `evaluation_due`;
+    `end_step`. At the end, call `close`. If several processes train a run, only the first writes.
 
     Attributes:
-      member: what was asked for.
-      state: after the step last started; it may not have been computed yet.
-      step: how many steps have been started.
+      member: the run's specification.
+      state: after the last dispatched step; it may not be computed yet.
+      step: number of dispatched steps.
       key: the run's random key.
       program_key: equal for runs that can share a program.
       batches: the `Input`s of the next steps.
@@ -155,12 +154,12 @@ class Run:
         """Resumes from the newest checkpoint, or starts with `state` if there is none.
 
         Args:
-          member: what is asked for.
+          member: the run's specification.
           state: before the first step.
-          frozen_parameters: their number.
+          frozen_parameters: number of frozen parameters.
           place_batch: puts a batch on the devices.
           peak_flops: see `Monitoring`.
-          screen: its part of a population's screen; None if it trains alone.
+          screen: its part of a population's screen; None for a single run.
         """
         self._started = time.monotonic()
         self.member, self.options, self.folder = member, member.options, member.folder
@@ -203,11 +202,11 @@ class Run:
         if restored is not None:
             self.line(self._resumed_line())
 
-        # Steps that have been started and not recorded: (step, input, FLOPs).
+        # Steps dispatched but not yet recorded: (step, input, FLOPs).
         self._under_way: collections.deque[tuple[int, Input, int]] = collections.deque()
         accumulation_steps = self.options.accumulation_steps
         self.batches = Prefetcher(
-            # Batches are put on the devices on the thread too, so that no step waits for it.
+            # The thread also puts batches on the devices, so that no step waits for the transfer.
             lambda step: make_input(member.batches(step), accumulation_steps, place_batch),
             first=self.step,
             end=self.options.train_steps,
@@ -216,7 +215,7 @@ class Run:
 
     @functools.cached_property
     def key_data(self) -> np.ndarray:
-        """The words of the run's random key."""
+        """The run's random key as uint32 words."""
         return np.asarray(jax.random.key_data(self.key))
 
     @property
@@ -226,9 +225,9 @@ class Run:
 
     @property
     def rate(self) -> np.floating | None:
-        """The learning rate of its next step, where the program takes it as an argument.
+        """The learning rate of the next step; None if the program doesn't take it as an argument.
 
-        After the last step it is that step's.
+        After the last step, that step's learning rate.
         """
         return None if self._rates is None else self._rates[min(self.step, len(self._rates) - 1)]
 
@@ -244,7 +243,7 @@ class Run:
 
     @property
     def evaluation_due(self) -> bool:
-        """Whether the development set is evaluated after the step just made."""
+        """Whether an evaluation follows the current step."""
         return self.step % self.options.eval_every == 0 or self.step == self.options.train_steps
 
     @property
@@ -253,25 +252,25 @@ class Run:
         return self.ended or self.step % self.options.checkpoint_every == 0
 
     def line(self, text: str) -> None:
-        """Shows a line on the screen."""
+        """Prints a line on the screen."""
         self._screen.line(text)
 
     def record_startup(self, seconds: Mapping[str, float]) -> None:
-        """Adds to the next row and the summary how long the parts of starting took."""
+        """Adds the durations of the parts of startup to the next row and the summary."""
         self._startup = seconds
         self._fields_to_add = {f"startup/{name}": value for name, value in seconds.items()}
 
     def wait(self) -> None:
-        """Returns once every checkpoint is on disk."""
+        """Waits until every checkpoint is on disk."""
         self._checkpoints.wait()
 
     def start_step(self, state: TrainState, step_input: Input, flops: int) -> None:
-        """Takes note of a step that has been started.
+        """Registers a dispatched step.
 
         Args:
-          state: after the step; it may not have been computed yet.
-          step_input: what the step was given.
-          flops: operations of the step; 0 where they aren't counted.
+          state: after the step; it may not be computed yet.
+          step_input: the step's input.
+          flops: of the step; 0 if not counted.
         """
         self.state = state
         self.step += 1
@@ -279,7 +278,7 @@ class Run:
         self._screen.advance()
 
     def record_step(self, metrics: Mapping[str, Any]) -> None:
-        """Adds the metrics of the next step under way (`make_train_step`) to the row of losses.
+        """Adds the metrics of the oldest dispatched step (`make_train_step`) to the next row.
 
         Raises:
           Diverged: a metric isn't finite.
@@ -296,7 +295,7 @@ class Run:
             self._write_window(step)
 
     def record_evaluation(self, evaluation: Evaluation, seconds: float) -> None:
-        """Records what the development set says about the state; it took so many seconds."""
+        """Records an evaluation of the current state, which took this many seconds."""
         step, score = self.step, float(evaluation.score)
         metrics = {name: float(value) for name, value in evaluation.metrics.items()}
         best = self._progress.best.updated(step, score, metrics)
@@ -309,7 +308,7 @@ class Run:
         )
         if evaluation.predictions:
             self.folder.write_predictions(step, evaluation.predictions)
-        # Before the checkpoint that will say so.
+        # Save the prompt before the checkpoint that records it as best.
         save_best = self.member.save_best
         if best.step == step and save_best is not None and self._writes:
             save_best(self.state.trained, step, score)
@@ -317,14 +316,14 @@ class Run:
         self._timed_from += seconds
 
     def end_step(self, *, save: bool = False) -> None:
-        """Ends a step, with nothing of it left to record; saves a checkpoint if asked or due."""
+        """Ends a fully recorded step; saves a checkpoint if requested or due."""
         if self.ended:
             self._write_window(self.step)
         if save or self.checkpoint_due:
             self._save_checkpoint()
 
     def result(self, ended: str) -> TrainResult:
-        """Returns how it ended, for this reason."""
+        """Returns the result of the run, which ended for this reason."""
         return TrainResult(
             name=self.name,
             step=self.step,
@@ -335,14 +334,14 @@ class Run:
         )
 
     def close(self) -> None:
-        """Makes no more batches, and closes the files."""
+        """Stops prefetching batches and closes the files."""
         self.batches.close()
         for writer in self._writers:
             writer.close()
         self._checkpoints.close()
 
     def write_summary(self, facts: Mapping[str, Any]) -> None:
-        """Writes `summary.json`, unless it is there and no step was made since."""
+        """Writes `summary.json`, unless it exists and this process made no step."""
         made_steps = self.step > self._first_step
         if self._writes and (made_steps or not self.folder.summary.exists()):
             best, rows = self._progress.best, read_rows(self.folder.metrics)
@@ -357,7 +356,7 @@ class Run:
                 "stopped_early": self.step < self.options.train_steps,
                 "trained_parameters": count_parameters(self.state.trained),
                 "frozen_parameters": self._frozen_parameters,
-                # Medians, which neither compilation nor evaluation weighs on.
+                # Medians, which neither compilation nor evaluation distorts.
                 "examples_per_second": _median(rows, "examples_per_second"),
                 "mfu": _median(rows, "mfu"),
                 "wall_seconds": self._seconds(),
@@ -366,7 +365,7 @@ class Run:
             self.folder.write_json("summary.json", summary)
 
     def _resumed_line(self) -> str:
-        """Returns what to show of a run that was restored from a checkpoint."""
+        """Returns the line to print for a run restored from a checkpoint."""
         if self.step >= self.options.train_steps:
             return (
                 f"This run is complete ({self.step:,} steps). Give more TRAIN_STEPS to continue "
@@ -387,7 +386,7 @@ class Run:
         return line
 
     def _write_window(self, step: int) -> None:
-        """Writes the row of losses since the last one, if there was a step since."""
+        """Writes the row of losses since the last row, if any step was made since."""
         means = self._progress.end_window()
         if means is not None:
             seconds = time.monotonic() - self._timed_from
@@ -399,7 +398,7 @@ class Run:
         self._start_timing()
 
     def _start_timing(self) -> None:
-        """Starts counting what this process does for the speed in the next row."""
+        """Starts measuring the speed for the next row."""
         self._timed_from = time.monotonic()
         self._counts = np.zeros(2)
 
@@ -423,7 +422,7 @@ class Run:
         kept = []
         if best.step is not None and self.member.save_best is not None:
             kept.append(f"prompt_best of step {best.step} (score {best.score:.4f})")
-        # The loss of step n is that of the parameters after step n - 1, which are in doubt.
+        # The loss of step n is computed with the parameters after step n - 1, which are in doubt.
         checkpoints = [kept_step for kept_step in self._checkpoints.steps() if kept_step < step - 1]
         if checkpoints:
             kept.append(f"the checkpoint of step {checkpoints[-1]}")

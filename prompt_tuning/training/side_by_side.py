@@ -1,17 +1,17 @@
-"""Steps of several runs at once, in one program on one copy of the frozen weights.
+"""Steps of several runs in one program, on one copy of the frozen weights.
 
     injections = each run's method applied to its own trainable parameters, stacked
     losses = jax.vmap(loss_fn)(injections, batches, keys), all on the same frozen weights
 
-Under `vmap` a product of activations with a frozen weight stays one product with more rows; only
-what a method adds is computed separately. Trainable parameters are never padded, so that an
-optimizer sees the same as in a run alone; `stack_injections` pads the injections.
+Under `vmap`, a product of activations with a frozen weight stays one product with more rows; only
+a method's own computations are separate. Trainable parameters are never padded, so that the
+optimizer computes the same as in a single run; `stack_injections` pads the injections.
 
-A program is compiled for a number of rows, one run each, and a length of their inputs. Few sizes
-keep compilation rare: the concurrency, half of it, a quarter, and so on. A group of runs that is
-smaller than its program leaves rows idle.
+A program is compiled for a number of rows, one run each, and an input length. Few sizes keep
+compilation rare: the concurrency, half of it, a quarter, and so on. A group of runs smaller than
+its program leaves rows idle.
 
-`loop.py` uses only `SideBySide` of this; without it, runs take turns.
+`loop.py` uses only `SideBySide` from this module; without it, runs take turns.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +38,7 @@ from prompt_tuning.training.step import (
 )
 
 _POSITIONS_A_CALL = 64
-"""The cost of one more program, in positions of a row: a guess that favors few programs."""
+"""Estimated cost of an additional program, in positions of a row; favors few programs."""
 
 
 def make_side_by_side_step(
@@ -46,15 +46,15 @@ def make_side_by_side_step(
 ) -> Callable[..., tuple[tuple[TrainState, ...], StepMetrics]]:
     """Compiles `(states, frozen, batch, key_data, rates) -> (states, metrics)`.
 
-    `states` has one state for each run; `batch`, `key_data` (of the runs' keys) and `rates`
-    (learning rates) have the runs along their first axis. The metrics are those of
-    `make_train_step`, [members] each. Each run gets the same as from `make_train_step`, except for
-    rounding; with dropout, only if its inputs aren't padded further.
+    `states` has one state per run; `batch`, `key_data` (of the runs' keys) and `rates` (learning
+    rates) have a leading `members` axis, as have the metrics of `make_train_step`. Up to rounding,
+    each run's results equal those of `make_train_step`; with dropout, only if its inputs aren't
+    padded further.
 
     Args:
-      keys: of each run, in order. Their losses are `MethodLoss`es with the same `of_injection`.
+      keys: one per run. Their losses are `MethodLoss`es with the same `of_injection`.
       accumulation_steps: as in `make_train_step`.
-      layout: likewise, for the tuple of states.
+      layout: as in `make_train_step`, for the tuple of states.
     """
     method_losses: list[Any] = [key.loss_fn for key in keys]
 
@@ -88,7 +88,7 @@ def make_side_by_side_step(
         after: list[Any] = [None] * len(states)
         for rows in _alike(keys, states):
             optimizer = keys[rows[0]].optimizer
-            # All in one update: the program for sixteen members is as small as for one.
+            # One vmapped update: the program for sixteen members is as small as for one.
             several = jax.vmap(
                 lambda rate, *of_member, optimizer=optimizer: updated(
                     at_rate(optimizer, rate), *of_member
@@ -104,12 +104,12 @@ def make_side_by_side_step(
                 after[row] = jax.tree.map(lambda x, index=index: x[index], several)
         return tuple(state for state, _ in after), _stack([metrics for _, metrics in after])
 
-    # Nothing is donated: the state of a run that has ended may fill a row.
+    # No donation: an idle row may reuse a finished run's state.
     return jax.jit(train_step, out_shardings=layout, compiler_options=compiler_options())
 
 
 def _alike(keys: Sequence[ProgramKey], states: Sequence[TrainState]) -> list[list[int]]:
-    """Returns groups of rows with equal optimizers and shapes, which one update can take."""
+    """Groups rows with equal optimizers and shapes, which can share one vmapped update."""
     groups: dict[Any, list[int]] = {}
     for row, (key, state) in enumerate(zip(keys, states, strict=True)):
         leaves, structure = jax.tree.flatten(state)
@@ -123,14 +123,14 @@ def _stack(trees: Sequence[Any]) -> Any:
 
 
 class SideBySide:
-    """Makes a step of every run that trains, computing as few positions as possible.
+    """Runs a step of every training run, computing as few positions as possible.
 
     Args:
-      concurrency: the most runs at a time.
-      target_length: of all runs' targets, in tokens.
+      concurrency: the maximum number of runs at a time.
+      target_length: maximum length of the runs' targets, in tokens.
       frozen: the frozen weights.
-      accumulation_steps: microbatches in a batch.
-      layout_of: from runs to the layout that `make_side_by_side_step` takes.
+      accumulation_steps: number of microbatches per batch.
+      layout_of: runs -> `layout` of `make_side_by_side_step`.
       place_batch: puts a batch of [members, batch, length] arrays on the devices.
       flops_of: counts the FLOPs of a program with its arguments.
     """
@@ -157,11 +157,11 @@ class SideBySide:
     def start_steps(
         self, training: Sequence[Run], inputs: Mapping[str, Input]
     ) -> Iterator[tuple[StepMetrics, list[tuple[Run, Any]]]]:
-        """Starts a step of every run that trains; yields the programs that make them.
+        """Dispatches a step of every training run; yields once per program.
 
         Args:
           training: the runs.
-          inputs: by the run's name, on the host.
+          inputs: on the host, by run name.
 
         Yields:
           The metrics of a program, [rows] each, and its runs, each with its row.
@@ -172,7 +172,7 @@ class SideBySide:
             if _exchangeable(rows):
                 rows += active[:1] * (program_size(len(rows), self._sizes) - len(rows))
             program = self._program(rows)
-            # An idle row computes on another run's batch; its result is dropped.
+            # An idle row gets another run's batch; its result is discarded.
             batches = [inputs.get(run.name, inputs[active[0].name]).batch for run in rows]
             arguments = (
                 tuple(run.state for run in rows),
@@ -190,11 +190,11 @@ class SideBySide:
             yield metrics, steps
 
     def _arrange(self, training: Sequence[Run]) -> None:
-        """Gives each run that trains a row.
+        """Assigns a row to each training run.
 
-        In a program of several kinds, runs that have ended keep their rows, so that no smaller
-        program is compiled. A new run takes the row of one of them, preferably of its own kind,
-        which keeps the program the same.
+        In a program with several keys, runs that have ended keep their rows, so that no smaller
+        program is compiled. A new run takes the row of one of them, preferably one with its own
+        key, which keeps the program the same.
         """
         for new in [run for run in training if run not in self._rows]:
             free = [row for row, run in enumerate(self._rows) if run not in training]
@@ -208,7 +208,7 @@ class SideBySide:
             self._rows = [run for run in self._rows if run in training]
 
     def _groups(self, inputs: Mapping[str, Input]) -> list[list[Run]]:
-        """Returns the runs that share a program."""
+        """Returns groups of runs, one group per program."""
         if not _exchangeable(self._rows):
             return [self._rows]
         batches = [inputs[run.name].batch for run in self._rows]
@@ -218,7 +218,7 @@ class SideBySide:
         return [[self._rows[row] for row in group] for group in groups]
 
     def _prompt_length(self, run: Run, batch: Batch) -> int:
-        """Returns how many positions a run's method adds to its inputs."""
+        """Returns the number of positions that a run's method adds to its inputs."""
 
         def positions(trained: PyTree) -> Array:
             loss_fn: Any = run.program_key.loss_fn
@@ -240,12 +240,12 @@ class SideBySide:
 
 
 def _exchangeable(rows: Sequence[Run]) -> bool:
-    """Whether all rows are of one kind, so that their program depends on their number only."""
+    """Whether all rows have the same key, so that the program depends only on their number."""
     return len({run.program_key for run in rows}) <= 1
 
 
 def program_sizes(concurrency: int) -> tuple[int, ...]:
-    """Returns the numbers of rows of programs: `concurrency`, its half ... down to 1, ascending."""
+    """Returns the row counts of programs: `concurrency`, half of it ... down to 1, ascending."""
     sizes = [concurrency]
     while sizes[-1] > 1:
         sizes.append(-(-sizes[-1] // 2))
@@ -253,27 +253,27 @@ def program_sizes(concurrency: int) -> tuple[int, ...]:
 
 
 def program_size(members: int, sizes: Sequence[int]) -> int:
-    """Returns the smallest size that holds these members."""
+    """Returns the smallest size that fits this many members."""
     return next(size for size in sizes if size >= members)
 
 
 def groups_by_length(
     lengths: Sequence[int], sizes: Sequence[int], other_positions: int
 ) -> list[list[int]]:
-    """Returns the members of each program that together compute the fewest positions.
+    """Groups members into programs, minimizing the total number of positions.
 
-    Padding batches of very different lengths to the longest wastes positions. The optimum is found
-    by dynamic programming over the members in the order of their lengths. It depends on the
-    arguments alone, so that a resumed population groups in the same way.
+    Padding batches of very different lengths to the longest wastes positions. Dynamic programming
+    over the members sorted by length finds the optimum. It depends only on the arguments, so that
+    a resumed population is grouped identically.
 
     Args:
-      lengths: of each member's inputs at this step, in tokens.
-      sizes: how many rows programs have, ascending.
-      other_positions: positions of each row besides its inputs, such as its prompt.
+      lengths: each member's input length at this step, in tokens.
+      sizes: row counts of programs, ascending.
+      other_positions: positions per row in addition to the inputs, such as the prompt.
     """
     order = sorted(range(len(lengths)), key=lambda member: (-lengths[member], member))
-    # best[n]: the cheapest way to group the n members with the longest inputs, and where the
-    # last of its groups begins.
+    # best[n]: the minimum cost of grouping the n members with the longest inputs, and the start
+    # of the last group.
     best: list[tuple[int, int]] = [(0, 0)]
     for end in range(1, len(order) + 1):
         best.append(
@@ -298,7 +298,7 @@ def groups_by_length(
 
 
 def stack_batches(batches: Sequence[Batch], target_length: int = 0) -> Batch:
-    """Stacks the members' batches to arrays of [members, batch, length], padded to the longest.
+    """Stacks the members' batches into arrays of [members, batch, length], padded to the longest.
 
     Targets are padded to at least `target_length`. The examples' tasks are [members, batch].
     """
@@ -311,7 +311,7 @@ def stack_batches(batches: Sequence[Batch], target_length: int = 0) -> Batch:
         if name != "task"
     }
     if any("task" in batch for batch in batches):
-        # Batches of a member with a single task don't name it: it is 0.
+        # A member with a single task has no "task" in its batches; its index is 0.
         rows = stacked["encoder_input_tokens"].shape[1]
         tasks = np.zeros((len(batches), rows), np.int32)
         for row, batch in zip(tasks, batches, strict=True):

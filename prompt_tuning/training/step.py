@@ -1,8 +1,8 @@
 """One training step: a pure function from state, frozen weights and batch to the next state.
 
-The step is generic in `loss_fn(trained, frozen, batch, key)`. It differentiates by `trained` alone,
-so no gradient or optimizer state of the frozen weights' size exists. The same step pre-trains a
-model, or tunes it whole, with all its weights in `trained`.
+The step is generic in `loss_fn(trained, frozen, batch, key)`. It differentiates with respect to
+`trained` only, so no gradient or optimizer state of the frozen weights' size exists. The same step
+pre-trains or fully fine-tunes a model, with all its weights in `trained`.
 
 Losses are in `losses.py`, optimizers in `optimizers.py`; `loop.py` does input and output.
 """
@@ -35,12 +35,12 @@ StepMetrics = dict[str, Array]
 class TrainState:
     """All arrays that change during training.
 
-    Its fields are annotated as trees, since it also holds shapes or shardings in place of arrays.
+    Fields are annotated as trees, because they may also contain shapes or shardings.
 
     Attributes:
-      step: updates made, an int32 scalar.
+      step: number of updates made, an int32 scalar.
       trained: the trainable parameters, as a method's `init` returns them.
-      opt_state: optax's state for them.
+      opt_state: their optax state.
     """
 
     step: PyTree
@@ -65,21 +65,21 @@ def make_train_step(
 ) -> Callable[..., tuple[TrainState, StepMetrics]]:
     """Compiles `(state, frozen, batch, key, rate=None) -> (state, metrics)`.
 
-    `key` is the run's key, the same at every step: the step folds in its own number, so that a
-    resumed run draws the same random numbers as an uninterrupted one. The batch is cut into
-    `accumulation_steps` microbatches, whose gradients are summed before the one update; the batch
-    size must be divisible by it. The old state's memory is donated to the new one.
+    `key` is the run's key, the same at every step: the step folds in its own index, so that a
+    resumed run samples the same random numbers as an uninterrupted one. The batch is split into
+    `accumulation_steps` microbatches, whose gradients are summed before the update; the batch size
+    must be divisible by it. The old state's memory is donated to the new one.
 
-    Don't call it inside another jitted function: on a CPU, where it has `compiler_options`, JAX
-    refuses that.
+    Don't call the step inside another jitted function: JAX rejects the `compiler_options` that it
+    has on CPU there.
 
     Args:
-      loss_fn: differentiated by its first argument alone.
-      optimizer: optax's. An `AnyRate` takes the learning rate of this step as the argument `rate`,
-        so that runs which differ in it share one program.
-      accumulation_steps: microbatches in a batch.
+      loss_fn: differentiated with respect to its first argument only.
+      optimizer: from optax. An `AnyRate` takes this step's learning rate as the argument `rate`,
+        so that runs with different learning rates share one program.
+      accumulation_steps: number of microbatches per batch.
       layout: on several devices, the shardings of the state and the metrics: one for all, or a
-        pair of trees. Without it XLA may split them.
+        pair of trees. If None, XLA may shard them in any way.
 
     Returns:
       The compiled step. Its metrics are float32 scalars: `loss` (mean over the batch's weights, in
@@ -105,10 +105,10 @@ def sums_and_gradient(
     Args:
       loss_fn: of a batch or a microbatch.
       accumulation_steps: number of microbatches, computed one after another.
-      several: whether `loss_fn` is that of several members: both its sums, the key and all arrays
-        of the batch have a leading `members` axis. The members' losses are added up. The gradient
-        with respect to a member's parameters is that of its own loss, since no other loss depends
-        on them.
+      several: whether `loss_fn` computes the losses of several members: both sums, the key and all
+        arrays of the batch then have a leading `members` axis. The losses are summed. The gradient
+        with respect to a member's parameters is that of its own loss, because no other loss
+        depends on them.
     """
     split = functools.partial(split_batch, parts=accumulation_steps)
     fold_in = jax.random.fold_in
@@ -141,9 +141,9 @@ def sums_and_gradient(
 def compiler_options() -> dict[str, Any]:
     """Returns XLA's options for compiling a step on JAX's default platform.
 
-    On a CPU, XLA by default schedules for concurrency, and so copies every layer's weights out of
-    their stack before it needs any. A schedule for low memory takes as long and needs less
-    (T5 1.1 Small on two cores: 513 MB of workspace instead of 666).
+    On CPU, XLA schedules for concurrency by default, and copies every layer's weights out of their
+    stack in advance. The memory-optimized schedule is as fast and needs less memory (T5 1.1 Small
+    on two cores: 513 MB of workspace instead of 666).
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -175,7 +175,7 @@ def updated(
 
 
 InjectionLossFn = Callable[[Injection, Any, Batch, Array], tuple[Array, Array]]
-"""(injection, frozen, batch, key) -> as `LossFn` returns."""
+"""(injection, frozen, batch, key) -> the same sums as `LossFn`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +183,7 @@ class MethodLoss:
     """The loss of a frozen model with a method's injection: a `LossFn` in two parts.
 
     Attributes:
-      method: has `apply(trained, batch) -> Injection`, as a `methods.base.Method` has.
+      method: has `apply(trained, batch) -> Injection`, like a `methods.base.Method`.
       of_injection: the loss of a frozen model with an injection.
     """
 
@@ -198,9 +198,9 @@ class MethodLoss:
 
 
 def injection_loss_fn(model: Any, options: losses.LossOptions) -> InjectionLossFn:
-    """Returns the loss of a frozen model, a `models.t5.T5`, with an injection.
+    """Returns a function that computes the loss of a frozen `models.t5.T5` with an injection.
 
-    Dropout is as in the model's config; without dropout no random number is drawn.
+    The model's config sets the dropout; without dropout, no random numbers are sampled.
     """
 
     def loss_fn(injection, frozen, batch, key):
@@ -210,12 +210,12 @@ def injection_loss_fn(model: Any, options: losses.LossOptions) -> InjectionLossF
 
 
 def prompt_loss_fn(model: Any, method: Any, options: losses.LossOptions) -> MethodLoss:
-    """Returns the loss of a method's injection into a frozen model."""
+    """Returns a function that computes the loss of a method's injection into a frozen model."""
     return MethodLoss(method, injection_loss_fn(model, options))
 
 
 def model_loss_fn(model: Any, options: losses.LossOptions) -> LossFn:
-    """Returns the loss of a model whose weights are all trained, for pre-training."""
+    """Returns a function that computes a model's loss, with all its weights in `trained`."""
 
     def loss_fn(trained, frozen, batch, key):
         del frozen
@@ -244,20 +244,20 @@ def _token_loss(
 
 
 def split_batch(x: Array, parts: int) -> Array:
-    """Cuts an array into microbatches: [batch, ...] -> [parts, batch / parts, ...].
+    """Splits an array into microbatches: [batch, ...] -> [parts, batch / parts, ...].
 
-    Each part takes every `parts`-th example, so that a batch sharded over devices along its
-    first axis stays so in each part, with no example moved between devices.
+    Each part takes every `parts`-th example, so that a batch sharded along its first axis stays
+    sharded in each part, and no example moves between devices.
     """
     return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class ProgramKey:
-    """What a step's program depends on; runs with equal keys share a program.
+    """The key of a step's compiled program, which runs with equal keys share.
 
     Attributes:
-      loss_fn: the method of a `MethodLoss` is without its initializers.
+      loss_fn: if a `MethodLoss`, its method has no initializers.
       optimizer: without its learning rate, if that can be an argument of the step.
     """
 
@@ -275,7 +275,7 @@ class ProgramKey:
 
 
 def _as_it_computes(method: Any) -> Any:
-    """Returns a method without its initializers, which are functions and never equal."""
+    """Returns a method without its initializers, which are functions and never compare equal."""
     if not hasattr(method, "clone"):  # a `Bound` one
         return dataclasses.replace(method, method=_as_it_computes(method.method))
     fields = dataclasses.fields(method)
