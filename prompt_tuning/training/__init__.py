@@ -1,1 +1,1 @@
-"""The optimizer, the step and the loop; what is differentiated is in `step.py`."""
+"""The optimizer, the training step, which computes gradients (`step.py`), and the loop."""

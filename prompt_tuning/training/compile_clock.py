@@ -1,7 +1,7 @@
-"""How many programs are compiled, and how long it takes, as JAX reports it.
+"""Number and duration of compilations, from JAX's monitoring events.
 
 Tracing, lowering, compiling and loading from the persistent cache all count. JAX reports the time
-of a function traced inside another twice; here it counts once.
+of nested tracing twice; here it counts once.
 """
 
 import functools
@@ -17,11 +17,12 @@ _SPANS_KEPT = 1000
 
 
 class Compiled(NamedTuple):
-    """What this process has compiled so far.
+    """Compilations of this process so far.
 
-    programs: how many, compiled or loaded from the cache.
-    from_cache: how many were loaded from the cache.
-    seconds: the time all of it took.
+    Attributes:
+      programs: number of programs compiled or loaded from the cache.
+      from_cache: number of programs loaded from the cache.
+      seconds: total time.
     """
 
     programs: int
@@ -30,7 +31,7 @@ class Compiled(NamedTuple):
 
 
 class CompileClock:
-    """Sums what JAX reports; `compile_clock()` returns the one that listens."""
+    """Sums the events that JAX reports; `compile_clock()` returns the registered instance."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -38,12 +39,12 @@ class CompileClock:
         self._programs, self._from_cache, self._seconds = 0, 0, 0.0
 
     def read(self) -> Compiled:
-        """Returns what has been compiled so far."""
+        """Returns the totals so far."""
         with self._lock:
             return Compiled(self._programs, self._from_cache, self._seconds)
 
     def add_span(self, event: str, start_time: float, end_time: float, **_: object) -> None:
-        """Adds a span that JAX reports at its end, after the spans inside it."""
+        """Adds a span; JAX reports it when it ends, after the spans inside it."""
         if not event.startswith(_COMPILING):
             return
         with self._lock:
@@ -60,14 +61,14 @@ class CompileClock:
             del self._spans[:-_SPANS_KEPT]
 
     def add_event(self, event: str, **_: object) -> None:
-        """Counts an event that JAX reports."""
+        """Counts an event."""
         with self._lock:
             self._from_cache += event == _FROM_CACHE
 
 
 @functools.cache
 def compile_clock() -> CompileClock:
-    """Returns the process's clock, which listens from the first call on."""
+    """Returns the process's clock, registered with JAX by the first call."""
     clock = CompileClock()
     jax.monitoring.register_event_time_span_listener(clock.add_span)
     jax.monitoring.register_event_listener(clock.add_event)

@@ -3,9 +3,9 @@
     loss = task + weight * (KL(teacher || student) + mean (h_student - h_teacher)^2)
 
 with the paper's weight of 0.9 (section 3.2, equations 3 to 5). The teachers are prompts for the
-same frozen model; an example's teacher is that of its task. The divergence is over the vocabulary,
-for each target token. The hidden states h are the encoder's outputs at the input's tokens, whose
-position among themselves no prompt changes.
+same frozen model, one per task. The divergence is over the vocabulary, for each target token. The
+hidden states h are the encoder's outputs at the input's tokens, whose relative positions don't
+depend on the prompt.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ from prompt_tuning.training.step import Batch, InjectionLossFn
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
-    """Whom to learn from.
+    """The teachers, and the weight of their losses.
 
     Attributes:
-      teachers: the tasks' prompts along the batch axis, as `batch_injections` makes it.
-      weight: of both distillation losses; the task's loss has 1.
+      teachers: the tasks' prompts, stacked along the batch axis by `batch_injections`.
+      weight: of both distillation losses; the task's loss has weight 1.
     """
 
     teachers: Injection
@@ -41,10 +41,10 @@ class Distillation:
 def distillation_loss_fn(
     model: T5, options: losses.LossOptions, distillation: Distillation
 ) -> InjectionLossFn:
-    """Returns the loss of an injection into a frozen model that also sees its teachers.
+    """Returns a function that computes an injection's loss, including the distillation losses.
 
     In a batch of several tasks, "task" is the index of each example's teacher. The model runs
-    twice, for the teachers without dropout and without a backward pass.
+    twice; the teachers' pass has neither dropout nor a backward pass.
     """
     dropout = model.compute.dropout_rate > 0
 
@@ -82,7 +82,7 @@ def distillation_loss_fn(
         divergence = jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
         seen = batch["encoder_input_tokens"] != model.config.pad_id
         differences = jnp.square(hidden - their_hidden).astype(jnp.float32)
-        # The step divides by the sum of weights, so a mean is multiplied by it.
+        # A mean over positions; the step divides by `weight_sum`, so multiply by it here.
         of_hidden = jnp.mean(differences, where=seen[..., None]) * weight_sum
         distilled = jnp.sum(divergence * weights) + of_hidden
         return task_loss + distillation.weight * distilled, weight_sum

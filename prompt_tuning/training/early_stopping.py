@@ -1,7 +1,7 @@
 """Early stopping on the development score, and the best evaluation so far.
 
-The paper picks the checkpoint that scores best on the development set (Lester et al. 2021,
-section 3); stopping once the score has not improved for a while saves the remaining steps.
+The paper selects the checkpoint with the best score on the development set (Lester et al. 2021,
+section 3); stopping once the score no longer improves saves the remaining steps.
 """
 
 import dataclasses
@@ -10,12 +10,13 @@ import math
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Best:
-    """The best evaluation so far; checkpoints hold it, so its fields are plain values.
+    """The best evaluation so far; plain values, since checkpoints store it.
 
-    step: when it was made; None before the first evaluation.
-    score: the development score; higher is better.
-    metrics: all its metrics.
-    evaluations_since: how many evaluations have followed without a better score.
+    Attributes:
+      step: of the evaluation; None before the first.
+      score: the development score; higher is better.
+      metrics: all its metrics.
+      evaluations_since: number of evaluations since without a better score.
     """
 
     step: int | None = None
@@ -24,12 +25,12 @@ class Best:
     evaluations_since: int = 0
 
     def updated(self, step: int, score: float, metrics: dict[str, float]) -> "Best":
-        """Returns the best after one more evaluation. The earlier of two equal scores stays."""
-        # A NaN score is never an improvement, and any number is one over it.
+        """Returns the best after one more evaluation; the earlier of two equal scores wins."""
+        # NaN never improves a score; any number improves NaN. (`<=` is False for a NaN best.)
         if self.score is None or not (math.isnan(score) or score <= self.score):
             return Best(step=step, score=score, metrics=dict(metrics))
         return dataclasses.replace(self, evaluations_since=self.evaluations_since + 1)
 
     def should_stop(self, patience: int | None) -> bool:
-        """Whether `patience` evaluations in a row were no better (None: never)."""
+        """Whether the last `patience` evaluations were no better; never if None."""
         return patience is not None and self.evaluations_since >= patience

@@ -1,9 +1,8 @@
-"""Counts the matrix products of a program: what MFU is a share of.
+"""Counts the FLOPs of a program's matrix products, for MFU.
 
-XLA's own count takes a loop's body once, however often it runs, and T5's layers are a loop. Here
-it counts as often as `lax.scan` repeats it. As is usual for MFU (Chowdhery et al., 2022,
-appendix B), only matrix products count. What `remat` computes a second time is in the program and
-counts.
+XLA's cost analysis counts a loop's body once, regardless of its iterations, and T5's layers are a
+loop. Here, the body of a `lax.scan` counts once per iteration. As is usual for MFU (Chowdhery et
+al., 2022, appendix B), only matrix products count, including those recomputed by `remat`.
 """
 
 import math
@@ -12,9 +11,10 @@ from typing import Any
 
 
 def matmul_flops(jaxpr: Any) -> int:
-    """Returns the FLOPs of all matrix products in a jaxpr; a multiply and an add are two.
+    """Returns the FLOPs of all matrix products in a jaxpr; a multiply-add is 2 FLOPs.
 
-    Of branches the costliest counts; the body of a `while_loop`, whose length is unknown, once.
+    Counts the most expensive branch of a `cond`, and the body of a `while_loop`, whose number of
+    iterations is unknown, once.
     """
     total = 0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:

@@ -1,9 +1,9 @@
-"""Successive halving: train many members a little, keep the best half, and so on to the end.
+"""Successive halving: train all members briefly, keep the best half, and repeat.
 
 Jamieson and Talwalkar (2016), "Non-stochastic best arm identification and hyperparameter
 optimization". A *rung* is a step at which the members with the lowest development scores are
-dropped. With half kept and rungs at 1/8, 1/4 and 1/2 of the steps, eight members cost 2.5
-full runs instead of eight.
+dropped. If half are kept at rungs at 1/8, 1/4 and 1/2 of the steps, eight members cost 2.5 full
+runs instead of eight.
 """
 
 import dataclasses
@@ -14,20 +14,20 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.settings import Free
 
 BestScore = tuple[float, int]
-"""The best development score so far, and the step it was reached at."""
+"""The best development score so far, and its step."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Halving:
-    """When members are dropped, and what share is kept.
+    """Options of successive halving.
 
     Attributes:
-      keep: the share that is kept at each rung, rounded up.
-      rungs: steps, ascending; None spreads them so that one member is left at the end and each
-        stretch is 1/keep times as long as the one before it.
+      keep: fraction of members kept at each rung, rounded up.
+      rungs: steps, ascending. If None, they are chosen so that one member remains at the end and
+        each interval is 1/keep times as long as the one before.
     """
 
-    # The steps of the rungs are part of a population's identity in their place.
+    # A population's identity contains the resulting steps of the rungs instead of these.
     keep: Free[float] = 0.5
     rungs: Free[Sequence[int] | None] = None
 
@@ -67,13 +67,13 @@ class Halving:
         return sorted(rung for rung in rungs if rung < train_steps)
 
     def kept(self, members: int) -> int:
-        """Returns how many of these members remain after a rung."""
-        # At least one is dropped, or a share close to 1 would never reach one member.
+        """Returns the number of members that remain after a rung."""
+        # Drop at least one; otherwise a `keep` close to 1 would never reach one member.
         return max(1, min(math.ceil(members * self.keep), members - 1))
 
 
 def ranked(scores: Mapping[str, BestScore]) -> list[str]:
-    """Returns names from best to worst; of equal scores the one reached earlier is better."""
+    """Returns names from best to worst; of equal scores, the one reached earlier ranks higher."""
 
     def order(name: str) -> tuple[bool, float, int]:
         score, step = scores[name]
@@ -83,7 +83,7 @@ def ranked(scores: Mapping[str, BestScore]) -> list[str]:
 
 
 def best_until(rows: Iterable[Mapping[str, float | int]], step: int) -> BestScore:
-    """Returns the best score up to a step, from rows of `metrics.jsonl`; NaN without one."""
+    """Returns the best score up to a step, from rows of `metrics.jsonl`; NaN if there is none."""
     best = (math.nan, 0)
     for row in rows:
         score = row.get("eval/score")

@@ -1,4 +1,4 @@
-"""The input of a step: a batch, and how much of it is not padding."""
+"""The input of a step: a batch, and its size without padding."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,8 +14,8 @@ class Input(NamedTuple):
 
     Attributes:
       batch: the arrays.
-      examples: rows that have a target.
-      tokens: of inputs and targets together.
+      examples: number of rows with a target.
+      tokens: number of input and target tokens.
     """
 
     batch: Batch
@@ -24,10 +24,10 @@ class Input(NamedTuple):
 
 
 def make_input(batch: Batch, accumulation_steps: int, place: Callable[[Batch], Batch]) -> Input:
-    """Counts a batch on the host, then puts it where `place` does.
+    """Counts a batch's examples and tokens on the host, then places it on the devices.
 
     Raises:
-      UserError: the batch can't be cut into `accumulation_steps` equal microbatches.
+      UserError: the batch size isn't divisible by `accumulation_steps`.
     """
     weights = np.asarray(batch["decoder_loss_weights"])  # [batch, target]
     if len(weights) % accumulation_steps:

@@ -1,4 +1,4 @@
-"""Random keys: one stream for each purpose, all from the run's seed."""
+"""Random keys: one stream per purpose, all derived from the run's seed."""
 
 import zlib
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Key
 def stream_key(seed: int, name: str) -> Key[Array, ""]:
     """Returns the key of a named stream, such as "dropout" or "prompt_init".
 
-    Streams are told apart by name, not by the order of splitting, so a new stream doesn't change
-    what the others draw.
+    Streams are derived by name, not by the order of splitting, so a new stream doesn't change the
+    samples of the others.
     """
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))

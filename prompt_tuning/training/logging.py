@@ -1,7 +1,7 @@
-"""Where a run's metrics go: `metrics.jsonl`, TensorBoard, Weights & Biases.
+"""Writers of a run's metrics: `metrics.jsonl`, TensorBoard, Weights & Biases.
 
-`metrics.jsonl` is the record: a run that was killed and resumed has the same rows as one that was
-not, once each. What a run shows on the screen is in `screen.py`.
+`metrics.jsonl` is the authoritative record: a run that was killed and resumed has the same rows as
+an uninterrupted one, without duplicates. `screen.py` prints progress.
 """
 
 import json
@@ -31,44 +31,44 @@ WALL_TIME_FIELDS = (
     "startup/total",
     *(f"startup/{part}" for part in PARTS),
 )
-"""Fields of a row that differ between two runs of the same command."""
+"""Fields of a row that vary between runs of the same command."""
 
 Row = Mapping[str, float | int]
-"""Values by name, "step" among them."""
+"""Values by name, including "step"."""
 
 
 class Writer(Protocol):
-    """Something that rows are written to."""
+    """A destination for rows of metrics."""
 
     def write(self, row: Row) -> None:
         """Writes one row."""
         ...
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Writes any remaining data."""
         ...
 
 
 class MetricsFile:
-    """`metrics.jsonl`, written a row at a time; resuming cuts it back to the checkpoint's end."""
+    """`metrics.jsonl`, written row by row; resuming truncates it to the checkpoint's offset."""
 
     def __init__(self, path: Path, offset: int = 0):
-        """Opens the file, dropping what lies beyond `offset` bytes."""
+        """Opens the file, and truncates it to `offset` bytes."""
         self._path = path
         with writing(path, fix=FIX):
             self._file = open(path, "ab")  # noqa: SIM115 - closed by close()
-            # Cutting never lengthens: a file that has lost its end would be filled with zeros.
+            # Never lengthen the file: `truncate` would pad one that has lost its end with zeros.
             self._file.truncate(min(offset, path.stat().st_size))
             self._file.seek(0, os.SEEK_END)
 
     def write(self, row: Row) -> None:
-        """Appends a row; it outlives this process at once."""
+        """Appends a row, and flushes it so that it survives a crash of this process."""
         with writing(self._path, fix=FIX):
             self._file.write(json.dumps(row).encode() + b"\n")
             self._file.flush()
 
     def sync(self) -> int:
-        """Makes the rows outlive the machine too; returns where the file ends, in bytes."""
+        """Syncs the rows to disk; returns the file's size in bytes."""
         with writing(self._path, fix=FIX):
             os.fsync(self._file.fileno())
         return self._file.tell()
@@ -79,10 +79,10 @@ class MetricsFile:
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[dict[str, float | int]]:
-    """Reads a `metrics.jsonl`; skips a last line that a killed run left unfinished.
+    """Reads a `metrics.jsonl`; skips a last line left unfinished by a killed run.
 
     Raises:
-      UserError: there is no such file, or another line isn't a JSON object of numbers with a step.
+      UserError: the file can't be read, or another line isn't a JSON object of numbers with a step.
     """
     try:
         lines = Path(path).read_bytes().split(b"\n")
@@ -108,7 +108,7 @@ def _is_number(value: object) -> bool:
 
 
 class TensorBoardFile:
-    """One event file; TensorBoard takes the newest where a resumed run repeats steps."""
+    """One event file; TensorBoard uses the newest if a resumed run repeats steps."""
 
     def __init__(self, folder: Path, step: int):
         """Creates a file that continues after `step`."""
@@ -117,7 +117,7 @@ class TensorBoardFile:
         with writing(self._path, fix=FIX):
             self._file = open(self._path, "wb")  # noqa: SIM115 - closed by close()
         self._records: Any = None
-        # The first row waits for a program to compile, time enough to import what writes it.
+        # Import the writer in the background while the first program compiles.
         threading.Thread(target=_tensorboard, daemon=True, name="import tensorboard").start()
 
     def write(self, row: Row) -> None:
@@ -126,7 +126,7 @@ class TensorBoardFile:
         if self._records is None:
             self._records = record_writer.RecordWriter(self._file)
             self._write(event_pb2.Event(file_version="brain.Event:2"))
-            # Has TensorBoard drop the later steps of the files before this one.
+            # Makes TensorBoard discard later steps in earlier files.
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._write(event_pb2.Event(step=self._first_step, session_log=start))
         event = event_pb2.Event(step=int(row["step"]))
@@ -147,9 +147,9 @@ class TensorBoardFile:
 
 
 def _tensorboard() -> tuple[Any, Any]:
-    """Returns TensorBoard's events and its record writer; the first call takes a while.
+    """Returns TensorBoard's `event_pb2` and `record_writer`; the first call is slow.
 
-    Unlike its event writer, they don't import TensorFlow.
+    Unlike its event writer, these modules don't import TensorFlow.
     """
     from tensorboard.compat.proto import event_pb2
     from tensorboard.summary.writer import record_writer
@@ -158,7 +158,7 @@ def _tensorboard() -> tuple[Any, Any]:
 
 
 class WandbRun:
-    """Weights & Biases, if asked for; a resumed run keeps its page there."""
+    """A Weights & Biases run; a resumed run keeps its W&B id."""
 
     def __init__(self, project: str, folder: RunFolder):
         try:
@@ -185,5 +185,5 @@ class WandbRun:
         self._run.log({name: value for name, value in row.items() if name != "step"}, row["step"])
 
     def close(self) -> None:
-        """Sends what is left."""
+        """Sends any remaining data."""
         self._run.finish()

@@ -1,8 +1,8 @@
 """Token cross-entropy in float32, as a sum and the sum of weights to divide it by.
 
-Sums, not means: microbatches and devices hold different numbers of real tokens, so the step
-(`step.py`) takes the mean once, over all of them. The z-loss and label smoothing are T5X's
-(t5x/losses.py), which the paper's own code trains with.
+Sums, not means: microbatches and devices have different numbers of non-padding tokens, so the step
+(`step.py`) takes the mean once, over all of them. The z-loss and label smoothing are those of T5X
+(t5x/losses.py), which the paper's code uses.
 """
 
 import math
@@ -19,9 +19,10 @@ from prompt_tuning.errors import UserError
 class LossOptions:
     """Terms added to the cross-entropy.
 
-    z_loss: coefficient of log(Z)^2, which keeps logits from drifting (the paper's released
-        code uses 1e-4; the paper mentions none).
-    label_smoothing: probability mass spread evenly over the wrong tokens.
+    Attributes:
+      z_loss: coefficient of log(Z)^2, which keeps logits from drifting (1e-4 in the paper's code;
+        not mentioned in the paper).
+      label_smoothing: probability mass spread evenly over the wrong tokens.
     """
 
     z_loss: float = 0.0
@@ -45,15 +46,14 @@ def cross_entropy(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Returns the weighted sum of the tokens' losses in nats, and the sum of the weights.
 
-    `z_loss` and `label_smoothing` are as in `LossOptions`.
-    With smoothing the entropy of the smoothed target is subtracted, so that a perfect prediction
-    still costs 0.
+    `z_loss` and `label_smoothing` are as in `LossOptions`. With smoothing, the entropy of the
+    smoothed target is subtracted, so that a perfect prediction still has loss 0.
     """
     logits = logits.astype(jnp.float32)
     vocab = logits.shape[-1]
     log_z = jax.nn.logsumexp(logits, axis=-1)
-    # One-hot rather than a gather: its gradient is elementwise, not a scatter, so it fuses with
-    # the softmax's and adds in the same order on every backend.
+    # One-hot instead of a gather: its gradient is elementwise, not a scatter, so it fuses with the
+    # softmax's and sums in the same order on every backend.
     target_logits = jnp.sum(logits * jax.nn.one_hot(targets, vocab), axis=-1)
 
     if label_smoothing:

@@ -1,12 +1,12 @@
-"""How a run uses its machine; docs/performance.md explains each field.
+"""Utilization of a run's machine; docs/performance.md explains each field.
 
-    input_wait            share of the time that the loop waited for a batch
+    input_wait            share of time spent waiting for a batch
     compiled_programs     programs compiled since the last row, or loaded from the cache
-    compile_seconds       seconds that this took
+    compile_seconds       time of these compilations
     mfu                   model FLOPs utilization: share of the accelerators' peak, if known
-    device_memory_bytes   peak memory of a device, if it reports that
+    device_memory_bytes   peak memory of a device, if reported
 
-Each row of losses has them. The first row of a process also has its `startup/...` seconds.
+Each row of losses has these fields. A process's first row also has `startup/...`, in seconds.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ from prompt_tuning.training.startup import Startup
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Monitoring:
-    """What to measure, and against what.
+    """Options of monitoring.
 
     Attributes:
-      startup: reported after the first step; None: not reported.
-      peak_flops: FLOPs a second of all devices together; None if unknown.
-      profile_steps: how many steps to record with the profiler.
-      profile_folder: where the profile goes; None: the first run's folder.
+      startup: reported after the first step, unless None.
+      peak_flops: total FLOPs per second of all devices; None if unknown.
+      profile_steps: number of steps to record with the profiler.
+      profile_folder: of the profile; None for the first run's folder.
     """
 
     startup: Startup | None = None
@@ -42,14 +42,14 @@ class Monitoring:
 
 
 class StepFlops:
-    """Counts the FLOPs of a step's matrix products, once for each program and shapes."""
+    """Counts the FLOPs of a step's matrix products, once per program and shapes."""
 
     def __init__(self, *, counted: bool):
         self._counted = counted
         self._found: dict[Any, int] = {}
 
     def of(self, train_step: Any, *arguments: Any) -> int:
-        """Returns the FLOPs of a compiled step on these arguments; 0 unless they are counted."""
+        """Returns the FLOPs of a compiled step on these arguments; 0 unless `counted`."""
         if not self._counted:
             return 0
         shapes = (id(train_step), *(np.shape(leaf) for leaf in jax.tree.leaves(arguments)))
@@ -61,8 +61,8 @@ class StepFlops:
 class Monitor:
     """Measures a run from one row to the next.
 
-    Of several runs that train together each one's `mfu` counts its own steps: the devices' is
-    their sum.
+    If several runs train together, each one's `mfu` counts its own steps only; the devices' MFU is
+    the sum.
     """
 
     def __init__(self, peak_flops: float | None):
@@ -88,7 +88,7 @@ class Monitor:
         self._flops += flops
 
     def end_window(self, seconds: float) -> dict[str, float | int]:
-        """Returns the fields of a row, given the seconds its steps took; starts the next."""
+        """Returns the fields of a row whose steps took `seconds`; starts the next window."""
         compiled = self._clock.read()
         self._waited_in_all += self._waited
         self._seconds_in_all += seconds
@@ -106,7 +106,7 @@ class Monitor:
         return row
 
     def summary(self) -> dict[str, Any]:
-        """Returns the fields of the run's summary, for this process as a whole."""
+        """Returns the fields of the run's summary, over this process's lifetime."""
         compiled = self._clock.read()
         return {
             "input_wait": self._waited_in_all / self._seconds_in_all
@@ -118,7 +118,7 @@ class Monitor:
 
 
 def device_memory_bytes() -> int | None:
-    """Returns the peak memory of this process's fullest device; None if unknown (CPU)."""
+    """Returns the maximum peak memory over this process's devices; None if unknown (CPU)."""
     stats = [device.memory_stats() for device in jax.local_devices()]
     peaks = [found["peak_bytes_in_use"] for found in stats if found]
     return max(peaks, default=None)

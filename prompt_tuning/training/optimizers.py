@@ -1,9 +1,9 @@
 """The paper's optimizer, its alternatives, and learning-rate schedules, all through optax.
 
-Adafactor (Shazeer & Stern 2018, arXiv 1804.04235) as Lester et al. (2021) ran it, with T5X:
-no first moment, no scaling by the parameter's size, updates clipped to a root mean square of 1,
-second moments factored only where the two largest dimensions are both at least 128.
-Pre-training uses T5's own settings: scaled by the parameter's size, with `rsqrt_decay`.
+Adafactor (Shazeer & Stern 2018, arXiv 1804.04235) as Lester et al. (2021) used it in T5X: no first
+moment, no scaling by the parameter's scale, updates clipped to a root mean square of 1, second
+moments factored only if the two largest dimensions are both at least 128. Pre-training uses T5's
+settings: scaled by the parameter's scale, with `rsqrt_decay`.
 """
 
 import dataclasses
@@ -30,9 +30,9 @@ class AnyRate:
     """An optimizer whose learning rate is an argument of each update.
 
     Attributes:
-      make: optax's function.
+      make: the optax function.
       options: its arguments except the learning rate, by name.
-      scheduled: whether the learning rate was a schedule; the optimizer's state depends on it.
+      scheduled: whether the learning rate was a schedule, which changes the optimizer's state.
     """
 
     make: Callable[..., optax.GradientTransformation]
@@ -43,7 +43,7 @@ class AnyRate:
 def at_rate(
     optimizer: optax.GradientTransformation | AnyRate, rate: Any
 ) -> optax.GradientTransformation:
-    """Returns an optimizer with this learning rate; one that isn't an `AnyRate` is unchanged."""
+    """Returns an `AnyRate` with this learning rate, or any other optimizer unchanged."""
     if not isinstance(optimizer, AnyRate):
         return optimizer
     return optimizer.make(
@@ -52,14 +52,14 @@ def at_rate(
 
 
 class Optimizer(optax.GradientTransformation):
-    """An optax optimizer that can be made again with another learning rate.
+    """An optax optimizer that can be rebuilt with another learning rate.
 
-    Runs that train together (`loop.py`) share a program, which takes each one's learning rate as an
+    Runs that train together (`loop.py`) share a program that takes the learning rate as an
     argument.
 
     Attributes:
-      make: optax's function.
-      learning_rate: its first argument, a number or a schedule.
+      make: the optax function.
+      learning_rate: its first argument, a constant or a schedule.
       options: its other arguments, by name.
     """
 
@@ -74,7 +74,7 @@ class Optimizer(optax.GradientTransformation):
         learning_rate: float | Schedule,
         **options: Any,
     ) -> "Optimizer":
-        """Returns `make(learning_rate, **options)`, remembering how it was made."""
+        """Returns `make(learning_rate, **options)`, and stores the arguments."""
         if not callable(learning_rate):
             _check_rate(learning_rate)
         self = cls(*make(learning_rate, **options))
@@ -83,7 +83,7 @@ class Optimizer(optax.GradientTransformation):
 
     @property
     def any_rate(self) -> AnyRate:
-        """The same optimizer without its learning rate."""
+        """This optimizer without its learning rate."""
         scheduled = callable(self.learning_rate)
         return AnyRate(self.make, tuple(sorted(self.options.items())), scheduled)
 
@@ -112,8 +112,8 @@ def adafactor(
 ) -> Optimizer:
     """Adafactor; the defaults are the paper's.
 
-    With `t` counting updates from 1, `beta = 1 - t**-decay_rate` and `v` the running mean
-    (factored or not) of the squared gradient, a parameter moves as
+    At update `t`, counted from 1, with `v` the running mean (factored or not) of the squared
+    gradient with decay `1 - t**-decay_rate`, a parameter `p` is updated by
 
         u = g / sqrt(v);  u = u / max(1, rms(u) / clipping_threshold)
         p = (1 - weight_decay) * p - learning_rate * u * scale

@@ -1,4 +1,4 @@
-"""How long a run trains, and how often it logs, evaluates and saves."""
+"""Number of training steps, and intervals of logging, evaluation and checkpoints."""
 
 import dataclasses
 from typing import Annotated
@@ -11,19 +11,20 @@ _OTHER_STEPS = "the best step is picked among other steps than an undisturbed ru
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """How long to train and how often to record. Intervals count steps.
+    """Options of the training loop; intervals are in steps.
 
-    train_steps: updates in all (the paper: 30,000).
-    seed: of the data's order and of dropout.
-    accumulation_steps: microbatches that a batch is cut into, to fit in memory.
-    log_every: each row of losses is the mean over this many steps.
-    eval_every: the development set is also evaluated before the first and after the last step.
-    checkpoint_every: a checkpoint is also saved after the last step.
-    keep_checkpoints: how many of the newest stay on disk.
-    patience: stop after this many evaluations in a row without a better score; None: never.
-    prefetch_batches: how many batches a thread makes ahead; 0: each one is made when needed.
-    tensorboard: write event files.
-    wandb_project: log to this Weights & Biases project.
+    Attributes:
+      train_steps: total number of updates (in the paper, 30,000).
+      seed: of the data order and dropout.
+      accumulation_steps: number of microbatches that a batch is split into, to save memory.
+      log_every: each row of losses is the mean over this many steps.
+      eval_every: evaluation interval; also before the first and after the last step.
+      checkpoint_every: checkpoint interval; also after the last step.
+      keep_checkpoints: number of newest checkpoints to keep.
+      patience: stop after this many evaluations without a better score; never if None.
+      prefetch_batches: number of batches that a thread makes ahead; 0 makes each when needed.
+      tensorboard: write event files.
+      wandb_project: log to this Weights & Biases project.
     """
 
     train_steps: PerMember[Changeable[int]] = 30_000

@@ -1,7 +1,7 @@
-"""Makes the next batches on a thread while the devices work on this one.
+"""Makes the next batches on a thread while the devices compute.
 
-A batch is a pure function of its step (`data/batching.py`), so nothing is lost or repeated when a
-run stops with batches waiting: a resumed run makes them again.
+A batch is a pure function of its step (`data/batching.py`), so no data is lost or repeated if a run
+stops with batches in the queue: a resumed run makes them again.
 """
 
 import queue
@@ -23,13 +23,13 @@ class Prefetcher(Generic[T]):
     """Calls a function of the step in order, a few steps ahead; close it at the end."""
 
     def __init__(self, batches: Callable[[int], T], *, first: int, end: int, ahead: int):
-        """Starts with step `first`, unless `ahead` is 0: then `next` makes each batch.
+        """Starts the thread with step `first`; if `ahead` is 0, `next` makes each batch instead.
 
         Args:
-          batches: step -> batch; called on the thread only, or with `ahead` 0 by `next` only.
+          batches: step -> batch; called on the thread only, or by `next` only if `ahead` is 0.
           first: the first step.
           end: one past the last step.
-          ahead: how many batches may wait, besides the one in use.
+          ahead: maximum number of batches in the queue.
         """
         self._batches, self._next = batches, first
         self._room = threading.Semaphore(ahead)
@@ -37,14 +37,14 @@ class Prefetcher(Generic[T]):
         self._stopping = False
         self._thread = None
         if ahead:
-            # A daemon: a batch that waits for something doesn't keep the process alive.
+            # A daemon, so that a blocked batch doesn't keep the process alive.
             self._thread = threading.Thread(
                 target=self._work, args=(range(first, end),), name="prefetch", daemon=True
             )
             self._thread.start()
 
     def next(self) -> T:
-        """Returns the batch of the next step, or raises the error of making it."""
+        """Returns the next step's batch, or raises the error that `batches` raised."""
         if self._thread is None:
             batch = self._batches(self._next)
             self._next += 1
@@ -53,10 +53,10 @@ class Prefetcher(Generic[T]):
         self._room.release()
         if made.error is not None:
             raise made.error
-        return made.batch  # pyright: ignore[reportReturnType] - one of the two is there
+        return made.batch  # pyright: ignore[reportReturnType] - either the batch or the error is set
 
     def close(self) -> None:
-        """Stops; waits a few seconds for a batch that is being made."""
+        """Stops the thread; waits a few seconds for a batch in progress."""
         self._stopping = True
         self._room.release()
         if self._thread is not None:
@@ -69,7 +69,7 @@ class Prefetcher(Generic[T]):
                 return
             try:
                 made = _Made(self._batches(step), None)
-            except BaseException as error:  # raised where the batch is asked for
+            except BaseException as error:  # raised by `next`
                 self._ready.put(_Made(None, error))
                 return
             self._ready.put(made)

@@ -1,4 +1,4 @@
-"""Records what the devices do in a few steps, with `jax.profiler`, into the run folder."""
+"""Records a profile of a few steps with `jax.profiler` in the run folder."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -8,15 +8,15 @@ from typing import Any
 import jax
 
 WARM_UP = 5
-"""Steps made before recording starts: they compile."""
+"""Number of steps before recording starts, because they compile."""
 
 
 class Profile:
     """A trace of a few steps.
 
     Args:
-      folder: where the trace goes.
-      steps: how many to record; 0 records none.
+      folder: of the trace.
+      steps: number of steps to record; may be 0.
       end: the run's last step.
     """
 
@@ -28,17 +28,17 @@ class Profile:
 
     @contextlib.contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """Enter this around each step; it starts the recording when it is time.
+        """Wraps each step; starts the recording before the first step to record.
 
         Args:
-          step: the number of the first, from 0. Later ones are counted from there.
+          step: index of the first step, from 0; later calls count from there.
         """
         if self._step is None:
             self._step = step
             self._from = max(step, min(step + WARM_UP, self._end - self._steps))
             self._until = min(self._from + self._steps, self._end)
         if self._step == self._from < self._until:
-            # Perfetto's file is what a browser opens with nothing installed.
+            # A browser can open Perfetto's file without any installation.
             jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
             self._recording = True
         if self._recording:
@@ -49,7 +49,7 @@ class Profile:
         self._step += 1
 
     def end_step(self, metrics: Any, say: Callable[[str], None]) -> None:
-        """Ends the recording after its last step, whose metrics these are, and says where it is."""
+        """Ends the recording once the metrics of its last step are computed; prints its path."""
         if self._recording and self._step == self._until:
             jax.block_until_ready(metrics)
             self.close()
@@ -61,7 +61,7 @@ class Profile:
             )
 
     def close(self) -> None:
-        """Ends a recording that is under way."""
+        """Ends a recording in progress."""
         if self._recording:
             self._recording = False
             jax.profiler.stop_trace()

@@ -1,6 +1,6 @@
-"""The progress of a run: what a checkpoint holds besides arrays.
+"""The progress of a run: the part of a checkpoint that isn't arrays.
 
-JSON values, exact to the last digit, so that a resumed run continues from the same state.
+JSON values without loss of precision, so that a resumed run continues from the same state.
 """
 
 import dataclasses
@@ -12,14 +12,14 @@ from prompt_tuning.training.early_stopping import Best
 
 @dataclasses.dataclass(kw_only=True)
 class Progress:
-    """Everything but arrays that changes during a run.
+    """All run state except arrays.
 
     Attributes:
       best: the best evaluation so far.
-      seconds: of all processes that have trained this run.
-      metrics_offset: where `metrics.jsonl` ended, in bytes.
+      seconds: training time so far, across restarts.
+      metrics_offset: size of `metrics.jsonl`, in bytes.
       window: sums since the last row of losses, so that a run stopped between two rows writes the
-        same next row once it resumes.
+        same next row after it resumes.
     """
 
     best: Best = dataclasses.field(default_factory=Best)
@@ -38,9 +38,9 @@ class Progress:
             self.window[name] = self.window.get(name, 0.0) + value
 
     def end_window(self) -> dict[str, float] | None:
-        """Returns the window's means, the loss being that of a token, and starts another.
+        """Returns the window's means, with the loss per token, and starts the next window.
 
-        None if no step was made since the last one.
+        Returns None if the window has no step.
         """
         window, self.window = self.window, {}
         if not window:
@@ -56,5 +56,5 @@ class Progress:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Progress":
-        """Reads `to_json` back."""
+        """Restores the progress from the values of `to_json`."""
         return cls(**{**values, "best": Best(**values["best"])})

@@ -1,27 +1,27 @@
-"""The folder of one run: its settings and everything it wrote.
+"""The folder of one run: its settings and all its outputs.
 
-    settings.json        what the run's result depends on; another run is refused
+    settings.json        everything that the run's result depends on
     config.gin           the operative configuration, as text
-    task.json            the task: labels, templates, lengths; where the files were
+    task.json            the task: labels, templates, lengths, paths of the files
     versions.json        packages, Python, devices and git commit
-    metrics.jsonl        losses and scores, one row a line (`logging.py`)
+    metrics.jsonl        losses and scores, one row per line (`logging.py`)
     tensorboard/         the same for TensorBoard
     profile/             the trace of `--profile`
-    predictions/         of each evaluation, one example a line
+    predictions/         of each evaluation, one example per line
     checkpoints/         to resume from (`prompt_tuning.checkpoints.state`)
     prompt_best.*        the prompt of the best evaluation, or
-    adapter_best.*       the parameters that another method trained
+    adapter_best.*       the parameters of another method
     weights.safetensors  after pre-training: the model; its vocabulary is spiece.model
     summary.json         task, scores, sizes and speed, once the run has ended
 
 The folder of a population (`recipes/population.py`) has settings.json, config.gin, versions.json,
 prompt_best.*, summary.json and
 
-    members/             a folder of one run for each member
+    members/             a run folder for each member
 
-The same command on the same folder resumes the run. Another run is refused, and so is a second
-process while the first is training. Of the processes of one run on many hosts (`jax.distributed`)
-only the first writes, except for checkpoints, to which all may have to add.
+The same command on the same folder resumes the run. A run with other settings is rejected, as is a
+second process while the first is training. If a run has several processes (`jax.distributed`), only
+the first writes, except for checkpoints, to which all may contribute.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ _PACKAGES = (
     "sentencepiece",
     "tensorflow",
 )
-# The last one is made by the profiler.
+# The profiler creates the last one.
 _FOLDERS = ("checkpoints", "predictions", "tensorboard", "profile")
 _FILES = (
     "settings.json",
@@ -76,24 +76,25 @@ _FILES = (
     "wandb_id",
 )
 MEMBERS = "members"
-"""The folder of the members' runs, in a population's folder."""
+"""The subfolder with the members' run folders, in a population's folder."""
 
 FIX = "Free some space, or set MODEL_DIR to a folder you can write to."
-"""What to do when a run's folder can't be written."""
+"""Hint for the user if a run's folder can't be written."""
 
 _LOCK = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 _locked: dict[tuple[int, int], int] = {}
-"""The locks this process holds: (device, inode) of the lock file to its file descriptor."""
+"""Locks of this process: (device, inode) of the lock file -> its file descriptor."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What differs between the settings of a folder's run and those given now.
+    """Differences between the settings of a folder's run and the current ones.
 
-    refused: differences that make it another run.
-    notes: lines to print on differences with which the run continues.
+    Attributes:
+      refused: differences that make it another run.
+      notes: lines to print about differences with which the run can continue.
     """
 
     refused: Sequence[str] = ()
@@ -101,7 +102,7 @@ class Comparison:
 
 
 def compare_all(found: Mapping[str, Any], given: Mapping[str, Any]) -> Comparison:
-    """Refuses any difference."""
+    """Compares settings by name and rejects any difference."""
     missing = "not set"
     return Comparison(
         refused=[
@@ -113,12 +114,11 @@ def compare_all(found: Mapping[str, Any], given: Mapping[str, Any]) -> Compariso
 
 
 class RunFolder:
-    """The paths in a run's folder; its files are written whole or not at all.
+    """The paths in a run's folder, whose files are written atomically.
 
     Attributes:
-      notes: lines to print on settings that have changed since the run began.
-      is_written_here: whether this process is the run's only or first one; the others write
-        nothing.
+      notes: lines to print about settings that have changed since the run began.
+      is_written_here: whether this is the run's only or first process; the others write nothing.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -144,22 +144,22 @@ class RunFolder:
         overwrite: bool = False,
         population: bool = False,
     ) -> "RunFolder":
-        """Creates a new run's folder, or opens that of a run with the same settings.
+        """Creates the folder of a new run, or opens that of a run with the same settings.
 
-        The folder is locked until this process ends, however it ends.
+        The folder stays locked until this process exits.
 
         Args:
           path: the folder; its parents are created too.
-          settings: JSON values by name, all that the result depends on.
+          settings: JSON values by name; everything that the result depends on.
           config_text: the operative configuration, for `config.gin`.
-          compare: (settings of the run in the folder, those given) -> what differs.
-          train_steps: how many steps the run is to make in all.
-          overwrite: remove the files of another run and start over. Other files are left alone.
-          population: whether the folder is a population's, whose members have folders within.
+          compare: (settings of the run in the folder, current ones) -> the differences.
+          train_steps: the run's total number of steps.
+          overwrite: remove the files of another run and start over. Other files are kept.
+          population: whether the folder is a population's, with the members' folders inside.
 
         Raises:
-          UserError: the folder holds a run with other settings or more steps, another process is
-            training in it, or it can't be written.
+          UserError: the folder contains a run with other settings or more steps, another process
+            is training in it, or it can't be written.
         """
         folder = cls(path)
         if not folder.is_written_here:
@@ -181,7 +181,7 @@ class RunFolder:
         return folder
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes a file of this folder: whole or not at all, even if the machine fails."""
+        """Writes a file of this folder atomically, even if the machine fails."""
         if not self.is_written_here:
             return
         with atomic_write(self.path / name, fix=FIX) as file:
@@ -192,17 +192,17 @@ class RunFolder:
         self.write_text(name, json.dumps(value, indent=2) + "\n")
 
     def write_predictions(self, step: int, predictions: Iterable[Mapping[str, Any]]) -> None:
-        """Writes the predictions of an evaluation, one example a line."""
+        """Writes the predictions of an evaluation, one example per line."""
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in predictions]
         self.write_text(f"predictions/step_{step:08}.jsonl", "".join(lines))
 
     def _record_versions(self) -> None:
-        """Records the versions that the run was started with, and others that it resumed with."""
+        """Records the versions at the run's start, and any others that it resumed with."""
         now = versions()
         try:
             recorded = parse_json((self.path / "versions.json").read_bytes())
             later = [*recorded.pop("resumed_with", [])]
-        # No run depends on the record, so a damaged one is started anew.
+        # No run depends on the record, so a damaged one is replaced.
         except (FileNotFoundError, ValueError, TypeError, AttributeError):
             recorded, later = dict(now), []
         if now not in (recorded, *later):
@@ -210,7 +210,7 @@ class RunFolder:
         self.write_json("versions.json", {**recorded, "resumed_with": later})
 
     def _has_begun(self) -> bool:
-        """Whether a run has measured anything here; a command that failed earlier has not."""
+        """Whether a run got far enough to write metrics or checkpoints here."""
         measured = self.metrics.exists() and self.metrics.stat().st_size > 0
         inside = (self.checkpoints, self.path / MEMBERS)
         return measured or any(any(folder.glob("*")) for folder in inside)
@@ -281,7 +281,7 @@ def _lock(folder: Path) -> None:
         ) from None
     except OSError as error:
         os.close(descriptor)
-        # Some network file systems have no locks; a run there does without.
+        # Some network file systems have no locks; train without one there.
         if error.errno not in _NO_LOCKS:
             raise
         return
@@ -289,7 +289,7 @@ def _lock(folder: Path) -> None:
 
 
 def versions() -> dict[str, Any]:
-    """Returns what the run's results depend on besides its settings."""
+    """Returns the versions and devices that results depend on, in addition to the settings."""
     packages = {}
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

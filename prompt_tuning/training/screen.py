@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a progress bar on a terminal, elsewhere a line now and then."""
+"""Progress of a training run: a bar on a terminal, elsewhere a line every few seconds."""
 
 import io
 import os
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from prompt_tuning.training.logging import Row, Writer
 
 _SECONDS_BETWEEN_LINES = 10.0
-_INPUT_WAIT_SHOWN = 0.02  # of the time; below it, input holds up nothing
+_INPUT_WAIT_SHOWN = 0.02  # share of the time; less is negligible
 
 
 def scores_text(metrics: Mapping[str, float], score: float | None) -> str:
@@ -25,7 +25,7 @@ def scores_text(metrics: Mapping[str, float], score: float | None) -> str:
 
 @runtime_checkable
 class RunScreen(Writer, Protocol):
-    """Where a run is shown: a screen of its own, or its part of a population's screen."""
+    """A run's own screen, or its part of a population's screen."""
 
     def advance(self) -> None:
         """Counts one more step."""
@@ -37,7 +37,7 @@ class RunScreen(Writer, Protocol):
 
 
 class Screen:
-    """Loss, speed and time left, on standard error; every score on a line of its own."""
+    """Loss, speed and time left, on standard error; every score on its own line."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Screen:
         *,
         shown: bool = True,
     ):
-        """Starts at a step; of several processes only the first should be `shown`."""
+        """Starts at a step; only the first of several processes should be `shown`."""
         self._stream = stream or (sys.stderr if shown else open(os.devnull, "w"))  # noqa: SIM115
         self._first_step, self._total_steps = step, total_steps
         self._started = time.monotonic()
@@ -88,7 +88,7 @@ class Screen:
             self._score = "" if score is None else f"score {score:.4f}, "
             self.line(f"step {step:,}: {scores_text(metrics, score)}")
             return
-        shown = self._score if self._bar is not None else ""  # elsewhere it has a line of its own
+        shown = self._score if self._bar is not None else ""  # otherwise it has its own line
         text = (
             f"loss {row['loss']:.4f}, {shown}{row['examples_per_second']:.1f} examples/s, "
             f"{row['tokens_per_second']:,.0f} tokens/s"
@@ -112,7 +112,7 @@ class Screen:
             print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Leaves the bar as it is."""
+        """Closes the bar and leaves it on the screen."""
         if self._bar is not None:
             self._bar.close()
 
@@ -123,12 +123,12 @@ class Screen:
 
 
 class PopulationScreen(Screen):
-    """One bar, or a line now and then, for the steps of many runs at once."""
+    """One bar, or a line every few seconds, for the steps of many runs."""
 
     def __init__(
         self, total_steps: int, stream: io.TextIOBase | None = None, *, shown: bool = True
     ):
-        """Starts with the number of steps that all runs together have to make."""
+        """Starts with the total number of steps of all runs."""
         super().__init__(0, total_steps, stream, shown=shown)
         self._made = 0
 
@@ -138,7 +138,7 @@ class PopulationScreen(Screen):
         self._made += 1
 
     def show(self, running: int) -> None:
-        """Shows the progress, if the last line is old; `running` members are training now."""
+        """Prints the progress if the last line is old; `running` members are training now."""
         old = time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES
         if self._bar is None and self._made and old:
             speed = self._made / (time.monotonic() - self._started)

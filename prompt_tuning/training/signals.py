@@ -1,4 +1,4 @@
-"""Stopping on request: SIGTERM, which schedulers send before they take a machine, and Ctrl-C.
+"""Graceful stops on Ctrl-C and SIGTERM, which schedulers send before they preempt a machine.
 
 Two context managers, the inner one while a run trains:
 
@@ -8,9 +8,9 @@ Two context managers, the inner one while a run trains:
 
 A second signal ends the process at once; only the steps since the last checkpoint are lost.
 
-Python runs a signal's handler on the main thread, between two bytecodes: not while XLA compiles,
-which takes minutes for a large model. An exception of a handler is lost in a callback of the
-garbage collector, and becomes an ImportError in the middle of an import. So a thread of its own
+Python runs signal handlers on the main thread, between two bytecodes, so not while XLA compiles,
+which takes minutes for a large model. An exception raised by a handler is lost in a callback of the
+garbage collector, and becomes an ImportError in the middle of an import. So a separate thread
 listens for signals, and ends the process without an exception.
 """
 
@@ -27,10 +27,9 @@ _FAREWELL = {signal.SIGINT: b"\nInterrupted.\n", signal.SIGTERM: b"\nTerminated.
 
 
 class Interrupted(SystemExit):
-    """Training was asked to stop, and saved. The process exits with 128 + the signal's number.
+    """Training was stopped and saved. The process exits with 128 + the signal's number.
 
-    That is 143 for SIGTERM and 130 for Ctrl-C; schedulers use it to restart a job that has not
-    finished.
+    That is 143 for SIGTERM and 130 for Ctrl-C; schedulers use it to restart an unfinished job.
     """
 
     def __init__(self, signal_number: int):
@@ -39,9 +38,9 @@ class Interrupted(SystemExit):
 
 
 class _Listener:
-    """Calls `heard` on a thread as each signal comes; `handler` is Python's own handler.
+    """Calls `heard` on a thread for each signal; `handler` is the regular Python handler.
 
-    The interpreter writes the number of a signal to a file descriptor the moment it comes.
+    The interpreter writes a signal's number to a file descriptor as soon as it arrives.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class _Listener:
         threading.Thread(target=self._listen, daemon=True, name="signals").start()
 
     def close(self) -> None:
-        """Restores the previous handlers. Only the main thread may."""
+        """Restores the previous handlers; call it on the main thread only."""
         signal.set_wakeup_fd(self._previous_writer)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
@@ -78,11 +77,11 @@ _terminal = 2
 
 @contextlib.contextmanager
 def leave_when_interrupted() -> Iterator[None]:
-    """While entered, SIGINT and SIGTERM end this process at once, in one line.
+    """Ends this process at once, with a one-line message, on SIGINT or SIGTERM while entered.
 
-    The exit status is 128 + the signal's number. It is for a process that runs a command, not for
-    one that belongs to others, such as a notebook's. A signal that the parent process set to be
-    ignored, as nohup does, stays ignored.
+    The exit status is 128 + the signal's number. Use it for a command's process, not within
+    another program's, such as a notebook. A signal that the parent process set to be ignored, like
+    nohup, stays ignored.
     """
     global _leaving, _terminal
     _terminal = os.dup(2)  # a copy, as 2 is redirected while TensorFlow prints its first lines
@@ -97,17 +96,17 @@ def leave_when_interrupted() -> Iterator[None]:
 
 
 def _leave(number: int) -> None:
-    # Not by `print`: the main thread may hold the stream.
+    # Not `print`: the main thread may have locked the stream.
     os.write(_terminal, _FAREWELL[signal.Signals(number)])
     os._exit(128 + number)
 
 
 class StopRequest:
-    """While entered, stores the first SIGTERM or SIGINT in `signal_number` and acknowledges it.
+    """Stores the first SIGTERM or SIGINT in `signal_number`, and acknowledges it, while entered.
 
-    Until `begin_saving` there is nothing to save, and a command's process ends at once: the first
+    Before `begin_saving` there is nothing to save, so a command's process ends at once: the first
     step compiles for minutes. Python handles signals on the main thread only; entered on another
-    thread, it stores nothing.
+    thread, this stores nothing.
     """
 
     def __init__(self, *, saving: bool = False):
@@ -124,7 +123,7 @@ class StopRequest:
         self._close()
 
     def begin_saving(self) -> None:
-        """From here on there is something to save, so a signal waits for the end of a step."""
+        """Makes signals wait for the end of a step from now on, so that it can be saved."""
         self._saving = True
 
     def _heard(self, number: int) -> None:
@@ -134,13 +133,13 @@ class StopRequest:
         if self._count == 1:
             self.signal_number = number
             again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
-            from tqdm import tqdm  # not at the top: it would slow the start of every command
+            from tqdm import tqdm  # not at the top: it would slow down the start of every command
 
             # Above the bar, if there is one.
             tqdm.write(f"Stopping after this step{again}.", file=sys.stderr)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """Python's own handler. From here on a second signal has its previous effect."""
+        """Handles a signal in Python; restores the previous handlers for a second one."""
         del frame
         self.signal_number = number
         self._close()

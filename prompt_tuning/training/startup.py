@@ -1,6 +1,6 @@
-"""Where the time goes from the command to the end of the first step.
+"""The time from the command to the end of the first step, by part.
 
-The parts add up to the total: compilation counts as "compile", whichever part it happened in.
+The parts add up to the total: compilation always counts as "compile", even within another part.
 """
 
 import contextlib
@@ -14,10 +14,10 @@ from prompt_tuning.training.compile_clock import compile_clock
 PARTS = ("imports", "weights", "data", "compile", "evaluation", "step", "other")
 """The parts of the time to the first step.
 
-imports: from the start of the process until modules are loaded.
+imports: from the start of the process until all modules are loaded.
 weights: reading the frozen model and its vocabulary.
 data: token ids and the first batch.
-compile: tracing, compiling, and loading compiled programs, anywhere.
+compile: tracing, compiling, and loading compiled programs, in any part.
 evaluation: scoring the untrained prompt.
 step: the first step itself.
 other: configuration, run folder, initialization of the prompt.
@@ -29,29 +29,29 @@ _ANNOUNCED = {
     "evaluation": "Compiling, and scoring before training",
     "step": "Compiling the training step",
 }
-"""Printed as a part begins."""
+"""Printed when a part begins."""
 
 _IMPORTED = time.time()
 
 
 def process_start() -> float:
-    """Returns when this process started, to a hundredth of a second, as `time.time()`.
+    """Returns the start time of this process, in hundredths of a second, like `time.time()`.
 
-    Without /proc, it is when this module was imported.
+    Without /proc, returns the time when this module was imported.
     """
     try:
         stat = Path("/proc/self/stat").read_text()
         uptime = float(Path("/proc/uptime").read_text().split()[0])
     except OSError:
         return _IMPORTED
-    # The twentieth field after the name, which is in parentheses and may hold anything.
+    # The 20th field after the name, which is in parentheses and may contain any character.
     ticks = int(stat.rpartition(")")[2].split()[19])
     age = uptime - ticks / os.sysconf("SC_CLK_TCK")
     return min(_IMPORTED, time.time() - max(age, 0.0))
 
 
 class Startup:
-    """Measures a command's start; create it as soon as imports are done."""
+    """Measures a command's startup; create it right after the imports."""
 
     def __init__(
         self, started: float | None = None, say: Callable[[str], None] = lambda text: None
@@ -59,8 +59,8 @@ class Startup:
         """Starts measuring.
 
         Args:
-          started: when the command started, as `time.time()`; None: when the process did.
-          say: prints a line as a part begins.
+          started: start time of the command, like `time.time()`. If None, that of the process.
+          say: prints a line when a part begins.
         """
         self._clock, self._say = compile_clock(), say
         self._started = process_start() if started is None else started
@@ -78,7 +78,7 @@ class Startup:
         self._parts[name] = self._parts.get(name, 0.0) + max(spent, 0.0)
 
     def end(self) -> dict[str, float]:
-        """Returns the seconds of each part up to now, and their "total"."""
+        """Returns the seconds of each part so far, and their "total"."""
         total = time.time() - self._started
         parts = {**self._parts, "compile": self._clock.read().seconds}
         parts["other"] = max(total - sum(parts.values()), 0.0)
