@@ -1,9 +1,9 @@
-"""The one glossary of array axes, shared by annotations, sharding rules and documentation.
+"""Names of array axes in annotations, sharding rules and documentation.
 
-einsum letters are in parentheses. Lengths count tokens.
+Einsum letters are in parentheses. Lengths count tokens.
 
     batch       (b)  examples
-    source      (s)  encoder input positions; `prompt + source` once a prompt is prepended
+    source      (s)  encoder input positions, including a prepended prompt
     target      (t)  decoder positions
     prompt      (p)  soft-prompt positions ("virtual tokens")
     embed       (d)  the model's width, d_model
@@ -12,7 +12,7 @@ einsum letters are in parentheses. Lengths count tokens.
     mlp         (f)  hidden width of the feed-forward block, d_ff
     vocab       (v)  rows of the embedding table, padded to a multiple of 128 by T5
     layer       (l)  stacked transformer layers
-    buckets          relative-position buckets
+    buckets          relative position buckets
     blocks           runs of `embed` that share a scale in a quantized kernel
 """
 

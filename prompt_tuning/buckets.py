@@ -1,4 +1,4 @@
-"""Checks that a bucket can be reached, before a client waits and retries."""
+"""Checks that a storage bucket is reachable, before a client waits and retries."""
 
 import os
 import socket
@@ -11,10 +11,10 @@ _EMULATORS = ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL")
 
 
 def check_reachable(path: str | os.PathLike[str]) -> None:
-    """Checks that the host of a path in a bucket has an address; other paths always pass.
+    """Checks that the host name of a bucket's path resolves; other paths always pass.
 
-    Without a network the client of Google's storage takes seconds to import, retries, and logs.
-    Behind a proxy names may be unknown here, and an emulator is another host: nothing is checked.
+    Without a network, the client of Google's storage takes seconds to import, retries, and logs.
+    Behind a proxy or with an emulator, nothing is checked: names may not resolve locally.
 
     Raises:
       UserError: the host's name can't be resolved.

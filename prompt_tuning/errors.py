@@ -1,8 +1,7 @@
 """Errors a user can cause, each reported in one line.
 
-A `UserError` says what was found, where, what was expected and how to fix it. The command
-line prints its message alone and exits with status 2; anything else is a bug and keeps its
-traceback.
+A `UserError` states what was found, where, what was expected and how to fix it. The command line
+prints only its message and exits with status 2; any other exception is a bug with its traceback.
 """
 
 import difflib
@@ -13,20 +12,20 @@ _MOST_LISTED = 10
 
 
 class UserError(Exception):
-    """A mistake in the user's input; its message is all that the user sees."""
+    """A mistake in the user's input; the user sees only its message."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows in a notebook in place of a traceback."""
+        """Returns the lines that IPython shows instead of a traceback."""
         return [str(self)]
 
 
 def at_least(least: int, values: Mapping[str, float | int | None], hint: str = "") -> None:
-    """Checks values by their names; None passes.
+    """Checks that named values are at least `least`; None passes.
 
     Args:
       least: the smallest allowed value.
       values: the values, by the names that users know.
-      hint: follows the message, such as " (the paper's default is 100)".
+      hint: appended to the message, such as " (the paper's default is 100)".
 
     Raises:
       UserError: a value is smaller.
@@ -45,7 +44,7 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 
 
 def listed(parts: Sequence[str], separator: str = ", ") -> str:
-    """Returns parts of a message joined; of more than ten the first ten and how many more."""
+    """Joins parts of a message; of more than ten, the first ten and the number of the rest."""
     more = len(parts) - _MOST_LISTED
     return separator.join([*parts[:_MOST_LISTED], f"and {more:,} more"] if more > 0 else parts)
 

@@ -1,6 +1,6 @@
-"""Writes files: whole or not at all, with a failure reported in one line.
+"""Writes files atomically, and reports failures in one line.
 
-Files survive a killed process and a failing machine: a file takes its name only once all of it is
+A killed process or a failing machine leaves no partial file: a file gets its name once all of it is
 on disk; until then, the name keeps the old contents.
 """
 
@@ -19,17 +19,17 @@ CACHE_FIX = "Free some space, or choose another cache folder with PROMPT_TUNING_
 
 @contextlib.contextmanager
 def atomic_write(path: Path, *, fix: str) -> Iterator[BinaryIO]:
-    """Opens a file that gets its name when the block ends without an error.
+    """Opens a temporary file that gets its name if the block ends without an error.
 
     Args:
-      path: the file, in a folder that exists.
-      fix: a sentence about what to do if it can't be written.
+      path: the file, in an existing folder.
+      fix: a sentence on how to fix a failure to write.
 
     Raises:
       UserError: the folder is missing or can't be written, or the disk is full.
     """
-    # Not by `tempfile`, whose files nobody else may read: a folder can be shared, by hosts too, on
-    # which processes may have the same number.
+    # Not `tempfile`, whose files only the owner can read: folders may be shared by users and hosts.
+    # A random name, since processes of two hosts may have the same id.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with writing(path, fix=fix):
@@ -44,10 +44,10 @@ def atomic_write(path: Path, *, fix: str) -> Iterator[BinaryIO]:
 
 
 def new_folder(folder: Path, *, fix: str = "Give another folder.") -> Path:
-    """Makes a folder where there is none, and returns its path; an empty one is as good.
+    """Creates a folder, unless an empty one exists, and returns its path.
 
     Raises:
-      UserError: something is in it, or it can't be made.
+      UserError: it isn't empty, or can't be created.
     """
     with writing(folder, fix=fix):
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def new_folder(folder: Path, *, fix: str = "Give another folder.") -> Path:
 
 @contextlib.contextmanager
 def writing(path: Path, *, fix: str) -> Iterator[None]:
-    """Turns a failure to write `path` into one line that ends with the sentence `fix`."""
+    """Turns an OSError into a `UserError` about `path` that ends with the sentence `fix`."""
     try:
         yield
     except OSError as error:
@@ -85,7 +85,7 @@ def default_cache_dir() -> Path:
 
 @contextlib.contextmanager
 def cache_file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file of the cache, making its folder; it takes its name once it is whole.
+    """Opens a cache file for an atomic write, creating its folder.
 
     Raises:
       UserError: the folder cannot be written or the disk is full.
@@ -98,9 +98,9 @@ def cache_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def new_file(path: str) -> Iterator[IO[str]]:
-    """Opens a file to write results to; what is there already is never written over.
+    """Opens a file for results; an existing file is never overwritten.
 
-    Devices and pipes, such as /dev/stdout, may be named too.
+    Devices and pipes, such as /dev/stdout, are allowed.
 
     Raises:
       UserError: it exists, or can't be written.

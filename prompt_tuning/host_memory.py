@@ -1,7 +1,7 @@
 """Host memory: returns freed memory to the system, and checks that there is enough.
 
-glibc keeps freed memory instead of returning it to the system: tens of megabytes for each thread
-that reads a checkpoint, hundreds after XLA has compiled a large program. Little of it is reused.
+glibc keeps freed memory instead of returning it to the system: tens of megabytes per thread that
+reads a checkpoint, hundreds after XLA has compiled a large program. Little of it is reused.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from prompt_tuning.errors import LESS_MEMORY, UserError
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _LARGE_PROGRAM_SECONDS = 0.5
-"""A program that compiles faster, or comes from the cache, leaves little behind."""
+"""A program that compiles faster, or is cached, leaves little memory behind."""
 
 
 def return_freed_memory() -> None:
@@ -32,7 +32,7 @@ def return_freed_memory() -> None:
 
 @functools.cache
 def return_memory_after_compiling() -> None:
-    """From now on, returns the memory that compiling a large program freed, before it runs."""
+    """From now on, returns freed memory after the compilation of each large program."""
 
     def after(event: str, duration_secs: float, **_: object) -> None:
         if event == _COMPILED and duration_secs >= _LARGE_PROGRAM_SECONDS:
@@ -45,13 +45,13 @@ _checked: "weakref.WeakKeyDictionary[Any, set[Any]]" = weakref.WeakKeyDictionary
 
 
 def check_memory(compiled_function: Any, *args: Any) -> None:
-    """Refuses a call of a jitted function that would need more memory than is free.
+    """Checks that a call of a jitted function fits in the free memory.
 
     On CPUs only, where the system would kill the process silently; other devices raise an error.
-    The function is compiled for these shapes once; calling it compiles nothing more.
+    The function is compiled once for these shapes; calling it doesn't compile again.
 
     Raises:
-      UserError: its results and temporaries are larger than the free memory.
+      UserError: its results and temporaries exceed the free memory.
     """
     if jax.default_backend() != "cpu" or not hasattr(compiled_function, "lower"):
         return
@@ -60,7 +60,7 @@ def check_memory(compiled_function: Any, *args: Any) -> None:
     if shapes in done:
         return
     traced = compiled_function.trace(*args)
-    with _shapes_unchecked():  # JAX puts descriptions where a dataclass's arrays were
+    with _shapes_unchecked():  # JAX replaces a dataclass's arrays by descriptions
         lowered = traced.lower()
     memory = lowered.compile().memory_analysis()
     done.add(shapes)
@@ -77,7 +77,7 @@ def check_memory(compiled_function: Any, *args: Any) -> None:
 
 @contextlib.contextmanager
 def _shapes_unchecked() -> Iterator[None]:
-    """Turns the checks of shape annotations, as in tests, off inside."""
+    """Disables the checks of shape annotations, which tests enable, within the block."""
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
@@ -87,13 +87,13 @@ def _shapes_unchecked() -> Iterator[None]:
 
 
 def free_memory() -> int | None:
-    """Returns the bytes of host memory that this process can still get; None if unknown."""
+    """Returns the bytes of host memory available to this process, or None if unknown."""
     free = [
         int(line.split()[1]) * 1024
         for line in _lines("/proc/meminfo")
         if line.startswith("MemAvailable:")
     ]
-    # The limit of a container.
+    # The container's limit.
     limit, used = (
         next(iter(_lines(f"/sys/fs/cgroup/memory.{name}")), "") for name in ("max", "current")
     )

@@ -1,4 +1,4 @@
-"""JSON written by others, and values of it in messages."""
+"""Parses external JSON, and formats its values for messages."""
 
 import json
 import reprlib
@@ -8,7 +8,7 @@ from typing import Any
 from prompt_tuning.errors import listed
 
 MAX_DEPTH = 100
-"""Objects and lists inside one another; what this project reads has six at most."""
+"""Maximum nesting of objects and lists; files that this project reads have at most six."""
 
 _SHORTENED = reprlib.Repr()
 _SHORTENED.maxstring = _SHORTENED.maxother = 120  # characters; enough for a parameter's name
@@ -27,10 +27,10 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def shown(value: Any) -> str:
-    """Returns a value for a message: on one line, and shortened if it is long."""
+    """Formats a value for a message: on one line, shortened if long."""
     return _SHORTENED.repr(value)
 
 
 def shown_names(names: Sequence[str]) -> str:
-    """Returns names for a message, without quotes; of many the first ten and how many more."""
+    """Formats names for a message, without quotes; of many, the first ten and the number left."""
     return listed([shown(name)[1:-1] for name in names])

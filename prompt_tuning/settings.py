@@ -1,12 +1,12 @@
-"""What a setting means for a run's identity, marked in its type where it is defined.
+"""Marks in a setting's type of how it affects a run's identity.
 
     log_every: Free[int] = 100                  # changes no result
     train_steps: Changeable[int] = 30_000       # a run continues with another value
     learning_rate: PerMember[float] = 0.3       # members of a population may differ in it
 
-A setting without a mark is part of a run's identity: a folder whose run was started with another
-value is refused. Marks may be nested, and are the same type to a type checker. `mark_of` reads
-them; `recipes/signatures.py` does so for fields of dataclasses and for parameters of functions.
+A setting without a mark is part of a run's identity: a run doesn't resume in a folder whose run was
+started with another value. Marks may be nested; type checkers ignore them. `mark_of` reads a type's
+marks, `recipes/signatures.py` those of dataclass fields and function parameters.
 """
 
 import dataclasses
@@ -18,15 +18,16 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mark:
-    """What a setting is to a run.
+    """How a setting affects a run.
 
-    free: no result depends on it.
-    changeable: a run continues with another value of it.
-    per_member: members of a population may have different values.
-    assigned: a population and a sweep set it themselves, for each member and each run.
-    hashed: it names files, and their contents are part of the run's identity.
-    fields: it is a dataclass, whose fields are settings in its place.
-    note: printed when a run continues with another value, after "NAME is A now and was B".
+    Attributes:
+      free: no result depends on it.
+      changeable: a run continues with another value of it.
+      per_member: members of a population may have different values.
+      assigned: populations and sweeps set it themselves, for each member and each run.
+      hashed: it names files whose contents are part of the run's identity.
+      fields: it is a dataclass whose fields are settings themselves.
+      note: printed when a run continues with another value, after "NAME is A now and was B".
     """
 
     free: bool = False
@@ -39,7 +40,7 @@ class Mark:
 
     @property
     def is_identity(self) -> bool:
-        """Whether a run is another run with another value."""
+        """Whether another value makes it another run."""
         return not (self.free or self.changeable)
 
 
@@ -52,7 +53,7 @@ Fields = Annotated[T, Mark(fields=True)]
 
 
 def mark_of(annotation: Any) -> Mark:
-    """Returns all marks of a type as one."""
+    """Returns the combination of all marks of a type."""
     marks = [mark for mark in get_args(annotation)[1:] if isinstance(mark, Mark)]
     return _together(marks) if get_origin(annotation) is Annotated else Mark()
 

@@ -1,1 +1,1 @@
-"""From a trained prompt to predictions and scores."""
+"""Predictions and scores of trained prompts."""

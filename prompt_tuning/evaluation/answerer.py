@@ -1,14 +1,13 @@
-"""Answers of a frozen model with one injection, or with several side by side.
+"""Answers of a frozen model with one injection or several.
 
     answerer = Answerer(model=model, frozen=frozen, options=DecodingOptions(), decode=decode)
     [predictions] = answerer.predict([inject], batches)
 
-Evaluation in training, `evaluate`, `infer`, `serve` and ensembles all run the program compiled
-here, on (frozen, injections, tokens). An injection is made outside it, so a prompt from a file and
-the same prompt in training are the same argument of the same executable: the score of a run that
-trained by itself is reproduced bit for bit, and that of a population's member, which is scored
-together with others, up to rounding. Rounding also depends on the shape of a batch; compare scores
-of one batch size.
+Evaluation during training, `evaluate`, `infer`, `serve` and ensembles all run the program compiled
+here, on (frozen, injections, tokens). Injections are computed outside it, so a prompt is the same
+argument of the same executable whether it comes from training or from a file: scores are reproduced
+bit for bit. (Up to rounding for members of a population, which training scores together.) Rounding
+also depends on the shape of a batch; compare scores of one batch size.
 """
 
 import dataclasses
@@ -45,13 +44,13 @@ IndexedBatch = tuple[Batch, Sequence[int] | np.ndarray]
 
 
 class Rows(NamedTuple):
-    """What several injections answer to the examples of a batch, or to one example.
+    """Answers of several injections to the examples of a batch, or to one example.
 
     Attributes:
       choices: generated token ids, [injections, batch, target], or the index of the likeliest
         label, [injections, batch].
-      scores: log-likelihoods in nats, [injections, batch, answers], of the labels, or of what each
-        injection generated; None for generated answers that aren't compared.
+      scores: log-likelihoods in nats, [injections, batch, answers], of the labels or of each
+        injection's generated answer; None for generated answers that aren't compared.
     """
 
     choices: Any
@@ -60,14 +59,14 @@ class Rows(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Answerer:
-    """A way to get answers: by generating text, or by ranking labels.
+    """Answers by generating text or by ranking labels.
 
     Attributes:
       model: the network.
       frozen: its weights.
       options: how to decode, or how to correct the scores of labels.
-      decode: gives the text of token ids up to the end of sequence.
-      labels: what is ranked.
+      decode: returns the text of token ids up to the end of sequence.
+      labels: the labels to rank.
       label_ids: each label's token ids with end of sequence, padded. Rows after those of `labels`
         must repeat the last one: a padding row can then only tie, and argmax takes the first.
     """
@@ -87,13 +86,13 @@ class Answerer:
         *,
         compare: bool = False,
     ) -> Rows:
-        """Answers a batch with each injection; one program for each shape and number of them.
+        """Answers a batch with each injection; compiles one program per shape and their number.
 
         Args:
-          injections: of one structure, or such as can be stacked (`models/stacking.py`).
+          injections: stackable ones; see `models/stacking.py`.
           encoder_input_tokens: padded inputs.
-          key: of the draws, for sampling only; one, or one of each example.
-          compare: whether every injection scores what the others generate, too.
+          key: for sampling only; one for the batch, or one per example.
+          compare: whether every injection also scores the others' generated answers.
 
         Raises:
           UserError: a host without an accelerator has too little memory.
@@ -105,7 +104,7 @@ class Answerer:
         return jax.tree.map(gathered, run(*arguments))
 
     def text(self, choice: Any) -> str:
-        """Returns the answer to one example, of its share of `Rows.choices`."""
+        """Returns the text of one example's share of `Rows.choices`."""
         if self.label_ids is None:
             return self.decode(choice.tolist())
         return self.labels[int(choice)]
@@ -118,12 +117,12 @@ class Answerer:
         seed: int = 0,
         compare: bool = False,
     ) -> Iterator[tuple[int, Rows]]:
-        """Yields each example's index and its share of `Rows`, as the batches come.
+        """Yields each example's index and its share of `Rows`, batch by batch.
 
         Args:
-          injects: give the injections for a batch; memory for activations grows with their number.
-          batches: needs only "encoder_input_tokens" in each.
-          seed: for sampling; batch i draws from a key of its own.
+          injects: return the injections for a batch; activation memory grows with their number.
+          batches: only their "encoder_input_tokens" are used.
+          seed: for sampling; each batch has its own key.
           compare: as in `answer`.
         """
         samples = isinstance(self.options, DecodingOptions) and self.options.method == "sample"
@@ -141,7 +140,7 @@ class Answerer:
     def predict(
         self, injects: Sequence[Inject], batches: Iterable[IndexedBatch], *, seed: int = 0
     ) -> list[list[str]]:
-        """Returns what each injection answers, in the order of the examples' indices.
+        """Returns each injection's answers, in the order of the examples' indices.
 
         Raises:
           UserError: there are no examples.
@@ -154,8 +153,8 @@ class Answerer:
     ) -> list[Ballot]:
         """Returns the votes of several injections, in the order of the examples' indices.
 
-        Each votes for its own answer, and scores those of the others. Generated answers of the same
-        text are one, as likely as the likeliest of its spellings.
+        Each votes for its own answer, and scores the others'. Generated answers with the same text
+        count as one, with the likelihood of the likeliest spelling.
 
         Raises:
           UserError: there are no examples.
@@ -188,7 +187,7 @@ def _in_order(rows: Iterable[tuple[int, Rows]]) -> list[Rows]:
 
 @functools.cache
 def _program(model: T5, options: DecodingOptions | RankOptions, compare: bool) -> Any:
-    """Returns the jitted function of `Answerer.answer`, which all answerers of a model share."""
+    """Returns the jitted function of `Answerer.answer`, shared by all answerers of a model."""
 
     @jax.jit
     def run(
@@ -198,7 +197,7 @@ def _program(model: T5, options: DecodingOptions | RankOptions, compare: bool) -
         key: Key[Array, "..."] | None,
         label_ids: Int[Array, "labels target"] | None,
     ) -> Rows:
-        # Injections that run side by side share the memory for logits.
+        # Injections that run together share the memory for logits.
         logit_bytes = LOGIT_BYTES // len(injections)
 
         def rank(injection: Injection) -> Float[Array, "batch labels"]:
@@ -236,7 +235,7 @@ def _program(model: T5, options: DecodingOptions | RankOptions, compare: bool) -
 
 
 def _map(function: Callable[[Injection], Array], injections: Sequence[Injection]) -> Array:
-    """Returns what the function gives for each injection, stacked; one alone isn't vectorized."""
+    """Returns the function's results for each injection, stacked; a single one isn't vmapped."""
     if len(injections) == 1:
         return function(injections[0])[None]
     arrays, injection_of = stack_injections(injections)

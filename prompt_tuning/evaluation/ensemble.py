@@ -1,15 +1,14 @@
 """Ensembles of prompts on one frozen model (Lester et al. 2021, section 5, table 3).
 
-One pass answers a batch with all prompts (`answerer.py`). What they answer to an example is its
-`Ballot`, and how votes are counted is a function of the ballot alone:
+One pass answers a batch with all prompts (`answerer.py`). Their answers to an example are its
+`Ballot`, and each way of counting votes is a function of the ballot:
 
-    majority_vote      the answer that most prompts give: the paper's
-    mean_probability   the likeliest by the mean of the prompts' probabilities
+    majority_vote      the answer of most prompts, as in the paper
+    mean_probability   the answer with the highest mean probability over the prompts
     weighted_vote      a vote counts as much as its prompt's development score
 
-The paper doesn't mention ties. Of answers with equally many votes, the one with the highest mean
-probability wins; if these are equal too, the first in the order of the labels or, of generated
-answers, of the prompts.
+The paper doesn't mention ties. Here they go to the highest mean probability, then to the first in
+the order of the labels or, for generated answers, of the prompts.
 """
 
 import dataclasses
@@ -21,11 +20,11 @@ from jaxtyping import Float
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ballot:
-    """What several prompts answer to one example.
+    """Answers of several prompts to one example.
 
     Attributes:
-      answers: the candidates: the task's labels, or what any of the prompts generated.
-      log_likelihoods: of each answer, in nats, by each prompt; as `RankOptions` correct them.
+      answers: the candidates: the task's labels, or the prompts' generated answers.
+      log_likelihoods: of each answer, in nats, by each prompt, corrected as in `RankOptions`.
       votes: the index of each prompt's own answer.
     """
 
@@ -40,23 +39,23 @@ class Ballot:
 
     @property
     def mean_probabilities(self) -> Float[np.ndarray, "answers"]:
-        """The mean over the prompts of each answer's probability among these answers."""
+        """The mean over the prompts of each answer's probability, normalized over the answers."""
         highest = self.log_likelihoods.max(axis=1, keepdims=True)
         likelihoods = np.exp(self.log_likelihoods - highest)
         return (likelihoods / likelihoods.sum(axis=1, keepdims=True)).mean(axis=0)
 
 
 def majority_vote(ballot: Ballot) -> str:
-    """Returns the answer that most prompts give; see the module for ties."""
+    """Returns the answer of most prompts; see the module for ties."""
     return weighted_vote(ballot, np.ones(len(ballot.votes)))
 
 
 def weighted_vote(ballot: Ballot, weights: Float[np.ndarray, "prompts"]) -> str:
-    """Returns the answer whose prompts weigh most; see the module for ties.
+    """Returns the answer with the largest total weight; see the module for ties.
 
     Args:
-      ballot: what the prompts answer.
-      weights: of each prompt, at least 0; if all are 0 they count equally.
+      ballot: the prompts' answers.
+      weights: of each prompt, at least 0; if all are 0, prompts count equally.
     """
     if not np.any(weights):
         weights = np.ones(len(weights))
@@ -66,7 +65,7 @@ def weighted_vote(ballot: Ballot, weights: Float[np.ndarray, "prompts"]) -> str:
 
 
 def mean_probability(ballot: Ballot) -> str:
-    """Returns the answer with the highest mean probability; the first of equal ones."""
+    """Returns the answer with the highest mean probability; of ties, the first."""
     return ballot.answers[int(np.argmax(ballot.mean_probabilities))]
 
 
@@ -76,7 +75,7 @@ def combinations(
     """Returns the ways of combining prompts, by name.
 
     Args:
-      weights: the development score of each prompt, for the weighted vote; below 0 counts as 0.
+      weights: the development score of each prompt, for the weighted vote; negative is 0.
     """
     positive = np.maximum(weights, 0.0)
     return {

@@ -1,20 +1,20 @@
-"""One frozen model answering for many prompts at once (Lester et al., 2021, Figure 2).
+"""Answers of one frozen model with many prompts per batch (Lester et al., 2021, Figure 2).
 
     predictor = Predictor(config, params, vocabulary, prompts={"rte": rte, "wsc": wsc})
     answers = predictor.predict(
         [Example(prompt="rte", inputs="..."), Example(prompt="wsc", inputs="...")]
     )
 
-Examples of any prompts and prompt lengths share a batch, each row with its own prompt in front. A
-shorter prompt is padded on its left, and the padding is hidden from attention. T5 only knows
-relative positions, and those within `[P; X]` are the same with padding, so a row computes what it
-would alone; only the order of float additions depends on the shape of the batch. Other methods give
-an `Injection`; examples of methods with different slots are batched apart, and so are those of
-weights of the model itself.
+Examples with any prompts and prompt lengths share a batch; each row has its own prompt. Shorter
+prompts are padded on the left, and the padding is masked. T5's positions are relative, and those
+within `[P; X]` don't change with padding, so a row's result doesn't depend on the batch, up to the
+order of float additions. Other methods provide an `Injection`; examples with different slots, or
+with weights of the model itself, are batched separately.
 
-Batches come in few shapes, compiled once each: rows are a power of two, inputs a power of two times
-16 tokens, prompts a multiple of 8. A prompt's own labels are ranked as they are; others are padded
-to 4, 16 or 64 labels of 8 tokens or of the longest answer's. Serving over HTTP is in `serving/`.
+Batches have few shapes, compiled once each: rows are a power of two, inputs a power of two times
+16 tokens, prompts a multiple of 8. A prompt's own labels are ranked without padding; others are
+padded to 4, 16 or 64 labels, and to 8 tokens or the maximum answer length. `serving/` serves a
+predictor over HTTP.
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ class UnknownPrompt(UserError):
 
 
 class EmptyExample(UserError):
-    """The fields of an example are empty: there is nothing to answer."""
+    """All fields of an example are empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +69,9 @@ class Example:
 
     Attributes:
       prompt: the name of the prompt to answer with.
-      inputs: the text, as the prompt's task writes it, or a row, of which that task makes the text.
-      labels: to be ranked; the answer is the likeliest. With none, the answer is generated; None:
-        the labels that the prompt was added with.
+      inputs: the text in the format of the prompt's task, or a row, which that task formats.
+      labels: the labels to rank; the answer is the likeliest. If empty, the answer is generated; if
+        None, the labels are those with which the prompt was added.
     """
 
     prompt: str
@@ -87,7 +87,7 @@ class Answer:
       text: the generated text, or the likeliest label.
       scores: the log-likelihood of each label in nats (see `evaluation/rank.py`), empty without
         labels.
-      truncated: whether the inputs were cut to the longest length.
+      truncated: whether the inputs were truncated to the maximum length.
     """
 
     text: str
@@ -97,13 +97,13 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedPrompt:
-    """A prompt, or what another method has trained, as `Predictor.add` takes it.
+    """A prompt, or another method's injection, added by `Predictor.add`.
 
     Attributes:
-      injection: with batch axes of 1; numpy arrays, but for weights of the model.
-      form: how its targets are written.
-      task: makes the text of a row; None where it isn't known.
-      labels: what is ranked where an example doesn't say.
+      injection: with batch axes of 1; NumPy arrays, except weights of the model.
+      form: the form of its targets.
+      task: formats rows as text; None if unknown.
+      labels: the labels to rank unless an example has its own.
       label_ids: their token ids, [labels, target].
     """
 
@@ -115,28 +115,29 @@ class LoadedPrompt:
 
     @property
     def length(self) -> int:
-        """Virtual tokens in front of the input."""
+        """The number of virtual tokens before the input."""
         prompt = self.injection.encoder_prompt
         return 0 if prompt is None else prompt.shape[1]
 
     @functools.cached_property
     def slots(self) -> tuple[Any, ...]:
-        """Equal for prompts whose examples can share a batch."""
-        # Weights of the model itself serve a whole batch.
+        """A key that is equal for prompts whose examples can share a batch."""
+        # Weights of the model itself apply to a whole batch.
         apart = id(self) if self.injection.weights else 0
         return str(jax.tree.structure(self.injection)), self.form.sentinel, apart
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """An example ready for a batch; it keeps its prompt, whatever is loaded or removed since.
+    """An example ready for a batch; it keeps its prompt even if that is replaced or removed.
 
     Attributes:
       ids: the input's token ids with end of sequence.
-      prompt: what it is answered with.
-      labels: what is ranked, with its padded token ids [labels, target]; () and None to generate.
-      number: the example's number, which decides what is sampled.
-      truncated: whether the inputs were cut.
+      prompt: the prompt to answer with.
+      labels: the labels to rank and their padded token ids [labels, target]; () and None to
+        generate.
+      number: the example's index, which determines sampling.
+      truncated: whether the inputs were truncated.
     """
 
     ids: Int32[np.ndarray, "source"]
@@ -163,20 +164,21 @@ class Prepared:
 class Predictor:
     """Answers examples, each with the prompt that it names.
 
-    `prepare` may be called from any thread, and prompts may come and go while `run` is at work.
+    Any thread may call `prepare`, and prompts may be added and removed during `run`.
 
     Args:
-      config: the model's sizes, as `load_frozen` returns them with
-      params: its weights.
-      vocabulary: the one it was pre-trained with.
-      prompts: what examples may name; see `add`.
-      batch_size: the most examples in one batch.
-      max_input_length: longer inputs are cut to so many tokens, end of sequence counted.
+      config: the model's architecture, from `load_frozen`.
+      params: its weights, from `load_frozen`.
+      vocabulary: the vocabulary it was pre-trained with.
+      prompts: the initial prompts; see `add`.
+      batch_size: maximum number of examples in a batch.
+      max_input_length: maximum length of inputs in tokens, end of sequence included; longer
+        inputs are truncated.
       decoding: how to generate.
       ranking: how the scores of labels are corrected.
       seed: for sampling.
-      mesh: devices that hold the weights and share the rows of a batch.
-      model: the network, if it isn't `T5(config)`, for example with sharding constraints.
+      mesh: devices that store the weights and share the rows of a batch.
+      model: the network, if not `T5(config)`, for example with sharding constraints.
 
     Raises:
       UserError: an option is out of range, or a prompt doesn't fit the model.
@@ -217,12 +219,12 @@ class Predictor:
 
     @property
     def prompts(self) -> Mapping[str, Injection]:
-        """What examples may name."""
+        """The loaded prompts by name."""
         return {name: prompt.injection for name, prompt in self._prompts.items()}
 
     @property
     def shapes(self) -> frozenset[Shape]:
-        """The shapes compiled so far: rows, prompt, input, and the labels' number and length."""
+        """The compiled shapes: rows, prompt, input, and the labels' number and length."""
         return frozenset(self._shapes)
 
     def add(
@@ -237,16 +239,17 @@ class Predictor:
         """Adds a prompt, replacing one of the same name.
 
         Args:
-          name: what examples call it.
-          prompt: an array [prompt, embed], or what a method injects, with batch axes of 1.
-          task: makes the text of examples that are rows; it cuts its column `shorten`, if it has
-            one, of those that are too long.
-          labels: ranked for examples that don't give their own.
+          name: the name that examples use.
+          prompt: an array [prompt, embed], or a method's injection with batch axes of 1.
+          task: formats rows as text; it shortens its column `shorten`, if any, of inputs that are
+            too long.
+          labels: the labels to rank unless an example has its own.
           target_sentinel: whether it was trained with a sentinel before the targets, as its file
-            records; answers come without it.
+            records; answers don't contain it.
 
-        Raises:
-          UserError: it isn't finite or as wide as the model, or a label can't be spelled.
+          Raises:
+            UserError: its values aren't finite, its width isn't the model's, or a label can't be
+              spelled.
         """
         if isinstance(prompt, Injection):
             injection = prompt if prompt.weights else jax.tree.map(np.asarray, prompt)
@@ -261,7 +264,7 @@ class Predictor:
             labels=tuple(labels),
             label_ids=form.encode_labels(labels) if labels else None,
         )
-        # A new mapping rather than a changed one: other threads may be reading this one.
+        # A new mapping, since other threads may be reading the current one.
         self._prompts = {**self._prompts, name: loaded}
         return loaded
 
@@ -283,13 +286,13 @@ class Predictor:
         """Removes a prompt.
 
         Raises:
-          UnknownPrompt: there is none of this name.
+          UnknownPrompt: no prompt has this name.
         """
         self.prompt(name)
         self._prompts = {other: it for other, it in self._prompts.items() if other != name}
 
     def prompt(self, name: str) -> LoadedPrompt:
-        """Returns the prompt of a name.
+        """Returns the prompt with this name.
 
         Raises:
           UnknownPrompt: there is none.
@@ -316,18 +319,18 @@ class Predictor:
         )
 
     def prepare(self, example: Example, *, number: int = 0, where: str = "example") -> Prepared:
-        """Looks up the prompt and makes token ids of the text.
+        """Looks up the prompt and tokenizes the text.
 
         Args:
-          example: what is asked.
-          number: of the example; with the seed, it decides what is sampled.
-          where: what errors call the example.
+          example: the request.
+          number: the example's index; with the seed, it determines sampling.
+          where: the example's name in errors.
 
         Raises:
           UnknownPrompt: no prompt has the name.
           EmptyExample: it is a row whose fields are empty.
-          UserError: a row lacks a field; or a label can't be spelled, is there twice, or is longer
-            than an answer may be.
+          UserError: a row lacks a field; or a label can't be spelled, is a duplicate, or is longer
+            than the maximum answer.
         """
         prompt = self.prompt(example.prompt)
         ids = self.vocabulary.encode(_text(example, prompt.task, where))
@@ -346,7 +349,7 @@ class Predictor:
         )
 
     def run(self, examples: Sequence[Prepared]) -> list[Answer]:
-        """Returns the answers in the order of the examples, which share batches where they can."""
+        """Returns the answers in the order of the examples, which share batches if possible."""
         answers: dict[int, Answer] = {}
 
         def together(i: int) -> tuple[Any, ...]:
@@ -363,7 +366,7 @@ class Predictor:
     def _answer(self, rows: Sequence[Prepared]) -> list[Answer]:
         first = rows[0]
         form, label_ids = first.prompt.form, first.label_ids
-        # The sentinel takes no room from an answer.
+        # The sentinel doesn't count toward the maximum length.
         longest = self._decoding.max_length + len(form.prefix)
         decoding = dataclasses.replace(self._decoding, max_length=longest)
         answerer = Answerer(
@@ -408,7 +411,7 @@ class Predictor:
             numbers = np.array([row.number for row in padded], np.uint32)
             keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(self._seed), numbers)
         injection = rows[0].prompt.injection
-        # What layers are given is large, so a batch of one prompt shares it on a batch axis of 1.
+        # Slots of layers are large, so a batch with one prompt shares them on a batch axis of 1.
         shared = injection.encoder_prompt is None or injection.weights
         if not shared or any(row.prompt is not rows[0].prompt for row in rows):
             injection = batch_injections(
@@ -417,9 +420,9 @@ class Predictor:
         return tokens if self._mesh is None else shard_batch(tokens, self._mesh), injection, keys
 
     def _label_ids(self, labels: tuple[str, ...], where: str) -> Int[np.ndarray, "labels target"]:
-        """Returns the labels' ids, padded to one of few shapes, which a client can't add to.
+        """Returns the labels' ids, padded to one of few shapes, whatever labels clients send.
 
-        The last label is repeated, and the tokens' padding doesn't count in a label's score.
+        The last label is repeated; padding tokens don't count in a label's score.
         """
         if len(set(labels)) < len(labels):
             raise UserError(f"{where}: the labels {list(labels)} hold one of them twice.")
@@ -438,11 +441,11 @@ class Predictor:
 
 
 def _text(example: Example, task: Task | None, where: str) -> str:
-    """Returns what the model is to read.
+    """Returns the model's input text.
 
     Raises:
       EmptyExample: it is a row whose fields are empty.
-      UserError: a row lacks a field, or no task is known that could make a text of it.
+      UserError: a row lacks a field, or there is no task to format it.
     """
     inputs = example.inputs
     if not isinstance(inputs, str):
@@ -465,7 +468,7 @@ def _text(example: Example, task: Task | None, where: str) -> str:
 
 
 def _smallest_power(factor: int, smallest: int, least: int) -> int:
-    """Returns the first of `smallest`, `factor` times it, and so on that is at least `least`."""
+    """Returns the smallest `smallest * factor**n` that is at least `least`."""
     while smallest < least:
         smallest *= factor
     return smallest

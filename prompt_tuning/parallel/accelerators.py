@@ -1,8 +1,8 @@
-"""What accelerators can do at most, by their makers' data sheets.
+"""Peak performance of accelerators, from the manufacturers' data sheets.
 
-Figures are those of one JAX device, which is a chip, but on TPU v3 one of a chip's two cores.
-They are limits, not promises: what a program reaches of them is measured (`mfu` in
-`metrics.jsonl`), and what it could reach is `prompt-tuning plan`'s estimate.
+Values are for one JAX device, which is a chip, or on TPU v3 one of a chip's two cores. The share of
+the peak that a program reaches is measured (`mfu` in `metrics.jsonl`); `prompt-tuning plan`
+estimates the share it could reach.
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ class Accelerator:
     """One kind of device.
 
     Attributes:
-      name: what users call it.
-      kinds: what `jax.Device.device_kind` calls it.
-      flops: bfloat16 matrix products with float32 sums, dense, in operations a second; a multiply
-        and an add are two.
-      memory: bytes.
-      memory_bandwidth: bytes a second.
-      interconnect_bandwidth: bytes a second that it can send to its neighbors over all of its
-        links together, and receive at the same time: ICI, NVLink.
+      name: its name for users.
+      kinds: its names in `jax.Device.device_kind`.
+      flops: operations per second in dense bfloat16 matrix products with float32 sums; a multiply
+        and an add count as two.
+      memory: in bytes.
+      memory_bandwidth: in bytes per second.
+      interconnect_bandwidth: bytes per second that it can send to its neighbors over all of its
+        links together, and receive at the same time (ICI, NVLink).
     """
 
     name: str
@@ -35,8 +35,8 @@ _GIB = 2.0**30
 
 # TPUs: docs.cloud.google.com/tpu/docs/{v3,v4,v5e,v5p,v6e}, "System architecture", read in 2026.
 # Interconnect: half of the bidirectional figure, which is Gbps / 8 in the older tables; for v3,
-# which has none, the pod's all-reduce bandwidth shared by its chips, as it comes out for the others
-# too. Kinds: jax/_src/mesh_utils.py and jax/_src/pallas/mosaic/tpu_info.py.
+# which has none, the pod's all-reduce bandwidth divided by its chips, which agrees with the figures
+# of the others. Kinds: jax/_src/mesh_utils.py and jax/_src/pallas/mosaic/tpu_info.py.
 # GPUs: NVIDIA's data sheets of the A100, H100 and H200 Tensor Core GPUs, SXM, without sparsity.
 # Interconnect: NVLink, whose total counts both directions.
 ACCELERATORS = (
@@ -53,5 +53,5 @@ ACCELERATORS = (
 
 
 def accelerator_of(device_kind: str) -> Accelerator | None:
-    """Returns the entry of what JAX calls a device, or None where it isn't in the table."""
+    """Returns the entry of a JAX device kind, or None if the table doesn't contain it."""
     return next((found for found in ACCELERATORS if device_kind in found.kinds), None)

@@ -1,9 +1,9 @@
 """The device mesh, `data` x `model`, and the sharding of batches and small arrays.
 
-The rows of a batch are sharded along `data`; each weight is sharded along `model` (tensor
-parallelism, `rules.py`). The steps are ordinary `jax.jit` functions: the shardings of their
-arguments are all that XLA needs to run them on many devices. `model` is the inner axis, so that its
-devices, which communicate most, are on one host if a host has enough of them.
+The rows of a batch are sharded over `data`, weights over `model` (tensor parallelism, `rules.py`).
+Steps are ordinary `jax.jit` functions: XLA partitions them by the shardings of their arguments.
+`model` is the inner axis, so that its devices, which communicate most, are on one host if it has
+enough of them.
 """
 
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ def make_mesh(
     """Returns a mesh of every device.
 
     Args:
-      model: devices that share one copy of the model (MODEL_PARALLEL).
-      data: groups of such devices, each with its share of a batch (DATA_PARALLEL); None: as many
-        as fit.
+      model: number of devices that share one copy of the model (MODEL_PARALLEL).
+      data: number of groups of such devices, each with its share of a batch (DATA_PARALLEL); the
+        maximum if None.
       devices: all devices of all processes if None.
 
     Raises:
@@ -56,7 +56,7 @@ def make_mesh(
 
 
 def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulation_steps: int = 1) -> None:
-    """Checks that a batch can be sharded evenly along `data`.
+    """Checks that a batch can be sharded evenly over `data`.
 
     Raises:
       UserError: it can't, or its microbatches can't.
@@ -77,27 +77,27 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulation_steps: 
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of an array that is whole on every device."""
+    """Returns the sharding of a replicated array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Puts a copy of every array on every device; all processes must give the same values."""
+    """Replicates every array on every device; all processes must pass the same values."""
     return _place(tree, mesh, PartitionSpec())
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """Gives each device its share of the rows, the first axis of every array.
+    """Shards every array's first axis, the rows of a batch, over the devices.
 
-    Every process gives the same whole batch, and keeps the rows of its own devices.
+    Every process passes the same whole batch, and keeps the rows of its own devices.
     """
     return _place(batch, mesh, PartitionSpec(DATA_AXIS))
 
 
 def gathered(array: jax.Array) -> np.ndarray:
-    """Returns a whole array on every process, wherever its shards are.
+    """Returns a sharded array as a whole on every process.
 
-    All processes have to call it, and each needs the memory.
+    All processes must call it, and each needs memory for the whole array.
     """
     if array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
@@ -110,8 +110,8 @@ def values_at(
     """Returns some values of an array on every process, each read from a device that has it.
 
     Args:
-      array: it may be far larger than any device's memory.
-      places: the index of each value along every axis, as NumPy's fancy indexing takes them.
+      array: may be larger than any device's memory.
+      places: an index array for each axis, as in NumPy's fancy indexing.
     """
     values = np.zeros(len(places[0]), array.dtype)
     for shard in array.addressable_shards:
@@ -123,21 +123,21 @@ def values_at(
             inside = np.all([(start <= at) & (at < stop) for at, (start, stop, _) in pairs], axis=0)
             if inside.any():
                 local = tuple(at[inside] - start for at, (start, _, _) in pairs)
-                # On a CPU, indexed in place: no program is compiled for each shape.
+                # On CPUs, NumPy indexes without compiling a program for each shape.
                 on_host = shard.device.platform == "cpu"
                 data = np.asarray(shard.data) if on_host else shard.data
                 values[inside] = np.asarray(data[local])
     if array.is_fully_addressable:
         return values
-    # Each value is set on one process and all-zero bits on the others, so OR merges them.
+    # Each value is set on one process and all-zero bits elsewhere, so OR merges them.
     bits = multihost_utils.process_allgather(values.view(np.uint8))
     return np.bitwise_or.reduce(np.asarray(bits), axis=0).view(array.dtype)
 
 
 def shard_members(batch: Any, mesh: Mesh) -> Any:
-    """Gives each device its share of a population's batch, [members, batch, ...] arrays.
+    """Shards a population's batch, arrays of [members, batch, ...], over the devices.
 
-    Whole members if they can be sharded evenly, otherwise the rows of each member.
+    Members are sharded if that is even, otherwise the rows of each member.
     """
     members = len(next(iter(batch.values())))
     by_member = members % mesh.shape[DATA_AXIS] == 0
@@ -145,8 +145,8 @@ def shard_members(batch: Any, mesh: Mesh) -> Any:
 
 
 def _place(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
-    # On a single device arrays are where they should be, and a layout would only make JAX
-    # compile a second time, for arguments that have it.
+    # On a single device, shardings would only make JAX compile a second time, for arguments that
+    # have one.
     if mesh.size == 1:
         return tree
     sharding = NamedSharding(mesh, spec)
@@ -154,7 +154,7 @@ def _place(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
         return jax.device_put(tree, sharding)
 
     def place(array: Any) -> jax.Array:
-        # Unlike `device_put`, it doesn't have all processes compare what they give.
+        # Unlike `device_put`, this doesn't make all processes compare their values.
         whole = np.asarray(array)
         return jax.make_array_from_callback(whole.shape, sharding, whole.__getitem__)
 

@@ -1,16 +1,15 @@
-"""One run on many hosts: one process per host, started together and ended together.
+"""One run on many hosts: one process per host; all start and end together.
 
-    with joined(ProcessOptions(...), report):  # before anything is computed
-        mesh = make_mesh()                     # of all processes' devices
+    with joined(ProcessOptions(...), report):  # before any computation
+        mesh = make_mesh()                     # over all processes' devices
         ...                                    # the same program on each
 
-On Cloud TPU, under SLURM, and under Open MPI, JAX finds the number of processes and its own index;
-processes started by hand are given an address, a number, and an index. Every process runs the same
-program on the same data; only the first one writes files.
+On Cloud TPU, SLURM, and Open MPI, JAX detects the number of processes and its own index; processes
+started by hand get an address, a number, and an index. Every process runs the same program on the
+same data; only the first one writes files.
 
-When a process is lost, the others end too: at once on CPUs, whose connections break, and otherwise
-by JAX's heartbeat. The same command, on as many hosts as there are then, resumes from the last
-checkpoint.
+If a process is lost, the others end too: at once on CPUs, whose connections break, and otherwise by
+JAX's heartbeat. The same command, on any number of hosts, resumes from the last checkpoint.
 """
 
 import contextlib
@@ -48,12 +47,12 @@ _SECONDS_THE_FIRST_STAYS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessOptions:
-    """How the processes of a run find each other; None: JAX finds out.
+    """How the processes of a run find each other; JAX detects fields that are None.
 
     Attributes:
-      coordinator: host:port of the first process, to which the others connect.
+      coordinator: host:port of the first process, which the others connect to.
       count: the number of processes.
-      index: the index of this one, from 0.
+      index: the index of this process, from 0.
       heartbeat_seconds: a process that is silent for this long counts as lost.
     """
 
@@ -90,14 +89,14 @@ class ProcessOptions:
 
 
 def from_environment(environment: Mapping[str, str]) -> ProcessOptions | None:
-    """Returns how to join the run that the environment describes, or None for a single process."""
+    """Returns options for the run that the environment describes, or None for a single process."""
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     address, count, index = (environment.get(name, "") for name in names)
     if address and count.isdigit() and index.isdigit():
         return ProcessOptions(coordinator=address, count=int(count), index=int(index))
     hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES", "")
     launched = (
-        # Under `srun`; in a shell that `salloc` gives, there is one process whatever is allotted.
+        # Under `srun`; a shell from `salloc` is one process, whatever its allocation.
         _number(environment, "SLURM_NTASKS") > 1 and "SLURM_STEP_NODELIST" in environment,
         _number(environment, "OMPI_COMM_WORLD_SIZE") > 1,
         "," in hosts,
@@ -115,7 +114,7 @@ def joined(
     An error ends this process, and thereby the run, at once.
 
     Args:
-      options: how to find the others; None: there are none, unless this is a host of a TPU slice.
+      options: how to find the others; None for a single process or a host of a TPU slice.
       report: prints an error and returns the exit status, or None for a bug.
 
     Raises:
@@ -124,7 +123,7 @@ def joined(
     if options is None and not (_on_a_tpu_host() and _joined_a_slice()):
         yield
         return
-    # stdout is for results; what libraries print there, as Gloo does, goes to stderr.
+    # stdout is for results; libraries' output, such as Gloo's, goes to stderr.
     sys.stdout.flush()
     results = os.dup(1)
     os.dup2(2, 1)
@@ -132,10 +131,10 @@ def joined(
     if options is not None:
         _initialize(options)
     try:
-        # While all are here: Gloo, on CPUs, waits no longer than half a minute for a process.
+        # While all processes are here: on CPUs, Gloo waits at most 30 seconds for a process.
         multihost_utils.sync_global_devices("joined")
         yield
-    except SystemExit:  # asked to stop, as all of them were
+    except SystemExit:  # all processes were stopped
         jax.distributed.shutdown()
         raise
     except BaseException as error:
@@ -153,25 +152,25 @@ def joined(
         sys.stdout.flush()
         sys.stderr.flush()
         if jax.process_index() == 0:
-            # It hosts the coordination service: without it, the others couldn't report their error.
+            # It hosts the coordination service, which the others need to report their error.
             time.sleep(_SECONDS_THE_FIRST_STAYS)
-        # Not by an exception: on its way out Python would wait for processes that are gone.
+        # Not by an exception: at exit, Python would wait for processes that are lost.
         os._exit(status)
     jax.distributed.shutdown()
 
 
 def is_first() -> bool:
-    """Returns whether this process is the one that writes files; true of a single process."""
+    """Returns whether this process writes files; always true for a single process."""
     return jax.process_index() == 0
 
 
 def first_then_all(action: Callable[[], T]) -> T:
     """Runs `action` on the first process, then on the others; returns each one's result.
 
-    For actions that leave something behind, such as a file in a shared cache.
+    For actions with side effects, such as writing a file to a shared cache.
 
     Raises:
-      UserError: the first process's, on every process.
+      UserError: the first process raised it; all processes raise the same.
     """
     if jax.process_count() == 1:
         return action()
@@ -189,7 +188,7 @@ def first_then_all(action: Callable[[], T]) -> T:
 
 
 def vote_over(mesh: Mesh) -> Callable[[int], jax.Array] | None:
-    """Returns a function that all-reduces (max) one number per process; None for one process."""
+    """Returns a function that all-reduces (max) one integer per process; None for one process."""
     if not mesh.is_multi_process:
         return None
     a_row_a_device = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
@@ -204,7 +203,7 @@ def vote_over(mesh: Mesh) -> Callable[[int], jax.Array] | None:
 
 
 def _initialize(options: ProcessOptions) -> None:
-    # The loop takes SIGTERM itself, and has the processes vote.
+    # The training loop handles SIGTERM itself, by a vote of the processes.
     jax.config.update("jax_enable_preemption_service", False)
     by_hand = options.coordinator is not None
     try:
@@ -212,7 +211,7 @@ def _initialize(options: ProcessOptions) -> None:
             options.coordinator,
             options.count,
             options.index,
-            # By hand every process has the devices it sees, even under a launcher.
+            # Started by hand, each process uses all devices it sees, even under a launcher.
             cluster_detection_method="deactivate" if by_hand else None,
             heartbeat_timeout_seconds=options.heartbeat_seconds,
             shutdown_timeout_seconds=options.heartbeat_seconds,

@@ -1,14 +1,13 @@
-"""The mesh axis that each logical axis is sharded over: one table, and what follows from it.
+"""Sharding rules: one table from logical axes to mesh axes, and functions that apply it.
 
 Tensor parallelism (Shoeybi et al., 2019) shards heads, the feed-forward block's hidden width, and
 the vocabulary over `model`: each half of a layer needs one all-reduce of activations over `model`
 and none of weights. Optionally, the embedding width of every weight is sharded over `data` too
-(FSDP; Zhao et al., 2023): a device then holds a 1/devices share of the model and gathers each
+(FSDP; Zhao et al., 2023): a device then stores a 1/devices share of the model and gathers each
 layer's weights when it needs them.
 
-Trainable parameters are small and whole on every device, unless they are weights of the model
-itself, which are sharded like the frozen ones; `mesh.shard_batch` shards a batch. Names of axes are
-those of `prompt_tuning.axes`.
+Trainable parameters are small and replicated, except weights of the model itself, which are sharded
+like the frozen ones. `mesh.shard_batch` shards a batch. Axis names are from `prompt_tuning.axes`.
 """
 
 from collections.abc import Callable
@@ -28,7 +27,7 @@ RULES: dict[str, str | None] = {
     axes.MLP: MODEL_AXIS,
     axes.VOCAB: MODEL_AXIS,
     axes.EMBED: None,  # `data` under FSDP
-    axes.BLOCKS: None,  # likewise
+    axes.BLOCKS: None,  # `data` under FSDP
     axes.HEAD_DIM: None,
     axes.LAYER: None,
     axes.BUCKETS: None,
@@ -36,10 +35,10 @@ RULES: dict[str, str | None] = {
     axes.SOURCE: None,
     axes.TARGET: None,
 }
-"""Logical axis -> mesh axis; None: every device has all of it."""
+"""Mesh axis of each logical axis; None for replicated axes."""
 
 AxesOf = Callable[[str], tuple[str | None, ...]]
-"""From a parameter's "/"-joined name to its logical axes; see `models.config.parameter_axes`."""
+"""Maps a parameter's "/"-joined name to its logical axes; see `models.config.parameter_axes`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +46,9 @@ class Layout:
     """How the frozen weights are sharded over a mesh.
 
     Attributes:
-      mesh: the devices, or only how many there are along each axis.
-      axes_of: the logical axes of each parameter.
-      fsdp: split weights over `data` as well.
+      mesh: the devices, or only their number along each axis.
+      axes_of: returns the logical axes of a parameter.
+      fsdp: shard weights over `data` as well.
     """
 
     mesh: Mesh | AbstractMesh
@@ -59,7 +58,7 @@ class Layout:
     def sharding_of(self, name: str, shape: tuple[int, ...]) -> NamedSharding:
         """Returns the `NamedSharding` of one parameter; `load_frozen` takes this function.
 
-        An axis whose length its mesh axis doesn't divide is not split (`unsplit` reports it).
+        An axis whose length the mesh axis doesn't divide is not sharded; `unsplit` reports it.
         """
         places = [
             mesh_axis if mesh_axis and length % self.mesh.shape[mesh_axis] == 0 else None
@@ -68,20 +67,20 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec(*places))
 
     def shardings(self, params: PyTree) -> PyTree:
-        """Returns the layout of every parameter of a tree of arrays or of their shapes."""
+        """Returns the sharding of every parameter of a tree of arrays or of their shapes."""
         return jax.tree_util.tree_map_with_path(
             lambda path, leaf: self.sharding_of(_name(path), leaf.shape), params
         )
 
     def trained_shardings(self, trained: PyTree, params: PyTree) -> PyTree:
-        """Returns the shardings of trainable parameters, or of a training state that holds them.
+        """Returns the shardings of trainable parameters, or of a training state that contains them.
 
-        Leaves with the name and shape of one of the model's parameters, such as values in model
-        tuning and an optimizer's moments, are sharded like it; the rest is whole on every device.
+        Leaves with the name and shape of a parameter of the model, such as weights in model tuning
+        and their optimizer moments, are sharded like it; the rest is replicated.
 
         Args:
           trained: a tree of arrays or of their shapes.
-          params: the model's.
+          params: the model's parameters.
         """
         shapes = {
             _name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)
@@ -96,7 +95,7 @@ class Layout:
         return jax.tree_util.tree_map_with_path(sharding, trained)
 
     def abstract(self, params: PyTree) -> PyTree:
-        """Returns shapes and dtypes of a tree with their layout, to lower a program on."""
+        """Returns shapes and dtypes of a tree with their shardings, to lower a program with."""
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             params,
@@ -104,9 +103,9 @@ class Layout:
         )
 
     def constrain(self, x: jax.Array, logical_axes: tuple[str | None, ...]) -> jax.Array:
-        """Constrains activations to the table; under FSDP, `models.t5.T5` needs this function.
+        """Constrains activations to the table; `models.t5.T5` needs this function under FSDP.
 
-        Otherwise the compiler may propagate the weights' sharding instead: split activations by
+        Otherwise the compiler may propagate the weights' sharding instead: shard activations by
         width and gather every batch on every device.
         """
         places = [None if axis is None else RULES[axis] for axis in logical_axes]
@@ -114,10 +113,10 @@ class Layout:
         return jax.lax.with_sharding_constraint(x, sharding)
 
     def unsplit(self, params: PyTree) -> list[str]:
-        """Returns a line for each logical axis that can't be split as the table prescribes.
+        """Returns a line for each logical axis that can't be sharded as in the table.
 
-        Its parameters are whole on every device along that mesh axis: the result is the same, at
-        the cost of memory and time.
+        Its parameters are replicated over that mesh axis: results are the same, at a cost in memory
+        and time.
         """
         lengths = {}
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -134,7 +133,7 @@ class Layout:
         ]
 
     def _mesh_axes(self, name: str) -> list[str | None]:
-        """The mesh axis that the table gives for each axis of a parameter."""
+        """Returns the table's mesh axis for each axis of a parameter."""
         split = {axes.EMBED: DATA_AXIS, axes.BLOCKS: DATA_AXIS} if self.fsdp else {}
         table = {**RULES, **split}
         return [None if axis is None else table[axis] for axis in self.axes_of(name)]
