@@ -156,7 +156,7 @@ def test_a_step_of_decoding_computes_neither_encoder_nor_its_keys_and_values():
 
     def step(params, outputs, mask, own, cross, last, position):
         encoded = Encoded(outputs=outputs, mask=mask)
-        cache = Cache(own=KeyValue(**own), cross=KeyValue(**cross))
+        cache = Cache(self_kv=KeyValue(**own), cross_kv=KeyValue(**cross))
         return jax.tree.leaves(
             model.apply(params, encoded, last, cache, position, method=T5.decode_step)
         )

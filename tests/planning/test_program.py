@@ -78,7 +78,9 @@ def test_layers_that_are_not_recomputed_keep_more(needs, keeping_needs):
 
 
 def test_flops_are_about_the_fewest(work, needs):
-    fewest = step_flops(work.config, batch=4, prompt=5, source=20, target=6).total
+    fewest = step_flops(
+        work.config, batch=4, prompt=5, source=20, target=6, remat=work.compute.remat
+    ).total
     # At this size of model the first layers, of which only a part is needed, weigh a lot.
     assert fewest <= needs.flops <= 1.25 * fewest
     assert needs.traffic == ()
