@@ -140,7 +140,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 
 def __getattr__(name: str) -> Any:
-    # JAX is loaded by the first use, not by `import prompt_tuning`: the command line is fast.
+    # Imports on first use, so that `import prompt_tuning` and `--help` don't load JAX.
     if name in _MODULE_OF:
         return getattr(importlib.import_module(f"prompt_tuning.{_MODULE_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,1 +1,1 @@
-"""What is trained: each method turns its parameters into an `Injection`."""
+"""Training methods; each turns its parameters into an `Injection`."""

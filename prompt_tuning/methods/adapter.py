@@ -5,10 +5,11 @@ A block's output h, before the residual is added, becomes (section 2.1)
     h + activation(h W_down + b_down) W_up + b_up
 
 The paper puts one after every attention and feed-forward block; Pfeiffer et al. (2021) after the
-feed-forward block alone. W_down starts normal with standard deviation 0.01, cut at two of them, as
-in the paper; W_up, which the paper draws likewise, starts at zero, so the model is at first exactly
-as it was. The norms, which the paper trains too, stay frozen here, and T5 needs no new head.
-Being nonlinear, an adapter can't be merged into the frozen weights.
+feed-forward block only. W_down is initialized from a normal distribution with standard deviation
+0.01, truncated at two standard deviations, as in the paper. The paper initializes W_up in the same
+way; here it is zero, so the model is initially unchanged. The norms, which the paper trains too,
+stay frozen, and T5 needs no new head. Adapters are nonlinear, so they can't be merged into the
+frozen weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,25 +25,25 @@ from prompt_tuning.models.injection import Bottleneck, Injection
 from prompt_tuning.models.targets import Target, blocks, select_targets
 
 PLACEMENTS: Mapping[str, Sequence[str]] = {"houlsby": (*ATTENTION, "mlp"), "pfeiffer": ("mlp",)}
-"""The blocks that have an adapter after them."""
+"""The blocks followed by an adapter, by placement."""
 
 _INITIAL_STDDEV = 0.01
 
 
 class BottleneckAdapter(MethodModule):
-    """A bottleneck of `width` after some blocks, in every layer.
+    """A bottleneck of `width` after the target blocks of every layer.
 
-    The trainable parameters are, by the name of each block, "/down" [layer, embed, width],
-    "/down_bias", "/up" [layer, width, embed] and "/up_bias": layers * (2 * width * embed + width +
-    embed) parameters, as the paper counts.
+    For each block, the trainable parameters are "BLOCK/down" [layer, embed, width],
+    "BLOCK/down_bias" [layer, width], "BLOCK/up" [layer, width, embed] and "BLOCK/up_bias"
+    [layer, embed]: layers * (2 * width * embed + width + embed) values, as the paper counts.
 
     Attributes:
       targets: the blocks; see `targets.blocks`.
-      width: of the hidden layer, at least 1 (the paper: 8, 64 or 256).
-      activation: a name out of `slots.ACTIVATIONS`.
+      width: size of the hidden layer, at least 1 (the paper: 8, 64 or 256).
+      activation: a name in `slots.ACTIVATIONS`.
 
     Raises:
-      UserError: the width isn't positive, or there is no such activation.
+      UserError: the width isn't positive, or the activation is unknown.
     """
 
     targets: tuple[Target, ...]
@@ -55,7 +56,7 @@ class BottleneckAdapter(MethodModule):
 
     @nn.compact
     def __call__(self, batch: Batch) -> Injection:
-        """Returns the injection of these networks; it is the same for every batch."""
+        """Returns the injection of these networks, the same for every batch."""
         del batch
         return Injection(bottlenecks={target.name: self._of(target) for target in self.targets})
 
@@ -66,7 +67,7 @@ class BottleneckAdapter(MethodModule):
             shape = (target.layers, *shape)
             return self.param(f"{target.name}/{part}", initializer, shape, jnp.float32)[:, None]
 
-        # Flax divides by what cutting takes off; PyTorch and TensorFlow don't.
+        # The stddev is that before truncation (0.0088 after), as in PyTorch and TensorFlow.
         cut = nn.initializers.truncated_normal(_INITIAL_STDDEV)
         zeros = nn.initializers.zeros
         return Bottleneck(
@@ -82,10 +83,10 @@ class BottleneckAdapter(MethodModule):
 def adapter(
     base: FrozenModel, width: int = 64, placement: str = "houlsby", activation: str = "gelu"
 ) -> BottleneckAdapter:
-    """Bottleneck adapters in the places given by `PLACEMENTS`.
+    """Bottleneck adapters placed as in `PLACEMENTS`.
 
     Raises:
-      UserError: there is no such placement.
+      UserError: the placement is unknown.
     """
     if placement not in PLACEMENTS:
         raise UserError(

@@ -1,12 +1,12 @@
-"""Prompts mixed out of those of other tasks (ATTEMPT; Asai et al., 2022, section 3.2).
+"""Prompts mixed from those of other tasks (ATTEMPT; Asai et al., 2022, section 3.2).
 
     P = P_own + sum_j a_j P_j
 
-over the source prompts and, as the last, P_own. The sources are constants, the collection
-"sources" of a method's variables (`base.bind`); P_own and what the shares a come from are trained.
-In `AttentionMixedPrompt`, the paper's, they come from attention to each input, for which the frozen
-model is given the parts (`models/prompt_mixture.py`). In `MixedPrompt` they are the same for all
-inputs, so that it folds into a `SoftPrompt`.
+The sum is over the source prompts and, last, P_own. The sources are constants, stored in the
+collection "sources" of a method's variables (`base.bind`). P_own and the parameters that determine
+the weights a are trained. In `AttentionMixedPrompt`, the paper's method, the weights depend on each
+input by attention, which the frozen model computes (`models/prompt_mixture.py`). In `MixedPrompt`
+they are the same for all inputs, so it folds into a `SoftPrompt`.
 """
 
 import math
@@ -33,14 +33,14 @@ from prompt_tuning.settings import HashedFiles
 
 
 class _Mixed(MethodModule):
-    """What the two have in common: prompts of `length` virtual tokens.
+    """Base class of both methods: prompts of `length` virtual tokens.
 
     Attributes:
-      length: number of virtual tokens, of the sources too.
+      length: number of virtual tokens of the prompt and of each source.
       embed_dim: the frozen model's `embed_dim`.
-      sources: how many source prompts there are.
-      initializer: gives the first values of P_own.
-      source_initializer: gives the source prompts, [sources, length, embed_dim].
+      sources: number of source prompts.
+      initializer: initializes P_own.
+      source_initializer: returns the source prompts, [sources, length, embed_dim].
     """
 
     length: int
@@ -58,7 +58,7 @@ class _Mixed(MethodModule):
         super().__post_init__()
 
     def prompts(self) -> tuple[Float[Array, "prompt embed"], Float[Array, "sources prompt embed"]]:
-        """Returns P_own and the sources."""
+        """Returns P_own and the source prompts."""
         shape = (self.length, self.embed_dim)
         own = self.param("prompt", self.initializer, shape, jnp.float32)
         sources = self.variable(
@@ -75,11 +75,11 @@ class AttentionMixedPrompt(_Mixed):
     """A prompt mixed for each input by attention to its embedded tokens; see `PromptMixture`.
 
     Attributes:
-      width: of the attention's hidden layer (the paper's r, 100).
-      temperature: of its softmax (the paper's is e times embed_dim).
+      width: size of the attention's hidden layer (the paper's r, 100).
+      temperature: softmax temperature (the paper's is e * embed_dim).
 
     Raises:
-      UserError: a length, number, width or temperature isn't positive.
+      UserError: the length, number of sources, width or temperature isn't positive.
     """
 
     width: int = 100
@@ -95,7 +95,7 @@ class AttentionMixedPrompt(_Mixed):
 
     @nn.compact
     def __call__(self, batch: Batch) -> Injection:
-        """Returns the parts of the mixture; the model mixes them for each input."""
+        """Returns the components of the mixture; the model mixes them for each input."""
         del batch
         own, sources = self.prompts()
         kernel, embed_dim = nn.initializers.lecun_normal(), self.embed_dim
@@ -112,7 +112,7 @@ class AttentionMixedPrompt(_Mixed):
 
 
 class MixedPrompt(_Mixed):
-    """A prompt mixed alike for every input: a is the softmax of [sources + 1] trained logits.
+    """A mixed prompt shared by all inputs: a is the softmax of [sources + 1] trained logits.
 
     Raises:
       UserError: the length or the number of sources isn't positive.
@@ -120,7 +120,7 @@ class MixedPrompt(_Mixed):
 
     @nn.compact
     def __call__(self, batch: Batch) -> Injection:
-        """Returns the injection of this prompt; it is the same for every batch."""
+        """Returns the injection of this prompt, the same for every batch."""
         del batch
         own, sources = self.prompts()
         logits = self.param("logits", nn.initializers.zeros, (self.sources + 1,))
@@ -130,7 +130,7 @@ class MixedPrompt(_Mixed):
         )
 
     def fold(self, trained: Trained) -> tuple[Method, Trained]:
-        """Returns the mixed prompt, without its parts."""
+        """Returns the mixed prompt as a `SoftPrompt`."""
         return fold_into_soft_prompt(self, trained)
 
 
@@ -138,7 +138,7 @@ class MixedPrompt(_Mixed):
 def mixed_prompt(
     base: FrozenModel, sources: HashedFiles[Sequence[str]], initializer: MakeInitializer
 ) -> MixedPrompt:
-    """A mixture of the prompts in `sources` and a trained one, the same for every input."""
+    """A mixture of the prompts in `sources` and a trained one, shared by all inputs."""
     prompts = base.source_prompts(sources)
     return MixedPrompt(
         length=prompts.shape[1],
@@ -157,7 +157,7 @@ def attention_mixed_prompt(
     width: int = 100,
     temperature: float | None = None,
 ) -> AttentionMixedPrompt:
-    """A mixture by attention over each input (ATTEMPT); `temperature` None: e times the width."""
+    """A mixture by attention to each input (ATTEMPT); `temperature` defaults to e * embed_dim."""
     prompts = base.source_prompts(sources)
     return AttentionMixedPrompt(
         length=prompts.shape[1],

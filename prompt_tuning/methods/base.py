@@ -1,19 +1,20 @@
-"""What a parameter-efficient method is: its own parameters, and how they enter the frozen model.
+"""The interface of parameter-efficient methods: trainable parameters and their `Injection`.
 
-A method knows no layer of the model and the model knows no method; they meet in
+Methods don't depend on the model's layers, nor the model on methods; they meet in
 `prompt_tuning.models.injection`:
 
     trained = method.init(key, batch)          # all that is optimized and saved
-    injection = method.apply(trained, batch)   # what the frozen model is given
+    injection = method.apply(trained, batch)   # the input that the frozen model receives
     variables, injection = injected(frozen, injection)
     logits = model.apply(variables, batch, injection)
 
-A method is a Flax module derived from `Method` whose `__call__(batch)` returns an `Injection`;
-`trained` is its variables, `{"params": {...}}`. Its attributes are all that it takes to make it
-again: numbers, strings, tuples of them, and `targets.Target`s, which have the sizes of the modules
-it reaches into. Those whose names end with "initializer" are functions that give first values and
-have a default; they are neither written down nor compared. The methods themselves are one file each
-beside this one, by name in `registry.py`; initial values of prompts are in `initializers.py`.
+A method subclasses `MethodModule`, and its `__call__(batch)` returns an `Injection`. Anything with
+`init`, `apply` and `fold` satisfies the `Method` protocol. `trained` is the module's variables,
+`{"params": {...}}`. The attributes suffice to rebuild the method: numbers, strings, tuples of
+these, and `targets.Target`s, which contain the sizes of the modules it modifies. Attributes whose
+names end with "initializer" are functions with a default; they are neither saved nor compared.
+Each method is one file of this folder, listed by name in `registry.py`; initial values of prompts
+are in `initializers.py`.
 """
 
 import hashlib
@@ -37,45 +38,45 @@ Batch = Mapping[str, Array | np.ndarray]
 
 @runtime_checkable
 class Method(Protocol):
-    """Turns a few trained parameters into an injection."""
+    """Turns a small set of trainable parameters into an injection."""
 
     def init(self, key: PRNGKeyArray, batch: Batch) -> Trained:
         """Returns the initial values of the trainable parameters."""
         ...
 
     def apply(self, trained: Trained, batch: Batch) -> Injection:
-        """Returns what these parameters add to the frozen model for a batch; differentiable."""
+        """Returns the injection for a batch, differentiable in `trained`."""
         ...
 
     def fold(self, trained: Trained) -> tuple["Method", Trained]:
-        """Returns the simplest method with the same injection, and its parameters.
+        """Returns the equivalent inference-time method and its parameters.
 
-        What only helps in training, such as a network that makes a prompt, is computed once and
-        for all. This is what is saved, exported and served.
+        Anything needed only in training, such as a network that produces a prompt, is evaluated
+        once. The result is what is saved, exported and served.
         """
         ...
 
 
 class MethodModule(nn.Module):
-    """What methods written in Flax have in common."""
+    """Base class of methods written in Flax."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         if "fold" in vars(cls):
-            # Flax would take the module that `fold` makes for a part of this one.
+            # Otherwise Flax would register the module that `fold` creates as a submodule.
             cls.fold = nn.nowrap(cls.fold)
         super().__init_subclass__(**options)
 
     @nn.nowrap
     def fold(self, trained: Trained) -> tuple[Method, Trained]:
-        """Returns what `Method.fold` does: this method itself, if nothing can be simplified."""
+        """Returns this method itself; see `Method.fold`."""
         return self, trained  # pyright: ignore[reportReturnType]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bound:
-    """A method together with those of its variables that aren't trained, such as source prompts.
+    """A method with its non-trainable variables, such as source prompts.
 
-    `bind` makes it; two are equal if methods and constants are.
+    Created by `bind`. Two are equal if their methods and constants are.
     """
 
     method: Any
@@ -87,11 +88,11 @@ class Bound:
         return {"params": self.method.init(key, batch)["params"]}
 
     def apply(self, trained: Trained, batch: Batch) -> Injection:
-        """Returns the injection of trained parameters and constants."""
+        """Returns the injection of the trained parameters and the constants."""
         return self.method.apply({**self.constants, **trained}, batch)
 
     def fold(self, trained: Trained) -> tuple[Method, Trained]:
-        """Returns the simplest method with the same injection, and its variables."""
+        """Returns the equivalent inference-time method and its variables."""
         return self.method.fold({**self.constants, **trained})
 
     def __eq__(self, other: object) -> bool:
@@ -106,9 +107,9 @@ class Bound:
 
 
 def bind(method: Method, variables: Trained) -> tuple[Method, Trained]:
-    """Returns a method and its variables with what isn't trained taken out of them.
+    """Moves non-trainable variables into the method; returns the method and the trainable rest.
 
-    Of a method's variables the collection "params" is trained; all others are constants.
+    The collection "params" of a method's variables is trained; all others are constants.
     """
     constants = {name: tree for name, tree in variables.items() if name != "params"}
     if not constants:

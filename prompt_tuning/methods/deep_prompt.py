@@ -1,11 +1,11 @@
 """Deep prompts: trained keys and values in every layer (P-tuning v2; Liu et al., 2022).
 
 In each layer of an attention block, keys K and values V [source, heads, head_dim] become [P_k; K]
-and [P_v; V], and the P are all that is trained (section 3.2). Prefix tuning (Li & Liang, 2021;
-`prefix.py`) injects the same; the difference is where the arrays come from: there a network makes
-them of a small matrix while training, here they are trained themselves, with fewer parameters in
-training and a higher learning rate. So what prefix tuning has trained is, once folded, a deep
-prompt. The paper's classification head isn't needed: T5 answers in words.
+and [P_v; V]; only P_k and P_v are trained (section 3.2). Prefix tuning (Li & Liang, 2021;
+`prefix.py`) injects the same arrays, but during training a network computes them from a small
+matrix. Here they are trained directly, with fewer trainable parameters and a higher learning rate.
+A folded prefix is therefore a deep prompt. The paper's classification head isn't needed: T5 answers
+in words.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,20 +22,19 @@ from prompt_tuning.models.injection import Injection, KeyValue
 from prompt_tuning.models.targets import Target, attention_blocks, select_targets
 
 ATTENTION = ("attention", "self_attention", "encoder_decoder_attention")
-"""The encoder's attention, the decoder's, and the decoder's to the encoder."""
+"""Encoder self-attention, decoder self-attention, and cross-attention."""
 
 
 class DeepPrompt(MethodModule):
-    """`length` keys and values before those of every layer of some attention blocks.
+    """`length` keys and values prepended in every layer of the target attention blocks.
 
-    The trainable parameters are, by the name of each block, an array [layer, 2, prefix, heads,
-    head_dim], keys first: 2 * length * layers * heads * head_dim parameters. Heads may have any
-    size.
+    For each block, the trainable parameter is an array [layer, 2, prefix, heads, head_dim], keys
+    first: 2 * length * layers * heads * head_dim values.
 
     Attributes:
-      length: virtual tokens, at least 1.
+      length: number of virtual tokens, at least 1.
       targets: the attention blocks; see `targets.attention_blocks`.
-      initializer: gives the first values.
+      initializer: initializes the keys and values.
 
     Raises:
       UserError: the length isn't positive.
@@ -43,7 +42,7 @@ class DeepPrompt(MethodModule):
 
     length: int
     targets: tuple[Target, ...]
-    # As wide as T5's own keys and values.
+    # The scale of T5's own keys and values.
     initializer: Callable[..., Any] = nn.initializers.normal(1.0)
 
     def __post_init__(self):
@@ -52,7 +51,7 @@ class DeepPrompt(MethodModule):
 
     @nn.compact
     def __call__(self, batch: Batch) -> Injection:
-        """Returns the injection of these keys and values; it is the same for every batch."""
+        """Returns the injection of these keys and values, the same for every batch."""
         del batch
         arrays = {
             target.name: self.param(
@@ -67,7 +66,7 @@ class DeepPrompt(MethodModule):
 
 
 def prefix_injection(arrays: dict[str, Array]) -> Injection:
-    """Returns what injects keys and values [layer, 2, prefix, heads, head_dim] by block."""
+    """Returns the injection of keys and values [layer, 2, prefix, heads, head_dim] by block."""
     by_head = {name: array.swapaxes(2, 3) for name, array in arrays.items()}
     return Injection(
         prefixes={
@@ -78,7 +77,7 @@ def prefix_injection(arrays: dict[str, Array]) -> Injection:
 
 
 def prefix_arrays(injection: Injection) -> dict[str, Array]:
-    """Returns the keys and values that `prefix_injection` was given."""
+    """Returns the keys and values of a `prefix_injection`, its inverse."""
     return {
         name: jnp.concatenate([prefix.key, prefix.value], axis=1).swapaxes(2, 3)
         for name, prefix in injection.prefixes.items()
@@ -95,7 +94,7 @@ def check_length(length: int) -> None:
 def deep_prompt(
     base: FrozenModel, length: int, blocks: Sequence[str] = ATTENTION, stddev: float = 1.0
 ) -> DeepPrompt:
-    """A deep prompt (P-tuning v2) in some attention blocks, with normal initial values."""
+    """A deep prompt (P-tuning v2) in the given attention blocks, initialized from a normal."""
     return DeepPrompt(
         length=length,
         targets=select_targets(attention_blocks(base.config), blocks),

@@ -1,13 +1,13 @@
-"""Methods and initializers as users choose them: functions of the frozen model and of options.
+"""Methods and initializers as users select them: options first, the frozen model later.
 
     @method
     def lora(base: FrozenModel, rank: int = 8) -> LoRA: ...
 
-    chosen = lora(rank=4)     # a `Choice`: options, and still no model
+    chosen = lora(rank=4)     # a `Choice`: the options, without a model
     chosen(base)              # the `LoRA` for that model
 
-What is decorated is known everywhere by its name: its options are set in gin files as `lora.rank`,
-written into run folders and listed in docs/parameters.md, and its class is made again from a file.
+A decorated function is registered by name: its options are set in gin files as `lora.rank`,
+recorded in run folders and listed in docs/parameters.md, and files name its class by it.
 """
 
 import functools
@@ -28,7 +28,7 @@ B = TypeVar("B", contravariant=True)
 
 @runtime_checkable
 class FrozenModel(Protocol):
-    """What a method can ask of the frozen model; `prompt_tuning.recipes.frozen_base.Base` is one.
+    """The frozen model as methods see it, such as `prompt_tuning.recipes.frozen_base.Base`.
 
     Attributes:
       config: its `T5Config`.
@@ -44,15 +44,15 @@ class FrozenModel(Protocol):
     def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
 
     def source_prompts(self, paths: Sequence[str]) -> Float32[np.ndarray, "sources prompt embed"]:
-        """Returns the soft prompts of files, all of one length, trained for this model."""
+        """Reads soft prompts of one length, trained for this model."""
         ...
 
     def load_adapter(self, path: str) -> Any:
-        """Returns the `Adapter` of a file, checked to be this model's."""
+        """Reads an `Adapter` and checks that it was trained for this model."""
         ...
 
     def count_tasks(self, mixture_or_task: Any) -> int:
-        """Returns how many tasks a mixture has; 1 for a task."""
+        """Returns the number of tasks in a mixture; 1 for a task."""
         ...
 
 
@@ -62,14 +62,14 @@ class Choice(Generic[T]):
 
     Attributes:
       function: called with the model and the options.
-      arguments: options by name, defaults included.
+      arguments: options by name, including defaults.
     """
 
     function: Callable[..., T]
     arguments: Mapping[str, Any]
 
     def __call__(self, base: FrozenModel) -> T:
-        """Returns what was chosen, for a frozen model.
+        """Calls the function with a frozen model.
 
         Raises:
           UserError: an option doesn't fit the model.
@@ -78,23 +78,23 @@ class Choice(Generic[T]):
 
 
 CHOICES: dict[str, Callable[..., Any]] = {}
-"""Every function of the frozen model and of options, by name, as it was written."""
+"""Undecorated factory functions by name."""
 
 METHODS: dict[str, type[Any]] = {}
-"""The class of every method that a file of trained parameters can be of, by name."""
+"""Method classes by the name that files of trained parameters record."""
 
 _watchers: list[Callable[[Callable[..., Any]], Any]] = []
 
 
 def watch_choices(watcher: Callable[[Callable[..., Any]], Any]) -> None:
-    """Calls `watcher` with each function in `CHOICES`, and with each that is added later."""
+    """Calls `watcher` with each function in `CHOICES`, now and whenever one is added."""
     for function in CHOICES.values():
         watcher(function)
     _watchers.append(watcher)
 
 
 def choice(function: Callable[Concatenate[B, P], T]) -> Callable[P, Choice[T]]:
-    """Makes a function of the frozen model, `base`, and of options one of the options alone."""
+    """Curries `f(base, **options)` into `f(**options) -> Choice`, called with `base` later."""
     signature = inspect.signature(function)
     options = signature.replace(parameters=list(signature.parameters.values())[1:])
 
@@ -110,11 +110,11 @@ def choice(function: Callable[Concatenate[B, P], T]) -> Callable[P, Choice[T]]:
 
 
 def method(function: Callable[Concatenate[FrozenModel, P], Any]) -> Callable[P, Choice[Method]]:
-    """Makes a function of the frozen model and of options a method that users can choose.
+    """Registers `f(base, **options) -> MethodClass` as a method users can select; see `choice`.
 
     Args:
-      function: its return annotation is the method's class. Files name the class by the first
-        function that returns it.
+      function: annotated with the class it returns. Files name the class after the first
+        function registered for it.
     """
     kind = inspect.signature(function, eval_str=True).return_annotation
     if kind not in METHODS.values():
@@ -123,7 +123,7 @@ def method(function: Callable[Concatenate[FrozenModel, P], Any]) -> Callable[P, 
 
 
 def bound_arguments(signature: inspect.Signature, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Returns the arguments of a call by name, defaults included."""
+    """Returns the arguments of a call by name, including defaults."""
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     return dict(bound.arguments)

@@ -1,11 +1,11 @@
-"""IA3: factors of keys, values and hidden layers (Liu et al., 2022, section 3.3).
+"""IA3: learned scales of keys, values and hidden layers (Liu et al., 2022, section 3.3).
 
 With trained vectors l_k, l_v and l_ff in every layer, and * element by element,
 
     attention: softmax(Q (l_k * K)^T) (l_v * V)     feed-forward block: (l_ff * act(x W_1)) W_2
 
-All start at one, so the model is at first as it was. Afterwards they can be multiplied into the
-kernels: `prompt_tuning.models.merging`.
+All are initialized to one, so the model is initially unchanged. After training they can be merged
+into the kernels (`prompt_tuning.models.merging`).
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from prompt_tuning.models.targets import Target, scalable, select_targets
 
 
 class IA3(MethodModule):
-    """A factor for each feature that some modules put out, in every layer.
+    """A scale for each output feature of the target modules, in every layer.
 
-    The trainable parameters are, by the name of each module, an array [layer, *outputs]: of all
-    modules encoder layers * (2 * heads * head_dim + mlp) + decoder layers * (4 * heads * head_dim
-    + mlp) parameters.
+    For each module, the trainable parameter is an array [layer, *outputs]. All modules together
+    have encoder layers * (2 * heads * head_dim + mlp) + decoder layers * (4 * heads * head_dim
+    + mlp) values.
 
     Attributes:
       targets: the modules; see `targets.scalable`.
@@ -34,7 +34,7 @@ class IA3(MethodModule):
 
     @nn.compact
     def __call__(self, batch: Batch) -> Injection:
-        """Returns the injection of these factors; it is the same for every batch."""
+        """Returns the injection of these scales, the same for every batch."""
         del batch
         scales = {
             target.name: self.param(
@@ -47,5 +47,5 @@ class IA3(MethodModule):
 
 @method
 def ia3(base: FrozenModel, modules: Sequence[str] = ("key", "value", "hidden")) -> IA3:
-    """IA3 of some modules."""
+    """IA3 of the given modules."""
     return IA3(targets=select_targets(scalable(base.config), modules))

@@ -1,12 +1,12 @@
 """Initial values of a soft prompt (Lester et al. 2021, section 3.2, figure 3b).
 
 Each function returns an initializer in Flax's form, `(key, shape, dtype) -> array` with shape
-[prompt, embed]. Text becomes token ids in the command line and files become arrays in
-`prompt_tuning.checkpoints.adapters.prompt_files`; here there are only arrays.
+[prompt, embed]. These functions take arrays and token ids; `prompt_tuning.recipes.initializers`
+encodes text and reads files.
 
-`table` is the frozen model's token embedding, [vocab, embed]. A T5 table has more rows than its
-vocabulary has common pieces: sentinels come after them and padding last, and neither
-is an embedding worth starting from. `num_pieces` is the number of rows, from the first, that are.
+`table` is the frozen model's token embedding, [vocab, embed]. In a T5 table the ordinary pieces are
+followed by sentinels and then by unused rows, whose embeddings are of no use here. `num_pieces` is
+the number of leading rows to use.
 """
 
 import functools
@@ -27,14 +27,14 @@ Table = Float[Array | np.ndarray, "vocab embed"]
 TokenIds = Sequence[int]
 
 MakeInitializer = Callable[[Any], Initializer]
-"""A function of the frozen model (`factories.FrozenModel`), as users choose an initializer."""
+"""A function from the frozen model (`factories.FrozenModel`) to an initializer."""
 
 NUM_PIECES = 5000
-"""Sampled vocabulary draws from this many of the first, most common, pieces (section 3.2)."""
+"""Sampled vocabulary uses this many of the first, most common, pieces (section 3.2)."""
 
 
 def random_uniform(low: float = -0.5, high: float = 0.5) -> Initializer:
-    """Draws from [low, high). The paper says [-0.5, 0.5]; its released code draws from [0, 0.5)."""
+    """Samples from [low, high). The paper states [-0.5, 0.5]; its code samples from [0, 0.5)."""
 
     def initialize(
         key: PRNGKeyArray, shape: tuple[int, int], dtype: DTypeLike = jnp.float32
@@ -45,11 +45,11 @@ def random_uniform(low: float = -0.5, high: float = 0.5) -> Initializer:
 
 
 def sampled_vocabulary(table: Table, num_pieces: int = NUM_PIECES) -> Initializer:
-    """Copies the embeddings of pieces drawn at random among the first `num_pieces`.
+    """Copies the embeddings of pieces sampled from the first `num_pieces`.
 
-    As in the released code, no piece is drawn twice unless the prompt is longer than
-    `num_pieces`, and the control pieces at the head of the vocabulary (padding, end of sequence,
-    unknown) are drawn like any other. A table of fewer rows is drawn from whole.
+    As in the released code, pieces are sampled without replacement unless the prompt is longer
+    than `num_pieces`, and the control pieces at the start of the vocabulary (padding, end of
+    sequence, unknown) are included. If the table has fewer rows, all are used.
 
     Raises:
       UserError: `num_pieces` isn't positive; or, when called, the table's width isn't the prompt's.
@@ -70,14 +70,14 @@ def sampled_vocabulary(table: Table, num_pieces: int = NUM_PIECES) -> Initialize
 def class_label(
     table: Table, label_ids: Sequence[TokenIds], num_pieces: int = NUM_PIECES
 ) -> Initializer:
-    """Starts position i as label i: the mean of the embeddings of the label's pieces.
+    """Initializes position i with label i: the mean of the embeddings of the label's pieces.
 
-    Positions after the last label are filled by sampled vocabulary. Labels beyond the prompt's
-    length are left out, with a warning.
+    The remaining positions are sampled vocabulary. Labels beyond the prompt's length are ignored,
+    with a warning.
 
     Args:
       table: the frozen model's token embedding.
-      label_ids: the pieces of each class label, without an end of sequence.
+      label_ids: the pieces of each class label, without end of sequence.
       num_pieces: as in `sampled_vocabulary`.
 
     Raises:
@@ -94,13 +94,13 @@ def class_label(
 
 
 def from_string(table: Table, ids: TokenIds, num_pieces: int = NUM_PIECES) -> Initializer:
-    """Starts position i as the embedding of piece i of a text; the rest is sampled vocabulary.
+    """Initializes position i with the embedding of piece i of a text, the rest by sampling.
 
-    Pieces beyond the prompt's length are left out, with a warning.
+    Pieces beyond the prompt's length are ignored, with a warning.
 
     Args:
       table: the frozen model's token embedding.
-      ids: the pieces of the text, without an end of sequence.
+      ids: the pieces of the text, without end of sequence.
       num_pieces: as in `sampled_vocabulary`.
 
     Raises:
@@ -111,7 +111,7 @@ def from_string(table: Table, ids: TokenIds, num_pieces: int = NUM_PIECES) -> In
 
 
 def from_array(array: Float[Array | np.ndarray, "*axes"]) -> Initializer:
-    """Starts from a given prompt: one loaded from a file, or another task's (SPoT).
+    """Uses a given prompt, such as one loaded from a file or another task's (SPoT).
 
     Raises:
       UserError: when called for a prompt of another shape.
@@ -135,7 +135,7 @@ def from_array(array: Float[Array | np.ndarray, "*axes"]) -> Initializer:
 def _starting_with(
     table: Table, groups: Sequence[TokenIds], num_pieces: int, groups_are: str
 ) -> Initializer:
-    """Position i starts as the mean embedding of `groups[i]`, the rest as sampled vocabulary."""
+    """Initializes position i with the mean embedding of `groups[i]`, the rest by sampling."""
     sample = sampled_vocabulary(table, num_pieces)
 
     def initialize(
@@ -154,7 +154,7 @@ def _starting_with(
     return initialize
 
 
-# Each compiled as a whole: operation by operation it is forty programs, and seconds of every start.
+# Jitted as a whole: op by op these compile forty programs, which adds seconds to every start.
 
 
 @functools.partial(jax.jit, static_argnames=("num_pieces", "length", "dtype"))

@@ -1,10 +1,10 @@
 """LoRA: low-rank additions to projections (Hu et al., 2021, section 4.1).
 
 A projection h = x W becomes h = x W + (alpha / rank) x A B, with A [inputs, rank] and
-B [rank, outputs] trained in every layer (the paper writes them transposed). A starts normal and B
-at zero, so the model is at first as it was. A is drawn with variance 1 / inputs; the paper doesn't
-state one. Rank-stabilized scaling is alpha / sqrt(rank) (Kalajdzievski, 2023). Afterwards the
-product can be added to W: `prompt_tuning.models.merging`.
+B [rank, outputs] trained in every layer (the paper writes them transposed). A is initialized from a
+normal distribution with variance 1 / inputs (the paper doesn't state one) and B to zero, so the
+model is initially unchanged. Rank-stabilized scaling is alpha / sqrt(rank) (Kalajdzievski, 2023).
+After training the product can be merged into W (`prompt_tuning.models.merging`).
 """
 
 import math
@@ -22,19 +22,19 @@ from prompt_tuning.models.targets import projections as projections_of
 
 
 class LoRA(MethodModule):
-    """A product of rank `rank` added to every layer's kernel of some projections.
+    """A low-rank product added to the kernels of the target projections, in every layer.
 
-    The trainable parameters are, by the name of each projection, "/down" [layer, *inputs, rank] and
-    "/up" [layer, rank, *outputs]: layers * rank * (inputs + outputs) parameters.
+    For each projection, the trainable parameters are "NAME/down" [layer, *inputs, rank] and
+    "NAME/up" [layer, rank, *outputs]: layers * rank * (inputs + outputs) values.
 
     Attributes:
       targets: the projections; see `targets.projections`.
       rank: at least 1 (the paper's GLUE runs: 8).
       alpha: the products are multiplied by alpha / rank.
-      rank_stabilized: by alpha / sqrt(rank) instead.
+      rank_stabilized: multiply by alpha / sqrt(rank) instead.
 
     Raises:
-      UserError: the rank isn't positive, or is greater than a projection's own.
+      UserError: the rank isn't positive, or exceeds that of a projection's kernel.
     """
 
     targets: tuple[Target, ...]
@@ -60,12 +60,12 @@ class LoRA(MethodModule):
 
     @property
     def scaling(self) -> float:
-        """What the products are multiplied by."""
+        """The factor applied to the products."""
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
 
     @nn.compact
     def __call__(self, batch: Batch) -> Injection:
-        """Returns the injection of these products; it is the same for every batch."""
+        """Returns the injection of these products, the same for every batch."""
         del batch
         low_rank = {}
         for target in self.targets:
@@ -93,6 +93,6 @@ def lora(
     projections: Sequence[str] = ("query", "value"),
     rank_stabilized: bool = False,
 ) -> LoRA:
-    """LoRA of some projections: "query", "key", "value", "out", "wi_0", "wi_1", "wi", "wo"."""
+    """LoRA of the given projections: "query", "key", "value", "out", "wi_0", "wi_1", "wi", "wo"."""
     targets = select_targets(projections_of(base.config), projections)
     return LoRA(targets=targets, rank=rank, alpha=float(alpha), rank_stabilized=rank_stabilized)

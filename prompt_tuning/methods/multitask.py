@@ -2,10 +2,10 @@
 
     P_k = P * (u_k v_k^T)
 
-elementwise: P, [prompt, embed], is shared by all tasks, and the rank-one matrix of u_k, [prompt],
-and v_k, [embed], is task k's. All of it is trained on a mixture, whose batches hold the task of
-each example, best while distilling a prompt of each task's own (`training/distillation.py`).
-A new task starts from P and the mean of the tasks' vectors: `adapted`.
+The product is elementwise. P, [prompt, embed], is shared by all tasks; u_k, [prompt], and v_k,
+[embed], belong to task k. All are trained on a mixture whose batches contain each example's task,
+preferably while distilling a separate prompt of each task (`training/distillation.py`). A new task
+is initialized with P and the mean of the tasks' vectors (`adapted`).
 """
 
 from typing import Any
@@ -30,22 +30,23 @@ from prompt_tuning.settings import HashedFiles
 
 
 class MultitaskPrompt(MethodModule):
-    """A shared prompt of `length` virtual tokens, and a vector along either axis for each task.
+    """A shared prompt of `length` virtual tokens, and one vector per axis for each task.
 
-    The vectors start at one, so that each task's prompt starts as the shared one; the paper gives
-    no values. Of several tasks, batches hold the index of each example's task, `batch["task"]`.
+    The vectors are initialized to one, so each task's prompt is initially the shared one; the
+    paper states no values. With several tasks, `batch["task"]` [batch] is each example's task
+    index.
 
     Attributes:
       length: number of virtual tokens.
       embed_dim: the frozen model's `embed_dim`.
-      tasks: how many there are.
-      initializer: gives the first values of the shared prompt.
-      column_initializer: gives those of u, [tasks, length].
-      row_initializer: gives those of v, [tasks, embed_dim].
+      tasks: number of tasks.
+      initializer: initializes the shared prompt.
+      column_initializer: initializes u, [tasks, length].
+      row_initializer: initializes v, [tasks, embed_dim].
 
     Raises:
       UserError: the length or the number of tasks isn't positive; or, when called, the batch
-        has no tasks.
+        lacks the examples' tasks.
     """
 
     length: int
@@ -82,14 +83,14 @@ class MultitaskPrompt(MethodModule):
         return jnp.asarray(batch["task"])
 
     def fold(self, trained: Trained) -> tuple[Method, Trained]:
-        """Returns the prompt of a single task; that of several stays as it is (`of_task`)."""
+        """Returns the prompt of a single task; several tasks stay unfolded (see `of_task`)."""
         return self.of_task(trained, 0) if self.tasks == 1 else super().fold(trained)
 
     def of_task(self, trained: Trained, task: int) -> tuple[Method, Trained]:
         """Returns the `SoftPrompt` of one task, by its index.
 
         Raises:
-          UserError: there are fewer tasks.
+          UserError: the index is out of range.
         """
         if not 0 <= task < self.tasks:
             raise UserError(f"There is no task {task} among the {self.tasks} of this prompt.")
@@ -97,10 +98,10 @@ class MultitaskPrompt(MethodModule):
 
 
 def adapted(trained: Trained) -> MultitaskPrompt:
-    """Returns the method for one new task, starting from what others have learned (section 3.2).
+    """Returns the method for one new task, initialized from trained tasks (section 3.2).
 
     Args:
-      trained: the variables of a `MultitaskPrompt` of any number of tasks.
+      trained: the variables of a `MultitaskPrompt` with any number of tasks.
     """
     params = trained["params"]
     shared: Float[Array, "prompt embed"] = params["prompt"]
@@ -137,7 +138,7 @@ def adapted_multitask_prompt(base: FrozenModel, source: HashedFiles[str]) -> Mul
     """A prompt for one new task, initialized with the file of a multitask prompt (MPT).
 
     Raises:
-      UserError: the file holds something else.
+      UserError: the file contains another method.
     """
     adapter = base.load_adapter(source)
     if not isinstance(adapter.method, MultitaskPrompt):

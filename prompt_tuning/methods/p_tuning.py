@@ -1,10 +1,10 @@
-"""P-tuning: a soft prompt that a small network makes in training (Liu et al., 2021, section 3.2).
+"""P-tuning: a soft prompt computed by a small network in training (Liu et al., 2021, section 3.2).
 
     P = MLP(BiLSTM(E))   or   P = MLP(E)
 
-E is [prompt, embed]; E and the network are trained, and the network ties the virtual tokens
-together, where prompt tuning trains each by itself. The sizes are those of PEFT's PromptEncoder.
-The model sees nothing of the network, so that all of it folds into a `SoftPrompt` of P.
+E is [prompt, embed]; E and the network are trained. The network couples the virtual tokens, which
+prompt tuning trains independently. The sizes are those of PEFT's PromptEncoder. The model sees only
+P, so the method folds into a `SoftPrompt`.
 """
 
 from typing import Any
@@ -24,22 +24,22 @@ _LSTM_LAYERS = 2
 
 
 class PTuning(MethodModule):
-    """A prompt of `length` virtual tokens made by a network.
+    """A prompt of `length` virtual tokens computed by a network.
 
-    "lstm" is two bidirectional layers, `hidden_dim` wide in each direction, then two dense layers
-    with a ReLU between, 2 * hidden_dim and embed_dim wide. With a hidden_dim of embed_dim / 2 they
-    are the paper's. "mlp" is three dense layers with ReLUs between, hidden_dim, hidden_dim and
-    embed_dim wide.
+    "lstm" is two bidirectional layers of width `hidden_dim` per direction, then two dense layers of
+    widths 2 * hidden_dim and embed_dim with a ReLU between them; the paper's network has
+    hidden_dim = embed_dim / 2. "mlp" is three dense layers of widths hidden_dim, hidden_dim and
+    embed_dim with ReLUs between them.
 
     Attributes:
       length: number of virtual tokens.
       embed_dim: the frozen model's `embed_dim`.
       hidden_dim: width of the network.
       encoder: one of `ENCODERS`.
-      initializer: gives the first values of E.
+      initializer: initializes E.
 
     Raises:
-      UserError: the length or the width isn't positive, or there is no such encoder.
+      UserError: the length or the width isn't positive, or the encoder is unknown.
     """
 
     length: int
@@ -58,7 +58,7 @@ class PTuning(MethodModule):
 
     @nn.compact
     def __call__(self, batch: Batch) -> Injection:
-        """Returns the injection of this prompt; it is the same for every batch."""
+        """Returns the injection of this prompt, the same for every batch."""
         del batch
         shape = (self.length, self.embed_dim)
         x: Any = self.param("embedding", self.initializer, shape, jnp.float32)[None]
@@ -76,7 +76,7 @@ class PTuning(MethodModule):
         return Injection(encoder_prompt=nn.Dense(self.embed_dim, name="out")(x))
 
     def fold(self, trained: Trained) -> tuple[Method, Trained]:
-        """Returns the prompt that the network has come to make, and no network."""
+        """Returns the network's output as a `SoftPrompt`."""
         return fold_into_soft_prompt(self, trained)
 
 
@@ -88,7 +88,7 @@ def p_tuning(
     encoder: str = "lstm",
     hidden_dim: int | None = None,
 ) -> PTuning:
-    """P-tuning; `hidden_dim` None is half of the model's width, as in the paper."""
+    """P-tuning; `hidden_dim` defaults to embed_dim / 2, as in the paper."""
     embed_dim = base.config.embed_dim
     return PTuning(
         length=length,

@@ -1,14 +1,14 @@
-"""Prefix tuning: keys and values that a small network makes while training (Li & Liang, 2021).
+"""Prefix tuning: keys and values computed by a small network in training (Li & Liang, 2021).
 
-In each layer of an attention block, keys K and values V become [P_k; K] and [P_v; V]. Trained
-directly the P were unstable to the paper's authors, so in training (section 4.3)
+In each layer of an attention block, keys K and values V become [P_k; K] and [P_v; V]. Training P
+directly was unstable in the paper, so during training (section 4.3)
 
     P[i] = MLP(P'[i]),  MLP(x) = W_2 tanh(W_1 x + b_1) + b_2
 
-with P' [prefix, embed], as wide as an embedding as in their code, and one P' and one network for
-each of encoder, decoder and cross attention, whose output holds the keys and values of all layers.
-Training done, only P is of use: `fold` computes it and gives a `DeepPrompt`. Lester et al. (2021,
-figure 4) count the parameters of both, of training and of inference.
+with P' [prefix, embed], as wide as an embedding, as in the paper's code. Encoder, decoder and
+cross-attention have one P' and one network each, whose output contains the keys and values of all
+layers. After training only P is needed: `fold` computes it and returns a `DeepPrompt`. Lester et
+al. (2021, figure 4) count the parameters of both training and inference.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,21 +30,22 @@ from prompt_tuning.methods.factories import FrozenModel, method
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.targets import Target, attention_blocks, select_targets
 
-# As PyTorch starts a linear layer, and so the paper's code.
+# PyTorch's default for a linear layer, which the paper's code uses.
 _KERNEL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class PrefixTuning(MethodModule):
-    """Keys and values before those of every layer of some attention blocks, made by a network.
+    """Keys and values, computed by a network, prepended in the target attention blocks.
 
-    With o = 2 * layers * heads * head_dim a block trains length * embed + hidden_dim * (embed + 1)
-    + o * (hidden_dim + 1) parameters; folded, length * o are left.
+    With o = 2 * layers * heads * head_dim, a block trains length * embed + hidden_dim * (embed + 1)
+    + o * (hidden_dim + 1) parameters; once folded, it has length * o.
 
     Attributes:
-      length: virtual tokens, at least 1 (the paper: 10 for tables to text, 200 for summaries).
+      length: number of virtual tokens, at least 1 (the paper: 10 for table-to-text, 200 for
+        summarization).
       targets: the attention blocks; see `targets.attention_blocks`.
       hidden_dim: width of the network's hidden layer (the paper: 512 and 800).
-      initializer: gives the first P'.
+      initializer: initializes P'.
 
     Raises:
       UserError: the length or the width isn't positive.
@@ -63,7 +64,7 @@ class PrefixTuning(MethodModule):
 
     @nn.compact
     def __call__(self, batch: Batch) -> Injection:
-        """Returns the injection of these keys and values; it is the same for every batch."""
+        """Returns the injection of these keys and values, the same for every batch."""
         del batch
         arrays = {}
         for target in self.targets:
@@ -82,10 +83,10 @@ class PrefixTuning(MethodModule):
         return prefix_injection(arrays)
 
     def fold(self, trained: Trained) -> tuple[Method, Trained]:
-        """Returns a `DeepPrompt` with the keys and values that the network makes.
+        """Returns a `DeepPrompt` of the network's keys and values.
 
         Raises:
-          UserError: these are keys and values already, without the network.
+          UserError: the parameters have been folded before.
         """
         names = {f"{target.name}/{part}" for target in self.targets for part in _PARTS}
         if set(trained["params"]) != names:
@@ -106,6 +107,6 @@ _PARTS = ("prefix", "hidden", "out")
 def prefix(
     base: FrozenModel, length: int, blocks: Sequence[str] = ATTENTION, hidden_dim: int = 512
 ) -> PrefixTuning:
-    """Prefix tuning of some attention blocks."""
+    """Prefix tuning of the given attention blocks."""
     targets = select_targets(attention_blocks(base.config), blocks)
     return PrefixTuning(length=length, targets=targets, hidden_dim=hidden_dim)

@@ -1,10 +1,10 @@
-"""Prompt tuning: a soft prompt beside the frozen model's input (Lester et al. 2021, section 2).
+"""Prompt tuning: a soft prompt added to the frozen model's input (Lester et al. 2021, section 2).
 
 The embedded input X_e of shape [source, embed] becomes [P_e; X_e] of shape
-[prompt + source, embed], and P_e is all that is trained. The prompt is one [prompt, embed]
-parameter shared by every example; the frozen model prepends it (`models/t5.py`), so it takes
-positions 0 to prompt - 1 and every position sees it. That is the paper's placement; the others put
-the same vectors elsewhere. Initial values: `initializers.py`. Files:
+[prompt + source, embed]; only P_e is trained. The prompt is one [prompt, embed] parameter shared by
+all examples. `injection.add_prompt` prepends it in the encoder, so it takes positions 0 to
+prompt - 1 and every position attends to it. This is the paper's placement; the others put the same
+vectors elsewhere. Initial values are in `initializers.py`, file formats in
 `prompt_tuning.checkpoints.adapters.prompt_files`.
 """
 
@@ -24,23 +24,23 @@ from prompt_tuning.models.injection import Injection
 
 PLACEMENTS = ("before", "after", "around", "decoder", "encoder_and_decoder")
 """Before the encoder's input; after each input's last token; the first half before and the rest
-after; before the decoder's input; before both, each with vectors of its own."""
+after; before the decoder's input; before both inputs, with separate vectors."""
 
 
 class SoftPrompt(MethodModule):
-    """A prompt of `length` virtual tokens, each a trained vector as wide as an embedding.
+    """A prompt of `length` virtual tokens, each a trainable vector as wide as an embedding.
 
     Attributes:
       length: number of virtual tokens, at least 1.
       embed_dim: the frozen model's `embed_dim`.
-      placement: one of `PLACEMENTS`; "encoder_and_decoder" trains [length, embed_dim] for either.
-      initializer: gives the first [length, embed_dim] values; see `initializers.py`.
+      placement: one of `PLACEMENTS`; "encoder_and_decoder" trains [length, embed_dim] for each.
+      initializer: returns the initial [length, embed_dim] values; see `initializers.py`.
 
-    The parameter is float32 whatever the model's dtype: Adafactor's steps are far smaller than
-    bfloat16 resolves beside the values a trained prompt reaches.
+    The parameter is float32 for any dtype of the model: Adafactor's updates are far below
+    bfloat16's resolution at the magnitude that trained prompts reach.
 
     Raises:
-      UserError: the length isn't positive, or the placement unknown.
+      UserError: the length isn't positive, or the placement is unknown.
     """
 
     length: int
@@ -64,7 +64,7 @@ class SoftPrompt(MethodModule):
 
     @nn.compact
     def __call__(self, batch: Batch) -> Injection:
-        """Returns the injection of this prompt; it is the same for every batch."""
+        """Returns the injection of this prompt, the same for every batch."""
         del batch
         shape = (self.length, self.embed_dim)
         prompt = self.param("prompt", self.initializer, shape, jnp.float32)[None]
@@ -86,7 +86,7 @@ class SoftPrompt(MethodModule):
 def soft_prompt(
     base: FrozenModel, length: int, initializer: MakeInitializer, placement: str = "before"
 ) -> SoftPrompt:
-    """Prompt tuning's soft prompt of `length` virtual tokens; see `PLACEMENTS`."""
+    """A soft prompt of `length` virtual tokens (prompt tuning); see `PLACEMENTS`."""
     return SoftPrompt(
         length=length,
         embed_dim=base.config.embed_dim,
@@ -96,31 +96,32 @@ def soft_prompt(
 
 
 def check_prompt_length(length: int) -> None:
-    """Raises UserError if a prompt can't have so many virtual tokens."""
+    """Raises UserError unless a prompt's length is positive."""
     hint = "; set PROMPT_LENGTH to the number of virtual tokens (the paper: 100)"
     at_least(1, {"The prompt length": length}, hint)
 
 
 def soft_prompt_array(trained: Trained) -> Float[Array, "prompt embed"]:
-    """Returns the prompt itself out of the variables of a `SoftPrompt`."""
+    """Returns the prompt in the variables of a `SoftPrompt`."""
     return trained["params"]["prompt"]
 
 
 def soft_prompt_variables(prompt: Float[Array | np.ndarray, "prompt embed"]) -> Trained:
-    """Returns the variables of a `SoftPrompt` that holds this prompt, such as one from a file."""
+    """Returns the variables of a `SoftPrompt` with this prompt, such as one read from a file."""
     return {"params": {"prompt": jnp.asarray(prompt, jnp.float32)}}
 
 
 def fold_into_soft_prompt(
     method: Any, trained: Trained, batch: Batch = MappingProxyType({})
 ) -> tuple[Method, Trained]:
-    """Returns the `SoftPrompt` of a method that injects an encoder prompt and nothing else.
+    """Returns the `SoftPrompt` equivalent to a method that only injects an encoder prompt.
 
     Args:
-      method, trained: it and its variables.
-      batch: what the prompt is to be made for, if it isn't the same for all: one example.
+      method: the method.
+      trained: its variables.
+      batch: one example to compute the prompt for, if the prompt depends on it.
     """
     prompt = method.apply(trained, batch).encoder_prompt[0]
-    # Not a part of `method`, whatever Flax thinks of a module that another one makes.
+    # parent=None: otherwise Flax would register it as a submodule of `method`.
     folded: Any = SoftPrompt(length=prompt.shape[0], embed_dim=prompt.shape[1], parent=None)
     return folded, soft_prompt_variables(prompt)

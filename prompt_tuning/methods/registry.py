@@ -1,7 +1,7 @@
-"""All methods by name, and how one is written down so that it can be made again.
+"""All methods by name, and their serialization.
 
-A file of trained parameters names its method and the method's attributes; `rebuild` makes the same
-method from them. Initial values aren't among them.
+A file of trained parameters records its method's name and attributes, from which `rebuild` creates
+the same method. Initializers aren't recorded.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from prompt_tuning.methods.base import Method
 from prompt_tuning.methods.factories import METHODS
 from prompt_tuning.models.targets import Target
 
-# Each method is one file of this folder, which adds it to METHODS.
+# Importing the files of this folder adds their methods to METHODS.
 for _found in pkgutil.iter_modules(methods.__path__):
     importlib.import_module(f"{methods.__name__}.{_found.name}")
 
@@ -33,7 +33,7 @@ def method_name(method: Method) -> str:
 
 
 def describe(method: Method) -> str:
-    """Returns the attributes of a method as JSON."""
+    """Returns a method's attributes, except initializers, as JSON."""
     fields = {
         field.name: getattr(method, field.name)
         for field in dataclasses.fields(method)  # pyright: ignore[reportArgumentType]
@@ -43,10 +43,10 @@ def describe(method: Method) -> str:
 
 
 def rebuild(name: str, description: str) -> Method:
-    """Returns the method with this name and the attributes that `describe` wrote.
+    """Creates the method of this name from the attributes that `describe` returned.
 
     Raises:
-      UserError: there is no such method, or these aren't its attributes.
+      UserError: the method is unknown, or these aren't its attributes.
     """
     if name not in METHODS:
         raise UserError(
@@ -63,7 +63,7 @@ def rebuild(name: str, description: str) -> Method:
 
 
 def _value(value: Any) -> Any:
-    """Undoes JSON: lists are tuples, and objects targets."""
+    """Converts from JSON: lists to tuples, objects to targets."""
     if isinstance(value, list):
         return tuple(map(_value, value))
     if isinstance(value, dict):

@@ -2,8 +2,8 @@
 
     P' = P + layer_norm(relu(P @ down + b) @ up + c)
 
-P is [prompt, embed]; P and the bottleneck network, which every virtual token goes through by
-itself, are trained. The model sees P' alone, so that it all folds into a `SoftPrompt` of P'.
+P is [prompt, embed]. P and the bottleneck network, applied to each virtual token separately, are
+trained. The model sees only P', so the method folds into a `SoftPrompt`.
 """
 
 import flax.linen as nn
@@ -20,16 +20,16 @@ _EPSILON = 1e-5  # of the layer norm, as in the paper's code
 
 
 class ResidualPrompt(MethodModule):
-    """A prompt of `length` virtual tokens, each with what a shared network makes of it.
+    """A prompt of `length` virtual tokens, each with a residual from a shared network.
 
-    The scale of the layer norm starts at zero, so that training starts from the prompt that the
-    initializer gives; in the paper's code it starts at one.
+    The scale of the layer norm is initialized to zero, so that training starts from the
+    initializer's prompt; in the paper's code it is one.
 
     Attributes:
       length: number of virtual tokens.
       embed_dim: the frozen model's `embed_dim`.
       bottleneck: width of the network's hidden layer.
-      initializer: gives the first values of P.
+      initializer: initializes P.
 
     Raises:
       UserError: the length or the bottleneck isn't positive.
@@ -48,7 +48,7 @@ class ResidualPrompt(MethodModule):
 
     @nn.compact
     def __call__(self, batch: Batch) -> Injection:
-        """Returns the injection of this prompt; it is the same for every batch."""
+        """Returns the injection of this prompt, the same for every batch."""
         del batch
         shape = (self.length, self.embed_dim)
         prompt = self.param("prompt", self.initializer, shape, jnp.float32)
@@ -58,7 +58,7 @@ class ResidualPrompt(MethodModule):
         return Injection(encoder_prompt=(prompt + added)[None])
 
     def fold(self, trained: Trained) -> tuple[Method, Trained]:
-        """Returns the prompt with its residual added, and no network."""
+        """Returns the prompt with its residual added, as a `SoftPrompt`."""
         return fold_into_soft_prompt(self, trained)
 
 
@@ -66,7 +66,7 @@ class ResidualPrompt(MethodModule):
 def residual_prompt(
     base: FrozenModel, length: int, initializer: MakeInitializer, bottleneck: int = 800
 ) -> ResidualPrompt:
-    """A residual prompt."""
+    """A soft prompt with a residual from a bottleneck network."""
     return ResidualPrompt(
         length=length,
         embed_dim=base.config.embed_dim,

@@ -1,8 +1,8 @@
-"""Frozen parameters trained after all: all of them, or those that a pattern names.
+"""Training the model's own parameters: all of them, or those that match a pattern.
 
-All of them is model tuning, which the paper measures prompts against (Lester et al., 2021,
-section 3), on one task or on a mixture. The scales of the norms alone are what is left of BitFit
-(Ben Zaken et al., 2022) for T5, which has no biases.
+Training all is model tuning, the paper's baseline (Lester et al., 2021, section 3), on one task or
+on a mixture. Training only the scales of the norms is what remains of BitFit (Ben Zaken et al.,
+2022) for T5, which has no biases.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,27 +20,27 @@ from prompt_tuning.methods.factories import FrozenModel, method
 from prompt_tuning.models.injection import Injection
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-"""Names of parameters of the model, "/"-joined, with their shapes."""
+"""Names of model parameters, "/"-joined, with their shapes."""
 
 Start = Callable[[str, tuple[int, ...]], Any]
-"""Gives the frozen value of a parameter by its name and shape."""
+"""A function from a parameter's name and shape to its frozen value."""
 
 
 def _zeros(name: str, shape: tuple[int, ...]) -> Array:
-    """A place for values, such as those of a file; no model to start from."""
+    """Returns zeros, to be replaced by values such as those of a file."""
     del name
     return jnp.zeros(shape)
 
 
 class Weights(MethodModule):
-    """Values of some of the model's parameters, in the place of the frozen ones.
+    """Values that replace some of the model's frozen parameters.
 
-    The trainable parameters are, by name, an array for each of them, in float32 whatever the frozen
-    model's dtype. They can't differ within a batch.
+    The trainable parameters are an array for each of them, by name, in float32 for any dtype of
+    the frozen model. They can't differ within a batch.
 
     Attributes:
-      shapes: which, and their shapes.
-      initializer: gives the value that each starts from: the frozen one.
+      shapes: names and shapes of the parameters to train.
+      initializer: returns the initial value of each: the frozen one.
     """
 
     shapes: Shapes
@@ -48,7 +48,7 @@ class Weights(MethodModule):
 
     @nn.compact
     def __call__(self, batch: Batch) -> Injection:
-        """Returns the injection of these weights; it is the same for every batch."""
+        """Returns the injection of these weights, the same for every batch."""
         del batch
 
         def param(name: str, shape: tuple[int, ...]) -> Array:
@@ -60,10 +60,10 @@ class Weights(MethodModule):
 
 
 def select_weights(shapes: Mapping[str, tuple[int, ...]], patterns: Sequence[str]) -> Shapes:
-    """Returns the parameters whose names fit any of `patterns`, such as "*norm/scale".
+    """Returns the parameters whose names match any of `patterns`, such as "*norm/scale".
 
     Raises:
-      UserError: a pattern fits none.
+      UserError: a pattern matches none.
     """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in shapes):
@@ -80,7 +80,7 @@ def select_weights(shapes: Mapping[str, tuple[int, ...]], patterns: Sequence[str
 
 @method
 def weights(base: FrozenModel, patterns: Sequence[str] = ("*",)) -> Weights:
-    """The model's parameters whose names match any of the patterns: model tuning, or a part."""
+    """The model's parameters that match any of the patterns (all: model tuning)."""
     leaves = {
         "/".join(str(getattr(key, "key", key)) for key in path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(base.params)
