@@ -1,1 +1,1 @@
-"""What a learned prompt looks like."""
+"""Analyses of learned prompts, methods and sweeps."""

@@ -1,8 +1,7 @@
-"""How much of the model's attention goes to a prompt, layer by layer.
+"""The share of the model's attention on a prompt, by layer.
 
-The model returns its attention weights on request (Flax's "intermediates"), with the targets given
-to the decoder. The compiled program sums them, but while it runs it holds the weights of all layers
-for the batch: use few rows.
+The model returns its attention weights as Flax's "intermediates", with teacher forcing. The
+compiled program sums them, but needs memory for the weights of all layers: use small batches.
 """
 
 import dataclasses
@@ -28,9 +27,9 @@ class PromptAttention:
     The sum over `prompt` is a layer's share on the whole prompt, in [0, 1].
 
     Attributes:
-      encoder_inputs: of the encoder's self-attention, from the positions of the input.
-      encoder_prompt: of the same, from the positions of the prompt.
-      decoder: of the decoder's attention to the encoder, from the positions of the target.
+      encoder_inputs: of the encoder's self-attention, with the input's queries.
+      encoder_prompt: of the encoder's self-attention, with the prompt's queries.
+      decoder: of cross-attention, with the target's queries.
       even: the share on the whole prompt if attention were uniform over visible positions.
     """
 
@@ -49,7 +48,7 @@ def prompt_attention(
     """Measures the attention on a prompt over batches of inputs and targets.
 
     Args:
-      model: the network.
+      model: the frozen model.
       frozen: its weights.
       prompt: a soft prompt before the encoder's input.
       batches: "encoder_input_tokens", "decoder_input_tokens" and "decoder_loss_weights"; target
@@ -89,7 +88,7 @@ def _sums(
     length = prompt.shape[1]
     _, state = model.apply({"params": frozen}, batch, injection, mutable=["intermediates"])
     stacks: Any = state["intermediates"]
-    # [layer, batch, heads, queries, keys], the prompt being the first keys.
+    # [layer, batch, heads, queries, keys]; the prompt's keys come first.
     (encoder,) = stacks["encoder"]["layers"]["attention"]["weights"]
     (decoder,) = stacks["decoder"]["layers"]["encoder_decoder_attention"]["weights"]
 
@@ -110,7 +109,7 @@ def _sums(
 def _on_prompt(
     weights: Float[Array, "layer batch heads queries prompt"], counted: Bool[Array, "batch queries"]
 ) -> Sum:
-    """Sums over examples the mean over heads and over the queries that count."""
+    """Averages over heads and counted queries, then sums over examples."""
     by_query = weights.astype(jnp.float32).mean(axis=2)  # [layer, batch, queries, prompt]
     count = jnp.sum(counted, axis=1, keepdims=True)
     share = counted / jnp.maximum(count, 1)

@@ -1,7 +1,7 @@
-"""Scores of each class, and wrong answers, from a run's predictions.
+"""Scores per class, and wrong answers, from a run's predictions.
 
-A row of predictions has `targets` and `prediction`, as in `predictions/*.jsonl` of a run folder
-and in the file of `prompt-tuning evaluate --predictions`, and `inputs` if they were kept.
+A row has `targets`, `prediction` and optionally `inputs`, as in `predictions/*.jsonl` of a run
+folder and in the file of `prompt-tuning evaluate --predictions`.
 """
 
 import dataclasses
@@ -15,18 +15,18 @@ from sklearn.metrics import precision_recall_fscore_support
 from prompt_tuning.analysis.tables import Table
 
 OTHER = "(other)"
-"""Stands for every answer that isn't one of the labels."""
+"""The column for all answers that aren't one of the labels."""
 
 MOST_LABELS = 20
-"""No table is shown for more labels."""
+"""The maximum number of labels in a table."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassScores:
-    """Precision, recall, F1 and support of each label, and the confusion matrix.
+    """Precision, recall, F1 and support per label, and the confusion matrix.
 
     Attributes:
-      labels: as in the targets.
+      labels: the label words.
       confusion: number of examples by target and answer, [labels, labels + 1]; the last column is
         `OTHER`.
     """
@@ -40,7 +40,7 @@ class ClassScores:
 
     @property
     def scores_table(self) -> Table:
-        """A row for each label."""
+        """The scores, a row per label."""
         numbers = (self.precision, self.recall, self.f1, self.support)
         return Table(
             title="Scores of each class",
@@ -50,7 +50,7 @@ class ClassScores:
 
     @property
     def confusion_table(self) -> Table:
-        """A row for each target, a column for each answer."""
+        """The confusion matrix, a row per target and a column per answer."""
         counts = self.confusion.tolist()
         shown = [*self.labels, OTHER] if self.confusion[:, -1].any() else list(self.labels)
         return Table(
@@ -65,11 +65,11 @@ class ClassScores:
 def class_scores(
     rows: Sequence[Mapping[str, Any]], labels: Sequence[str] | None = None
 ) -> ClassScores | None:
-    """Returns the scores of each class.
+    """Returns the scores per class.
 
     Args:
-      rows: predictions whose targets are known.
-      labels: the task's; None: the distinct targets, if they are few enough to be labels.
+      rows: predictions with targets.
+      labels: the task's. If None, the distinct targets, if they are few enough to be labels.
 
     Returns:
       The scores, or None if the answers are free text.

@@ -1,8 +1,8 @@
-"""Measures of what Lester et al. 2021, section 7, observed in a prompt's nearest neighbors.
+"""Measures of a prompt's nearest neighbors, following Lester et al. 2021, section 7.
 
-Are the neighbors of a position similar to each other? Are the class labels that it was initialized
-with still near? How many positions of a long prompt share their neighbors? Neighbors come from
-`neighbors.py`; a table is the frozen model's token embedding without the rows of no piece.
+Are the neighbors of a position similar to each other? Are the class labels used for initialization
+still near? How many positions of a long prompt share their neighbors? Neighbors come from
+`neighbors.py`; a table is the frozen model's token embedding without padding rows.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from prompt_tuning.analysis.neighbors import Neighbor, closeness
 from prompt_tuning.analysis.similarity import unit_rows
 
 Neighbors = Sequence[Sequence[Neighbor]]
-"""Those of each prompt position, the nearest first."""
+"""The neighbors of each prompt position, the nearest first."""
 
 _DRAWS = 1000
 
@@ -25,7 +25,7 @@ def tightness(
 ) -> Float[np.ndarray, "prompt"]:
     """Returns the mean cosine similarity between the neighbors of each position.
 
-    It is 1 for a single neighbor.
+    A single neighbor has similarity 1.
     """
     return np.array(
         [_mean_cosine(table[[neighbor.id for neighbor in nearest]]) for nearest in neighbors]
@@ -33,7 +33,7 @@ def tightness(
 
 
 def tightness_by_chance(table: Float[np.ndarray, "vocab embed"], k: int, *, seed: int = 0) -> float:
-    """Returns the tightness of `k` pieces drawn at random, the mean of 1,000 draws."""
+    """Returns the tightness of `k` random pieces, the mean of 1,000 samples."""
     rng = np.random.default_rng(seed)
     size = min(k, len(table))
     draws = [rng.choice(len(table), size, replace=False) for _ in range(_DRAWS)]
@@ -50,19 +50,19 @@ def _mean_cosine(rows: Float[np.ndarray, "rows embed"]) -> float:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelPersistence:
-    """Where a trained prompt is near a class label.
+    """The positions of a trained prompt that are near a class label.
 
-    The rank of a label at a position is that of its nearest piece among all pieces of the
-    vocabulary by their distance from the position; 1 is the nearest neighbor.
+    The rank of a label at a position is the rank of its nearest piece among all vocabulary pieces,
+    by distance from the position; 1 is the nearest neighbor.
 
     Attributes:
-      label: the label's word.
-      start: the position that class-label initialization gives it; None if the prompt is shorter.
-      start_rank: the rank there.
-      start_cosine: the cosine similarity of that position and its initial value, the mean of the
-        embeddings of the label's pieces.
-      best_position: the position of the best rank.
-      best_rank: the rank there.
+      label: the label word.
+      start: its position in class-label initialization; None if the prompt is shorter.
+      start_rank: the rank at `start`.
+      start_cosine: the cosine similarity of that position to its initial value, the mean embedding
+        of the label's pieces.
+      best_position: the position with the best rank.
+      best_rank: the rank at `best_position`.
     """
 
     label: str
@@ -87,11 +87,11 @@ def label_persistence(
       prompt: a soft prompt.
       table: the embeddings of the pieces.
       labels: the label words, in the order of initialization.
-      label_ids: the token ids of each.
+      label_ids: the token ids of each label.
       metric: "cosine" or "euclidean".
 
     Raises:
-      UserError: the metric is neither.
+      UserError: the metric is unknown.
     """
     values = closeness(np.asarray(prompt, np.float32), np.asarray(table, np.float32), metric)
     nearness = values if metric == "cosine" else -values
@@ -116,9 +116,9 @@ def label_persistence(
 
 
 def repeated_neighbors(neighbors: Neighbors) -> dict[str, list[int]]:
-    """Returns the pieces that are nearest to more than one position, with those positions.
+    """Returns the pieces that are nearest to several positions, with those positions.
 
-    The most frequent come first; equally frequent ones are in the order of the prompt.
+    The most frequent come first; ties are in the order of the prompt.
     """
     positions: dict[str, list[int]] = {}
     for position, nearest in enumerate(neighbors):

@@ -1,4 +1,4 @@
-"""A run's learning curve as a picture, from the rows of its `metrics.jsonl`."""
+"""A figure of a run's learning curve, from the rows of its `metrics.jsonl`."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -34,21 +34,21 @@ def plot_learning_curve(
 ) -> Path:
     """Draws the development score and the training loss against the training step.
 
-    A dashed line shows the score at step 0, that of the untrained prompt, and the best score is
-    marked. Of several rows of one step, as in a resumed run, the last one counts.
+    A dashed line shows the score of the untrained prompt, at step 0, and the best score is marked.
+    If a step has several rows, as in a resumed run, the last one counts.
 
     Args:
-      rows: each has "step", and `score` or `loss` if it was measured there.
-      path: where the PNG goes.
-      score: the key of the development metric, such as "eval/accuracy".
-      loss: the key of the training loss.
-      title: above the picture.
+      rows: each has "step", and `score` or `loss` if measured at that step.
+      path: of the PNG.
+      score: key of the development metric, such as "eval/accuracy".
+      loss: key of the training loss.
+      title: of the figure.
 
     Returns:
       The path of the PNG.
 
     Raises:
-      UserError: no row holds the score, or the picture can't be written.
+      UserError: no row has the score, or the file can't be written.
     """
     rows = list(rows)
     score_steps, scores = _series(rows, score)
@@ -75,7 +75,7 @@ def plot_learning_curve(
 
 
 def _series(rows: list[Row], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the steps where `key` was measured, in order, and its values there."""
+    """Returns the steps at which `key` was measured, in order, and its values."""
     by_step = {row["step"]: row[key] for row in rows if key in row}
     steps = sorted(by_step)
     return np.array(steps), np.array([by_step[step] for step in steps], np.float64)
@@ -87,7 +87,7 @@ def _draw_score(axes: Any, steps: np.ndarray, scores: np.ndarray) -> None:
     room = 0.12 * max(high - low, 0.05)
     axes.set_ylim(low - room / 2, high + 1.4 * room)
     if low >= 0 and high <= 1:
-        # The room above 1 is for the label of the best score.
+        # The space above 1 is for the label of the best score.
         axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= round(tick, 6) <= 1])
     if steps[0] == 0:
         axes.axhline(scores[0], **REFERENCE)
@@ -117,7 +117,7 @@ def _draw_score(axes: Any, steps: np.ndarray, scores: np.ndarray) -> None:
 
 
 def _draw_loss(axes: Any, steps: np.ndarray, losses: np.ndarray) -> None:
-    """Draws every loss faintly, and the means of windows strongly."""
+    """Draws every loss as a faint line, and means over windows as a strong one."""
     if not len(losses):
         return
     windows = np.array_split(np.arange(len(losses)), min(_LOSS_WINDOWS, len(losses)))

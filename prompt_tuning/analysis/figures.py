@@ -1,6 +1,6 @@
-"""What all figures share: colors, plain axes, and how they are saved.
+"""Common parts of all figures: colors, plain axes, and saving.
 
-matplotlib is imported when the first figure is made; its global state is not changed.
+matplotlib is imported by the first figure; its global state is not changed.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ REFERENCE = {"color": QUIET, "linewidth": 1, "linestyle": (0, (5, 3))}
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Returns an empty figure of a size in inches, drawn without a window."""
+    """Returns an empty figure of a size in inches, without a window."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
@@ -35,7 +35,7 @@ def new_axes(figure: Any, rows: int = 1, **options: Any) -> Any:
 
 
 def whole_numbers(axis: Any) -> None:
-    """Puts ticks at whole numbers only."""
+    """Puts ticks at integers only."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(integer=True))

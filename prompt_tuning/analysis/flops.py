@@ -1,11 +1,11 @@
-"""The fewest FLOPs that prompt tuning, rank classification and decoding need.
+"""The minimum FLOPs of prompt tuning, rank classification and decoding.
 
-Derived from the sizes of a model, to compare XLA's counts with: a step that computes no gradient of
-a frozen weight, and an evaluation that computes the encoder once, come close to these
+Derived from the sizes of a model, as a reference for XLA's counts: a step that computes no gradient
+of a frozen weight, and an evaluation that runs the encoder once, come close
 (tests/analysis/test_flops.py).
 
-A product of [m, k] and [k, n] is 2mkn FLOPs. Only matrix products are counted; elementwise work
-(norms, softmax, GELU) is about 1 % of theirs. Lengths are in tokens.
+A product of [m, k] and [k, n] is 2mkn FLOPs. Only matrix products are counted; elementwise
+operations (norms, softmax, GELU) add about 1 %. Lengths are in tokens.
 """
 
 import dataclasses
@@ -17,10 +17,11 @@ from prompt_tuning.models.config import T5Config
 class StepFlops:
     """FLOPs of one training step.
 
-    forward: the loss.
-    backward: the prompt's gradient, through activations only.
-    recomputed: with `remat`, each layer's forward pass again, except for its last product, which
-        the backward pass doesn't need.
+    Attributes:
+      forward: of the loss.
+      backward: of the prompt's gradient, through activations only.
+      recomputed: with `remat`, of each layer's second forward pass, except for its last product,
+        which the backward pass doesn't need.
     """
 
     forward: int
@@ -29,27 +30,27 @@ class StepFlops:
 
     @property
     def total(self) -> int:
-        """The sum."""
+        """The sum of all parts."""
         return self.forward + self.backward + self.recomputed
 
 
 @dataclasses.dataclass(frozen=True)
 class _Products:
-    """FLOPs of the model's kinds of products, for `batch` examples."""
+    """FLOPs of the model's matrix products, for `batch` examples."""
 
     config: T5Config
     batch: int
 
     def weight(self, rows: int, fan_in: int, fan_out: int) -> int:
-        """Product of `rows` positions of each example with a weight."""
+        """Returns the FLOPs of multiplying `rows` positions of each example by a weight."""
         return 2 * self.batch * rows * fan_in * fan_out
 
     def projection(self, rows: int) -> int:
-        """Queries, keys, values, or the output of attention, which cost the same."""
+        """Returns the FLOPs of the queries, keys, values or output of attention, all equal."""
         return self.weight(rows, self.config.embed_dim, self.inner)
 
     def attention(self, pairs: int) -> int:
-        """One of attention's two products, for `pairs` of query and key of each example."""
+        """Returns the FLOPs of one of attention's two products, for `pairs` per example."""
         return 2 * self.batch * pairs * self.inner
 
     def mlp(self, rows: int) -> int:
@@ -67,7 +68,7 @@ class _Products:
         return 4 * self.projection(source) + 2 * self.attention(source**2) + self.mlp(source)
 
     def decoder_layer(self, target: int, keys: int, source: int) -> int:
-        """A layer without the keys and values of the encoder's outputs."""
+        """Returns the FLOPs of a layer, without the keys and values of cross-attention."""
         own = 4 * self.projection(target) + 2 * self.attention(target * keys)
         cross = 2 * self.projection(target) + 2 * self.attention(target * source)
         return own + cross + self.mlp(target)
@@ -79,21 +80,21 @@ def encoder_flops(config: T5Config, *, batch: int, source: int) -> int:
 
 
 def cross_key_value_flops(config: T5Config, *, batch: int, source: int) -> int:
-    """Returns the FLOPs of all decoder layers' keys and values of the encoder's outputs."""
+    """Returns the FLOPs of all decoder layers' cross-attention keys and values."""
     return config.num_decoder_layers * 2 * _Products(config, batch).projection(source)
 
 
 def decoder_flops(
     config: T5Config, *, rows: int, target: int, source: int, keys: int | None = None
 ) -> int:
-    """Returns the FLOPs of the decoder's forward pass with logits, given all cross keys and values.
+    """Returns the FLOPs of the decoder with logits, given the cross-attention keys and values.
 
     Args:
       config: the model.
-      rows: number of targets: examples, or their labels or beams.
-      target: positions computed of each.
-      source: the encoder's positions, including the prompt.
-      keys: positions that self-attention reads, those of a cache; None: `target`.
+      rows: number of targets: of examples, or of their labels or beams.
+      target: positions computed per target.
+      source: encoder positions, including the prompt.
+      keys: positions that self-attention reads from a cache; if None, `target`.
     """
     products = _Products(config, rows)
     layer = products.decoder_layer(target, target if keys is None else keys, source)
@@ -103,30 +104,30 @@ def decoder_flops(
 def step_flops(
     config: T5Config, *, batch: int, prompt: int, source: int, target: int, remat: bool = False
 ) -> StepFlops:
-    """Returns the fewest FLOPs of a step of prompt tuning (Lester et al., 2021).
+    """Returns the minimum FLOPs of a step of prompt tuning (Lester et al., 2021).
 
-    In the backward pass, each product of an activation with a frozen weight costs the same once
-    more, for the activation's gradient; the weight has none. Each product of two activations
-    (attention logits, and weights times values) costs twice as much, as both have a gradient.
+    In the backward pass, each product of an activation with a frozen weight costs the same again,
+    for the activation's gradient; the weight has none. Each product of two activations (attention
+    logits, and attention weights times values) costs twice as much, because both have a gradient.
 
     The prompt enters below the first encoder layer, so the backward pass goes through all layers.
-    It can skip only what doesn't depend on the prompt, or doesn't lead to it:
+    It can skip only operations that don't depend on the prompt, or don't affect its gradient:
 
-    - in the first encoder layer the input's positions hold plain embeddings, so that only the
-      prompt's rows of queries, keys and values pass a gradient on (the row sums that the gradient
-      of the softmax needs of other rows are dot products of outputs, not of matrices);
-    - in the first decoder layer self-attention and the query of cross-attention don't depend on
+    - in the first encoder layer, the input's positions are plain embeddings, so that only the
+      prompt's rows of queries, keys and values need a gradient (the row sums of other rows that
+      the softmax's gradient needs are dot products of outputs, not matrix products);
+    - in the first decoder layer, self-attention and the query of cross-attention don't depend on
       the prompt.
 
-    A batch that is accumulated in parts costs the same.
+    Gradient accumulation doesn't change the FLOPs.
 
     Args:
       config: the model.
       batch: examples per step.
       prompt: the prompt's length.
-      source: the input's, without the prompt.
-      target: the target's.
-      remat: whether the layers' forward pass comes once more.
+      source: the input's length, without the prompt.
+      target: the target's length.
+      remat: whether the backward pass recomputes the layers' forward pass.
     """
     products = _Products(config, batch)
     attention, projection, mlp = products.attention, products.projection, products.mlp

@@ -1,7 +1,7 @@
-"""What each method trains and what can be done with it, derived from its code.
+"""Trainable parameters and capabilities of each method, derived from its code.
 
-Nothing is computed: a method's initial parameters and its injection are traced for their shapes,
-and the slots of the injection that it fills tell the rest. Figure 4 of Lester et al. (2021)
+Nothing is computed: a method's initial parameters and injection are traced for their shapes, and
+the rest follows from the slots of the injection that it fills. Figure 4 of Lester et al. (2021)
 compares methods by the same counts.
 """
 
@@ -22,20 +22,20 @@ _BATCH = {"encoder_input_tokens": np.ones((1, 8), np.int32), "task": np.zeros(1,
 _MERGEABLE = {"low_rank", "scales", "weights"}
 _FLOAT32 = 4  # bytes
 _SIZES_SHOWN = 2
-"""With more models than that, the bytes on disk are left out."""
+"""With more models, the table omits the bytes on disk."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodFacts:
-    """A method on a model.
+    """The properties of a method on a model.
 
     Attributes:
-      name: that of its gin file.
+      name: of its gin file.
       trained: number of trainable parameters.
-      share: of the model's parameters.
-      saved_bytes: size of what is saved after training, in float32.
+      share: `trained` as a fraction of the model's parameters.
+      saved_bytes: size of the saved parameters after training, in float32.
       slots: the fields of `Injection` that it fills.
-      kernels: whether it trains matrices of the model itself.
+      kernels: whether it trains the model's own matrices.
     """
 
     name: str
@@ -47,22 +47,22 @@ class MethodFacts:
 
     @property
     def batches(self) -> bool:
-        """Whether each example of a batch can have its own."""
+        """Whether examples of one batch can use different trained parameters."""
         return "weights" not in self.slots
 
     @property
     def merges(self) -> bool:
-        """Whether it can be merged into the frozen weights, so that it costs nothing to use."""
+        """Whether it can be merged into the frozen weights, for inference without overhead."""
         return set(self.slots) <= _MERGEABLE
 
     @property
     def quantizes(self) -> bool:
-        """Whether it trains on a frozen model held in int8 or NF4."""
+        """Whether it can train on a frozen model quantized to int8 or NF4."""
         return not self.kernels
 
 
 def method_facts(name: str, method: Method, config: T5Config) -> MethodFacts:
-    """Returns the facts of a method for a model of this config."""
+    """Returns the properties of a method on a model of this config."""
     slots: list[str] = []
     saved: list[Any] = []
     kernels: list[str] = []
@@ -90,7 +90,7 @@ def method_facts(name: str, method: Method, config: T5Config) -> MethodFacts:
 
 
 def filled_slots(injection: Injection) -> list[str]:
-    """Returns the names of an injection's fields that hold arrays."""
+    """Returns the names of an injection's fields that contain arrays."""
     values = (
         (field.name, getattr(injection, field.name)) for field in dataclasses.fields(injection)
     )
@@ -98,11 +98,11 @@ def filled_slots(injection: Injection) -> list[str]:
 
 
 def methods_table(facts: Mapping[str, Sequence[MethodFacts]], *, markdown: bool = False) -> str:
-    """Returns a line for each method, with its numbers on each model.
+    """Returns a table with a line per method and columns per model.
 
     Args:
-      facts: of the same methods in the same order, by the model's name. Lines are sorted by the
-        number of trainable parameters on the first model.
+      facts: of the same methods in the same order, by model name. Lines are sorted by the number
+        of trainable parameters on the first model.
       markdown: whether to return a Markdown table.
     """
     order = sorted(range(len(next(iter(facts.values())))), key=lambda i: _trained(facts, i))

@@ -44,18 +44,18 @@ def nearest_neighbors(
     Args:
       prompt: the soft prompt.
       table: the frozen model's token embedding.
-      piece_of: returns the text of a token id, or None to leave it out. Of pieces with the same
-        text only the nearest counts.
-      k: neighbors per position.
+      piece_of: token id -> text, or None to skip the piece. Of pieces with the same text, only the
+        nearest counts.
+      k: number of neighbors per position.
       metric: "cosine", the paper's, or "euclidean".
-      num_pieces: how many rows of the table, from the first, are pieces; T5 pads its table. None:
+      num_pieces: number of rows of the table that are pieces, since T5 pads its table. If None,
         all rows.
 
     Returns:
-      The k neighbors of each prompt position; equally near ones are in the order of their ids.
+      The k neighbors of each prompt position; ties are in the order of their ids.
 
     Raises:
-      UserError: the prompt is not as wide as the table, `k` is out of range, or the metric is
+      UserError: the widths of prompt and table differ, `k` is out of range, or the metric is
         unknown.
     """
     points = np.asarray(prompt, np.float32)
@@ -85,10 +85,10 @@ def closeness(
     rows: Float[np.ndarray, "rows embed"],
     metric: str,
 ) -> Float[np.ndarray, "points rows"]:
-    """Returns the cosine similarity, or the Euclidean distance, of each point and each row.
+    """Returns the cosine similarity or Euclidean distance of each pair of point and row.
 
     Raises:
-      UserError: the metric is neither.
+      UserError: the metric is unknown.
     """
     if metric == "cosine":
         return unit_rows(points) @ unit_rows(rows).T
@@ -100,7 +100,7 @@ def closeness(
 def cleaned(piece: str) -> str | None:
     """Returns a piece as text, without the marker of a word's start.
 
-    None for control pieces, bytes, sentinels and bare punctuation.
+    Returns None for control pieces, bytes, sentinels and punctuation.
     """
     text = piece.strip("\u2581 ")
     if text.startswith("<") and text.endswith(">"):
@@ -123,7 +123,7 @@ def _first_distinct(
 
 
 def format_neighbors(neighbors: Sequence[Sequence[Neighbor]]) -> str:
-    """Returns a line for each prompt position: its index, then its pieces with their values."""
+    """Returns a line per prompt position: its index, and its pieces with their values."""
     width = len(str(len(neighbors) - 1))
     return "\n".join(
         f"{position:>{width}}  " + "  ".join(f"{n.piece} {n.value:.2f}" for n in nearest)

@@ -1,4 +1,4 @@
-"""The pictures of a report on prompts, as PNG; `curves.py` draws learning curves."""
+"""The figures of a report on prompts, as PNG; `curves.py` draws learning curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,8 +28,7 @@ def plot_norms(
 ) -> Path:
     """Draws the norm of each prompt position over the range of the vocabulary's norms.
 
-    The scale is logarithmic if they are far apart: a trained prompt's norms are often many times
-    larger.
+    The scale is logarithmic if the norms differ widely: a trained prompt's are often much larger.
     """
     figure = new_figure(7.2, 3.6)
     axes = new_axes(figure)
@@ -55,11 +54,11 @@ def plot_removals(
     without: Float[np.ndarray, "prompt"],
     cumulative: Float[np.ndarray, "prompt"],
 ) -> Path:
-    """Draws the loss of score without each position, and the score as more and more are removed.
+    """Draws the score lost without each position, and the score as positions are removed.
 
     Args:
       path: of the PNG.
-      whole: the score of the whole prompt.
+      whole: the score of the complete prompt.
       without: the score without position i.
       cumulative: the score with the i + 1 least important positions removed.
     """
@@ -82,11 +81,11 @@ def plot_removals(
 
 
 def plot_attention(path: Path, mass: Mapping[str, Float[np.ndarray, "_"]], *, even: float) -> Path:
-    """Draws the share of attention that goes to the prompt, by layer.
+    """Draws the share of attention on the prompt, by layer.
 
     Args:
       path: of the PNG.
-      mass: the share in each layer, by the kind of attention.
+      mass: the share in each layer, by kind of attention.
       even: the share if attention were uniform over visible positions.
     """
     figure = new_figure(7.2, 3.6)
@@ -133,14 +132,14 @@ def plot_projection(
     positions: Sequence[Float[np.ndarray, "_ 2"]],
     explained: Float[np.ndarray, "2"],
 ) -> Path:
-    """Draws every position of every prompt as a dot, and each prompt's mean with its name.
+    """Draws every prompt position as a dot, and each prompt's mean with its name.
 
     Args:
       path: of the PNG.
       names: of the prompts.
-      groups: what colors each prompt, such as its task.
+      groups: the color group of each prompt, such as its task.
       positions: the coordinates of each prompt's positions.
-      explained: the share of the variance that each axis shows.
+      explained: the share of the variance along each axis.
     """
     figure = new_figure(7.2, 6.0)
     axes = new_axes(figure)

@@ -1,7 +1,7 @@
 """The score of a prompt as its positions are removed one by one.
 
 A removed position is masked in all attention, so that the others keep their distances to the
-input, and one compiled program serves every removal. The caller gives a function that scores.
+input, and all removals share one compiled program.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from prompt_tuning.models.injection import Injection
 
 ScoreMany = Callable[[Sequence[Injection]], Sequence[float]]
-"""Injections -> their scores on a development set; called with the same number each time."""
+"""Injections -> their scores on a development set; always called with the same number."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,12 +22,12 @@ class Removals:
     """Scores of a prompt without some of its positions.
 
     Attributes:
-      whole: the score of the whole prompt.
-      without: the score without position i alone.
-      order: the positions, the least important (without which the score is highest) first; of
-        equally important ones the later first.
-      cumulative: the score with the first i + 1 positions of `order` removed; the last is that of
-        the model without a prompt.
+      whole: the score of the complete prompt.
+      without: the score without position i.
+      order: the positions, in descending order of `without`: the least important first; among
+        ties, the later position first.
+      cumulative: the score without the first i + 1 positions of `order`; the last is that of the
+        model without a prompt.
     """
 
     whole: float
@@ -39,14 +39,14 @@ class Removals:
 def score_removals(
     prompt: Float[np.ndarray, "prompt embed"], score_many: ScoreMany, *, at_once: int = 8
 ) -> Removals:
-    """Scores a prompt without each of its positions, and without more and more of them.
+    """Scores a prompt without each of its positions, and without a growing number of them.
 
-    It takes twice as many evaluations as there are positions, plus one.
+    This takes 2 * positions + 1 evaluations.
 
     Args:
       prompt: a soft prompt.
-      score_many: scores `at_once` injections; memory for activations grows with their number.
-      at_once: how many are scored together.
+      score_many: scores `at_once` injections.
+      at_once: number scored together; memory for activations grows with it.
     """
     length = len(prompt)
     alone = ~np.eye(length, dtype=bool)

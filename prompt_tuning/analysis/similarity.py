@@ -1,8 +1,8 @@
 """The similarity of prompts of different tasks and seeds, and their projection to a plane.
 
-Vu et al. 2022 (SPoT, section 4) compare prompts in two ways, both here: by the cosine of their
-mean vectors, and by the mean cosine over all pairs of their positions. SPoT also initializes a new
-task's prompt with that of the most similar task. Prompts of one model may have different lengths.
+Vu et al. 2022 (SPoT, section 4) compare prompts by two measures, both implemented here: the cosine
+of their mean vectors, and the mean cosine over all pairs of their positions. SPoT also initializes
+a new task's prompt with that of the most similar task.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,21 +19,21 @@ Prompts = Sequence[Float[np.ndarray, "_ embed"]]
 MEASURES = ("mean", "positions")
 
 SPOT_MEASURES = {"cosine_of_means": "mean", "mean_of_cosines": "positions"}
-"""The names of the measures in configurations."""
+"""Names of the measures in configurations -> names in `similarity_matrix`."""
 
 
 def similarity_matrix(
     prompts: Prompts, measure: str = "mean"
 ) -> Float[np.ndarray, "prompts prompts"]:
-    """Returns the cosine similarity of every two prompts.
+    """Returns the cosine similarity of each pair of prompts.
 
     Args:
       prompts: of one model.
       measure: "mean", of the mean vectors; or "positions", the mean over all pairs of positions,
-        which is below 1 for a prompt and itself.
+        for which the diagonal is below 1.
 
     Raises:
-      UserError: an unknown measure, or prompts of different widths.
+      UserError: the measure is unknown, or the prompts differ in width.
     """
     if measure not in MEASURES:
         raise UserError(
@@ -57,7 +57,7 @@ def most_similar_first(
     """Returns the similarity of each source to the target, by name, the most similar first.
 
     Raises:
-      UserError: there is no such measure, no source, or a source is of another width.
+      UserError: the measure is unknown, there is no source, or a source has another width.
     """
     if similarity not in SPOT_MEASURES:
         raise UserError(
@@ -80,9 +80,9 @@ def most_similar_first(
 def within_and_between(
     matrix: Float[np.ndarray, "prompts prompts"], groups: Sequence[str]
 ) -> tuple[float | None, float | None]:
-    """Returns the mean similarity of two prompts of one group, and of different groups.
+    """Returns the mean similarity of pairs within a group, and of pairs between groups.
 
-    None if there is no such pair.
+    A mean is None if there is no such pair.
     """
     within, between = [], []
     for i, j in combinations(range(len(groups)), 2):
@@ -101,7 +101,7 @@ def project(
       The coordinates of each prompt's positions, and the share of the variance along each axis.
 
     Raises:
-      UserError: prompts of different widths.
+      UserError: the prompts differ in width.
     """
     _check_widths(prompts)
     rows = np.concatenate([unit_rows(prompt) for prompt in prompts]).astype(np.float64)

@@ -1,6 +1,6 @@
-"""A sweep's results as figures like the paper's: mean scores with deviations, a line per model.
+"""Figures of a sweep's results, in the paper's style: mean scores with standard deviations.
 
-Rows are those of `prompt_tuning.sweeps.results.read_rows`.
+Rows come from `prompt_tuning.sweeps.results.read_rows`.
 """
 
 import statistics
@@ -17,10 +17,10 @@ Row = Mapping[str, Any]
 def macro_scores(
     rows: Sequence[Row], *, by: Sequence[str], over: str = "task", seed: str = "SEED"
 ) -> list[Row]:
-    """Returns the mean over tasks for each seed: a macro score, as the paper's figures show.
+    """Returns the mean over tasks for each seed, the macro score of the paper's figures.
 
     Args:
-      rows: one for each run and task.
+      rows: one per run and task.
       by: the columns that distinguish settings.
       over: the column to average over within a seed.
       seed: the column that distinguishes repetitions.
@@ -60,13 +60,13 @@ def plot_means(
     """Draws the mean score with its standard deviation over seeds, evenly spaced along `x`.
 
     Args:
-      rows: scores, a row for each seed.
+      rows: scores, a row per seed.
       path: of the PNG.
-      x: the column along the axis.
-      line: the column that makes the lines.
+      x: the column of the x axis.
+      line: the column with a line per value.
       order: the values of `x`, from left to right.
-      xlabel: what `x` is called.
-      title: above the figure.
+      xlabel: label of the x axis.
+      title: of the figure.
       guessing: the score of guessing, drawn as a dashed line.
     """
     figure, axes = _new(title)
@@ -84,15 +84,15 @@ def plot_means(
 def plot_bars(
     rows: Sequence[Row], path: Path, *, x: str, bar: str, xlabel: str, title: str
 ) -> Path:
-    """Draws mean scores with their standard deviation as bars beside each other, in groups.
+    """Draws mean scores with their standard deviation as grouped bars.
 
     Args:
-      rows: scores, a row for each seed.
+      rows: scores, a row per seed.
       path: of the PNG.
-      x: the column that makes the groups, in the order of the rows.
-      bar: the column that makes the bars of a group.
-      xlabel: what `x` is called.
-      title: above the figure.
+      x: the column with a group per value, in the order of the rows.
+      bar: the column with a bar per value.
+      xlabel: label of the x axis.
+      title: of the figure.
     """
     figure, axes = _new(title)
     places = {value: place for place, value in enumerate(dict.fromkeys(row[x] for row in rows))}
@@ -106,7 +106,7 @@ def plot_bars(
             axes.errorbar(shifted, means, yerr=spread, fmt="none", ecolor="black", capsize=3)
     axes.set_xticks(range(len(places)), [str(value) for value in places])
     axes.set_xlabel(xlabel)
-    # Bars leave no room among them.
+    # Below the axes: bars leave no room for a legend.
     figure.legend(loc="outside lower center", ncols=len(names), frameon=False)
     return _save(figure, axes, path)
 
@@ -120,16 +120,16 @@ def plot_scale_curve(
     title: str,
     reference: Sequence[Row] = (),
 ) -> Path:
-    """Draws scores against the model's size on a logarithmic axis, as the paper's Figure 1 does.
+    """Draws scores against the model's size on a logarithmic axis, like the paper's Figure 1.
 
     Args:
-      rows: scores with `model` and `method`, a row for each seed.
+      rows: scores with `model` and `method`, a row per seed.
       path: of the PNG.
-      parameters: how many each model has.
+      parameters: number of parameters by model.
       methods: the lines, in the order of the legend; those without scores are omitted.
-      title: above the figure.
-      reference: published points of some of the models, with `model`, `method`, `score` from 0 to 1
-        and `verified`; one that isn't verified is drawn hollow.
+      title: of the figure.
+      reference: published scores of some models, with `model`, `method`, `score` from 0 to 1 and
+        `verified`; unverified points are hollow.
     """
     figure, axes = _new(title)
     colors = {name: COLORS[place % len(COLORS)] for place, name in enumerate(methods)}
@@ -159,12 +159,12 @@ def plot_scale_curve(
 
 
 def plot_shares(rows: Sequence[Row], path: Path, *, methods: Mapping[str, str]) -> Path:
-    """Draws the share of a model that each method trains against its size: the paper's Figure 4.
+    """Draws each method's share of trainable parameters by model size, like the paper's Figure 4.
 
     Args:
-      rows: with `method`, `frozen_parameters` and `percent` of them that are trained.
+      rows: with `method`, `frozen_parameters` and `percent`, the trainable share.
       path: of the PNG.
-      methods: those to draw, to what the legend calls them.
+      methods: methods to draw -> their names in the legend.
     """
     figure, axes = _new("")
     for method, label in methods.items():
@@ -187,7 +187,7 @@ def _new(title: str) -> tuple[Any, Any]:
 
 
 def _short(number: int) -> str:
-    """Returns a number of parameters with three digits: 936k, 4.97M, 11.3B."""
+    """Formats a number of parameters with three digits: 936k, 4.97M, 11.3B."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{unit}"
@@ -197,7 +197,7 @@ def _short(number: int) -> str:
 def _means(
     rows: Sequence[Row], column: str, value: Any, place: Callable[[Row], int]
 ) -> tuple[list[int], list[float], list[float]]:
-    """Returns where rows with this value in the column are, and the mean and deviation at each."""
+    """Returns the places, means and deviations of the rows with this value in `column`."""
     at: dict[int, list[float]] = {}
     for row in rows:
         if row[column] == value:

@@ -16,12 +16,12 @@ _FIX = "Give a folder that can be written to."
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows under named columns.
+    """A table with a title.
 
     Attributes:
       title: one line.
-      columns: the columns' names.
-      rows: a cell for each column. Floats are shown with three decimals, but in full in CSV.
+      columns: names.
+      rows: a cell per column. Floats have three decimals, but full precision in CSV.
     """
 
     title: str
@@ -29,7 +29,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
     def text(self) -> str:
-        """Returns aligned columns under their names, numbers to the right."""
+        """Returns the table as aligned text, with numbers to the right."""
         cells = [list(self.columns), *([_shown(cell) for cell in row] for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         numeric = [
@@ -50,7 +50,7 @@ class Table:
         return f"{self.title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def csv(self) -> str:
-        """Returns comma-separated values with a header; numbers keep every digit."""
+        """Returns the table as CSV with a header; numbers keep full precision."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(self.columns)
@@ -64,12 +64,12 @@ def write_report(
     tables: Mapping[str, Table],
     pictures: Iterable[Path] = (),
 ) -> Path:
-    """Writes each table as CSV, and all of them with the pictures as `report.md`.
+    """Writes each table as CSV, and all tables and figures as `report.md`.
 
     Args:
       folder: an existing folder.
       title: the heading.
-      tables: by the name of their file, without a suffix.
+      tables: by file name, without a suffix.
       pictures: PNGs in the folder; one with a table's name follows that table.
 
     Returns:

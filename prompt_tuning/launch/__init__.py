@@ -1,1 +1,1 @@
-"""Jobs for existing schedulers, rendered from `templates/` around one command."""
+"""Job files for schedulers, rendered from `templates/` for one command."""

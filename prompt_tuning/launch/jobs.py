@@ -1,9 +1,9 @@
-"""The job files of all engines: their templates, what the templates are given, and submission.
+"""Job files of all engines: their templates, template variables, and submission.
 
-A command ends with one of these statuses, by which an engine decides what to do next:
+An engine decides what to do next by a command's exit status:
 
     0     done
-    2     the user's mistake, reported in one line: restarting would change nothing
+    2     user error, reported in one line: restarting wouldn't help
     143   stopped by SIGTERM with everything saved: restart
     else  killed, or another process of the run was lost: restart
 
@@ -32,20 +32,20 @@ _CONSTANTS = {
     "user_error": 2,
     "process_lost": 3,
     "stopped_and_saved": 143,
-    # How long a job may take from SIGTERM to its end, before it is killed.
+    # Maximum seconds from SIGTERM until the job is killed.
     "seconds_to_save": 120,
 }
-_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")  # as Kubernetes has it
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")  # Kubernetes' format
 
 
 class Engine(NamedTuple):
-    """A scheduler that takes a job's file.
+    """A scheduler.
 
     Attributes:
-      summary: what the job is.
-      template: its file in `templates/`.
-      file: what the job's file is called, after the job's name.
-      program: what takes the file, with its arguments.
+      summary: description of the job.
+      template: file in `templates/`.
+      file: suffix of the job file's name, after the job's name.
+      program: command that submits the file.
       url: where to get that program.
     """
 
@@ -101,7 +101,7 @@ def render(template: str | Path, command: Sequence[str], options: Mapping[str, A
     Args:
       template: a file in `templates/`, or the path of the user's own.
       command: the arguments of `prompt-tuning`.
-      options: what else the template is given: the flags of `prompt-tuning launch`.
+      options: further template variables, the flags of `prompt-tuning launch`.
 
     Raises:
       UserError: the name, the number of machines or the template is wrong.
@@ -113,7 +113,7 @@ def render(template: str | Path, command: Sequence[str], options: Mapping[str, A
         )
     if options.get("nodes", 1) < 1:
         raise UserError(f"--nodes is {options['nodes']}; it must be at least 1.")
-    path = TEMPLATES / template  # an absolute path stays as it is
+    path = TEMPLATES / template  # an absolute path is unchanged
     workdir, setup = options.get("workdir"), options.get("setup")
     lines = [*([f"cd {shlex.quote(workdir)}"] if workdir else []), *([setup] if setup else [])]
     try:
@@ -133,10 +133,10 @@ def render(template: str | Path, command: Sequence[str], options: Mapping[str, A
 
 
 def submit(engine: Engine, file: Path) -> None:
-    """Runs an engine's program on a job's file, with its output shown to the user.
+    """Submits a job file with the engine's program, and shows its output.
 
     Raises:
-      UserError: the program isn't here, or it refuses the job.
+      UserError: the program isn't installed, or rejects the job.
     """
     name = engine.program[0]
     if shutil.which(name) is None:
@@ -162,21 +162,21 @@ def _environment() -> jinja2.Environment:
 
 
 def _yaml(text: str) -> str:
-    """Returns a text as YAML: a block if it has several lines, else in quotes."""
+    """Formats a text as YAML: as a block if it has several lines, otherwise quoted."""
     style = "|" if "\n" in text else '"'
     options = {"default_style": style, "allow_unicode": True, "width": math.inf}
     return yaml.safe_dump(text, **options).rstrip("\n")
 
 
 def _one_line(script: str) -> str:
-    """Returns a script as one word of Bash, in one line."""
+    """Quotes a script as a single-line Bash word."""
     for character, escape in (("\\", "\\\\"), ("'", "\\'"), ("\n", "\\n")):
         script = script.replace(character, escape)
     return f"$'{script}'"
 
 
 def _process_flags(coordinator: str, count: int | str, index: str) -> str:
-    """Returns flags that say where the other processes are, where JAX can't find out by itself.
+    """Returns flags that describe the other processes, for engines that JAX doesn't detect.
 
     The arguments are shell expressions, expanded within double quotes.
     """

@@ -1,8 +1,8 @@
-"""Leaderboard files from predictions: SuperGLUE's zip of jsonl files, GLUE's of tsv files.
+"""Leaderboard submissions from predictions: a zip of jsonl (SuperGLUE) or tsv files (GLUE).
 
-`write_submission` turns the rows that `prompt-tuning evaluate --predictions` writes into the
-official labels and packs them; `check_submission` reads any such zip and holds it against the
-official schema. Every file is checked before it is packed. The tables are in `tables.py`.
+`write_submission` converts the rows of `prompt-tuning evaluate --predictions` to official labels,
+checks them against the official schema and writes the zip; `check_submission` checks an existing
+one. The tables are in `tables.py`.
 """
 
 import csv
@@ -26,9 +26,9 @@ from prompt_tuning.json_text import parse_json, shown
 from prompt_tuning.leaderboards.tables import GLUE_HEADER, LEADERBOARDS, Entry
 
 Prediction = Mapping[str, Any]
-"""The task's name, the metadata of an example ("idx" above all) and the "prediction"."""
+"""The "task", the metadata of an example (such as "idx") and the "prediction"."""
 
-# A zip may also be damaged within, encrypted, or packed in a way that Python doesn't know.
+# A zip may also be damaged inside, encrypted, or compressed in a format unknown to Python.
 _UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 _INDEX = re.compile("[0-9]{1,9}")
@@ -39,14 +39,14 @@ _RANK = (
 
 
 def read_predictions(paths: Iterable[str | Path]) -> Iterator[Prediction]:
-    """Yields the rows of files that `evaluate --predictions` wrote.
+    """Yields the rows of files written by `evaluate --predictions`.
 
     Raises:
-        UserError: a file can't be read, or a row is no prediction; with file and line.
+      UserError: a file can't be read, or a row isn't a prediction; states the file and line.
     """
     for path in paths:
         for where, row in json_lines(as_path(path)):
-            # Official files have an index as a number or as text.
+            # Indices in official files are integers or strings.
             idx = row.get("idx")
             if isinstance(idx, str) and _INDEX.fullmatch(idx):
                 row["idx"] = int(idx)
@@ -64,9 +64,9 @@ def read_predictions(paths: Iterable[str | Path]) -> Iterator[Prediction]:
 
 
 def leaderboard_task(benchmark: str, task: str) -> str | None:
-    """Returns the table's name of one of our tasks, or None if the leaderboard has no such file.
+    """Returns the table's key for one of our tasks, or None if the leaderboard has no file for it.
 
-    The text may have T5's name of the task in it or not (`superglue_rte_with_name`).
+    A variant with T5's task name in the input (`superglue_rte_with_name`) has the same key.
     """
     name = re.fullmatch(rf"{benchmark}_(\w+?)(_with_name)?", task)
     return name[1] if name and name[1] in LEADERBOARDS[benchmark] else None
@@ -75,20 +75,20 @@ def leaderboard_task(benchmark: str, task: str) -> str | None:
 def write_submission(
     path: Path, benchmark: str, predictions: Iterable[Prediction], *, partial: bool = False
 ) -> dict[str, int]:
-    """Writes the zip that a leaderboard takes.
+    """Writes a submission.
 
     Args:
-        path: the zip; a file of that name is replaced.
-        benchmark: "superglue" or "glue".
-        predictions: of the whole official test split of every task.
-        partial: write the files of some tasks only, which the leaderboard doesn't take.
+      path: the zip; an existing file is replaced.
+      benchmark: "superglue" or "glue".
+      predictions: of the complete official test split of every task.
+      partial: allow missing tasks, although the leaderboard rejects such a submission.
 
     Returns:
-        The number of predictions in each file, by its name.
+      The number of predictions by file name.
 
     Raises:
-        UserError: a task isn't of the benchmark or is missing; a prediction is none of the
-            labels; one is missing or there twice; or the zip can't be written.
+      UserError: a task isn't part of the benchmark or is missing; a prediction isn't one of the
+        labels, is missing or is duplicated; or the zip can't be written.
     """
     rows: dict[str, list[Prediction]] = defaultdict(list)
     for row in predictions:
@@ -112,7 +112,7 @@ def write_submission(
 
 
 def missing_files(benchmark: str, files: Iterable[str]) -> list[str]:
-    """Returns which files a submission still lacks for the leaderboard to take it."""
+    """Returns the files missing from a submission."""
     return [e.file for e in LEADERBOARDS[benchmark].values() if e.file not in set(files)]
 
 
@@ -120,8 +120,8 @@ def check_submission(path: Path, benchmark: str, *, partial: bool = False) -> di
     """Reads a submission and returns the number of predictions in each file.
 
     Raises:
-        UserError: it is no zip, holds a file that doesn't belong, or a file breaks the official
-            schema; with file and line.
+      UserError: it isn't a zip, contains an unexpected file, or a file violates the official
+        schema; states the file and line.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -137,7 +137,7 @@ def check_submission(path: Path, benchmark: str, *, partial: bool = False) -> di
 
 
 def _content(entry: Entry, rows: Sequence[Prediction]) -> str:
-    """Returns the file of one task, its rows in the order of the official index."""
+    """Returns the content of a task's file, with rows in the order of the official index."""
     labels: dict[tuple[int, ...], Any] = {}
     for row in rows:
         index = _index(entry, row)
@@ -159,7 +159,7 @@ def _indexed(pairs: Iterable[tuple[tuple[int, ...], Any]]) -> list[tuple[int, An
 
 
 def _index(entry: Entry, row: Prediction) -> tuple[int, ...]:
-    """Returns the official index: of a ReCoRD row its query, of a MultiRC row the whole way."""
+    """Returns the official index: ReCoRD's query; MultiRC's paragraph, question and answer."""
     idx = row["idx"]
     try:
         if entry.kind == "multirc":
@@ -196,7 +196,7 @@ def _official_label(entry: Entry, row: Prediction) -> Any:
 
 
 def _multirc_lines(pairs: Iterable[tuple[tuple[int, ...], Any]]) -> Iterator[dict[str, Any]]:
-    """Yields a line for each paragraph, with its questions and their answers nested in it."""
+    """Yields a line per paragraph, with nested questions and answers."""
     for paragraph, rows in itertools.groupby(pairs, key=lambda pair: pair[0][0]):
         questions = [
             {"idx": question, "answers": [{"idx": i, "label": label} for (_, _, i), label in own]}
@@ -221,7 +221,7 @@ def _check_files(benchmark: str, contents: Mapping[str, str], partial: bool) -> 
 
 
 def _check_file(entry: Entry, content: str) -> int:
-    """Returns how many predictions a file holds, which is how many it must hold."""
+    """Returns the number of predictions in a file, after checking it."""
     read = _tsv_rows if entry.file.endswith(".tsv") else _jsonl_rows
     seen = set()
     for line, index, label in read(entry, content):

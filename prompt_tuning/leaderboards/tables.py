@@ -1,7 +1,7 @@
-"""What the leaderboards of SuperGLUE and GLUE take: a file a task, its labels and its row count.
+"""Files of SuperGLUE and GLUE submissions: one per task, with its labels and row count.
 
-Formats are those that the benchmarks' own toolkit writes (jiant 1.x, `strict_glue_format`), row
-counts those of the official test splits. `submission.py` makes and checks the files.
+The formats are those written by the benchmarks' own toolkit (jiant 1.x, `strict_glue_format`); the
+row counts are those of the official test splits. `submission.py` writes and checks the files.
 """
 
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ class Entry:
 
     Attributes:
       file: its name in the zip.
-      rows: how many predictions the official test split needs.
-      labels: from our label word to the official label; empty where the answer is free text.
-      kind: "label" (a line each), "multirc" (a line a paragraph), "record" (the text of the
-        answer), "wsc" (our answer is text, the official one a label), or "score" (a number
+      rows: number of examples in the official test split.
+      labels: our label word -> official label; empty if the answer is free text.
+      kind: "label" (a line per example), "multirc" (a line per paragraph), "record" (the text of
+        the answer), "wsc" (our answer is text, the official one a label), or "score" (a number
         from 0 to 5).
     """
 
@@ -35,7 +35,7 @@ class Entry:
 
     @property
     def official_labels(self) -> tuple[Any, ...]:
-        """What may stand as a label in the file."""
+        """The valid labels in the file."""
         return tuple(self.labels.values())
 
 
@@ -51,7 +51,7 @@ SUPERGLUE: Mapping[str, Entry] = {
     "axb": Entry(file="AX-b.jsonl", rows=1104, labels=_RTE),
     "axg": Entry(file="AX-g.jsonl", rows=356, labels=_RTE),
 }
-"""SuperGLUE's files by the middle of our tasks' names; a row is {"idx": ..., "label": ...}."""
+"""SuperGLUE's files, by the middle of our task names; a row is {"idx": ..., "label": ...}."""
 
 
 def _numbered(*words: str) -> dict[str, str]:
@@ -71,7 +71,7 @@ GLUE: Mapping[str, Entry] = {
     "wnli": Entry(file="WNLI.tsv", rows=146, labels=_numbered("not_entailment", "entailment")),
     "ax": Entry(file="AX.tsv", rows=1104, labels=_NLI),
 }
-"""GLUE's files in the same way; a row is the index and the prediction, separated by a tab."""
+"""GLUE's files, with the same keys; a row is the index and the prediction, tab-separated."""
 
 GLUE_HEADER = ("index", "prediction")
 
@@ -81,4 +81,4 @@ DIAGNOSTICS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "superglue": {"rte": ("axb", "axg")},
     "glue": {"mnli": ("mnli_mismatched", "ax")},
 }
-"""The test sets that are answered by what was trained on another task, as the benchmarks ask."""
+"""Tasks -> test sets that the benchmarks require predictions for without training on them."""

@@ -1,1 +1,1 @@
-"""Web pages on runs and sweeps, each one file: what is on them, and their Jinja templates."""
+"""Self-contained web pages on runs and sweeps: their content and Jinja templates."""

@@ -1,7 +1,6 @@
-"""Charts inside a web page: SVG by matplotlib, in the page's colors, light and dark.
+"""Charts in web pages: SVG from matplotlib, in the page's light and dark colors.
 
-A chart's numbers can be read by pointing at its dots. Pictures for other places are in
-`prompt_tuning.analysis`.
+Tooltips on a chart's dots show its values. PNG figures are in `prompt_tuning.analysis`.
 """
 
 import dataclasses
@@ -36,14 +35,14 @@ _VARIABLES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Line:
-    """Points that belong together.
+    """A line of a chart.
 
     Attributes:
-      name: in the legend, and where the line is pointed at.
-      points: (x, y), in order of x; those that aren't finite are left out.
-      spread: the deviation of each point, drawn up and down from it.
-      color: which of `COLORS`; None: by the line's place, with dashes from the ninth line on.
-      faint: drawn thinly, without dots, and left out of the legend.
+      name: in the legend and the tooltip.
+      points: (x, y), in order of x; non-finite points are omitted.
+      spread: the deviation of each point, drawn as an error bar.
+      color: index into `COLORS`; if None, the line's index, with dashes from the ninth line on.
+      faint: draw a thin line without dots, and omit it from the legend.
     """
 
     name: str
@@ -64,19 +63,19 @@ def line_chart(
     mark: tuple[Number, Number, str] | None = None,
     span: tuple[Number, Number] | None = None,
 ) -> Markup:
-    """Returns lines over a common axis, with a legend if there are several.
+    """Returns a line chart, with a legend if there are several lines.
 
     Args:
-      lines: what is drawn.
-      title: what the numbers are.
-      xlabel: what x is.
-      ylabel: what y is, written along its axis.
-      labels: evenly spaced values of x, whose points have x = 0, 1, ...; none: x is a number, such
-        as a step, and begins at 0.
-      references: dashed horizontal lines, by name.
-      mark: a point to point out, and what is said of it.
-      span: what the axis covers at least; deviations are cut off where it ends. None: it covers
-        all that is drawn.
+      lines: the lines to draw.
+      title: of the chart.
+      xlabel: label of the x axis.
+      ylabel: label of the y axis.
+      labels: evenly spaced labels for x = 0, 1, ...; if empty, x is a number, such as a step, and
+        its axis begins at 0.
+      references: dashed horizontal lines, as (name, y).
+      mark: a point to mark, as (x, y, text).
+      span: minimum range of the y axis, beyond which error bars are clipped. If None, the axis
+        covers everything that is drawn.
     """
     lines = [_finite(line) for line in lines]
     if not any(line.points for line in lines):
@@ -93,7 +92,7 @@ def line_chart(
     for place, line in enumerate(lines):
         color = (place if line.color is None else line.color) % len(COLORS)
         dash = place // len(COLORS) % len(_DASHES) if line.color is None else 0
-        # The dots and deviations of lines stand beside each other.
+        # Shift lines horizontally, so that their dots and error bars don't overlap.
         beside = strong.index(line) - (len(strong) - 1) / 2 if labels and not line.faint else 0.0
         beside *= min(0.08, 0.5 / max(len(strong), 1))
         if line.points:
@@ -130,7 +129,7 @@ def line_chart(
 
 
 def sparkline(points: Sequence[Point]) -> Markup:
-    """Returns a line as small as a word; its title says where it begins, ends and is highest."""
+    """Returns a word-sized line; its title states the first, last and highest values."""
     points = _finite(Line(name="", points=points)).points
     if len(points) < 2:
         return Markup()
@@ -154,19 +153,19 @@ _SAMPLE = Markup('<li><span class="sample s{}" style="border-top-style: {}"></sp
 
 
 class _Hints:
-    """Gives elements of a figure a class and a tooltip, which matplotlib's SVG has none of."""
+    """Adds CSS classes and tooltips to the elements of matplotlib's SVG."""
 
     def __init__(self):
         self._hints: dict[str, Markup] = {}
 
     def add(self, kind: str, text: str) -> str:
-        """Returns the id by which the element is found in the SVG."""
+        """Registers a class and a tooltip; returns the id for the SVG element."""
         name = f"hint-{len(self._hints)}-"
         self._hints[name] = Markup('<g class="{}"><title>{}</title>').format(kind, text)
         return name
 
     def svg(self, figure: Any, title: str) -> Markup:
-        """Returns the figure as SVG, colored by the page's variables."""
+        """Returns the figure as SVG that uses the page's color variables."""
         file = io.StringIO()
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "page"}):
             figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -205,7 +204,7 @@ def _draw(
 
 
 def _label(axes: Any, labels: Sequence[str], hints: _Hints) -> None:
-    """Names places along the axis, without what long names begin with alike: `tinyworld_`."""
+    """Labels the x axis, without a common prefix of long labels, such as `tinyworld_`."""
     every = math.ceil(len(labels) / _MOST_LABELS)
     longest = max(_LONGEST_LABELS // min(len(labels), _MOST_LABELS), 4)
     start = 0

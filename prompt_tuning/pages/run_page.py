@@ -1,6 +1,6 @@
-"""The page on one run: its score, curves, numbers, what its prompt resembles, where it came from.
+"""The page on one run: its score, curves, metrics, the prompt's nearest neighbors, provenance.
 
-What is in a run folder, and in that of a population, is described in `training/run_folder.py`.
+`training/run_folder.py` describes the folders of runs and populations.
 """
 
 import dataclasses
@@ -26,14 +26,14 @@ SCORE = f"{_EVAL}score"
 _WINDOWS = 60
 _MOST_TASKS = 8
 _MOST_WRONG = 100
-# The values of the summary that are shown elsewhere, or in words of their own.
+# Values of the summary that are shown elsewhere or formatted separately.
 _SHOWN = ("task", "model", "score", "metrics", "members", "member", "best")
 _HASH = "contents of "
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Member:
-    """A member of a population: its name, what the population's summary says, its rows."""
+    """A member of a population: its name, its entry in the population's summary, its rows."""
 
     name: str
     told: Mapping[str, Any]
@@ -42,19 +42,19 @@ class Member:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run left.
+    """The contents of a run's folder.
 
     Attributes:
-      folder: where it is.
-      summary: its summary.json.
-      rows: its metrics.jsonl; of a population's best member.
-      settings: its settings.json.
-      versions: its versions.json.
-      config: its config.gin.
-      hashes: of the files it made, by their names.
-      trained_for: what the file of the prompt says of it.
+      folder: its path.
+      summary: from summary.json.
+      rows: from metrics.jsonl; for a population, those of the best member.
+      settings: from settings.json.
+      versions: from versions.json.
+      config: from config.gin.
+      hashes: of output files, by name.
+      trained_for: metadata of the prompt's file.
       members: of a population.
-      answers: predictions with their targets, by what they are of.
+      answers: predictions with their targets, by split or file name.
     """
 
     folder: str
@@ -71,11 +71,11 @@ class Run:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resemblance:
-    """What a prompt resembles.
+    """Results on a prompt's nearest neighbors.
 
     Attributes:
       neighbors: the nearest pieces of each position.
-      tables: other results on it.
+      tables: further results.
     """
 
     neighbors: Sequence[Sequence[Neighbor]]
@@ -87,7 +87,7 @@ def run_page(run: Run, resemblance: Resemblance | str) -> str:
 
     Args:
       run: the run.
-      resemblance: of its prompt, or a line on why it isn't known.
+      resemblance: of its prompt, or the reason why it isn't available.
     """
     task, model = (run.summary.get(name) for name in ("task", "model"))
     parts = ["Metrics", "Answers", "Prompt", "Configuration", "Provenance"]
@@ -116,10 +116,10 @@ def run_page(run: Run, resemblance: Resemblance | str) -> str:
 
 
 def scores(rows: Sequence[Row], key: str = SCORE) -> list[tuple[float, float]]:
-    """Returns the steps where `key` was measured, in order, and its values there.
+    """Returns the steps at which `key` was measured, in order, and its values.
 
-    Where a step occurs twice, as after a resumed run, its last row counts; values that aren't
-    finite are left out.
+    If a step has several rows, as in a resumed run, the last one counts. Non-finite values are
+    omitted.
     """
     by_step = {float(row["step"]): float(row[key]) for row in rows if key in row}
     return sorted(point for point in by_step.items() if all(map(math.isfinite, point)))
@@ -168,7 +168,7 @@ def _charts(run: Run) -> list[Markup]:
 
 
 def _score_chart(run: Run) -> Markup:
-    """The score of a run, of each task of a mixture, or of each member of a population."""
+    """Charts the score of a run, of a mixture's tasks, or of a population's members."""
     points = scores(run.rows)
     lines = [Line(name="score", points=points)]
     if run.members:
@@ -177,7 +177,7 @@ def _score_chart(run: Run) -> Markup:
             Line(name=f"{run.summary.get('best')} (the best)", points=points, color=0),
         ]
     else:
-        # Of one task with one metric the score is that metric; a mixture's is a mean.
+        # The score of one task with one metric is that metric; a mixture's is a mean.
         keys = [key for key in _eval_keys(run.rows) if key != SCORE]
         tasks = [key for key in keys if scores(run.rows, key) != points][:_MOST_TASKS]
         named = [(key.removeprefix(_EVAL), scores(run.rows, key)) for key in tasks]
@@ -197,7 +197,7 @@ def _score_chart(run: Run) -> Markup:
 
 
 def _smoothed_chart(points: Sequence[tuple[float, float]], title: str) -> Markup:
-    """Every value faintly, and the mean of windows of them strongly."""
+    """Charts every value as a faint line, and means over windows as a strong one."""
     lines = [Line(name=title, points=points, color=1)]
     if len(points) > _WINDOWS:
         windows = np.array_split(np.array(points), _WINDOWS)
@@ -216,7 +216,7 @@ def _eval_keys(rows: Sequence[Row]) -> list[str]:
 
 
 def _metric_keys(rows: Sequence[Row]) -> list[str]:
-    """The metrics, and the score where it is not one of them."""
+    """Returns the keys of the metrics, and of the score unless it is one of them."""
     keys = [key for key in _eval_keys(rows) if key != SCORE]
     same = any(scores(rows, key) == scores(rows) for key in keys)
     return keys if same else [*keys, SCORE]
@@ -281,7 +281,7 @@ def _members(run: Run) -> dict[str, Any]:
 
 
 def _answers(answers: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
-    """Returns, for each task of each file of answers, its scores and its wrong answers."""
+    """Returns the scores and wrong answers of each task in each file of answers."""
     found = []
     for name, rows in answers.items():
         for task in dict.fromkeys(str(row.get("task", "")) for row in rows):
@@ -303,7 +303,7 @@ def _answers(answers: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
 def _wrong(rows: Sequence[Row]) -> Table:
     apart = ("task", "targets", "prediction")
     others = dict.fromkeys(name for row in rows for name in row if name not in apart)
-    # Texts say more than numbers, so they come first where there are any.
+    # Show only the inputs if there are any; they are more informative than other columns.
     names = ["inputs"] if "inputs" in others else list(others)
     return Table(
         title="",
@@ -349,7 +349,7 @@ def _plain_values(values: Mapping[str, Any], except_for: Sequence[str]) -> dict[
 
 
 def _plain(value: Any) -> str:
-    """A recorded value in words: lists and objects without their brackets."""
+    """Formats a recorded value; lists and objects without their brackets."""
     if isinstance(value, Mapping):
         return "; ".join(f"{name}: {_plain(each)}" for name, each in value.items())
     if isinstance(value, list | tuple):

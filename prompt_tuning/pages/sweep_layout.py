@@ -1,7 +1,7 @@
-"""How a sweep's results are laid out in tables and figures: picked from what its runs differ in.
+"""Layout of a sweep's tables and figures, chosen by the settings in which its runs differ.
 
-Rows are those of `results.py`. A column that another one tells too is left out: the gin file of a
-task beside the task.
+Rows are those of `results.py`. Redundant columns are omitted, such as the gin file of a task next
+to the task.
 """
 
 import dataclasses
@@ -15,21 +15,21 @@ from prompt_tuning.sweeps.grid import GIN_FILES, gin_files
 from prompt_tuning.sweeps.results import Row, rows_of
 
 SEEDS = ("SEED", "train.seed")
-"""Settings that only repeat a run; means are over them."""
+"""Settings that only repeat a run, and are averaged over."""
 
 _MOST_ACROSS = 12
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How results are laid out, by the names of columns.
+    """The roles of columns in tables and figures.
 
     Attributes:
-      down: whose values begin the pivot's lines.
-      across: whose values head its columns, if any.
-      along: whose values are along the figure's axis.
-      lines: whose values make the figure's lines.
-      seed: over whose values means are.
+      down: columns with a pivot line per combination of values.
+      across: the column with a pivot column per value, if any.
+      along: the column of the figure's x axis.
+      lines: columns with a figure line per combination of values.
+      seed: the column to average over.
     """
 
     down: Sequence[str]
@@ -40,7 +40,7 @@ class Layout:
 
 
 def described_rows(records: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """Returns the rows of `results.rows_of`, with a column for each folder that gin files are of.
+    """Returns the rows of `results.rows_of`, with a column for each folder of gin files.
 
     `prompts/class_label.gin` becomes "class_label" in the column "prompts/".
     """
@@ -58,7 +58,7 @@ def _by_folder(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def layout_of(rows: Sequence[Row]) -> Layout:
-    """Picks the columns that runs differ in, and leaves out those that another one tells too."""
+    """Chooses the layout from the columns in which runs differ, without redundant ones."""
     told = list(rows[0])
     first = told.index("task")
     settings = [name for name in told[1:first] if name not in (GIN_FILES, *SEEDS)]
@@ -91,12 +91,12 @@ def _determines(rows: Sequence[Row], known: str, name: str) -> bool:
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
-    """Whether a value can be calculated with."""
+    """Whether a value is a number; False for a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def distinct(rows: Sequence[Row], name: str) -> list[Any]:
-    """Returns a column's distinct values: models by their size, numbers by theirs, then texts."""
+    """Returns a column's distinct values, sorted: models by size, numbers by value, then texts."""
     numbers = {row["model"]: row.get("frozen_parameters") for row in rows}
     sizes = {model: float(n) if is_number(n) else 0.0 for model, n in numbers.items()}
 
@@ -109,9 +109,9 @@ def distinct(rows: Sequence[Row], name: str) -> list[Any]:
 
 
 def macro_rows(rows: Sequence[Row], layout: Layout) -> tuple[list[Row], str]:
-    """Returns the mean over tasks for each setting and seed, or none and why not."""
+    """Returns the mean over tasks for each setting and seed, or no rows and the reason."""
     runs = {row["run"] for row in rows}
-    # A mixture's rows have their mean among them.
+    # A mixture's rows already include the mean.
     if layout.along == "task" or len(distinct(rows, "task")) < 2 or len(runs) < len(rows):
         return [], ""
     by = [name for name in dict.fromkeys([*layout.lines, layout.along]) if name != layout.seed]

@@ -1,6 +1,6 @@
-"""The page on a sweep: means and deviations, a figure, every run, every configuration.
+"""The page on a sweep: means and deviations, figures, all runs and configurations.
 
-Which columns and axes there are is picked in `sweep_layout.py`.
+`sweep_layout.py` chooses the columns and axes.
 """
 
 import dataclasses
@@ -42,14 +42,14 @@ _MOST_CHARTS = 9
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What a sweep's folder holds.
+    """The contents of a sweep's folder.
 
     Attributes:
-      folder: where it is.
-      records: of its finished runs, by their names, as `results.read_records` gives them.
-      failures: of runs that have not finished, by their names.
-      metrics: rows of the metrics.jsonl of runs that still have one, by their names.
-      packages: versions of packages, one mapping for each combination that runs had.
+      folder: its path.
+      records: of finished runs, by name, from `results.read_records`.
+      failures: of unfinished runs, by name.
+      metrics: rows of runs that still have a metrics.jsonl, by name.
+      packages: versions of packages, one mapping for each combination that runs used.
     """
 
     folder: str
@@ -110,7 +110,7 @@ def _headline(
 
 
 def _best(rows: Sequence[Row], layout: Layout) -> tuple[float | None, str]:
-    """Returns the best mean over seeds, over tasks too where it can be, and its setting."""
+    """Returns the best mean over seeds, and over tasks if possible, with its setting."""
     macro, _ = macro_rows(rows, layout)
     if not rows:
         return None, "no score is a number"
@@ -129,7 +129,7 @@ def _best(rows: Sequence[Row], layout: Layout) -> tuple[float | None, str]:
 
 
 def _pivots(rows: Sequence[Row], layout: Layout) -> list[Any]:
-    """Returns tables of means, or lines on why there is none."""
+    """Returns tables of means, or the reasons why there are none."""
     if not rows:
         return ["No score is a number."]
     parts: list[Any] = []
@@ -176,7 +176,7 @@ def _mean_cell(text: str) -> Any:
 
 
 def _charts(rows: Sequence[Row], layout: Layout) -> list[Markup]:
-    """A chart of the mean over tasks, where there is one, and a chart of each task."""
+    """Returns a chart of the mean over tasks, if there is one, and a chart per task."""
     if not rows:
         return []
     macro, _ = macro_rows(rows, layout)
@@ -188,7 +188,7 @@ def _charts(rows: Sequence[Row], layout: Layout) -> list[Markup]:
         shown.append((f"Mean over {len(tasks)} tasks", macro))
     shown += [(str(task), [row for row in rows if row["task"] == task]) for task in tasks]
     drawn = [(title, _lines(own, rows, layout)) for title, own in shown[:_MOST_CHARTS]]
-    # The same axis for all, so that they can be compared; no deviation makes it longer upwards.
+    # The same axis for all charts; its upper end ignores deviations.
     low = min(
         y - deviation
         for _, lines in drawn
@@ -244,7 +244,7 @@ def _runs(sweep: Sweep, rows: Sequence[Row], layout: Layout) -> dict[str, Any]:
     names = [name for name in names if name != "run"]
     told = list(rows[0])
     metrics = told[told.index("task") + 1 : told.index("score")]
-    # Of one metric there is no more to tell than the score.
+    # A single metric is the score itself.
     if all(row[name] in (None, row["score"]) for row in rows for name in metrics):
         metrics = []
     orders = {name: [str(value) for value in distinct(rows, name)] for name in names}
@@ -275,16 +275,16 @@ def _runs(sweep: Sweep, rows: Sequence[Row], layout: Layout) -> dict[str, Any]:
 
 
 def _name(column: str) -> str:
-    """What a column is called on the page; a folder of gin files without its slash."""
+    """Returns a column's name on the page; a folder of gin files without its slash."""
     return column.removesuffix("/")
 
 
 def _configurations(
     records: Mapping[str, Mapping[str, Any]],
 ) -> tuple[Mapping[str, str] | None, list[dict[str, Any]]]:
-    """Returns what all configurations have in common, and each apart from its seed with its runs.
+    """Returns the common settings, and the distinct configurations, without seeds, with their runs.
 
-    Nothing is in common (None) where the runs recorded no configuration.
+    The common settings are None if the runs recorded no configuration.
     """
     configs = {
         run: {name: str(value) for name, value in (record.get("config") or {}).items()}
@@ -318,7 +318,7 @@ def _seed_text(settings: Mapping[str, Any]) -> str:
 
 
 def _short_names(groups: Sequence[tuple[tuple[str, str], ...]]) -> list[str]:
-    """Names configurations by their macros, in capitals, or else by all that they differ in."""
+    """Names configurations by their macros (uppercase), or otherwise by all differences."""
     names = []
     for own in groups:
         macros = [(name, value) for name, value in own if name.isupper()] or own
@@ -329,7 +329,7 @@ def _short_names(groups: Sequence[tuple[tuple[str, str], ...]]) -> list[str]:
 
 
 def _about(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Returns versions, how long runs took and where they are."""
+    """Returns the versions, durations and folders of the runs."""
     versions: dict[str, dict[str, int]] = {}
     for record in records.values():
         for name, text in record.get("versions", {}).items():

@@ -1,7 +1,7 @@
-"""A web page in one file that opens without a network: the Jinja environment of the templates.
+"""Renders self-contained web pages: the Jinja environment of the templates.
 
-Whatever isn't `Markup` is escaped, so nothing from a file becomes a part of the page. The page's
-own policy forbids the browser to load anything and to run any other script than `page.js`.
+Everything except `Markup` is escaped, so text from files can't inject HTML. The page's content
+security policy forbids loading any resource and running any script except `page.js`.
 """
 
 import base64
@@ -19,24 +19,24 @@ from markupsafe import Markup
 from prompt_tuning.analysis.figures import COLORS
 
 MARK = '<meta name="generator" content="prompt-tuning report">'
-"""Stands near the beginning of every page, to tell one from other files."""
+"""Marker near the beginning of every page, to recognize our pages."""
 
 NOTHING = "-"
-"""What stands where there is no value."""
+"""The placeholder for a missing value."""
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclasses.dataclass(frozen=True)
 class Sorted:
-    """A table's cell that is shown in one way and sorted by another value."""
+    """A table cell with separate values to show and to sort by."""
 
     shown: Any
     key: int | float | str
 
 
 def setting(value: Any) -> Any:
-    """Returns a setting as it was written, 0.0003 and not 3.00e-04; a number sorts as one."""
+    """Returns a setting unformatted, 0.0003 and not 3.00e-04; numbers sort by value."""
     try:
         return Sorted(str(value), value if isinstance(value, int) else float(value))
     except (TypeError, ValueError):
@@ -44,12 +44,12 @@ def setting(value: Any) -> Any:
 
 
 def run_name(name: str, kind: str = "run") -> Markup:
-    """Returns the name of a run or member, in the style of names."""
+    """Returns the name of a run or member, with its CSS class."""
     return Markup('<span class="{}">{}</span>').format(kind, name)
 
 
 def number(value: Any) -> str:
-    """Returns a number for people: thousands apart, three decimals; other values as they are."""
+    """Formats a number with thousands separators and three decimals; other values by `str`."""
     if value is None:
         return NOTHING
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -64,7 +64,7 @@ def number(value: Any) -> str:
 
 
 def duration(seconds: Any) -> str:
-    """Returns seconds as hours, minutes and seconds."""
+    """Formats seconds as hours, minutes and seconds."""
     if not isinstance(seconds, int | float) or not math.isfinite(seconds):
         return NOTHING
     if seconds < 60:
@@ -78,7 +78,7 @@ def render(template: str, **values: Any) -> str:
 
     Args:
       template: a file in `templates/`.
-      values: what it shows.
+      values: the template's variables.
     """
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -119,7 +119,7 @@ def _sort_key(cell: Any) -> int | float | str | None:
 
 
 def _numeric_columns(rows: Sequence[Sequence[Any]]) -> list[bool]:
-    """Returns whether each column holds a number, to align it right."""
+    """Returns whether each column contains a number, to align it right."""
     return [
         any(isinstance(_sort_key(cell), int | float) for cell in column)
         for column in zip(*rows, strict=True)

@@ -1,1 +1,1 @@
-"""What a training step will need and take on machines that aren't at hand."""
+"""Estimates of a training step's memory and time on any machine."""

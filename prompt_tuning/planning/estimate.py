@@ -1,8 +1,8 @@
-"""How long a step takes on a machine, whether it fits, and what to change if it doesn't.
+"""Estimates a step's time on a machine, whether it fits, and changes to make it fit.
 
-The time is a roofline's (Williams et al., 2009): the longest of what the matrix products, the
-memory and the interconnect need by themselves, each at a share of its peak that well-tuned
-programs reach. It is an estimate, to be replaced by a measurement (`mfu` in `metrics.jsonl`).
+The time follows the roofline model (Williams et al., 2009): the maximum of the times of the matrix
+products, the memory and the interconnect, each at a share of its peak that well-tuned programs
+reach. It is an estimate, to be replaced by a measurement (`mfu` in `metrics.jsonl`).
 """
 
 import dataclasses
@@ -13,15 +13,15 @@ from prompt_tuning.planning.machines import Machine
 from prompt_tuning.planning.program import Needs, Work, needs_of, weights_on_device
 
 USABLE = 0.92
-"""The share of a device's memory that a program can count on, besides the runtime and holes."""
+"""Usable share of a device's memory; the rest is for the runtime and fragmentation."""
 
 SHORTEST_INPUT = 64
-"""Inputs aren't proposed to be cut shorter than this many tokens."""
+"""The shortest input length to suggest, in tokens."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Utilisation:
-    """The shares of the peak figures that are assumed to be reached."""
+    """Assumed utilization, as shares of peak performance."""
 
     compute: float = 0.5
     memory: float = 0.7
@@ -30,7 +30,7 @@ class Utilisation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Seconds:
-    """What each part of a device would need for a step if the others took no time."""
+    """The time per step of each resource, if it were the only bottleneck."""
 
     compute: float
     memory: float
@@ -38,21 +38,21 @@ class Seconds:
 
     @property
     def step(self) -> float:
-        """The longest of them."""
+        """The maximum of all."""
         return max(self.compute, self.memory, self.interconnect)
 
     @property
     def limit(self) -> str:
-        """Which one that is."""
+        """The name of the resource with the maximum time."""
         return max(dataclasses.asdict(self).items(), key=lambda item: item[1])[0]
 
 
 def seconds_of(
     needs: Needs, work: Work, machine: Machine, utilisation: Utilisation = Utilisation()
 ) -> Seconds:
-    """Returns the estimated time of a step on a machine."""
+    """Returns the estimated time per step on a machine."""
     accelerator = machine.accelerator
-    # Products of float32 inputs run at about half of the rate: TF32 on GPUs; on TPUs it depends on
+    # Products of float32 inputs run at about half the rate: TF32 on GPUs; on TPUs it depends on
     # jax_default_matmul_precision.
     rate = accelerator.flops if work.compute.product_dtype == "bfloat16" else accelerator.flops / 2
     sent = sum(traffic.sent for traffic in needs.traffic)
@@ -64,19 +64,20 @@ def seconds_of(
 
 
 def fits(needs: Needs, machine: Machine) -> bool:
-    """Whether a device's memory holds all that the step needs."""
+    """Whether the step fits in a device's memory."""
     return needs.memory <= USABLE * machine.accelerator.memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A change that was tried, on top of those before it that helped.
+    """A change that was tried, on top of earlier changes that helped.
 
-    change: what to set, in words.
-    memory: bytes a device needs with it. If `compiled` is False only the weights were added up,
-        which are too much already.
-    fits: whether that is enough.
-    kept: whether the attempts after it include it.
+    Attributes:
+      change: the setting to change, as text.
+      memory: bytes per device with the change. If `compiled` is False, only those of the weights,
+        which already exceed the device's memory.
+      fits: whether the step fits with the change.
+      kept: whether later attempts include the change.
     """
 
     change: str
@@ -87,7 +88,7 @@ class Attempt:
 
 
 def changes(work: Work) -> Iterator[tuple[str, Callable[[Work], Work]]]:
-    """Yields what can be changed to need less memory, and how: first what changes least else."""
+    """Yields changes that save memory, as text and function; the least invasive first."""
     config, compute = work.config, work.compute
 
     def with_compute(**fields) -> Callable[[Work], Work]:
@@ -137,10 +138,10 @@ def changes(work: Work) -> Iterator[tuple[str, Callable[[Work], Work]]]:
 def find_fit(
     work: Work, needs: Needs, machine: Machine, progress: Callable[[str], None] = lambda text: None
 ) -> list[Attempt]:
-    """Tries one change after another, each compiled, until the step fits.
+    """Tries one change after another, compiling each, until the step fits.
 
-    While the weights alone are too much, only what makes them less is tried, and nothing is
-    compiled. A change that needs no less memory is not kept.
+    While the weights don't fit, only changes that shrink them are tried, and nothing is compiled.
+    A change that doesn't save memory is not kept.
     """
     attempts: list[Attempt] = []
     room = USABLE * machine.accelerator.memory
@@ -160,7 +161,7 @@ def find_fit(
             compiled = lighter <= room
             try:
                 memory = needs_of(changed).memory if compiled else lighter
-            except UserError:  # together with another change the batch can't be shared out
+            except UserError:  # combined with another change, the batch isn't divisible
                 continue
             kept = memory < best
             attempts.append(

@@ -1,12 +1,12 @@
-"""Reads what XLA compiled: its matrix products, collectives, and what its loops keep for later.
+"""Analyzes compiled XLA programs: matrix products, collectives, and arrays saved by loops.
 
     program = Program(compiled.as_text(), mesh)
     for found in program.collectives(): ...
 
-XLA's own cost analysis counts the body of a loop once, however often it runs, and layers are
-loops here. So the text of the compiled program is read instead (the grammar is XLA's `hlo_lexer`
-and `hlo_parser`), each loop's body as often as XLA itself says that it runs. Shapes in it are
-those of one device. Nothing of the model names collectives: XLA writes them in.
+XLA's cost analysis counts the body of a loop once, regardless of its trip count, and layers are
+loops here. So this module parses the text of the compiled program (the grammar is XLA's `hlo_lexer`
+and `hlo_parser`), and multiplies each loop's body by XLA's known trip count. Shapes are per device.
+Collectives are found here only: XLA inserts them, not the model's code.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ COLLECTIVES = (
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One array's element type, by XLA's name, and lengths."""
+    """An array's element type, by XLA's name, and dimensions."""
 
     dtype: str
     lengths: tuple[int, ...]
@@ -40,12 +40,12 @@ class Shape:
 
     @property
     def size(self) -> int:
-        """Elements."""
+        """Number of elements."""
         return math.prod(self.lengths)
 
     @property
     def bytes(self) -> int:
-        """Bytes, without padding."""
+        """Size in bytes, without padding."""
         bits = re.search(r"\d+", self.dtype)
         return self.size * max(int(bits[0]) // 8, 1) if bits else self.size
 
@@ -55,10 +55,10 @@ class Instruction:
     """One line of a computation.
 
     Attributes:
-      name: of its result.
-      opcode: what it does.
-      shapes: of the result: one, or those of a tuple.
-      operands: names.
+      name: of the result.
+      opcode: the operation.
+      shapes: of the result; several for a tuple.
+      operands: names of instructions.
       attributes: the text after the operands.
     """
 
@@ -70,7 +70,7 @@ class Instruction:
 
     @property
     def trip_count(self) -> int:
-        """How often a loop's body runs; 1 where XLA doesn't know."""
+        """Number of iterations of a loop; 1 if unknown to XLA."""
         found = re.search(r'"known_trip_count":\{"n":"(\d+)"', self.attributes)
         return int(found[1]) if found else 1
 
@@ -80,13 +80,13 @@ Computation = Mapping[str, Instruction]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Product:
-    """A matrix product, and how often it runs.
+    """A matrix product.
 
     Attributes:
-      times: how often.
-      inputs: elements of both.
-      output: elements.
-      flops: of one run; a multiply and an add are two.
+      times: number of executions in one run of the program.
+      inputs: total elements of both inputs.
+      output: elements of the output.
+      flops: per execution; a multiply-add is 2 FLOPs.
     """
 
     times: int
@@ -97,16 +97,16 @@ class Product:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collective:
-    """Communication among devices.
+    """Communication between devices.
 
     Attributes:
       kind: one of `COLLECTIVES`.
-      axes: the mesh axes along which the devices that take part together differ.
-      devices: how many those are.
-      shapes: of the result on one device, such as "f32[8,512]"; an asynchronous one's may include
-        what it was given.
-      bytes: of the result on one device, of one run.
-      times: how often it runs in one run of the program.
+      axes: the mesh axes along which the participating devices differ.
+      devices: number of devices per group.
+      shapes: of the result per device, such as "f32[8,512]"; those of an asynchronous collective
+        may include its operands.
+      bytes: of the result per device and execution.
+      times: number of executions in one run of the program.
     """
 
     kind: str
@@ -118,7 +118,7 @@ class Collective:
 
     @property
     def sent(self) -> float:
-        """Bytes that a device sends for one run, by the ring algorithms that need the fewest."""
+        """Bytes that a device sends per execution, with bandwidth-optimal ring algorithms."""
         n = self.devices
         share = {
             "all-reduce": 2 * (n - 1) / n,
@@ -129,10 +129,10 @@ class Collective:
 
 
 class Program:
-    """A compiled program's computations, as their text says."""
+    """The computations of a compiled program, parsed from its text."""
 
     def __init__(self, text: str, mesh: Mesh | AbstractMesh):
-        """Args: what `compiled.as_text()` gives, and the mesh that it was compiled for."""
+        """Parses the text of `compiled.as_text()`, compiled for `mesh`."""
         self._computations, entry = _computations(text)
         self._mesh = mesh
         self._runs = list(self._walk(entry, 1))
@@ -154,7 +154,7 @@ class Program:
             )
 
     def collectives(self) -> Iterator[Collective]:
-        """Yields every communication, those that one device has with itself left out."""
+        """Yields every collective between different devices."""
         for _, instruction, times in self._runs:
             kind = instruction.opcode.removesuffix("-start")
             if kind not in COLLECTIVES:
@@ -162,7 +162,7 @@ class Program:
             groups = _groups(instruction.attributes, self._mesh.size)
             if groups.shape[1] == 1:
                 continue
-            # An asynchronous gather or permute returns what it was given as well.
+            # The result of an asynchronous gather or permute includes its operands.
             given_too = instruction.opcode in ("all-gather-start", "collective-permute-start")
             sizes = [shape.bytes for shape in instruction.shapes]
             yield Collective(
@@ -175,10 +175,10 @@ class Program:
             )
 
     def kept_bytes(self) -> int:
-        """Returns what loops write step by step into arrays that outlive them.
+        """Returns the bytes of arrays that loops fill, one slice per iteration.
 
-        These are the activations of each layer that the backward pass reads: a loop is given an
-        empty array with a place for each of its steps.
+        These are the layers' activations that the backward pass reads: a loop takes an empty array
+        with a slice for each of its iterations.
         """
         kept = 0
         for computation, instruction, _ in self._runs:
@@ -193,11 +193,11 @@ class Program:
         return kept
 
     def _walk(self, name: str, times: int) -> Iterator[tuple[Computation, Instruction, int]]:
-        """Yields each instruction with its computation and how often it runs."""
+        """Yields each instruction with its computation and number of executions."""
         computation = self._computations[name]
         for instruction in computation.values():
             yield computation, instruction, times
-            # What a reduction does with two numbers (`to_apply`) is left out.
+            # Skip the scalar computation of a reduction (`to_apply`).
             names = "body|calls|branch_computations" + "|to_apply" * (instruction.opcode == "call")
             called = rf"\b({names})=(\{{[^}}]*\}}|%?[\w.-]+)"
             for attribute, inner in re.findall(called, instruction.attributes):
@@ -215,7 +215,7 @@ class Program:
 
 
 def _is_empty(computation: Computation, name: str) -> bool:
-    """Whether a value comes from constants alone, neither from arguments nor from other loops."""
+    """Whether a value depends only on constants, not on arguments or other loops."""
     instruction = computation[name]
     if instruction.opcode in ("parameter", "get-tuple-element", "while", "rng-bit-generator"):
         return False
@@ -223,7 +223,7 @@ def _is_empty(computation: Computation, name: str) -> bool:
 
 
 def _computations(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
-    """Returns every computation by name, each with its instructions by name, and which is run."""
+    """Returns the instructions by computation and name, and the entry computation's name."""
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = "", None
     for line in text.splitlines():
@@ -239,7 +239,7 @@ def _computations(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
 
 def _instruction(line: str) -> Instruction | None:
     line = re.sub(r"/\*.*?\*/", "", line)
-    # A name, then the result's shape or tuple of shapes, and an opcode before its operands.
+    # The result's name and shape, or tuple of shapes, then the opcode before its operands.
     head = re.match(r"\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\(", line)
     if not head:
         return None
@@ -259,10 +259,10 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _groups(text: str, devices: int) -> Int[np.ndarray, "group device"]:
-    """Returns the devices that communicate, from any of the ways to write them.
+    """Returns the groups of devices that communicate, from any of XLA's formats.
 
     Raises:
-      ValueError: they are written in another way.
+      ValueError: the format is unknown.
     """
     if found := re.search(r"(?:replica_groups|source_target_pairs)=\{\{([\d,{}]*)\}\}", text):
         return np.array([_numbers(group) for group in found[1].split("},{")])
@@ -277,7 +277,7 @@ def _groups(text: str, devices: int) -> Int[np.ndarray, "group device"]:
 
 
 def _mesh_groups(axes: str, ids: str | None, along: str) -> Int[np.ndarray, "group device"]:
-    """Groups along axes of a mesh `'a'=2,'b'=4`: along `'b'`, or a part of it, `'b':(1)2`."""
+    """Returns groups along axes of a mesh `'a'=2,'b'=4`: `'b'`, or a part of it, `'b':(1)2`."""
     parts = {
         (name, int(before or 1)): int(part) if part else None
         for name, before, part in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", along)
@@ -285,7 +285,7 @@ def _mesh_groups(axes: str, ids: str | None, along: str) -> Int[np.ndarray, "gro
     lengths: list[int] = []
     inside: list[int] = []
     for name, text in re.findall(r"'([^']+)'=(\d+)", axes):
-        # An axis is cut into what is before a part, the part, and what is after it.
+        # Split an axis into the sizes before a part, of the part, and after it.
         done, size = 1, int(text)
         for before in sorted(before for other, before in parts if other == name):
             part = parts[name, before] or size
@@ -299,7 +299,7 @@ def _mesh_groups(axes: str, ids: str | None, along: str) -> Int[np.ndarray, "gro
 
 
 def _iota(text: str) -> np.ndarray:
-    """Returns `[2,8]T(1,0)`: so many numbers in that shape, transposed, in a row."""
+    """Returns the flat array for `[2,8]T(1,0)`: a range, reshaped and transposed."""
     shape, _, order = text.partition("T")
     numbers = np.arange(math.prod(_numbers(shape))).reshape(_numbers(shape))
     return (numbers.transpose(_numbers(order)) if order else numbers).reshape(-1)

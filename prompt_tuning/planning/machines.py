@@ -1,6 +1,6 @@
-"""Machines by the names that users give them: `v5e-16`, or `h200` and a number of devices.
+"""Machines by name: `v5e-16`, or `h200` and a number of devices.
 
-The figures of one device are in `prompt_tuning.parallel.accelerators`.
+The specifications of one device are in `prompt_tuning.parallel.accelerators`.
 """
 
 import re
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.parallel.accelerators import ACCELERATORS, Accelerator
 
-# What Google Cloud's names count: cores on these, of which JAX sees one or two as a device; chips,
-# each a device, on the others (docs.cloud.google.com/tpu/docs/tpu-system-architecture).
+# Google Cloud's names of these count cores, of which JAX sees one or two per device; all other
+# names count chips, one per device (docs.cloud.google.com/tpu/docs/tpu-system-architecture).
 _CORES_A_DEVICE = {"v3": 1, "v4": 2, "v5p": 2}
 
 _CLOUD_NAMES = {"v5litepod": "v5e", "v5lite": "v5e"}
 
 _HOST_GPUS = 8
-"""GPUs that NVLink connects; beyond them is a network of another speed."""
+"""Number of GPUs connected by NVLink; the network between hosts has another speed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """So many devices of one kind that work together."""
+    """A number of devices of one kind that work together."""
 
     accelerator: Accelerator
     devices: int
@@ -31,12 +31,12 @@ class Machine:
 
     @property
     def is_gpu(self) -> bool:
-        """Whether it is a GPU, which JAX lets a program use three quarters of unless told."""
+        """Whether it has GPUs, of whose memory JAX preallocates three quarters by default."""
         return self.accelerator.kinds[0].startswith("NVIDIA")
 
     @property
     def across_hosts(self) -> bool:
-        """Whether its interconnect's figure holds for a part of its devices only."""
+        """Whether the interconnect's specification applies only within each host."""
         return self.is_gpu and self.devices > _HOST_GPUS
 
 
@@ -44,12 +44,12 @@ def find_machine(name: str, devices: int | None = None) -> Machine:
     """Returns a machine by name.
 
     Args:
-      name: an accelerator, `h200`, or a TPU slice as Google Cloud calls it, `v5e-16`; upper or
-        lower case.
-      devices: how many; 1 if None and the name doesn't say.
+      name: an accelerator, `h200`, or Google Cloud's name of a TPU slice, `v5e-16`;
+        case-insensitive.
+      devices: number of devices; if None, that of the name, or 1.
 
     Raises:
-      UserError: it isn't in the table; the number is given twice, or is impossible.
+      UserError: the name is unknown; the number is given twice, or is impossible.
     """
     if devices is not None and devices < 1:
         raise UserError(f"--devices is {devices}; it must be at least 1.")

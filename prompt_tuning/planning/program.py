@@ -1,11 +1,10 @@
-"""Compiles a training step for devices that aren't there, without making a weight.
+"""Compiles a training step for devices that aren't available, without creating any weights.
 
-The step is lowered on shapes laid out over a mesh of emulated CPU devices, and what XLA compiled is
-asked what it needs. A CPU's program isn't an accelerator's: layouts, fusions and the order of work
-differ, and so does its workspace. Weights, what is kept for the backward pass, FLOPs and
-collectives are the same mathematics.
+The step is lowered on shapes sharded over a mesh of emulated CPU devices, and the compiled program
+is analyzed. A CPU's program isn't an accelerator's: layouts, fusions, scheduling and therefore
+workspace differ. Weights, saved activations, FLOPs and collectives don't.
 
-XLA reads how many devices a process emulates as it starts (`prompt_tuning/cli/plan.py`).
+XLA reads the number of devices to emulate when a process starts (`prompt_tuning/cli/plan.py`).
 """
 
 import dataclasses
@@ -31,10 +30,10 @@ from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
 
 _COMPILER_OPTIONS: dict[str, str | bool | int | float] = {
-    # The same program on every machine, scheduled to need little memory as on an accelerator.
+    # The same program on every machine, scheduled for low memory as on an accelerator.
     "xla_cpu_max_isa": "AVX2",
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-    # It is never run: machine code needn't be good.
+    # The program is never run, so its machine code needn't be fast.
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
@@ -44,12 +43,13 @@ _COMPILER_OPTIONS: dict[str, str | bool | int | float] = {
 class Work:
     """A training step to plan.
 
-    config, compute: the frozen model, and how it is computed.
-    method, optimizer, loss: what is trained, and how.
-    batch_size: examples a step, in `accumulation_steps` parts.
-    input_length, target_length: tokens.
-    tasks: how many are mixed.
-    model_parallel, data_parallel, fsdp: as `make_mesh` and `Layout` take them.
+    Attributes:
+      config, compute: architecture and numerics of the frozen model.
+      method, optimizer, loss: of the tuning.
+      batch_size: examples per step, in `accumulation_steps` microbatches.
+      input_length, target_length: in tokens.
+      tasks: number of tasks in the mixture.
+      model_parallel, data_parallel, fsdp: as in `make_mesh` and `Layout`.
     """
 
     config: T5Config
@@ -68,7 +68,7 @@ class Work:
 
     @property
     def devices(self) -> int:
-        """How many devices work together."""
+        """The number of devices."""
         return self.model_parallel * self.data_parallel
 
     def weights(self) -> PyTree:
@@ -92,7 +92,7 @@ class Work:
         return batch
 
     def state(self) -> TrainState:
-        """Returns the shapes and dtypes of all that training changes."""
+        """Returns the shapes and dtypes of the training state."""
 
         def create(key, batch):
             return TrainState.create(self.method.init(key, batch), self.optimizer)
@@ -101,7 +101,7 @@ class Work:
 
     @property
     def prompt_length(self) -> int:
-        """Positions that the method puts around the encoder's input."""
+        """The number of positions that the method adds to the encoder's input."""
         lengths: list[int] = []
 
         def trace(trained: PyTree, batch: Any) -> None:
@@ -114,13 +114,14 @@ class Work:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """Collectives of one kind over one direction of the mesh, in one step.
+    """All collectives of one kind along the same mesh axes, in one step.
 
-    kind: "all-reduce" and the like.
-    along: a mesh axis, or both.
-    times: how often.
-    bytes: of their results on one device, all together.
-    sent: bytes that a device sends for them.
+    Attributes:
+      kind: one of `COLLECTIVES`, such as "all-reduce".
+      along: a mesh axis, or both.
+      times: number of executions.
+      bytes: total size of their results per device.
+      sent: total bytes that a device sends.
     """
 
     kind: str
@@ -132,18 +133,19 @@ class Traffic:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What one device needs for a step, and does in it. Sizes are in bytes.
+    """Memory, computation and communication of a step per device. Sizes are in bytes.
 
-    weights: its share of the frozen weights.
-    all_weights: those of the whole model.
-    state: what is trained, and the optimizer's state.
-    batch: its share of the batch.
-    activations: what the layers' loops keep for the backward pass.
-    workspace: everything else.
-    flops: of matrix products.
-    moved: bytes that matrix products read and write.
-    traffic: communication.
-    unsplit: what can't be split as the mesh asks for, a line each.
+    Attributes:
+      weights: the device's shard of the frozen weights.
+      all_weights: the frozen weights on all devices.
+      state: the training state.
+      batch: the device's shard of the batch.
+      activations: saved by the layers' loops for the backward pass.
+      workspace: all other memory.
+      flops: of matrix products.
+      moved: bytes that matrix products read and write.
+      traffic: communication.
+      unsplit: a line for each parameter that can't be sharded over the mesh.
     """
 
     weights: int
@@ -159,15 +161,15 @@ class Needs:
 
     @property
     def memory(self) -> int:
-        """All of it."""
+        """The total memory."""
         return self.weights + self.state + self.batch + self.activations + self.workspace
 
 
 def layout_of(work: Work) -> Layout:
-    """Returns how the weights lie on the first of this process's devices.
+    """Returns the layout of the weights on the first of this process's devices.
 
     Raises:
-      UserError: the batch can't be shared out, or cut into parts, evenly.
+      UserError: the batch size isn't divisible by the devices and `accumulation_steps`.
     """
     mesh = make_mesh(
         model=work.model_parallel,
@@ -184,7 +186,7 @@ def layout_of(work: Work) -> Layout:
 
 
 def weights_on_device(work: Work) -> int:
-    """Returns the bytes of the frozen weights on each device; compiles nothing."""
+    """Returns the bytes of the frozen weights per device, without compiling."""
     mesh = AbstractMesh(
         (work.data_parallel, work.model_parallel),
         (DATA_AXIS, MODEL_AXIS),
@@ -195,10 +197,10 @@ def weights_on_device(work: Work) -> int:
 
 
 def needs_of(work: Work) -> Needs:
-    """Compiles the step and returns what it needs.
+    """Compiles the step and returns its needs.
 
     Raises:
-      UserError: the batch can't be shared out evenly.
+      UserError: as for `layout_of`.
     """
     layout = layout_of(work)
     mesh = layout.mesh
@@ -208,7 +210,7 @@ def needs_of(work: Work) -> Needs:
     batch = _laid_out(work.batch(), mesh, PartitionSpec(DATA_AXIS))
     key = _laid_out(jax.eval_shape(lambda: jax.random.key(0)), mesh, PartitionSpec())
 
-    # Layers are a loop whatever the config says: a loop says what it keeps, and compiles fast.
+    # Always make layers a loop: its saved activations can be identified, and it compiles fast.
     emulated = _in_half_precision(dataclasses.replace(work.compute, unroll=1))
     model = T5(work.config, emulated, *([layout.constrain] if work.fsdp else []))
     step = make_train_step(
@@ -243,17 +245,17 @@ def needs_of(work: Work) -> Needs:
 
 
 class _HalfPrecision(Compute):
-    """A `Compute` that may be float16, in which no T5 can be trained."""
+    """A `Compute` that allows float16, although T5 can't be trained in it."""
 
     def __post_init__(self) -> None:
-        """Checks nothing."""
+        """Skips the checks of `Compute`."""
 
 
 def _in_half_precision(compute: Compute) -> Compute:
     """Returns `compute` with float16 in place of bfloat16.
 
-    XLA makes float32 copies of bfloat16 weights on CPUs without instructions for them, which no
-    accelerator would do; float16 is as wide, and computed as it is.
+    On CPUs without bfloat16 instructions, XLA makes float32 copies of bfloat16 weights, unlike on
+    accelerators; float16 has the same size and isn't converted.
     """
     values: dict[str, Any] = dataclasses.asdict(compute)
     values |= {name: "float16" for name, value in values.items() if value == "bfloat16"}
@@ -286,7 +288,7 @@ def _bytes(shape: tuple[int, ...], dtype: Any) -> int:
 
 
 def _traffic(collectives: Iterable[Collective]) -> tuple[Traffic, ...]:
-    """Adds up the collectives of each kind and direction, most bytes first."""
+    """Sums the collectives by kind and mesh axes, in descending order of bytes."""
     sums: dict[tuple[str, str], list[Collective]] = {}
     for collective in collectives:
         along = " and ".join(collective.axes)

@@ -1,4 +1,4 @@
-"""A plan as text for people and as JSON for programs."""
+"""A plan for a training step, as text and as JSON."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,16 +22,17 @@ from prompt_tuning.planning.estimate import (
 from prompt_tuning.planning.machines import Machine
 from prompt_tuning.planning.program import Needs, Work
 
-# What JAX takes of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
+# JAX's default for XLA_PYTHON_CLIENT_MEM_FRACTION, the share of a GPU's memory that it uses.
 _GPU_SHARE = 0.75
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that is known of a training step on a machine.
+    """The requirements and estimated time of a training step on a machine.
 
-    train_steps: of the whole training.
-    attempts: what was tried to make it fit, if it doesn't.
+    Attributes:
+      train_steps: total number of steps.
+      attempts: changes that were tried to make the step fit, if it doesn't.
     """
 
     work: Work
@@ -43,22 +44,22 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether a device's memory is enough."""
+        """Whether the step fits in a device's memory."""
         return fits(self.needs, self.machine)
 
     @property
     def seconds(self) -> Seconds:
-        """The estimated time of a step."""
+        """The estimated time per step."""
         return seconds_of(self.needs, self.work, self.machine, self.utilisation)
 
     @property
     def hours(self) -> float:
-        """The estimated time of the training, without evaluations."""
+        """The estimated total training time, without evaluations."""
         return self.seconds.step * self.train_steps / 3600
 
     @property
     def fewest_flops(self) -> int:
-        """What the mathematics needs, on all devices together."""
+        """The minimum FLOPs of a step, on all devices together."""
         work = self.work
         return step_flops(
             work.config,
@@ -70,7 +71,7 @@ class Plan:
         ).total
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it as a dict that `json` can write; sizes in bytes, times in seconds."""
+        """Returns the plan as JSON values; sizes in bytes, times in seconds."""
         work, needs = self.work, self.needs
         return {
             "model": work.config.name,
@@ -96,7 +97,7 @@ class Plan:
         }
 
     def text(self) -> str:
-        """Returns it for a console."""
+        """Returns the plan as text for a terminal."""
         environment = jinja2.Environment(
             undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
@@ -133,7 +134,7 @@ def make_plan(
     advise: bool = True,
     progress: Any = lambda text: None,
 ) -> Plan:
-    """Returns the plan, with what helps if the step doesn't fit, unless not asked to `advise`."""
+    """Returns the plan; with `advise`, also finds changes that make the step fit."""
     attempts = []
     if advise and not fits(needs, machine):
         attempts = find_fit(work, needs, machine, progress)
@@ -148,7 +149,7 @@ def make_plan(
 
 
 def _weights(compute: Compute) -> str:
-    """Returns what the weights are held in."""
+    """Returns the storage format of the weights."""
     if not compute.quantization:
         return compute.param_dtype
     blocks = f"{compute.quantization} in blocks of {compute.quantization_block}"
@@ -156,7 +157,7 @@ def _weights(compute: Compute) -> str:
 
 
 def _number(number: int | float) -> str:
-    """Returns a large number with its power of ten, three digits or more of it."""
+    """Formats a large number with a power of ten and at least three digits."""
     for unit, power in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= power:
             return f"{number / power:.2f} {unit}"
@@ -164,7 +165,7 @@ def _number(number: int | float) -> str:
 
 
 def _time(seconds: int | float) -> str:
-    """Returns a time in the unit that suits it."""
+    """Formats a time with a suitable unit."""
     for unit, length in (("h", 3600), ("min", 60), ("s", 1)):
         if seconds >= length:
             return f"{seconds / length:.2f} {unit}"

@@ -1,1 +1,1 @@
-"""Many runs from one description: a grid of settings, workers that share it, results."""
+"""Sweeps: many runs from one grid of settings, shared by several workers, and their results."""

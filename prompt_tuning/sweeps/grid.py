@@ -1,10 +1,10 @@
-"""From a sweep's description to its runs: a grid, a list, or values taken side by side.
+"""Combines a sweep's axes into the settings of its runs: a grid, a list, or zipped values.
 
-    axes = [grid_axis("SEED", [0, 1]), *list_axis([{"PROMPT_LENGTH": 1}, {"PROMPT_LENGTH": 20}])]
+    axes = [*grid_axes({"SEED": [0, 1]}), *list_axis([{"PROMPT_LENGTH": 1}, {"PROMPT_LENGTH": 20}])]
     for settings in combinations(axes): ...
 
-A setting is a gin name with its value. `GIN_FILES` adds files, so that models, tasks and methods
-can be swept by the files that describe them.
+A setting is a gin name with its value. `GIN_FILES` adds gin files, so that a sweep can vary models,
+tasks and methods by their files.
 """
 
 import hashlib
@@ -17,25 +17,25 @@ from typing import Any
 from prompt_tuning.errors import UserError
 
 GIN_FILES = "gin_file"
-"""Instead of a gin name: a file, or list of files, that the run reads after the sweep's own."""
+"""In place of a gin name: a file or list of files, read after the sweep's own gin files."""
 
 Settings = Mapping[str, Any]
 Axis = Sequence[Settings]
-"""Alternatives, of which a run has one."""
+"""Alternative settings, of which each run has one."""
 
 _LONGEST_VALUE = 24
 _LONGEST_SLUG = 100
 
 
 def grid_axes(grid: Mapping[str, Any], where: str = "The sweep's grid") -> list[Axis]:
-    """Returns an axis for each name; every value of one is combined with every value of the others.
+    """Returns an axis for each name, so that all values of all names are combined.
 
     Args:
       grid: lists of values by name.
-      where: names the grid in messages.
+      where: description of the grid in messages.
 
     Raises:
-      UserError: a name has no list of values.
+      UserError: a value isn't a non-empty list.
     """
     for name, values in grid.items():
         if not isinstance(values, list | tuple) or not values:
@@ -47,7 +47,7 @@ def grid_axes(grid: Mapping[str, Any], where: str = "The sweep's grid") -> list[
 
 
 def zipped_axis(columns: Mapping[str, Sequence[Any]]) -> list[Axis]:
-    """Returns one axis of values side by side: the first of each list, the second, and so on.
+    """Returns one axis of zipped values: the first of each list, the second, and so on.
 
     Raises:
       UserError: the lists differ in length.
@@ -62,10 +62,10 @@ def zipped_axis(columns: Mapping[str, Sequence[Any]]) -> list[Axis]:
 
 
 def list_axis(alternatives: Sequence[Any]) -> list[Axis]:
-    """Returns one axis of settings written out.
+    """Returns one axis of explicit settings.
 
     Raises:
-      UserError: one isn't a mapping.
+      UserError: an alternative isn't a mapping.
     """
     for each in alternatives:
         if not isinstance(each, Mapping):
@@ -77,7 +77,7 @@ def list_axis(alternatives: Sequence[Any]) -> list[Axis]:
 
 
 def combinations(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
-    """Yields the settings of every run, the last axis varying fastest.
+    """Yields the settings of every run; the last axis varies fastest.
 
     Raises:
       UserError: two axes set the same name.
@@ -96,13 +96,13 @@ def combinations(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
 
 
 def gin_files(settings: Settings) -> list[str]:
-    """Returns the files that settings name."""
+    """Returns the gin files in settings."""
     files = settings.get(GIN_FILES, [])
     return [files] if isinstance(files, str) else list(files)
 
 
 def slug(settings: Settings) -> str:
-    """Returns settings as a readable part of a folder's name: `rte-prompt_length_20-seed_1`."""
+    """Returns settings as a readable part of a folder name: `rte-prompt_length_20-seed_1`."""
     parts = [re.sub(r"\.gin$", "", file).rpartition("/")[2] for file in gin_files(settings)]
     parts += [
         setting_slug(name, value, _LONGEST_VALUE)
@@ -113,12 +113,12 @@ def slug(settings: Settings) -> str:
 
 
 def setting_slug(name: str, value: Any, longest: int) -> str:
-    """Returns one setting as a part of a name: `seed_1`, its value cut to `longest` characters."""
+    """Returns a setting as a part of a name, `seed_1`; truncates its value to `longest`."""
     text = re.sub(r"[^\w.+-]+", "_", str(value)).strip("_.")[:longest]
     return f"{name.rpartition('.')[2].lower()}_{text}"
 
 
 def short_hash(value: Any) -> str:
-    """Returns a hash of eight hexadecimal digits of a JSON-able value."""
+    """Returns a hash of a JSON-serializable value, as eight hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

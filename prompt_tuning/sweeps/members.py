@@ -1,4 +1,4 @@
-"""The members of a population: what each sets, and what its folder is called."""
+"""The members of a population: their settings and folder names."""
 
 import dataclasses
 import itertools
@@ -12,11 +12,11 @@ _LONGEST_VALUE = 40
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MemberSpec:
-    """A member as the configuration has it.
+    """The specification of a member.
 
     Attributes:
-      name: readable, and fit for a folder: `seed_1-learning_rate_0.1`.
-      bindings: what it sets, by gin name.
+      name: readable, and valid as a folder name: `seed_1-learning_rate_0.1`.
+      bindings: the member's settings by gin name.
     """
 
     name: str
@@ -24,17 +24,17 @@ class MemberSpec:
 
     @property
     def flags(self) -> list[tuple[str, str]]:
-        """The bindings as `--gin.NAME=VALUE` would give them."""
+        """The bindings as (NAME, VALUE) of `--gin.NAME=VALUE`."""
         return [(name, repr(value)) for name, value in self.bindings.items()]
 
     @property
     def text(self) -> str:
-        """The bindings for a reader."""
+        """The bindings as readable text."""
         return ", ".join(f"{name}={value!r}" for name, value in self.bindings.items()) or "as set"
 
 
 def named_members(members: Sequence[Mapping[str, Any]]) -> list[MemberSpec]:
-    """Returns members with names, all different, made of what they set."""
+    """Returns members with unique names made of their settings."""
     specs: dict[str, MemberSpec] = {}
     for bindings in members:
         parts = [setting_slug(name, value, _LONGEST_VALUE) for name, value in bindings.items()]

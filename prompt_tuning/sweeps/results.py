@@ -1,8 +1,8 @@
-"""The finished runs of a sweep as one tidy table: a row for each run and task.
+"""The finished runs of a sweep as one tidy table, with a row per run and task.
 
-Columns: `run`, the sweep's settings by their gin names, `task`, its metrics, `score`, what was
-trained (`method`, `initializer`, `model`, numbers of parameters), for how long, and provenance:
-a hash of the configuration, versions, the device, the date, the run's folder.
+Columns: `run`, the sweep's settings by gin name, `task`, its metrics, `score`, `method`,
+`initializer`, `model`, parameter counts, steps and time, and provenance: a hash of the
+configuration, versions, the device, the date, the run's folder.
 """
 
 import csv
@@ -32,7 +32,7 @@ FROM_SUMMARY = (
 """Columns from a run's summary.json."""
 
 PROVENANCE = ("git_commit", "python", "jax", "device", "date")
-"""Columns that the sweep recorded as the run finished."""
+"""Columns that the sweep records when a run finishes."""
 
 
 def provenance(versions: Mapping[str, Any], date: str) -> dict[str, str | None]:
@@ -40,7 +40,7 @@ def provenance(versions: Mapping[str, Any], date: str) -> dict[str, str | None]:
 
     Args:
       versions: a run's versions.json.
-      date: when the run finished, in ISO 8601.
+      date: of the run's end, in ISO 8601.
     """
     return {
         "git_commit": versions.get("git_commit"),
@@ -52,21 +52,21 @@ def provenance(versions: Mapping[str, Any], date: str) -> dict[str, str | None]:
 
 
 def read_rows(folder: str | Path) -> list[Row]:
-    """Returns the rows of a sweep's folder, in the order of their runs' names.
+    """Returns the rows of a sweep's folder, in the order of run names.
 
-    A mixture's run has a row for each of its tasks, and one more for the mixture, with its mean.
+    A mixture's run has a row for each task, and one for the mixture, with the mean.
 
     Raises:
-      UserError: it isn't a sweep's folder, no run has finished, or a record is damaged.
+      UserError: the folder isn't a sweep's, no run has finished, or a record is damaged.
     """
     return rows_of(read_records(folder))
 
 
 def read_records(folder: str | Path) -> dict[str, dict[str, Any]]:
-    """Returns what a sweep's folder has recorded of each finished run, by the run's name.
+    """Returns the records of finished runs in a sweep's folder, by run name.
 
     Raises:
-      UserError: as `read_rows`.
+      UserError: as for `read_rows`.
     """
     paths = sorted((Path(folder) / "runs").glob("*.json"))
     if not paths:
@@ -92,7 +92,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def rows_of(records: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """Returns the rows of the records of runs, which are by the run's name."""
+    """Returns the rows of records, which are by run name."""
     return _with_all_columns([row for run in records for row in _rows_of(run, records[run])])
 
 
@@ -123,7 +123,7 @@ def _rows_of(run: str, record: Mapping[str, Any]) -> list[Row]:
 
 
 def _named(config: Mapping[str, str], parameter: str) -> str | None:
-    """Returns the configurable that a parameter refers to through macros, such as `soft_prompt`."""
+    """Returns the configurable that a parameter refers to, resolving macros: `soft_prompt`."""
     text = config.get(parameter)
     for _ in config:
         if text is None or not text.startswith("%"):
@@ -142,7 +142,7 @@ def _with_all_columns(rows: Sequence[Row]) -> list[Row]:
 
 
 def write_table(rows: Sequence[Row], stem: Path) -> list[Path]:
-    """Writes `<stem>.parquet` and `<stem>.csv`, and returns their paths."""
+    """Writes `<stem>.parquet` and `<stem>.csv`; returns their paths."""
     table = {name: [row[name] for row in rows] for name in rows[0]}
     # A setting may be a number in one run and a string in another.
     for name, column in table.items():
@@ -158,7 +158,7 @@ def write_table(rows: Sequence[Row], stem: Path) -> list[Path]:
 
 
 def select(rows: Sequence[Row], conditions: Mapping[str, str]) -> list[Row]:
-    """Returns the rows whose columns have these values, compared as strings.
+    """Returns the rows with these values in their columns, compared as strings.
 
     Raises:
       UserError: there is no such column.
@@ -178,7 +178,7 @@ def check_column(rows: Sequence[Row], name: str) -> None:
 
 
 def _by_size(name: str, value: Any) -> Any:
-    """Sorts numbers by size, then strings."""
+    """Returns a sort key for numbers, then strings."""
     del name
     return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
 
@@ -195,9 +195,9 @@ def pivot(
 
     Args:
       rows: the results.
-      down: columns whose values begin the lines.
-      across: the column whose values head the columns; None: a single column, `value`.
-      value: the column to average. Cells are "mean ± standard deviation (n)", or the value alone if
+      down: columns with a line per combination of values.
+      across: the column with a table column per value; if None, there is one column, `value`.
+      value: the column to average. Cells are "mean ± standard deviation (n)", or only the value if
         n is 1.
       order: (column, value) -> sort key.
 

@@ -1,7 +1,7 @@
-"""The runs of a sweep, and the parts in which they are trained.
+"""The runs of a sweep, grouped into parts that train together.
 
-Runs that differ only in what members of a population may differ in are one part of the sweep and
-train as one population; every other run is a part by itself.
+Runs that differ only in per-member settings form one part of the sweep and train as one population;
+every other run is its own part.
 """
 
 import ast
@@ -21,13 +21,13 @@ class Run:
     """One run of a sweep.
 
     Attributes:
-      name: readable, and different for every configuration.
-      settings: what the sweep's axes set.
-      files: all its gin files.
-      bindings: all its settings.
-      resolved: every macro and parameter that is set, as gin writes it.
-      shared: what it must have in common with others of a population.
-      used: macros and parameters that have an effect; a member of a population sets no others.
+      name: readable, and unique per configuration.
+      settings: from the sweep's axes.
+      files: all gin files.
+      bindings: all settings.
+      resolved: every macro and parameter with a value, as gin text.
+      shared: the configuration that members of one population must have in common.
+      used: macros and parameters that have an effect; a population's member sets no others.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Run:
 
     @property
     def train_steps(self) -> int:
-        """The most steps that it makes."""
+        """The maximum number of steps."""
         return int(self.resolved.get("TRAIN_STEPS", "0"))
 
     def flags(self, search_paths: str) -> list[str]:
-        """Returns the gin flags of a command that trains or plans it, but for its folder."""
+        """Returns the gin flags of a command that trains or plans it, except for its folder."""
         flags = [f"--gin_file={file}" for file in self.files]
         flags += [f"--gin.{name}={value!r}" for name, value in self.bindings.items()]
         return flags + ([f"--gin_search_paths={search_paths}"] if search_paths else [])
@@ -56,7 +56,7 @@ class Part:
 
     Attributes:
       runs: one, or the members of a population.
-      population: what each member sets; empty for a run by itself.
+      population: each member's settings; empty for a single run.
     """
 
     runs: tuple[Run, ...]
@@ -64,7 +64,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """The name of its folder, different for other runs."""
+        """The name of its folder, unique per set of runs."""
         names = [run.name for run in self.runs]
         return names[0] if len(names) == 1 else f"{len(names)}_runs-{short_hash(names)}"
 
@@ -76,7 +76,7 @@ class Part:
 
     @property
     def steps(self) -> int:
-        """The most steps that all its runs together make."""
+        """The maximum total number of steps of all its runs."""
         return sum(run.train_steps for run in self.runs)
 
     def command(self, folder: Path, search_paths: str) -> list[str]:
@@ -87,16 +87,16 @@ class Part:
         return ["train", *flags]
 
     def run_folders(self, folder: Path) -> list[Path]:
-        """Returns where each run's own folder is inside the part's."""
+        """Returns each run's own folder inside the part's."""
         specs = named_members(self.population)
         return [folder / "members" / spec.name for spec in specs] or [folder]
 
 
 def parts_of(runs: Sequence[Run], places: int) -> list[Part]:
-    """Returns the parts in which runs are trained, populations of at most `places` members."""
+    """Groups runs into parts, populations of at most `places` members."""
     groups: dict[Any, list[Run]] = {}
     for run in runs:
-        # A member can set neither what isn't set otherwise, nor a reference.
+        # Members can't set names that other members don't set, nor references.
         references = [item for item in run.resolved.items() if _literal(item[1]) is _NO_LITERAL]
         key = run.shared, tuple(sorted(run.resolved)), tuple(sorted(references))
         groups.setdefault(key, []).append(run)
@@ -107,7 +107,7 @@ def parts_of(runs: Sequence[Run], places: int) -> list[Part]:
 
 
 def _differences(runs: Sequence[Run]) -> tuple[dict[str, Any], ...]:
-    """Returns what each of several runs sets, with an effect, that isn't alike in all."""
+    """Returns the settings of each run that differ between runs and have an effect."""
     if len(runs) == 1:
         return ()
     differing = [
@@ -123,7 +123,7 @@ _NO_LITERAL = object()
 
 
 def _literal(text: str) -> Any:
-    """Returns the value that gin wrote down, or `_NO_LITERAL` for a reference or a macro."""
+    """Parses a value in gin's syntax; returns `_NO_LITERAL` for a reference or a macro."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -1,13 +1,13 @@
 """A sweep's folder, which several workers can share.
 
     runs/NAME.json       a finished run: its settings, its folder, its summary
-    failures/NAME.json   how often a run has failed, and why
+    failures/NAME.json   the number of failures of a run, and the reason
     leases/PART          the worker on a part of the sweep, which touches the file while it works;
-                         after `LEASE_SECONDS` without that anyone may take it over
-    parts/PART/          the run folder, or the population's, and the log of the command
+                         after `LEASE_SECONDS` without a touch, any worker may take over the part
+    parts/PART/          the folder of the run or population, and the log of the command
 
-Files are written whole or not at all. A worker takes a lease by creating its file, and an expired
-one by renaming it away first; only one worker succeeds in either.
+Files are written atomically. A worker takes a lease by creating its file, after renaming an expired
+one; only one worker can succeed.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ class SweepStore:
       folder: created if it doesn't exist.
 
     Raises:
-      UserError: it can't be created.
+      UserError: the folder can't be created.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -61,11 +61,11 @@ class SweepStore:
         (self.folder / "failures" / f"{run}.json").unlink(missing_ok=True)
 
     def failure(self, run: str) -> Mapping[str, Any] | None:
-        """Returns how often a run has failed and why, or None."""
+        """Returns the record of a run's failures, or None."""
         return self._read("failures", run)
 
     def fail(self, run: str, why: str) -> None:
-        """Records one more failure of a run."""
+        """Records a failure of a run."""
         before = self.failure(run)
         times = 1 + (before["times"] if before else 0)
         self._write("failures", run, {"times": times, "why": why})
@@ -76,7 +76,7 @@ class SweepStore:
 
     @contextlib.contextmanager
     def lease(self, part: str) -> Iterator[bool]:
-        """Yields whether this worker has the part, which then no other worker has."""
+        """Holds the lease of a part while entered; yields False if another worker has it."""
         path = self.folder / "leases" / part
         owner = f"{os.uname().nodename} {os.getpid()} {uuid.uuid4().hex}"
         if not self._take(path, owner):
@@ -106,7 +106,7 @@ class SweepStore:
                 aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
                 path.rename(aside)
                 if time.time() - aside.stat().st_mtime <= LEASE_SECONDS:
-                    # Another worker took it over in between: give it back.
+                    # Another worker took it over in the meantime: restore its lease.
                     with contextlib.suppress(FileExistsError):
                         os.link(aside, path)
                 aside.unlink()
