@@ -1,1 +1,1 @@
-"""From text to batches of token ids, through SeqIO."""
+"""Turns text into batches of token ids, through SeqIO."""

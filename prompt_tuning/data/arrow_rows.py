@@ -1,4 +1,4 @@
-"""Rows of Parquet files and of Arrow's record batches, as JSON has them."""
+"""Rows of Parquet files and Arrow record batches, as JSON values."""
 
 import io
 import json
@@ -34,15 +34,15 @@ def parquet_rows(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
 def arrow_rows(
     name: str, schema: Any, batches: Iterable[Any], features: Mapping[str, Any] | None = None
 ) -> Iterator[tuple[str, JsonRow]]:
-    """Yields the rows of Arrow's record batches.
+    """Yields the rows of Arrow record batches.
 
-    Class labels, which Hugging Face stores as numbers, become their names.
+    Class labels, which Hugging Face stores as integers, become their names.
 
     Args:
-      name: of the file, for the place of a row.
-      schema: Arrow's.
-      batches: Arrow's record batches.
-      features: those of Hugging Face's `dataset_info.json`; None: those in the schema.
+      name: the file's name, for the place of a row.
+      schema: the Arrow schema.
+      batches: the record batches.
+      features: those of Hugging Face's `dataset_info.json`; the schema's if None.
     """
     words = _class_names(features or _features(schema))
     number = 0
@@ -55,7 +55,7 @@ def arrow_rows(
 def plain_row(row: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> JsonRow:
     """Returns a row as JSON values: class labels by name, dates as text, without raw bytes.
 
-    An empty cell is an empty text, as in a CSV file.
+    An empty cell becomes an empty string, as in a CSV file.
     """
     plain = {name: _plain(value) for name, value in row.items() if not isinstance(value, bytes)}
     for name, names in words.items():
@@ -68,7 +68,7 @@ def plain_row(row: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> Jso
 
 
 def _class_name(number: Any, names: Sequence[str]) -> str | None:
-    """Returns the name of a class; -1 is Hugging Face's mark of a label that is withheld."""
+    """Returns the name of a class; -1 is Hugging Face's mark of a withheld label."""
     return names[number] if isinstance(number, int) and 0 <= number < len(names) else None
 
 
@@ -83,7 +83,7 @@ def _plain(value: Any) -> Any:
 
 
 def _features(schema: Any) -> Mapping[str, Any]:
-    """Returns the features that Hugging Face keeps in an Arrow schema, if it wrote it."""
+    """Returns the features that Hugging Face stores in an Arrow schema, if any."""
     try:
         found = json.loads((schema.metadata or {})[b"huggingface"])
         return found["info"]["features"]
@@ -92,7 +92,7 @@ def _features(schema: Any) -> Mapping[str, Any]:
 
 
 def _class_names(features: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    """Returns the names of the columns that are a class label, or a list of them."""
+    """Returns the class names of each column of class labels, or of lists of them."""
     found = {}
     for name, feature in features.items():
         inner = feature.get("feature") if isinstance(feature, dict) else None

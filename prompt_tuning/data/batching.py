@@ -1,17 +1,17 @@
-"""Length-bucketed batches, their order a pure function of (seed, step).
+"""Length-bucketed batches in an order that is a pure function of (seed, step).
 
 There is no iterator state to save: `BatchStream.batch(step)` computes which examples belong to a
-step, so a resumed run, or any host of many, sees the same batches as an uninterrupted one.
+step, so a resumed run, and every host of many, sees the batches of an uninterrupted one.
 
-Examples are drawn by walking through one random permutation of a split after another. The draws
-of a *window* of consecutive steps are sorted by length and cut into batches, and the order of
-those batches is shuffled; a batch is padded to the smallest of a few source lengths, chosen to
-waste least on this data. So few shapes are compiled and little padding is computed. Several
-splits are mixed by giving their rates (`mixtures.py`). Batches with a constant number of tokens
-rather than of examples are in `token_batches.py`.
+Examples come from one random permutation of a split after another. Those of a *window* of
+consecutive steps are sorted by length and split into batches, whose order is shuffled. A batch is
+padded to the smallest of a few source lengths that fits; the lengths are chosen to minimize padding
+on this data. So there are few shapes to compile and little padding to compute. Several splits are
+mixed by their rates (`mixtures.py`). Batches with a constant number of tokens, not of examples, are
+in `token_batches.py`.
 
-A batch is a dict of numpy arrays with the names of SeqIO's encoder-decoder features. Where several
-splits are mixed, "task" is the index of each example's split.
+A batch is a dict of NumPy arrays with the names of SeqIO's encoder-decoder features. In mixtures,
+"task" is the index of each example's split.
 """
 
 import functools
@@ -26,40 +26,39 @@ from prompt_tuning.data.vocabularies import PAD_ID
 from prompt_tuning.errors import at_least
 
 Batch = dict[str, np.ndarray]
-"""Token ids [batch, source] and [batch, target] i32, loss weights [batch, target] f32; of mixed
+"""Token ids [batch, source] and [batch, target] i32, loss weights [batch, target] f32; for mixed
 splits also the index of each example's split, [batch] i32."""
 
 LENGTH_MULTIPLE = 8
 """Padded source lengths are multiples of this, which suits hardware."""
 
 MAX_WINDOW = 16
-"""Steps whose examples are sorted together: more wastes less padding but is less random."""
+"""Steps whose examples are sorted together: more steps need less padding but are less random."""
 
-# Streams of random numbers, each a function of (seed, stream, ...).
+# Random streams, each a function of (seed, stream, ...).
 _EXAMPLE_ORDER, _BATCH_ORDER = 0, 1
 
 
 def bucket_lengths(
     lengths: Int[np.ndarray, "examples"], num_buckets: int, multiple: int = LENGTH_MULTIPLE
 ) -> tuple[int, ...]:
-    """Returns the padded lengths, at most `num_buckets`, that waste fewest tokens on this data.
+    """Returns the padded lengths, at most `num_buckets`, with the least padding on this data.
 
-    Found exactly, by dynamic programming over the distinct lengths. The last holds the longest
-    example.
+    Exact, by dynamic programming over the distinct lengths. The last fits the longest example.
 
     Args:
       lengths: tokens of each example.
-      num_buckets: how many lengths, that is, compiled shapes.
-      multiple: what padded lengths are multiples of.
+      num_buckets: the maximum number of lengths, and so of compiled shapes.
+      multiple: padded lengths are multiples of it.
     """
     rounded = -(-np.asarray(lengths) // multiple) * multiple
     values, counts = np.unique(rounded, return_counts=True)
     examples = np.concatenate([[0], np.cumsum(counts)])
-    # cost[j]: fewest padded tokens of the j shortest distinct lengths in the buckets so far.
+    # cost[j]: minimum padded tokens of the j shortest distinct lengths in the buckets so far.
     cost = np.concatenate([[0.0], np.full(len(values), np.inf)])
     last_start = []
     for _ in range(min(num_buckets, len(values))):
-        # totals[i, j]: one more bucket, of the distinct lengths i to j.
+        # totals[i, j]: with one more bucket, of the distinct lengths i to j.
         totals = cost[:-1, None] + (examples[None, 1:] - examples[:-1, None]) * values[None, :]
         totals[np.tril_indices(len(values), -1)] = np.inf
         last_start.append(np.argmin(totals, axis=0))
@@ -75,11 +74,11 @@ def bucket_lengths(
 def window_ranges(
     rates: Float[np.ndarray, "parts"], window: int, size: int
 ) -> list[tuple[int, int]]:
-    """Returns which draws of each part fall into a window of `size` draws from all of them.
+    """Returns the range of each part's samples within a window of `size` samples of all parts.
 
-    Each part's draws grow in proportion to its rate, the most frequent taking the rest, so the
-    shares are exact in the long run and within one draw in every window. The most frequent must
-    have at least as many draws in a window as there are other parts.
+    Each part's samples grow in proportion to its rate, and the most frequent part gets the rest, so
+    shares are exact in the long run and within one sample in every window. The most frequent part
+    needs at least as many samples per window as there are other parts.
     """
     ends = np.floor(np.outer([window, window + 1], size * rates)).astype(np.int64)
     largest = int(np.argmax(rates))
@@ -89,7 +88,7 @@ def window_ranges(
 
 
 def window_order(seed: int, window: int, size: int) -> Int[np.ndarray, "size"]:
-    """Returns the order, a permutation, of a window's batches."""
+    """Returns a permutation: the order of a window's batches."""
     return _batch_order(seed, window).permutation(size)
 
 
@@ -101,12 +100,12 @@ class BatchStream:
     """Training batches of one split, or of several mixed.
 
     Args:
-      splits: where examples come from.
-      batch_size: examples a step, over all hosts.
-      seed: with the step, decides everything.
+      splits: the splits to sample from.
+      batch_size: examples per step, over all hosts.
+      seed: determines, with the step, each batch.
       rates: the share of each split; None for equal shares.
-      num_lengths: how many source lengths batches are padded to.
-      max_window: how many steps' examples are sorted together at most.
+      num_lengths: the number of source lengths to which batches are padded.
+      max_window: the maximum number of steps whose examples are sorted together.
     """
 
     def __init__(
@@ -129,18 +128,18 @@ class BatchStream:
         self._lengths = [split.inputs.lengths for split in self._splits]
         self._source_lengths = bucket_lengths(np.concatenate(self._lengths), num_lengths)
         self._target_length = max(int(split.targets.lengths.max()) for split in self._splits)
-        # Where a window spans more than half an epoch, many an example would meet its own copy.
+        # In a window of more than half an epoch, many examples would be next to their own copy.
         half_epoch = sum(map(len, self._splits)) // (2 * batch_size)
-        # And in a window the most frequent split takes what the others, rounded up, leave.
+        # And the most frequent split gets the rest of a window, after the others are rounded up.
         others = len(self._splits) - 1
         least = math.ceil(others / (batch_size * self._rates.max()))
         self._window = max(1, least, min(max_window, half_epoch))
-        # One window serves its consecutive steps. This only saves time; it decides nothing.
+        # A window serves its consecutive steps. Caching only saves time.
         self._window_rows = functools.lru_cache(maxsize=2)(self._draw_window)
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
-        """The (source, target) lengths that batches come in."""
+        """The (source, target) lengths of batches."""
         return tuple((length, self._target_length) for length in self._source_lengths)
 
     def examples(self, step: int) -> Int[np.ndarray, "batch 2"]:
@@ -161,7 +160,7 @@ class BatchStream:
         ]
         rows = np.concatenate(drawn)
         lengths = np.array([self._lengths[split][row] for split, row in rows])
-        # Random among equals: without the shuffle, ties would be in the order of the splits.
+        # Shuffled first: otherwise examples of equal length would be in the order of the splits.
         rng = _batch_order(self._seed, window)
         shuffled = rng.permutation(size)
         by_length = shuffled[np.argsort(lengths[shuffled], kind="stable")]
@@ -169,7 +168,7 @@ class BatchStream:
         return batches[rng.permutation(self._window)]
 
     def _draws(self, split: int, start: int, stop: int) -> Int[np.ndarray, "draws"]:
-        """Returns draws `start` to `stop` of a split: its permutations, one after another."""
+        """Returns samples `start` to `stop` of a split's permutations, one after another."""
         size = len(self._splits[split])
         draws = np.arange(start, stop)
         rows = np.empty(len(draws), np.int64)
@@ -185,8 +184,8 @@ def eval_batches(
 ) -> Iterator[tuple[Batch, Int[np.ndarray, "rows"]]]:
     """Yields batches over every example once, shortest first, with the examples' indices.
 
-    The last batch is padded by repeating its first row with loss weights of zero; the indices are
-    those of the real rows, which come first.
+    The last batch is padded by repeating its first row with loss weights of zero. The indices are
+    only those of the real rows, which come first.
     """
     at_least(1, {"batch_size": batch_size})
     lengths = split.inputs.lengths
@@ -200,7 +199,7 @@ def eval_batches(
 def padded_eval_batch(
     split: TokenizedSplit, rows: Int[np.ndarray, "rows"], size: int, source_lengths: Sequence[int]
 ) -> Batch:
-    """Returns a batch of `size`: these rows, then the first of them with loss weights of zero."""
+    """Returns a batch of these rows, padded to `size` by the first with loss weights of zero."""
     padded = np.concatenate([rows, np.full(size - len(rows), rows[0])])
     pairs = np.stack([np.zeros_like(padded), padded], axis=1)
     batch = mixed_batch([split], pairs, source_lengths, int(split.targets.lengths.max()))
@@ -214,7 +213,7 @@ def mixed_batch(
     source_lengths: Sequence[int],
     target_length: int,
 ) -> Batch:
-    """Returns the (split, example) indices `rows` as a batch, padded as by `pad_batch`."""
+    """Returns the batch of the (split, example) indices `rows`, padded as by `pad_batch`."""
     batch = pad_batch(
         [splits[split].inputs[row] for split, row in rows],
         [splits[split].targets[row] for split, row in rows],
@@ -225,7 +224,7 @@ def mixed_batch(
 
 
 def of_task(batch: Batch, task: int | Int[np.ndarray, "batch"]) -> Batch:
-    """Returns a batch with the number of the task that its examples are of, or that each is."""
+    """Returns a batch with the task index of its examples, one for all or one for each."""
     rows = len(batch["encoder_input_tokens"])
     return {**batch, "task": np.broadcast_to(np.asarray(task, np.int32), (rows,))}
 
@@ -236,7 +235,7 @@ def pad_batch(
     source_lengths: Sequence[int],
     target_length: int,
 ) -> Batch:
-    """Returns examples as a batch, the inputs padded to the first length that holds them all."""
+    """Returns examples as a batch, with inputs padded to the first length that fits all."""
     longest = max(map(len, inputs))
     source_length = next(length for length in source_lengths if length >= longest)
     encoder_inputs = np.full((len(inputs), source_length), PAD_ID, np.int32)
@@ -245,7 +244,7 @@ def pad_batch(
         encoder_inputs[row, : len(source)] = source
         decoder_targets[row, : len(target)] = target
     decoder_inputs = np.roll(decoder_targets, 1, axis=1)
-    decoder_inputs[:, 0] = PAD_ID  # T5 starts decoding from the padding id
+    decoder_inputs[:, 0] = PAD_ID  # the padding id is T5's start token
     return {
         "encoder_input_tokens": encoder_inputs,
         "decoder_input_tokens": decoder_inputs,

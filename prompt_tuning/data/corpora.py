@@ -1,17 +1,17 @@
-"""Plain text to pre-train on: C4 or any text, as token ids on disk and batches of an objective.
+"""Plain text for pre-training: C4 or any text, as token ids on disk and batches of an objective.
 
     text = text_files("wiki.txt.xz", drop_markup=True)          # or c4_text()
     ids = tokenized_text(text, vocabulary, max_tokens=50_000_000)
     stream = PretrainingStream(ids, vocabulary, objective="lm_adaptation", batch_size=32, seed=0)
     batch = stream.batch(step)
 
-Text is read once, as a stream, and its ids are kept in one file that is mapped into memory: a
-corpus may be larger than memory, and any piece of it can be read at once. Hence a batch is a pure
-function of (seed, step), as in `batching.py`: a resumed run sees what an uninterrupted one would.
+Text is read once, as a stream, and its ids are stored in one memory-mapped file: a corpus may be
+larger than memory, and any piece can be read directly. Hence a batch is a pure function of
+(seed, step), as in `batching.py`: a resumed run sees the batches of an uninterrupted one.
 
-Documents follow each other without a mark and are cut into pieces of one length, as T5 does for
+Documents are concatenated without a separator and split into pieces of one length, as T5 does for
 span corruption (Raffel et al., 2020, section 3.1.4); an epoch is a random permutation of the
-pieces. What the objectives make of a piece is in `pretraining.py`.
+pieces. `pretraining.py` turns a piece into inputs and targets.
 """
 
 import functools
@@ -41,16 +41,16 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.files import cache_file, default_cache_dir
 
 C4_VERSION = "2.2.0"
-"""The oldest C4 of TFDS that is read; T5 was trained on it."""
+"""The oldest supported version of C4 in TFDS, on which T5 was trained."""
 
 _FORMAT = 1
-"""Part of the ids' file name: raise it when the contents change meaning."""
+"""Version of the ids' file, part of its name: raise it when the contents change meaning."""
 
 _JSON = (".json", ".jsonl", ".ndjson")
 _MARKUP = re.compile(r"formula_\d|\||<br|\{\{|\[\[")
 _WRITE_TOKENS = 1 << 20
 
-# Streams of random numbers, each a function of (seed, stream, ...).
+# Random streams, each a function of (seed, stream, ...).
 _PIECE_ORDER, _PIECE = 0, 1
 
 
@@ -59,8 +59,8 @@ class Text:
     """A stream of documents.
 
     Attributes:
-      name: identifies this text; changed files have another name.
-      documents: starts reading.
+      name: identifies this text; it changes with the files.
+      documents: returns an iterator over the documents.
     """
 
     name: str
@@ -71,10 +71,9 @@ def text_files(*paths: str | Path, drop_markup: bool = False) -> Text:
     """Returns the documents of files, in their order.
 
     Args:
-      paths: files of a document a line (.txt), or of a JSON object with its "text" a line
-        (.json or .jsonl, such as C4's c4-train.00000-of-01024.json.gz); read as
-        `text_files.py` describes.
-      drop_markup: leave out documents with the residue of MediaWiki's and HTML's markup.
+      paths: files with one document per line (.txt), or one JSON object with "text" per line
+        (.json or .jsonl, such as C4's c4-train.00000-of-01024.json.gz); see `text_files.py`.
+      drop_markup: skip documents with remains of MediaWiki or HTML markup.
 
     Raises:
       UserError: a file is missing.
@@ -94,7 +93,7 @@ def text_files(*paths: str | Path, drop_markup: bool = False) -> Text:
 
 
 def _version(file: FilePath) -> tuple[str, int, int]:
-    """Returns what identifies a file and its contents."""
+    """Returns a key that identifies a file and its contents."""
     if isinstance(file, Path):
         stat = file.stat()
         return str(file.resolve()), stat.st_size, stat.st_mtime_ns
@@ -102,12 +101,12 @@ def _version(file: FilePath) -> tuple[str, int, int]:
 
 
 def c4_text(split: str = "train", *, config: str = "en", data_dir: str | None = None) -> Text:
-    """Returns C4 as TFDS has it; it must be prepared already, which takes a cluster.
+    """Returns C4 from TFDS; it must be prepared already, which takes a cluster.
 
     Args:
       split: "train" or "validation".
-      config: "en", "realnewslike" and so on.
-      data_dir: TFDS's data folder, which may be a bucket; None is TFDS's own default.
+      config: TFDS's config, such as "en" or "realnewslike".
+      data_dir: TFDS's data folder, which may be in a bucket; TFDS's default if None.
     """
 
     def documents() -> Iterator[str]:
@@ -120,14 +119,14 @@ def c4_text(split: str = "train", *, config: str = "en", data_dir: str | None = 
 
 
 def held_out(text: Text, share: float) -> tuple[Text, Text]:
-    """Splits a text into what is trained on and what is held out to be scored on.
+    """Splits a text into a training part and a held-out part for scoring.
 
     A hash of each document decides, so that neither its position nor other documents matter, and
     equal documents are on the same side.
 
     Args:
       text: the documents.
-      share: how much of it is held out, above 0 and below 1.
+      share: the held-out share, above 0 and below 1.
 
     Raises:
       UserError: the share is out of range.
@@ -158,18 +157,18 @@ def _file_documents(file: FilePath) -> Iterator[str]:
 def tokenized_text(
     text: Text, vocabulary: Vocabulary, *, max_tokens: int, cache_dir: Path | None = None
 ) -> Integer[np.ndarray, "tokens"]:
-    """Returns the ids of a text's first documents, mapped from a file that is made at first use.
+    """Returns the ids of a text's first documents, memory-mapped from a file written at first use.
 
     Args:
       text: the documents.
       vocabulary: the model's.
-      max_tokens: where to stop; the file has at most so many ids, of 2 or 4 bytes each.
-      cache_dir: where to keep the file; None is `default_cache_dir()`.
+      max_tokens: maximum number of ids, of 2 or 4 bytes each.
+      cache_dir: the folder of the file; `default_cache_dir()` if None.
 
     Raises:
       UserError: the text is empty or can't be read, or the cache can't be written.
     """
-    # T5's ids fit two bytes, mT5's don't.
+    # T5's ids fit in two bytes, mT5's don't.
     dtype = np.dtype("<u2" if len(vocabulary) <= 1 << 16 else "<i4")
     key = json.dumps([_FORMAT, text.name, vocabulary.hash, len(vocabulary), max_tokens])
     name = f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.{dtype.name}"
@@ -206,18 +205,19 @@ def _chunks(
 class PretrainingStream:
     """Batches of one objective, each a pure function of the seed and the step.
 
-    Pieces are the longest whose inputs and targets fit. Span corruption fills either the inputs or
-    the targets exactly; LM adaptation cuts each piece in two at a random place, and pads both
+    Pieces have the maximum length whose inputs and targets fit. Span corruption fills either the
+    inputs or the targets exactly; LM adaptation splits each piece at a random place, and pads both
     parts.
 
     Args:
-      ids: the text, as `tokenized_text` returns it.
+      ids: the text, from `tokenized_text`.
       vocabulary: the model's.
       objective: "span_corruption" or "lm_adaptation".
-      batch_size: pieces a step, over all hosts.
-      seed: with the step, decides everything.
+      batch_size: pieces per step, over all hosts.
+      seed: determines, with the step, each batch.
       input_length: tokens of the inputs with EOS.
-      target_length: the same of the targets; None is as many as the inputs lead to.
+      target_length: tokens of the targets with EOS; None for the length that follows from the
+        inputs'.
 
     Raises:
       UserError: there is no such objective, a length is too short, the text is shorter than a
@@ -257,12 +257,12 @@ class PretrainingStream:
                 f"The text has {len(ids)} tokens; pre-training with inputs of {input_length} "
                 f"tokens needs at least {self._piece_length}."
             )
-        # One epoch serves many steps. This only saves time; it decides nothing.
+        # An epoch serves many steps. Caching only saves time.
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
 
     @property
     def steps_per_epoch(self) -> float:
-        """After how many steps every piece has been seen once."""
+        """The number of steps in which every piece is seen once."""
         return self._num_pieces / self._batch_size
 
     @property

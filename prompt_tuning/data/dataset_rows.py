@@ -1,6 +1,6 @@
-"""Rows of Hugging Face data sets: saved in a folder, or of the hub (the extra `datasets`).
+"""Rows of Hugging Face datasets: saved in a folder, or on the hub (the extra `datasets`).
 
-A folder that `Dataset.save_to_disk` wrote is read by Arrow alone.
+A folder written by `Dataset.save_to_disk` needs only Arrow.
 """
 
 import importlib.util
@@ -18,10 +18,10 @@ _HUB_NAME = re.compile(rf"{HUB}(?P<name>[^:]+):(?P<split>[^:]+)")
 
 
 def saved_rows(folder: FilePath) -> Iterator[tuple[str, JsonRow]]:
-    """Yields the rows of one split in a folder of `save_to_disk`.
+    """Yields the rows of one split in a folder written by `save_to_disk`.
 
     Raises:
-      UserError: it isn't such a folder, holds several splits, or is damaged.
+      UserError: it isn't such a folder, contains several splits, or is damaged.
     """
     import pyarrow
 
@@ -63,13 +63,13 @@ def _json(path: FilePath) -> dict[str, Any]:
 
 
 def hub_rows(name: str) -> Iterator[tuple[str, JsonRow]]:
-    """Yields the rows of a data set of the hub, "hf:NAME:SPLIT" or "hf:NAME/CONFIG:SPLIT".
+    """Yields the rows of a dataset on the hub, "hf:NAME:SPLIT" or "hf:NAME/CONFIG:SPLIT".
 
-    `datasets` keeps what it fetched in its own cache. NAME may have an owner; of two parts, the
-    last is a config where the hub has no data set of the whole name.
+    `datasets` stores downloads in its own cache. NAME may have an owner; the last of two parts is a
+    config if the hub has no dataset of the whole name.
 
     Raises:
-      UserError: the name has another form, `datasets` isn't installed or can't load it.
+      UserError: the name has another form, or `datasets` isn't installed or can't load it.
     """
     found = _HUB_NAME.fullmatch(name)
     if not found:
@@ -85,7 +85,7 @@ def hub_rows(name: str) -> Iterator[tuple[str, JsonRow]]:
     words = {
         column: names
         for column, feature in (rows.features or {}).items()
-        for one in (feature, getattr(feature, "feature", None))  # a label, or a list of them
+        for one in (feature, getattr(feature, "feature", None))  # a label or a list of labels
         if (names := getattr(one, "names", None))
     }
     for number, row in enumerate(rows, start=1):
@@ -106,7 +106,7 @@ def _load(name: str, data_set: str, split: str) -> Any:
 
 
 def _readings(data_set: str) -> Sequence[tuple[str, ...]]:
-    """Returns the ways to read a name: the last part is a config, or it isn't."""
+    """Returns the readings of a name: with its last part as a config, or without one."""
     parts = data_set.split("/")
     if len(parts) == 1:
         return [(data_set,)]

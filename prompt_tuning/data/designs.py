@@ -1,15 +1,15 @@
-"""Prompt designs: a task worded as text for a model that is not trained at all.
+"""Prompt designs: tasks worded as text for a model without any training.
 
-This is the baseline of Lester et al. 2021, figure 1 (GPT-3's, Brown et al. 2020): the input is put
-into a sentence, a word of the language stands for each label, and solved examples from the training
-split may precede the question. A design is an entry of a TOML file:
+This is the baseline of Lester et al. 2021, figure 1 (GPT-3's, Brown et al. 2020): the input becomes
+part of a sentence, a word represents each label, and solved examples from the training split may
+precede the question. A design is an entry of a TOML file:
 
     [tinyworld_rte.claim]
     input = "yes or no? {premise} {hypothesis}"
     words = {entailment = "yes", not_entailment = "no"}
 
-Names in braces are the fields of a row; `{inputs}` is T5's own text of it. `designed` makes of a
-task and a design another task, which is tokenized and scored like any.
+Names in braces are the fields of a row; `{inputs}` is T5's own text for it. `designed` applies a
+design to a task and returns another task, which is tokenized and scored like any other.
 """
 
 import dataclasses
@@ -30,11 +30,11 @@ from prompt_tuning.data.text_files import read_lines
 from prompt_tuning.errors import UserError, at_least, did_you_mean
 
 SHOTS = "shots"
-"""The metadata with the number of solved examples before an example's question."""
+"""Name of the metadata that counts the solved examples before a question."""
 
 _INPUTS = "inputs"
 _FIELDS = ("input", "words", "separator")
-# What a row knows of its answer, in any task: no wording may show it.
+# Fields that contain a row's answer, in any task: no wording may show them.
 _ANSWERS = frozenset({"label", "answers", "targets", "summary", "highlights"})
 
 
@@ -43,11 +43,11 @@ class Design:
     """A wording of a task.
 
     Attributes:
-      name: what the file calls it.
+      name: its name in the file.
       where: the file and the entry, for messages.
       input: the text of the question, up to the answer.
-      words: the word that stands for each label; None keeps the labels.
-      separator: what separates solved examples and the question.
+      words: the word for each label; None keeps the labels.
+      separator: the text between solved examples and the question.
     """
 
     name: str
@@ -57,15 +57,15 @@ class Design:
     separator: str = " "
 
     def render(self, row: Row, inputs: str) -> str:
-        """Returns the question that a row is.
+        """Returns the question for a row.
 
         Args:
-          row: its fields; a list of texts is shown with commas.
-          inputs: T5's own text of it.
+          row: its fields; a list of strings is joined with commas.
+          inputs: T5's own text for it.
 
         Raises:
           UserError: the design names a field that the row doesn't have.
-          ValueError: a field is neither text nor number.
+          ValueError: a field is neither a string nor a number.
         """
         shown = {
             name: ", ".join(value) if isinstance(value, list | tuple) else value
@@ -85,7 +85,7 @@ def read_designs(path: Path) -> dict[str, dict[str, Design]]:
     """Returns the designs in a file, by task and by name, in the order of the file.
 
     Raises:
-      UserError: the file can't be read, is no TOML, or an entry isn't a design.
+      UserError: the file can't be read or isn't TOML, or an entry isn't a design.
     """
     try:
         content = tomllib.loads("".join(read_lines(path)))
@@ -135,25 +135,24 @@ def designed(
     data_dir: str | None = None,
     fits: Callable[[str], bool],
 ) -> Task:
-    """Returns the task as a design words it, with solved examples before each question.
+    """Returns the task worded by a design, with solved examples before each question.
 
-    The examples are drawn from the training split, anew for each question as in GPT-3's
-    evaluation, by the seed and the question's text alone. Where not all fit, those are left out
-    that make the text too long; "shots" in an example's metadata counts those that are there.
-    Scores are the task's own: answers are translated back to its labels, and an answer that is
-    none of the design's words is wrong.
+    Solved examples are sampled from the training split for each question, as in GPT-3's evaluation,
+    depending only on the seed and the question's text. Those that would make the text too long are
+    omitted; "shots" in an example's metadata counts the others. Metrics are the task's own: answers
+    are mapped back to its labels, and an answer that isn't one of the design's words is wrong.
 
     Args:
       task: the task.
       design: the wording.
-      shots: how many solved examples.
-      seed: draws them.
-      data_dir: where the task's source is.
+      shots: the number of solved examples.
+      seed: for sampling them.
+      data_dir: the folder of the task's source.
       fits: whether a text is short enough for the model's input.
 
     Raises:
-      UserError: the words aren't those of the task's labels, the training split has too few
-        examples or none, `shots` or `seed` is negative.
+      UserError: the words don't match the task's labels, the training split has too few
+        examples, or `shots` or `seed` is negative.
     """
     at_least(0, {"shots": shots, "seed": seed})
     words = _checked_words(design, task)
@@ -193,7 +192,7 @@ def designed(
 def _solved(
     task: Task, design: Design, words: Mapping[str, str], data_dir: str | None
 ) -> Sequence[tuple[str, str]]:
-    """Returns the questions of the training examples, each alone and with its answer."""
+    """Returns each training example's question, without and with its answer."""
     if "train" not in task.splits:
         raise UserError(f"{task.name} has no training split to draw solved examples from.")
     pool = []
@@ -207,7 +206,7 @@ def _solved(
 
 
 def _drawn(pool: Sequence[tuple[str, str]], question: str, count: int, seed: int) -> list[str]:
-    """Draws solved examples for a question, none with the same question, which gives it away."""
+    """Samples solved examples for a question, excluding the question itself."""
     if not count:
         return []
     digest = hashlib.sha256(question.encode()).digest()
@@ -235,12 +234,12 @@ def _checked_words(design: Design, task: Task) -> Mapping[str, str]:
 
 
 def _on_labels(metric: Metric, label_of: Mapping[str, str]) -> Metric:
-    """Returns a metric of labels as a metric of the words that stand for them."""
+    """Returns a metric that maps words back to labels and applies a metric of labels."""
 
     def of_words(
         examples: Sequence[Mapping[str, Any]], predictions: Sequence[str]
     ) -> dict[str, float]:
-        # The target of a withheld label is no word.
+        # The target of a withheld label isn't a word.
         renamed = [
             {**example, "targets": label_of.get(example["targets"], example["targets"])}
             for example in examples

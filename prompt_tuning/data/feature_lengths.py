@@ -1,4 +1,4 @@
-"""How long inputs and targets may be, in tokens with end of sequence."""
+"""Maximum lengths of inputs and targets, in tokens with end of sequence."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,14 +12,14 @@ FEATURES: tuple[str, ...] = ("inputs", "targets")
 def feature_lengths(
     given: Mapping[str, Any] | None, own: Mapping[str, int] | None = None
 ) -> dict[str, int]:
-    """Returns the longest inputs and targets in tokens.
+    """Returns the maximum lengths of inputs and targets in tokens.
 
     Args:
-      given: what the user set, in part or whole.
-      own: the task's own, for what isn't set.
+      given: the user's, for any of the features.
+      own: the task's defaults.
 
     Raises:
-      UserError: a name is no feature, a length isn't a positive whole number, or one is missing.
+      UserError: a name isn't a feature, a length isn't a positive integer, or one is missing.
     """
     lengths = {**(own or {}), **(given or {})}
     where = f"TASK_FEATURE_LENGTHS is {dict(given or {})}"
@@ -43,15 +43,15 @@ def feature_lengths(
 
 
 def check_label_lengths(labels: Sequence[str], vocabulary: Vocabulary, targets: int) -> None:
-    """Checks that each label can be spelled, and is no longer than targets may be.
+    """Checks that each label can be spelled and fits in the targets' length.
 
     Args:
       labels: the label words.
       vocabulary: the frozen model's.
-      targets: the longest targets, in tokens with end of sequence.
+      targets: maximum length of targets, in tokens with end of sequence.
 
     Raises:
-      UserError: one can't be spelled, or would be cut.
+      UserError: one can't be spelled, or would be truncated.
     """
     vocabulary.check_labels(labels)
     lengths = {label: len(vocabulary.encode(label)) + 1 for label in labels}

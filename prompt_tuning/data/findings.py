@@ -2,7 +2,7 @@
 
     for line in findings(tasks, train_splits, validation_splits): print(line)
 
-The first line of a task counts its examples and labels. The others warn of what may be a mistake.
+The first line of a task counts its examples and labels. The others warn of possible mistakes.
 """
 
 from collections import Counter
@@ -21,13 +21,13 @@ def findings(
     scored: Sequence[TokenizedSplit],
     data_dir: str | None = None,
 ) -> list[str]:
-    """Returns lines about each task; warnings begin with "Warning: ".
+    """Returns lines about each task; warnings start with "Warning: ".
 
     Args:
       tasks: the tasks.
-      train: what is trained on, of each task.
-      scored: what the best prompt is selected on, of each task.
-      data_dir: where the sources are, as `Task.source` takes it.
+      train: the training split of each task.
+      scored: the split of each task on which the best prompt is selected.
+      data_dir: the folder of the sources, as for `Task.source`.
     """
     return [
         line
@@ -73,7 +73,7 @@ def _number_warnings(counts: Counter[str]) -> Iterable[str]:
 
 
 def _overlap(train: TokenizedSplit, scored: TokenizedSplit) -> Iterable[str]:
-    """Yields a warning of examples that are trained on and scored."""
+    """Yields a warning about examples that are in both splits."""
     seen = set(_contents(train))
     both = sum(content in seen for content in _contents(scored))
     if both:

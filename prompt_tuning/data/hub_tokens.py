@@ -1,4 +1,4 @@
-"""What a Hugging Face folder says of its vocabulary beside the SentencePiece model.
+"""Sentinels and added tokens of a Hugging Face folder, which its SentencePiece model lacks.
 
 `tokenizer_config.json` has the number of sentinels (`extra_ids`) and, since transformers 4.34,
 every added token with its id; `added_tokens.json` and `tokenizer.json` have the added tokens too.
@@ -18,10 +18,10 @@ TOKENIZER = "tokenizer.json"
 
 
 def extra_ids(folder: Path | epath.Path) -> int | None:
-    """Returns how many sentinels a folder's tokenizer appends; None if it doesn't say.
+    """Returns the number of sentinels that a folder's tokenizer appends, or None if unspecified.
 
     Raises:
-      UserError: `extra_ids` is no number of sentinels, or the file is damaged.
+      UserError: `extra_ids` isn't a valid number, or the file is damaged.
     """
     number = read_json(folder / TOKENIZER_CONFIG).get("extra_ids")
     if number is not None and not (type(number) is int and number >= 0):
@@ -33,7 +33,7 @@ def extra_ids(folder: Path | epath.Path) -> int | None:
 
 
 def added_tokens(folder: Path | epath.Path) -> dict[int, str]:
-    """Returns the tokens that a folder adds to its vocabulary, special ones too, by their ids.
+    """Returns the tokens that a folder adds to its vocabulary, including special ones, by id.
 
     Raises:
       UserError: a file is damaged.
@@ -56,7 +56,7 @@ def added_tokens(folder: Path | epath.Path) -> dict[int, str]:
 
 
 def read_json(file: Path | epath.Path) -> dict[str, Any]:
-    """Returns the object in a file; an empty one if there is no file.
+    """Returns the JSON object in a file, or an empty one if there is no file.
 
     Raises:
       UserError: the file isn't a JSON object.

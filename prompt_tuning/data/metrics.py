@@ -1,9 +1,9 @@
-"""The official metrics of SuperGLUE, GLUE, SQuAD, MRQA and of summaries, as fractions.
+"""The official metrics of SuperGLUE, GLUE, SQuAD, MRQA and summarization, as fractions.
 
-Each takes the metadata of the examples (a mapping with the "targets" text and what the task
-added) and the predicted texts, one each, and returns named scores. A prediction that is none of
-the labels is wrong, never skipped. `Task.evaluate` calls them and has checked the lengths.
-scikit-learn, SciPy and rouge-score are imported where they are used: starting takes long enough.
+Each takes the metadata of the examples (a mapping with the "targets" text and the task's additions)
+and one predicted text per example, and returns named scores. A prediction that isn't a label is
+wrong, never skipped. `Task.evaluate` calls them after checking the lengths. scikit-learn, SciPy and
+rouge-score are imported inside functions, for a faster start.
 """
 
 import math
@@ -19,7 +19,7 @@ Examples = Sequence[Mapping[str, Any]]
 
 
 def accuracy(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
-    """Share of predictions equal to the target text."""
+    """Returns the share of predictions that equal the target text."""
     right = [p == example["targets"] for example, p in zip(examples, predictions, strict=True)]
     return {"accuracy": float(np.mean(right))}
 
@@ -27,7 +27,7 @@ def accuracy(examples: Examples, predictions: Sequence[str]) -> dict[str, float]
 def macro_f1(
     examples: Examples, predictions: Sequence[str], *, labels: Sequence[str]
 ) -> dict[str, float]:
-    """Unweighted mean over the labels of the F1 of each; 0 for a label that never occurs."""
+    """Returns the unweighted mean of the labels' F1, which is 0 for a label that never occurs."""
     indices = _label_indices(examples, predictions, labels)
     return {"macro_f1": _f1(*indices, labels=range(len(labels)), average="macro")}
 
@@ -35,9 +35,9 @@ def macro_f1(
 def matthews_correlation(
     examples: Examples, predictions: Sequence[str], *, labels: Sequence[str]
 ) -> dict[str, float]:
-    """Matthews correlation, in [-1, 1] (the metric of AX-b, CoLA and AX).
+    """Returns the Matthews correlation, in [-1, 1] (the metric of AX-b, CoLA and AX).
 
-    Predictions that are no label are a class of their own, as in T5's evaluation.
+    Predictions that aren't labels are a separate class, as in T5's evaluation.
     """
     from sklearn.metrics import matthews_corrcoef
 
@@ -48,17 +48,17 @@ def matthews_correlation(
 def f1(
     examples: Examples, predictions: Sequence[str], *, labels: Sequence[str]
 ) -> dict[str, float]:
-    """F1 of the second of two labels (the metric of MRPC and QQP)."""
+    """Returns the F1 of the second of two labels (the metric of MRPC and QQP)."""
     wanted, predicted = _label_indices(examples, predictions, labels)
     predicted = np.where(predicted < 0, 1 - wanted, predicted)
     return {"f1": _f1(wanted, predicted)}
 
 
 def similarity_correlations(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
-    """Pearson and Spearman correlation with the examples' "score", in [-1, 1] (STS-B's metrics).
+    """Returns Pearson and Spearman correlations with "score", in [-1, 1] (STS-B's metrics).
 
-    A prediction that is no number counts as -1, as in T5's evaluation. If all predictions are
-    equal, there is no correlation; it counts as 0.
+    A prediction that isn't a number counts as -1, as in T5's evaluation. If all predictions are
+    equal, the correlations count as 0.
     """
     scores = [example["score"] for example in examples]
     predicted = [_number(prediction, -1.0) for prediction in predictions]
@@ -66,17 +66,16 @@ def similarity_correlations(examples: Examples, predictions: Sequence[str]) -> d
 
 
 def pearson(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
-    """Pearson correlation of the predictions with the targets, which are numbers, in [-1, 1].
+    """Returns the Pearson correlation of predicted numbers with the targets, in [-1, 1].
 
-    A prediction that is no number counts as the target's far end: the lowest or the highest of
-    all targets, whichever is further from its own. If all predictions are equal, the correlation
-    counts as 0.
+    A prediction that isn't a number counts as the minimum or the maximum of all targets, the one
+    further from its own target. If all predictions are equal, the correlation counts as 0.
     """
     return {"pearson": _correlation("pearson", *_numbers(examples, predictions))}
 
 
 def spearman(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
-    """Spearman's rank correlation of the same, as `pearson`."""
+    """Returns Spearman's rank correlation; otherwise as `pearson`."""
     return {"spearman": _correlation("spearman", *_numbers(examples, predictions))}
 
 
@@ -99,10 +98,10 @@ def _correlation(kind: str, scores: Sequence[float], predicted: Sequence[float])
 
 
 def multi_label(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
-    """Scores of sets of labels, written with commas between them; their order is free.
+    """Returns scores of sets of labels, written with commas in any order.
 
-    Exact match is the share of sets that are equal. Micro F1 counts every label of every set,
-    also predicted ones that are no label; macro F1 is the mean over the labels of the targets.
+    Exact match is the share of equal sets. Micro F1 counts every element of every set, including
+    predicted ones that aren't labels; macro F1 is the mean over the labels of the targets.
     """
     from sklearn.preprocessing import MultiLabelBinarizer
 
@@ -124,10 +123,10 @@ def _label_set(text: str) -> frozenset[str]:
 
 
 def multirc(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
-    """MultiRC's F1 over all answers (F1a) and its exact match over questions.
+    """Returns MultiRC's F1 over all answers (F1a) and its exact match over questions.
 
-    Each example is one answer to the question named by its "group"; a question is matched if
-    every one of its answers is judged rightly. F1a is the F1 of "True".
+    Each example is one answer to the question named by its "group"; a question is matched if all
+    of its answers are judged correctly. F1a is the F1 of "True".
     """
     labels = ("False", "True")
     wanted, predicted = _label_indices(examples, predictions, labels)
@@ -142,10 +141,10 @@ def multirc(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
 
 
 def squad(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
-    """Exact match and token F1 of SQuAD 1.1, MRQA and ReCoRD.
+    """Returns the exact match and token F1 of SQuAD 1.1, MRQA and ReCoRD.
 
-    Each is the best over the listed "answers" of a question, after `normalize_answer`
-    (Rajpurkar et al., 2016).
+    Each is the maximum over the "answers" of a question, after `normalize_answer` (Rajpurkar et
+    al., 2016).
     """
     matches, f1s = [], []
     for example, prediction in zip(examples, map(normalize_answer, predictions), strict=True):
@@ -156,9 +155,9 @@ def squad(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
 
 
 def rouge(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
-    """ROUGE-1, ROUGE-2 and ROUGE-Lsum, F-measures averaged over the examples (Lin, 2004).
+    """Returns ROUGE-1, ROUGE-2 and ROUGE-Lsum, F-measures averaged over the examples (Lin, 2004).
 
-    As T5 scores summaries: no stemming, and a sentence ends at a line break or at a full stop
+    As in T5's evaluation, there is no stemming, and a sentence ends at a line break or at a period
     between spaces.
     """
     from rouge_score.rouge_scorer import RougeScorer
@@ -175,11 +174,11 @@ def rouge(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
 
 
 def wsc(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
-    """WSC's accuracy, when the referent is generated.
+    """Returns WSC's accuracy, with generated referents.
 
-    The candidate noun phrase of an example is its "targets"; the model is taken to claim that the
-    pronoun refers to it if what it generated names it (`names_referent`), which is right if the
-    example's "label" agrees. Naming nothing is wrong.
+    The candidate noun phrase of an example is its "targets". A prediction that names it
+    (`names_referent`) claims that the pronoun refers to it, which is right if the example's "label"
+    agrees. Naming nothing is wrong.
     """
     right = [
         names_referent(prediction, example["targets"]) == example["label"]
@@ -189,24 +188,24 @@ def wsc(examples: Examples, predictions: Sequence[str]) -> dict[str, float]:
 
 
 def superglue_score(task_metrics: Mapping[str, Mapping[str, float]]) -> float:
-    """The SuperGLUE score: the mean over tasks, a task with two metrics counting their mean."""
+    """Returns the SuperGLUE score: the mean over tasks of the mean of each task's metrics."""
     return float(np.mean([np.mean(list(metrics.values())) for metrics in task_metrics.values()]))
 
 
 def _label_indices(
     examples: Examples, predictions: Sequence[str], labels: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the indices of the wanted and of the predicted labels; -1 is none of them."""
+    """Returns the indices of the target labels and of the predicted ones, -1 if not a label."""
     wanted = [label_index(example["targets"], labels) for example in examples]
     predicted = [label_index(prediction, labels) for prediction in predictions]
     return np.array(wanted), np.array(predicted)
 
 
 def _f1(wanted: Any, predicted: Any, **options: Any) -> float:
-    """Returns scikit-learn's F1, by default of the label 1."""
+    """Returns scikit-learn's F1, by default for label 1."""
     from sklearn.metrics import f1_score
 
-    score: Any = f1_score  # its types leave out what it documents
+    score: Any = f1_score  # its types lack documented options
     return float(score(wanted, predicted, zero_division=0, **options))
 
 
@@ -217,12 +216,12 @@ def _token_f1(answer: str, prediction: str) -> float:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a finite number."""
+    """Returns whether a text is a finite number."""
     return math.isfinite(_number(text, math.nan))
 
 
 def _number(text: str, otherwise: float) -> float:
-    """Returns the number that a text is; `otherwise` if it is none, or not finite."""
+    """Returns a text as a number, or `otherwise` if it isn't a finite number."""
     try:
         number = float(text)
     except ValueError:

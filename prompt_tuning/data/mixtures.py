@@ -1,8 +1,8 @@
 """Mixtures of tasks in proportion to their size, as T5 mixes them (Raffel et al., 2020, 3.5.2).
 
-A mixture is named wherever a task may be (`MIXTURE_OR_TASK_NAME`): `get_tasks` returns one task
-or several. Drawing from several is `batching.BatchStream` with `proportional_rates`; SeqIO's
-mixtures of the same names are made in `seqio_tasks.py`.
+A mixture's name may be used like a task's (`MIXTURE_OR_TASK_NAME`): `get_tasks` returns one task or
+several. `batching.BatchStream` samples from them with `proportional_rates`; SeqIO's mixtures of the
+same names are in `seqio_tasks.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ T5_MAXIMUM = 2**19
 
 
 def _mixtures(suffix: str) -> dict[str, tuple[str, ...]]:
-    """The mixtures of tasks whose text begins with T5's names, or of those without."""
+    """Returns the mixtures of tasks with T5's names in their text, or of those without."""
     superglue = tuple(f"superglue_{name}{suffix}" for name in SUPERGLUE_TASKS)
     dpr = f"dpr{suffix}"
     return {
@@ -40,16 +40,16 @@ MIXTURES: Mapping[str, tuple[str, ...]] = {
     **_mixtures("_with_name"),
     "mrqa": tuple(f"mrqa_{name}" for name in MRQA_TASKS),
 }
-"""Each mixture's tasks. `mrqa` is for scoring only: its tasks have no training split."""
+"""Tasks of each mixture. `mrqa` is for scoring only: its tasks have no training split."""
 
 
 def proportional_rates(
     num_examples: Sequence[int], maximum: int = T5_MAXIMUM, *, normalize: bool = True
 ) -> Float[np.ndarray, "tasks"]:
-    """Returns the share of each task: its training examples, at most `maximum`.
+    """Returns the share of each task, in proportion to its examples, capped at `maximum`.
 
-    Training examples are rendered ones: one an answer for ReCoRD, the positive ones for WSC. On
-    the official files these are the rates of T5's `super_glue_v102_proportional`.
+    Examples are counted as rendered for training: one per answer for ReCoRD, only the positive ones
+    for WSC. For the official files, rates equal those of T5's `super_glue_v102_proportional`.
     """
     rates = np.minimum(np.asarray(num_examples, np.float64), maximum)
     return rates / rates.sum() if normalize else rates
@@ -60,9 +60,9 @@ class Mixture:
     """Tasks that are trained on together.
 
     Attributes:
-      name: what a run calls it.
-      tasks: its tasks, of different names.
-      rates: the share of each; None: by their sizes.
+      name: its name in a run.
+      tasks: its tasks, with different names.
+      rates: the share of each; proportional to their sizes if None.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Mixture:
 
 
 def mixture_of(given: str | Task | Mixture) -> Mixture:
-    """Returns a mixture as it is, or that of a task or of a name; raises as `get_tasks`."""
+    """Returns the mixture given as such, as a task, or by name; raises as `get_tasks`."""
     if isinstance(given, str):
         return Mixture(name=given, tasks=get_tasks(given))
     return Mixture(name=given.name, tasks=(given,)) if isinstance(given, Task) else given
@@ -80,10 +80,10 @@ def mixture_of(given: str | Task | Mixture) -> Mixture:
 def user_mixture(
     name: str, tasks: Sequence[str | Task], rates: Sequence[float | int] | None = None
 ) -> Mixture:
-    """Returns a mixture of tasks, each by its name or as it is.
+    """Returns a mixture of tasks, each given as such or by name.
 
     Raises:
-      UserError: there are none, two have one name, or the rates aren't a positive number each.
+      UserError: there are no tasks, two have the same name, or a rate isn't positive.
     """
     found = tuple(
         member
@@ -106,10 +106,10 @@ def user_mixture(
 
 
 def get_tasks(name: str) -> tuple[Task, ...]:
-    """Returns the tasks of a mixture, or the one task of that name.
+    """Returns the tasks of the mixture, or the one task, of this name.
 
     Raises:
-      UserError: there is neither; the closest names are suggested.
+      UserError: there is neither; suggests the closest names.
     """
     if name in MIXTURES:
         return tuple(get_task(member) for member in MIXTURES[name])

@@ -1,4 +1,4 @@
-"""From a predicted text to what a metric compares. Rules are those of T5's postprocessors."""
+"""Normalizes predicted texts for metrics, by the rules of T5's postprocessors."""
 
 import re
 import string
@@ -13,14 +13,14 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def label_index(text: str, labels: Sequence[str]) -> int:
-    """Returns the index of the label that `text` is, exactly; -1 if it is none."""
+    """Returns the index of the label that equals `text`, or -1."""
     return labels.index(text) if text in labels else -1
 
 
 def names_referent(prediction: str, referent: str) -> bool | None:
-    """Returns whether a WSC prediction names the referent; None if it names nothing.
+    """Returns whether a WSC prediction names the referent, or None if it names nothing.
 
-    Case and determiners are ignored, and one may say more than the other ("the old man", "man").
+    Case and determiners are ignored, and one may have more words ("the old man", "man").
     A possessive and a plain noun differ: "Bob" is not "Bob's hat".
     """
     predicted, wanted = _content_words(prediction), _content_words(referent)
@@ -32,13 +32,13 @@ def names_referent(prediction: str, referent: str) -> bool | None:
 
 
 def _content_words(text: str) -> set[str]:
-    # Split at single spaces, as T5 does: an empty "word" stands where there were two.
+    # Split at single spaces, as in T5: two spaces leave an empty "word".
     words = [word for word in text.strip().lower().split(" ") if word not in _DETERMINERS]
     return set(words or [""])
 
 
 def normalize_answer(text: str) -> str:
-    """Returns an answer as SQuAD's and ReCoRD's official scripts compare it.
+    """Normalizes an answer as SQuAD's and ReCoRD's official scripts do.
 
     Lower case, no ASCII punctuation, no articles, single spaces (Rajpurkar et al., 2016).
     """

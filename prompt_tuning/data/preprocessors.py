@@ -1,13 +1,12 @@
-"""T5's text-to-text formats in plain Python: the only definition of the text of a task.
+"""T5's text-to-text formats in plain Python: the only definition of a task's text.
 
-A preprocessor takes one row (a dict with TFDS's field names, its label already a word) and
-returns the text of the inputs or targets. SeqIO sees the result of these same functions
-(`seqio_tasks.py`), so nothing is written twice. The formats are those of Raffel et al. (2020),
-appendix D, as T5's published preprocessors make them; `tests/data/tasks/test_superglue.py`
-compares character by character.
+A preprocessor takes one row (a dict with TFDS's field names and the label as a word) and returns
+the text of the inputs or targets; SeqIO gets its tasks from the same functions (`seqio_tasks.py`).
+The formats are those of Raffel et al. (2020), appendix D, as in T5's published preprocessors;
+`tests/data/tasks/test_superglue.py` compares them character by character.
 
-Where rows come from is in `sources.py`, which format belongs to which task in `tasks/`.
-A bad row raises `KeyError` (a missing field) or `ValueError`; `Task.examples` adds file and line.
+Rows come from `sources.py`; `tasks/` assigns formats to tasks. A bad row raises `KeyError` (a
+missing field) or `ValueError`; `Task.examples` adds file and line.
 """
 
 import re
@@ -18,7 +17,7 @@ from typing import Any
 Row = Mapping[str, Any]
 
 UNLABELLED = "<unk>"
-"""T5's target for an example whose label is withheld, as in SuperGLUE's test splits."""
+"""T5's target for an example with a withheld label, as in SuperGLUE's test splits."""
 
 _HIGHLIGHT_AFTER_STOP = re.compile(r"([.?!\"'])\n@highlight\n")
 _HIGHLIGHT = "\n@highlight\n"
@@ -27,7 +26,7 @@ _SPACES = re.compile(r"[ \t\n\f\r]+")
 
 
 def text_field(row: Row, field: str) -> str:
-    """Returns a field of the row that must be text."""
+    """Returns a field of the row, which must be text."""
     value = row[field]
     if not isinstance(value, str):
         raise ValueError(f"field {field!r} is {value!r}, expected text")
@@ -42,7 +41,7 @@ def fields_text(row: Row, fields: Mapping[str, str]) -> str:
 def multirc_text(row: Row) -> str:
     """Returns MultiRC's inputs: the fields of a question, one answer and its paragraph, unmarked.
 
-    The paragraphs carry sentence numbers in bold and line breaks as HTML.
+    The paragraphs have sentence numbers in bold and line breaks as HTML.
     """
     fields = {"question": "question", "answer": "answer", "paragraph": "paragraph"}
     text = fields_text(row, fields).replace("<br>", " ")
@@ -52,7 +51,7 @@ def multirc_text(row: Row) -> str:
 def record_text(row: Row) -> str:
     """Returns ReCoRD's inputs: the query with its "@placeholder", the entities, the passage.
 
-    The bullet points that end a news passage become sentences of it.
+    The bullet points at the end of a news passage become sentences of it.
     """
     passage = _HIGHLIGHT_AFTER_STOP.sub(r"\1 ", text_field(row, "passage"))
     passage = passage.replace(_HIGHLIGHT, ". ")
@@ -77,8 +76,8 @@ def question_text(row: Row) -> str:
 def pronoun_text(row: Row) -> str:
     """Returns DPR's inputs: the sentence with the pronoun's first occurrence between asterisks.
 
-    A pronoun counts where a space stands before it and a space, full stop or comma after it; a
-    sentence without one is left as it is.
+    A pronoun must have a space before it and a space, period or comma after it; a sentence without
+    one is unchanged.
     """
     pronoun = re.compile(rf" ({re.escape(text_field(row, 'pronoun'))})([ .,])")
     return pronoun.sub(r" *\1*\2", text_field(row, "sentence"), count=1)
@@ -87,12 +86,12 @@ def pronoun_text(row: Row) -> str:
 def wsc_text(row: Row) -> str:
     """Returns WSC's inputs: the text with the pronoun between asterisks.
 
-    `span2_index` counts words split at single spaces. In two published rows it misses the
-    pronoun, or punctuation sticks to it; then the nearest word that is the pronoun is taken and
-    its punctuation set apart.
+    `span2_index` counts words split at single spaces. In two published rows it misses the pronoun,
+    or punctuation is attached to the pronoun; then the nearest occurrence is used, and its
+    punctuation split off.
 
     Raises:
-      ValueError: the pronoun is nowhere in the text.
+      ValueError: the pronoun isn't in the text.
     """
     pronoun = text_field(row, "span2_text")
     index = row["span2_index"]
@@ -113,8 +112,8 @@ def wsc_text(row: Row) -> str:
 def fix_wsc_span(text: str, span: str, index: int) -> str:
     """Returns a WSC span spelled as in the text, as TFDS's `super_glue/wsc.fixed` does.
 
-    Some published spans differ from the text in the case of their first letter, in a full stop
-    at their end or in a line break.
+    Some published spans differ from the text in the case of their first letter, a period at their
+    end or a line break.
     """
     words = text.split()
     if span in text or not span or not 0 <= index < len(words):

@@ -1,8 +1,8 @@
 """The two pre-training objectives of the frozen model, on token ids.
 
-Span corruption (Raffel et al., 2020, section 3.1.4) replaces random spans of a text by
-sentinels and asks for the spans; LM adaptation (Lester et al., 2021, section 3.1) shows the
-beginning of a text and asks for the rest. Both return lists of ids that end in EOS.
+Span corruption (Raffel et al., 2020, section 3.1.4) replaces random spans of a text by sentinels;
+the targets are the spans. LM adaptation (Lester et al., 2021, section 3.1) splits a text in two.
+Both return lists of ids that end in EOS.
 """
 
 from collections.abc import Sequence
@@ -17,21 +17,21 @@ Objective = Literal["span_corruption", "lm_adaptation"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 SHORTEST = 3
-"""The fewest tokens of inputs and of targets: one of the text, a sentinel, and EOS."""
+"""Minimum length of inputs and of targets: one token of the text, a sentinel, and EOS."""
 
 
 def piece_lengths(
     objective: str, input_length: int, target_length: int | None = None
 ) -> tuple[int, int]:
-    """Returns how long a piece of text may be for an objective's inputs and targets to fit.
+    """Returns the maximum length of a piece of text whose inputs and targets fit.
 
     Args:
       objective: one of `OBJECTIVES`.
-      input_length: the longest inputs, in tokens with EOS.
-      target_length: the same of the targets; None is as many as inputs of that length lead to.
+      input_length: maximum length of inputs, in tokens with EOS.
+      target_length: maximum length of targets; None for the length that follows from the inputs'.
 
     Returns:
-      `(piece_length, target_length)` in tokens, the targets with EOS.
+      `(piece_length, target_length)` in tokens, targets with EOS.
 
     Raises:
       UserError: there is no such objective, or a length is too short.
@@ -48,7 +48,7 @@ def piece_lengths(
                 f"sequence counted, at least {SHORTEST} are needed (T5: 512 and 114)."
             )
     if objective == "lm_adaptation":
-        # Either part may be nearly all of the piece.
+        # Either part may be almost the whole piece.
         return min(input_length, target_length or input_length) - 1, target_length or input_length
     length, found = span_corruption_lengths(input_length)
     while target_length is not None and found > target_length:
@@ -70,20 +70,19 @@ def span_corruption(
 
     Args:
       ids: the text, without EOS, at least two tokens.
-      rng: source of the spans.
+      rng: for sampling spans.
       vocab_size: size of the vocabulary with its sentinels; the i-th span of a text is replaced
         by `vocab_size - 1 - i`, T5's `<extra_id_i>`.
-      noise_density: share of the tokens that is corrupted.
+      noise_density: share of the tokens that are corrupted.
       mean_span_length: in tokens.
 
-    Returns:
-      `(inputs, targets)`, both ending in EOS; the targets are each sentinel and the span it
-      stands for.
+      Returns:
+        `(inputs, targets)`, both ending in EOS; the targets are each sentinel followed by its span.
     """
     length = len(ids)
     num_noise, num_spans = noise_and_spans(length, noise_density, mean_span_length)
     noise_lengths = _random_partition(num_noise, num_spans, rng)
-    # A text may begin or end with a span, so the first and last kept stretch may be empty.
+    # A text may start or end with a span, so the first and last kept stretch may be empty.
     kept_lengths = _random_partition(length - num_noise + 2, num_spans + 1, rng)
     kept_lengths[0] -= 1
     kept_lengths[-1] -= 1
@@ -104,7 +103,7 @@ def span_corruption(
 def noise_and_spans(
     length: int, noise_density: float = 0.15, mean_span_length: float = 3.0
 ) -> tuple[int, int]:
-    """Returns how many tokens of a text `span_corruption` corrupts, and in how many spans."""
+    """Returns the number of tokens that `span_corruption` corrupts, and the number of spans."""
     num_noise = min(max(round(length * noise_density), 1), length - 1)
     num_spans = max(round(num_noise / mean_span_length), 1)
     return num_noise, min(num_spans, length - num_noise)
@@ -113,7 +112,7 @@ def noise_and_spans(
 def span_corruption_lengths(
     input_length: int, *, noise_density: float = 0.15, mean_span_length: float = 3.0
 ) -> tuple[int, int]:
-    """Returns how long a text may be for its corrupted inputs to fit, and how long its targets are.
+    """Returns the maximum length of a text whose corrupted inputs fit, and its targets' length.
 
     Args:
       input_length: tokens of the inputs with EOS, at least three.
@@ -121,7 +120,7 @@ def span_corruption_lengths(
       mean_span_length: as in `span_corruption`.
 
     Returns:
-      `(text_length, target_length)` in tokens, the targets with EOS. T5's 512 gives (568, 114).
+      `(text_length, target_length)` in tokens, targets with EOS. T5's 512 gives (568, 114).
     """
 
     def lengths(text_length: int) -> tuple[int, int]:
@@ -137,7 +136,7 @@ def span_corruption_lengths(
 def lm_adaptation(
     prefix: Sequence[int], continuation: Sequence[int]
 ) -> tuple[list[int], list[int]]:
-    """Returns the prefix as inputs and its continuation as targets, both ending in EOS."""
+    """Returns the prefix as inputs and the continuation as targets, both ending in EOS."""
     return [*prefix, EOS_ID], [*continuation, EOS_ID]
 
 

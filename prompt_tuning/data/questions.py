@@ -1,8 +1,8 @@
 """The inputs of `infer`, in order: rows of tables, JSON objects, and lines of text.
 
-A table (CSV, TSV, JSON, Parquet, a Hugging Face data set) is read as for training, by its name.
-Anything else is read line by line: a line that begins with a brace is a JSON object, any other is
-text, and an empty line is a question without text, so that there is one question per line.
+A table (CSV, TSV, JSON, Parquet, a Hugging Face dataset) is recognized by its name and read as for
+training. Anything else is read line by line: a line that starts with a brace is a JSON object, any
+other is text. An empty line is a question without text, so that there is one question per line.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ class Question:
 
     Attributes:
       row: its fields; a line of text is the field "inputs".
-      where: the place that it was read from, such as "lines.txt:3".
+      where: the place where it was read, such as "lines.txt:3".
       is_line: whether it was a line of text.
     """
 
@@ -42,7 +42,7 @@ def read_questions(path: str, *, as_text: bool = False) -> Iterator[Question]:
 
     Args:
       path: the file.
-      as_text: take every line as text, whatever the file's name and the line's first character.
+      as_text: read every line as text, regardless of the file's name and the first character.
 
     Raises:
       UserError: the file can't be read, or a row or line is malformed.
@@ -50,7 +50,7 @@ def read_questions(path: str, *, as_text: bool = False) -> Iterator[Question]:
     kind = table_format(path)
     if kind != "hf" and not as_path(path).exists():
         raise UserError(f"There is no file {path} to answer; give another --input.")
-    # /dev/null and the like have no suffix, as a saved data set has none.
+    # Streams such as /dev/null have no suffix; neither has the folder of a saved dataset.
     is_stream = as_path(path).exists() and not (as_path(path).is_file() or as_path(path).is_dir())
     if as_text or is_stream or kind in (None, *JSON_LINES):
         yield from line_questions(read_lines(as_path(path)), path, as_text=as_text)
@@ -60,7 +60,7 @@ def read_questions(path: str, *, as_text: bool = False) -> Iterator[Question]:
 
 
 def line_questions(lines: Iterable[str], name: str, *, as_text: bool = False) -> Iterator[Question]:
-    """Yields a question for each line of what is called `name`; otherwise as `read_questions`."""
+    """Yields a question for each line, from a file called `name`; see `read_questions`."""
     for number, line in enumerate(lines, start=1):
         line = line.rstrip("\r\n")
         where = f"{name}:{number}"
@@ -76,7 +76,7 @@ def line_questions(lines: Iterable[str], name: str, *, as_text: bool = False) ->
 
 
 def with_column(question: Question, task: Task | None) -> Question:
-    """Returns a line of text as the column that its task has, if that has exactly one."""
+    """Returns a line of text as its task's column, if the task has exactly one."""
     if not question.is_line or task is None or len(task.columns) != 1:
         return question
     row = {task.columns[0]: question.row["inputs"]}
@@ -84,9 +84,9 @@ def with_column(question: Question, task: Task | None) -> Question:
 
 
 def text_of(question: Question, task: Task | None) -> str | None:
-    """Returns the model's input, or None where nothing is asked.
+    """Returns the model's input, or None if the question is empty.
 
-    A text under "inputs" is taken as it is, unless the task has a column of that name.
+    A text under "inputs" is used unchanged, unless the task has a column of that name.
 
     Raises:
       UserError: the row lacks a column, or a value is bad.

@@ -1,7 +1,7 @@
-"""TensorFlow, SeqIO and TFDS, imported in this one place and without their start-up lines.
+"""Imports TensorFlow, SeqIO and TFDS, without their start-up messages.
 
-Importing this costs about six seconds and 800 MB, so modules import it inside the functions
-that prepare data; whatever reads prepared data never does.
+Importing this takes about six seconds and 800 MB, so modules import it inside functions that
+prepare data. Reading prepared data doesn't need it.
 """
 
 import contextlib
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def _native_stderr_closed() -> Iterator[None]:
-    """Drops what native code writes to standard error; Python exceptions still come out.
+    """Discards native code's output to stderr; Python exceptions are still printed.
 
-    TensorFlow reports missing CUDA drivers before its own log level is in force.
+    TensorFlow reports missing CUDA drivers before its own log level takes effect.
     """
     saved = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -34,10 +34,10 @@ with _native_stderr_closed():
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import downloader
 
-    # The accelerator belongs to JAX; TensorFlow would otherwise reserve all of its memory.
+    # Otherwise TensorFlow would reserve all of the accelerator's memory, which JAX needs.
     tf.config.set_visible_devices([], "GPU")
 
-# TFDS retries ten times with waits that double: 200 seconds where there is no network.
+# By default, TFDS retries ten times with doubling waits: 200 seconds without a network.
 downloader.MAX_RETRIES = 3
 
 __all__ = ["seqio", "tf", "tfds"]

@@ -1,9 +1,9 @@
-"""A few examples of a split, chosen by a seed: so many at random, or so many of each label.
+"""Random samples of a split, with a number of examples in total or per label.
 
-A sample is the beginning of one random order, so with the same seed 16 examples are among 32. The
-order depends on the seed and the size of the split alone; the chosen rows stay in the order of the
-split. `with_held_out` sets training rows aside to choose prompts on, as few-shot work does that
-leaves the validation split for scoring (Gao et al., 2021).
+A sample is the beginning of one random order, so with the same seed a sample of 32 includes that of
+16. The order depends only on the seed and the size of the split; sampled rows stay in the order of
+the split. `with_held_out` holds out training rows for choosing prompts, as in few-shot work that
+keeps the validation split for scoring (Gao et al., 2021).
 """
 
 from collections import Counter
@@ -19,20 +19,20 @@ from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import UserError, at_least
 
 HELD_OUT = "held_out"
-"""The split of training rows that are set aside."""
+"""The split of held-out training rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """How many examples to take; at most one of the two is given.
+    """The size of a sample: `examples` or `per_label`, or neither for all examples.
 
     Attributes:
-      examples: how many at random.
-      per_label: how many of each label.
-      seed: which ones.
+      examples: number of examples in total.
+      per_label: number of examples per label.
+      seed: selects the examples.
 
     Raises:
-      UserError: both are given, or a number is too low.
+      UserError: both numbers are given, or one is too low.
     """
 
     examples: int | None = None
@@ -50,18 +50,18 @@ class Sample:
 
     @property
     def number(self) -> int | None:
-        """The number that is given."""
+        """The given number, if any."""
         return self.examples if self.per_label is None else self.per_label
 
     def take(self, split: TokenizedSplit, labels: Sequence[str] | None) -> TokenizedSplit:
-        """Returns the chosen examples of a split, all of them if no number is given.
+        """Returns the sampled examples of a split, or all of them if no number is given.
 
         Args:
           split: the whole split.
           labels: the task's label words, if it has any.
 
         Raises:
-          UserError: so many of each label are asked for, and the task has none.
+          UserError: `per_label` is given, and the task has no labels.
         """
         if self.number is None:
             return split
@@ -77,7 +77,7 @@ class Sample:
         return split.take(np.sort(_first_of_each(order, targets, self.per_label)))
 
     def note(self, whole: TokenizedSplit, chosen: TokenizedSplit) -> str:
-        """Returns a line that reports what was chosen and which labels have fewer examples."""
+        """Returns a line that reports the sample's size and labels with too few examples."""
         line = (
             f"{whole.task} {whole.split}: {len(chosen)} of {len(whole)} examples are used "
             f"({'at random' if self.per_label is None else f'{self.per_label} of each label'}, "
@@ -98,7 +98,7 @@ EVERYTHING = Sample()
 def _first_of_each(
     order: Int[np.ndarray, "rows"], targets: Sequence[str], number: int
 ) -> Int[np.ndarray, "chosen"]:
-    """Returns the first rows of each target in this order."""
+    """Returns the first rows of each target in the given order."""
     taken: Counter[str] = Counter()
     chosen = []
     for row in order:
@@ -111,13 +111,13 @@ def _first_of_each(
 
 @dataclass(frozen=True)
 class _HeldOut:
-    """A source whose training rows are parted by a hash of each."""
+    """A source that splits training rows by a hash of each."""
 
     source: Source
     held_out: float
 
     def rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
-        """Yields the rows of a split, `held_out` among them."""
+        """Yields the rows of a split, which may be `held_out`."""
         if split not in ("train", HELD_OUT):
             yield from self.source.rows(split)
             return
@@ -129,8 +129,8 @@ class _HeldOut:
 def with_held_out(task: Task, held_out: float) -> Task:
     """Returns a task with one more split, `held_out`: a share of its training rows.
 
-    A hash of each row decides, so equal rows are on one side. Examples of that split are made as
-    those of the validation split are.
+    A hash of each row decides, so equal rows are on the same side. Examples of the new split are
+    rendered like those of the validation split.
 
     Raises:
       UserError: the share isn't between 0 and 1, or the task has no training split.

@@ -1,7 +1,7 @@
-"""Our tasks and mixtures as SeqIO's, and the tokenization that goes through them.
+"""SeqIO's versions of our tasks and mixtures, and tokenization through them.
 
-Imports TensorFlow, so only `tokenized.py` (on a task's first use) and SeqIO's own users come
-here. `register` puts every task and mixture into SeqIO's registries under the same names, for
+Imports TensorFlow, so only `tokenized.py` (on a task's first use) and users of SeqIO import this.
+`register` adds every task and mixture to SeqIO's registries under the same names, for
 `seqio.get_dataset`, T5X and SeqIO's evaluator.
 """
 
@@ -21,7 +21,7 @@ from prompt_tuning.data.vocabularies import Vocabulary
 
 
 class TokenizedExample(TypedDict):
-    """One example as SeqIO makes it, and how many tokens it had before it was trimmed."""
+    """One example of SeqIO, with its numbers of tokens before trimming."""
 
     inputs: np.ndarray
     targets: np.ndarray
@@ -33,11 +33,11 @@ class TokenizedExample(TypedDict):
 
 
 def seqio_task(task: Task, vocabulary: Vocabulary, data_dir: str | None = None) -> seqio.Task:
-    """Returns the SeqIO task of one of ours: T5's steps on the text that `task` renders."""
+    """Returns the SeqIO task of one of ours: T5's preprocessing of the text rendered by `task`."""
     feature = seqio.Feature(vocabulary=vocabulary.seqio(), add_eos=True)
 
     def dataset_fn(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-        del shuffle_files, seed  # one file a split; SeqIO shuffles examples
+        del shuffle_files, seed  # one file per split; SeqIO shuffles examples
         text = tf.TensorSpec((), tf.string)
         return tf.data.Dataset.from_generator(
             lambda: _text_rows(task, split, data_dir),
@@ -58,7 +58,7 @@ def seqio_task(task: Task, vocabulary: Vocabulary, data_dir: str | None = None) 
             seqio.preprocessors.append_eos_after_trim,
         ],
         postprocess_fn=_postprocess,
-        # SeqIO goes by the names of the arguments.
+        # SeqIO inspects the names of the arguments.
         metric_fns=[lambda targets, predictions: task.evaluate(targets, predictions)],
     )
 
@@ -70,7 +70,7 @@ def tokenize(
     lengths: Mapping[str, int],
     data_dir: str | None = None,
 ) -> Iterator[TokenizedExample]:
-    """Yields the examples of a split as SeqIO tokenizes and trims them, in the source's order."""
+    """Yields the examples of a split, tokenized and trimmed by SeqIO, in the source's order."""
     dataset = seqio_task(task, vocabulary, data_dir).get_dataset(
         sequence_length=dict(lengths), split=split, shuffle=False
     )
@@ -78,11 +78,11 @@ def tokenize(
 
 
 def register(vocabulary: Vocabulary, data_dirs: Mapping[str, str | None] | None = None) -> None:
-    """Adds all tasks and mixtures to SeqIO's registries, replacing what an earlier call added.
+    """Adds all tasks and mixtures to SeqIO's registries, replacing those of an earlier call.
 
     Args:
       vocabulary: the vocabulary of their features.
-      data_dirs: the data folder of a task, by its name; others read their default source.
+      data_dirs: the data folders of tasks by name; others read their default source.
     """
     data_dirs = data_dirs or {}
     for name in MIXTURES:
@@ -120,5 +120,5 @@ def _keep_full_lengths(example: dict[str, Any]) -> dict[str, Any]:
 
 
 def _postprocess(output: str, example: Mapping[str, Any], is_target: bool) -> Any:
-    """Returns a prediction as it is, a target as the metadata that the metrics read."""
+    """Returns a prediction unchanged, or a target's metadata, which the metrics read."""
     return json.loads(example["metadata"]) if is_target else output

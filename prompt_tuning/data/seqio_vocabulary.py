@@ -1,4 +1,4 @@
-"""A vocabulary of ours as SeqIO's, where SeqIO has none of that kind; imports TensorFlow."""
+"""A SeqIO vocabulary that wraps ours, if SeqIO lacks that kind; imports TensorFlow."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,9 +9,9 @@ from prompt_tuning.data.quiet_tensorflow import seqio, tf
 
 
 class CalledVocabulary(seqio.Vocabulary):
-    """Calls back into Python for each text, also from a `tf.data` pipeline.
+    """A SeqIO vocabulary that calls Python for each text, also in `tf.data` pipelines.
 
-    `vocabulary`, a `Vocabulary`, counts its own sentinels, so SeqIO adds none.
+    `vocabulary`, a `Vocabulary`, includes its sentinels, so SeqIO adds none.
     """
 
     def __init__(self, vocabulary: Any):

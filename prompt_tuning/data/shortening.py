@@ -1,6 +1,6 @@
-"""Inputs that are too long lose the end of one column, so that the rest of their text stays whole.
+"""Shortens one column of inputs that are too long, so that the rest of their text is unchanged.
 
-Without this an input is cut at its own end, which may be the question.
+Otherwise an input is truncated at its end, which may be the question.
 """
 
 import bisect
@@ -14,16 +14,16 @@ from prompt_tuning.data.tasks.task import Example, Task
 from prompt_tuning.data.vocabularies import Vocabulary
 
 _LONG_WORD = 30
-"""Characters; a longer one may be cut inside."""
+"""Maximum characters of a word that isn't split."""
 
 
 def fit_inputs(task: Task, vocabulary: Vocabulary, limit: int) -> Task:
-    """Returns the task with its column `shorten` cut, at the end of a word, where inputs need it.
+    """Returns the task with its column `shorten` cut at the end of a word if inputs are too long.
 
     Args:
-      task: the task; one that shortens nothing is returned as it is.
-      vocabulary: what counts the tokens.
-      limit: the longest inputs, in tokens with end of sequence.
+      task: the task; returned unchanged without such a column.
+      vocabulary: counts the tokens.
+      limit: maximum length of inputs, in tokens with end of sequence.
     """
     column = task.shorten
     if column is None:
@@ -53,11 +53,11 @@ def _shortened(
     texts: Callable[[Row], list[str]],
     fits: Callable[[list[str]], bool],
 ) -> Row:
-    """Returns the row itself if its texts fit, else with less of the column, down to nothing.
+    """Returns the row if its texts fit, else with less of the column, possibly nothing.
 
     Raises:
       KeyError: there is no such column.
-      ValueError: it holds no text, or is not a part of the inputs.
+      ValueError: it isn't text, or isn't a part of the inputs.
     """
     whole = texts(row)
     value: Any = row[column]
@@ -67,7 +67,7 @@ def _shortened(
         raise ValueError(f"column {column!r}, which is to be shortened, is {value!r}, not text")
     if value.strip() and texts({**row, column: ""}) == whole:
         raise ValueError(f"column {column!r}, which is to be shortened, is no part of the inputs")
-    # Of all cuts the longest that fits: the number of tokens grows with that of words.
+    # The longest cut that fits, by bisection: tokens grow with words.
     cuts = [0, *_cuts(value)]
     first_too_long = bisect.bisect_left(
         cuts, True, lo=1, key=lambda cut: not fits(texts({**row, column: value[:cut]}))
@@ -76,7 +76,7 @@ def _shortened(
 
 
 def _cuts(text: str) -> Iterator[int]:
-    """Yields where words end; and every place inside a long one, as in scripts without spaces."""
+    """Yields the ends of words, and every place in long ones, as in scripts without spaces."""
     for word in re.finditer(r"\S+", text):
         if len(word[0]) > _LONG_WORD:
             yield from range(word.start() + 1, word.end())

@@ -1,8 +1,7 @@
-"""Where the rows of a task come from: files, or TFDS exported once to jsonl files.
+"""Sources of a task's rows: files, or TFDS exported once to jsonl files.
 
-A source yields rows with the place each was read from, so that a bad row is reported by file
-and line. `text_files.py` and `tables.py` read the files. Reading never imports TensorFlow, except
-for a TFDS split not read before.
+A source yields each row with the place where it was read, so that errors state file and line.
+`text_files.py` and `tables.py` read the files. Only a TFDS split's first use imports TensorFlow.
 """
 
 import hashlib
@@ -26,7 +25,7 @@ class Source(Protocol):
     """Rows of a task by split."""
 
     def rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
-        """Yields `(where, row)`, `where` being "file:line"."""
+        """Yields `(where, row)`, where `where` is "file:line"."""
         ...
 
 
@@ -36,7 +35,7 @@ def _one_row(row: JsonRow) -> Iterable[JsonRow]:
 
 @dataclass(frozen=True, kw_only=True)
 class JsonlSource:
-    """One JSON object a line, one file a split.
+    """One JSON object per line, one file per split.
 
     Attributes:
       files: the file of each split.
@@ -54,14 +53,14 @@ class JsonlSource:
 
 @dataclass(frozen=True, kw_only=True)
 class TsvSource:
-    """Rows of tab-separated columns, without quoting, one file a split; every value is text.
+    """Rows of tab-separated columns, without quoting, one file per split; every value is text.
 
-    Each row also gets its number in the file, from 0, as "idx".
+    Each row also gets its index in the file as "idx".
 
     Attributes:
       files: the file of each split.
-      columns: the names of the columns, by split; a split that is not here has a header line.
-      skip_short: leave out rows with too few columns, which are otherwise refused.
+      columns: the names of the columns, by split; other splits have a header line.
+      skip_short: skip rows with too few columns instead of raising an error.
       expand: as for `JsonlSource`.
     """
 
@@ -72,7 +71,7 @@ class TsvSource:
 
     def rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
         path = _file_of(split, self.files)
-        # Not the `csv` module, which refuses long fields.
+        # Not the `csv` module, which rejects long fields.
         lines = (line.rstrip("\n").split("\t") for line in read_lines(path))
         columns = self.columns.get(split)
         first = 1 if columns else 2
@@ -92,11 +91,11 @@ class TsvSource:
 
 @dataclass(frozen=True, kw_only=True)
 class JsonSource:
-    """A whole JSON file a split, such as SQuAD's.
+    """One JSON value per file, one file per split, such as SQuAD's.
 
     Attributes:
       files: the file of each split.
-      expand: gives the task's rows from what the file holds; raises as for `JsonlSource`.
+      expand: turns the file's value into the task's rows; raises as for `JsonlSource`.
     """
 
     files: Mapping[str, FilePath]
@@ -132,7 +131,7 @@ def _expanded(
 
 @contextmanager
 def bad_rows_named(where: str, row: Mapping[str, Any]) -> Iterator[None]:
-    """Turns the errors of a preprocessor into a `UserError` that names the file and line."""
+    """Turns the errors of a preprocessor into a `UserError` with the file and line."""
     try:
         yield
     except KeyError as error:
@@ -140,22 +139,22 @@ def bad_rows_named(where: str, row: Mapping[str, Any]) -> Iterator[None]:
         raise UserError(f"{where}: no field {error}; found {found}.") from error
     except ValueError as error:
         raise UserError(f"{where}: {error}.") from error
-    except (TypeError, AttributeError, IndexError) as error:  # a field of another kind
+    except (TypeError, AttributeError, IndexError) as error:  # a field of another type
         raise UserError(f"{where}: unexpected layout ({type(error).__name__}: {error}).") from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class TfdsSource:
-    """A TFDS data set, exported to jsonl in the cache when a split is first read.
+    """A TFDS dataset, exported to jsonl in the cache when a split is first read.
 
     Attributes:
-      name: the data set and config without a version, such as "super_glue/rte"; TFDS takes the
-        newest it has, and the export's file name records which.
-      minimum_version: an older prepared data set is refused.
-      data_dir: TFDS's data folder; None is TFDS's own default.
-      cache_dir: where the export is kept.
-      splits: TFDS's name of a split, where it is another than ours.
-      fields: the fields to read; None is all of them.
+      name: the dataset and config without a version, such as "super_glue/rte"; TFDS uses the
+        newest version, which is part of the export's file name.
+      minimum_version: older prepared datasets are rejected.
+      data_dir: TFDS's data folder; TFDS's default if None.
+      cache_dir: the folder of the export.
+      splits: TFDS's names of splits that differ from ours.
+      fields: the fields to read; all of them if None.
     """
 
     name: str
@@ -195,15 +194,15 @@ class TfdsSource:
 
 
 def hash_draw(text: str) -> float:
-    """Returns a number in [0, 1), drawn by a hash of the text."""
+    """Returns a hash of the text as a number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
 
 
 def row_draw(row: Mapping[str, Any]) -> float:
-    """Returns a number in [0, 1), drawn by a hash of the row's contents."""
+    """Returns a hash of the row's contents as a number in [0, 1)."""
     return hash_draw(json.dumps(row, sort_keys=True))
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """Returns the numbers of a version such as "1.0.10", which is newer than "1.0.9"."""
+    """Returns a version's parts as integers: "1.0.10" is newer than "1.0.9"."""
     return tuple(map(int, re.findall(r"\d+", text)))

@@ -11,7 +11,7 @@ from prompt_tuning.data.vocabularies import Vocabulary
 
 
 def split_notes(split: TokenizedSplit, vocabulary: Vocabulary) -> Iterator[str]:
-    """Yields a line for each thing that may be wrong with the examples of a split."""
+    """Yields a line for each possible problem of a split's examples."""
     facts = split.facts
     where = f"{split.task} {split.split}"
     count = len(split)
@@ -28,7 +28,7 @@ def split_notes(split: TokenizedSplit, vocabulary: Vocabulary) -> Iterator[str]:
             f"{facts.limits['inputs']} tokens of inputs (data.shorten)."
         )
     for name, lengths in facts.full_lengths.items():
-        if empty := np.count_nonzero(lengths == 1):  # nothing but end of sequence
+        if empty := np.count_nonzero(lengths == 1):  # only end of sequence
             yield f"{where}: {empty} of {count} examples have empty {name}."
     unspelled = np.flatnonzero(facts.unspelled)
     if len(unspelled):
@@ -41,7 +41,7 @@ def split_notes(split: TokenizedSplit, vocabulary: Vocabulary) -> Iterator[str]:
 
 
 def _around_difference(one: str, other: str, before: int = 20, longest: int = 60) -> list[str]:
-    """Returns two texts, and of long ones only what surrounds their first difference."""
+    """Returns two texts; of long ones, only the surroundings of their first difference."""
     pairs = enumerate(itertools.zip_longest(one, other))
     same = next((place for place, pair in pairs if pair[0] != pair[1]), 0)
     start = max(0, same - before) if max(len(one), len(other)) > longest else 0

@@ -1,11 +1,11 @@
-"""Rows of a table: CSV, TSV, jsonl, JSON and Parquet files, and data sets of Hugging Face.
+"""Rows of a table: CSV, TSV, jsonl, JSON and Parquet files, and Hugging Face datasets.
 
     for where, row in read_table(as_path("reviews.csv")): ...
 
-Each row is a dict of JSON values and comes with the place it was read from, "file:line" of its
-first line, or "file, row 3" where there are no lines. The columns of a CSV or TSV file are named by
-its first line; CSV is quoted as spreadsheets write it, TSV isn't quoted at all, as in GLUE. The
-encoding, the line ends and the compression are `text_files.py`'s.
+Each row is a dict of JSON values and comes with its place, "file:line" of its first line, or
+"file, row 3" in formats without lines. The first line of a CSV or TSV file names its columns; CSV
+is quoted as by spreadsheets, TSV isn't quoted, as in GLUE. `text_files.py` handles encoding, line
+ends and compression.
 """
 
 import csv
@@ -29,14 +29,14 @@ from prompt_tuning.json_text import parse_json
 JSON_LINES = (".jsonl", ".ndjson")
 _TEXT = (".csv", ".tsv", *JSON_LINES, ".json")
 FORMATS = (*_TEXT, ".parquet")
-"""The files that are read, by their names; those of text may have .gz and the like added."""
+"""Supported suffixes; a compression's (.gz, ...) may follow those of text files."""
 
 _SEPARATORS = ",;\t|"
-"""The first of these in a CSV file's first line separates its columns."""
+"""The separator of a CSV file is the first of these in its first line."""
 
 
 def table_format(path: str | FilePath) -> str | None:
-    """Returns the suffix that names a table's format, "hf" for a data set, or None if unknown."""
+    """Returns the suffix of a table's format, "hf" for a dataset, or None if unknown."""
     if str(path).startswith(HUB):
         return "hf"
     path = as_path(path)
@@ -57,10 +57,10 @@ def check_format(path: str | FilePath) -> str:
 
 
 def read_table(path: str | FilePath) -> Iterator[tuple[str, JsonRow]]:
-    """Yields each row of a table with the place it was read from.
+    """Yields each row of a table with its place.
 
     Args:
-      path: a file, the folder of a saved Hugging Face data set, or one of the hub, "hf:...".
+      path: a file, the folder of a saved Hugging Face dataset, or one on the hub, "hf:...".
 
     Raises:
       UserError: the format isn't known, the file is missing or damaged, or a row is malformed.
@@ -74,7 +74,7 @@ def read_table(path: str | FilePath) -> Iterator[tuple[str, JsonRow]]:
 
 
 def json_lines(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
-    """Yields the JSON objects of a file that has one a line; raises as `read_table`."""
+    """Yields the JSON objects of a file with one per line; raises as `read_table`."""
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
@@ -92,20 +92,20 @@ def load_json(text: str) -> Any:
     """Returns the value of a JSON text.
 
     Raises:
-      ValueError: it isn't JSON, or has a lone surrogate.
+      ValueError: it isn't JSON, or contains a lone surrogate.
     """
     try:
         value = parse_json(text)
     except ValueError as error:
         raise ValueError(f"not JSON ({error})") from error
     check_characters(text)
-    if r"\ud" in text.casefold():  # the only way in which JSON can spell one
+    if r"\ud" in text.casefold():  # JSON can only escape a surrogate
         check_characters(json.dumps(value, ensure_ascii=False))
     return value
 
 
 def check_characters(text: str) -> None:
-    """Raises ValueError for a lone surrogate, which neither a vocabulary nor a file can hold."""
+    """Raises ValueError for a lone surrogate, which UTF-8 can't encode."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -114,7 +114,7 @@ def check_characters(text: str) -> None:
 
 
 def _json_rows(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
-    """A .json file holds one list of objects, or an object a line, as C4 does."""
+    """Yields the rows of a .json file: one list of objects, or one object per line, as in C4."""
     lines = read_lines(path)
     first = next((line for line in lines if line.strip()), "")
     if not first.lstrip().startswith("["):
@@ -145,7 +145,7 @@ def _separated_rows(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
     try:
         for values in reader:
             where, line = f"{path}:{line}", reader.line_num + 1
-            if not any(values):  # an empty line, or one that a spreadsheet made of empty cells
+            if not any(values):  # an empty line, or a spreadsheet's row of empty cells
                 continue
             if not header:
                 header = _checked_header(where, values)
@@ -163,7 +163,7 @@ def _separated_rows(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
 
 
 def _checked_header(where: str, names: Sequence[str]) -> list[str]:
-    """Returns the names of the columns; those at the end without a name are dropped."""
+    """Returns the names of the columns, without unnamed ones at the end."""
     names = [name.strip() for name in names]
     while not names[-1]:
         names.pop()

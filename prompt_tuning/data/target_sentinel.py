@@ -1,9 +1,9 @@
-"""Targets as they are, or with a sentinel in front ("span corruption + sentinel").
+"""Targets with or without a sentinel in front ("span corruption + sentinel").
 
-A T5 trained on span corruption alone has never produced a text without sentinels: every target of
-its pre-training begins with `<extra_id_0>`. Lester et al. (2021, section 3.2) therefore put that
-sentinel before the targets of the tasks as well. Here this is done on token ids, after truncation,
-so neither the tasks nor the token cache know of it; answers lose the sentinel before scoring.
+A T5 trained only on span corruption has never produced text without sentinels: every target of its
+pre-training starts with `<extra_id_0>`. Lester et al. (2021, section 3.2) therefore prepend that
+sentinel to the targets of tasks, too. Here it is added to token ids, after truncation, so tasks and
+the token cache don't depend on it; it is removed from answers before scoring.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ from prompt_tuning.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TargetForm:
-    """How the targets of tasks are written for a model.
+    """The form of targets for a model.
 
     Attributes:
       vocabulary: the frozen model's.
-      sentinel: whether `<extra_id_0>` comes first.
+      sentinel: whether targets start with `<extra_id_0>`.
 
     Raises:
       UserError: the vocabulary has no sentinels.
@@ -42,7 +42,7 @@ class TargetForm:
 
     @property
     def prefix(self) -> tuple[int, ...]:
-        """The ids that come before every target."""
+        """The ids before every target."""
         return (self.vocabulary.first_sentinel,) if self.sentinel else ()
 
     def split(self, split: TokenizedSplit) -> TokenizedSplit:
@@ -55,7 +55,7 @@ class TargetForm:
         return dataclasses.replace(split, targets=Ragged(values, offsets))
 
     def encode_labels(self, labels: Sequence[str]) -> Int[np.ndarray, "labels target"]:
-        """Returns the labels' ids as `Vocabulary.encode_labels` does, in this form."""
+        """Returns the labels' ids in this form; otherwise as `Vocabulary.encode_labels`."""
         return self.before(self.vocabulary.encode_labels(labels))
 
     def before(self, ids: Int[np.ndarray, "rows target"]) -> Int[np.ndarray, "rows longer"]:
@@ -64,7 +64,7 @@ class TargetForm:
         return np.concatenate([prefix, ids], axis=1)
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:
-        """Returns the text of an answer's ids, without the sentinel if it begins with that."""
+        """Returns the text of an answer's ids, without a sentinel at the start."""
         answer = tuple(map(int, ids))
         if self.sentinel and answer[:1] == self.prefix:
             answer = answer[1:]

@@ -1,6 +1,6 @@
-"""Templates that make text of a row's columns: "question: {question} context: {passage}".
+"""Templates that format a row as text: "question: {question} context: {passage}".
 
-A name in braces is a column, whatever characters it has; "{{" and "}}" are braces.
+A name in braces is a column, with any characters; "{{" and "}}" are literal braces.
 """
 
 import re
@@ -15,11 +15,11 @@ _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 @dataclass(frozen=True)
 class Template:
-    """A text with columns in it.
+    """A text with placeholders for columns.
 
     Args:
-      text: as the user wrote it.
-      name: what messages call it, such as "input template".
+      text: the user's template.
+      name: its name in messages, such as "input template".
 
     Raises:
       UserError: a brace is unpaired, or the template names no column.
@@ -42,11 +42,11 @@ class Template:
         return tuple(token[1] for token in _TOKEN.finditer(self.text) if token[1])
 
     def render(self, row: Mapping[str, Any]) -> str:
-        """Returns the text for a row, without spaces at its ends; a null is an empty text.
+        """Returns the text for a row, stripped; a null becomes an empty string.
 
         Raises:
           KeyError: the row lacks a column.
-          ValueError: a column holds neither text nor a number.
+          ValueError: a value is neither text nor a number.
         """
         braces = {"{{": "{", "}}": "}"}
         filled = _TOKEN.sub(

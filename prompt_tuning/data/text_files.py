@@ -1,9 +1,9 @@
-"""Reads text files: rows, corpora, designs and predictions all come through here.
+"""Reads text files: rows, corpora, designs and predictions.
 
     for line in read_lines(as_path("reviews.csv.gz")): ...
 
-Text is UTF-8, with or without a byte-order mark. Lines may end in a line feed, in a carriage
-return or in both; each is yielded with a line feed. A file is decompressed by its name (.gz, .bz2,
+Text is UTF-8, with or without a byte-order mark. Lines may end in a line feed, a carriage return or
+both, and are yielded with a line feed. Files are decompressed according to their suffix (.gz, .bz2,
 .xz, .zst) and may be in a bucket (`gs://...`).
 """
 
@@ -25,14 +25,14 @@ FilePath = Path | epath.Path
 
 
 def as_path(path: str | FilePath) -> FilePath:
-    """Returns a path as its kind: `pathlib` would make one slash of the two in "gs://..."."""
+    """Returns a path of the right type: `pathlib` would collapse the slashes of "gs://..."."""
     if isinstance(path, str):
         return epath.Path(path) if "://" in path else Path(path).expanduser()
     return path
 
 
 def uncompressed_name(path: FilePath) -> str:
-    """Returns the name of a file without the suffix of its compression."""
+    """Returns a file's name without the suffix of its compression."""
     return path.stem if path.suffix.lower() in _DECOMPRESSORS else path.name
 
 
@@ -47,10 +47,10 @@ def read_lines(path: FilePath) -> Iterator[str]:
 
 
 def decoded_lines(stream: Any, name: str) -> Iterator[str]:
-    """Yields the lines of a stream of bytes, such as `sys.stdin.buffer`, as they come.
+    """Yields the lines of a binary stream, such as `sys.stdin.buffer`, as they arrive.
 
     Raises:
-      UserError: it is not UTF-8; it is called `name`.
+      UserError: it isn't UTF-8; the message calls it `name`.
     """
     text = io.TextIOWrapper(stream, encoding="utf-8-sig")
     try:
@@ -58,16 +58,16 @@ def decoded_lines(stream: Any, name: str) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not UTF-8 text ({error}); save it as UTF-8.") from error
     finally:
-        with contextlib.suppress(ValueError):  # closed already
+        with contextlib.suppress(ValueError):  # already closed
             text.detach()
 
 
 @contextlib.contextmanager
 def open_file(path: FilePath) -> Iterator[Any]:
-    """Opens a file for reading bytes, decompressed.
+    """Opens a file for reading its decompressed bytes.
 
     Raises:
-      UserError: the file is missing, can't be read or is damaged; also from within the block.
+      UserError: the file is missing, can't be read or is damaged; also raised inside the block.
     """
     try:
         with path.open("rb") as opened:
@@ -81,11 +81,11 @@ def open_file(path: FilePath) -> Iterator[Any]:
     except Exception as error:
         if isinstance(path, Path) and not isinstance(error, OSError):
             raise
-        raise _unreadable(path, error) from error  # a bucket's client raises kinds of its own
+        raise _unreadable(path, error) from error  # a bucket's client has its own exceptions
 
 
 class _Stream(io.RawIOBase):
-    """What `io` needs around a bucket's file, which can do no more than `read`."""
+    """Adapts a bucket's file, which only has `read`, to `io`."""
 
     def __init__(self, file: Any):
         self._file = file
@@ -115,11 +115,11 @@ _DAMAGED = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
 def _unreadable(path: FilePath, error: Exception) -> UserError:
-    """Names the first missing folder, or else what went wrong."""
+    """Returns an error about the first missing folder, or else the cause."""
     places = (*reversed(path.parents), path) if isinstance(path, Path) else ()
     missing = next((place for place in places if not place.exists()), None)
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno is None:  # of a decompressor
+    if isinstance(error, OSError) and error.errno is None:  # from a decompressor
         return UserError(f"{path} is damaged ({reason}); fetch it again.")
     reason = f"{missing} is missing; check the path" if missing else reason
     return UserError(f"Cannot read {path}: {reason}.")

@@ -1,7 +1,7 @@
-"""Rows of a TFDS data set as plain Python values; imports TensorFlow.
+"""Rows of a TFDS dataset as plain Python values; imports TensorFlow.
 
-Class labels become their names (None where withheld), bytes become text. `sources.py` keeps
-the result, so this runs once a split.
+Class labels become their names (None if withheld), bytes become text. `sources.py` caches the
+result, so this runs once per split.
 """
 
 import contextlib
@@ -28,11 +28,11 @@ def read_tfds(
 ) -> tuple[str, Iterator[dict[str, Any]]]:
     """Returns the version and the rows of one split, in TFDS's own order.
 
-    Downloads and prepares the data set if `data_dir` does not hold it yet, unless `prepare` is
-    False. Of each row only `fields` are read, or everything if None.
+    Downloads and prepares the dataset if `data_dir` doesn't contain it, unless `prepare` is False.
+    Only `fields` of each row are read, or everything if None.
 
     Raises:
-      UserError: the data set is unknown, too old, has no such split or cannot be downloaded.
+      UserError: the dataset is unknown, too old, has no such split or can't be downloaded.
     """
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # a warning for each retry
     if not sys.stderr.isatty():
@@ -42,7 +42,7 @@ def read_tfds(
         if prepare:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
                 builder.download_and_prepare()
-    except Exception as error:  # TFDS raises several unrelated kinds, with pages of text
+    except Exception as error:  # TFDS raises various types, with pages of text
         raise UserError(
             f"TFDS cannot prepare {name} in {data_dir or 'its default folder'}: {_reason(error)}. "
             "Give a folder of the official files, --gin.DATA_DIR=FOLDER, or a TFDS folder that "
@@ -69,7 +69,7 @@ def read_tfds(
 
 
 def _reason(error: Exception) -> str:
-    """Describes an error in one line: the unreachable server, or TFDS's first line."""
+    """Describes an error in one line: the unreachable server, or the error's first line."""
     request = getattr(error, "request", None)
     if isinstance(error, OSError) and request is not None:
         return f"{urlsplit(request.url).hostname} can't be reached"

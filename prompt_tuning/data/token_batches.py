@@ -1,13 +1,12 @@
 """Batches of about the same number of tokens: many short examples, or few long ones.
 
-Each padded length has its own number of rows, and a batch holds examples of one length's bucket
-alone; so nothing is padded further than its own bucket asks for, and a step of short examples
-costs what a step of long ones does. Which bucket a step draws from is a pure function of (seed,
-step), as all of `batching.py` is: buckets take turns in proportion to their batches an epoch, so
-that every example comes equally often in the long run.
+Each padded length has its own number of rows, and a batch contains examples of one length bucket
+only. So no example is padded beyond its bucket, and steps of short and of long examples cost the
+same. A step's bucket is a pure function of (seed, step), as in `batching.py`: buckets take turns in
+proportion to their batches per epoch, so that every example occurs equally often in the long run.
 
-A step's loss is the mean over its own target tokens, so with more rows an example weighs less in
-it; the step's number of examples varies, and `batching.py` is there for who wants it constant.
+A step's loss is the mean over its target tokens, so an example weighs less in a batch with more
+rows. For a constant number of examples per step, use `batching.py`.
 """
 
 import dataclasses
@@ -31,21 +30,21 @@ from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import at_least
 
 LENGTH_MULTIPLE = 4
-"""Padded source lengths are multiples of this; so is the paper's prompt of 100 before them."""
+"""Padded source lengths are multiples of this; so is the paper's prompt length of 100."""
 
 SCHEDULE = 64
-"""Steps whose buckets are decided together, at least: each bucket has its share of them."""
+"""Minimum number of steps whose buckets are chosen together, each bucket with its share."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenBudget:
-    """How many rows a batch has.
+    """The size of a batch in tokens.
 
     Attributes:
-      tokens: positions per batch, at most (but for a batch of the fewest rows there can be).
-      extra: positions that a row costs beside its input: the prompt's length.
+      tokens: maximum number of positions per batch (except for batches of `row_multiple` rows).
+      extra: positions of a row in addition to its input: the prompt's length.
       row_multiple: rows are a multiple of this: the number of devices times that of microbatches.
-      num_lengths: number of source lengths, that is, of compiled shapes.
+      num_lengths: number of source lengths, and so of compiled shapes.
     """
 
     tokens: int
@@ -58,18 +57,18 @@ class TokenBudget:
         at_least(0, {"data.extra_tokens": self.extra})
 
     def rows(self, length: int) -> int:
-        """Returns the rows of a batch whose inputs are padded to `length`."""
+        """Returns the number of rows of a batch with inputs padded to `length`."""
         rows = self.tokens // (length + self.extra)
         return max(rows // self.row_multiple, 1) * self.row_multiple
 
 
 class TokenBatchStream:
-    """Training batches of one split, or of several mixed; stands in for a `BatchStream`.
+    """Training batches of one split, or of several mixed; an alternative to `BatchStream`.
 
     Args:
-      splits: where examples come from.
-      budget: how many tokens a step, over all hosts.
-      seed: with the step, decides everything.
+      splits: the splits to sample from.
+      budget: tokens per step, over all hosts.
+      seed: determines, with the step, each batch.
       rates: the share of each split among the examples; None for equal shares.
     """
 
@@ -93,7 +92,7 @@ class TokenBatchStream:
         self._splits, self._seed = splits, seed
         self._source_lengths = found
         self._target_length = max(int(split.targets.lengths.max()) for split in splits)
-        # Of each bucket: its splits and the rows it has of each, and the stream of its batches.
+        # For each bucket: its splits with its rows of each, and the stream of its batches.
         self._members: list[list[tuple[int, np.ndarray]]] = []
         self._streams: list[BatchStream] = []
         batches = []
@@ -110,11 +109,11 @@ class TokenBatchStream:
                 BatchStream(
                     [_tokens_of(splits[split], rows) for split, rows in members],
                     batch_size=rows_a_batch,
-                    # Its own random numbers, so that buckets aren't correlated.
+                    # A separate random stream, so that buckets aren't correlated.
                     seed=int(np.random.SeedSequence((seed, bucket)).generate_state(1)[0]),
                     rates=weights,
                     num_lengths=1,
-                    # Sorting would gain nothing within a bucket.
+                    # Within a bucket, sorting has no benefit.
                     max_window=1,
                 )
             )
@@ -126,7 +125,7 @@ class TokenBatchStream:
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
-        """The (source, target) lengths that batches come in."""
+        """The (source, target) lengths of batches."""
         return tuple((length, self._target_length) for length in self._source_lengths)
 
     def examples(self, step: int) -> Int[np.ndarray, "batch 2"]:
@@ -143,7 +142,7 @@ class TokenBatchStream:
         )
 
     def _turn(self, step: int) -> tuple[int, int]:
-        """Returns the bucket that a step draws from, and how many of its batches came before."""
+        """Returns the bucket of a step, and the number of its earlier batches."""
         bucket, turn = self._schedule(step // self._window)[step % self._window]
         return int(bucket), int(turn)
 
@@ -161,9 +160,8 @@ def token_eval_batches(
 ) -> Iterator[tuple[Batch, Int[np.ndarray, "rows"]]]:
     """Yields batches over every example once, shortest first, with the examples' indices.
 
-    A bucket's batches have as many rows as leave fewest examples over, which go into the next
-    bucket's. So hardly any padding rows are left; such a row repeats its batch's first with loss
-    weights of zero.
+    A bucket's number of rows is chosen to leave the fewest examples over, which go into the next
+    bucket. So padding rows are rare; they repeat their batch's first row with loss weights of zero.
     """
     lengths = split.inputs.lengths
     found = bucket_lengths(lengths, budget.num_lengths, LENGTH_MULTIPLE)
@@ -181,19 +179,19 @@ def token_eval_batches(
 
 
 def _even_rows(examples: int, most: int, multiple: int, last: bool) -> int:
-    """Returns rows of a batch, half of `most` at least, that leave few examples over.
+    """Returns the number of rows, at least half of `most`, that leaves the fewest examples over.
 
-    Or, where they are the last, that leave few padding rows. 0: all are left over.
+    In the last bucket, the number with the fewest padding rows. 0 if all are left over.
     """
     if examples <= most:
         return (-(-examples // multiple) if last else examples // multiple) * multiple
-    # Of equals the first, which has the most rows.
+    # Ties go to the first, which has the most rows.
     candidates = range(most, max(most // 2, 1) - 1, -multiple)
     return min(candidates, key=lambda rows: (-examples if last else examples) % rows)
 
 
 def _tokens_of(split: TokenizedSplit, rows: Int[np.ndarray, "rows"]) -> TokenizedSplit:
-    """Returns the examples of these rows, without what only metrics need."""
+    """Returns the token ids of these rows, without metadata and texts."""
     return TokenizedSplit(
         task=split.task,
         split=split.split,

@@ -1,11 +1,9 @@
-"""A task's examples as token ids, kept on disk.
+"""A task's examples as token ids, cached on disk.
 
-The first use of a split goes through SeqIO (`seqio_tasks.py`) and writes one `.npz` file; later
+The first use of a split tokenizes it with SeqIO (`seqio_tasks.py`) and writes a `.npz` file. Later
 uses read it and never import TensorFlow. The file is named by a hash of everything it depends on:
-the task, the vocabulary, the feature lengths, and the text itself, which is therefore rendered at
-each use. So a changed source file or text format is tokenized again.
-
-Batches are made from these in `batching.py`.
+the task, the vocabulary, the feature lengths, and the text, which is rendered at each use. So a
+changed source file or text format is tokenized again. `batching.py` makes the batches.
 """
 
 import dataclasses
@@ -32,19 +30,19 @@ if TYPE_CHECKING:
     from prompt_tuning.data.seqio_tasks import TokenizedExample
 
 Watch = Callable[[Iterable["TokenizedExample"], str, int], Iterable["TokenizedExample"]]
-"""Yields the examples it is given, with a description and their number, to show progress."""
+"""Wraps an iterable of examples, given a description and their number, to show progress."""
 
 _FORMAT = 4
-"""Part of the key: raise it when the file's contents change meaning."""
+"""Version of the file, part of its key: raise it when the contents change meaning."""
 
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of different lengths, end to end.
+    """Rows of different lengths, concatenated.
 
     Attributes:
       values: all rows' token ids.
-      offsets: where each row begins, and the end of the last.
+      offsets: the start of each row, and the end of the last.
     """
 
     values: Int[np.ndarray, "tokens"]
@@ -58,7 +56,7 @@ class Ragged:
 
     @property
     def lengths(self) -> Int[np.ndarray, "rows"]:
-        """Tokens of each row."""
+        """The number of tokens of each row."""
         return np.diff(self.offsets)
 
     def take(self, rows: Int[np.ndarray, "rows"]) -> "Ragged":
@@ -68,13 +66,13 @@ class Ragged:
 
 @dataclass(frozen=True, kw_only=True)
 class RowFacts:
-    """What tokenization found out about each example.
+    """Facts about each example, found during tokenization.
 
     Attributes:
-      full_lengths: tokens with end of sequence before anything was cut, by feature.
-      limits: the longest that each feature may be, in tokens.
-      unspelled: whether the targets' text doesn't survive the vocabulary.
-      shortened: whether the inputs lost a part of their column `Task.shorten`.
+      full_lengths: tokens with end of sequence before truncation, by feature.
+      limits: the maximum length of each feature, in tokens.
+      unspelled: whether the targets' text doesn't survive encoding and decoding.
+      shortened: whether the inputs' column `Task.shorten` was shortened.
     """
 
     full_lengths: Mapping[str, Int[np.ndarray, "rows"]]
@@ -84,7 +82,7 @@ class RowFacts:
 
     @property
     def cut(self) -> dict[str, int]:
-        """How many examples lost tokens, by feature."""
+        """The number of truncated examples, by feature."""
         return {
             name: int(np.count_nonzero(lengths > self.limits[name]))
             for name, lengths in self.full_lengths.items()
@@ -102,22 +100,22 @@ class RowFacts:
 
 _NOTHING = np.zeros(0, bool)
 NO_FACTS = RowFacts(full_lengths={}, limits={}, unspelled=_NOTHING, shortened=_NOTHING)
-"""Of a split that wasn't made from text."""
+"""The facts of a split that wasn't tokenized from text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizedSplit:
-    """The examples of one split, ending in end of sequence and no longer than asked.
+    """The examples of one split, truncated, with end of sequence.
 
     Attributes:
       task: the task's name.
       split: the split's name.
       inputs: encoder tokens of each example.
       targets: decoder targets of each example.
-      metadata_json: what the metrics need of each example, one JSON line each.
-      facts: what else was found out about each example.
-      texts_json: the text of each example's inputs, one JSON line each; of the training split,
-        which is never shown, empty.
+      metadata_json: the metrics' data about each example, one JSON line each.
+      facts: other facts about each example.
+      texts_json: the text of each example's inputs, one JSON line each; empty for the training
+        split, which is never shown.
     """
 
     task: str
@@ -133,12 +131,12 @@ class TokenizedSplit:
 
     @property
     def truncated(self) -> Mapping[str, int]:
-        """How many examples lost tokens, by feature."""
+        """The number of truncated examples, by feature."""
         return self.facts.cut
 
     @functools.cached_property
     def metadata(self) -> list[dict[str, Any]]:
-        """The metadata of each example: its "targets" text, "idx" and what its task adds."""
+        """The metadata of each example: its "targets" text, "idx" and the task's additions."""
         return [json.loads(line) for line in self.metadata_json.splitlines()]
 
     @functools.cached_property
@@ -173,22 +171,21 @@ def tokenized(
     cache_dir: Path | None = None,
     watch: Watch | None = None,
 ) -> TokenizedSplit:
-    """Returns a split as token ids, from the cache if it is there.
+    """Returns a split as token ids, from the cache if possible.
 
     Args:
       task: the task.
       split: "train", "validation" or "test".
       vocabulary: the frozen model's.
-      lengths: feature lengths of "inputs" and "targets" in tokens with end of sequence; longer
-        examples are cut, keeping end of sequence, as SeqIO does. Of a feature that isn't
-        there, and of both if None: the task's own.
-      data_dir: where the source is, as `Task.source` takes it.
-      cache_dir: where to keep token ids; None is `default_cache_dir()`.
-      watch: shows progress where text is tokenized.
+      lengths: maximum lengths of "inputs" and "targets" in tokens with end of sequence, by
+        default the task's; longer examples are truncated before end of sequence, as in SeqIO.
+      data_dir: the folder of the source, as for `Task.source`.
+      cache_dir: the folder of token ids; `default_cache_dir()` if None.
+      watch: shows progress of tokenization.
 
     Raises:
-      UserError: bad source, empty split, bad lengths, a label that the vocabulary can't spell
-        or that is longer than targets may be, or the cache cannot be written.
+      UserError: the source, the lengths or a label is bad, the split is empty, or the cache
+        can't be written.
     """
     lengths = feature_lengths(lengths, task.lengths)
     check_label_lengths(task.labels or (), vocabulary, lengths["targets"])
@@ -215,7 +212,7 @@ def _key(
     lengths: Mapping[str, int],
     data_dir: str | None,
 ) -> tuple[str, int]:
-    """Returns a hash of all that the tokens depend on, and the number of examples."""
+    """Returns a hash of everything the tokens depend on, and the number of examples."""
     shortening = task.shorten
     header = [_FORMAT, task.name, split, vocabulary.hash, vocabulary.extra_ids, lengths, shortening]
     digest = hashlib.sha256(json.dumps(header).encode())
@@ -237,7 +234,7 @@ def _write(
     split: str,
     vocabulary: Vocabulary,
 ) -> None:
-    # Labels have been checked, and withheld targets aren't learned.
+    # Labels have been checked, and withheld targets aren't trained on.
     can_spell = functools.lru_cache(vocabulary.can_spell)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in FEATURES}
     full_lengths: dict[str, list[int]] = {name: [] for name in FEATURES}
@@ -273,7 +270,7 @@ def _offsets(lengths: Sequence[int] | np.ndarray) -> Int[np.ndarray, "offsets"]:
 
 
 def _read(path: Path, task: Task, split: str, lengths: Mapping[str, int]) -> TokenizedSplit | None:
-    """Returns what the file holds, or None if there is none or it is damaged."""
+    """Returns the file's split, or None if the file is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)

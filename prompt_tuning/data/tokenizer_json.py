@@ -1,6 +1,6 @@
-"""Hugging Face's `tokenizer.json` of Unigram kind, which folders of `transformers` 5 hold alone.
+"""Hugging Face's Unigram `tokenizer.json`, the only vocabulary file that `transformers` 5 writes.
 
-It is read by the `tokenizers` package (the extra `hf`), so that ids are those of `transformers`.
+The `tokenizers` package (the extra `hf`) reads it, so that ids are those of `transformers`.
 """
 
 import functools
@@ -28,11 +28,11 @@ class TokenizerVocabulary(Vocabulary):
     """The vocabulary of a `tokenizer.json`.
 
     Args:
-      path: the file; `tokenizer_config.json` beside it names its special tokens.
+      path: the file; `tokenizer_config.json` in the same folder names its special tokens.
 
-    Raises:
-      UserError: the file is damaged, is of another kind than Unigram, or has other special ids
-        than T5's; or `tokenizers` isn't installed.
+      Raises:
+        UserError: the file is damaged, isn't Unigram, or has other special ids than T5's; or
+          `tokenizers` isn't installed.
     """
 
     def __init__(self, path: Path | epath.Path):
@@ -58,7 +58,7 @@ class TokenizerVocabulary(Vocabulary):
         }
         self.num_pieces = min([*self._added, self._size])
         self.first_sentinel = sentinels.get(0, self._size - 1)
-        # Those from the first on whose ids fall by one.
+        # Sentinels are those from the first on whose ids decrease by one.
         self.num_sentinels = next(
             i for i in itertools.count() if sentinels.get(i) != self.first_sentinel - i
         )
@@ -77,12 +77,12 @@ class TokenizerVocabulary(Vocabulary):
             )
 
     def __len__(self) -> int:
-        """Number of ids, sentinels and added tokens included."""
+        """Returns the number of ids, including sentinels and added tokens."""
         return self._size
 
     @functools.cached_property
     def hash(self) -> str:
-        """The sha256 of the file."""
+        """The SHA-256 of the file."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -97,7 +97,7 @@ class TokenizerVocabulary(Vocabulary):
         return self._tokenizer.decode(kept, skip_special_tokens=False)
 
     def piece(self, id_: SupportsInt) -> str:
-        """Returns one piece as it is written in the vocabulary, "▁" marking a word's start."""
+        """Returns the piece of an id, with "▁" marking a word's start."""
         piece = self._tokenizer.id_to_token(int(id_))
         return f"<unused_{int(id_)}>" if piece is None else piece
 
@@ -113,7 +113,7 @@ class TokenizerVocabulary(Vocabulary):
 
 
 def _loaded(path: Path | epath.Path) -> Any:
-    """Returns the `tokenizers.Tokenizer`, which neither cuts nor pads."""
+    """Returns the `tokenizers.Tokenizer`, without truncation and padding."""
     if importlib.util.find_spec("tokenizers") is None:
         raise UserError(
             f"Reading {path} needs the package tokenizers: pip install tokenizers, or put "
@@ -123,7 +123,7 @@ def _loaded(path: Path | epath.Path) -> Any:
 
     try:
         tokenizer = tokenizers.Tokenizer.from_buffer(path.read_bytes())
-    except Exception as error:  # the library raises nothing more special
+    except Exception as error:  # the library raises nothing more specific
         raise UserError(f"Can't read {path}: {' '.join(str(error).split())}.") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()

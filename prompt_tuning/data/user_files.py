@@ -1,11 +1,11 @@
-"""A task made of a user's own tables and two templates, without any Python.
+"""A task from a user's tables and two templates, without any Python.
 
     UserFiles(files={"train": as_path("reviews.csv")}, inputs=..., targets=...)   # the rows
     user_task(source, ...)                                                        # the task
 
 `tables.py` reads the files. Without a validation file, a share of the training rows is held out, by
 a hash of each row, so that the order of the rows doesn't matter and equal rows are on the same
-side. `templates.py` makes the text.
+side. `templates.py` formats the text.
 """
 
 import functools
@@ -25,7 +25,7 @@ from prompt_tuning.data.text_files import FilePath, uncompressed_name
 from prompt_tuning.errors import UserError, did_you_mean, listed
 
 MAX_LABELS = 20
-"""Without `labels`, up to this many different targets are taken as the labels."""
+"""Without `labels`, up to this many different targets are used as labels."""
 
 MULTI_LABEL = "multi_label"
 _REGRESSION = ("pearson", "spearman")
@@ -36,17 +36,15 @@ class UserFiles:
     """The rows of a user's files.
 
     Attributes:
-      files: what `read_table` takes for each split, one or several in order; "train" is
-        required, "validation" optional.
-      inputs: what the encoder reads.
-      targets: what the decoder should output; its columns may be missing in the test split.
-      held_out: the share of the training rows that make the validation split if it has no
-        file of its own.
+      files: one or more paths for `read_table` for each split; "train" is required.
+      inputs: template of the encoder's input.
+      targets: template of the targets; its columns may be missing in the test split.
+      held_out: the share of training rows held out as the validation split if that has no file.
       label_words: the word for each value in the target template's columns, such as
-        {0: "negative", 1: "positive"}; None takes the values as they are.
+        {0: "negative", 1: "positive"}; None leaves the values unchanged.
 
     Raises:
-      UserError: a file is of no known kind, or the share is not between 0 and 1.
+      UserError: a file's format is unknown, or the share isn't between 0 and 1.
     """
 
     files: Mapping[str, FilePath | Sequence[FilePath]]
@@ -64,7 +62,7 @@ class UserFiles:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that there are."""
+        """The available splits."""
         return ("train", "validation", *(("test",) if "test" in self.files else ()))
 
     def paths(self, split: str) -> tuple[FilePath, ...]:
@@ -73,11 +71,11 @@ class UserFiles:
         return tuple(files) if isinstance(files, list | tuple) else (files,)
 
     def rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
-        """Yields each row of a split with the file and line it begins at.
+        """Yields each row of a split with the file and line at which it starts.
 
         Raises:
-          UserError: a file is missing, empty or damaged, a row is malformed, a column that a
-            template names isn't there, or no row is held out.
+          UserError: a file is missing, empty or damaged, a row is malformed, a column of a
+            template is missing, or no row is held out.
         """
         if split == "test" or "validation" in self.files:
             yield from self.file_rows(split)
@@ -95,7 +93,7 @@ class UserFiles:
             )
 
     def file_rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
-        """Yields every row of a split's files, the held out ones too; raises as `rows`."""
+        """Yields every row of a split's files, including held-out ones; raises as `rows`."""
         for path in self.paths(split):
             count = 0
             for where, row in read_table(path):
@@ -110,7 +108,7 @@ class UserFiles:
                 raise UserError(f"{path} is empty; expected rows{header}.")
 
     def notes(self) -> list[str]:
-        """Returns what in the training files and the templates may be a mistake, a line each."""
+        """Returns a line for each possible mistake in the training files and the templates."""
         notes = []
         if leaks := set(self.inputs.columns) & set(self.targets.columns):
             notes.append(
@@ -142,7 +140,7 @@ class UserFiles:
     def _word(self, column: str, value: Any) -> str:
         words = self.label_words or {}
         by_text = {str(known): word for known, word in words.items()}
-        # A number of another kind equals its key; a text that is a number doesn't.
+        # Numbers of different types are equal as keys; a number and its text aren't.
         found = words.get(value, by_text.get(str(value).strip()))
         if found is None:
             raise ValueError(
@@ -166,7 +164,7 @@ class UserFiles:
             self._check_answer(row, withheld=withheld)
 
     def _check_answer(self, row: JsonRow, *, withheld: bool) -> None:
-        """Refuses part of an answer, and outside the test split also no answer."""
+        """Rejects a partial answer, and outside the test split also a missing one."""
         empty = empty_columns(row, self.targets)
         if empty and not (withheld and set(empty) == set(self.targets.columns)):
             raise ValueError(
@@ -176,7 +174,7 @@ class UserFiles:
 
 
 def empty_columns(row: Row, template: Template) -> list[str]:
-    """Returns the columns of a template that a row lacks or has nothing in."""
+    """Returns the columns of a template that are missing or empty in a row."""
     return [column for column in template.columns if _is_empty(row.get(column))]
 
 
@@ -195,16 +193,16 @@ def user_task(
 
     Args:
       source: the files and the templates.
-      name: the task's name; None is that of the first training file.
-      labels: the label words. None: the different targets of the training files if they are
-        few (`MAX_LABELS`) and the metric is one of labels. Empty: none, the answer is free
-        text. Given any, no file is read, so that a run answers without its training files.
+      name: the task's name; by default that of the first training file.
+      labels: the label words; empty for free text. None uses the different targets of the
+        training files if they are few (`MAX_LABELS`) and the metric is for labels. With labels,
+        no file is read, so that a run answers without its training files.
       metric: one or several of "accuracy", "macro_f1", "matthews" (two labels), "rouge",
         "multi_label" (sets of labels, separated by commas), "pearson" and "spearman" (numbers).
-        None: "accuracy" for labels, "rouge" for free text.
+        The default is "accuracy" for labels, "rouge" for free text.
 
     Raises:
-      UserError: the training files can't be read, or a metric isn't known or doesn't suit the
+      UserError: the training files can't be read, or a metric is unknown or doesn't match the
         labels.
     """
     asked = (metric,) if isinstance(metric, str) else tuple(metric or ())
@@ -230,7 +228,7 @@ def user_task(
 def task_name(name: str | None, train_file: FilePath) -> str:
     """Returns the name of a user's task, by default that of its first training file."""
     file = uncompressed_name(train_file)
-    # What SeqIO allows in a name.
+    # Only characters that SeqIO allows in a name.
     return re.sub(r"[^\w.:#]+", "_", name or file.rpartition(".")[0] or file)
 
 
@@ -262,9 +260,9 @@ def _find_labels(source: UserFiles) -> tuple[str, ...]:
 
 
 def _render(row: Row, source: UserFiles, numbers: bool) -> Iterable[Example]:
-    # Only a row of the test split can: in it every column of the answer is empty, or none.
+    # Only possible in the test split, in which either all of an answer's columns are empty or none.
     withheld = bool(empty_columns(row, source.targets))
-    # Without an answer to identify a row, its prediction comes with all of its columns.
+    # A row without an answer is identified by all of its columns.
     used = {*source.targets.columns, *(() if withheld else source.inputs.columns)}
     rest = {column: value for column, value in row.items() if column not in used}
     target = UNLABELLED if withheld else source.targets.render(row)

@@ -1,17 +1,17 @@
 """The vocabulary: SentencePiece (T5, mT5, Flan-T5) or bytes (ByT5), with or without TensorFlow.
 
-`Vocabulary` needs only the `sentencepiece` package, so that decoding, prompts made from label
-words and reading cached token ids start in milliseconds. Its ids are those of
+`Vocabulary` needs only the `sentencepiece` package, so that decoding, prompts from label words and
+reading cached token ids start in milliseconds. Its ids are those of
 `seqio.SentencePieceVocabulary(path, extra_ids)`, which `Vocabulary.seqio()` returns for the
-SeqIO tasks of `seqio_tasks.py`; `ByteVocabulary` is `seqio.ByteVocabulary` in the same way.
+SeqIO tasks of `seqio_tasks.py`; `ByteVocabulary` likewise corresponds to `seqio.ByteVocabulary`.
 `find_vocabulary` finds one by its path, in a checkpoint's folder, in a bucket, or by the name of a
-shipped one. A folder with `tokenizer.json` alone is read by `tokenizer_json.py`.
+shipped one. `tokenizer_json.py` reads folders with only a `tokenizer.json`.
 
 T5 reserves id 0 for padding (also the decoder's start), 1 for end of sequence and 2 for unknown.
-The sentinels of span corruption, `<extra_id_0>` and so on, are numbered down from the last id
-(Raffel et al., 2020, section 3.1.4). T5's file leaves them out, so code appends them; mT5's file
-holds them; ByT5 takes the last hundred byte ids for them (Xue et al., 2022, section 3.1). Tokens
-that a Hugging Face folder adds come after them.
+The ids of span corruption's sentinels, `<extra_id_0>` and so on, count down from the last id
+(Raffel et al., 2020, section 3.1.4). T5's file doesn't contain them, so code appends them; mT5's
+does; ByT5 reuses the last hundred byte ids (Xue et al., 2022, section 3.1). Tokens that a Hugging
+Face folder adds come after them.
 """
 
 import functools
@@ -44,7 +44,7 @@ UNK_ID = 2
 T5_EXTRA_IDS = 100
 
 BYTES = "byt5"
-"""What ByT5's vocabulary, which is in no file, is called where a path is asked for."""
+"""The name of ByT5's vocabulary, which has no file, in place of a path."""
 
 HUB_FILE = "spiece.model"
 BYT5_CLASS = "ByT5Tokenizer"
@@ -54,12 +54,12 @@ T5_FILE = "gs://t5-data/vocabs/cc_all.32000/sentencepiece.model"
 
 
 def vocabulary_hash(path: str | Path) -> str:
-    """Returns the sha256 of the SentencePiece file, which identifies a vocabulary in metadata."""
+    """Returns the SHA-256 of the SentencePiece file, which identifies a vocabulary in metadata."""
     return hashlib.sha256(_read(as_vocabulary_path(path))).hexdigest()
 
 
 def shipped_vocabularies() -> dict[str, Path]:
-    """Returns the files of the vocabularies inside the package by their names, the files' stems."""
+    """Returns the files of the vocabularies in the package by name, the file's stem."""
     folder = Path(str(resources.files("prompt_tuning") / "assets"))
     return {file.stem: file for file in folder.rglob("*.model")}
 
@@ -69,14 +69,14 @@ class Vocabulary:
 
     Args:
       path: a SentencePiece model file, on disk or in a bucket; or the name of a shipped one.
-        Beside Hugging Face's `spiece.model`, the folder's number of sentinels and its added
+        For Hugging Face's `spiece.model`, the folder's number of sentinels and its added
         tokens are read too.
-      extra_ids: how many sentinels to append. None: as many as the folder gives; without that,
-        none if the file holds its own, as mT5's, else T5's hundred.
+      extra_ids: number of sentinels to append. None for the folder's number; without one, for 0
+        if the file contains sentinels, as mT5's does, else for T5's 100.
 
-    Raises:
-      UserError: the file is missing, is no SentencePiece model, or was trained with other
-        special ids than T5's; or a token is added at an id that is another piece's.
+      Raises:
+        UserError: the file is missing, isn't a SentencePiece model, or was trained with other
+          special ids than T5's; or an added token has the id of another piece.
     """
 
     pad_id, eos_id, unk_id = PAD_ID, EOS_ID, UNK_ID
@@ -89,15 +89,15 @@ class Vocabulary:
         self._processor, self.extra_ids, in_file = _load(self.path, extra_ids, default)
         size = self._processor.get_piece_size()
         self.num_pieces = size - self.extra_ids - in_file
-        """How many of the ids are text: sentinels and added tokens follow."""
+        """The number of ids of text, which come before sentinels and added tokens."""
         self.num_sentinels = size - self.num_pieces
-        """How many ids span corruption may use as sentinels."""
+        """The number of ids that span corruption may use as sentinels."""
         self.first_sentinel = size - 1
-        """The id of `<extra_id_0>`, from which the others are numbered down."""
+        """The id of `<extra_id_0>`; those of the others count down from it."""
         self._added = {} if folder is None else self._beyond(hub_tokens.added_tokens(folder))
 
     def _beyond(self, tokens: Mapping[int, str]) -> dict[int, str]:
-        """Returns the tokens that aren't pieces of the model, by their ids."""
+        """Returns the tokens that aren't pieces of the model, by id."""
         size = self._processor.get_piece_size()
         for id_, token in tokens.items():
             piece = self._processor.id_to_piece(id_).removeprefix("▁") if id_ < size else token
@@ -109,12 +109,12 @@ class Vocabulary:
         return {id_: token for id_, token in tokens.items() if id_ >= size}
 
     def __len__(self) -> int:
-        """Number of ids, sentinels included (T5: 32,100; its embedding table has 32,128 rows)."""
+        """Returns the number of ids, sentinels included (T5: 32,100; its table has 32,128 rows)."""
         return max(self._processor.get_piece_size(), *(id_ + 1 for id_ in self._added), 0)
 
     @functools.cached_property
     def hash(self) -> str:
-        """The sha256 of the file, and of what is added to it if anything is."""
+        """The SHA-256 of the file, and of any additions to it."""
         digest = hashlib.sha256(_read(self.path))
         if self._added:
             digest.update(json.dumps(sorted(self._added.items())).encode())
@@ -125,7 +125,7 @@ class Vocabulary:
         if not self._added:
             return self._processor.encode(text)
         ids_of = {token: id_ for id_, token in self._added.items()}
-        # The longest first: a token may be the beginning of another.
+        # The longest first: a token may be a prefix of another.
         tokens = "|".join(map(re.escape, sorted(ids_of, key=len, reverse=True)))
         ids = []
         for part in re.split(f"({tokens})", text):
@@ -133,7 +133,7 @@ class Vocabulary:
         return ids
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:
-        """Returns the text of `ids` up to the first end of sequence; padding is nothing.
+        """Returns the text of `ids` up to the first end of sequence, without padding.
 
         Added tokens are surrounded by spaces.
         """
@@ -145,12 +145,12 @@ class Vocabulary:
                 texts += [self._text(run), self._added[id_]]
                 run = []
             else:
-                # The embedding table has more rows than the vocabulary: a model may output others.
+                # A model may output other ids: the embedding table has more rows.
                 run.append(id_ if self._has(id_) else UNK_ID)
         return " ".join(filter(None, [*texts, self._text(run)]))
 
     def _has(self, id_: int) -> bool:
-        """Returns whether the vocabulary has an id, added tokens aside."""
+        """Returns whether the vocabulary, without added tokens, has an id."""
         return id_ < self._processor.get_piece_size()
 
     def _text(self, ids: list[int]) -> str:
@@ -164,14 +164,14 @@ class Vocabulary:
         return self._processor.id_to_piece(id_) if self._has(id_) else f"<unused_{id_}>"
 
     def can_spell(self, text: str) -> bool:
-        """Returns whether a text survives encoding and decoding, so a model can output it."""
+        """Returns whether a text survives encoding and decoding, so that a model can output it."""
         return self.decode(self.encode(text)) == text
 
     def check_labels(self, labels: Iterable[str]) -> None:
         """Checks that each label survives encoding and decoding.
 
         Raises:
-          UserError: one doesn't, so every answer generated in its place would count as wrong.
+          UserError: one doesn't, so that generated answers would never equal it.
         """
         for label in labels:
             if not self.can_spell(label):
@@ -183,7 +183,7 @@ class Vocabulary:
                 )
 
     def encode_labels(self, labels: Sequence[str]) -> Int[np.ndarray, "labels target"]:
-        """Returns each label word's ids with end of sequence, padded to the longest.
+        """Returns each label's ids with end of sequence, padded to the longest.
 
         Raises:
           UserError: as `check_labels`.
@@ -205,11 +205,11 @@ class Vocabulary:
         return seqio.SentencePieceVocabulary(str(self.path), self.extra_ids)
 
     def save(self, folder: Path, *, fix: str) -> None:
-        """Writes it into a folder, where `find_vocabulary` finds it again, and Hugging Face too.
+        """Writes it into a folder, in which `find_vocabulary` and Hugging Face find it.
 
         Args:
-          folder: one that exists.
-          fix: what to do where a file can't be written, as `atomic_write` takes it.
+          folder: an existing folder.
+          fix: how to fix a failure to write, as for `atomic_write`.
 
         Raises:
           UserError: a file can't be written.
@@ -230,7 +230,7 @@ class Vocabulary:
 class ByteVocabulary(Vocabulary):
     """ByT5's vocabulary: the bytes of the text in UTF-8, from id 3 (Xue et al., 2022).
 
-    Its sentinels are no ids of their own: span corruption takes the last byte ids for them.
+    Its sentinels have no ids of their own: span corruption uses the last byte ids.
     """
 
     def __init__(self):
@@ -242,12 +242,12 @@ class ByteVocabulary(Vocabulary):
         self._added = {}
 
     def __len__(self) -> int:
-        """Number of ids, 259; ByT5's embedding table has 384 rows."""
+        """Returns the number of ids, 259; ByT5's embedding table has 384 rows."""
         return _FIRST_BYTE + _NUM_BYTES
 
     @functools.cached_property
     def hash(self) -> str:
-        """A hash that names these ids, as a file's does where there is a file."""
+        """A hash that identifies these ids, in place of a file's."""
         return hashlib.sha256(b"bytes of UTF-8 from id 3; 0 padding, 1 end, 2 unknown").hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -258,11 +258,11 @@ class ByteVocabulary(Vocabulary):
         return id_ < len(self)
 
     def _text(self, ids: list[int]) -> str:
-        """Special ids, and bytes that are no UTF-8, are nothing, as in SeqIO."""
+        """Returns the text without special ids and invalid UTF-8, as in SeqIO."""
         return bytes(i - _FIRST_BYTE for i in ids if i >= _FIRST_BYTE).decode(errors="ignore")
 
     def piece(self, id_: SupportsInt) -> str:
-        """Returns a character of ASCII as it is, another byte as "<0xE9>"."""
+        """Returns an ASCII character unchanged, and another byte as "<0xE9>"."""
         id_ = int(id_)
         if id_ < _FIRST_BYTE:
             return ("<pad>", "</s>", "<unk>")[id_]
@@ -282,9 +282,9 @@ class ByteVocabulary(Vocabulary):
 
 
 def as_vocabulary_path(path: str | Path | epath.Path) -> Path | epath.Path:
-    """The shipped file of that name, or a path.
+    """Returns the shipped file of that name, or a path.
 
-    It is of the bucket's kind for "gs://..."; `pathlib` would make one slash of the two.
+    Paths in a bucket aren't `pathlib`'s, which would collapse the slashes of "gs://...".
     """
     path = shipped_vocabularies().get(str(path), path)
     return epath.Path(path) if "://" in str(path) else Path(path)
@@ -297,7 +297,7 @@ def _json(content: Mapping[str, object]) -> bytes:
 def _read(path: Path | epath.Path) -> bytes:
     try:
         return path.read_bytes()
-    except Exception as error:  # a bucket's client raises kinds of its own
+    except Exception as error:  # a bucket's client has its own exceptions
         if not isinstance(error, OSError) and isinstance(path, Path):
             raise
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
@@ -311,9 +311,9 @@ def _read(path: Path | epath.Path) -> bytes:
 def _load(
     path: Path | epath.Path, extra_ids: int | None, default: int | None
 ) -> tuple[sentencepiece.SentencePieceProcessor, int, int]:
-    """Returns the model with its sentinels: how many were appended, how many the file holds.
+    """Returns the model, the number of sentinels appended to it, and the number in its file.
 
-    `default` is how many to append where `extra_ids` is None and the file holds none.
+    `default` is the number to append if `extra_ids` is None and the file contains none.
     """
     content = _read(path)
     try:
@@ -321,14 +321,14 @@ def _load(
         in_file = sum("<extra_id_" in piece.piece for piece in model.pieces)
         if extra_ids is None:
             extra_ids = 0 if in_file else T5_EXTRA_IDS if default is None else default
-        # Later pieces have higher ids, so the sentinels go in from the last to the first. The
-        # leading "▁" makes each stand at a word's start.
+        # Later pieces have higher ids, so sentinels are appended from the last to the first. The
+        # leading "▁" makes each start a word.
         for i in reversed(range(extra_ids)):
             model.pieces.add(
                 piece=f"▁<extra_id_{i}>", score=0.0, type=model.SentencePiece.USER_DEFINED
             )
         processor = sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
-    except Exception as error:  # protobuf and SentencePiece raise several unrelated kinds
+    except Exception as error:  # protobuf and SentencePiece raise various types
         raise UserError(
             f"Vocabulary file {path} is not a SentencePiece model ({str(error).splitlines()[0]})."
         ) from error

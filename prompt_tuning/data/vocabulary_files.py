@@ -1,4 +1,4 @@
-"""Finds the vocabulary that a path names, of any kind."""
+"""Finds a vocabulary of any kind by its path or name."""
 
 from pathlib import Path
 
@@ -26,13 +26,13 @@ def find_vocabulary(path: str | Path | epath.Path, extra_ids: int | None = None)
     """Returns the vocabulary that a path names.
 
     Args:
-      path: a SentencePiece model file; a `tokenizer.json` of Unigram kind; a folder that holds
-        either, such as a checkpoint's; any of them in a bucket (gs://); the name of a shipped
-        vocabulary, "tinyworld"; or "byt5".
-      extra_ids: how many sentinels to append, as `Vocabulary` takes it.
+      path: a SentencePiece model file; a Unigram `tokenizer.json`; a folder with either, such as
+        a checkpoint's; any of them in a bucket (gs://); the name of a shipped vocabulary,
+        "tinyworld"; or "byt5".
+      extra_ids: number of sentinels to append, as for `Vocabulary`.
 
-    Raises:
-      UserError: the folder holds no vocabulary, or the file is none.
+      Raises:
+        UserError: the folder contains no vocabulary, or the file isn't one.
     """
     if str(path) == BYTES:
         return ByteVocabulary()

@@ -1,8 +1,8 @@
-"""The pre-training corpus: short documents on the corpus's own facts, as a curriculum.
+"""The pre-training corpus: short documents about the corpus's own facts, as a curriculum.
 
 A document has a context and a continuation. Span corruption (Raffel et al., 2020, section 3.1.4)
-reads them as one text; LM adaptation (Lester et al., 2021, section 3.1) reads the context and
-predicts the continuation. `stories.py` tells facts, `exercises.py` asks and answers.
+treats them as one text; LM adaptation (Lester et al., 2021, section 3.1) predicts the continuation
+from the context. `stories.py` states facts, `exercises.py` has questions and answers.
 
 No document states a fact of a task's split (see `world.region_of`) or has a task's format.
 """
@@ -16,7 +16,7 @@ from prompt_tuning.tinyworld.world import World
 
 Writer = Callable[[World], Document]
 
-# Drawn in proportion to how often they are listed.
+# Sampled in proportion to how often they are listed.
 STORIES: tuple[Writer, ...] = (
     stories.word_list,
     *(stories.story,) * 4,
@@ -40,9 +40,9 @@ class Lesson:
         return tuple(e for e in dict.fromkeys(self.exercises) if e is not exercises.list_pairs)
 
 
-# Each lesson builds on the ones before. A model that trains on the whole mixture from the start
-# learns which words could be the answer, and stops there: to find the right one it must first be
-# able to find a word in a text, and what is next to it.
+# Each lesson builds on the previous ones. A model that trains on the whole mixture from the start
+# only learns which words could be the answer: to find the right one, it must first be able to find
+# a word in a text, and its neighbor.
 CURRICULUM = (
     Lesson(name="copying", exercises=(exercises.copy_words,)),
     Lesson(name="pairs", exercises=(*(exercises.list_pairs,) * 2, exercises.recall_next)),
@@ -82,12 +82,12 @@ EXERCISES: tuple[Writer, ...] = tuple(
 
 
 def document(world: World, *, exercises: float) -> Document:
-    """Draws a document: any exercise with probability `exercises`, or a story."""
+    """Samples a document: any exercise with probability `exercises`, else a story."""
     return world.rng.choice(EXERCISES if world.rng.random() < exercises else STORIES)(world)
 
 
 def lesson_document(world: World, number: int) -> Document:
-    """Draws a document of lesson `number` of the curriculum, or at times of an earlier one."""
+    """Samples a document of lesson `number` of the curriculum, or sometimes of an earlier one."""
     draw = world.rng.random()
     if draw < 0.1:
         return world.rng.choice(STORIES)(world)

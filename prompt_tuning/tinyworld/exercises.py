@@ -1,8 +1,8 @@
 """Exercises of TinyWorld: documents with a question and its answer, in many phrasings.
 
-They build on one another: `copy_words` and `list_pairs` teach a model to find a position in a text
-and what is next to it, `recall` to answer with it, `find_words` to say whether it occurs,
-`match_kinds` what the words mean; the others combine these. `corpus.py` has the order.
+They build on one another: `copy_words` and `list_pairs` teach a model to find a word in a text and
+its neighbor, `recall` to answer with it, `find_words` to decide whether it occurs, `match_kinds`
+the meaning of words; the others combine these. `corpus.py` has the order.
 
 The formats of the eight tasks don't occur: the fields of `tasks/superglue.py` never appear in its
 order and with its names.
@@ -60,14 +60,14 @@ _WORDS: dict[str, tuple[str, ...]] = {
 
 
 def copy_words(world: World) -> Document:
-    """Asks to repeat a list of words."""
+    """Lists words to be repeated."""
     pool = [word for words in _WORDS.values() for word in words]
     words = " ".join(world.rng.sample(pool, world.rng.randint(4, 12)))
     return Document(*world.rng.choice(((f"copy: {words}", words), (f"{words} copy:", words))))
 
 
 def list_pairs(world: World) -> Document:
-    """States pairs of words, then again in another order, which can't be predicted."""
+    """States pairs of words twice, the second time in another, unpredictable order."""
     pairs = _pairs(world, world.rng.randint(2, 6))
     again = world.rng.sample(pairs, len(pairs))
     return Document(f"{_list(pairs)} copy:", _list(again))
@@ -89,7 +89,7 @@ def recall(world: World) -> Document:
 
 
 def find_words(world: World) -> Document:
-    """Lists words and asks of some words whether each is in the list."""
+    """Lists words and asks for some words whether each is in the list."""
     pool = [word for words in _WORDS.values() for word in words]
     words = world.rng.sample(pool, world.rng.randint(4, 8))
     told = world.rng.sample(words, len(words) // 2)
@@ -98,7 +98,7 @@ def find_words(world: World) -> Document:
 
 
 def find_kinds(world: World) -> Document:
-    """Lists things and asks of some kinds whether one of the things is of that kind."""
+    """Lists things and asks for some kinds whether one of the things is of that kind."""
     kinds = world.kinds(world.rng.randint(2, 6))
     told = world.rng.sample(kinds, len(kinds) // 2)
     nouns = [world.rng.choice(lexicon.KINDS[kind]) for kind in told]
@@ -140,7 +140,7 @@ def verify_action(world: World) -> Document:
 
 
 def verify_colour(world: World) -> Document:
-    """Asks whether a thing has a color: it is stated, another color is, or neither."""
+    """Asks whether a thing has a color; the text states that color, another, or none."""
     asked, other = world.colours(2)
     answer = world.rng.randrange(3)
     colour = other.colour if answer == 1 else asked.colour
@@ -152,7 +152,7 @@ def verify_colour(world: World) -> Document:
 
 
 def verify_kinds(world: World) -> Document:
-    """Asks of one to three things whether each is of a kind, without stating any fact."""
+    """Asks for one to three things whether each is of a kind, without stating any fact."""
     claims, verdicts = [], []
     labels = world.rng.choice(VERDICTS)
     for _ in range(world.rng.randint(1, 3)):
@@ -165,7 +165,7 @@ def verify_kinds(world: World) -> Document:
 
 
 def verify_several(world: World) -> Document:
-    """Asks of several claims, each about one of one to three facts, whether it follows."""
+    """Asks for several claims, each about one of one to three facts, whether it follows."""
     facts = actions(world, size(world))
     claims, verdicts = [], []
     labels = world.rng.choice(VERDICTS)
@@ -345,14 +345,14 @@ def resolve_pronoun(world: World) -> Document:
 
 
 def _drawn_claim(world: World, facts: list[Action]) -> tuple[Action, bool, str]:
-    """Draws a fact, whether to claim it or something wrong, and the kind of thing to claim."""
+    """Samples a fact, whether to claim it or something wrong, and the claimed kind of thing."""
     asked = world.rng.choice(facts)
     holds = world.rng.random() < 0.5
     return asked, holds, asked.kind if holds else _wrong_kind(world, facts, asked)
 
 
 def _wrong_kind(world: World, facts: list[Action], asked: Action) -> str:
-    """Draws a kind that `asked` is not of: preferably that of another fact."""
+    """Samples a kind other than that of `asked`, preferably that of another fact."""
     others = [fact.kind for fact in facts if fact.kind != asked.kind]
     if others and world.rng.random() < 0.7:
         return world.rng.choice(others)
@@ -362,7 +362,7 @@ def _wrong_kind(world: World, facts: list[Action], asked: Action) -> str:
 def _exercise(
     world: World, labels: tuple[tuple[str, ...], ...], answer: int, told: str, asked: str
 ) -> Document:
-    """Asks `asked` about `told`, and lists the labels to answer with."""
+    """Returns the question `asked` about the text `told`, with the labels to answer with."""
     names = world.rng.choice(labels)
     options = f"{', '.join(names[:-1])} or {names[-1]}"
     field, asked_field = world.rng.choice(FIELDS)
@@ -412,7 +412,7 @@ def _question(asked_by: list[str], answers: list[str], *, repeat: bool) -> tuple
 
 
 def _pairs(world: World, count: int, left: str | None = None) -> list[tuple[str, str]]:
-    """Draws pairs of words of two sorts; no word occurs twice, nor do two things of one kind."""
+    """Samples pairs of words of two sorts, with no repeated word or kind of thing."""
     others = [sort for sort in _WORDS if sort != left]
     sorts = [left, world.rng.choice(others)] if left else world.rng.sample(others, 2)
     return list(zip(*(_draw_words(world, sort, count) for sort in sorts), strict=True))

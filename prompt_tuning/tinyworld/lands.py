@@ -1,10 +1,10 @@
 """Three lands of TinyWorld: questions on a passage, in each land's own words and phrasings.
 
-They are for the paper's experiment in domain shift (Lester et al., 2021, section 5) in miniature: a
+They are a small version of the paper's domain shift experiment (Lester et al., 2021, section 5): a
 prompt trained in one land is scored in the others, whose people, things, places, verbs and
 phrasings are different. Every word and phrasing occurs in the pre-training corpus, so that a frozen
-model knows all of them; the facts themselves don't, see `world.region_of`. A passage states three
-facts with one verb. A question asks who, what, or where, which no exercise of the corpus asks. The
+model knows all of them; the facts themselves don't (see `world.region_of`). A passage states three
+facts with one verb. A question asks who, what, or where, which no exercise of the corpus does. The
 answer is a word of the passage.
 """
 
@@ -27,14 +27,14 @@ class Land:
     """The words and phrasings of a land.
 
     Attributes:
-      people: who lives there.
-      kinds: of its things.
-      places: where the things are.
-      verbs: what is done to them.
-      facts: statements of a fact, with {person}, {past}, {participle}, {thing} and {place}.
-      who: asks for the person, by the {thing}'s kind.
-      what: asks for the thing, by the person.
-      where: asks for the place, by both.
+      people: the names of its people.
+      kinds: the kinds of its things.
+      places: the places of things.
+      verbs: the verbs of actions on things.
+      facts: phrasings of a fact, with {person}, {past}, {participle}, {thing} and {place}.
+      who: the question for the person, with the {thing}'s kind.
+      what: the question for the thing, with the person.
+      where: the question for the place, with both.
     """
 
     people: tuple[str, ...]
@@ -49,7 +49,7 @@ class Land:
     def action(
         self, rng: random.Random, split: Region, person: str, verb: str, kind: str
     ) -> Action:
-        """Draws a fact of a split, which must have one (`has_fact`)."""
+        """Samples a fact of a split, which must have one (`has_fact`)."""
         while True:
             noun, place = rng.choice(lexicon.KINDS[kind]), rng.choice(self.places)
             fact = Action(person, verb, noun, place)
@@ -113,7 +113,7 @@ LANDS: dict[str, Land] = {
 
 
 def questions(name: str, split: Region) -> Iterator[Row]:
-    """Yields an endless stream of rows with "question", "passage" and "answer", always the same."""
+    """Yields a reproducible endless stream of rows with "question", "passage" and "answer"."""
     land = LANDS[name]
     rng = random.Random(f"questions of {name}/{split}")
     phrasings = ((land.who, "person"), (land.what, "noun"), (land.where, "place"))
@@ -141,11 +141,11 @@ def pairs(name: str, split: Region, phrasings: tuple[str, ...]) -> Iterator[Row]
     If not, they are about different things. Both labels are equally likely.
 
     Args:
-      name: of the land.
-      split: of the facts.
+      name: the land.
+      split: the split of the facts.
       phrasings: whole sentences, with the fields of a land's `facts`; those of a pair differ.
     """
-    # No place is stated: with several places, the same words would be in several splits.
+    # No place is stated, so with several places, the same words would be in several splits.
     land = dataclasses.replace(LANDS[name], places=LANDS[name].places[:1])
     rng = random.Random(f"pairs of {name}/{split}")
     for label in itertools.cycle(("True", "False")):

@@ -1,6 +1,6 @@
 """Stories of TinyWorld: documents that state facts, and state them again in other words.
 
-`exercises.py` has documents with questions and answers; `corpus.py` says how often each is drawn.
+`exercises.py` has documents with questions and answers; `corpus.py` sets how often each is sampled.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ def word_list(world: World) -> Document:
 
 
 def story(world: World) -> Document:
-    """States one to three facts, then the same by the kinds of their things, in another order."""
+    """States one to three facts, then again with the kinds of their things, in another order."""
     facts = actions(world, size(world))
     told = tell_actions(world.rng, facts)
     again = [claim(world.rng, fact, fact.kind) for fact in world.rng.sample(facts, len(facts))]
@@ -79,15 +79,15 @@ def motive_story(world: World) -> Document:
 
 
 def size(world: World) -> int:
-    """Draws how many facts a document states."""
+    """Samples the number of facts of a document."""
     return world.rng.choice((1, 1, 2, 2, 3, 3))
 
 
 def actions(world: World, count: int) -> list[Action]:
-    """Draws facts of different people and kinds, with one verb or with several."""
+    """Samples facts of different people and kinds, with one verb or several."""
     return world.actions(count, world.rng.choice((None, world.rng.choice(list(lexicon.VERBS)))))
 
 
 def deed(fact: Motive) -> str:
-    """States what somebody did to another, without the reason."""
+    """States what one person did to another, without the reason."""
     return f"{fact.subject} {fact.verb} {fact.object}"

@@ -1,1 +1,1 @@
-"""The tasks, one table a benchmark."""
+"""The tasks, with one table per benchmark."""

@@ -16,10 +16,10 @@ from prompt_tuning.errors import UserError, did_you_mean
 
 
 def get_task(name: str) -> Task:
-    """Returns the task of that name.
+    """Returns the task with this name.
 
     Raises:
-      UserError: there is none; the closest names are suggested.
+      UserError: there is none; suggests the closest names.
     """
     if name not in TASKS:
         raise UserError(f"Unknown task {name!r}.{did_you_mean(name, TASKS)}")

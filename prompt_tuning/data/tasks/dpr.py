@@ -1,12 +1,12 @@
-"""Definite Pronoun Resolution (Rahman and Ng, 2012), further training data for WSC.
+"""Definite Pronoun Resolution (Rahman and Ng, 2012), additional training data for WSC.
 
-An example is a sentence with a marked pronoun, the answer the candidate it refers to, in WSC's own
-format: so it can be mixed with WSC (`superglue_wsc_and_dpr`) or with all of SuperGLUE
+An example is a sentence with a marked pronoun; the answer is the candidate it refers to. The format
+is WSC's, so it can be mixed with WSC (`superglue_wsc_and_dpr`) or with all of SuperGLUE
 (`superglue_and_dpr`), as in the paper's released code. DPR's held-out sentences, which it calls
 its test set, are the validation split here; their answers are public.
 
-From TFDS, or from a folder that holds `DPR/train.c.txt` and `DPR/test.c.txt`: five lines an
-example, of which the last is empty.
+Data comes from TFDS, or from a folder with `DPR/train.c.txt` and `DPR/test.c.txt`: five lines per
+example, the last of which is empty.
 """
 
 from collections.abc import Iterable, Iterator
@@ -33,7 +33,7 @@ _LINES = ("sentence", "pronoun", "candidates", "answer", "end")
 
 @dataclass(frozen=True, kw_only=True)
 class _FiveLineSource:
-    """The official files: sentence, pronoun, candidates, the right one, an empty line."""
+    """The official files: sentence, pronoun, candidates, the correct one, an empty line."""
 
     folder: Path
 

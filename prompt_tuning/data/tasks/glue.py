@@ -1,11 +1,11 @@
 """GLUE's nine tasks and its diagnostics (Wang et al., 2018), and the MRPC and QQP transfer pair.
 
-One table says what differs between the tasks, one loop registers them: as `glue_mrpc` (the task's
-name left out of the text, as in the paper) and `glue_mrpc_with_name` (T5's own text).
+A table lists the differences between the tasks, and a loop registers them: as `glue_mrpc` (without
+the task's name in the text, as in the paper) and `glue_mrpc_with_name` (T5's own text).
 
-`glue_qqp_from_mrpc` is QQP as a prompt trained on MRPC answers it, zero-shot (Lester et al., 2021,
-section 5): QQP's text with MRPC's label words, and `glue_mrpc_from_qqp` the other way round. The
-prompt is picked on the development set of the task that it was trained on:
+`glue_qqp_from_mrpc` is QQP for zero-shot answers of a prompt trained on MRPC (Lester et al., 2021,
+section 5): QQP's text with MRPC's label words. `glue_mrpc_from_qqp` is the reverse. The prompt is
+selected on the development set of the task it was trained on:
 
     prompt-tuning train --gin_file=tasks/glue_mrpc.gin --gin.MODEL_DIR=runs/mrpc ...
     prompt-tuning evaluate runs/mrpc --gin_file=tasks/glue_qqp_from_mrpc.gin
@@ -40,27 +40,27 @@ _WNLI = ("not_entailment", "entailment")
 _EQUIVALENT = ("not_equivalent", "equivalent")
 _DUPLICATE = ("not_duplicate", "duplicate")
 _SCORES = tuple(f"{tenths / 10:.1f}" for tenths in range(0, 51, 2))
-"""STS-B's similarities as T5 writes them: 0.0, 0.2, ..., 5.0."""
+"""STS-B's similarities in T5's format: 0.0, 0.2, ..., 5.0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """What differs between the tasks.
+    """A row of the table.
 
     Attributes:
       name: the TFDS config and the end of our task names.
       folder: the official folder.
       columns: the official file's column of each text field, or its names by release.
-      words: the label words, in the order of the official numbers.
+      words: the label words, in the order of the official indices.
       label: the column of the label.
-      flatten: what makes TFDS's fields of the official file's columns.
-      render: what makes an example.
+      flatten: converts the official file's columns to TFDS's fields.
+      render: converts a row to examples.
       files: the official file names of each split, by release.
       headers: the columns of files without a header line, by split.
-      skip_short: whether rows that lack columns are left out, as TFDS does.
-      t5_name: what T5's text begins with, if not `name`.
-      tfds_config: if not `name`.
-      tfds_splits: TFDS's names of the splits, where they are others.
+      skip_short: whether to skip rows with missing columns, as in TFDS.
+      t5_name: the task's name in T5's text, if not `name`.
+      tfds_config: the TFDS config, if not `name`.
+      tfds_splits: TFDS's names of splits that differ from ours.
     """
 
     name: str
@@ -133,7 +133,7 @@ _TABLE = (
         columns={"question1": "question1", "question2": "question2"},
         words=_DUPLICATE,
         label="is_duplicate",
-        skip_short=True,  # three rows of the official file are cut off
+        skip_short=True,  # three rows of the official file are truncated
         metrics=(functools.partial(metrics.f1, labels=_DUPLICATE), metrics.accuracy),
     ),
     _Entry(
@@ -195,7 +195,7 @@ def _source(entry: _Entry, data_dir: str | None) -> Source:
 
 
 def _rewritten(metric: Metric, words: Mapping[str, str]) -> Metric:
-    """Returns the metric, which also takes predictions in a task's own words."""
+    """Returns a metric that also accepts predictions in a task's own words."""
     return lambda examples, predictions: metric(examples, [words.get(p, p) for p in predictions])
 
 
@@ -213,7 +213,7 @@ def _register(entry: _Entry) -> None:
 
 
 def _register_transfer(entry: _Entry, trained_on: _Entry) -> None:
-    """Registers a task as a prompt trained on another one answers it: in the other's words."""
+    """Registers a task with the label words of another one, for prompts trained on that."""
     words = dict(zip(entry.words, trained_on.words, strict=True))
     register_both(
         f"glue_{entry.name}_from_{trained_on.name}",

@@ -1,6 +1,6 @@
 """GLUE's rows: from the official tsv to TFDS's fields, and from those to examples.
 
-Which task has which columns and label words is the table in `glue.py`.
+The table in `glue.py` lists the columns and label words of each task.
 """
 
 import csv
@@ -18,13 +18,13 @@ from prompt_tuning.data.tasks.task import Example
 from prompt_tuning.data.text_files import read_lines
 
 Columns = Mapping[str, str | tuple[str, ...]]
-"""From a text field to its column in the official file, or the column's names by release."""
+"""Maps a text field to its column in the official file, or to the column's names by release."""
 
 
 def flatten(
     row: dict[str, Any], *, columns: Columns, label: str, words: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yields a row with its label word, or None where the column `label` is missing."""
+    """Yields a row with its label word, or None if the column `label` is missing."""
     found = row.get(label)
     yield _texts(row, columns) | {"label": None if found is None else _word(found, words)}
 
@@ -32,7 +32,7 @@ def flatten(
 def flatten_similarity(
     row: dict[str, Any], *, columns: Columns, label: str, words: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yields a row with its score, or None where the column `label` is missing."""
+    """Yields a row with its score, or None if the column `label` is missing."""
     del words
     found = row.get(label)
     yield _texts(row, columns) | {"label": None if found is None else float(found)}
@@ -55,7 +55,7 @@ def _word(label: str, words: Sequence[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class MrpcSource:
-    """Microsoft's own files of MRPC: the development set is what `dev_ids.tsv` lists of train."""
+    """Microsoft's files of MRPC; `dev_ids.tsv` lists the training rows of the development set."""
 
     folder: Path
     expand: Callable[[dict[str, Any]], Iterable[dict[str, Any]]]
@@ -90,9 +90,9 @@ def render(
 
 
 def render_similarity(row: Row, training: bool, *, text: Text) -> Iterable[Example]:
-    """Yields the row with its score rounded to the nearest fifth, as T5 does; -1 is withheld."""
+    """Yields the row with its score rounded to the nearest fifth, as in T5; -1 if withheld."""
     del training
-    # In single precision and ties to even, as TensorFlow rounds.
+    # In single precision with ties to even, as in TensorFlow.
     score = np.float32(-1 if row["label"] is None else row["label"])
     yield Example(
         inputs=text(row),

@@ -1,14 +1,13 @@
 """SQuAD 1.1 (Rajpurkar et al., 2016) and MRQA 2019's out-of-domain sets (Fisch et al., 2019).
 
-The paper's experiment in domain shift (Lester et al., 2021, section 5): a prompt is trained on
-SQuAD, picked on SQuAD's development set, and scored on six sets of other domains, zero-shot:
+The paper's domain shift experiment (Lester et al., 2021, section 5): a prompt is trained on SQuAD,
+selected on SQuAD's development set, and scored zero-shot on six sets of other domains:
 
     prompt-tuning train --gin_file=tasks/squad.gin --gin.MODEL_DIR=runs/squad ...
     prompt-tuning evaluate runs/squad --gin_file=tasks/mrqa.gin
 
-Both come from TFDS, or from a folder of the official files: SQuAD's json and MRQA's jsonl.gz.
-T5 sets punctuation apart in questions, contexts and answers alike, and compares predictions with
-answers that are so written; that is kept here.
+Both come from TFDS, or from a folder of the official files: SQuAD's json and MRQA's jsonl.gz. As in
+T5, punctuation is surrounded by spaces in questions, contexts, answers and the scored answers.
 """
 
 import functools
@@ -24,7 +23,7 @@ from prompt_tuning.data.tasks.task import Example, Task, register_task
 _SQUAD_FILES = {"train": "train-v1.1.json", "validation": "dev-v1.1.json"}
 
 
-# The TFDS config to the official file: as downloaded, and as the organizers' script saves it.
+# Official file of each TFDS config: as downloaded, and as saved by the organizers' script.
 _MRQA = {
     "textbook_qa": ("TextbookQA.jsonl.gz",),
     "bio_asq": ("BioASQ.jsonl.gz",),
@@ -38,7 +37,7 @@ MRQA_TASKS = tuple(_MRQA)
 
 
 def _flatten_squad(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields one row a question of SQuAD's file."""
+    """Yields one row per question of SQuAD's file."""
     for article in content["data"]:
         for paragraph in article["paragraphs"]:
             for question in paragraph["qas"]:
@@ -51,7 +50,7 @@ def _flatten_squad(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _flatten_mrqa(line: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields one row a question of a line of MRQA's file, whose first line is a header."""
+    """Yields one row per question of a line of MRQA's file; the first line is a header."""
     if "header" in line:
         return
     for question in line["qas"]:

@@ -1,9 +1,9 @@
-"""How many rows the data sets have, for `prompt-tuning tasks`; nothing is computed from it.
+"""The number of rows of each dataset, only for display by `prompt-tuning tasks`.
 
-Rows as published: of SuperGLUE and GLUE the official files (Wang et al., 2018 and 2019), of SQuAD
-version 1.1, of MRQA the out-of-domain development sets (Fisch et al., 2019, table 1), of DPR,
-XSum and CNN/DailyMail the authors' splits, of TinyWorld what the package generates. A row isn't
-always one example: ReCoRD trains on one an answer, WSC on the positive ones alone.
+Rows are as published: for SuperGLUE and GLUE the official files (Wang et al., 2018 and 2019), for
+SQuAD version 1.1, for MRQA the out-of-domain development sets (Fisch et al., 2019, table 1), for
+DPR, XSum and CNN/DailyMail the authors' splits, for TinyWorld the generated files. A row isn't
+always one example: ReCoRD trains on one per answer, WSC only on the positive ones.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _TINYWORLD = ("boolq", "cb", "copa", "record", "rte", "wic", "wsc")
 
 
 def _sizes(*counts: int) -> dict[str, int]:
-    """Of train, validation and test; of the last two; or of validation alone."""
+    """Names the counts: train, validation and test; the last two; or only validation."""
     splits = {3: _SPLITS, 2: _HELD_OUT, 1: ("validation",)}[len(counts)]
     return dict(zip(splits, counts, strict=True))
 
@@ -58,4 +58,4 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     **{f"tinyworld_qa_{land}": _sizes(2000, 400, 400) for land in ("north", "south", "east")},
     **{f"tinyworld_same_{kind}": _sizes(2000, 400, 400) for kind in ("questions", "claims")},
 }
-"""Rows of each split, by the name of the task."""
+"""Rows of each split, by the task's name."""

@@ -1,8 +1,8 @@
 """XSum (Narayan et al., 2018) and CNN/DailyMail (See et al., 2017): news articles to summaries.
 
-Registered as `xsum` (the article alone) and `xsum_with_name` (T5's text, "summarize: ..."), and
-likewise `cnn_dailymail`. From TFDS (XSum's articles go into its manual folder first), or
-from a folder of jsonl files with its fields: `xsum/train.jsonl`, `val.jsonl`, `test.jsonl`.
+Registered as `xsum` (only the article) and `xsum_with_name` (T5's text, "summarize: ..."); the same
+for `cnn_dailymail`. Data comes from TFDS (XSum's articles must be put into its manual folder), or
+from a folder of jsonl files with TFDS's fields: `xsum/train.jsonl`, `val.jsonl`, `test.jsonl`.
 """
 
 import functools
@@ -31,7 +31,7 @@ def _source(name: str, version: str, data_dir: str | None) -> Source:
 
 
 def _register(name: str, *, version: str, article: str, summary: str, target_length: int) -> None:
-    """Registers a data set of TFDS, of this version or newer, with the names of its two fields."""
+    """Registers a TFDS dataset, of this version or newer, given the names of its two fields."""
 
     def render(row: Row, training: bool, text: Text) -> Iterable[Example]:
         del training
@@ -45,7 +45,7 @@ def _register(name: str, *, version: str, article: str, summary: str, target_len
         source=functools.partial(_source, name, version),
         metrics=(metrics.rouge,),
         splits=tuple(_FILES),
-        lengths={"inputs": 512, "targets": target_length},  # of nearly every summary
+        lengths={"inputs": 512, "targets": target_length},  # fits almost every summary
     )
 
 

@@ -1,9 +1,9 @@
 """SuperGLUE's eight tasks and two diagnostics (Wang et al., 2019), and TinyWorld's eight.
 
-One table says what differs between the tasks, one loop registers them: as `superglue_rte` (the
-task's name left out of the text, as in the paper), `superglue_rte_with_name` (T5's own text), and
-the same for `tinyworld_rte`, whose generated files have SuperGLUE's layout and are read by the
-very same code. How a row of either kind becomes an example is in `superglue_rows.py`.
+A table lists the differences between the tasks, and a loop registers them: as `superglue_rte`
+(without the task's name in the text, as in the paper), `superglue_rte_with_name` (T5's own text),
+and the same for `tinyworld_rte`, whose generated files have SuperGLUE's layout and are read by the
+same code. `superglue_rows.py` converts rows to examples.
 """
 
 import functools
@@ -26,7 +26,7 @@ from prompt_tuning.data.tasks.task import Example, Metric
 from prompt_tuning.tinyworld import generate
 
 MINIMUM_TFDS_VERSION = "1.0.2"
-"""Earlier ones list ReCoRD's entities in no fixed order."""
+"""Earlier versions list ReCoRD's entities in no fixed order."""
 
 _HOLDING = "BoolQ/, CB/, ... with the official train.jsonl, val.jsonl and test.jsonl"
 _BOOLEAN = {False: "False", True: "True"}
@@ -36,15 +36,15 @@ _OFFICIAL_FILES = {"train": "train.jsonl", "validation": "val.jsonl", "test": "t
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """What differs between the tasks.
+    """A row of the table.
 
     Attributes:
       name: the TFDS config and the middle of our task names.
       folder: the official folder.
-      text: the inputs without the task's name.
+      text: returns the inputs without the task's name.
       words: the label words by the official file's label.
-      t5_name: what T5's text begins with, if not `name`.
-      answer_length: tokens of the longest answer; None: it is one of the label words.
+      t5_name: the task's name in T5's text, if not `name`.
+      answer_length: tokens of the longest answer; None if answers are label words.
     """
 
     name: str
@@ -145,7 +145,7 @@ _TABLE = (
 )
 
 SUPERGLUE_TASKS = tuple(entry.name for entry in _TABLE if not entry.diagnostic)
-"""The eight tasks of the benchmark, diagnostics left out."""
+"""The eight tasks of the benchmark, without diagnostics."""
 
 
 def _official_folder(entry: _Entry, folder: Path) -> JsonlSource:
@@ -164,7 +164,7 @@ def _superglue_source(entry: _Entry, data_dir: str | None) -> Source:
 
 
 def _tinyworld_source(entry: _Entry, data_dir: str | None) -> Source:
-    """The generated files; `data_dir` may name a folder of others (another seed or size)."""
+    """Returns the generated files, or those in `data_dir` (of another seed or size)."""
     folder = (
         generate.tinyworld_folder() if data_dir is None else existing_folder(data_dir, _HOLDING)
     )

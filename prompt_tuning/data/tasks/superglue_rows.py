@@ -1,8 +1,8 @@
 """SuperGLUE's rows: from the official jsonl to TFDS's fields, and from those to examples.
 
-`flatten_*` takes a line of the official file and yields rows with TFDS's fields and a label that
-is a word, or None where it is withheld. `render_*` makes examples of a row, given the function
-that writes its inputs. Which belongs to which task is the table in `superglue.py`.
+`flatten_*` takes a line of the official file and yields rows with TFDS's fields and the label as a
+word, or None if withheld. `render_*` converts a row to examples, given a function that returns its
+inputs. The table in `superglue.py` lists the functions of each task.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from prompt_tuning.data.tasks.task import Example
 
 JsonRow = dict[str, Any]
 LabelWords = Mapping[Any, str]
-"""From the label in the official file to the label word."""
+"""Maps a label in the official file to the label word."""
 
 
 def _with_label_word(row: JsonRow, words: LabelWords) -> JsonRow:
@@ -28,7 +28,7 @@ def _with_label_word(row: JsonRow, words: LabelWords) -> JsonRow:
 
 
 def flatten_multirc(row: JsonRow, words: LabelWords) -> Iterator[JsonRow]:
-    """Yields one row an answer; the file has one line a paragraph."""
+    """Yields one row per answer; the file has one line per paragraph."""
     for question in row["passage"]["questions"]:
         for answer in question["answers"]:
             flat = {
@@ -46,7 +46,7 @@ def flatten_multirc(row: JsonRow, words: LabelWords) -> Iterator[JsonRow]:
 
 
 def flatten_record(row: JsonRow, words: LabelWords) -> Iterator[JsonRow]:
-    """Yields one row a query; entities are marked in the passage by inclusive offsets."""
+    """Yields one row per query; inclusive offsets mark entities in the passage."""
     del words
     passage = row["passage"]["text"]
     spans = row["passage"]["entities"]
@@ -75,7 +75,7 @@ def flatten_wsc(row: JsonRow, words: LabelWords) -> Iterator[JsonRow]:
 
 
 def flatten_plain(row: JsonRow, words: LabelWords) -> Iterator[JsonRow]:
-    """Yields the row as it is, but for its label."""
+    """Yields the row with its label as a word."""
     yield _with_label_word(row, words)
 
 
@@ -97,7 +97,7 @@ def render_multirc(row: Row, training: bool, *, text: Callable[[Row], str]) -> I
 
 
 def render_record(row: Row, training: bool, *, text: Callable[[Row], str]) -> Iterable[Example]:
-    """Yields one example an answer to train on, one a query to be scored on."""
+    """Yields one example per answer for training, one per query for scoring."""
     answers = row["answers"] or [UNLABELLED]
     for answer in answers if training else answers[:1]:
         yield Example(
@@ -108,7 +108,7 @@ def render_record(row: Row, training: bool, *, text: Callable[[Row], str]) -> It
 
 
 def render_wsc(row: Row, training: bool, *, text: Callable[[Row], str]) -> Iterable[Example]:
-    """Yields the candidate as the referent: to train on, only where it is the right one."""
+    """Yields the candidate as the referent; for training, only if it is the correct one."""
     label = row["label"]
     if training and label is None:
         raise ValueError("no label; a training example needs one")

@@ -1,7 +1,7 @@
-"""What the tables of tasks share: where data comes from, and text with or without a task's name.
+"""Functions that tables of tasks share: data folders, and text with or without a task's name.
 
-A data folder is given as `--gin.DATA_DIR`: a folder of the official files, "tfds", or
-"tfds:FOLDER" for the data folder of TFDS; None is "tfds".
+A data folder (`--gin.DATA_DIR`) is a folder of the official files, "tfds" (also if None), or
+"tfds:FOLDER" with the data folder of TFDS.
 """
 
 import functools
@@ -17,11 +17,11 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.files import default_cache_dir
 
 Text = Callable[[Row], str]
-"""What the encoder reads of a row."""
+"""Returns the encoder's input text for a row."""
 
 
 def is_tfds(data_dir: str | None) -> bool:
-    """Returns whether the data folder stands for TFDS."""
+    """Returns whether the data folder denotes TFDS."""
     return data_dir is None or data_dir == "tfds" or data_dir.startswith("tfds:")
 
 
@@ -33,7 +33,7 @@ def tfds_source(
     splits: Mapping[str, str] | None = None,
     fields: Sequence[str] | None = None,
 ) -> Source:
-    """Returns a TFDS data set as a source; the arguments are those of `TfdsSource`."""
+    """Returns a TFDS dataset as a source; see `TfdsSource` for the arguments."""
     return TfdsSource(
         name=name,
         minimum_version=minimum_version,
@@ -48,8 +48,8 @@ def existing_folder(data_dir: str | None, holding: str) -> Path:
     """Returns the data folder.
 
     Args:
-      data_dir: as the user gave it, not standing for TFDS.
-      holding: what it is expected to hold, for the message.
+      data_dir: the user's, not denoting TFDS.
+      holding: the expected contents, for the message.
 
     Raises:
       UserError: there is no such folder.
@@ -63,13 +63,13 @@ def existing_folder(data_dir: str | None, holding: str) -> Path:
 
 
 def first_file(folder: Path, names: Sequence[str]) -> Path:
-    """Returns the first of the files that is there, or the first name if none is."""
+    """Returns the first existing file, or the first name if none exists."""
     found = (folder / name for name in names if (folder / name).is_file())
     return next(found, folder / names[0])
 
 
 def fields(*names: str, **renamed: str) -> Text:
-    """Returns the text `name: value name: value ...` of some fields; see `fields_text`."""
+    """Returns a function from a row to `name: value name: value ...`; see `fields_text`."""
     shown = {name: name for name in names} | renamed
     return functools.partial(preprocessors.fields_text, fields=shown)
 
@@ -81,9 +81,9 @@ def register_both(
 
     Args:
       name: the task's name.
-      t5_name: what T5's text begins with.
-      text: the inputs without it.
-      render: `Task.render`, with the text as one more argument, `text`.
+      t5_name: the task's name in T5's text.
+      text: returns the inputs without the name.
+      render: `Task.render`, with an additional argument `text`.
       options: the other fields of `Task`.
     """
     for suffix, found in (("", text), ("_with_name", lambda row: f"{t5_name} {text(row)}")):

@@ -1,8 +1,8 @@
-"""What a task is.
+"""The `Task` class and the registry of tasks.
 
 A task is a value: a source of rows, a function from a row to text, the label words, the metrics.
-SeqIO tasks, the token cache, training and evaluation are all made from that value, and
-`register_task` makes its name known to every command; `catalogue.py` has all of them.
+SeqIO tasks, the token cache, training and evaluation all use that value. `register_task` makes it
+available to every command by name; `catalogue.py` lists all tasks.
 """
 
 import functools
@@ -21,12 +21,12 @@ class Example:
     """One example as text.
 
     Attributes:
-      inputs: what the encoder reads.
+      inputs: the encoder's input.
       targets: the text that the decoder should output; "<unk>" if withheld.
-      metadata: what the metrics need besides, of JSON types.
-      withheld: whether the label is withheld. None: where the target is T5's "<unk>", which is
-        no label of the official tasks.
-      shortened: whether the inputs lost a part, to fit their length (`shortening.py`).
+      metadata: additional data for the metrics, of JSON types.
+      withheld: whether the label is withheld. If None, it is if the target is T5's "<unk>", which
+        isn't a label of the official tasks.
+      shortened: whether the inputs were shortened to fit (`shortening.py`).
     """
 
     inputs: str
@@ -37,25 +37,25 @@ class Example:
 
     @property
     def has_label(self) -> bool:
-        """Whether it can be trained on and scored."""
+        """Whether it has a label to train on and to score."""
         return self.targets != UNLABELLED if self.withheld is None else not self.withheld
 
     @property
     def scoring_metadata(self) -> dict[str, Any]:
-        """The metadata, and a mark where the label is "<unk>" itself; see `is_withheld`."""
+        """The metadata, with a mark if the label itself is "<unk>"; see `is_withheld`."""
         marked = self.has_label and self.targets == UNLABELLED
         return {**self.metadata, **({"withheld": False} if marked else {})}
 
 
 def is_withheld(metadata: Mapping[str, Any]) -> bool:
-    """Whether the label of an example is withheld, by its metadata with its "targets"."""
+    """Returns whether an example's label is withheld, given its metadata with "targets"."""
     return metadata.get("withheld", metadata["targets"] == UNLABELLED)
 
 
 _MOST_COLUMNS = 20
 
 Metric = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], dict[str, float]]
-"""From the metadata of examples (with their "targets") and predicted texts to named scores."""
+"""Maps the metadata of examples (with their "targets") and predicted texts to named scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,22 +63,21 @@ class Task:
     """A task: rows, their text, and how answers are scored.
 
     Attributes:
-      name: what commands call it.
-      source: from the data folder the user gave (None: the task's default) to the rows.
-      render: from a row to examples; its second argument is whether they are to be trained
-        on, for tasks that train on other examples than they are scored on. It raises
-        KeyError for a missing field and ValueError for a bad one.
-      text: from a row, which need have neither an answer nor a number, to what the encoder
-        reads of it; raises as `render`. None: what `render` makes of the row, with "<unk>" for
-        a "label" that is not there, and None for an "idx".
+      name: its name in commands.
+      source: maps the user's data folder (the task's default if None) to the source of rows.
+      render: maps a row to examples; its second argument is whether they are for training,
+        for tasks that train on other examples than they score. It raises KeyError for a
+        missing field and ValueError for a bad one.
+      text: maps a row, which may lack an answer and an index, to the encoder's input; raises as
+        `render`. If None, `render` is used, with "<unk>" for a missing "label" and None for a
+        missing "idx".
       metrics: each returns named scores in [0, 1] or [-1, 1]; their mean is the task's score.
-      templates: the input and the target template, where the text is made by them.
+      templates: the input and the target template, if the task uses them.
       labels: the label words, for rank classification and class-label initialization; None
-        where the answer is free text.
-      splits: what the source has, with SeqIO's names.
+        for free text.
+      splits: the source's splits, with SeqIO's names.
       lengths: the default feature lengths, in tokens with end of sequence (the paper's).
-      shorten: the field of a row that loses its end where inputs are too long; None: the inputs
-        lose their own end.
+      shorten: the field of a row to shorten if inputs are too long; None truncates the inputs.
     """
 
     name: str
@@ -111,7 +110,7 @@ class Task:
             yield from examples
 
     def inputs_of(self, row: Row) -> str:
-        """Returns what the encoder reads of a row that is to be answered.
+        """Returns the encoder's input for a row to be answered.
 
         Raises:
           KeyError: the row lacks a field.
@@ -124,10 +123,10 @@ class Task:
 
     @functools.cached_property
     def row_form(self) -> Mapping[str, str | list[str]]:
-        """A row with the fields that the text is made of; empty where they can't be found out.
+        """A row with the fields that the text uses; empty if they can't be determined.
 
-        In each is "...", or where a list is expected ["..."]. They are found by asking for the text
-        of a row that lacks them.
+        Values are "...", or ["..."] if a list is expected. The fields are found by rendering rows
+        that lack them.
         """
         row: dict[str, str | list[str]] = {}
         last = ""
@@ -137,7 +136,7 @@ class Task:
             except KeyError as error:
                 last = str(error.args[0])
                 row[last] = "..."
-            except Exception:  # the last field isn't any text: a list of candidates, a number
+            except Exception:  # the last field isn't text: a list of candidates, a number
                 if row.get(last) != "...":
                     return {}
                 row[last] = ["..."]
@@ -147,7 +146,7 @@ class Task:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The fields that the text is made of; empty where they can't be found out."""
+        """The fields that the text uses; empty if they can't be determined."""
         return tuple(self.row_form)
 
     def _check_target(self, example: Example, split: str) -> None:
@@ -164,8 +163,8 @@ class Task:
         """Returns the task's metrics.
 
         Args:
-          examples: the metadata of the examples, as `TokenizedSplit.metadata` has it.
-          predictions: the text predicted for each.
+          examples: the metadata of the examples, as in `TokenizedSplit.metadata`.
+          predictions: the predicted text for each.
 
         Raises:
           UserError: there are no examples, or their labels are withheld.
@@ -185,16 +184,16 @@ class Task:
         return scores
 
     def score(self, metrics: Mapping[str, float]) -> float:
-        """Returns the one number of the task: the mean of its metrics (the paper's rule)."""
+        """Returns the task's score: the mean of its metrics, as in the paper."""
         return sum(metrics.values()) / len(metrics)
 
 
 TASKS: dict[str, Task] = {}
-"""The registered tasks by name; `catalogue.py` fills in the shipped ones."""
+"""The registered tasks by name; `catalogue.py` adds the shipped ones."""
 
 
 def register_task(task: Task) -> Task:
-    """Makes a task known by its name, to every command and to SeqIO.
+    """Makes a task available by name, to every command and to SeqIO.
 
     Raises:
       UserError: the name is taken by another task, or has characters that SeqIO doesn't allow.

@@ -1,10 +1,10 @@
-"""TinyWorld's tasks to be trained on one and scored on another: domain shift and paraphrases.
+"""TinyWorld's tasks for training on one and scoring on another: domain shift and paraphrases.
 
     tinyworld_qa_{north,south,east}       questions on passages of three lands
     tinyworld_same_{questions,claims}     do two questions ask, or two claims say, the same?
 
-In the manner of SQuAD to MRQA and of QQP and MRPC to each other (Lester et al., 2021, section 5).
-The rows are generated as they are read, by `tinyworld/lands.py`.
+They correspond to SQuAD and MRQA, and to QQP and MRPC (Lester et al., 2021, section 5).
+`tinyworld/lands.py` generates the rows when they are read.
 """
 
 import functools
@@ -42,18 +42,18 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
 }
-"""What the two of a pair are, to the land that they are about and how they are put."""
+"""Kind of sentences in a pair -> their land and their phrasings."""
 
 _QUESTION_TEXT = fields("question", "passage")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Generated:
-    """Rows made without a file.
+    """Rows generated without a file.
 
     Attributes:
-      name: where they come from, for messages.
-      stream: the endless rows of a split.
+      name: their origin, for messages.
+      stream: returns the endless rows of a split.
     """
 
     name: str
