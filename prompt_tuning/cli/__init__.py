@@ -1,1 +1,1 @@
-"""The commands, and the only place that knows gin."""
+"""The commands; the only folder that uses gin."""

@@ -1,6 +1,6 @@
-"""The command `prompt-tuning`: picks the command, and prints a user's mistake as one line.
+"""Entry point of `prompt-tuning`: runs a command and prints user errors as one line.
 
-Each command is a module with `main(argv)`, imported once its arguments are known to be right.
+Each command is a module with `main(argv)`, imported after its arguments are validated.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from prompt_tuning.recipes import scripts
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one command; returns the exit status. Raises UserError for the user's mistakes."""
+    """Runs one command and returns its exit status; raises UserError for user errors."""
     name, *rest = argv or ["--help"]
     if name in ("-h", "--help"):
         print(_help())
@@ -27,13 +27,13 @@ def main(argv: Sequence[str]) -> int:
             f"Unknown command '{name}'; expected {', '.join(COMMANDS)}."
             f"{did_you_mean(name, COMMANDS)}"
         )
-    if name != "launch":  # whose arguments its engines have
+    if name != "launch":  # whose arguments depend on the scheduler
         parse(name, rest)
     return importlib.import_module(f"prompt_tuning.cli.{name}").main(rest) or 0
 
 
 def run() -> None:
-    """Runs the command that the process's arguments name, and exits with its status."""
+    """Runs the command named by the process's arguments and exits with its status."""
     scripts.run(main)
 
 

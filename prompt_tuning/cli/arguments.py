@@ -1,10 +1,10 @@
-"""Command-line arguments in T5X's manner, without absl.
+"""Command-line arguments in T5X's format, without absl.
 
     --gin_file=PATH          may be repeated; later files override earlier ones
     --gin.NAME=VALUE         sets a macro or a parameter, after all files
-    --gin_search_paths=A,B   folders to look for gin files in
+    --gin_search_paths=A,B   folders to search for gin files
 
-Parsing imports neither gin nor JAX, so `--help` and mistyped flags answer at once.
+Parsing imports neither gin nor JAX, so `--help` and error messages are instant.
 """
 
 import argparse
@@ -21,7 +21,7 @@ _GIN = "--gin."
 
 
 def _settings_of(command: str) -> str:
-    """Returns the help text on the settings that a command reads."""
+    """Returns the help text for the settings of a command."""
     settings = SETTINGS[command]
     macros = {name: MACROS[name].meaning for name in settings.macros}
     parameters = {name: MEANINGS[name] for name in settings.parameters}
@@ -36,10 +36,10 @@ def _settings_of(command: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that knows the gin flags and raises UserError at a wrong argument."""
+    """An argument parser with the gin flags that raises UserError for invalid arguments."""
 
     def __init__(self, command: str, description: str, *, gin: bool = True):
-        """Args: the command's name, one line on it, and whether it takes the gin flags."""
+        """Initializes the parser from the command's name and one-line description."""
         super().__init__(
             prog=f"prompt-tuning {command}",
             description=description,
@@ -72,7 +72,7 @@ class Parser(argparse.ArgumentParser):
             )
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Parses `argv`; `gin_bindings` of the result lists (name, value) pairs as texts.
+        """Parses `argv`; `gin_bindings` of the result lists (name, value) pairs of strings.
 
         Raises:
           UserError: an argument is unknown, or a value is missing.
@@ -88,7 +88,7 @@ class Parser(argparse.ArgumentParser):
                 value = next(arguments, None)
             if not name or value is None:
                 raise UserError(f"{argument} has no value; write --gin.NAME=VALUE.")
-            if name in ("MODEL_DIR", "train.folder"):  # checked again with what gin files say
+            if name in ("MODEL_DIR", "train.folder"):  # checked again after reading gin files
                 run_folder(expanded(value.strip("'\"")), name)
             bindings.append((name, value))
         parsed, unknown = self.parse_known_args(plain)
@@ -110,12 +110,12 @@ class Parser(argparse.ArgumentParser):
         return expanded_argument(argument)
 
     def error(self, message: str) -> NoReturn:
-        """Raises UserError where argparse would print its usage and exit."""
+        """Raises UserError instead of printing the usage and exiting."""
         raise UserError(f"{message[0].upper()}{message[1:]}. See {self.prog} --help.")
 
 
 def _gin_flag(argument: str) -> str:
-    """Returns a hint where `--learning-rate=0.1` is meant to be `--gin.LEARNING_RATE=0.1`."""
+    """Returns a hint if `--learning-rate=0.1` should be `--gin.LEARNING_RATE=0.1`."""
     name, equals, value = argument.lstrip("-").partition("=")
     macro = name.replace("-", "_").upper()
     if macro not in MACROS and "." not in name:

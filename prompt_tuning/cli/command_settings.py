@@ -1,4 +1,4 @@
-"""The commands, and which macros and parameters each reads; imports neither gin nor JAX."""
+"""The macros and parameters that each command reads; imports neither gin nor JAX."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,12 +61,12 @@ _DESIGN_RTE = "--gin_file=models/tinyworld_small.gin --gin_file=tasks/tinyworld_
 
 @dataclass(frozen=True)
 class Settings:
-    """What `--help` shows of a command's settings.
+    """Settings that a command's `--help` lists.
 
     Attributes:
-      macros: names in `MACROS`, in the order to show.
-      parameters: those that are set most, names in `MEANINGS`.
-      example: arguments of a whole command.
+      macros: names in `MACROS`, in display order.
+      parameters: the most common ones, names in `MEANINGS`.
+      example: arguments of a complete command.
     """
 
     macros: tuple[str, ...]
@@ -130,4 +130,4 @@ SETTINGS: Mapping[str, Settings] = {
     "neighbors": Settings(("PROMPT_FILE", *_MODEL), (), "runs/rte"),
     "merge": Settings(_MODEL, (), "runs/lora --output models/lora"),
 }
-"""By command; commands without an entry take no gin flags."""
+"""Settings by command; commands without an entry take no gin flags."""

@@ -1,6 +1,6 @@
-"""`prompt-tuning compare`: how alike prompts of one model are, of different tasks and seeds.
+"""`prompt-tuning compare`: similarity of one model's prompts across tasks and seeds.
 
-No model is loaded: the prompts' files name their models and their tasks.
+No model is loaded: the prompt files name their models and tasks.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
 
     prompts, metadata = _loaded(args.prompts)
     names, tasks = _names(args.prompts, metadata)
-    # Prompts of one task come together.
+    # Prompts of one task are adjacent.
     order = sorted(range(len(names)), key=lambda i: (tasks[i], i))
     prompts = [prompts[i] for i in order]
     names, tasks = ([items[i] for i in order] for items in (names, tasks))
@@ -66,7 +66,7 @@ def _loaded(paths: Sequence[str]) -> tuple[list[np.ndarray], list[PromptMetadata
 
 
 def _names(paths: Sequence[str], metadata: Sequence[PromptMetadata]) -> tuple[list[str], list[str]]:
-    """Returns the prompts' names, by task and seed where files record them, and their tasks."""
+    """Returns the prompts' names, from task and seed if recorded, and their tasks."""
     seeds = ("" if m.seed is None else f", seed {m.seed}" for m in metadata)
     known = [f"{m.task}{seed}" if m.task else "" for m, seed in zip(metadata, seeds, strict=True)]
     count = Counter(known)

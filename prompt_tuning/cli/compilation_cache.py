@@ -1,9 +1,8 @@
-"""Keeps compiled programs between commands: JAX's persistent compilation cache, in a user folder.
+"""JAX's persistent compilation cache, in a user folder.
 
-Beside the token ids, in `$PROMPT_TUNING_CACHE`, or `prompt_tuning` in `$XDG_CACHE_HOME` or
-`~/.cache`. The folder may be deleted at any time. Whoever has set JAX's own
-`JAX_COMPILATION_CACHE_DIR` keeps it; `--gin.compilation_cache.enabled=False` and JAX's own
-`JAX_ENABLE_COMPILATION_CACHE=false` switch it off.
+It is next to the token ids, in `$PROMPT_TUNING_CACHE`, or `prompt_tuning` in `$XDG_CACHE_HOME` or
+`~/.cache`, and may be deleted at any time. JAX's own `JAX_COMPILATION_CACHE_DIR` takes precedence.
+`--gin.compilation_cache.enabled=False` or `JAX_ENABLE_COMPILATION_CACHE=false` disables it.
 """
 
 import errno
@@ -22,14 +21,14 @@ from prompt_tuning.settings import Free
 
 @register
 def compilation_cache(enabled: Free[bool] = True, folder: Free[str | None] = None) -> Path | None:
-    """Makes JAX cache compiled programs from now on.
+    """Enables caching of compiled programs.
 
     Args:
       enabled: False changes nothing.
-      folder: None takes the user's cache folder; nothing is kept if that can't be written.
+      folder: None is the user's cache folder; if it isn't writable, nothing is cached.
 
     Returns:
-      The folder, or None where JAX was left as it is.
+      The folder, or None if JAX's configuration is unchanged.
 
     Raises:
       UserError: the given folder can't be written.
@@ -47,16 +46,16 @@ def compilation_cache(enabled: Free[bool] = True, folder: Free[str | None] = Non
             raise
         return None
     jax.config.update("jax_compilation_cache_dir", str(path))
-    # Small programs too: a start compiles dozens, none of which takes long by itself.
+    # Cache small programs too: startup compiles dozens of them, each quickly.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return path
 
 
 def _processor() -> str:
-    """Names this kind of processor.
+    """Returns a name for this type of processor.
 
-    Programs for the CPU use its instructions, and a home folder may be shared by machines that
-    differ in them, which JAX's key doesn't distinguish.
+    CPU programs use its instruction set. Machines with different ones may share a home folder,
+    and JAX's cache key doesn't distinguish them.
     """
     features = platform.processor()
     info = Path("/proc/cpuinfo")

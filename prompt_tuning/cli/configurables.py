@@ -1,8 +1,8 @@
-"""What gin can configure: the library's functions and dataclasses, under gin's names for them.
+"""The functions and dataclasses that gin can configure, under gin's names.
 
-The library (`recipes/`, `training/`) takes values and knows nothing of gin; here a name in a gin
-file meets an argument. Methods and their initializers need the frozen model and its vocabulary, so
-gin is given a function of those two, `Base`:
+The library (`recipes/`, `training/`) takes plain values and doesn't depend on gin; here names in
+gin files are bound to its arguments. Methods and initializers need the frozen model and its
+vocabulary, so gin configures functions of both (`Base`):
 
     train.method = @soft_prompt              # soft_prompt(base) -> a method
     soft_prompt.initializer = @class_label   # class_label(base) -> an initializer
@@ -66,14 +66,14 @@ train: Callable[..., Training] = register(Training, name="train")
 """A training run; the options are documented in `TrainOptions`, `LossOptions` and `Training`."""
 
 successive_halving: Callable[..., Halving] = register(Halving, name="successive_halving")
-"""Where `train --tune` drops members; see `Halving`."""
+"""When `train --tune` drops members; see `Halving`."""
 
 
 @register
 def processes(given: Fields[ProcessOptions]) -> ProcessOptions | None:
-    """How this process joins others, from the arguments or the environment; None: it is alone.
+    """Returns the distributed setup from arguments or environment; None for a single process.
 
-    What is given is forgotten: it holds for this process, not for the run's recorded settings.
+    The arguments are removed from the configuration: they describe this process, not the run.
     """
     forget("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
     found = from_environment(os.environ) if given.coordinator is None else given
@@ -85,9 +85,9 @@ def population(places: Free[int] = 16, side_by_side: Free[bool | None] = None) -
     """How the members of a POPULATION train.
 
     Args:
-      places: how many at a time; the others wait.
-      side_by_side: compute their steps in one program, or one after another; None: in one program
-        but on a single CPU, where that is no faster (`benchmarks/population.py`).
+      places: members that train at a time; the others wait.
+      side_by_side: run their steps in one program instead of in turns; None is True, except on a
+        single CPU, where it isn't faster (`benchmarks/population.py`).
 
     Returns:
       `places` and `side_by_side`, resolved.

@@ -1,4 +1,4 @@
-"""`prompt-tuning convert`: any frozen model that can be loaded, as a file of ours or a folder."""
+"""`prompt-tuning convert`: writes a frozen model as a file or folder of another format."""
 
 import math
 import sys

@@ -1,6 +1,6 @@
-"""`prompt-tuning design`: scores text prompts, zero- and few-shot, on a model that is not trained.
+"""`prompt-tuning design`: scores text prompts, zero- and few-shot, on the frozen model.
 
-The baseline of Lester et al. 2021, figure 1; what a design is, is in `data/designs.py`.
+The baseline of Lester et al. 2021, figure 1. `data/designs.py` defines designs.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def asked_for(args: argparse.Namespace) -> Designs:
-    """Returns the designs that a command's arguments ask for."""
+    """Returns the designs that a command's arguments select."""
     loading.load_config(args, defaults=["runs/base.gin"])
     data = configurables.data()
     return Designs(

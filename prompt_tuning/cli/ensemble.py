@@ -1,7 +1,7 @@
-"""`prompt-tuning ensemble`: several prompts of one frozen model, each alone and as a vote.
+"""`prompt-tuning ensemble`: scores several prompts of one frozen model and their vote.
 
-The rows are those of Lester et al. 2021, table 3: the average of the prompts, the best of them, and
-the ensemble. The configuration is that of the first run folder among the prompts.
+The rows are those of Lester et al. 2021, table 3: the mean score of the prompts, the best, and the
+ensemble's. The configuration is that of the first run folder among the prompts.
 """
 
 import json

@@ -1,8 +1,9 @@
-"""`prompt-tuning evaluate`: scores a saved prompt, from a run folder or from any prompt file.
+"""`prompt-tuning evaluate`: scores a saved prompt from a run folder or a prompt file.
 
-The score of a run's best prompt comes out as training measured it, to the last digit: the same
-compiled program runs on the same batches. Where the labels are withheld, as in a leaderboard's test
-split, predictions are only written, for `prompt-tuning submit`. Scores of each class go to stderr.
+For a run trained by itself, the score of the best prompt is bit-identical to that measured during
+training: the same compiled program runs on the same batches. For a member of a population, it is
+equal up to rounding. If the labels are withheld, as in a leaderboard's test split, predictions are
+only written, for `prompt-tuning submit`. Per-class scores are printed to stderr.
 """
 
 import argparse
@@ -73,7 +74,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _say_class_scores(tasks: Sequence[Task], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints precision, recall and F1 of each label, for tasks with few of them."""
+    """Prints precision, recall and F1 of each label, for tasks with few labels."""
     for task in tasks:
         if len(task.labels or ()) > MOST_LABELS:
             continue

@@ -1,7 +1,7 @@
-"""`prompt-tuning export`: writes a prompt in another form, for PEFT, T5X or anyone.
+"""`prompt-tuning export`: writes a prompt in another format, such as PEFT's or T5X's.
 
-What another method has trained is written for PEFT, where that has the method.
-The prompt given may be in any form too, so the same command brings other people's prompts here:
+Other methods are exported to PEFT, if PEFT supports the method.
+The input may be in any of the formats, so the command also imports prompts:
 `prompt-tuning export ADAPTER --format safetensors --output FOLDER`.
 """
 

@@ -1,7 +1,7 @@
-"""Reads gin files and flags, and turns gin's exceptions into one line for the user.
+"""Reads gin files and flags, and converts gin's exceptions into one-line user errors.
 
-Files are looked for by path, then in `--gin_search_paths`, then among the configs shipped with
-the package, so that `--gin_file=runs/train.gin` works anywhere.
+Files are searched by path, then in `--gin_search_paths`, then among the configs shipped with the
+package, so `--gin_file=runs/train.gin` works from any folder.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from gin.config import parse_value
 
 from prompt_tuning.cli import registry
 from prompt_tuning.cli.macros import MACROS
-from prompt_tuning.cli.registry import register as register  # where users' modules look for it
+from prompt_tuning.cli.registry import register as register  # users' modules import it from here
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.recipes import gin_text
 from prompt_tuning.recipes.paths import expanded
@@ -38,18 +38,17 @@ def load(
     search_paths: str = "",
     lenient: Sequence[str] = (),
 ) -> None:
-    """Replaces the configuration by these files, in order, and then these bindings.
+    """Replaces the configuration with these files, in order, followed by these bindings.
 
     Args:
       files: gin files, by path or by name in a search path.
-      bindings: (name, value) texts of `--gin.NAME=VALUE`.
+      bindings: (name, value) strings of `--gin.NAME=VALUE`.
       search_paths: folders separated by commas.
-      lenient: those of `files` in which what can't be imported, and what is then unknown, is
-        skipped.
+      lenient: those of `files` whose failing imports, and names unknown as a result, are skipped.
 
     Raises:
-      UserError: a file isn't found or can't be read as gin; a name is unknown; a macro has a
-        value of a wrong type, or is required and not set.
+      UserError: a file isn't found or isn't valid gin; a name is unknown; or a macro has the wrong
+        type or is required and not set.
     """
     folders = [Path(folder) for folder in search_paths.split(",") if folder]
     folders.append(shipped_configs())
@@ -69,9 +68,9 @@ def load(
 
 
 def _methods_last(files: Sequence[str]) -> list[str]:
-    """Moves files of methods that come before runs/train.gin after it.
+    """Moves files of methods from before runs/train.gin to after it.
 
-    A method's own optimizer and learning rate replace those of prompt tuning in either order.
+    So a method's optimizer and learning rate override those of prompt tuning in any order.
     """
     if _TRAIN not in files:
         return list(files)
@@ -82,7 +81,7 @@ def _methods_last(files: Sequence[str]) -> list[str]:
 
 
 def _expand_paths() -> None:
-    """Replaces a `~` that a value, or an item of it, begins with: only a path begins so."""
+    """Expands a leading `~` in values and their items; only paths start with one."""
     for name, text in settings().items():
         if "~" in text:
             parameter = name if "." in name else f"{name}/macro.value"
@@ -90,17 +89,17 @@ def _expand_paths() -> None:
 
 
 def _look_for_modules_here() -> None:
-    """Lets `import my_task` in a gin file find the user's own modules, as `python -m` would."""
+    """Lets `import my_task` in a gin file find modules in the working directory."""
     if "" not in sys.path:
         sys.path.insert(0, "")
 
 
 def missing_modules(file: Path) -> list[str]:
-    """Returns the modules that a gin file imports and that can't be found from here."""
+    """Returns the modules imported by a gin file that can't be found."""
     _look_for_modules_here()
     missing = []
     for name in imports(file.read_text("utf-8")):
-        with contextlib.suppress(ModuleNotFoundError):  # the package that it is in
+        with contextlib.suppress(ModuleNotFoundError):  # its parent package
             if name in sys.modules or importlib.util.find_spec(name):
                 continue
         missing.append(name)
@@ -108,12 +107,12 @@ def missing_modules(file: Path) -> list[str]:
 
 
 def imports(text: str) -> list[str]:
-    """Returns the modules that the text of a gin file imports."""
+    """Returns the modules imported by the text of a gin file."""
     return re.findall(r"^(?:import|from) +([\w.]+)", text, re.MULTILINE)
 
 
 def imported_files() -> dict[str, Path]:
-    """Returns the files of the modules that the loaded configuration imports, by module."""
+    """Returns the files of the modules imported by the loaded configuration, by module."""
     files = {name: getattr(sys.modules.get(name), "__file__", None) for name in imports(text())}
     return {name: Path(file) for name, file in files.items() if file}
 
@@ -122,7 +121,7 @@ def find(file: str, folders: Sequence[Path]) -> Path:
     """Returns the path of a gin file.
 
     Raises:
-      UserError: no such file, with close matches among the files that there are.
+      UserError: the file doesn't exist; the message lists close matches.
     """
     for path in [Path(file), *(folder / file for folder in folders)]:
         if path.is_file():
@@ -144,9 +143,9 @@ def _included(file: str) -> Path | None:
     return next((path for folder in _include_folders if (path := folder / file).is_file()), None)
 
 
-# gin's own list of search paths only ever grows; `include` looks in those of the latest `load`.
-# Its reader of package resources is left out, for which there is no public way: it would take a
-# folder `runs/` in the working directory for a Python package, and fail on it.
+# gin's own list of search paths only grows; here `include` searches those of the latest `load`.
+# gin's reader of package resources is removed, which has no public API: it would fail on a folder
+# `runs/` in the working directory by treating it as a Python package.
 _readers: list[Any] = gin_internals._FILE_READERS
 _readers[:] = [
     (open, os.path.isfile),
@@ -156,7 +155,7 @@ _readers[:] = [
 
 
 def macro(name: str) -> Any:
-    """Returns the value of a macro, or None where it is not set."""
+    """Returns the value of a macro, or None if it isn't set."""
     try:
         value = gin.query_parameter(f"{name}/macro.value")
     except ValueError:
@@ -165,13 +164,13 @@ def macro(name: str) -> Any:
 
 
 def bind(name: str, value: Any) -> None:
-    """Sets a macro, or a parameter with its function's name, in the loaded configuration."""
+    """Sets a macro or a parameter (`function.name`) in the loaded configuration."""
     with gin.unlock_config():
         gin.bind_parameter(name if "." in name else f"{name}/macro.value", value)
 
 
 def forget(*names: str) -> None:
-    """Sets macros to None where they are set, in what is recorded of the configuration as well."""
+    """Resets macros to None, also in the recorded configuration."""
     with gin.unlock_config():
         for name in names:
             if macro(name) is not None:
@@ -188,18 +187,18 @@ def text() -> str:
 
 
 def operative_text() -> str:
-    """Returns what has been used of it, and the defaults of what was not set, in the same form."""
+    """Returns the part of the configuration that was used, with defaults, in the same format."""
     used = gin.operative_config_str(max_line_length=100)
-    # gin remembers what a macro was when it was used.
+    # gin records a macro's value at the time of use.
     for name in _forgotten:
         used = re.sub(rf"^{name} = .*$", f"{name} = None", used, flags=re.MULTILINE)
-    # What a macro calls is listed under the macro's name, where no flag would reach it.
+    # gin scopes a function called by a macro with the macro's name, which no flag can set.
     macros = "|".join(map(re.escape, MACROS))
     return re.sub(rf"^(# Parameters for )?(?:{macros})/", r"\1", used, flags=re.MULTILINE)
 
 
 def settings() -> dict[str, str]:
-    """Returns every macro and parameter that is set, with its value as gin writes it."""
+    """Returns the value, as gin formats it, of every macro and parameter that is set."""
     statements: list[str] = []
     for line in text().splitlines():
         if line.startswith(" "):
@@ -211,12 +210,12 @@ def settings() -> dict[str, str]:
 
 
 def resolved() -> dict[str, tuple[str, frozenset[str]]]:
-    """Returns each parameter that is set: its text with macros resolved, and which those are."""
+    """Returns the text of each set parameter with macros resolved, and the macros' names."""
     return gin_text.resolved(settings())
 
 
 def chosen() -> dict[str, str]:
-    """Returns the names that the configuration has for the method and the optimizer."""
+    """Returns the configured names of the method and the optimizer."""
     found = resolved()
     return {
         name: found.get(f"train.{name}", ("?", None))[0].strip("@()")
@@ -225,19 +224,19 @@ def chosen() -> dict[str, str]:
 
 
 def parameters(name: str) -> dict[str, Any]:
-    """Returns what the configuration gives a configurable, by parameter."""
+    """Returns a configurable's arguments that the configuration sets, by parameter."""
     return dict(gin.get_bindings(name))
 
 
 def _as_gin(value: str) -> str:
-    """Quotes a value that is no gin expression, so that a command line needs no quotes."""
-    if re.fullmatch(r"[\w.-]+:\d+", value):  # host:port; gin would read a number from 10.0.0.1
+    """Quotes a value that isn't a gin expression, so that users needn't on the command line."""
+    if re.fullmatch(r"[\w.-]+:\d+", value):  # host:port; gin would parse 10.0.0.1 as a number
         return repr(value)
     try:
         parse_value(value)
     except (SyntaxError, tokenize.TokenError):
         return repr(value)
-    except ValueError:  # an unknown reference, reported with the name that it is bound to
+    except ValueError:  # an unknown reference, reported when it is bound
         pass
     return value
 
@@ -250,7 +249,7 @@ def _parse(parse: Any, source: str, where: str, *, skip_unknown: bool = False) -
 
 
 def _one_line(message: str, where: str) -> str:
-    """Returns gin's message in one line, with close matches; `where` is the file or flag."""
+    """Condenses gin's error into one line with close matches; `where` is the file or flag."""
     first, *rest = message.splitlines()
     lines = (re.match(r"\s*In file (.*)", line) for line in rest)
     place = next((found[1].strip() for found in lines if found), where)
@@ -268,7 +267,7 @@ def _one_line(message: str, where: str) -> str:
 
 
 def _check_macros() -> None:
-    """Finds macros that nothing uses, that have a wrong type, and that still need a value."""
+    """Raises UserError for macros that are unused, of the wrong type, or required and not set."""
     texts = settings()
     refers = {name: re.findall(r"%([\w./]+)", text) for name, text in texts.items()}
     macros = [name for name in texts if "." not in name]
@@ -320,4 +319,4 @@ _WITH_THE_FILE = {
     "VOCABULARY_PATH": "INITIAL_CHECKPOINT_PATH",
     "TASK_FEATURE_LENGTHS": "MIXTURE_OR_TASK_NAME",
 }
-"""Macros that the gin file of another one sets too."""
+"""Macros that are set by the same gin file as another macro."""

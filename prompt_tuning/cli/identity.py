@@ -1,4 +1,4 @@
-"""The part of the loaded configuration that identifies a run; see `recipes/identity.py`."""
+"""The settings that identify a run; see `recipes/identity.py`."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from prompt_tuning.recipes.signatures import mark
 
 
 def settings() -> dict[str, str]:
-    """Returns the macros and parameters of the loaded configuration that a result depends on."""
+    """Returns the macros and parameters of the loaded configuration that affect results."""
     fills: dict[str, list[bool]] = {}
     for parameter, (_, macros) in gin_config.resolved().items():
         for macro in macros:
             fills.setdefault(macro, []).append(mark(parameter).free)
-    # Macros that fill parameters, and only those that no result depends on.
+    # Macros that fill only parameters that don't affect results.
     free = {macro for macro, parameters in fills.items() if all(parameters)}
     free |= {name for name, macro in MACROS.items() if macro.assigned}
     return {
@@ -26,7 +26,7 @@ def settings() -> dict[str, str]:
 
 
 def file_contents() -> dict[str, str]:
-    """Returns short hashes of the files that settings name, and of the user's own modules."""
+    """Returns short hashes of the files named by settings and of the user's modules."""
     package = Path(prompt_tuning.__file__).parent
     modules = {
         f"contents of the module {module}": identity.hash_of([path])

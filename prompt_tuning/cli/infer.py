@@ -1,15 +1,15 @@
-"""`prompt-tuning infer`: answers the rows of a file, or lines as they come, with prompts.
+"""`prompt-tuning infer`: answers the rows of a file, or lines of a stream, with prompts.
 
-Tables (CSV, TSV, Parquet, ...) are read as training reads them. Anything else is read by lines,
-each a JSON object or a text. A line of text is the column of a task that has just one; for other
-tasks it is the model's input as it stands. So is a JSON object's "inputs"; of any other row the
-task makes the text. Each answer is a JSON object, in the order of the rows: what was asked and the
-"prediction", which is null where the text is empty. Where the task has labels, they are ranked, and
-"scores" has the log-likelihood of each (`evaluation/rank.py`).
+Tables (CSV, TSV, Parquet, ...) are read as in training. Anything else is read by lines, each a JSON
+object or text. For a task with a single column a line of text is that column; for other tasks it is
+the unmodified model input. So is the "inputs" of a JSON object; the task formats all other rows.
+Answers are JSON objects in the order of the rows: the row and its "prediction", which is null if
+the text is empty. If the task has labels, they are ranked, and "scores" contains the log-likelihood
+of each (`evaluation/rank.py`).
 
-With `--prompts NAME=FILE ...` each object names its "prompt", and examples of all of them share
-batches. Its task is then the one that the prompt's file records. An object's own "labels" are
-ranked in place of the task's; with an empty list text is generated.
+With `--prompts NAME=FILE ...` each object names its "prompt", and batches mix examples of all
+prompts. The task is the one recorded in the prompt's file. An object's "labels", if present, are
+ranked instead of the task's; an empty list generates text.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.task_file import task_of_prompt
 
 _ONE = ""
-"""What the prompt is called where there is just one."""
+"""Name of the prompt if there is only one."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -52,8 +52,8 @@ def main(argv: Sequence[str]) -> None:
     tasks = [predictor.prompt(name).task for name in predictor.prompts]
     answers_on_screen = args.output == "-" and sys.stdout.isatty()
     shown = args.input != "-" and not answers_on_screen
-    # Only standard input may be somebody typing. Of a file, several batches are taken at a time:
-    # examples of similar length share one.
+    # Only stdin may be interactive. Of a file, several batches are read at a time, so that examples
+    # of similar length can share a batch.
     group, batches = (_as_they_come, 1) if args.input == "-" else (_full_groups, 8)
     cut = 0
 
@@ -137,12 +137,12 @@ def _with_many_prompts(args: argparse.Namespace) -> Predictor:
 
 
 def _names_the_way(args: argparse.Namespace) -> bool:
-    """Whether a flag chooses the way to answer."""
+    """Returns whether a flag selects the prediction method."""
     return any(name.rpartition("/")[2] == "predict.method" for name, _ in args.gin_bindings)
 
 
 def _example(question: Question, predictor: Predictor, *, many: bool) -> Example:
-    """Returns the example that a row is, with the prompt that it names if there may be many."""
+    """Returns a row as an example, with the prompt it names if there may be several."""
     row, where = question.row, question.where
     if not many:
         return Example(prompt=_ONE, inputs=row)
@@ -164,12 +164,12 @@ def _example(question: Question, predictor: Predictor, *, many: bool) -> Example
 
 
 def _questions(args: argparse.Namespace, tasks: Sequence[Task | None]) -> Iterator[Question]:
-    """Yields what is asked; prints once what becomes of lines of text."""
+    """Yields the questions; prints once how lines of text are used."""
     if args.input != "-":
         asked = questions.read_questions(args.input, as_text=args.text)
     else:
         name = "standard input"
-        stream = getattr(sys.stdin, "buffer", None)  # a test's has none
+        stream = getattr(sys.stdin, "buffer", None)  # absent in tests
         lines = sys.stdin if stream is None else text_files.decoded_lines(stream, name)
         asked = questions.line_questions(lines, name, as_text=args.text)
     task = tasks[0] if len(tasks) == 1 else None
@@ -183,7 +183,7 @@ def _questions(args: argparse.Namespace, tasks: Sequence[Task | None]) -> Iterat
 
 
 def _about_lines(task: Task) -> str:
-    """What becomes of a line of text, if that isn't plain."""
+    """Returns how lines of text are used, or an empty string if that is obvious."""
     columns = task.columns
     if len(columns) > 1:
         return (
@@ -200,7 +200,7 @@ def _about_lines(task: Task) -> str:
 
 
 def _full_groups(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Yields groups of `size` rows, the last of what is left, or was there before an error."""
+    """Yields groups of `size` rows; the last may be smaller, also if an error follows."""
     group: list[Any] = []
     wrong = None
     try:
@@ -218,9 +218,9 @@ def _full_groups(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _as_they_come(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Yields groups of up to `size` rows: those that are there, waiting only for the first.
+    """Yields groups of up to `size` available rows, waiting only for the first of each.
 
-    So what is there at once is answered together, and someone who types line by line.
+    So piped input is batched, and interactive input is answered line by line.
     """
     arrived: queue.Queue = queue.Queue(maxsize=2 * size)
     end = object()

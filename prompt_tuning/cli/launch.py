@@ -1,10 +1,9 @@
-"""`prompt-tuning launch`: writes a job for an existing scheduler, and submits it if asked to.
+"""`prompt-tuning launch`: writes a job for a scheduler, and optionally submits it.
 
     prompt-tuning launch slurm --nodes 4 --submit -- train --gin_file=... --gin.MODEL_DIR=...
 
-What follows `--` is a command of this program, run unchanged on every machine of the job.
-The jobs are made from the templates in `prompt_tuning/launch/templates`; docs/launching.md has an
-example of each.
+The command after `--` is run unchanged on every machine of the job.
+Templates are in `prompt_tuning/launch/templates`; docs/launching.md has an example of each.
 """
 
 import re
@@ -66,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _member_flags(sweep: Mapping[str, Sequence[str]], folder: str) -> list[str]:
-    """Returns the flags of each combination of values, with a run folder named after them."""
+    """Returns the flags of each combination of values, including a run folder named after it."""
     members: dict[str, str] = {}
     for settings in combinations(grid_axes(sweep)) if sweep else ():
         words = {macro: re.sub(r"[^-\w.]+", "_", value) for macro, value in settings.items()}
@@ -187,7 +186,7 @@ def _pair(form: str, value_of: Callable[[str], Any] = str) -> Callable[[str], tu
 
 
 def _values(text: str) -> list[str]:
-    """Splits at the commas outside of quotes and brackets."""
+    """Splits at commas outside quotes and brackets."""
     values, depth, quote = [""], 0, None
     for character in text:
         if quote:

@@ -1,7 +1,7 @@
-"""Checks a command before a job is made of it, as the command itself would on the cluster.
+"""Validates a command before its job is written, as the command itself would on the cluster.
 
-Its arguments are parsed by its own parser, and its gin files and flags read by the same loader.
-Nothing is run: no model or data is read, and nothing is written.
+Arguments, gin files and flags are read by the command's own parser and loader.
+No model or data is read, and nothing is written.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
 
 _CONFIGURED = {"train": (), "pretrain": ("runs/pretrain.gin",), "evaluate": (), "infer": ()}
-"""Commands whose configuration is checked, with the gin files that they read by themselves."""
+"""Commands whose configuration is checked, with the gin files they always read."""
 
 _FIX = "(--no_check skips this check.)"
 
@@ -36,9 +36,9 @@ def check_command(
 
     Args:
       command: the name of a command, and its arguments.
-      workdir: where it will run; gin files are looked for there if it is here too.
-      sweep: values by macro, each of which is tried.
-      folder: where a sweep's run folders go.
+      workdir: where it will run; gin files are searched there if the folder exists here.
+      sweep: values by macro, each of which is checked.
+      folder: parent of the sweep's run folders.
 
     Raises:
       UserError: an argument, a gin file, a name or a value is wrong, or a setting is missing.
@@ -46,7 +46,7 @@ def check_command(
     name, *rest = command
     args = parse(name, rest)
     if getattr(args, "run", None) is not None:
-        return  # a run's configuration is where the run is
+        return  # the run folder is on the cluster, and so is its configuration
     try:
         with contextlib.chdir(workdir if workdir and Path(workdir).is_dir() else "."):
             if name == "sweep":
@@ -62,7 +62,7 @@ def check_command(
 
 
 def _members(sweep: Mapping[str, Sequence[str]], folder: str) -> Iterator[list[tuple[str, str]]]:
-    """Yields each value of each macro once, beside the first values of the others."""
+    """Yields each value of each macro once, with the first values of the other macros."""
     if not sweep:
         yield []
         return
@@ -80,6 +80,6 @@ def _check_configuration(
     registry.require(configurables.frozen_model)
     if name in ("train", "pretrain"):
         registry.require(configurables.train)
-        configurables.train()  # refuses what can't be a run folder, such as one in a bucket
+        configurables.train()  # rejects invalid run folders, such as one in a bucket
     if name != "pretrain":
         registry.require(configurables.data)

@@ -1,4 +1,4 @@
-"""Loads what commands share: the configuration, the frozen model, the data and the prompt."""
+"""Loads the configuration, frozen model, data and prompt of a command."""
 
 import argparse
 import contextlib
@@ -22,15 +22,15 @@ from prompt_tuning.recipes.task_data import Data
 
 CONFIG = "config.gin"
 MANY_PROMPTS = "runs/serve.gin"
-"""What `serve` and `infer --prompts` read before the user's gin files."""
+"""Defaults of `serve` and `infer --prompts`, read before the user's gin files."""
 
 
 def load_config(
     args: argparse.Namespace, *, run: str | None = None, defaults: Sequence[str] = ()
 ) -> None:
-    """Reads the configuration: defaults, that of a run folder, then the gin files and flags.
+    """Reads the configuration from defaults, a run folder, gin files and flags, in this order.
 
-    Of a run folder the task is as it was trained on; see `run_task.py`.
+    A run folder's task is restored as it was in training; see `run_task.py`.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
     files = list(args.gin_file)
@@ -58,7 +58,7 @@ def load_config(
         )
     bindings = list(args.gin_bindings)
     if run is None and (getattr(args, "no_prompt", False) or getattr(args, "prompt", None)):
-        bindings.insert(0, ("PROMPT_FILE", "None"))  # which runs/evaluate.gin and others ask for
+        bindings.insert(0, ("PROMPT_FILE", "None"))  # required by runs/evaluate.gin and others
     gin_config.load(
         [*defaults, *files],
         bindings,
@@ -72,10 +72,10 @@ def load_config(
 
 
 def open_run(run: str | Path) -> tuple[Base, Data]:
-    """Returns the frozen model and the data of a run folder, as its own configuration has them.
+    """Returns the frozen model and the data that a run folder's configuration describes.
 
     Raises:
-      UserError: it isn't a run folder, or anything that `load_base` raises.
+      UserError: it isn't a run folder; or as `load_base`.
     """
     nothing = argparse.Namespace(gin_file=[], gin_bindings=[], gin_search_paths="")
     load_config(nothing, run=str(run))
@@ -84,11 +84,11 @@ def open_run(run: str | Path) -> tuple[Base, Data]:
 
 
 def load_base(data: Data) -> Base:
-    """Loads the frozen model, each part onto the devices that hold it, and its vocabulary.
+    """Loads the frozen model, sharded over the devices, and its vocabulary.
 
     Raises:
-      UserError: either can't be read, they don't belong together, or the data's batches can't be
-        shared out among the devices.
+      UserError: either can't be read, they don't match, or the data's batches can't be sharded
+        over the devices.
     """
     layout = configurables.layout()
     check_batch(data.batch_size, layout.mesh)
@@ -104,10 +104,10 @@ def prepare(
     load: Load = load_splits,
     part: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> Job:
-    """Loads the model and the data, and makes the method's first values.
+    """Loads the model and the data, and initializes the method.
 
-    `base` and `load` are for several jobs on one model, which share what they have in common.
-    `part(name)` is entered around the loading of the "weights" and of the "data".
+    `base` and `load` let several jobs on one model share it and their data.
+    `part(name)` is a context manager entered while loading the "weights" and the "data".
     """
     training = configurables.train()
     data = configurables.data()
@@ -118,10 +118,10 @@ def prepare(
 
 
 def prompt_path(run: str | None, given: str | None) -> str:
-    """Returns the file to use: the one given, else the run's best, else PROMPT_FILE.
+    """Returns the prompt file: `given`, else the run's best, else PROMPT_FILE.
 
     Raises:
-      UserError: none of them is there.
+      UserError: none of them exists.
     """
     if given is not None:
         return given
@@ -143,10 +143,10 @@ def prompt_path(run: str | None, given: str | None) -> str:
 
 
 def chosen_prompt(args: argparse.Namespace) -> str | None:
-    """Returns what `prompt_path` does; None: the model is to answer alone.
+    """Returns the prompt file, or None to run the model without a prompt.
 
     Raises:
-      UserError: as `prompt_path`, or a prompt is given beside `--no_prompt`.
+      UserError: as `prompt_path`, or a prompt is given together with `--no_prompt`.
     """
     if args.no_prompt and args.prompt is not None:
         raise UserError("Give either --prompt or --no_prompt, not both.")

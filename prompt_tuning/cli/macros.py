@@ -1,6 +1,6 @@
-"""The gin macros that users set, under the names that T5X and the paper's code gave them.
+"""The gin macros that users set, with the names used by T5X and the paper's code.
 
-A gin file or `--gin.NAME=VALUE` may define any other macro too, as long as something uses it.
+A gin file or `--gin.NAME=VALUE` may define other macros, as long as they are used.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Kind:
-    """The types that a value may have, and how a message names them."""
+    """Accepted types of a value, and their description in messages."""
 
     types: tuple[type, ...]
     text: str
@@ -32,12 +32,12 @@ _MEMBERS = Kind(
 
 @dataclass(frozen=True)
 class Macro:
-    """What one macro holds.
+    """Description of one macro.
 
     Attributes:
-      kind: what a value may be.
-      meaning: one line for `--help` and for messages.
-      assigned: whether a population and a sweep set it themselves.
+      kind: accepted values.
+      meaning: one line for `--help` and messages.
+      assigned: whether populations and sweeps set it.
     """
 
     kind: Kind
@@ -45,13 +45,13 @@ class Macro:
     assigned: bool = False
 
     def accepts(self, value: Any) -> bool:
-        """Whether the value has one of the types; True and False are not integers."""
+        """Returns whether the value has one of the types; bool isn't accepted as int."""
         types = self.kind.types
         return isinstance(value, types) and (bool in types or not isinstance(value, bool))
 
     @property
     def expected(self) -> str:
-        """The kind in words."""
+        """The accepted types in words."""
         return self.kind.text
 
 

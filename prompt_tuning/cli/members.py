@@ -1,10 +1,10 @@
-"""Reads POPULATION and TUNE: the members of a population, each as a few gin bindings.
+"""Reads the members of a population from POPULATION or TUNE, each as gin bindings.
 
-    [{'SEED': 0}, {'SEED': 1, 'LEARNING_RATE': 0.1}]        a member each
-    {'SEED': [0, 1, 2], 'LEARNING_RATE': [0.1, 0.3]}        a grid: each with each, six members
+    [{'SEED': 0}, {'SEED': 1, 'LEARNING_RATE': 0.1}]        one member per entry
+    {'SEED': [0, 1, 2], 'LEARNING_RATE': [0.1, 0.3]}        a grid of all combinations: six members
 
-Members share the frozen model, the batch size, the optimizer's kind and so on: what may differ
-between them is marked `PerMember` where it is defined, and anything else is refused with its name.
+Members share the frozen model, the batch size, the type of optimizer and so on. Settings that may
+differ are marked `PerMember` in their definition; all others are rejected.
 """
 
 import itertools
@@ -19,19 +19,19 @@ from prompt_tuning.sweeps.grid import combinations, grid_axes
 from prompt_tuning.sweeps.members import MemberSpec, named_members
 
 DEFAULT_TUNE = {"LEARNING_RATE": [0.03, 0.1, 0.3, 1.0], "SEED": [0, 1]}
-"""What `--tune` tries where TUNE isn't set: rates around the paper's 0.3, and another seed."""
+"""Default of TUNE for `--tune`: learning rates around the paper's 0.3, with two seeds."""
 
 
 def member_specs(value: Any, macro: str) -> list[MemberSpec]:
-    """Returns the members that a macro lists.
+    """Returns the members listed by a macro.
 
     Args:
       value: the macro's value, a list or a grid.
       macro: its name, for messages.
 
     Raises:
-      UserError: it is neither, is empty, names a setting that members can't have, or lists a
-        member twice.
+      UserError: the value is invalid or empty, names a setting that members can't have, or lists
+        a member twice.
     """
     is_grid = isinstance(value, Mapping) and value
     members = list(combinations(grid_axes(value, macro)) if is_grid else value)
@@ -59,7 +59,7 @@ def member_specs(value: Any, macro: str) -> list[MemberSpec]:
 def check_member(
     spec: MemberSpec, macro: str, base: Mapping[str, tuple[str, frozenset[str]]]
 ) -> None:
-    """Checks, with a member's configuration loaded, that it can train beside the others.
+    """Checks that a member, whose configuration is loaded, can train with the others.
 
     Args:
       spec: the member.
@@ -67,7 +67,7 @@ def check_member(
       base: `gin_config.resolved()` of the configuration without the member's bindings.
 
     Raises:
-      UserError: it sets what all members share, or what nothing uses.
+      UserError: it sets a setting that is shared or unused.
     """
     found = gin_config.resolved()
     where = f"The member {spec.text} of {macro}"
@@ -89,5 +89,5 @@ def check_member(
 
 
 def is_assigned(name: str) -> bool:
-    """Whether a population and a sweep set a macro or parameter themselves."""
+    """Returns whether populations and sweeps set a macro or parameter."""
     return (name in MACROS and MACROS[name].assigned) or mark(name).assigned

@@ -1,4 +1,4 @@
-"""`prompt-tuning merge`: a frozen model with what was trained for it, as one model of its own."""
+"""`prompt-tuning merge`: merges a trained method into its frozen model."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""`prompt-tuning methods`: what each method trains, saves and can do, on models of any size.
+"""`prompt-tuning methods`: compares the sizes and features of all methods for a model.
 
-The methods are those of `configs/methods/`, with the settings of their files. Nothing is loaded:
-they are made for a model's sizes alone.
+The methods are those of `configs/methods/`, with the settings of their files. No weights are
+loaded; only the model's sizes are used.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from prompt_tuning.checkpoints.frozen.locations import shipped_models
 from prompt_tuning.cli import (
     configurables,
     gin_config,
-    loading,  # noqa: F401 - registered
+    loading,  # noqa: F401 - registers configurables
     registry,
 )
 from prompt_tuning.cli.gin_config import shipped_configs
@@ -39,9 +39,9 @@ from prompt_tuning.parallel.rules import Layout
 
 SIZES = ("t5_1_1_small", "t5_1_1_base", "t5_1_1_large", "t5_1_1_xl", "t5_1_1_xxl")
 SOURCES = 6
-"""Prompts of other tasks, for methods that mix them; as many as ATTEMPT has."""
+"""Number of source prompts of methods that mix them, as in ATTEMPT."""
 MIXTURE = "superglue"
-"""The tasks of multitask prompts."""
+"""Mixture of multitask prompts."""
 _LENGTH = 100
 
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def config_of(name: str) -> T5Config:
-    """Returns the config of an architecture, or of any model that `load_frozen` takes.
+    """Returns the config of an architecture or of a model that `load_frozen` accepts.
 
     Raises:
       UserError: it is neither.
@@ -93,13 +93,12 @@ def facts_of_all(config: T5Config) -> list[MethodFacts]:
 
 
 def method_of_sizes(name: str, config: T5Config, folder: Path) -> Method:
-    """Returns a shipped method as its file has it, for a model of these sizes.
+    """Returns a shipped method, as configured by its file, for a model of these sizes.
 
     Args:
-      name: of its file.
-      config: the model's.
-      folder: for files of other tasks' prompts, where a method starts from some; their values
-        don't matter here.
+      name: the file's stem.
+      config: the model's config.
+      folder: for placeholder files of source prompts, if the method needs any.
     """
     file = gin_config.shipped_configs() / "methods" / f"{name}.gin"
     bindings = [

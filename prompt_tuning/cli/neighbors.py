@@ -1,4 +1,4 @@
-"""`prompt-tuning neighbors`: what a prompt's positions resemble, and what they do in the model."""
+"""`prompt-tuning neighbors`: a report on the pieces nearest to a prompt and its effect."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def report_of(path: str, *, k: int, metric: str = "cosine", words: bool = False) -> Report:
-    """Returns the report on a prompt's file, with the loaded configuration."""
+    """Returns the report on a prompt file, using the loaded configuration."""
     data = configurables.data()
     base = loading.load_base(data)
     prompt = base.load_adapter(path).prompt

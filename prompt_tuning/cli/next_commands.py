@@ -1,4 +1,4 @@
-"""What to do with a finished run: commands that fit its task."""
+"""Suggested commands for a finished run, depending on its task."""
 
 import json
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from prompt_tuning.data.tasks.task import Task
 
 
 def infer_command(folder: str | Path, tasks: Sequence[Task]) -> str:
-    """Returns a command that answers new questions with a run, with input of the right form.
+    """Returns an `infer` command for a run, with an example of its input.
 
     Args:
       folder: the run folder.
-      tasks: what the run was trained on.
+      tasks: the run's tasks.
     """
     row = tasks[0].row_form if len(tasks) == 1 else {}
     if len(row) == 1:

@@ -1,4 +1,6 @@
-"""One line on each gin parameter, for `--help` and docs/parameters.md; imports neither gin nor JAX.
+"""One-line meanings of gin parameters, for `--help` and docs/parameters.md.
+
+This module imports neither gin nor JAX.
 
 Parameters that callers set, such as `base`, are not included.
 """

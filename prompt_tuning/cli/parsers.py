@@ -1,7 +1,7 @@
 """The arguments of every command.
 
-Here are neither gin nor JAX, so `--help` and mistyped flags answer at once; the module of a command
-is imported to run it.
+This module imports neither gin nor JAX, so `--help` and error messages are instant; a command's
+module is imported only to run it.
 """
 
 import argparse
@@ -12,13 +12,13 @@ from prompt_tuning.cli.arguments import Parser
 from prompt_tuning.cli.command_settings import COMMANDS, SETTINGS
 
 Argument = tuple[str, Mapping[str, Any]]
-"""A flag or the name of a positional argument, and the options of `add_argument`."""
+"""A flag or the name of a positional argument, with keyword arguments of `add_argument`."""
 
 
 def _arg(
     name: str, metavar: str | None, help: str, default: Any = None, **options: Any
 ) -> Argument:
-    """Describes an argument; that with a number for its default takes numbers."""
+    """Returns an argument; its type is that of a numeric default."""
     if isinstance(default, int | float):
         options["type"] = type(default)
     return name, {"metavar": metavar, "help": help, "default": default, **options}

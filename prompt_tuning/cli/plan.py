@@ -1,8 +1,8 @@
-"""`prompt-tuning plan`: the memory and time of a training step on machines that you don't have.
+"""`prompt-tuning plan`: estimates a training step's memory and time on other hardware.
 
-Takes the gin files and flags of `train`. Neither a checkpoint nor data are read: the step is
-compiled on shapes, for emulated devices. Their number has to be known before JAX starts, so the
-command runs itself once more in a process of its own.
+Takes the gin files and flags of `train`. Neither weights nor data are read: the step is compiled
+from shapes, for emulated devices. Their number must be set before JAX starts, so the command runs
+itself again in a subprocess.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from prompt_tuning.recipes.say import say
 DEFAULTS = "runs/plan.gin"
 
 _INSIDE = "PROMPT_TUNING_PLAN_DEVICES"
-"""Set in the process that emulates devices."""
+"""Environment variable of the subprocess: the number of emulated devices."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,12 +48,12 @@ def main(argv: Sequence[str]) -> int:
 def run_emulated(
     argv: Sequence[str], devices: int, *, capture_output: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `plan` in a process that emulates so many devices, which XLA reads as it starts."""
+    """Runs `plan` in a process with emulated devices; XLA reads their number at startup."""
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        # A program from a cache doesn't report the memory that it needs.
+        # A program from the cache doesn't report its memory.
         "JAX_ENABLE_COMPILATION_CACHE": "false",
         _INSIDE: str(devices),
     }
@@ -62,7 +62,7 @@ def run_emulated(
 
 
 def print_plan(args: argparse.Namespace, machine: Machine) -> None:
-    """Makes the plan in a process that emulates the machine's devices, and prints it."""
+    """Makes and prints the plan, in the process that emulates the machine's devices."""
     work, train_steps = configured(args, machine.devices)
     say(f"Compiling a step of {work.config.name} for {machine}.")
     needs = needs_of(work)
@@ -74,8 +74,8 @@ def print_plan(args: argparse.Namespace, machine: Machine) -> None:
 
 
 def configured(args: argparse.Namespace, devices: int) -> tuple[Work, int]:
-    """Returns the step that the configuration describes, and how many of it training makes."""
-    # Where a prompt starts doesn't matter to its size, and would need the vocabulary.
+    """Returns the configured training step, and the number of steps."""
+    # Initializers don't affect sizes, and some need the vocabulary.
     starts = [
         (f"{name}.initializer", "@random_uniform")
         for name in registry.configurables_with("initializer")
@@ -90,7 +90,7 @@ def configured(args: argparse.Namespace, devices: int) -> tuple[Work, int]:
     given = gin_config.parameters("frozen_model")
     architecture, checkpoint = given.pop("architecture", None), given.pop("checkpoint")
     name, dtype = given.pop("name", None), given.pop("param_dtype", None)
-    if given.get("matmul_dtype") == "auto":  # what it means on every accelerator of the table
+    if given.get("matmul_dtype") == "auto":  # as "auto" resolves on every accelerator of the table
         given["matmul_dtype"] = "bfloat16"
     if architecture:
         config = get_config(architecture)
@@ -99,7 +99,7 @@ def configured(args: argparse.Namespace, devices: int) -> tuple[Work, int]:
         config, dtype = stored.config, dtype_of(stored.parameters, dtype)
     config = dataclasses.replace(config, name=name or architecture or config.name)
     compute = Compute(param_dtype=dtype or "float32", **given)
-    # It is asked for its sizes alone, so it may go without a vocabulary.
+    # Only its sizes are used, so it needs no vocabulary.
     base = configurables.Base(
         config=config,
         compute=compute,
@@ -125,7 +125,7 @@ def configured(args: argparse.Namespace, devices: int) -> tuple[Work, int]:
         fsdp=layout.fsdp,
     )
     budget = data.token_budget(mesh[DATA_AXIS] * accumulation_steps, lambda: work.prompt_length)
-    if budget is not None:  # of batches that are measured in tokens, that of the longest inputs
+    if budget is not None:  # with batches measured in tokens, plan for the longest inputs
         rows = budget.rows(data.lengths["inputs"])
         work = dataclasses.replace(work, batch_size=rows)
     return work, training.options.train_steps

@@ -1,4 +1,4 @@
-"""`prompt-tuning train` with POPULATION, or with `--tune`: many prompts at once.
+"""`prompt-tuning train` with POPULATION or `--tune`: trains many prompts at once.
 
 `members.py` reads the list of members, `training/loop.py` trains them, and `recipes/population.py`
 writes the results.
@@ -31,14 +31,14 @@ from prompt_tuning.training.startup import Startup
 
 
 def train(args: argparse.Namespace, startup: Startup) -> None:
-    """Trains the members that the loaded configuration lists, and prints a table of them.
+    """Trains the members listed by the loaded configuration, and prints a table of results.
 
     Args:
-      args: the command's, whose configuration is loaded.
-      startup: of the command.
+      args: the command's arguments; their configuration is loaded.
+      startup: the command's startup timer.
 
     Raises:
-      UserError: the members can't be one population, or training fails.
+      UserError: the members can't form a population, or training fails.
     """
     macro = "POPULATION" if gin_config.macro("POPULATION") is not None else "TUNE"
     listed_members = gin_config.macro(macro)
@@ -84,7 +84,7 @@ def train(args: argparse.Namespace, startup: Startup) -> None:
 def _prepare(
     args: argparse.Namespace, specs: Sequence[MemberSpec], macro: str, startup: Startup
 ) -> tuple[RunFolder, list[MemberJob]]:
-    """Loads each member's configuration in turn, and its data unless an earlier member had them."""
+    """Loads each member's configuration, and its data unless an earlier member has the same."""
     whole_text, whole_settings = gin_config.text(), identity.settings()
     shared = gin_config.resolved()
     where = configurables.train().path
@@ -100,7 +100,7 @@ def _prepare(
         bindings = [*spec.flags, ("POPULATION", "None"), ("TUNE", "None")]
         _load(args, [*bindings, (folder_name, repr(str(where / MEMBERS / spec.name)))])
         members.check_member(spec, macro, shared)
-        # What the data depend on.
+        # All that the data depend on.
         key = repr(
             [
                 (name, text)
@@ -168,7 +168,7 @@ def _prepare(
 
 
 def _facts_of_all(jobs: Sequence[MemberJob], folder: RunFolder, members: str) -> RunFacts:
-    """Returns the first member's facts, with the tasks and learning rates of all."""
+    """Returns the first member's facts with the tasks and learning rates of all members."""
     chosen = gin_config.chosen()
     each = [run_facts(member.job, **chosen) for member in jobs]
 
@@ -185,14 +185,14 @@ def _facts_of_all(jobs: Sequence[MemberJob], folder: RunFolder, members: str) ->
 
 
 def _load(args: argparse.Namespace, bindings: Sequence[tuple[str, str]]) -> None:
-    """Loads the command's configuration, followed by further bindings."""
+    """Loads the command's configuration with further bindings."""
     with_them = [*args.gin_bindings, *bindings]
     loading.load_config(argparse.Namespace(**{**vars(args), "gin_bindings": with_them}))
     configurables.processes()  # removes this process's own settings from the configuration
 
 
 def format_table(results: Sequence[TrainResult]) -> str:
-    """Returns a table of results, which are given from best to worst."""
+    """Returns a table of results, given from best to worst."""
     width = max(len("member"), *(len(result.name) for result in results))
     lines = [f"  {'member':{width}}  {'score':>7}  {'at step':>8}  {'steps':>8}  how it ended"]
     for result in results:

@@ -1,8 +1,8 @@
-"""`prompt-tuning pretrain`: trains all weights of a model on plain text, into a run folder.
+"""`prompt-tuning pretrain`: trains all weights of a model on plain text.
 
-It continues with a model (`INITIAL_CHECKPOINT_PATH`), or starts from random weights. The same
-command on the same folder resumes an interrupted run. What it makes, `weights.safetensors`
-and the vocabulary beside it, is a frozen model for every other command.
+It continues from a model (`INITIAL_CHECKPOINT_PATH`) or from random weights. The same command on
+the same folder resumes an interrupted run. The resulting `weights.safetensors` and vocabulary are
+a frozen model for all other commands.
 """
 
 import dataclasses
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
 def pretrain(
     job: PretrainingJob, folder: RunFolder, *, startup: Startup | None = None
 ) -> TrainResult:
-    """Trains; the last weights, the metrics and the summary are written to the folder."""
+    """Trains, and writes the last weights, the metrics and the summary to the folder."""
     base, score = job.base, held_out_scorer(job)
     member = Member(
         folder=folder,
@@ -73,7 +73,7 @@ def pretrain(
         loss_fn=model_loss_fn(base.model, job.training.loss),
         optimizer=job.training.optimizer,
         trained=base.params,
-        # Split by rows; how the weights and their moments are split is left to XLA.
+        # Batches are sharded by rows; XLA decides the sharding of weights and moments.
         batches=lambda step: shard_batch(job.stream.batch(step), base.mesh),
         facts={
             "objective": job.objective.name,

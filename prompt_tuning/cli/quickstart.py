@@ -1,8 +1,7 @@
-"""`prompt-tuning quickstart`: a prompt learns a task in about a minute on two CPU cores.
+"""`prompt-tuning quickstart`: trains a prompt in about a minute on two CPU cores.
 
-Trains against a small frozen model that comes with the package, on TinyWorld, which comes with
-it too. The scores before and after are on the test split, which neither trains the prompt nor
-picks the best one.
+The small frozen model and the TinyWorld task are part of the package. The scores before and after
+are on the test split, which is used neither to train the prompt nor to select the best one.
 """
 
 import functools

@@ -1,13 +1,13 @@
-"""What gin can configure: functions and dataclasses, and what each of their options is to a run.
+"""Registers functions and dataclasses with gin, with each option's effect on a run's identity.
 
     @register
     def population(places: Free[int] = 16): ...
 
     train = register(Training, name="train")
 
-A parameter, or a field, of type `Fields[SomeDataclass]` stands for the fields of that dataclass:
-gin sees those, and the dataclass is made of them. So an option is written once, where it is
-defined, with its default and with what it is to a run (`settings.py`).
+A parameter, or a field, of type `Fields[SomeDataclass]` is replaced by the fields of that
+dataclass, from which an instance is created. So an option's name, default and mark (`settings.py`)
+are written once, in its definition.
 """
 
 import functools
@@ -26,21 +26,21 @@ _SET_BY = {
     "train.method": "a --gin_file of prompts/ or methods/, such as prompts/class_label.gin",
     "data.mixture_or_task": "a --gin_file of tasks/, such as tasks/superglue_rte.gin",
 }
-"""What sets a parameter that has no default; `_ELSE_SET_BY` all others."""
+"""Hint for each required parameter; `_ELSE_SET_BY` is the fallback."""
 
 FUNCTIONS: dict[str, Any] = {}
-"""What is registered, by name, as `register` returned it."""
+"""Registered configurables by name, as returned by `register`."""
 
 
 def register(function: Any, *, name: str | None = None, per_member: bool = False) -> Any:
-    """Makes a function or dataclass configurable by gin; the result fills in what it can.
+    """Returns a function or dataclass with its arguments configurable by gin.
 
-    Called without a value that neither gin nor the caller has, it raises a UserError that names
-    the gin file that is missing.
+    If neither gin nor the caller provides a required argument, it raises a UserError that names
+    the missing gin file.
 
     Args:
-      function: its parameters, or fields, may be marked as `settings.py` says.
-      name: gin's name for it; None is its own.
+      function: its parameters, or fields, may have marks (`settings.py`).
+      name: gin's name for it; None is its own name.
       per_member: as in `signatures.add`.
     """
     name = str(name or function.__name__)
@@ -66,10 +66,10 @@ def register(function: Any, *, name: str | None = None, per_member: bool = False
 
 
 def require(function: Any) -> None:
-    """Checks that all parameters of what `register` returned have a value, without calling it.
+    """Checks that all required parameters of a registered function are set, without calling it.
 
     Raises:
-      UserError: some have none; it names the gin file that is missing.
+      UserError: some aren't; the message names the missing gin file.
     """
     if missing := list(_not_set(function.__name__)):
         raise _nothing_sets(missing)
@@ -89,7 +89,7 @@ def configurables_with(parameter: str) -> list[str]:
 
 
 def _not_set(name: str) -> Iterator[str]:
-    """Yields the parameters without a default for which gin has no value."""
+    """Yields the required parameters that gin doesn't set."""
     for parameter in signatures.PARAMETERS[name].values():
         full = f"{name}.{parameter.name}"
         if parameter.default is parameter.empty:

@@ -1,10 +1,10 @@
-"""`prompt-tuning report RUN_OR_SWEEP`: one web page on a run or on a sweep.
+"""`prompt-tuning report RUN_OR_SWEEP`: writes a web page on a run or a sweep.
 
 prompt-tuning report runs/rte
 prompt-tuning report runs/lengths --output lengths.html
 
-The page is one file and loads nothing. Of a run whose method is a prompt it shows what the prompt
-resembles, for which the frozen model is loaded; if it can't be, the page says why.
+The page is a single self-contained file. For a run of prompt tuning, it shows the prompt's nearest
+pieces, which needs the frozen model; if that can't be loaded, the page states why.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from prompt_tuning.training.logging import read_rows
 from prompt_tuning.training.run_folder import MEMBERS
 
 NAME = "report.html"
-"""What the page is called in the folder that it is on."""
+"""Default file name of the page, in the run or sweep folder."""
 
 _FIX = "Give another --output."
 _DAMAGED = "Restore it, or train the run again."
-_START = 400  # characters, among which is the mark of a page
+_START = 400  # leading characters, which contain a page's mark
 
 
 def main(argv: Sequence[str]) -> None:
@@ -69,7 +69,7 @@ def _is_sweep(folder: Path) -> bool:
 
 
 def _check_output(output: Path) -> None:
-    """A page is written over; whatever else is there is not."""
+    """Raises UserError if another file than a page would be overwritten."""
     if not output.exists():
         return
     if not output.is_file():
@@ -80,10 +80,10 @@ def _check_output(output: Path) -> None:
 
 
 def read_run(folder: str) -> Run:
-    """Reads what a run left in its folder, or a population in its.
+    """Reads the folder of a run or of a population.
 
     Raises:
-      UserError: it was not evaluated yet, or a file is damaged.
+      UserError: it hasn't been evaluated yet, or a file is damaged.
     """
     path = Path(folder)
     settings = _object(path / "settings.json")
@@ -113,7 +113,7 @@ def read_run(folder: str) -> Run:
 
 
 def _trained_for(path: Path) -> dict[str, Any]:
-    """Returns the metadata of a prompt's or adapter's file, except for its score."""
+    """Returns the metadata, except the score, of a prompt's or adapter's file."""
     try:
         with safetensors.safe_open(path, "np") as file:
             metadata = file.metadata() or {}
@@ -124,7 +124,7 @@ def _trained_for(path: Path) -> dict[str, Any]:
 
 
 def _resemblance(args: argparse.Namespace) -> Resemblance | str:
-    """What the run's prompt resembles, or why that isn't known."""
+    """Returns the pieces nearest to the run's prompt, or why they aren't available."""
     trained = best_file(args.folder)
     if args.no_neighbors:
         return "Left out, by --no_neighbors."
@@ -144,7 +144,7 @@ def _resemblance(args: argparse.Namespace) -> Resemblance | str:
 
 
 def read_sweep(folder: str) -> Sweep:
-    """Reads what a sweep's runs left.
+    """Reads the results of a sweep's runs.
 
     Raises:
       UserError: no run has finished, or a file is damaged.
@@ -153,7 +153,7 @@ def read_sweep(folder: str) -> Sweep:
     records = read_records(folder)
     where = {run: path / record["folder"] for run, record in records.items()}
     failed = {file.stem: _object(file) for file in sorted((path / "failures").glob("*.json"))}
-    # Runs may have been moved away; their records stay.
+    # Run folders may be gone; their records remain.
     metrics = {
         run: read_rows(each / "metrics.jsonl")
         for run, each in where.items()

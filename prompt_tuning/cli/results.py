@@ -1,4 +1,4 @@
-"""`prompt-tuning results FOLDER`: a sweep's results as a table, filtered and pivoted.
+"""`prompt-tuning results FOLDER`: prints a sweep's results as a filtered, pivoted table.
 
 prompt-tuning results runs/lengths
 prompt-tuning results runs/lengths --where task=tinyworld_rte --down model --across PROMPT_LENGTH

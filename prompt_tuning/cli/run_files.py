@@ -1,4 +1,4 @@
-"""Reads what a run left in its folder, for its page: its answers, and a summary before its end."""
+"""Reads a run's predictions, and a summary of an unfinished run, for its page."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ _EVALUATION = "step_"
 
 
 def summary_so_far(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a finished run's summary.json would hold, as far as it is known.
+    """Returns the known part of an unfinished run's future summary.json.
 
     Args:
       path: the run folder, or a population's.
-      settings: its settings.json.
+      settings: the contents of its settings.json.
 
     Raises:
       UserError: nothing has been evaluated yet.
@@ -42,7 +42,7 @@ def summary_so_far(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _so_far(path: Path) -> dict[str, Any]:
-    """The best evaluation in a folder's metrics, and how far it is; empty without one."""
+    """Returns the best evaluation and the progress in a folder's metrics, empty if none."""
     if not (path / "metrics.jsonl").is_file():
         return {}
     rows = read_rows(path / "metrics.jsonl")
@@ -66,7 +66,7 @@ def _so_far(path: Path) -> dict[str, Any]:
 
 
 def _names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The task and the model, as the settings name them."""
+    """Returns the names of the task and the model in the settings."""
     given = {
         "task": settings.get("MIXTURE_OR_TASK_NAME"),
         "model": settings.get("frozen_model.architecture", settings.get("INITIAL_CHECKPOINT_PATH")),
@@ -75,17 +75,17 @@ def _names(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_answers(path: Path, summary: Mapping[str, Any]) -> dict[str, Sequence[Mapping[str, Any]]]:
-    """Returns predictions whose targets are known, by what they are of.
+    """Returns predictions with known targets, by split or file name.
 
-    Those of the best step are of the development split. Files of other names are what
-    `evaluate --predictions RUN/predictions/test.jsonl` wrote there.
+    Those of the best step are on the development split. Other files were written by
+    `evaluate --predictions RUN/predictions/test.jsonl`.
 
     Args:
-      path: a run folder, or a population's, whose best member counts.
-      summary: of the run.
+      path: a run folder, or a population's, whose best member is used.
+      summary: the run's summary.
 
     Raises:
-      UserError: a line is no JSON object.
+      UserError: a line isn't a JSON object.
     """
     folder = path / "predictions"
     if isinstance(best := summary.get("best"), str):

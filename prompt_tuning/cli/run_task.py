@@ -1,10 +1,10 @@
 """Records a run's task in its folder, in `task.json`, and restores it from there.
 
-Commands on a finished run take the labels from it, so they need no training file and rank by the
-labels that the prompt was trained with. The file also records where the run's files and Python
-modules were: a path that the configuration gives relative to another working directory is found
-again, and a task whose module can't be imported still has its name, labels and lengths. Run folders
-without the file are read from their configuration alone.
+Commands on a finished run read the labels from it, so they don't need the training file and rank
+the labels that the prompt was trained with. The file also records the locations of the run's files
+and Python modules: paths relative to another working directory are resolved, and a task whose
+module can't be imported still has its name, labels and lengths. For run folders without the file,
+only the configuration is used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,13 +24,13 @@ from prompt_tuning.recipes.job import Job
 _MODEL_PATHS = {"INITIAL_CHECKPOINT_PATH": "frozen model", "VOCABULARY_PATH": "vocabulary"}
 _FILES = ("TRAIN_FILE", "VALIDATION_FILE", "TEST_FILE")
 _PATHS = (*_MODEL_PATHS, "PROMPT_FILE", "DATA_DIR", *_FILES)
-"""The macros whose values are files or folders of the user's."""
+"""The macros whose values are the user's files or folders."""
 _OWN_FILES = ("user_files.train_file", "user_files.validation_file", "user_files.test_file")
-"""What the parameters end with that name such files without a macro, as in mixtures."""
+"""Suffixes of parameters that name such files without a macro, as in mixtures."""
 
 
 def described(job: Job) -> dict[str, Any]:
-    """Returns what `task.json` holds, of a job whose configuration is loaded."""
+    """Returns the contents of `task.json` for a job whose configuration is loaded."""
     return task_file.described(
         job,
         paths=places(),
@@ -42,12 +42,12 @@ def described(job: Job) -> dict[str, Any]:
 
 
 def places() -> dict[str, dict[str, Any]]:
-    """Returns where the user's files and folders are that the loaded configuration names."""
+    """Returns the locations of the user's files and folders in the loaded configuration."""
     return {name: place for name, given in files().items() if (place := task_file.place(given))}
 
 
 def files() -> dict[str, Any]:
-    """Returns the values of macros and parameters that may be files or folders of the user's."""
+    """Returns the values of macros and parameters that may be the user's files or folders."""
     own = {
         name: literal(text)
         for name, (text, macros) in gin_config.resolved().items()
@@ -57,11 +57,11 @@ def files() -> dict[str, Any]:
 
 
 def apply(run: str, recorded: Mapping[str, Any], missing: list[str]) -> None:
-    """Puts what was recorded into the loaded configuration, except where flags override it.
+    """Applies recorded values to the loaded configuration, unless flags override them.
 
     Args:
       run: the run folder.
-      recorded: what `task_file.read` returned.
+      recorded: the result of `task_file.read`.
       missing: the run's modules that can't be imported here.
 
     Raises:
@@ -70,7 +70,7 @@ def apply(run: str, recorded: Mapping[str, Any], missing: list[str]) -> None:
     now = files()
     for name, path in recorded.get("paths", {}).items():
         given = now.get(name)
-        # Another value is a flag's.
+        # A different value was set by a flag.
         if (list(given) if isinstance(given, tuple) else given) == path["given"]:
             _find(run, name, path["given"], path["place"])
     _bind_labels(recorded["tasks"])
@@ -87,7 +87,7 @@ def apply(run: str, recorded: Mapping[str, Any], missing: list[str]) -> None:
 
 
 def _find(run: str, name: str, given: str | list[str], place: Any) -> None:
-    """Binds a file or folder, or several, to where it was in training, unless it is here too."""
+    """Binds files or folders to their paths in training, unless they exist here."""
     if isinstance(given, list):
         pairs = zip(given, place, strict=True)
         gin_config.bind(name, [one if task_file.absolute(one) else there for one, there in pairs])
@@ -103,9 +103,9 @@ def _find(run: str, name: str, given: str | list[str], place: Any) -> None:
 
 
 def _bind_labels(tasks: Sequence[Mapping[str, Any]]) -> None:
-    """Gives the labels where none are given and targets are still made by the same template.
+    """Binds recorded labels if none are configured and the target template is unchanged.
 
-    The tasks of a mixture are distinguished by their names.
+    The tasks of a mixture are matched by name.
     """
     parameters = {name: literal(text) for name, (text, _) in gin_config.resolved().items()}
     ending = "user_files.train_file"

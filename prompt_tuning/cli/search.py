@@ -1,4 +1,4 @@
-"""`prompt-tuning search`: picks a text prompt on the development set, and scores it elsewhere."""
+"""`prompt-tuning search`: selects a text prompt on the development split, scores it on another."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> None:
         )
     candidates = designs.candidates()
     scored = designs.score_all(designs.split)
-    # Of equals the first: Python's `max` keeps it.
+    # `max` keeps the first of equal scores.
     best = max(range(len(scored)), key=lambda i: scored[i].evaluation.score)
     print(f"{table(scored).text()}\n")
     result = {

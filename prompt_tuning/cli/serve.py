@@ -1,6 +1,6 @@
-"""`prompt-tuning serve`: one frozen model answers over HTTP for all prompts of a folder.
+"""`prompt-tuning serve`: serves one frozen model with all prompts of a folder over HTTP.
 
-The interface is in `prompt_tuning/serving/app.py` and in docs/serving.md.
+`prompt_tuning/serving/app.py` and docs/serving.md describe the interface.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
             f"--max_examples is {args.max_examples}, but only {args.max_queue} may wait; such a "
             "request would never be taken. Raise --max_queue."
         )
-    # They need packages that not every installation has.
+    # They need optional packages.
     try:
         from prompt_tuning.serving import server
         from prompt_tuning.serving.app import create_app
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
         ) from error
 
     limits = Limits(body_bytes=args.max_body, examples=args.max_examples)
-    # The address first: whether it can be had is known before the model is loaded.
+    # Bind the address first: a port in use is reported before the model is loaded.
     with server.listen(args.host, args.port) as bound:
         loading.load_config(args, defaults=[loading.MANY_PROMPTS])
         data = configurables.predictor()

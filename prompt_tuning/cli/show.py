@@ -1,8 +1,8 @@
-"""`prompt-tuning show`: examples of a task as the model sees them, text and token ids.
+"""`prompt-tuning show`: prints a task's examples as the model sees them, text and ids.
 
-The encoder reads the prompt's positions, which are trained vectors and no tokens, and then the
-tokens of the input. No model is loaded: only the data, the vocabulary and the prompt's length
-matter here.
+The encoder reads the prompt's positions, which are trained vectors instead of tokens, and then the
+tokens of the input. No model is loaded: only the data, the vocabulary and the prompt's length are
+used.
 """
 
 import itertools
@@ -64,10 +64,11 @@ def example_lines(
     """Yields the lines that show one example.
 
     Args:
-      example: its text.
-      vocabulary: the frozen model's.
-      lengths: of "inputs" and "targets", in tokens with end of sequence; more is cut off.
-      prompt_length: virtual tokens before the input.
+      example: the example's texts.
+      vocabulary: the frozen model's vocabulary.
+      lengths: maximum "inputs" and "targets" in tokens, including end of sequence; longer ones are
+        truncated.
+      prompt_length: number of virtual tokens before the input.
       width: of a line, in characters.
     """
     yield ""
@@ -93,11 +94,11 @@ def example_lines(
 
 
 Cell = tuple[str, str]
-"""A piece, and its id."""
+"""A piece and its id."""
 
 
 def _ids(text: str, vocabulary: Vocabulary, length: int) -> tuple[list[int], str]:
-    """Returns the ids with end of sequence, and a remark if there were too many."""
+    """Returns the ids with end of sequence, and a remark if they were truncated."""
     ids = [*vocabulary.encode(text), EOS_ID]
     if len(ids) <= length:
         return ids, ""
@@ -109,16 +110,16 @@ def _cells(ids: Sequence[int], vocabulary: Vocabulary) -> list[Cell]:
 
 
 def _prompt_cells(length: int) -> list[Cell]:
-    """Returns the prompt's positions, those in the middle of a long prompt left out."""
+    """Returns the prompt's positions, abbreviating the middle of a long prompt."""
     positions = range(length)
     shown = [*positions] if length <= 6 else [*positions[:3], None, *positions[-2:]]
     return [("...", "") if p is None else (f"[P{p}]", "prompt") for p in shown]
 
 
 def _grid(cells: Sequence[Cell], first: int, width: int) -> Iterator[str]:
-    """Yields pieces above their ids, in as many pairs of lines as it takes.
+    """Yields pairs of lines, pieces above their ids, wrapped at `width`.
 
-    Each pair begins with the position of its first cell.
+    Each pair starts with the position of its first cell.
     """
     line: list[Cell] = []
     position = first

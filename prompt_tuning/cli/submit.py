@@ -1,8 +1,8 @@
-"""`prompt-tuning submit`: the file that the SuperGLUE or GLUE leaderboard takes.
+"""`prompt-tuning submit`: writes a submission to the SuperGLUE or GLUE leaderboard.
 
-From test-set predictions that `prompt-tuning evaluate --split test --predictions` wrote, or from
-run folders, whose prompts then answer the test sets first. A run of RTE also answers SuperGLUE's
-two diagnostics, one of MNLI its other section and GLUE's.
+Takes test-set predictions written by `prompt-tuning evaluate --split test --predictions`, or run
+folders, whose prompts first answer the test sets. A run of RTE also answers SuperGLUE's two
+diagnostics, one of MNLI its other section and GLUE's diagnostic.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from prompt_tuning.recipes.splits import load_splits
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command; prints each file of the zip with its number of predictions."""
+    """Runs the command; prints the zip's files with their numbers of predictions."""
     args = parse("submit", argv)
 
     if args.check:
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _run_predictions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yields what each run's prompt answers on the test sets that are its."""
+    """Yields the predictions of each run's prompt on its test sets."""
     if not args.runs:
         return
 
@@ -73,7 +73,7 @@ def _test_tasks(
 ) -> Iterator[Any]:
     """Yields the tasks that have a file in the submission, and the diagnostics they answer.
 
-    In a partial submission, diagnostics whose files aren't there are left out.
+    A partial submission omits diagnostics whose files are missing.
     """
     for task in tasks:
         name = leaderboard_task(benchmark, task.name)

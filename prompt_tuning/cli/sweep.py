@@ -1,8 +1,8 @@
-"""`prompt-tuning sweep FILE`: trains every run that a gin file describes; resumes.
+"""`prompt-tuning sweep FILE`: trains, or resumes, every run described by a gin file.
 
-The folder may be shared: any number of workers, on any machines, take parts of the sweep that
-nobody else works on. What is finished is never trained again; what fails is tried again a few
-times, and listed at the end.
+The folder may be shared: any number of workers, on any machines, take parts of the sweep that no
+other worker has taken. Finished runs are never trained again. Failed parts are retried a few times
+and listed at the end.
 """
 
 import argparse
@@ -31,13 +31,13 @@ from prompt_tuning.training.logging import read_rows
 from prompt_tuning.training.signals import StopRequest
 
 FAILED = 1
-# The user ends the sweep; a part that is killed otherwise, such as for its memory, has failed.
+# Stopped by the user or scheduler. Any other signal, such as the OOM killer's, is a failure.
 _STOPPED = (INTERRUPTED, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
 _LAST_LINE = 400  # characters
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns 1 if a run has failed for good."""
+    """Runs the command; returns 1 if a run has failed permanently."""
     args = parse("sweep", argv)
     if args.gin_file:
         raise UserError("A sweep's runs have the files of sweep.files; leave out --gin_file.")
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _chosen(runs: Sequence[Run], args: argparse.Namespace) -> list[Run]:
-    """Returns the runs that this worker is to train."""
+    """Returns the runs assigned to this worker."""
     if args.index is not None:
         if not 0 <= args.index < len(runs):
             raise UserError(f"--index is {args.index}; the sweep has runs 0 to {len(runs) - 1}.")
@@ -72,7 +72,7 @@ def _chosen(runs: Sequence[Run], args: argparse.Namespace) -> list[Run]:
     index, slash, count = args.shard.partition("/")
     if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
         raise UserError(f"--shard is '{args.shard}'; expected I/N with I from 0 to N-1.")
-    # Neighbors stay together: they are likely to be of one population.
+    # Contiguous slices: adjacent runs are likely to form one population.
     bounds = [len(runs) * at // int(count) for at in (int(index), int(index) + 1)]
     return list(runs[bounds[0] : bounds[1]])
 
@@ -140,7 +140,7 @@ def _train(args: argparse.Namespace, folder: Path, chosen: Sequence[Run], places
 def _train_part(
     args: argparse.Namespace, store: SweepStore, part: Part, reached: Callable[[int], None]
 ) -> None:
-    """Trains a part, again if it fails, and records its runs; `reached` is given each step."""
+    """Trains a part, with retries, and records its runs; `reached` receives each step."""
     folder = store.part(part.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.with_suffix(".log")
@@ -170,12 +170,12 @@ def _train_part(
 
 
 def _wait(process: subprocess.Popen[bytes], look: Callable[[], None]) -> int:
-    """Waits for a process, looks after it every second, and has it stop where this one is to.
+    """Waits for a process, calls `look` every second, and forwards SIGTERM to the process.
 
-    Ctrl-C reaches both of them, SIGTERM this one alone; the other saves a checkpoint.
+    Ctrl-C reaches both processes, SIGTERM only this one. The other then saves a checkpoint.
 
     Raises:
-      KeyboardInterrupt: a signal came.
+      KeyboardInterrupt: a signal was received.
     """
     with StopRequest(saving=True) as stop:
         handed_on = False
@@ -194,7 +194,7 @@ def _wait(process: subprocess.Popen[bytes], look: Callable[[], None]) -> int:
 
 
 def _last_step(folder: Path) -> int:
-    """The step of a run's last row; 0 where there is none yet."""
+    """Returns the step of a run's last metrics row; 0 if there is none yet."""
     path = folder / "metrics.jsonl"
     rows = read_rows(path) if path.exists() else []
     return int(rows[-1]["step"]) if rows else 0
@@ -205,7 +205,7 @@ def _number(count: int, noun: str) -> str:
 
 
 def _record(store: SweepStore, part: Part, folder: Path) -> None:
-    """Records the runs of a part that has ended well."""
+    """Records the runs of a part that succeeded."""
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     for each, where in zip(part.runs, part.run_folders(folder), strict=True):
         versions = json.loads((folder / "versions.json").read_text())

@@ -1,9 +1,9 @@
-"""The cost of a sweep on a machine that you don't have: `prompt-tuning sweep FILE --plan`.
+"""Estimates the cost of a sweep on other hardware: `prompt-tuning sweep FILE --plan`.
 
-Runs of one population differ in cost only by their lengths, so one `prompt-tuning plan`
-is made for each sort of runs, and its hours are counted for each run of it. Members that train
-together take about what they take one after the other (benchmarks/population.py): their examples
-are as many.
+Runs of one population differ in cost only by their lengths, so `prompt-tuning plan` runs once per
+group of equal cost, and its hours count for each run of the group. Members that train together take
+about as long as in sequence (benchmarks/population.py), as they process the same number of
+examples.
 """
 
 import json
@@ -19,18 +19,18 @@ from prompt_tuning.planning.machines import Machine
 from prompt_tuning.sweeps.runs import Run
 
 _OF_COST = ("PROMPT_LENGTH", "TASK_FEATURE_LENGTHS", "TRAIN_STEPS")
-"""What members of a population may differ in, and changes what a run takes."""
+"""Per-member settings that change a run's cost."""
 
 
 class Cost(NamedTuple):
-    """How many runs there are of a sort, and the plan of one of them (`Plan.to_json`)."""
+    """Number of runs in a group of equal cost, and the plan of one of them (`Plan.to_json`)."""
 
     runs: int
     plan: Mapping[str, Any]
 
     @property
     def hours(self) -> float:
-        """Of all of them, without evaluations."""
+        """Hours of the whole group, without evaluations."""
         return self.runs * self.plan["hours"]
 
 
@@ -40,16 +40,16 @@ def costs(
     search_paths: str,
     progress: Callable[[str], None],
 ) -> list[Cost]:
-    """Returns the cost of each sort of runs, in the order of the first of each.
+    """Returns the cost of each group, in the order of each group's first run.
 
     Args:
-      runs: of a sweep.
-      machine: that they would train on.
-      search_paths: where gin files are looked for.
-      progress: is given a line on what is compiled.
+      runs: a sweep's runs.
+      machine: the hardware to plan for.
+      search_paths: folders to search for gin files.
+      progress: called with a line on each compilation.
 
     Raises:
-      UserError: a plan can't be made; it says why.
+      UserError: a plan can't be made.
     """
     sorts: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
@@ -75,7 +75,7 @@ def _plan(run: Run, machine: Machine, search_paths: str) -> Mapping[str, Any]:
 
 
 def cost_text(found: Sequence[Cost], machine: Machine) -> str:
-    """Returns the costs as a table, and their sum."""
+    """Returns a table of the costs with their sum."""
     table = Table(
         title="",
         columns=("model", "prompt", "runs", "s a step", "h a run", "h in all", "fits"),

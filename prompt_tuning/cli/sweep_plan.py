@@ -1,11 +1,12 @@
-"""From a sweep's gin file to its runs.
+"""Reads a sweep's gin file into its runs.
 
     sweep.files = ['models/tinyworld_small.gin', 'prompts/class_label.gin', 'runs/train.gin']
     sweep.settings = {'TRAIN_STEPS': 300}
     sweep.grid = {'gin_file': ['tasks/tinyworld_rte.gin', 'tasks/tinyworld_wic.gin'],
                   'PROMPT_LENGTH': [1, 5, 20], 'SEED': [0, 1, 2]}
 
-A run is what `prompt-tuning train` makes of the files and settings.
+Each run is a `prompt-tuning train` with these files and settings. Runs that may share a population
+form a part, which `sweep.py` trains in one `prompt-tuning train --gin.POPULATION=...` subprocess.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prompt_tuning.cli import (
-    configurables,  # noqa: F401 - registered with gin
+    configurables,  # noqa: F401 - registers configurables
     gin_config,
     identity,
     members,
@@ -27,23 +28,23 @@ from prompt_tuning.sweeps.grid import GIN_FILES
 from prompt_tuning.sweeps.runs import Run
 
 PLACES = 16
-"""The most members of one part, as many as a population trains at a time."""
+"""Maximum number of members of a part: as many as a population trains at a time."""
 
 _NAMED = ("train.log_every", "train.checkpoint_every", "train.keep_checkpoints")
-"""Settings that no result depends on, and that the names of runs have always been hashes of: with
-others, the folders of older sweeps and the published results would name other runs."""
+"""Settings that don't affect results but are part of the hashes in run names. Without them, run
+names in existing sweep folders and published results would change."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A sweep as its file has it.
+    """A sweep as described by its gin file.
 
     Attributes:
-      name: of its folder.
+      name: the folder's name.
       files: gin files of every run.
-      settings: of every run, by gin name.
-      axes: what runs differ in.
-      places: the most members of a population; 1: every run trains by itself.
+      settings: settings of every run, by gin name.
+      axes: settings that differ between runs.
+      places: maximum number of members of a population; 1 trains every run by itself.
     """
 
     name: str
@@ -79,7 +80,7 @@ def load_sweep(file: str, search_paths: str, bindings: Sequence[tuple[str, str]]
     """Reads a sweep's file.
 
     Raises:
-      UserError: it can't be read, or lacks what a sweep needs.
+      UserError: it can't be read, or isn't a sweep.
     """
     gin_config.load([file], bindings, search_paths)
     if "files" not in gin_config.parameters("sweep"):
@@ -93,10 +94,10 @@ def load_sweep(file: str, search_paths: str, bindings: Sequence[tuple[str, str]]
 
 
 def runs_of(described: Sweep, search_paths: str) -> list[Run]:
-    """Returns every run of a sweep, its configuration read and checked.
+    """Returns every run of a sweep, after validating its configuration.
 
     Raises:
-      UserError: a configuration can't be read, or two runs have the same one.
+      UserError: a configuration can't be read, or two runs have the same configuration.
     """
     by_hash: dict[str, Run] = {}
     for settings in grids.combinations(described.axes):
@@ -129,8 +130,8 @@ def _run(described: Sweep, settings: Mapping[str, Any], search_paths: str) -> Ru
         if not mark(name).per_member and not mark(name).free
     }
     hashed = resolved | named
-    if hashed.get("data.extra_tokens") == "None":  # 100 before it followed the prompt's length
-        hashed["data.extra_tokens"] = "100"  # so that folders of sweeps keep their names
+    if hashed.get("data.extra_tokens") == "None":  # the default was 100 in older versions;
+        hashed["data.extra_tokens"] = "100"  # this keeps their run names
     return Run(
         name=f"{grids.slug(settings)}-{grids.short_hash(hashed)}",
         settings=settings,

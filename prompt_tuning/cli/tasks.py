@@ -1,4 +1,4 @@
-"""`prompt-tuning tasks`: every task and mixture, with sizes where they are known."""
+"""`prompt-tuning tasks`: lists tasks and mixtures, with sizes if known."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ _LONGEST_ANSWERS = 40
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command; prints a line a task."""
+    """Runs the command; prints one line per task."""
     parse("tasks", argv)
 
     rows = [("task", *_SPLITS, "inputs", "targets", "answers"), *_task_rows(list_tasks())]
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _task_rows(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yields the cells of each task but those that another's row includes."""
+    """Yields the cells of each task, except tasks included in another's row."""
     for name in names:
         if name.removesuffix(_NAMED) != name and name.removesuffix(_NAMED) in names:
             continue

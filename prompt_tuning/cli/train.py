@@ -1,7 +1,7 @@
-"""`prompt-tuning train`: trains a prompt against a frozen model, into a run folder.
+"""`prompt-tuning train`: trains a prompt for a frozen model.
 
-The same command on the same folder resumes an interrupted run. With POPULATION, or `--tune`,
-it trains many prompts at once (`population.py`).
+The same command on the same folder resumes an interrupted run. With POPULATION or `--tune`, it
+trains many prompts at once (`population.py`).
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ NOT_IMPROVED = (
     "Training has not improved the score: the best is that of step 0. Try another LEARNING_RATE, a "
     "shorter warm-up or more steps."
 )
-"""Printed at the end of a run whose best prompt is its first."""
+"""Printed if no evaluation beat that of step 0."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def open_folder(job: Job | PretrainingJob, *, overwrite: bool) -> RunFolder:
-    """Makes the run folder, or opens that of the same settings and contents again."""
+    """Creates the run folder, or reopens one with the same settings and contents."""
     settings = {**identity.settings(), **identity.file_contents(), **job.contents}
     folder = first_then_all(
         lambda: RunFolder.open(
