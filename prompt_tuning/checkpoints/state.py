@@ -1,12 +1,11 @@
-"""Training checkpoints: the trained parameters, the optimizer's state and the run's progress.
+"""Training checkpoints: the trainable parameters, the optimizer's state and the run's progress.
 
-The only user of Orbax. A checkpoint holds kilobytes: frozen weights never enter it, and random keys
-and the order of the data follow from the seed and the step. Checkpoints are written in the
-background and appear whole or not at all. One that was damaged later is noticed by a checksum and
-reported, and the one before it is used. The processes of a run on many hosts save and restore
-together, in a folder that all of them see.
+The only user of Orbax. A checkpoint takes kilobytes: it never contains frozen weights, and random
+keys and data order follow from the seed and the step. Checkpoints are written atomically in the
+background. One that was damaged later is detected by its checksum and reported, and the previous
+one is used. All processes of a run save and restore together, in a shared folder.
 
-Importing Orbax takes a second, so it waits until there is something to save or restore.
+Importing Orbax takes a second, so it is deferred until there is something to save or restore.
 """
 
 import asyncio
@@ -35,11 +34,11 @@ from prompt_tuning.errors import UserError
 _log = logging.getLogger(__name__)
 
 Progress = dict[str, Any]
-"""JSON values: everything of a run that isn't an array."""
+"""JSON values: all state of a run except arrays."""
 
 
 class Restored(NamedTuple):
-    """One checkpoint's contents."""
+    """The contents of a checkpoint."""
 
     step: int
     state: PyTree
@@ -50,16 +49,16 @@ class CheckpointManager:
     """The checkpoints of a run, `<folder>/<step>/`. Use it as a context manager, or close it."""
 
     def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2):
-        """Opens or makes `folder`, and removes what a killed save left.
+        """Opens or creates `folder`, and removes incomplete checkpoints of killed processes.
 
         Args:
-          folder: where the checkpoints are.
-          keep: how many of the newest to keep; two survive damage to one.
+          folder: of the checkpoints.
+          keep: number of newest checkpoints to keep; keep two, in case one is damaged.
 
         Raises:
-          UserError: the folder can't be made or written.
+          UserError: the folder can't be created or written.
         """
-        self._folder = Path(folder).absolute()  # Orbax refuses a relative path
+        self._folder = Path(folder).absolute()  # Orbax rejects a relative path
         self._keep = keep
         self._is_open = False
         with self._reporting_failure():
@@ -78,13 +77,13 @@ class CheckpointManager:
         return ocp.CheckpointManager(self._folder, options=options)
 
     def steps(self) -> list[int]:
-        """Returns the steps that have a finished checkpoint, ascending."""
+        """Returns the steps with a complete checkpoint, ascending."""
         return sorted(self._orbax.all_steps()) if self._is_open else []
 
     def save(self, step: int, state: PyTree, progress: Progress) -> None:
         """Starts writing a checkpoint, once the previous one is on disk.
 
-        The state is copied first, so the next training step may reuse its memory.
+        The state is copied first, so its buffers may be donated to the next training step.
 
         Raises:
           UserError: this or the previous checkpoint can't be written, as on a full disk.
@@ -105,22 +104,22 @@ class CheckpointManager:
     def restore_newest(self, like: PyTree) -> Restored | None:
         """Returns the newest undamaged checkpoint, or None if there are none.
 
-        A damaged one is reported in one line and renamed to `<step>.damaged`. One that the system
-        won't let us read may be whole, and stays where it is.
+        A damaged one is reported in one line and renamed to `<step>.damaged`. If the system denies
+        access to a checkpoint, it may be undamaged and is not renamed.
 
         Args:
           like: a state of the same structure, with the shapes, dtypes and shardings to restore to.
 
         Raises:
-          UserError: the system refuses to read a checkpoint, or all are damaged.
+          UserError: the system can't read a checkpoint, or all are damaged.
         """
         steps = self.steps()
         for step in reversed(steps):
             try:
                 return self._restore(step, like)
-            except Exception as error:  # Orbax raises a dozen kinds for damaged files
+            except Exception as error:  # Orbax raises a dozen types for damaged files
                 number = _os_error_number(error)
-                # A lost file, or something else in its place, is damage too.
+                # A missing file, or a file of another kind, is damage too.
                 if number not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
                     raise UserError(
                         f"Can't read the checkpoint {self._folder / str(step)}: "
@@ -142,13 +141,13 @@ class CheckpointManager:
         return None
 
     def wait(self) -> None:
-        """Returns once every checkpoint is on disk. Raises UserError if one can't be written."""
+        """Waits until every checkpoint is on disk; raises UserError if one can't be written."""
         if self._is_open:
             with self._reporting_failure():
                 self._orbax.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, then frees what Orbax holds."""
+        """Waits for pending writes, then frees Orbax's resources."""
         if self._is_open:
             with self._reporting_failure():
                 self._orbax.close()
@@ -157,7 +156,7 @@ class CheckpointManager:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_) -> None:
-        # After an error on one of many processes, it doesn't wait for others that may be gone.
+        # After an error on one of several processes, don't wait for others that may be gone.
         if kind is None or issubclass(kind, SystemExit) or jax.process_count() == 1:
             self.close()
 
@@ -174,8 +173,8 @@ class CheckpointManager:
             items: Any = self._orbax.restore(step, args=args)
         if _checksum(items.state, items.progress["progress"]) != items.progress["checksum"]:
             raise ValueError("its contents don't match their checksum")
-        # Orbax commits every array to its device. One that wasn't committed, such as the step count
-        # beside a prompt that is sharded over a mesh, must not be.
+        # Orbax commits every array to its device. Uncommit those that weren't committed before,
+        # such as the step count of a state whose prompt is sharded over a mesh.
         state = jax.tree.map(
             lambda new, old: new if old.committed else jnp.asarray(np.asarray(new)),
             items.state,
@@ -189,7 +188,7 @@ class CheckpointManager:
             shutil.rmtree(damaged, ignore_errors=True)
             with self._reporting_failure():
                 (self._folder / str(step)).rename(damaged)
-        if jax.process_count() > 1:  # the others wait until it is renamed
+        if jax.process_count() > 1:  # the others wait for the renaming
             multihost_utils.sync_global_devices(f"{step}.damaged")
         with self._reporting_failure():
             self._orbax.reload()
@@ -211,7 +210,7 @@ class CheckpointManager:
 
 
 class _PatientLoop(asyncio.SelectorEventLoop):
-    """Closes once its tasks have ended; of their errors only the first is raised."""
+    """An event loop that waits for its tasks before it closes; only the first error is raised."""
 
     def close(self) -> None:
         if not self.is_closed():
@@ -223,10 +222,11 @@ class _PatientLoop(asyncio.SelectorEventLoop):
 
 @contextlib.contextmanager
 def _patient_event_loops() -> Iterator[None]:
-    """Within it, new event loops wait for their tasks before they close.
+    """Makes new event loops wait for their tasks before they close, while entered.
 
-    Orbax reads all arrays of a checkpoint at once, and closes its event loop at the first error.
-    TensorStore's threads would report the other reads to a closed loop, each with a traceback.
+    Orbax reads all arrays of a checkpoint concurrently, and closes its event loop at the first
+    error. TensorStore's threads would then report the other reads to a closed loop, each with a
+    traceback.
     """
     make = asyncio.new_event_loop
     asyncio.new_event_loop = _PatientLoop
@@ -236,17 +236,17 @@ def _patient_event_loops() -> Iterator[None]:
         asyncio.new_event_loop = make
 
 
-# Orbax logs each failure several times, with tracebacks, before it raises it; ours is the one line.
-# It does so through absl, whose logger has to be made by absl to know where a message comes from.
+# Orbax logs each failure several times, with tracebacks, before it raises it; we report one line.
+# It logs through absl, whose logger must be created by absl to record a message's source file.
 absl.logging.get_absl_logger().addFilter(
     lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname
 )
 
 
 def _os_error_number(error: BaseException | None) -> int | None:
-    """Returns the system's error number behind an error of Orbax, or None if there is none.
+    """Returns the OS error number that caused an error of Orbax, or None if there is none.
 
-    TensorStore puts it into the text of a ValueError, which Orbax may wrap in another error.
+    TensorStore puts it in the text of a ValueError, which Orbax may wrap in another error.
     """
     while error is not None:
         if isinstance(error, OSError):
@@ -265,10 +265,10 @@ def _checksum(state: PyTree, progress: Progress) -> int:
 
 
 def _first_line(error: BaseException) -> str:
-    """Returns what went wrong at the root, without what Orbax and TensorStore were doing."""
+    """Returns the first line of the root cause, without context from Orbax and TensorStore."""
     while error.__cause__ is not None:
         error = error.__cause__
     first = str(error).strip().partition("\n")[0] or type(error).__name__
-    # TensorStore says the cause last, after all that it was doing, and then the store's options.
+    # TensorStore's text is: context, then the cause, then the store's options.
     line, options, _ = first.partition(" [tensorstore_spec")
     return (line.rpartition(": ")[2] if options else line).rstrip(".")

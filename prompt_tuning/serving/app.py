@@ -1,7 +1,7 @@
 """The HTTP interface: `POST /predict`, `/prompts`, `/health` and `/metrics`; `/` lists them.
 
-All responses but those of /metrics are JSON. Errors are `{"error": "one line"}`, with a 4xx status
-if the client can fix them. The server itself is in `server.py`.
+All responses except those of /metrics are JSON. Errors are `{"error": "one line"}`, with a 4xx
+status if the client can fix them. The server itself is in `server.py`.
 """
 
 import asyncio
@@ -49,13 +49,13 @@ def create_app(
     limits: Limits = Limits(),
     batching: BatchingOptions = BatchingOptions(),
 ) -> FastAPI:
-    """Returns the application, which answers between the startup and shutdown of its lifespan.
+    """Returns the application, which answers between startup and shutdown of its lifespan.
 
     Args:
-      predictor: what answers.
-      folder: where the predictor's prompts come from.
-      limits: what a request may hold.
-      batching: how requests share batches.
+      predictor: answers the examples.
+      folder: of the predictor's prompts.
+      limits: of requests.
+      batching: options of dynamic batching.
     """
     batcher: Batcher[Prepared, Answer] = Batcher(
         predictor.run, batching, lambda size, seconds: metrics.observe_batch(size, seconds)
@@ -76,7 +76,7 @@ def create_app(
         title="prompt-tuning",
         version=prompt_tuning.__version__,
         lifespan=lifespan,
-        docs_url=None,  # it would fetch its scripts from another host
+        docs_url=None,  # would fetch its scripts from another host
         redoc_url=None,
     )
     app.add_middleware(LimitBody, limits=limits)
@@ -101,8 +101,8 @@ def create_app(
     async def predict(body: Body) -> Reply | Replies:
         """Answers {"prompt": NAME, "inputs": TEXT}, or several as {"examples": [...]}.
 
-        In place of "inputs", the fields of the prompt's task can be given; "labels": [TEXT, ...]
-        are ranked.
+        Instead of "inputs", an example may have the fields of the prompt's task. The texts in
+        "labels": [TEXT, ...] are ranked.
         """
         is_one = isinstance(body, Question)
         questions = [body] if is_one else body.examples
@@ -129,12 +129,12 @@ def create_app(
 
     @app.post("/prompts")
     async def rescan() -> dict[str, Any]:
-        """Loads what is new or changed in the folder, and drops what is gone."""
+        """Loads new and changed prompts from the folder, and removes deleted ones."""
         return dataclasses.asdict(await asyncio.to_thread(folder.rescan))
 
     @app.post("/prompts/{name:path}")
     async def load(name: str) -> dict[str, Any]:
-        """Loads the prompt of this name from the folder, or loads it again."""
+        """Loads or reloads the prompt of this name from the folder."""
         return _described(await asyncio.to_thread(folder.load, name))
 
     @app.get("/health")

@@ -1,8 +1,8 @@
-"""Dynamic batching: examples that different clients send at about the same time share a batch.
+"""Dynamic batching: examples sent by different clients at about the same time share a batch.
 
 A batch starts as soon as it is full, or once its oldest example has waited `max_wait`. While the
-model works, in a thread of its own, examples gather for the next batch, so no time is lost waiting
-under load. Everything else happens in one asyncio event loop, without locks.
+model runs, in its own thread, the next batch is collected, so that no time is lost waiting under
+load. Everything else runs in one asyncio event loop, without locks.
 """
 
 import asyncio
@@ -20,21 +20,21 @@ Result = TypeVar("Result")
 
 
 class QueueFull(Exception):
-    """There is no room for these examples now; there will be soon."""
+    """The queue has no room for these examples; clients should try again later."""
 
 
 class Closed(Exception):
-    """The batcher takes no more examples: the server is stopping."""
+    """The batcher accepts no more examples, because the server is stopping."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchingOptions:
-    """When a batch starts.
+    """Options of dynamic batching.
 
     Attributes:
-      max_size: most examples in a batch.
-      max_wait: most seconds that an example waits for others if the model is free.
-      max_queue: most examples that wait; more are refused.
+      max_size: maximum number of examples in a batch.
+      max_wait: maximum seconds that an example waits for others if the model is idle.
+      max_queue: maximum number of waiting examples; more are rejected.
 
     Raises:
       UserError: a value is out of range.
@@ -57,12 +57,12 @@ class _Waiting(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs `run` on batches of what `submit` is given.
+    """Runs `run` on batches of submitted items.
 
     Args:
       run: returns the results of a batch's items, in order; called by one thread at a time.
-      options: when a batch starts.
-      observe: called with each batch's size and the seconds it took.
+      options: of batching.
+      observe: called with each batch's size and duration in seconds.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class Batcher(Generic[Item, Result]):
         self._worker = asyncio.create_task(self._work())
 
     async def submit(self, items: Sequence[Item]) -> list[Result]:
-        """Returns the items' results, once all are there.
+        """Returns the items' results, once all are available.
 
         Raises:
-          QueueFull: there isn't room for all of them; none is accepted.
+          QueueFull: there isn't room for all items; none is accepted.
           Closed: the batcher is closing.
-          Exception: what `run` raised for a batch with one of them.
+          Exception: raised by `run` for a batch with any of them.
         """
         if not self.running:
             raise Closed
@@ -113,7 +113,7 @@ class Batcher(Generic[Item, Result]):
         return list(await asyncio.gather(*(each.result for each in waiting)))
 
     async def close(self) -> None:
-        """Accepts no more items, processes those that wait, and stops."""
+        """Accepts no more items, processes the waiting ones, and stops."""
         self._closing = True
         self._changed.set()
         if self._worker is not None:
@@ -140,12 +140,12 @@ class Batcher(Generic[Item, Result]):
                     each.result.set_result(result)
 
     async def _next_batch(self) -> list[_Waiting[Item, Result]]:
-        """Returns at least one item, or none once the batcher is closing and nothing waits."""
+        """Returns at least one item, or none if the batcher is closing and the queue is empty."""
         while True:
             await self._full_or_due()
             size = min(len(self._queue), self._options.max_size)
             batch = [self._queue.popleft() for _ in range(size)]
-            # Clients that have gone need no answer.
+            # Drop items of clients that have disconnected.
             wanted = [each for each in batch if not each.result.done()]
             if wanted or (self._closing and not self._queue):
                 return wanted

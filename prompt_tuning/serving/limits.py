@@ -1,4 +1,4 @@
-"""What a request may hold, and the middleware that limits the size of its body."""
+"""Limits of requests, and the middleware that limits the size of their bodies."""
 
 import asyncio
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ class Limits:
     """Limits of a request.
 
     Attributes:
-      body_bytes: size of the body; the status is 413 if it is larger.
-      examples: number of examples; 422.
-      labels: number of labels of an example; 422.
-      body_seconds: how long the body may take to arrive; 408.
+      body_bytes: maximum size of the body; status 413 if exceeded.
+      examples: maximum number of examples; status 422.
+      labels: maximum number of labels per example; status 422.
+      body_seconds: maximum time to receive the body; status 408.
 
     Raises:
       UserError: a limit is below 1.
@@ -33,9 +33,9 @@ class Limits:
 
 
 class LimitBody:
-    """ASGI middleware that reads the whole body, up to the limit, before it passes a request on.
+    """ASGI middleware that reads the complete body, up to the limit, before passing a request on.
 
-    The declared length isn't trusted: a body may come in pieces without one.
+    The declared length isn't trusted, and a chunked body has none.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits):
@@ -48,7 +48,7 @@ class LimitBody:
             return await self._app(scope, receive, send)
         limits = self._limits
         messages: list[Message] = []
-        # With a declared length, a body that is too large isn't even received.
+        # Reject a body by its declared length without receiving it.
         declared = dict(scope["headers"]).get(b"content-length", b"")
         size = int(declared) if declared.isdigit() and int(declared) > limits.body_bytes else 0
         status, error = 413, f"The body is larger than {limits.body_bytes} bytes."

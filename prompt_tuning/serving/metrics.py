@@ -1,6 +1,6 @@
 """The server's counters, which Prometheus reads at GET /metrics.
 
-Labels have few values: routes, statuses and loaded prompts, never what a client made up.
+Labels have few values: routes, statuses and loaded prompts, never arbitrary text from clients.
 """
 
 import time
@@ -15,7 +15,7 @@ _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
 class Metrics:
-    """Counters in a registry of their own.
+    """Counters in their own registry.
 
     Args:
       queued: returns the number of waiting examples.
@@ -83,7 +83,7 @@ class CountRequests:
         try:
             await self._app(scope, receive, noting_status)
         finally:
-            # The router leaves the route that it found; unknown paths are counted together.
+            # The router stores the matched route; unknown paths are counted together.
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.requests.labels(route=route, status=str(status)).inc()
             self._metrics.request_seconds.labels(route=route).observe(time.perf_counter() - started)

@@ -1,7 +1,7 @@
 """A server's prompts: the files of one folder, by name, and no file outside it.
 
 `rte.safetensors`, or else `rte.npy`, is the prompt `rte`. Names consist of letters, digits, `.`,
-`_` and `-`, so they can't hold a path; links are followed only within the folder.
+`_` and `-`, so they can't contain a path; links are followed only within the folder.
 """
 
 import dataclasses
@@ -21,17 +21,17 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
 class NoSuchPromptFile(UserError):
-    """The folder has no file for a prompt of this name."""
+    """The folder has no file for this prompt name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A prompt in use.
+    """A loaded prompt.
 
     Attributes:
       name: its name in examples.
       length: number of virtual tokens in front of the input; 0 if the method has none.
-      metadata: its file's.
+      metadata: from its file.
       version: changes when the file does.
     """
 
@@ -43,7 +43,7 @@ class Loaded:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What a rescan of the folder changed: names, and why files were refused."""
+    """Changes of a rescan: prompt names, and the errors of rejected files."""
 
     loaded: list[str]
     removed: list[str]
@@ -54,13 +54,13 @@ class PromptFolder:
     """Loads prompts from a folder into a predictor; safe to call from several threads.
 
     Args:
-      folder: where the files are.
-      predictor: what answers with the prompts.
-      find_task: returns the task of a prompt's file and the task name in it, if it is known.
+      folder: of the files.
+      predictor: answers with the prompts.
+      find_task: (a prompt's file, the task name in it) -> the task, if known.
       ranks: whether to rank the labels of the prompt's task for examples without labels.
 
     Raises:
-      UserError: there is no such folder.
+      UserError: the folder doesn't exist.
     """
 
     def __init__(
@@ -82,15 +82,15 @@ class PromptFolder:
 
     @property
     def loaded(self) -> list[Loaded]:
-        """The prompts in use, sorted by name."""
+        """The loaded prompts, sorted by name."""
         with self._lock:
             return [self._loaded[name] for name in sorted(self._loaded)]
 
     def load(self, name: str) -> Loaded:
-        """Loads or reloads the prompt of a name.
+        """Loads or reloads the prompt of this name.
 
         Raises:
-          NoSuchPromptFile: the folder has none.
+          NoSuchPromptFile: the folder has no file for it.
           UserError: the name is invalid, its file is outside the folder, or it isn't a prompt for
             the model.
         """
@@ -98,7 +98,7 @@ class PromptFolder:
             return self._load(name)
 
     def rescan(self) -> Changes:
-        """Loads what is new or changed and drops what is gone; refuses files that don't fit."""
+        """Loads new and changed prompts, and removes deleted ones; rejects files that don't fit."""
         with self._lock:
             loaded, refused = [], {}
             names = self._names()
@@ -141,12 +141,12 @@ class PromptFolder:
         return loaded
 
     def _names(self) -> list[str]:
-        # Hidden files are others' half-written ones.
+        # Skip hidden files: they may be incomplete files that others are writing.
         files = (path for path in self.folder.iterdir() if not path.name.startswith("."))
         return sorted({path.stem for path in files if path.suffix in SUFFIXES})
 
     def _file(self, name: str) -> Path:
-        """Returns the file of a name, which is in the folder even if it is a link."""
+        """Returns the file for a name; the target of a link must be in the folder too."""
         if not _NAME.fullmatch(name):
             raise UserError(
                 f"{name[:100]!r} can't be the name of a prompt; expected up to 100 letters, "

@@ -1,4 +1,4 @@
-"""What clients send, as JSON: examples, the text of their fields, and the errors in them."""
+"""The JSON that clients send: examples with their fields, and messages about errors."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from prompt_tuning.evaluation.predictor import Example
 
 
 def _encodable(text: str) -> str:
-    """JSON can hold half a character, which no vocabulary can encode and no answer repeat."""
+    """Rejects lone surrogates, which JSON allows but no vocabulary or response can encode."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -31,7 +31,7 @@ Text = Annotated[str, AfterValidator(_encodable)]
 class Question(BaseModel):
     """An example: the prompt to answer it with, its text, and labels to rank, if any.
 
-    Without a text, it has the fields of the prompt's task.
+    Instead of a text, it may have the fields of the prompt's task.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -41,7 +41,7 @@ class Question(BaseModel):
 
 
 class Questions(BaseModel):
-    """Several examples, of any prompts."""
+    """Several examples, for any prompts."""
 
     model_config = ConfigDict(extra="forbid")
     examples: Annotated[list[Question], Field(min_length=1)]
@@ -58,19 +58,19 @@ Body = Annotated[
 
 
 def example_of(question: Question, task: Task | None, place: str) -> Example:
-    """Returns a question as an example: `inputs`, or the fields that the task turns into the text.
+    """Converts a question to an example, with `inputs` or the fields of the prompt's task.
 
     Args:
-      question: the client's.
+      question: from the client.
       task: the prompt's, if its file names one.
-      place: the example's place in the body, such as "examples[3].".
+      place: the example's position in the body, such as "examples[3].".
 
     Raises:
       UserError: a field is unknown or missing.
     """
     fields = question.model_extra or {}
     columns = task.columns if task else ()
-    # A task whose columns can't be listed reports missing ones itself.
+    # A task with unknown columns reports missing ones itself.
     if task is None or columns or question.inputs is not None:
         for name in fields:
             if name not in columns:
@@ -82,9 +82,9 @@ def example_of(question: Question, task: Task | None, place: str) -> Example:
 
 
 def first_mistake(errors: Sequence[Any]) -> str:
-    """Returns the first of Pydantic's errors in one line: "examples[3].inputs: missing.".
+    """Returns the first of Pydantic's errors as one line: "examples[3].inputs: missing.".
 
-    A misspelled field comes first, since it is why another is missing.
+    A misspelled field comes first, because it causes another to be missing.
     """
     first, *others = sorted(errors, key=lambda error: error["type"] != "extra_forbidden")
     if first["type"] == "json_invalid":
@@ -119,4 +119,4 @@ _MESSAGES = {
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
 }
-"""In place of Pydantic's messages, by its error types."""
+"""Replacements for Pydantic's messages, by error type."""

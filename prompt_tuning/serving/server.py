@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from prompt_tuning.errors import UserError
 
 STOP_SECONDS = 30
-"""How long pending requests may take after the server was told to stop."""
+"""Maximum time for pending requests after the server receives a signal."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -53,8 +53,8 @@ def serve(app: FastAPI, bound: socket.socket, started: Callable[[], None]) -> No
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS
     )
     server = _Server(config, started)
-    # uvicorn handles the signals while it runs, and raises them again at its end, when they must
-    # not end anything else; nor are they for those who listen to signals by a descriptor.
+    # uvicorn handles the signals while it runs, and raises them again when it ends. Our handlers
+    # keep those from ending the process, and listeners on the wakeup descriptor don't get them.
     listening = signal.set_wakeup_fd(-1)
     before = {
         number: signal.signal(number, server.handle_exit)

@@ -1,4 +1,4 @@
-"""Compiles what a server's first questions need, before they arrive."""
+"""Compiles the programs for a server's first questions in advance."""
 
 from prompt_tuning.evaluation.predictor import SHORTEST_INPUT, Example, Predictor
 
@@ -6,10 +6,10 @@ LABELS = ("a", "b")
 
 
 def warm_up(predictor: Predictor, tokens: int) -> int:
-    """Answers made-up questions, so that programs for short inputs are compiled.
+    """Answers dummy questions, so that programs for short inputs are compiled.
 
-    Each prompt shape answers one question of each padded length up to `tokens`, by generating and
-    by ranking. Programs for batches of several questions are still compiled when first needed.
+    Each prompt shape answers one question of each padded length up to `tokens`, by generation and
+    by ranking. Programs for batches of several questions are compiled when first needed.
 
     Returns:
       The number of questions answered.
@@ -33,7 +33,7 @@ def warm_up(predictor: Predictor, tokens: int) -> int:
 
 
 def _text_of(predictor: Predictor, length: int) -> str:
-    """Returns a text of nearly `length` tokens, including the end of sequence."""
+    """Returns a text of about `length` tokens, including the end of sequence."""
     text = "a"
     while len(predictor.vocabulary.encode(f"{text} a")) < length:
         text += " a"

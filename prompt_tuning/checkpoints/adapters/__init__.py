@@ -1,1 +1,1 @@
-"""What methods have trained: our prompt and adapter files, PEFT's and T5X's."""
+"""Trained prompts and adapters: our files, PEFT's and T5X's."""

@@ -1,9 +1,9 @@
-"""What any method has trained, on disk: `<stem>.safetensors` with the method's description.
+"""Adapter files of any method: `<stem>.safetensors` with the method's description.
 
-The arrays are a method's variables by their "/"-joined names. The string metadata is a prompt's
-(`PromptMetadata`) plus the method's name and its attributes as JSON, from which the method is made
-again. A plain soft prompt is written as in `prompt_files.py`, and read from all forms known there.
-What only helped training is folded away first.
+The arrays are a method's variables by "/"-joined name. The string metadata is a prompt's
+(`PromptMetadata`) plus the method's name and its attributes as JSON, from which the method is
+rebuilt. A plain soft prompt is written as in `prompt_files.py`, and read from all its formats.
+Variables needed only for training are folded first.
 """
 
 import dataclasses
@@ -39,17 +39,17 @@ from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.t5 import T5, Params
 
 BEST_ADAPTER = "adapter_best"
-"""Stem of the file with a run's best variables, if they aren't a prompt."""
+"""Stem of the file with a run's best variables, unless they are a prompt."""
 
 _ATTRIBUTES = "attributes"
 _FIX = "Give the adapter a folder that exists, can be written to and has space."
-# Methods need a batch to initialize, but not its contents.
+# Methods need a batch to initialize, but don't use its contents.
 _ANY_BATCH = {"encoder_input_tokens": np.ones((1, 1), np.int32), "task": np.zeros(1, np.int32)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Adapter:
-    """A method, its folded variables, and what is known of their training."""
+    """A method, its folded variables, and metadata of their training."""
 
     method: Method
     trained: Trained
@@ -61,7 +61,7 @@ class Adapter:
 
     @property
     def injection(self) -> Injection:
-        """The injection of a method that doesn't depend on the batch, as no folded one does."""
+        """The injection, which doesn't depend on the batch once a method is folded."""
         return self.inject(_ANY_BATCH)
 
     @property
@@ -74,7 +74,7 @@ class Adapter:
         """The soft prompt.
 
         Raises:
-          UserError: another method trained it.
+          UserError: the method isn't a plain soft prompt.
         """
         if not self.is_prompt:
             raise UserError(
@@ -85,7 +85,7 @@ class Adapter:
 
 
 def is_plain_prompt(method: Method) -> bool:
-    """Whether a method is prompt tuning as in the paper, a prompt before the encoder's input."""
+    """Whether a method is the paper's prompt tuning: a prompt before the encoder's input."""
     if not isinstance(method, SoftPrompt):
         return False
     plain = SoftPrompt(length=method.length, embed_dim=method.embed_dim)
@@ -95,9 +95,9 @@ def is_plain_prompt(method: Method) -> bool:
 def save_adapter(
     folder: str | os.PathLike[str], method: Method, trained: Trained, metadata: PromptMetadata
 ) -> list[Path]:
-    """Writes a run's best variables, folded, into its folder and returns the paths.
+    """Writes a run's best variables, folded, to its folder; returns the paths.
 
-    Each file appears whole or not at all. `metadata.method` is set here.
+    Files are written atomically. `metadata.method` is set here.
 
     Raises:
       UserError: a file can't be written.
@@ -110,7 +110,7 @@ def save_adapter(
 
 
 def write_adapter(path: Path, method: Method, trained: Trained, metadata: PromptMetadata) -> Path:
-    """Writes a method's variables to a file, as they are, and returns its path."""
+    """Writes a method's variables, unchanged, to a file; returns its path."""
     metadata = dataclasses.replace(metadata, method=method_name(method))
     strings = {**metadata.to_strings(), _ATTRIBUTES: describe(method)}
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(trained).items()}
@@ -119,7 +119,7 @@ def write_adapter(path: Path, method: Method, trained: Trained, metadata: Prompt
 
 
 def best_file(folder: str | os.PathLike[str]) -> Path | None:
-    """Returns the file with a run folder's best variables, or None if there is none yet."""
+    """Returns the file with a run's best variables, or None if there is none yet."""
     for stem in (BEST_PROMPT, BEST_ADAPTER):
         path = Path(folder) / f"{stem}.safetensors"
         if path.is_file():
@@ -135,15 +135,15 @@ def load_adapter(
     vocabulary_hash: str | None = None,
     config: T5Config | None = None,
 ) -> Adapter:
-    """Reads what any method has trained, and checks that it fits.
+    """Reads an adapter of any method, and checks that it fits.
 
     Args:
-      path: a file of `save_adapter`, a run folder, a prompt in any form of `load_prompt`, or a PEFT
-        adapter of any method in `peft_methods.py`.
-      embed_dim: the model's width, which a prompt must have.
-      model: name of the model to use it with; checked if the file names one.
-      vocabulary_hash: the vocabulary in use; checked if the file names one.
-      config: the model's sizes; without it, only prompts can be read from PEFT's adapters.
+      path: a file of `save_adapter`, a run folder, a prompt in any format of `load_prompt`, or a
+        PEFT adapter of any method in `peft_methods.py`.
+      embed_dim: the model's embedding size, which a prompt must have.
+      model: name of the model in use; checked if the file names one.
+      vocabulary_hash: of the vocabulary in use; checked if the file has one.
+      config: the model's; if None, the only PEFT adapters that can be read are prompts.
 
     Raises:
       UserError: it can't be read, is damaged, or was trained for another model or vocabulary.
@@ -172,7 +172,7 @@ def load_adapter(
 
 
 def _read_peft(path: Path, config: T5Config | None) -> Adapter | None:
-    """Returns what an adapter of PEFT holds, or None if it is none or holds a prompt."""
+    """Reads a PEFT adapter; returns None if it isn't one, or is a prompt."""
     folder = path if path.is_dir() else path.parent
     ours = not path.is_dir() and path.name not in (peft.WEIGHTS_FILE, peft.TORCH_FILE)
     if ours or not peft.is_adapter(folder) or not (found := load_peft_method(path, config)):
@@ -183,7 +183,7 @@ def _read_peft(path: Path, config: T5Config | None) -> Adapter | None:
 
 
 def check_fits(config: T5Config, adapter: Adapter, path: str) -> None:
-    """Traces the model with what is injected. Raises UserError if their shapes don't fit."""
+    """Traces the model with the adapter's injection; raises UserError if shapes don't match."""
     batch = {**_ANY_BATCH, "decoder_input_tokens": _ANY_BATCH["encoder_input_tokens"]}
     batch = {name: jax.numpy.asarray(values) for name, values in batch.items()}
 
@@ -201,7 +201,7 @@ def check_fits(config: T5Config, adapter: Adapter, path: str) -> None:
 
 
 def _header(file: Path) -> Mapping[str, str]:
-    """Returns a safetensors file's metadata, or nothing for any other file."""
+    """Returns a safetensors file's metadata, or an empty dict for any other file."""
     try:
         return stored_safetensors(file)[1]
     except UserError:

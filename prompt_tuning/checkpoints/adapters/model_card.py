@@ -1,4 +1,4 @@
-"""The README.md of a PEFT folder: what the adapter is, and how to use it in a few lines."""
+"""The README.md of a PEFT folder: facts about the adapter, and a code snippet to use it."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ README = "README.md"
 def write_model_card(
     folder: Path, metadata: PromptMetadata, *, base_model: str | None, fix: str
 ) -> Path:
-    """Writes the model card of an adapter into its folder and returns its path.
+    """Writes the model card of an adapter to its folder; returns its path.
 
     Args:
-      folder: an existing one.
-      metadata: about the training; unknown fields are left out.
-      base_model: the hub name or the folder of the frozen model, if it was given.
-      fix: what to do if it can't be written, as for `atomic_write`.
+      folder: existing.
+      metadata: about the training; fields that are None are omitted.
+      base_model: the hub name or the folder of the frozen model, if known.
+      fix: as in `atomic_write`.
 
     Raises:
       UserError: it can't be written.
@@ -41,7 +41,7 @@ def _card(name: str, metadata: PromptMetadata, base_model: str | None) -> str:
         "Seed": metadata.seed,
     }
     rows = "\n".join(f"- {fact}: {value}" for fact, value in facts.items() if value is not None)
-    # The hub's card names the base model only by a hub name or a folder.
+    # The hub accepts only a hub name or a folder as the base model.
     base = f"base_model: {base_model}\n" if base_model else ""
     return f"""---
 library_name: peft

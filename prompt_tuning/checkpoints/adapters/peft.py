@@ -1,11 +1,11 @@
 """Adapters of Hugging Face PEFT: a folder with adapter_config.json and adapter_model.safetensors.
 
-Here are the folder, whatever is in it, and PEFT's prompt tuning: one array, `prompt_embeddings`, in
-front of the encoder's input. The other methods are in `peft_methods.py`. For a T5, PEFT's default
-trains twice the rows it uses: it makes `num_virtual_tokens` rows for the encoder and as many for
-the decoder, then gives the encoder the first half and nothing the second (PEFT 0.21,
+This module reads and writes the folder of any method, and PEFT's prompt tuning: one array,
+`prompt_embeddings`, in front of the encoder's input. `peft_methods.py` handles the other methods.
+For a T5, PEFT's default trains twice the rows it uses: `num_virtual_tokens` rows for the encoder
+and as many for the decoder, of which it uses only the first half, in the encoder (PEFT 0.21,
 `PeftModelForSeq2SeqLM.forward`). Both shapes are read; the one without dead rows is written. PEFT
-itself isn't needed.
+isn't required.
 """
 
 import json
@@ -26,9 +26,9 @@ from prompt_tuning.json_text import parse_json, shown, shown_names
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-TORCH_FILE = "adapter_model.bin"  # what PEFT wrote before
+TORCH_FILE = "adapter_model.bin"  # of older versions of PEFT
 TORCH_MAGICS = (b"PK\x03\x04", b"\x80")
-"""First bytes of PyTorch's files: a zip archive or, formerly, a bare pickle."""
+"""First bytes of PyTorch's files: a zip archive or, in old versions, a pickle."""
 PROMPT_TUNING = "PROMPT_TUNING"
 PROMPT_KEY = "prompt_embeddings"
 _TASK_TYPE = "SEQ_2_SEQ_LM"
@@ -39,14 +39,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PeftAdapter:
-    """An adapter that was read.
+    """The contents of an adapter's files.
 
     Attributes:
-      path: as it was given, for messages.
+      path: the given path, for messages.
       config: the fields of adapter_config.json.
       arrays: the trained arrays by PEFT's names.
       metadata: the strings in the header of adapter_model.safetensors, which PEFT doesn't read. If
-        they don't name the model, `base_model` is what the configuration names.
+        they don't name the model, "base_model" is the one in the configuration.
     """
 
     path: Path
@@ -61,10 +61,10 @@ def is_adapter(folder: Path) -> bool:
 
 
 def peft_type_of(path: Path) -> str | None:
-    """Returns PEFT's name of the method of an adapter, given its folder or a file in it.
+    """Returns PEFT's name of an adapter's method, given its folder or a file in it.
 
     Raises:
-      UserError: its configuration can't be read.
+      UserError: the configuration can't be read.
     """
     folder = path if path.is_dir() else path.parent
     found = _read_config(folder / CONFIG_FILE).get("peft_type")
@@ -80,7 +80,7 @@ def read_adapter(path: Path, *, peft_type: str) -> PeftAdapter:
 
     Raises:
       UserError: a file is missing or damaged, weights in a pickle can't be read without running
-        code, or the adapter is of another method or for another kind of model.
+        code, or the adapter has another method or task type.
     """
     file = _weights_file(path) if path.is_dir() else path
     with open(file, "rb") as stream:
@@ -109,19 +109,19 @@ def write_adapter(
     *,
     base_model: str | None,
 ) -> list[Path]:
-    """Writes the two files that PEFT loads an adapter from, and returns their paths.
+    """Writes the two files of a PEFT adapter; returns their paths.
 
     Args:
-      folder: an existing one.
+      folder: existing.
       peft_type: PEFT's name of the method.
-      fields: of adapter_config.json, beside those of every adapter.
+      fields: of adapter_config.json, in addition to those of every adapter.
       arrays: by PEFT's names.
       metadata: strings for the header of adapter_model.safetensors; PEFT doesn't read them.
-      base_model: the hub name or the folder of the frozen model, by which PEFT's `AutoPeftModel`
-        classes load it; not needed if the user loads it.
+      base_model: the hub name or the folder of the frozen model, which PEFT's `AutoPeftModel`
+        classes load; not needed if the user loads the model.
 
     Raises:
-      UserError: they can't be written.
+      UserError: a file can't be written.
     """
     config = {
         "peft_type": peft_type,
@@ -131,7 +131,7 @@ def write_adapter(
         "inference_mode": True,
     }
     weights, config_file = folder / WEIGHTS_FILE, folder / CONFIG_FILE
-    # PEFT refuses a safetensors file whose header doesn't say that its arrays came from PyTorch.
+    # PEFT rejects a safetensors file without PyTorch as the format in its header.
     write_arrays(weights, arrays, {**metadata, "format": "pt"}, fix=_FIX)
     with atomic_write(config_file, fix=_FIX) as file:
         file.write(json.dumps(config, indent=2).encode() + b"\n")
@@ -141,11 +141,11 @@ def write_adapter(
 def load_peft_prompt(path: Path) -> tuple[np.ndarray, Mapping[str, str]]:
     """Returns the live rows of a prompt-tuning adapter, [prompt, embed], and its metadata.
 
-    Of 2n rows the first n are live; a warning says so.
+    If there are 2n rows, only the first n are live; a warning is logged.
 
     Raises:
-      UserError: as `read_adapter`; or the array is missing or isn't alone, or its number of rows is
-        neither `num_virtual_tokens` nor twice that.
+      UserError: as for `read_adapter`; or the array is missing or isn't the only one, or its number
+        of rows is neither `num_virtual_tokens` nor twice that.
     """
     adapter = read_adapter(path, peft_type=PROMPT_TUNING)
     if list(adapter.arrays) != [PROMPT_KEY]:
@@ -157,7 +157,7 @@ def load_peft_prompt(path: Path) -> tuple[np.ndarray, Mapping[str, str]]:
     array = adapter.arrays[PROMPT_KEY]
     length = adapter.config.get("num_virtual_tokens")
     rows = len(array)
-    # By its type: `true` is an int too.
+    # Not isinstance, because a bool is an int too.
     if type(length) is not int or length < 1 or rows not in (length, 2 * length):
         raise UserError(
             f"The adapter {path} has {PROMPT_KEY} of shape {list(array.shape)}, but "
@@ -184,7 +184,7 @@ def save_peft_prompt(
     *,
     base_model: str | None = None,
 ) -> list[Path]:
-    """Writes a prompt, as float32, as an adapter with which PEFT computes the same.
+    """Writes a prompt as an equivalent PEFT adapter, in float32.
 
     Arguments, result and errors are those of `write_adapter`.
     """
@@ -192,7 +192,7 @@ def save_peft_prompt(
     fields = {
         "num_virtual_tokens": array.shape[0],
         "token_dim": array.shape[1],
-        # The encoder alone; PEFT would otherwise expect 2n rows.
+        # Only the encoder; otherwise, PEFT would expect 2n rows.
         "num_transformer_submodules": 1,
         "prompt_tuning_init": "RANDOM",
     }

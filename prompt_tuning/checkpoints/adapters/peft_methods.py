@@ -1,24 +1,25 @@
-"""PEFT's LoRA, IA3 and prefix tuning, to and from our variables.
+"""Converts PEFT's LoRA, IA3 and prefix tuning to and from our variables.
 
-A module's array is called "base_model.model." + Hugging Face's path of the module + "." + its own
-name, such as "lora_A.weight". There is one for each layer; ours are stacked over a target's layers.
+The name of a module's array is "base_model.model." + Hugging Face's path of the module + "." + its
+own name, such as "lora_A.weight". There is one per layer; ours are stacked over a target's layers.
 
 LoRA: `lora_A` [rank, inputs] and `lora_B` [outputs, rank]. PEFT computes x A^T B^T, times
-lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora. What starts from changed frozen weights
-(PiSSA and the like), scales the product otherwise (DoRA) or trains more is refused.
+lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora. Variants that change the frozen weights for
+initialization (such as PiSSA), scale the product differently (DoRA) or train further parameters are
+rejected.
 
-IA3: `ia3_l` [outputs, 1], or [1, inputs] of "feedforward" modules. PEFT scales the outputs of k and
-v and the input of wo, as the paper does. Its default for mT5 scales the output of wi_1 instead; in
-a gated block the hidden layer is a product with that output, so the factors are the same.
+IA3: `ia3_l` [outputs, 1], or [1, inputs] for "feedforward" modules. PEFT scales the outputs of k
+and v and the input of wo, as in the paper. Its default for mT5 scales the output of wi_1 instead;
+in a gated block, the hidden layer is a product with that output, so the factors are equivalent.
 
-Prefix tuning: `prompt_embeddings` [prefix, num_layers * 2 * token_dim], in a T5's decoder
-self-attention alone. There, layer i doesn't read the i-th of the num_layers pairs of keys and
-values. PEFT repeats all pairs for two submodules and deals the result out to layers by fours, of
-which it uses the first two (PEFT 0.21, `PeftModel.get_prompt`). So layer i reads pair 2i mod
-num_layers; if num_layers is even, half of what PEFT trains is never read, and two layers share each
-other pair. The same is computed here. Any prefix can still be written, with an odd num_layers: the
-model's, or one more and a pair that no layer reads. PEFT's token_dim has to be heads * head_dim;
-its default, the model's width, fails if that differs, as in T5 1.1 Small.
+Prefix tuning: `prompt_embeddings` [prefix, num_layers * 2 * token_dim], only in a T5's decoder
+self-attention. Layer i doesn't read the i-th of the num_layers pairs of keys and values: PEFT
+repeats all pairs for two submodules and splits the result into groups of four arrays per layer, of
+which it uses the first two (PEFT 0.21, `PeftModel.get_prompt`). So layer i reads pair
+2i mod num_layers; if num_layers is even, half of the trained pairs are never read, and two layers
+share each other pair. This module computes the same. Any prefix can still be written, with an odd
+num_layers: the model's, or one more with a pair that no layer reads. PEFT's token_dim must be
+heads * head_dim; its default, the model's width, fails if they differ, as in T5 1.1 Small.
 """
 
 import math
@@ -72,13 +73,13 @@ _NOT_LORA = (
     "monteclora_config",
     "kasa_config",
 )
-# Initializations that leave the frozen weights as they are.
+# Initializations that don't change the frozen weights.
 _LORA_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 _FACTORS = "ia3_l"
 
 _PREFIX_BLOCK = "decoder/self_attention"
-"""The only block in which PEFT has prefixes in a T5."""
+"""The only block of a T5 with prefixes in PEFT."""
 
 
 def load_peft_method(
@@ -87,8 +88,8 @@ def load_peft_method(
     """Returns an adapter's method, variables and metadata, or None if it is a prompt.
 
     Raises:
-      UserError: it can't be read, or is of an unknown method or for another model; or no model is
-        given.
+      UserError: it can't be read, has an unknown method or is for another model; or `config` is
+        None.
     """
     kind = peft_type_of(path)
     if kind == PROMPT_TUNING:
@@ -116,12 +117,12 @@ def save_peft_method(
     *,
     base_model: str | None = None,
 ) -> list[Path]:
-    """Writes a method's variables, folded, as an adapter with which PEFT computes the same.
+    """Writes a method's variables, folded, as an equivalent PEFT adapter.
 
     The other arguments and the result are those of `peft.write_adapter`.
 
     Raises:
-      UserError: PEFT has no such method, or the files can't be written.
+      UserError: PEFT doesn't have the method, or the files can't be written.
     """
     method, trained = method.fold(trained)
     for kind, (ours, _, write) in _METHODS.items():
@@ -197,7 +198,7 @@ def _read_ia3(adapter: PeftAdapter, config: T5Config) -> tuple[IA3, Mapping[str,
         if module == "hidden":  # before wo, or after wi_1
             places = {f"{block}/wo": (1, size), f"{block}/wi_1": (size, 1)}
         for name, shape in places.items():
-            each = by_name.get(name)  # without a gate there is no wi_1
+            each = by_name.get(name)  # an ungated block has no wi_1
             if each and (found := _take(modules, each, {_FACTORS: shape}, adapter.path)):
                 factors = found[0].reshape(target.layers, *target.outputs)
                 params[target.name] = factors * params.get(target.name, 1)
@@ -274,7 +275,7 @@ def _write_prefix(
         )
     (target,) = method.targets
     heads, head_dim = target.outputs
-    # Odd, so that going by twos every layer finds a pair of its own.
+    # Odd, so that 2i mod pairs differs for every layer i.
     pairs = target.layers + 1 - target.layers % 2
     whole = np.zeros((method.length, pairs, 2, heads, head_dim), np.float32)
     whole[:, _read_pairs(target.layers, pairs)] = np.moveaxis(params[_PREFIX_BLOCK], 2, 0)
@@ -291,7 +292,7 @@ def _write_prefix(
 
 
 class _PeftMethod(NamedTuple):
-    """A method of ours, and the functions that read and write it."""
+    """A method class, and the functions that convert it from and to PEFT."""
 
     method: type[Any]
     read: Callable[[PeftAdapter, T5Config], tuple[Any, Mapping[str, Any]]]
@@ -307,17 +308,17 @@ _METHODS = {
 
 
 def _read_pairs(layers: int, pairs: int) -> list[int]:
-    """Returns which of PEFT's pairs each layer reads."""
+    """Returns the index of the pair in PEFT's array that each layer reads."""
     return [2 * layer % pairs for layer in range(layers)]
 
 
 def _paths(target: Target, name: str | None = None) -> list[str]:
-    """Returns Hugging Face's paths of a target, or of the module `name`, in all layers."""
+    """Returns Hugging Face's paths of a target, or of module `name`, in all layers."""
     return [huggingface_module(name or target.name, layer) for layer in range(target.layers)]
 
 
 def _by_module(adapter: PeftAdapter) -> dict[str, _Arrays]:
-    """Returns the arrays by Hugging Face's path of the module, then by the rest of the name."""
+    """Returns the arrays by Hugging Face's module path, then by the rest of the name."""
     found: dict[str, _Arrays] = {}
     for name, array in adapter.arrays.items():
         match = _MODULE_AND_NAME.fullmatch(name)
@@ -329,10 +330,12 @@ def _by_module(adapter: PeftAdapter) -> dict[str, _Arrays]:
 def _take(
     modules: dict[str, _Arrays], target: Target, shapes: Mapping[str, tuple[int, ...]], path: Path
 ) -> list[np.ndarray]:
-    """Takes a target's arrays out of `modules`: one for each name, stacked over layers; or none.
+    """Removes a target's arrays from `modules`, and returns one per name, stacked over layers.
+
+    Returns an empty list if there are none.
 
     Raises:
-      UserError: a layer has other arrays than the names of `shapes`, or of another shape.
+      UserError: a layer's arrays have other names or shapes than `shapes`.
     """
     layers = {module: modules.pop(module, {}) for module in _paths(target)}
     if not any(layers.values()):
@@ -364,7 +367,7 @@ def _check_all_taken(modules: Mapping[str, object], targets: Sequence[Target], p
 
 
 def _check_unset(adapter: PeftAdapter, fields: Sequence[str]) -> None:
-    """Raises UserError if a field of the configuration asks for what can't be computed here."""
+    """Raises UserError if a field requests an unsupported feature."""
     for field in fields:
         value = adapter.config.get(field)
         if value not in (None, False, [], {}, "none"):

@@ -1,6 +1,6 @@
-"""Writes a prompt, or what another method has trained, in the forms that others read.
+"""Exports prompts and adapters to formats of other libraries.
 
-`prompt_files.load_prompt` reads each form of a prompt, `adapter_files.load_adapter` those of all
+`prompt_files.load_prompt` reads all formats of prompts, `adapter_files.load_adapter` those of all
 methods.
 """
 
@@ -37,19 +37,19 @@ def export_prompt(
     form: str,
     base_model: str | None = None,
 ) -> list[Path]:
-    """Writes a prompt as one of `FORMATS` and returns the files' paths.
+    """Writes a prompt in one of `FORMATS`; returns the files' paths.
 
     Args:
-      folder: a new or an empty one, so that nothing of another adapter stays beside this one.
+      folder: new or empty, so that files of different adapters don't mix.
       prompt: stored as float32.
-      metadata: goes into the header of safetensors files; the step names T5X's folders; NumPy files
-        carry none.
+      metadata: written to the header of safetensors files; its step is in the names of T5X's
+        folders; NumPy files have none.
       form: one of `FORMATS`.
       base_model: for PEFT, the hub name or the folder of the frozen model; see `write_adapter` in
         `peft.py`.
 
     Raises:
-      UserError: there is no such form, the folder isn't empty, or it can't be written.
+      UserError: the format is unknown, the folder isn't empty, or it can't be written.
     """
     folder = _new_folder(folder, form, base_model)
     if form == "peft":
@@ -69,16 +69,16 @@ def export_adapter(
     form: str,
     base_model: str | None = None,
 ) -> list[Path]:
-    """Writes what any method has trained as one of `FORMATS` and returns the files' paths.
+    """Writes an adapter of any method in one of `FORMATS`; returns the files' paths.
 
     Args:
-      folder: as for `export_prompt`.
-      adapter: a prompt has every form; other methods have ours, and some have PEFT's.
+      folder: as in `export_prompt`.
+      adapter: a prompt supports every format; other methods support ours, and some PEFT's.
       form: one of `FORMATS`.
-      base_model: as for `export_prompt`.
+      base_model: as in `export_prompt`.
 
     Raises:
-      UserError: as `export_prompt`; or the method has no such form.
+      UserError: as for `export_prompt`; or the method doesn't support the format.
     """
     if adapter.is_prompt:
         prompt, metadata = adapter.prompt, adapter.metadata
@@ -101,7 +101,7 @@ def export_adapter(
 
 
 def _new_folder(folder: str | os.PathLike[str], form: str, base_model: str | None) -> Path:
-    """Makes the folder to write to, and returns its path."""
+    """Creates the folder to write to; returns its path."""
     if form not in FORMATS:
         raise UserError(
             f"There is no format '{form}'; expected {', '.join(FORMATS)}."

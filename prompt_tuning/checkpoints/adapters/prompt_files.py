@@ -1,10 +1,10 @@
-"""A prompt on disk: `<stem>.npy` for anyone, `<stem>.safetensors` with what is known about it.
+"""Prompt files: `<stem>.npy` for other tools, `<stem>.safetensors` with metadata.
 
-The `.npy` file is the format of the paper's released prompts (float32, [prompt, embed]) and carries
-no metadata. The `.safetensors` file holds one array, `prompt`, and the fields of `PromptMetadata`
-as strings. `load_prompt` also takes a run folder, PEFT's adapters (`peft.py`) and T5X checkpoints
-(`t5x_prompts.py`); files are recognized by their contents, not their names. Nothing is ever
-unpickled. `prompt_export.py` writes all forms.
+The `.npy` file is the format of the paper's released prompts (float32, [prompt, embed]), without
+metadata. The `.safetensors` file contains one array, `prompt`, and the fields of `PromptMetadata`
+as strings. `load_prompt` also reads run folders, PEFT's adapters (`peft.py`) and T5X checkpoints
+(`t5x_prompts.py`); formats are detected by contents, not file names. Nothing is ever unpickled.
+`prompt_export.py` writes all formats.
 """
 
 import dataclasses
@@ -26,9 +26,9 @@ from prompt_tuning.files import atomic_write, check_kind
 from prompt_tuning.json_text import shown, shown_names
 
 BEST_PROMPT = "prompt_best"
-"""Stem of the files that hold the best prompt of a run folder."""
+"""Stem of the files with a run's best prompt."""
 
-# A folder's prompt: a run's, or one that was saved or exported into a folder.
+# Files with a folder's prompt: a run's, or one saved or exported to a folder.
 _NAMES = (f"{BEST_PROMPT}.safetensors", "prompt.safetensors", "prompt.npy")
 _KEY = "prompt"
 _NPY_MAGIC = b"\x93NUMPY"
@@ -38,19 +38,19 @@ _FIX = "Give the prompt a folder that exists, can be written to and has space."
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptMetadata:
-    """What a prompt was trained for; a field is None if a file doesn't say.
+    """Metadata of a prompt's training; fields missing in a file are None.
 
     Attributes:
-      model: name of the frozen model it was trained on; it is of no use to others.
-      task: name of the task it was trained on.
+      model: name of the frozen model; the prompt works with no other.
+      task: name of the training task.
       step: training steps so far.
       metric: name of the development metric.
       score: the metric's value for this prompt.
       seed: the run's seed.
       vocabulary_hash: SHA-256 of the SentencePiece file, in hexadecimal.
       method: the method that trained it.
-      base_model: what PEFT's adapter names as its base model: a hub name or a folder.
-      target_sentinel: whether a sentinel precedes the targets, and so the answers.
+      base_model: the base model named in a PEFT adapter: a hub name or a folder.
+      target_sentinel: whether a sentinel precedes the targets, and therefore the answers.
     """
 
     model: str | None = None
@@ -65,13 +65,13 @@ class PromptMetadata:
     target_sentinel: bool | None = None
 
     def to_strings(self) -> dict[str, str]:
-        """Returns the known fields as strings; a float keeps every digit."""
+        """Returns the fields that aren't None as strings; floats keep full precision."""
         fields = dataclasses.asdict(self)
         return {name: str(value) for name, value in fields.items() if value is not None}
 
     @classmethod
     def from_strings(cls, strings: Mapping[str, str]) -> "PromptMetadata":
-        """Reads the fields back, without names that newer versions know. Raises ValueError."""
+        """Parses the fields, ignoring unknown names of newer versions; may raise ValueError."""
         known = {field.name for field in dataclasses.fields(cls)}
         read = {
             "step": int,
@@ -87,14 +87,12 @@ def save_prompt(
     prompt: Float[Array | np.ndarray, "prompt embed"],
     metadata: PromptMetadata,
 ) -> tuple[Path, Path]:
-    """Writes `<stem>.npy` and `<stem>.safetensors` and returns their paths.
-
-    Each file appears whole or not at all.
+    """Writes `<stem>.npy` and `<stem>.safetensors` atomically; returns their paths.
 
     Args:
-      stem: path without a suffix; in an existing folder, the files are called `prompt`.
+      stem: path without a suffix; for an existing folder, `prompt` in that folder.
       prompt: stored as float32.
-      metadata: written into the `.safetensors` file.
+      metadata: written to the `.safetensors` file.
 
     Raises:
       UserError: the files can't be written.
@@ -107,7 +105,7 @@ def save_prompt(
 
 
 def write_npy(path: Path, prompt: Float[Array | np.ndarray, "prompt embed"]) -> Path:
-    """Writes only the `.npy` file and returns its path; raises UserError as `save_prompt`."""
+    """Writes only the `.npy` file; returns its path, and raises as `save_prompt` does."""
     with atomic_write(path, fix=_FIX) as file:
         np.save(file, np.ascontiguousarray(prompt, np.float32), allow_pickle=False)
     return path
@@ -116,7 +114,7 @@ def write_npy(path: Path, prompt: Float[Array | np.ndarray, "prompt embed"]) -> 
 def write_safetensors(
     path: Path, prompt: Float[Array | np.ndarray, "prompt embed"], metadata: PromptMetadata
 ) -> Path:
-    """Writes only the `.safetensors` file; returns and raises as `write_npy`."""
+    """Writes only the `.safetensors` file; returns and raises as `write_npy` does."""
     write_arrays(path, {_KEY: np.asarray(prompt, np.float32)}, metadata.to_strings(), fix=_FIX)
     return path
 
@@ -131,19 +129,19 @@ def load_prompt(
     """Reads a prompt and checks that it fits.
 
     Args:
-      path: a `.npy` or `.safetensors` file of any name, a run folder, a folder that `save_prompt`
-        or `export` wrote into, a folder of PEFT's `save_pretrained`, a T5X checkpoint, or a step of
-        its numpy_checkpoints.
-      expect: the (length, embed) that the prompt must have; None accepts any.
-      model: name of the model to use it with; checked if the file names one.
-      vocabulary_hash: the vocabulary in use; checked if the file names one.
+      path: a `.npy` or `.safetensors` file of any name, a run folder, a folder written by
+        `save_prompt` or `export`, a folder of PEFT's `save_pretrained`, a T5X checkpoint, or a step
+        of its numpy_checkpoints.
+      expect: the expected (length, embed); None accepts any.
+      model: name of the model in use; checked if the file names one.
+      vocabulary_hash: of the vocabulary in use; checked if the file has one.
 
     Returns:
       The prompt as float32 and its metadata, which is empty unless we wrote the file.
 
     Raises:
-      UserError: there is no such file, it isn't a prompt, its values aren't finite, its shape isn't
-        as expected, or it was trained for another model or vocabulary.
+      UserError: the file doesn't exist or isn't a prompt, its values aren't finite, its shape is
+        unexpected, or it was trained for another model or vocabulary.
     """
     path = Path(path)
     check_kind(path)
@@ -193,7 +191,7 @@ def _read_file(path: Path) -> tuple[np.ndarray, PromptMetadata]:
         raise UserError(f"Can't read the prompt file {path}: {error.strerror}.") from error
     if start.startswith(_NPY_MAGIC):
         return _read_npy(path)
-    # A safetensors file begins with its header's length, any eight bytes, and has "{" at offset 8.
+    # A safetensors file begins with its header's length in eight bytes, and has "{" at offset 8.
     if start[8:] != b"{":
         if start.startswith(peft.TORCH_MAGICS):
             return _read_adapter(path)
@@ -210,7 +208,7 @@ def _read_adapter(path: Path) -> tuple[np.ndarray, PromptMetadata]:
 def _read_npy(path: Path) -> tuple[np.ndarray, PromptMetadata]:
     try:
         return np.load(path, allow_pickle=False), PromptMetadata()
-    except Exception as error:  # of a dozen kinds: the header is parsed as a Python literal
+    except Exception as error:  # of a dozen types: the header is parsed as a Python literal
         if "allow_pickle" in str(error):
             raise UserError(
                 f"{path} holds pickled Python objects, which are never loaded; expected a plain "
@@ -271,9 +269,9 @@ def check_metadata(
     model: str | None = None,
     vocabulary_hash: str | None = None,
 ) -> None:
-    """Checks that a file, as far as it says, is for this model and vocabulary.
+    """Checks that a file's metadata, if any, matches this model and vocabulary.
 
-    PEFT's adapters name their model by a hub name or a folder; another name is only warned about.
+    PEFT's adapters name their model by a hub name or a folder; a mismatch only logs a warning.
 
     Raises:
       UserError: it is for another model or vocabulary.

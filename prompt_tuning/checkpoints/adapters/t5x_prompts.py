@@ -1,15 +1,14 @@
-"""Prompts as the paper's code keeps them: a variable of a T5X checkpoint, and a NumPy file.
+"""Prompts in the formats of the paper's code: in a T5X checkpoint, and as a NumPy file.
 
-At each saved step, a training run of the released code leaves in its MODEL_DIR
+At each saved step, a training run of the released code writes to its MODEL_DIR
 
-    checkpoint_<step>/                              the whole model; the prompt is the variable
+    checkpoint_<step>/                              the entire model; the prompt is the variable
                                                     target/encoder/prompt/prompt/prompt
     numpy_checkpoints/checkpoint_<step>/
-        encoder.prompt.prompt.prompt                the prompt alone, an .npy file without a suffix
+        encoder.prompt.prompt.prompt                only the prompt, an .npy file without a suffix
 
-and reads them back by `prompts.t5x_load` and `prompts.np_load`. Both are written here too; the
-checkpoint then holds the prompt alone. Whole checkpoints are read by t5x.py; other forms of a
-prompt are in prompt_files.py.
+and reads them with `prompts.t5x_load` and `prompts.np_load`. This module writes both, with only the
+prompt in the checkpoint. t5x.py reads entire checkpoints; prompt_files.py handles other formats.
 """
 
 from pathlib import Path
@@ -27,7 +26,7 @@ from prompt_tuning.json_text import shown_names
 
 VARIABLE = "encoder/prompt/prompt/prompt"
 NUMPY_FILE = VARIABLE.replace("/", ".")
-_VERSION = 3  # of the checkpoint format: T5X's own since June 2021
+_VERSION = 3  # of the checkpoint format, used by T5X since June 2021
 _FIX = "Give the prompt a folder that exists, can be written to and has space."
 
 
@@ -37,7 +36,7 @@ def is_checkpoint(folder: Path) -> bool:
 
 
 def load_t5x_prompt(path: Path) -> np.ndarray:
-    """Returns the prompt that a T5X checkpoint holds beside its frozen weights.
+    """Returns the prompt in a T5X checkpoint.
 
     Args:
       path: the `checkpoint_<step>` folder in any of T5X's layouts, or a single msgpack file.
@@ -58,15 +57,15 @@ def load_t5x_prompt(path: Path) -> np.ndarray:
 def save_t5x_prompt(
     folder: Path, prompt: Float[Array | np.ndarray, "prompt embed"], *, step: int
 ) -> list[Path]:
-    """Writes a prompt in both forms, as in a MODEL_DIR, and returns the two files' paths.
+    """Writes a prompt in both formats, as in a MODEL_DIR; returns the two files' paths.
 
     Args:
-      folder: an existing one; it stands for MODEL_DIR.
+      folder: existing; takes the place of MODEL_DIR.
       prompt: stored as float32.
-      step: the training step, which names the folders inside.
+      step: the training step, in the names of the inner folders.
 
     Raises:
-      UserError: they can't be written.
+      UserError: a file can't be written.
     """
     array = np.ascontiguousarray(prompt, np.float32)
     checkpoint = folder / f"checkpoint_{step}" / INDEX_FILE

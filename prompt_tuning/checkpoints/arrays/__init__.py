@@ -1,1 +1,1 @@
-"""Arrays that are still in their files: safetensors, PyTorch's and Flax's msgpack."""
+"""Lazily read arrays in safetensors, PyTorch and Flax msgpack files."""

@@ -1,4 +1,4 @@
-"""Flax's msgpack files: nested maps with arrays, read whole."""
+"""Flax's msgpack files: nested maps with arrays, read into memory."""
 
 from typing import Any
 
@@ -11,20 +11,20 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import shown
 
 FIRST_BYTES = frozenset({*range(0x81, 0x90), 0xDE, 0xDF})
-"""What a checkpoint begins with: a map with something in it. 0x80 would be a pickle."""
+"""Possible first bytes of a checkpoint: a non-empty map. 0x80 would be a pickle."""
 
 
 def stored_msgpack(path: epath.Path) -> dict[str, Any]:
     """Returns the nested maps of a file, with a `StoredArray` for each array.
 
     Raises:
-      UserError: it can't be read, or isn't a whole msgpack file.
+      UserError: it can't be read, or isn't a complete msgpack file.
     """
     with reading(path):
         data = path.read_bytes()
     try:
         content = serialization.msgpack_restore(data)
-    except Exception as error:  # whatever msgpack and NumPy make of damaged bytes
+    except Exception as error:  # msgpack and NumPy raise many types for damaged bytes
         raise UserError(
             f"{str(path)!r} isn't a T5X checkpoint: it isn't a whole msgpack file "
             f"({shown(str(error) or type(error).__name__)})."

@@ -1,9 +1,9 @@
 """Safetensors files, array by array: https://huggingface.co/docs/safetensors, "Format".
 
-A file is eight bytes with the length of a JSON header, the header, which gives each array's dtype,
-shape and place after the header, and the arrays' bytes. The `safetensors` package maps a whole file
-or packs it in memory. Here, at most a block is in memory, buckets can be read, and the same content
-gives the same bytes (the package orders metadata differently each time).
+A file is eight bytes with the length of a JSON header, the header with each array's dtype, shape
+and offsets after the header, and the arrays' bytes. The `safetensors` package maps an entire file
+or builds it in memory. Here, at most one block is in memory, buckets can be read, and output is
+deterministic (the package's order of metadata varies).
 """
 
 import json
@@ -51,7 +51,7 @@ def stored_safetensors(path: Any) -> tuple[dict[str, StoredArray], dict[str, str
     """Returns the arrays and the metadata of a safetensors file; only its header is read.
 
     Raises:
-      UserError: there's no such file, or its header is damaged or doesn't fit its length.
+      UserError: the file can't be read, or its header is damaged or doesn't match its size.
     """
     path = epath.Path(path)
     with reading(path), path.open("rb") as stream:
@@ -105,12 +105,12 @@ def write_safetensors(
     """Writes a safetensors file, one array at a time.
 
     Args:
-      path: the file; it takes its name once all of it is written.
+      path: the file, written atomically.
       arrays: names and values, in the order of `shapes`.
       shapes: of every array.
       dtypes: of every array.
-      metadata: strings; written in the order of their names.
-      fix: a sentence about what to do if it can't be written.
+      metadata: strings, written in the order of their names.
+      fix: a hint in the error message if the file can't be written.
 
     Raises:
       UserError: it can't be written.
@@ -126,21 +126,21 @@ def write_safetensors(
         }
         offset = end
     header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    # Aligned, so that arrays can be mapped into memory; a T5's sizes keep them aligned.
+    # Align the data, so that arrays can be memory-mapped; a T5's sizes keep them all aligned.
     header += b" " * (-(8 + len(header)) % ALIGNMENT)
     with atomic_write(Path(path), fix=fix) as file:
         file.write(struct.pack("<Q", len(header)) + header)
         for (name, value), expected in zip(arrays, shapes, strict=True):
             if name != expected:
                 raise ValueError(f"{name} comes where {expected} was announced.")
-            # The format is row-major, whatever strides a device array comes back with.
+            # The format is row-major, but an array from a device may have other strides.
             file.write(np.ascontiguousarray(value, dtypes[name]).view(np.uint8).reshape(-1).data)
 
 
 def write_arrays(
     path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], *, fix: str
 ) -> None:
-    """Writes arrays that are in memory as a safetensors file, whatever their order.
+    """Writes arrays in memory, in any order, to a safetensors file.
 
     Raises:
       UserError: it can't be written.

@@ -1,12 +1,12 @@
-"""Arrays that are still in their files, and reading a model's parameters from them.
+"""Lazily read arrays in files, and reading a model's parameters from them.
 
 First, only a checkpoint's names, shapes and dtypes are read. Then its values are read a few
-megabytes at a time, one parameter after another. Besides the model in its final dtype, memory holds
-one parameter; the largest are read first, while there is little else. On a CPU, a parameter that a
-local file holds just as the model needs it isn't read but mapped: loading it takes no time, its
-pages are read when they are first used, and processes that load the same file share them.
+megabytes at a time, one parameter after another. In addition to the model in its final dtype, one
+parameter is in memory; the largest are read first, while memory is mostly free. On CPU, a parameter
+that a local file stores in the model's shape and dtype isn't read but memory-mapped: loading it
+takes no time, its pages are read on first use, and processes that load the same file share them.
 
-Readers of the formats say which array goes where: weights.py, huggingface.py, t5x.py.
+The readers of formats map arrays to parameters: weights.py, huggingface.py, t5x.py.
 """
 
 import contextlib
@@ -29,24 +29,24 @@ from prompt_tuning.models.quantization import quantize_stored
 BLOCK_BYTES = 16 * 2**20
 
 ALIGNMENT = 64
-"""In bytes; XLA uses an array without a copy if its address is a multiple of this."""
+"""In bytes; XLA uses an array without copying if its address is a multiple of this."""
 
 Rows = tuple[int, np.ndarray]
-"""The index of the first of some rows, and the rows."""
+"""The index of the first row, and the rows."""
 
 ShardingOf = Callable[[str, tuple[int, ...]], Sharding]
-"""From a parameter's "/"-joined name and its shape to its sharding."""
+"""(a parameter's "/"-joined name, its shape) -> its sharding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredArray:
-    """An array of a checkpoint; `numpy.asarray` reads it.
+    """An array in a checkpoint; `numpy.asarray` reads it.
 
     Attributes:
-      shape: at least one axis; rows run along the first.
-      dtype: as it is stored.
-      blocks: reads it, some rows at a time and in order; raises UserError if it is damaged.
-      mapped: maps it into memory; None if that isn't possible.
+      shape: at least one axis; rows are along the first.
+      dtype: of the stored values.
+      blocks: returns an iterator over blocks of rows, in order; raises UserError for damage.
+      mapped: returns the memory-mapped array; None if it can't be mapped.
     """
 
     shape: tuple[int, ...]
@@ -55,14 +55,14 @@ class StoredArray:
     mapped: Callable[[], np.ndarray] | None = None
 
     def copy_to(self, out: np.ndarray) -> None:
-        """Reads it into `out`, an array or view of this shape, and casts to its dtype."""
+        """Reads the values into `out`, an array or view of this shape, cast to its dtype."""
         for start, rows in self.blocks():
             out[start : start + len(rows)] = rows
 
     def map_blocks(
         self, shape: tuple[int, ...], function: Callable[[int, np.ndarray], Rows]
     ) -> "StoredArray":
-        """Returns the array whose blocks are `function` of the blocks of this one."""
+        """Returns an array of this shape with `function` applied to each block."""
         return StoredArray(
             shape=shape,
             dtype=self.dtype,
@@ -78,7 +78,7 @@ class StoredArray:
 
 
 def array_in_memory(array: np.ndarray) -> StoredArray:
-    """Returns an array that is already in memory as a stored one."""
+    """Returns a `StoredArray` for an array in memory."""
     return StoredArray(shape=array.shape, dtype=array.dtype, blocks=lambda: iter([(0, array)]))
 
 
@@ -87,8 +87,8 @@ def array_in_file(
 ) -> StoredArray:
     """Returns the row-major array that begins at byte `offset` of a file.
 
-    It can be mapped if the file is local and the array is aligned in it. Its `blocks` are read from
-    the file: copied out of mapped pages, they would be in memory twice.
+    It can be mapped if the file is local and the array is aligned. `blocks` reads the file instead
+    of copying from mapped pages, which would be in memory twice.
     """
 
     def blocks() -> Iterator[Rows]:
@@ -106,7 +106,7 @@ def array_in_file(
 
     def mapped() -> np.ndarray:
         with reading(file):
-            # Copy-on-write: a write to the array, which JAX never does, wouldn't reach the file.
+            # Copy-on-write: a write to the array, which JAX never does, wouldn't change the file.
             return np.memmap(file, dtype, mode="c", offset=offset, shape=shape)
 
     aligned = offset % ALIGNMENT == 0 and 0 not in shape and "://" not in str(file)
@@ -117,7 +117,7 @@ def array_in_file(
 def reading(path: epath.Path) -> Iterator[None]:
     """Reports a failure to read `path` in one line.
 
-    Local files raise OSError; a cloud's library raises errors of its own.
+    Local files raise OSError; cloud libraries raise their own errors.
     """
     try:
         yield
@@ -131,9 +131,9 @@ def reading(path: epath.Path) -> Iterator[None]:
 
 
 def row_ranges(rows: int, row_bytes: int, multiple: int = 1) -> Iterable[tuple[int, int]]:
-    """Returns (start, stop) of blocks of about `BLOCK_BYTES` and of a multiple of `multiple` rows.
+    """Returns (start, stop) of blocks of about `BLOCK_BYTES` and a multiple of `multiple` rows.
 
-    Rows without any bytes have no blocks.
+    Returns no blocks if `row_bytes` is 0.
     """
     if not row_bytes:
         return []
@@ -143,19 +143,18 @@ def row_ranges(rows: int, row_bytes: int, multiple: int = 1) -> Iterable[tuple[i
 
 @dataclass(frozen=True, kw_only=True)
 class StoredParameter:
-    """A parameter of the model that is still in its files.
+    """A parameter of the model, backed by arrays in files.
 
     Attributes:
-      shape: the parameter's.
-      parts: stored arrays, each with the function from the whole parameter to the view of it that
-        the array fills.
+      shape: of the parameter.
+      parts: stored arrays, each with a function: parameter -> the view of it that the array fills.
     """
 
     shape: tuple[int, ...]
     parts: Sequence[tuple[StoredArray, Callable[[np.ndarray], np.ndarray]]]
 
     def read(self, dtype: np.dtype) -> np.ndarray:
-        """Returns the parameter in that dtype."""
+        """Reads the parameter in this dtype."""
         whole = np.empty(self.shape, dtype)
         for array, where in self.parts:
             array.copy_to(where(whole))
@@ -163,9 +162,9 @@ class StoredParameter:
         return whole
 
     def mapped(self, dtype: np.dtype) -> np.ndarray | None:
-        """Returns the parameter mapped from its file, or None if it has to be read.
+        """Returns the memory-mapped parameter, or None if it must be read.
 
-        To be mapped, it must be one array there, of this shape and dtype.
+        It can be mapped if it is stored as one array of the same shape and dtype.
         """
         array, where = self.parts[0]
         whole = np.broadcast_to(np.empty((), dtype), self.shape)  # takes no memory
@@ -180,7 +179,7 @@ def check_parameters(
     """Checks that `found` has these names and shapes, and floating-point values.
 
     Raises:
-      UserError: it lists what is missing, what doesn't belong and what has another shape.
+      UserError: it doesn't; lists missing, unexpected and misshapen arrays.
     """
     problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
     problems += [f"{name} doesn't belong" for name in sorted(found.keys() - expected.keys())]
@@ -195,7 +194,7 @@ def check_parameters(
 
 
 def dtype_of(parameters: Mapping[str, StoredParameter], dtype: str | None) -> str:
-    """Returns the dtype asked for, else the embedding table's own, else float32."""
+    """Returns `dtype`, or that of the stored embedding table if supported, or float32."""
     stored = str(parameters["token_embedder/embedding"].parts[0][0].dtype)
     return dtype or (stored if stored in DTYPES else "float32")
 
@@ -209,19 +208,19 @@ def read_parameters(
     """Reads a checked model onto the devices, one parameter after another.
 
     Args:
-      parameters: the model's, by their "/"-joined names.
-      dtype: cast to it; if None, as `dtype_of` says.
-      sharding_of: each parameter's sharding; each device, on any host, gets only its shard. The
-        default device holds everything if None.
-      compute: how to quantize, if at all: each parameter is quantized before the next is read.
+      parameters: the model's, by "/"-joined name.
+      dtype: of the result; if None, that of `dtype_of`.
+      sharding_of: each parameter's sharding; devices, on any host, get only their shard. If None,
+        everything is on the default device.
+      compute: quantization options; each parameter is quantized before the next is read.
     """
     dtype = dtype_of(parameters, dtype)
-    # Accelerators copy arrays to their own memory, and shards are cut out of whole arrays.
+    # Only on CPU: accelerators copy arrays to their own memory, and shards are copies.
     may_map = sharding_of is None and jax.default_backend() == "cpu"
     arrays = {}
     for name in sorted(parameters, key=lambda name: -np.prod(parameters[name].shape)):
         mapped = parameters[name].mapped(as_dtype(dtype)) if may_map else None
-        # Nothing else may refer to what was read, or it stays in memory while the next is read.
+        # Keep no other reference to the array, or it stays in memory while the next one is read.
         parts = quantize_stored(
             name,
             parameters[name].read(as_dtype(dtype)) if mapped is None else mapped,
@@ -234,13 +233,13 @@ def read_parameters(
 
 
 def as_dtype(name: str) -> np.dtype:
-    """Returns numpy's dtype of that name, bfloat16 too."""
+    """Returns the NumPy dtype of this name, including bfloat16."""
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
 def _place(whole: np.ndarray, name: str, sharding_of: ShardingOf | None) -> jax.Array:
     if sharding_of is None:
-        # On a CPU JAX uses this memory, while `jnp.asarray` may copy it twice.
+        # On CPU, JAX uses this memory without copying; `jnp.asarray` may copy it twice.
         return jax.block_until_ready(jax.device_put(whole))
     sharding = sharding_of(name, whole.shape)
     shards = jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])

@@ -1,7 +1,7 @@
-"""PyTorch's weight files, `pytorch_model.bin`, where PyTorch is installed.
+"""PyTorch's weight files, `pytorch_model.bin`, if PyTorch is installed.
 
-They are pickles, in a zip with the arrays beside it since PyTorch 1.6. Only
-`torch.load(weights_only=True)` reads them, which makes tensors and nothing else.
+They are pickles, since PyTorch 1.6 in a zip together with the arrays. They are read only by
+`torch.load(weights_only=True)`, which creates nothing but tensors.
 """
 
 import importlib.util
@@ -19,10 +19,10 @@ from prompt_tuning.json_text import shown_names
 
 
 def stored_torch(path: str | epath.PathLike) -> dict[str, StoredArray]:
-    """Returns a file's tensors by name. Those of a local zip are mapped; others are read.
+    """Returns a file's tensors by name. Those in a local zip are memory-mapped; others are read.
 
     Raises:
-      UserError: PyTorch isn't installed, or the file is damaged or holds more than tensors.
+      UserError: PyTorch isn't installed, or the file is damaged or contains other objects.
     """
     path = epath.Path(path)
     with reading(path), path.open("rb") as stream:

@@ -1,1 +1,1 @@
-"""Frozen models: where they are, the formats they are read from, and those they are written in."""
+"""Frozen models: locations, and formats to read and write."""

@@ -1,8 +1,8 @@
 """Reads Hugging Face T5 and mT5 checkpoints: a folder with config.json and weights.
 
-The weights are safetensors, in one file or in shards with an index, or PyTorch's own files. Their
-kernels are transposed, [out, in], and each layer has an array of its own. Names are those in the
-config's table of parameters. config.json is read by huggingface_config.py.
+The weights are safetensors, in one file or in shards with an index, or PyTorch files. Kernels are
+transposed, [out, in], and each layer has its own array. The config's table of parameters has the
+names. huggingface_config.py reads config.json.
 """
 
 from collections.abc import Mapping
@@ -31,26 +31,26 @@ _TORCH = "pytorch_model.bin"
 
 _TABLE = "shared.weight"
 _HEAD = "lm_head.weight"
-# The embedding table's names; a file has one or several of them. The last is the output layer's,
-# which is the table too if it is the only one.
+# Names of the embedding table; a file has one or several. The last is the output layer's, and is
+# also used as the table if it is the only one.
 _TABLES = (_TABLE, "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", _HEAD)
-# A bias of cross-attention that old versions saved unused.
+# An unused bias of cross-attention, saved by old versions.
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-# The first parts of all names; anything else that all names begin with is a wrapper's.
+# The first parts of all names; any other common first part is a wrapper's.
 _MODULES = {"shared", "encoder", "decoder", "lm_head"}
 
 
 def stored_huggingface(
     folder: str | epath.PathLike, *, name: str | None = None
 ) -> tuple[T5Config, dict[str, StoredParameter]]:
-    """Returns the config and the parameters, which are still in the folder's files.
+    """Returns the config and the parameters of a folder, without reading their values.
 
     Args:
       folder: with config.json and the weights.
-      name: the model's name; the last part of `folder` if None.
+      name: the model's name; if None, the last part of `folder`.
 
     Raises:
-      UserError: not such a folder, not a T5, or its parameters aren't those of its config.json.
+      UserError: the folder isn't a Hugging Face T5, or the parameters don't match config.json.
     """
     folder = epath.Path(folder)
     file = folder / CONFIG_FILE
@@ -67,7 +67,7 @@ def stored_huggingface(
 
 
 def _weights_files(folder: epath.Path) -> list[epath.Path]:
-    """Returns the weight files: a single one rather than shards, as in `transformers`."""
+    """Returns the weight files, preferring a single file to shards, like `transformers`."""
     for name in (SAFETENSORS, _TORCH):
         if (folder / name).exists():
             return [folder / name]
@@ -82,7 +82,7 @@ def _weights_files(folder: epath.Path) -> list[epath.Path]:
 
 
 def _shards(index: epath.Path) -> list[str]:
-    """Returns the files that an index names, all in the index's own folder."""
+    """Returns the files listed in an index, all in the index's folder."""
     weight_map = _read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(
@@ -102,10 +102,10 @@ def _shards(index: epath.Path) -> list[str]:
 def parameters_from_state(
     state: Mapping[str, StoredArray], config: T5Config, *, source: str
 ) -> dict[str, StoredParameter]:
-    """Returns how the model's parameters are filled from arrays by Hugging Face's names.
+    """Returns the model's parameters, backed by arrays with Hugging Face's names.
 
     Raises:
-      UserError: arrays are missing, extra or misshapen (all listed by Hugging Face's names).
+      UserError: arrays are missing, unexpected or misshapen (all listed by Hugging Face's names).
     """
     state = _without_prefix(state)
     state.pop(_UNUSED, None)
@@ -113,7 +113,7 @@ def parameters_from_state(
     if tables:
         first = next(iter(tables.values()))
         state[_TABLE] = first
-        if not config.tie_embeddings:  # `transformers` 5 falls back to the table, too
+        if not config.tie_embeddings:  # `transformers` 5 also falls back to the table
             state[_HEAD] = tables.get(_HEAD, first)
     check_parameters(state, huggingface_shapes(config), source=source)
     _check_copies(tables, config, source)
@@ -126,7 +126,7 @@ def parameters_from_state(
 
 
 def _without_prefix(state: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
-    """Drops a wrapper's prefix of all names, such as "module." or "_orig_mod."."""
+    """Removes a wrapper's prefix from all names, such as "module." or "_orig_mod."."""
     first = {name.partition(".")[0] for name in state}
     if len(first) != 1 or first <= _MODULES or not all("." in name for name in state):
         return dict(state)
@@ -134,7 +134,7 @@ def _without_prefix(state: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
 
 
 def _check_copies(tables: Mapping[str, StoredArray], config: T5Config, source: str) -> None:
-    """Raises UserError if what should be a copy of the embedding table differs from it."""
+    """Raises UserError if the copies of the embedding table differ."""
     first, *copies = tables
     for name in copies:
         if name == _HEAD and not config.tie_embeddings:
@@ -165,7 +165,7 @@ def huggingface_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
     }
 
 
-# Of every T5, since names don't depend on sizes.
+# From all models, since names don't depend on sizes.
 _MODULES_OF_LAYERS = {
     each.module: each.huggingface.removesuffix(".weight")
     for config in MODELS.values()
@@ -175,7 +175,7 @@ _MODULES_OF_LAYERS = {
 
 
 def huggingface_module(name: str, layer: int) -> str:
-    """Returns Hugging Face's path of a layer's projection that we call "STACK/MODULE"."""
+    """Returns Hugging Face's path of a layer's projection, whose name here is "STACK/MODULE"."""
     return _MODULES_OF_LAYERS[name].format(layer=layer)
 
 

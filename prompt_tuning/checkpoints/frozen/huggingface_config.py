@@ -1,7 +1,7 @@
-"""What a Hugging Face config.json says of a T5, field by field.
+"""Converts the config.json of a Hugging Face T5, field by field.
 
-Every field that changes what a model computes is either used or must have the one value that a T5
-of ours computes. All others are ignored: what a training run, a tokenizer or `generate` is told.
+Every field that affects a model's computation is either used or must have the one value supported
+here. All others are ignored: those for training, tokenizers or `generate`.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ _USED: dict[str, tuple[str, Any]] = {
     "scale_decoder_outputs": ("tie_embeddings", None),
     "is_gated_act": ("gated_mlp", None),
 }
-"""Their name: our name of what it says, and what it is where they don't say it."""
+"""Hugging Face's name -> (our name, default value)."""
 
 _FIXED: dict[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (True,),
@@ -38,11 +38,11 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "pruned_heads": ({},),
     "quantization_config": (),
 }
-"""The values that a field may have, beside null."""
+"""The values that a field may have, in addition to null."""
 
 USED_FIELDS = {"model_type", "feed_forward_proj", "dense_act_fn", *_USED, *_FIXED}
 
-# What feed_forward_proj is if it isn't given.
+# Defaults of feed_forward_proj.
 _FEED_FORWARD = {"t5": "relu", "mt5": "gated-gelu"}
 _ACTIVATIONS = {
     "relu": "relu",
@@ -62,7 +62,7 @@ _THEIR_ACTIVATIONS = {
 
 
 def config_to_huggingface(config: T5Config, dtype: str) -> dict[str, Any]:
-    """Returns a config.json of a model, which `config_from_huggingface` and `transformers` read."""
+    """Returns the config.json of a model, for `config_from_huggingface` and `transformers`."""
     activation = _THEIR_ACTIVATIONS[config.activation_name]
     gated = f"gated-{activation}".replace("gelu_new", "gelu")
     used = {
@@ -88,13 +88,12 @@ def config_from_huggingface(
     """Returns the config that a config.json describes.
 
     Args:
-      fields: what it holds.
-      name: what the model is called.
+      fields: of the config.json.
+      name: the model's name.
       source: the file, for messages.
 
     Raises:
-      UserError: it is of another architecture, asks for what can't be computed here, lacks a field
-        or has something else than a size in it.
+      UserError: it is for another architecture, or a field is unsupported, missing or invalid.
     """
     kind = fields.get("model_type")
     if kind == "umt5":
@@ -113,9 +112,9 @@ def config_from_huggingface(
             )
     gated, activation = _feed_forward(fields, kind, source)
     read = {theirs: _field(fields, theirs, source) for theirs in _USED}
-    # transformers 5 writes that embeddings are tied whatever they are, and beside it whether the
-    # decoder's output is scaled, which is what v1.0 alone does; before, `tie` said it. An mT5's
-    # output never is.
+    # transformers 5 always writes tie_word_embeddings=True, and in addition scale_decoder_outputs,
+    # true for v1.0 only; older versions wrote only tie_word_embeddings for both. An mT5's output
+    # is never scaled.
     tied, scaled = read.pop("tie_word_embeddings"), read.pop("scale_decoder_outputs")
     scaled = kind == "t5" and (tied if scaled is None else scaled)
     given = read.pop("is_gated_act")
@@ -148,7 +147,7 @@ def _field(fields: Mapping[str, Any], theirs: str, source: str) -> Any:
 
 
 def _feed_forward(fields: Mapping[str, Any], kind: str, source: str) -> tuple[bool, str]:
-    """Returns whether the feed-forward block has a gate, and our name of its activation."""
+    """Returns whether the feed-forward block is gated, and our name of its activation."""
     block = fields.get("feed_forward_proj") or _FEED_FORWARD[kind]
     gate, _, named = block.rpartition("-") if isinstance(block, str) else ("?", "", "")
     if gate not in ("", "gated") or named not in _ACTIVATIONS:
@@ -156,9 +155,9 @@ def _feed_forward(fields: Mapping[str, Any], kind: str, source: str) -> tuple[bo
             f"{source} has feed_forward_proj={shown(block)}; expected {', '.join(_ACTIVATIONS)}, "
             "or 'gated-' before one of them."
         )
-    # In published models 'gated-gelu' means the tanh form, and 'gelu' the exact one.
+    # In published models, 'gated-gelu' is the tanh approximation, and 'gelu' the exact form.
     activation = "gelu_new" if block == "gated-gelu" else named
-    # Written beside it since transformers 4.20, and what is computed where the two differ.
+    # Written since transformers 4.20; takes precedence over feed_forward_proj.
     activation = fields.get("dense_act_fn") or activation
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise UserError(

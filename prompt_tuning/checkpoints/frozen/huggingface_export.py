@@ -1,6 +1,6 @@
 """Writes a model as a Hugging Face folder: config.json and model.safetensors.
 
-The names of its parameters are those that huggingface.py reads.
+huggingface.py reads it back.
 """
 
 import json
@@ -27,11 +27,11 @@ _FIX = "Give another folder."
 def save_huggingface(
     folder: Path, read: Callable[[str], np.ndarray], config: T5Config, dtype: str
 ) -> list[Path]:
-    """Writes a model into a folder that exists and returns the files' paths.
+    """Writes a model to an existing folder; returns the files' paths.
 
     Args:
-      folder: where the vocabulary's files go too, which `Vocabulary.save` writes.
-      read: gives a parameter by its "/"-joined path in the tree; one is held at a time.
+      folder: existing; `Vocabulary.save` writes the vocabulary to the same one.
+      read: "/"-joined path of a parameter -> its value; only one is in memory at a time.
       config: the model's.
       dtype: of the weights in the file.
 

@@ -1,8 +1,8 @@
-"""The layouts in which T5X's models store the parameters of a T5, converted to a common one.
+"""Converts T5X's parameter layouts of a T5 to a common layout.
 
 In the common layout, which all published checkpoints have, layers are separate and heads are folded
 into one axis: `encoder/layers_3/attention/query/kernel` is [embed, heads * head_dim]. Flaxformer
-and T5X's scalable example can also store these, which `canonical` converts:
+and T5X's scalable example have further layouts, which `canonical` converts:
 
 - separate heads, [embed, heads, head_dim] (`split_head_kernel`),
 - fused kernels, `qkv_fused` [embed, 3, heads, head_dim], `kv_fused` [embed, 2, ...] and the feed-
@@ -39,7 +39,7 @@ _FUSED = {
     "wi_fused": ("wi_0", "wi_1"),
 }
 
-# What the shapes of its parameters say of a model.
+# Fields of a config that follow from the shapes of its parameters.
 _SIZE = (
     "vocab_size",
     "embed_dim",
@@ -55,11 +55,11 @@ _SIZE = (
 
 
 def canonical(arrays: Mapping[str, StoredArray], *, source: str) -> dict[str, StoredArray]:
-    """Returns a model's arrays by the common layout's names, those of `scan_layers` stacked.
+    """Returns a model's arrays by the names of the common layout; `scan_layers` stay stacked.
 
     Raises:
-      UserError: layers have relative position biases of their own, which a T5 shares, or a fused
-        kernel doesn't hold as many as its name says.
+      UserError: layers have their own relative position biases, which a T5 shares, or a fused
+        kernel doesn't contain the expected number of kernels.
     """
     result: dict[str, StoredArray] = {}
     for name, array in arrays.items():
@@ -98,7 +98,7 @@ def layer_shape(parameter: Parameter) -> tuple[int, ...]:
 def expected_shapes(
     config: T5Config, arrays: Mapping[str, StoredArray]
 ) -> dict[str, tuple[int, ...]]:
-    """Returns the names and shapes that canonical arrays should have, stacked where they are."""
+    """Returns the expected names and shapes of canonical arrays, stacked or separate."""
     shapes = {}
     for each in config.parameters():
         shape = layer_shape(each)
@@ -112,10 +112,10 @@ def expected_shapes(
 def parameters_from_layers(
     arrays: Mapping[str, StoredArray], config: T5Config
 ) -> dict[str, StoredParameter]:
-    """Returns how the model's parameters are filled from arrays that `expected_shapes` describes.
+    """Returns the model's parameters, backed by canonical arrays.
 
     Args:
-      arrays: checked canonical arrays.
+      arrays: canonical arrays, checked against `expected_shapes`.
       config: the model's.
     """
     return {
@@ -131,11 +131,11 @@ def parameters_from_layers(
 def from_layers(
     arrays: Sequence[StoredArray], parameter: Parameter, *, transposed: bool = False
 ) -> StoredParameter:
-    """Returns how a parameter is filled from an array for each layer, or from the only one.
+    """Returns a parameter backed by one array per layer, or a single array.
 
     Args:
       arrays: each of `layer_shape`.
-      parameter: the model's.
+      parameter: of the model.
       transposed: whether the axes of `arrays` are in reverse order.
     """
     folded = _folded(parameter.shape, parameter.axes)
@@ -154,8 +154,8 @@ def from_layers(
 def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -> T5Config:
     """Returns the config whose parameters have the shapes of canonical `arrays`.
 
-    Its name is that of the published size it equals, or else `name`. The shapes don't determine
-    `relative_attention_max_distance`, which is T5's 128.
+    Its name is that of the published model with an equal config, otherwise `name`. The shapes
+    don't determine `relative_attention_max_distance`, which is T5's 128.
 
     Raises:
       UserError: parameters that determine the size are missing, or the size is impossible.
@@ -200,17 +200,17 @@ def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -
             tie_embeddings="decoder/logits_dense/kernel" not in arrays,
             relative_attention_num_buckets=num_buckets,
         )
-    except UserError as error:  # of an impossible size
+    except UserError as error:  # the size is impossible
         raise UserError(f"{source} doesn't hold a T5: {error}") from error
     named = (known for known in MODELS.values() if dataclasses.replace(known, name=name) == config)
     return next(named, config)
 
 
 def check_size(found: T5Config, expected: T5Config, *, source: str) -> None:
-    """Checks that a checkpoint is of the expected size.
+    """Checks that a checkpoint has the expected size.
 
     Raises:
-      UserError: it lists the differences.
+      UserError: it doesn't; lists the differences.
     """
     differences = [
         f"its {field} is {getattr(found, field)}, not {getattr(expected, field)}"
@@ -225,7 +225,7 @@ def check_size(found: T5Config, expected: T5Config, *, source: str) -> None:
 
 
 def _folded(shape: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
-    """Returns a shape with heads and head_dim, which are side by side, as one axis."""
+    """Returns a shape with the adjacent axes heads and head_dim folded into one."""
     if HEAD_DIM not in axes:
         return shape
     at = axes.index(HEADS)
@@ -238,7 +238,7 @@ def _scanned_view(parameter: Parameter) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _pick(array: StoredArray, position: int, scanned: bool) -> StoredArray:
-    """Returns one of the kernels that are fused on the axis after the input's (and the layers')."""
+    """Returns one of the kernels fused along the axis after the input (and layer) axis."""
     axis = 2 if scanned else 1
     shape = array.shape[:axis] + array.shape[axis + 1 :]
     return array.map_blocks(shape, lambda start, rows: (start, rows.take(position, axis)))

@@ -1,4 +1,4 @@
-"""Loads a frozen model of any format, which is recognized by the files' contents.
+"""Loads a frozen model of any format, detected by the files' contents.
 
 locations.py finds it; weights.py (our format), huggingface.py and t5x.py read it.
 """
@@ -47,22 +47,22 @@ def load_frozen(
     """Returns the config and the weights of a frozen model.
 
     Args:
-      path_or_name: a shipped model's name, a model's on the Hugging Face hub, or the local path or
-        gs:// path of our safetensors file, of a folder that `merge` or `pretrain` wrote, of a
+      path_or_name: name of a shipped model or of a model on the Hugging Face hub; or the local or
+        gs:// path of our safetensors file, of a folder written by `merge` or `pretrain`, of a
         Hugging Face folder, or of a T5X checkpoint (folder or single file).
-      config: the size that it must have. A T5X checkpoint, whose files don't determine the whole
-        config, gets the rest from it; the other formats have their own.
-      dtype: "float32" or "bfloat16" to cast the weights; as they were saved if None.
-      sharding_of: from a parameter's "/"-joined name and its shape to its sharding; the default
-        device holds everything if None.
-      quantization: "int8" or "nf4" to hold kernels in 8 or 4 bits, one after another as they are
-        read; this and the next two are those of `Compute`.
-      quantization_block: values that share a scale.
-      quantize_output_layer: the output layer's kernel too.
+      config: the expected size. The files of a T5X checkpoint don't determine all fields; the
+        others come from `config`.
+      dtype: "float32" or "bfloat16" to cast the weights to; if None, the stored one.
+      sharding_of: (a parameter's "/"-joined name, its shape) -> its sharding; if None, everything
+        is on the default device.
+      quantization: "int8" or "nf4" to quantize kernels to 8 or 4 bits, one after another as they
+        are read; as in `Compute`.
+      quantization_block: number of values that share a scale; as in `Compute`.
+      quantize_output_layer: also quantize the output layer's kernel; as in `Compute`.
 
     Raises:
-      UserError: it is none of these, is damaged, or is of another size than `config`'s; or it
-        can't be quantized like this.
+      UserError: it isn't a model, is damaged, or has another size than `config`; or it can't be
+        quantized with these options.
     """
     compute = Compute(
         quantization=quantization,
@@ -76,12 +76,12 @@ def load_frozen(
 
 @dataclass(frozen=True, kw_only=True)
 class StoredModel:
-    """A frozen model that is still in its files.
+    """A frozen model on disk, whose values haven't been read.
 
     Attributes:
-      format: its name, such as "Hugging Face".
-      config: its shape.
-      parameters: by their "/"-joined names.
+      format: name of the format, such as "Hugging Face".
+      config: its architecture.
+      parameters: by "/"-joined name.
     """
 
     format: str
@@ -92,10 +92,10 @@ class StoredModel:
 def stored_frozen(
     path_or_name: str | epath.PathLike, config: T5Config | None = None
 ) -> StoredModel:
-    """Finds and recognizes a frozen model, and checks its names and shapes; reads no weights.
+    """Finds a frozen model, detects its format, and checks names and shapes; reads no weights.
 
     Raises:
-      UserError: as `load_frozen`.
+      UserError: as for `load_frozen`.
     """
     path, name = locate(path_or_name), model_name(path_or_name)
     if "://" not in str(path):
@@ -120,10 +120,10 @@ def stored_frozen(
 
 
 def _is_safetensors(path: epath.Path) -> bool:
-    """Tells our safetensors from a T5X file by the first bytes.
+    """Returns whether the first bytes are those of safetensors and not of a T5X file.
 
     Raises:
-      UserError: it is neither; a pickle or a zip is never a whole model by itself.
+      UserError: they are neither, such as a pickle or a zip.
     """
     with reading(path), path.open("rb") as stream:
         start = stream.read(9)

@@ -1,6 +1,6 @@
-"""Where a frozen model is: shipped with the package, on disk, in a bucket, or on the hub.
+"""Finds frozen models: shipped with the package, on disk, in a bucket, or on the hub.
 
-`huggingface_hub` (the extra `hf`) downloads models of the hub to its cache. load.py recognizes the
+`huggingface_hub` (the extra `hf`) downloads models from the hub to its cache. load.py detects the
 format.
 """
 
@@ -16,8 +16,8 @@ from prompt_tuning.buckets import check_reachable
 from prompt_tuning.errors import UserError, did_you_mean
 
 SHIPPED_SUFFIX = ".safetensors"
-# A model's files to download, its vocabulary included, and those to download only if none of the
-# former has weights.
+# A model's files to download, including its vocabulary, and those to download only if the former
+# don't include weights.
 _FILES = [
     "config.json",
     "model.safetensors",
@@ -33,12 +33,12 @@ _TORCH_FILES = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_mo
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 # A model in the hub's cache, `models--google--t5-small-lm-adapt/snapshots/<hash>`.
 _SNAPSHOT = re.compile(r"models--(?:.*--)?([^/]+)/snapshots/[^/]+")
-# The folder inside a checkpoint that T5X and Orbax call the item.
+# The folder inside a checkpoint, called the item by T5X and Orbax.
 _ITEM = re.compile(r"/(state|default)$")
 
 
 def shipped_models() -> dict[str, Path]:
-    """Returns the files of the models in the package, by name, which is the file's stem."""
+    """Returns the files of the models in the package, by name (the file's stem)."""
     folder = Path(str(resources.files("prompt_tuning") / "assets" / "tinyworld"))
     return {file.stem: file for file in sorted(folder.glob(f"*{SHIPPED_SUFFIX}"))}
 
@@ -48,10 +48,10 @@ def locate(path_or_name: str | epath.PathLike) -> epath.Path:
 
     Args:
       path_or_name: a shipped model's name; a local path; a path in a bucket, `gs://...`; or a hub
-        name such as `google/t5-small-lm-adapt`, with `@` and a revision if not the newest.
+        name such as `google/t5-small-lm-adapt`, optionally followed by `@` and a revision.
 
     Raises:
-      UserError: it is none of these, or the hub or the bucket can't be reached.
+      UserError: no model is found, or the hub or the bucket can't be reached.
     """
     shipped = shipped_models()
     if str(path_or_name) in shipped:
@@ -69,9 +69,9 @@ def locate(path_or_name: str | epath.PathLike) -> epath.Path:
 
 
 def model_name(path_or_name: str | epath.PathLike) -> str:
-    """Returns the name of a model whose files don't state one, the same wherever it is.
+    """Returns the name of a model whose files don't state one, independent of its location.
 
-    Prompts record it. It is the last part of what `locate` takes: `t5-small-lm-adapt` for
+    Prompts record it. It is the last part of the argument of `locate`: `t5-small-lm-adapt` for
     `google/t5-small-lm-adapt` on the hub, at any revision; for that model in the hub's cache, where
     the last folder's name is a hash; and for a folder of that name, local or in a bucket.
     """
@@ -79,7 +79,7 @@ def model_name(path_or_name: str | epath.PathLike) -> str:
     path = epath.Path(path_or_name)
     if _is_hub_name(given) and not _exists(path):
         return given.partition("@")[0].rpartition("/")[2]
-    # The name of "." is the folder's own.
+    # Resolve ".", whose name would be empty.
     place = str(path) if "://" in given else os.path.abspath(os.path.expanduser(path))
     if snapshot := _SNAPSHOT.search(place):
         return snapshot.group(1)
@@ -87,7 +87,7 @@ def model_name(path_or_name: str | epath.PathLike) -> str:
 
 
 def same_model(one: str, other: str) -> bool:
-    """Whether two names can be one model's: of the hub, of a folder, or of our gin files."""
+    """Whether two names, from the hub, a folder or our gin files, may refer to the same model."""
     return _common_name(one) == _common_name(other)
 
 
@@ -105,7 +105,7 @@ def _exists(path: epath.Path) -> bool:
     check_reachable(path)
     try:
         return path.exists()
-    except Exception as error:  # the cloud libraries raise errors of their own
+    except Exception as error:  # cloud libraries raise their own errors
         reason = " ".join(str(error).split())
         raise UserError(f"Can't look up {str(path)!r}: {reason}.") from error
 
@@ -126,7 +126,7 @@ def _from_hub(name: str) -> str:
             )
             if any(Path(folder).glob("model*.safetensors")):
                 break
-    except Exception as error:  # of HTTP, of the file system, and of the hub's own
+    except Exception as error:  # from HTTP, the file system, and the hub's library
         reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
         raise UserError(
             f"{name!r} is neither a file nor a folder here, and the Hugging Face hub gives no "

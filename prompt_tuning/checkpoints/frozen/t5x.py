@@ -2,13 +2,12 @@
 
 A checkpoint is one of
 
-- a msgpack index, `checkpoint`, with small arrays inline and large ones beside it in zarr folders,
-- one msgpack file, which Flax wrote before,
-- Orbax's layout, which T5X writes today: `_METADATA` names the arrays, which are zarr folders or
-  lie together in an OCDBT database; the folder may be the `state` of a step's.
+- a msgpack index, `checkpoint`, with small arrays inline and large ones in zarr folders next to it,
+- a single msgpack file, as written by older versions of Flax,
+- Orbax's layout, which T5X writes today: `_METADATA` lists the arrays, which are zarr folders or
+  stored in an OCDBT database; the folder may be a step's `state`.
 
-Arrays are read through TensorStore, which also reads buckets. layouts.py says what the arrays are
-called.
+Arrays are read through TensorStore, which also reads buckets. layouts.py describes their names.
 """
 
 import re
@@ -43,31 +42,31 @@ from prompt_tuning.models.config import T5Config
 
 INDEX_FILE = "checkpoint"
 ORBAX_FILE = "_METADATA"
-_ITEMS = ("state", "default")  # T5X's and Orbax's names of a step's one item
+_ITEMS = ("state", "default")  # T5X's and Orbax's names of a step's single item
 _DATABASE = "manifest.ocdbt"
-_PLACEHOLDER = "PLACEHOLDER://"  # what older versions of Orbax put in the index for an array
-# Arrays are read one after another, so more threads would only each keep the memory of a chunk.
+_PLACEHOLDER = "PLACEHOLDER://"  # an array in the index of older versions of Orbax
+# Arrays are read sequentially, so further threads would only use more memory, a chunk each.
 _ONE_THREAD = tensorstore.Context(
     {"data_copy_concurrency": {"limit": 1}, "file_io_concurrency": {"limit": 1}}
 )
-# Where a model's parameters are among the rest, such as the optimizer's state.
+# Prefixes of the model's parameters, as opposed to the optimizer's state.
 _MODELS = ("optimizer/target/", "target/", "params/params/", "params/", "")
 
 
 def stored_t5x(
     path: str | epath.PathLike, config: T5Config | None = None, *, name: str | None = None
 ) -> tuple[T5Config, dict[str, StoredParameter]]:
-    """Returns the config and the parameters, which are still in the checkpoint.
+    """Returns the config and the parameters of a checkpoint, without reading their values.
 
     Args:
       path: the `checkpoint_<step>` folder, or a single msgpack file.
       config: the model's shape. If None, it is inferred from the parameters, except for
         `relative_attention_max_distance`, which is T5's 128.
-      name: the model's name if it isn't of a published size; the last part of `path` if None.
+      name: the model's name, unless its size is published; if None, the last part of `path`.
 
     Raises:
-      UserError: not a T5X checkpoint; not of the config's size; parameters missing, extra or of
-        another shape (all listed).
+      UserError: it isn't a T5X checkpoint, or has another size than the config; parameters are
+        missing, unexpected or have another shape (all listed).
     """
     path = epath.Path(path)
     source = repr(str(path))
@@ -81,7 +80,7 @@ def stored_t5x(
 
 
 def item_folder(path: str | epath.PathLike) -> epath.Path | None:
-    """Returns the folder of a T5X or Orbax checkpoint that has the index: `path`, or its item."""
+    """Returns the folder with the index of a T5X or Orbax checkpoint: `path`, or its item."""
     path = epath.Path(path)
     for folder in (path, *(path / item for item in _ITEMS)):
         if any((folder / name).exists() for name in (ORBAX_FILE, INDEX_FILE)):
@@ -90,13 +89,13 @@ def item_folder(path: str | epath.PathLike) -> epath.Path | None:
 
 
 def variables(path: str | epath.PathLike) -> dict[str, StoredArray]:
-    """Returns a checkpoint's variables by their "/"-joined names, still in their files.
+    """Returns a checkpoint's variables by "/"-joined name, without reading their values.
 
-    They are the model's only, without the optimizer's state: `encoder/prompt/prompt/prompt` is
+    Only those of the model, without the optimizer's state: `encoder/prompt/prompt/prompt` is
     `target/encoder/prompt/prompt/prompt` in a T5X checkpoint.
 
     Raises:
-      UserError: not a checkpoint in one of T5X's layouts.
+      UserError: it isn't a checkpoint in one of T5X's layouts.
     """
     path = epath.Path(path)
     folder = item_folder(path)
@@ -115,7 +114,7 @@ def _msgpack_entries(index: epath.Path) -> tuple[dict[str, Any], epath.Path]:
 
 
 def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the leaves of a msgpack index: arrays, and what stands for an array elsewhere."""
+    """Yields the leaves of a msgpack index: arrays, and references to arrays in other files."""
     if isinstance(node, dict) and "kvstore" not in node:
         for key, value in node.items():
             yield from _flat(value, f"{prefix}/{key}" if prefix else str(key))
@@ -155,7 +154,7 @@ def _of_the_model(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _open_all(entries: Mapping[str, Any], folder: epath.Path) -> dict[str, StoredArray]:
-    """Opens the arrays that are in zarr folders or a database, all at the same time."""
+    """Opens all arrays in zarr folders or a database concurrently."""
     database = (folder / _DATABASE).exists()
     arrays, opening = {}, {}
     for name, entry in entries.items():
@@ -167,7 +166,7 @@ def _open_all(entries: Mapping[str, Any], folder: epath.Path) -> dict[str, Store
             spec = _spec(entry, folder, name, database)
             try:
                 opening[name] = tensorstore.open(spec, open=True, context=_ONE_THREAD)
-            except ValueError as error:  # a name that can't be one
+            except ValueError as error:  # an invalid name
                 raise _unreadable(name, folder, error) from error
         else:
             raise UserError(f"{shown(name)} in the T5X checkpoint {str(folder)!r} isn't an array.")
@@ -182,10 +181,10 @@ def _open_all(entries: Mapping[str, Any], folder: epath.Path) -> dict[str, Store
 def _spec(
     entry: Mapping[str, Any], folder: epath.Path, name: str, database: bool
 ) -> dict[str, Any]:
-    """Returns TensorStore's spec of an array, with only the name in the folder from the index.
+    """Returns TensorStore's spec of an array; only its relative path comes from the index.
 
     Raises:
-      UserError: the index names a file outside the checkpoint.
+      UserError: the path is outside the checkpoint.
     """
     kvstore = entry["kvstore"]
     path = kvstore.get("path") if isinstance(kvstore, Mapping) else None
@@ -200,14 +199,14 @@ def _spec(
     else:
         store = _kvstore(folder, inside)
     driver = entry.get("driver") if entry.get("driver") in ("zarr", "zarr3") else "zarr"
-    # Otherwise, a file that was lost in copying would read as zeros.
+    # By default, a missing file would read as zeros.
     return {"driver": driver, "kvstore": store, "fill_missing_data_reads": False}
 
 
 def _kvstore(folder: epath.Path, inside: str = "") -> Any:
-    """Returns TensorStore's spec of a folder, or of one inside it.
+    """Returns TensorStore's spec of a folder, or of a folder inside it.
 
-    The name inside comes from a file. A URL would decode it, "%2e%2e" to "..", so it is given as a
+    The inner path comes from a file. A URL would decode it, "%2e%2e" to "..", so it is passed as a
     path, or encoded first.
     """
     end = f"{inside}/" if inside else ""
@@ -227,7 +226,7 @@ def _stored(store: tensorstore.TensorStore, name: str, folder: epath.Path) -> St
             if not shape:
                 yield 0, np.asarray(store.read().result()).reshape(1)
                 return
-            # Whole chunks, or each would be read and decompressed several times.
+            # Whole chunks, so that each is read and decompressed only once.
             for start, stop in row_ranges(shape[0], row_bytes, multiple=chunk_rows):
                 yield start, store[start:stop].read().result()
         except (ValueError, OSError) as error:
@@ -237,7 +236,7 @@ def _stored(store: tensorstore.TensorStore, name: str, folder: epath.Path) -> St
 
 
 def _unreadable(name: str, folder: epath.Path, error: Exception) -> UserError:
-    # TensorStore adds the whole specification of the array.
+    # TensorStore appends the array's entire spec.
     reason = re.sub(r"^[A-Z_]+: | ?\[(tensorstore_spec|source locations)=.*", "", str(error))
     reason = " ".join(reason.split()).rstrip(". ")
     return UserError(

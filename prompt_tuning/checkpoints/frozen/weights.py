@@ -1,8 +1,8 @@
-"""Frozen weights in our own safetensors files.
+"""Frozen weights in our own safetensors format.
 
 A file's keys are the "/"-joined paths of the parameter tree, with layers stacked as in the model.
-Its metadata holds the `T5Config` as JSON, and whatever the writer adds. huggingface.py and t5x.py
-read other formats; load.py recognizes which one a path is.
+Its metadata contains the `T5Config` as JSON, and any strings that the writer adds. huggingface.py
+and t5x.py read other formats; load.py detects the format.
 """
 
 import json
@@ -30,13 +30,13 @@ from prompt_tuning.models.t5 import Params
 
 CONFIG_KEY = "t5_config"
 WEIGHTS_FILE = "weights.safetensors"
-"""The file's name in a folder that `merge` or `pretrain` wrote."""
+"""The file's name in a folder written by `merge` or `pretrain`."""
 
 
 def save_weights(
     path: str | Path, frozen: Params, config: T5Config, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes a model to one safetensors file, in the dtypes that `frozen` has.
+    """Writes a model to a safetensors file, in the dtypes of `frozen`.
 
     Raises:
       UserError: `frozen` doesn't have the parameters of `config`, or is quantized; or the file
@@ -55,7 +55,7 @@ def save_weights(
 
 
 def check_not_quantized(names: Iterable[str], config: T5Config) -> None:
-    """Raises UserError if a model's weights are quantized; those are never written."""
+    """Raises UserError if a model's weights are quantized, because no file format supports them."""
     if any(name.endswith(CODES) for name in names):
         raise UserError(
             f"The weights of {config.name!r} are quantized, and no file can hold such weights: "
@@ -70,10 +70,10 @@ def save_parameters(
     dtype: str | None,
     metadata: Mapping[str, str],
 ) -> str:
-    """Writes a model that is still in its files to one of ours; holds one parameter at a time.
+    """Converts a stored model to our format, with one parameter in memory at a time.
 
     Returns:
-      The dtype that the parameters now have: the one given, or as they were saved.
+      The dtype of the written parameters: `dtype`, or the stored one if None.
 
     Raises:
       UserError: a file is damaged, or the new one can't be written.
@@ -92,12 +92,12 @@ def save_parameters(
 def load_weights(
     path: str | Path, dtype: str | None = None, sharding_of: ShardingOf | None = None
 ) -> tuple[T5Config, Params, dict[str, str]]:
-    """Returns the config, the weights and the metadata of a file that `save_weights` wrote.
+    """Returns the config, the weights and the metadata of a file written by `save_weights`.
 
     Args:
       path: the file.
-      dtype: cast the weights to it; as they were saved if None.
-      sharding_of: where each parameter goes, as for `read_parameters`.
+      dtype: of the returned weights; if None, the stored one.
+      sharding_of: as in `read_parameters`.
 
     Raises:
       UserError: the file isn't one of ours, or its parameters aren't those of its config.
@@ -107,10 +107,10 @@ def load_weights(
 
 
 def stored_weights(path: Any) -> tuple[T5Config, dict[str, StoredParameter], dict[str, str]]:
-    """Returns the config, the parameters still in the file, and the metadata of one of our files.
+    """Returns the config, the parameters (without reading values) and the metadata of our file.
 
     Raises:
-      UserError: as `load_weights`.
+      UserError: as for `load_weights`.
     """
     arrays, metadata = stored_safetensors(path)
     if CONFIG_KEY not in metadata:
@@ -134,7 +134,7 @@ def stored_weights(path: Any) -> tuple[T5Config, dict[str, StoredParameter], dic
 
 
 def flatten(tree: Params) -> dict[str, Any]:
-    """Returns the leaves of nested dicts by their "/"-joined paths."""
+    """Returns the leaves of nested dicts by "/"-joined path."""
     return {
         "/".join(key.key for key in path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -142,7 +142,7 @@ def flatten(tree: Params) -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> Params:
-    """Returns the nested dicts that `flatten` made flat."""
+    """Returns nested dicts; the inverse of `flatten`."""
     tree: Params = {}
     for name, leaf in flat.items():
         *path, last = name.split("/")
