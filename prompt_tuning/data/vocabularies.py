@@ -157,7 +157,7 @@ class Vocabulary:
         return self._processor.decode(ids)
 
     def piece(self, id_: SupportsInt) -> str:
-        """Returns one piece as it is written in the vocabulary, "▁" marking a word's start."""
+        """Returns the piece of an id, with "▁" marking a word's start."""
         id_ = int(id_)
         if id_ in self._added:
             return self._added[id_]

@@ -2,8 +2,8 @@
 
     <folder>/{BoolQ,CB,COPA,MultiRC,ReCoRD,RTE,WiC,WSC}/{train,val,test}.jsonl
 
-Deterministic: the same source code makes the same bytes on every machine, so the folder is named
-by a digest of it. Unlike SuperGLUE's, the test files hold their labels.
+Deterministic: the same source code generates the same bytes on every machine, so a digest of it
+names the folder. Unlike SuperGLUE's, the test files contain labels.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from prompt_tuning.tinyworld.tasks import TASKS
 from prompt_tuning.tinyworld.world import Region, World
 
 _SOURCES = ("lexicon.py", "world.py", "templates.py", "tasks.py", "generate.py")
-"""The modules here that the rows are made by."""
+"""The modules that generate the rows."""
 
 SPLITS: dict[str, tuple[Region, int]] = {
     "train": ("train", 2000),
     "val": ("validation", 400),
     "test": ("test", 400),
 }
-"""File name to the region its facts are of, and its number of rows (passages)."""
+"""File name -> the region of its facts, and its number of rows (passages)."""
 
 
 def tinyworld_folder(cache: Path | None = None) -> Path:
@@ -55,11 +55,11 @@ def rows(task: str, split: str) -> list[dict[str, Any]]:
     """Returns the rows of one file.
 
     Args:
-      task: a key of `tasks.TASKS`, SuperGLUE's name of the folder.
+      task: a key of `tasks.TASKS`, the name of SuperGLUE's folder.
       split: a key of `SPLITS`.
     """
     region, count = SPLITS[split]
-    # Each task has a stream of its own: no passage of one is another's.
+    # Each task has its own random stream, so that tasks share no passage.
     world = World(region, seed=list(TASKS).index(task))
     numbered = []
     for index, row in enumerate(itertools.islice(TASKS[task](world), count)):
@@ -71,7 +71,7 @@ def rows(task: str, split: str) -> list[dict[str, Any]]:
 
 
 def _digest() -> str:
-    """Names what the source code here generates, without generating it."""
+    """Returns a digest of the source code, which identifies its output without generating it."""
     folder = importlib.resources.files("prompt_tuning.tinyworld")
     digest = hashlib.sha256()
     for name in _SOURCES:

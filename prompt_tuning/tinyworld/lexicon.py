@@ -1,7 +1,7 @@
 """The words of TinyWorld: kinds, people, places, events with causes, words with two senses.
 
-Everything the pre-training corpus teaches and the eight tasks ask about is in these tables;
-`world.py` draws facts from them and `templates.py` says them in English.
+These tables contain everything that the pre-training corpus teaches and the eight tasks ask about;
+`world.py` samples facts from them and `templates.py` states them in English.
 """
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -21,7 +21,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         "jewel": "ruby pearl diamond emerald opal topaz garnet amber jade sapphire onyx agate",
     }.items()
 }
-"""Hypernym to its hyponyms."""
+"""Hypernym -> its hyponyms."""
 
 KIND_OF: dict[str, str] = {noun: kind for kind, nouns in KINDS.items() for noun in nouns}
 
@@ -47,7 +47,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "hide": ("hid", "hidden"),
     "move": ("moved", "moved"),
 }
-"""Base form to (past tense, participle)."""
+"""Base form -> (past tense, participle)."""
 
 PLACES = tuple(
     "market garden kitchen park school station harbour library forest village museum castle "
@@ -156,9 +156,9 @@ SENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("{p} peeled the bark off logs", "{p} cut the rough bark"),
     ),
 }
-"""Ambiguous word to the sentence frames of its first and of its second sense.
+"""Ambiguous word -> the sentence frames of its first and of its second sense.
 
-Each frame has "the" once, and no two frames of a word share another: shared words would tell
+Each frame has "the" once, and no two frames of a word share another word: shared words would show
 which sentences belong together.
 """
 
@@ -176,4 +176,4 @@ MOTIVES: tuple[tuple[str, str, str], ...] = (
     ("paid", "owed money", "had done the job"),
     ("forgave", "was gentle", "had apologised"),
 )
-"""(verb, what would be said of its subject, what of its object) after "because"."""
+"""(verb, reason about its subject, reason about its object), the reasons after "because"."""

@@ -1,10 +1,10 @@
 """The eight tasks of TinyWorld, in the schema and file layout of SuperGLUE's official jsonl.
 
-Every answer follows from the passage together with what the pre-training corpus teaches of
-words; in every task the two answers are equally likely given the bag of words. What each asks:
+Every answer follows from the passage and from the meaning of words, which the pre-training corpus
+teaches. In every task the two answers are equally likely given the bag of words. The questions:
 
     RTE      a thing is of a kind                      (one fact)
-    CB       the same, another, or no colour is told   (two facts, three classes)
+    CB       the same, another, or no color is stated  (two facts, three classes)
     BoolQ    who did something to which kind of thing  (two facts)
     MultiRC  which thing somebody did something to     (three facts, candidate answers)
     ReCoRD   who did something to which kind of thing  (three facts, fill in the name)
@@ -49,7 +49,7 @@ def rte(world: World) -> Iterator[Row]:
 
 
 def cb(world: World) -> Iterator[Row]:
-    """Premise: two people's things with a colour. Hypothesis: one, or with the other's words."""
+    """Premise: colors of two people's things. Hypothesis: one, or with the other's words."""
     while True:
         for label in ("entailment", "contradiction", "neutral"):
             facts = world.colours(2)
@@ -78,7 +78,7 @@ def boolq(world: World) -> Iterator[Row]:
 
 
 def multirc(world: World) -> Iterator[Row]:
-    """Passage: three facts. Two questions with two candidate answers each, both of them told."""
+    """Passage: three facts. Two questions with two candidate answers each, both in the passage."""
     while True:
         facts = world.actions(3, _verb(world))
         questions = []
@@ -99,7 +99,7 @@ def multirc(world: World) -> Iterator[Row]:
 
 
 def record(world: World) -> Iterator[Row]:
-    """Passage: three facts. Query: one of them by its kind, its person left out."""
+    """Passage: three facts. Query: one of them by its kind, without its person."""
     while True:
         facts = world.actions(3, _verb(world))
         asked = world.rng.choice(facts)
@@ -188,11 +188,11 @@ TASKS: dict[str, Callable[[World], Iterator[Row]]] = {
     "WiC": wic,
     "WSC": wsc,
 }
-"""SuperGLUE's folder name to the endless, balanced stream of its rows."""
+"""SuperGLUE's folder name -> the endless, balanced stream of its rows."""
 
 
 def _verb(world: World) -> str:
-    """Draws the one verb of a passage's facts: only who goes with what differs."""
+    """Samples the one verb of a passage's facts, which differ only in who goes with what."""
     return world.rng.choice(list(lexicon.VERBS))
 
 
@@ -201,7 +201,7 @@ def _other_kind(world: World, kind: str) -> str:
 
 
 def _span(text: str, word: str) -> Row:
-    """Character offsets of a word's first whole occurrence; `end` is inclusive, as in ReCoRD."""
+    """Returns offsets of a word's first whole occurrence; `end` is inclusive, as in ReCoRD."""
     padded = f" {text} ".replace(".", " ")
     start = padded.index(f" {word} ")
     return {"start": start, "end": start + len(word) - 1}

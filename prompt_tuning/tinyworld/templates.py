@@ -1,6 +1,6 @@
-"""How facts are said in English, each in several ways.
+"""Formulations of facts in English, several for each.
 
-Statements end without punctuation; `sentence` closes and capitalizes them.
+Statements have no final punctuation; `sentence` adds it and capitalizes them.
 """
 
 import random
@@ -11,7 +11,7 @@ from prompt_tuning.tinyworld.world import Action, Colour
 
 
 def sentence(statement: str, end: str = ".") -> str:
-    """Capitalizes the first letter and closes with `end`."""
+    """Capitalizes the first letter and appends `end`."""
     return statement[0].upper() + statement[1:] + end
 
 
@@ -23,7 +23,7 @@ def a(noun: str) -> str:
 def say_action(
     rng: random.Random, fact: Action, *, thing: str | None = None, place: bool = True
 ) -> str:
-    """States the fact; `thing` replaces the noun (by its kind, say), `place` may be left out."""
+    """States the fact; `thing` replaces the noun (for example by its kind), `place` is optional."""
     past, participle = lexicon.VERBS[fact.verb]
     thing = a(thing or fact.noun)
     where = f" in the {fact.place}" if place else ""
@@ -46,12 +46,12 @@ def tell_actions(rng: random.Random, facts: Iterable[Action]) -> str:
 
 
 def claim(rng: random.Random, fact: Action, kind: str) -> str:
-    """States the fact by the kind of its thing, or by another kind, in a sentence."""
+    """States in a sentence the fact with the kind of its thing, or with another kind."""
     return sentence(say_action(rng, fact, thing=kind, place=False))
 
 
 def ask_action(rng: random.Random, fact: Action, *, thing: str | None = None) -> str:
-    """Asks whether the fact holds; without punctuation."""
+    """Asks whether the fact is true, without final punctuation."""
     _, participle = lexicon.VERBS[fact.verb]
     thing = a(thing or fact.noun)
     return rng.choice(

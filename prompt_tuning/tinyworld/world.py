@@ -1,9 +1,8 @@
-"""Facts of TinyWorld, and which split each belongs to.
+"""Facts of TinyWorld, and the split of each.
 
-A fact is a frozen tuple of words from `lexicon.py`. It is assigned to exactly one of the
-regions `corpus`, `train`, `validation` and `test` by a hash of its words, so that no fact told
-in the pre-training corpus is asked about in a task, and none is shared between splits. Who
-draws from a region can only get facts of that region.
+A fact is a frozen tuple of words from `lexicon.py`. A hash of its words assigns it to exactly one
+of the regions `corpus`, `train`, `validation` and `test`, so that tasks never ask about a fact of
+the pre-training corpus, and splits share none. A `World` samples facts of one region only.
 """
 
 import dataclasses
@@ -18,7 +17,7 @@ from prompt_tuning.tinyworld import lexicon
 Region = Literal["corpus", "train", "validation", "test"]
 Sense = Literal[0, 1]
 
-# Twentieths of the space of facts.
+# The end of each region, in twentieths of the space of facts.
 _REGION_ENDS: tuple[tuple[Region, int], ...] = (
     ("corpus", 12),
     ("train", 16),
@@ -43,7 +42,7 @@ class Action:
 
 @dataclasses.dataclass(frozen=True)
 class Colour:
-    """Somebody's thing has a colour: "Mara's hat is red"."""
+    """The color of somebody's thing: "Mara's hat is red"."""
 
     person: str
     noun: str
@@ -66,7 +65,7 @@ class Event:
         return lexicon.EVENTS[self.index][1].format(p=self.person)
 
     def question(self, other: "Event", *, asks_cause: bool) -> tuple[str, str, str]:
-        """Returns (what is told, the right answer, the wrong one, which is `other`'s)."""
+        """Returns (the statement, the right answer, the wrong answer, from `other`)."""
         if asks_cause:
             return self.effect, self.cause, other.cause
         return self.cause, self.effect, other.effect
@@ -88,7 +87,7 @@ class Usage:
 
 @dataclasses.dataclass(frozen=True)
 class Motive:
-    """Somebody did something to another, because of something about one of the two."""
+    """Somebody did something to another, for a reason that is about one of the two."""
 
     subject: str
     object: str
@@ -120,11 +119,11 @@ def region_of(fact: Fact) -> Region:
 
 
 class World:
-    """Draws facts of one region, reproducibly.
+    """Samples facts of one region, reproducibly.
 
     Args:
-      region: where facts come from; facts of other regions are never drawn.
-      seed: of the private random stream `rng`, which templates draw from as well.
+      region: the region; facts of other regions are never returned.
+      seed: of the private random stream `rng`, which templates use as well.
     """
 
     def __init__(self, region: Region, seed: int):
@@ -137,11 +136,11 @@ class World:
         return fact
 
     def people(self, count: int) -> list[str]:
-        """Draws different people."""
+        """Samples different people."""
         return self.rng.sample(lexicon.PEOPLE, count)
 
     def kinds(self, count: int) -> list[str]:
-        """Draws different kinds."""
+        """Samples different kinds."""
         return self.rng.sample(list(lexicon.KINDS), count)
 
     def action(self, person: str, *, verb: str | None = None, kind: str | None = None) -> Action:
@@ -156,14 +155,14 @@ class World:
         )
 
     def actions(self, count: int, verb: str | None) -> list[Action]:
-        """Draws facts of different people and kinds, with one verb or (None) with any."""
+        """Samples facts of different people and kinds, with one verb, or with any if None."""
         return [
             self.action(person, verb=verb, kind=kind)
             for person, kind in zip(self.people(count), self.kinds(count), strict=True)
         ]
 
     def colours(self, count: int) -> list[Colour]:
-        """Draws facts that differ in person, thing and colour."""
+        """Samples facts that differ in person, thing and color."""
         facts: list[Colour] = []
         for person in self.people(count):
             facts.append(self._draw(functools.partial(self._new_colour, person, tuple(facts))))
@@ -179,7 +178,7 @@ class World:
         return self._draw(lambda: Event(choice(lexicon.PEOPLE), self._event_index()))
 
     def other_event(self, event: Event) -> Event:
-        """An event of the same person with another cause; a distractor, of any region."""
+        """Samples a distractor: an event of the same person with another cause, of any region."""
         return Event(event.person, self._event_index(excluding=event.index))
 
     def _event_index(self, excluding: int | None = None) -> int:

@@ -77,7 +77,7 @@ def fields(*names: str, **renamed: str) -> Text:
 def register_both(
     name: str, t5_name: str, text: Text, render: Callable[..., Iterable[Example]], **options: Any
 ) -> None:
-    """Registers a task as NAME, and as NAME_with_name, whose text begins with T5's task name.
+    """Registers a task as NAME, and as NAME_with_name, whose text starts with T5's task name.
 
     Args:
       name: the task's name.

@@ -1,7 +1,7 @@
 """TinyWorld's tasks for training on one and scoring on another: domain shift and paraphrases.
 
     tinyworld_qa_{north,south,east}       questions on passages of three lands
-    tinyworld_same_{questions,claims}     do two questions ask, or two claims say, the same?
+    tinyworld_same_{questions,claims}     do two questions, or two claims, mean the same?
 
 They correspond to SQuAD and MRQA, and to QQP and MRPC (Lester et al., 2021, section 5).
 `tinyworld/lands.py` generates the rows when they are read.
