@@ -32,7 +32,7 @@ def return_freed_memory() -> None:
 
 @functools.cache
 def return_memory_after_compiling() -> None:
-    """From now on, returns freed memory after the compilation of each large program."""
+    """Makes every large compilation return its freed memory to the system afterwards."""
 
     def after(event: str, duration_secs: float, **_: object) -> None:
         if event == _COMPILED and duration_secs >= _LARGE_PROGRAM_SECONDS:

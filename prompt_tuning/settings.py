@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mark:
-    """How a setting affects a run.
+    """The effect of a setting on a run's identity.
 
     Attributes:
       free: no result depends on it.

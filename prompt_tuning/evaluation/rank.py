@@ -28,7 +28,7 @@ LOGIT_BYTES = 512 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class RankOptions:
-    """How labels' log-likelihoods are corrected before they are compared.
+    """Corrections of labels' log-likelihoods before they are compared.
 
     Attributes:
       length_normalization: divide by the label's number of tokens, end of sequence included.
@@ -118,7 +118,7 @@ def target_log_likelihoods(
         # `decode` takes several rows per example, which must be consecutive.
         rows = decoder_inputs[..., :-1].reshape(-1, length)
         logits = jnp.asarray(model.apply(variables, encoded, rows, method="decode"))
-        logits = logits.reshape(*target_ids.shape, -1).astype(jnp.float32)
+        logits = logits.reshape(*target_ids.shape, -1).astype(jnp.float32)  # [b, block, t, vocab]
         # `log_softmax` at the targets only: a full one would be as large as the logits.
         highest = jnp.max(logits, axis=-1)
         log_sum = jnp.log(jnp.sum(jnp.exp(logits - highest[..., None]), axis=-1))

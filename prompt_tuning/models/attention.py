@@ -134,7 +134,7 @@ class Attention(nn.Module):
 
     @property
     def _dtype(self) -> jnp.dtype:
-        """Returns the dtype of queries, keys and values, which only matrix products use.
+        """The dtype of queries, keys and values, which only matrix products use.
 
         XLA on CPUs lacks the backward pass of batched products of mixed dtypes.
         """

@@ -70,7 +70,7 @@ def beam_search(
         totals = state.running_scores[:, :, None] + log_probabilities
         vocab_size = totals.shape[-1]
         # Twice the beam: even if half of them end here, a full beam continues.
-        scores, flat = jax.lax.top_k(totals.reshape(batch, -1), 2 * beam_size)
+        scores, flat = jax.lax.top_k(totals.reshape(batch, -1), 2 * beam_size)  # [batch, 2 * beam]
         beams, tokens = flat // vocab_size, flat % vocab_size
         candidates = jnp.take_along_axis(state.running, beams[:, :, None], axis=1)
         candidates = jax.lax.dynamic_update_index_in_dim(candidates, tokens, position, axis=2)
@@ -79,7 +79,7 @@ def beam_search(
         scores_running, kept = jax.lax.top_k(jnp.where(ends, NONE, scores), beam_size)
         beams = jnp.take_along_axis(beams, kept, axis=1)
         rows = (beams + beam_size * jnp.arange(batch)[:, None]).reshape(-1)
-        self_kv = jax.tree.map(lambda x: jnp.take(x, rows, axis=1), self_kv)
+        self_kv = jax.tree.map(lambda x: jnp.take(x, rows, axis=1), self_kv)  # [layer, rows, ...]
 
         eligible = ends & (jnp.arange(2 * beam_size) < beam_size)
         normalized = jnp.where(eligible, scores / normalizer(position + 1), NONE)

@@ -15,7 +15,7 @@ QUANTIZATIONS = ("int8", "nf4")
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """How a model is computed; it changes speed, memory and rounding, but not the model.
+    """Numerics and memory options; they change speed, memory and rounding, but not the model.
 
     Attributes:
       param_dtype: dtype of the weights.

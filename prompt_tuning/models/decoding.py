@@ -22,7 +22,7 @@ from prompt_tuning.models.t5 import T5, Cache, Params
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingOptions:
-    """How to generate.
+    """Options of text generation.
 
     Attributes:
       max_length: maximum number of tokens, end of sequence included.

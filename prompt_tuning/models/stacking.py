@@ -147,7 +147,7 @@ def _fill_prefixes(injections: Sequence[Injection], changes: list[dict[str, Any]
             batch = prefix.key.shape[1]
             visible = injection.prefix_mask(name)
             visible = _numpy_of(prefix.key).broadcast_to(visible, (batch, visible.shape[1]))
-            longer = KeyValue(
+            longer = KeyValue(  # [layer, batch, heads, prefix, head_dim]
                 key=_padded(prefix.key, 3, max(lengths), "left"),
                 value=_padded(prefix.value, 3, max(lengths), "left"),
             )

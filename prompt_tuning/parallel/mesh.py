@@ -137,7 +137,7 @@ def values_at(
 def shard_members(batch: Any, mesh: Mesh) -> Any:
     """Shards a population's batch, arrays of [members, batch, ...], over the devices.
 
-    Members are sharded if that is even, otherwise the rows of each member.
+    Whole members are sharded if they divide evenly, otherwise the rows of each member.
     """
     members = len(next(iter(batch.values())))
     by_member = members % mesh.shape[DATA_AXIS] == 0

@@ -47,7 +47,7 @@ _SECONDS_THE_FIRST_STAYS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessOptions:
-    """How the processes of a run find each other; JAX detects fields that are None.
+    """Options for joining the processes of a run; JAX detects fields that are None.
 
     Attributes:
       coordinator: host:port of the first process, which the others connect to.

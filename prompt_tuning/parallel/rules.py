@@ -43,7 +43,7 @@ AxesOf = Callable[[str], tuple[str | None, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How the frozen weights are sharded over a mesh.
+    """The sharding of the frozen weights over a mesh.
 
     Attributes:
       mesh: the devices, or only their number along each axis.
