@@ -79,8 +79,8 @@ def distillation_loss_fn(
             label_smoothing=options.label_smoothing,
         )
         theirs, ours = (jax.nn.log_softmax(each) for each in (their_logits, logits))
-        divergence = jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
-        seen = batch["encoder_input_tokens"] != model.config.pad_id
+        divergence = jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)  # [batch, target]
+        seen = batch["encoder_input_tokens"] != model.config.pad_id  # [batch, source]
         differences = jnp.square(hidden - their_hidden).astype(jnp.float32)
         # A mean over positions; the step divides by `weight_sum`, so multiply by it here.
         of_hidden = jnp.mean(differences, where=seen[..., None]) * weight_sum

@@ -74,7 +74,7 @@ def train(
       layout: how arrays are sharded over the devices of one or several processes. All processes run
         this loop with the same arguments; only the first writes to the folders. If None, JAX's
         default device is used.
-      monitoring: what to measure, and whether to record a profile.
+      monitoring: options of measurements and profiling.
       concurrency: how many members train at a time.
       side_by_side: run all members' steps in one vmapped program (better utilization, more memory
         for activations) instead of one program each.
@@ -303,7 +303,7 @@ class _Loop:
             self._voted_signal = max(self._voted_signal, int(voted))
             for run, row in program.steps:
                 if run.name not in self.lineup.open:
-                    continue  # it diverged at an earlier step
+                    continue  # it has already diverged
                 try:
                     run.record_step({name: values[row] for name, values in metrics.items()})
                 except Diverged as error:

@@ -51,7 +51,7 @@ def cross_entropy(
     """
     logits = logits.astype(jnp.float32)
     vocab = logits.shape[-1]
-    log_z = jax.nn.logsumexp(logits, axis=-1)
+    log_z = jax.nn.logsumexp(logits, axis=-1)  # [*batch]
     # One-hot instead of a gather: its gradient is elementwise, not a scatter, so it fuses with the
     # softmax's and sums in the same order on every backend.
     target_logits = jnp.sum(logits * jax.nn.one_hot(targets, vocab), axis=-1)

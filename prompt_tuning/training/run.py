@@ -238,7 +238,7 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether the last step has been made, or patience has run out."""
+        """Whether the last step is done, or patience has run out."""
         return self.step >= self.options.train_steps or self.best.should_stop(self.options.patience)
 
     @property

@@ -83,7 +83,7 @@ def make_side_by_side_step(
         run_keys = jax.random.wrap_key_data(jnp.asarray(key_data))
         random_keys = jax.vmap(jax.random.fold_in)(run_keys, steps)
         trained = tuple(state.trained for state in states)
-        losses, weights, gradients = sums_of(trained, frozen, batch, random_keys)
+        losses, weights, gradients = sums_of(trained, frozen, batch, random_keys)  # [members] sums
 
         after: list[Any] = [None] * len(states)
         for rows in _alike(keys, states):

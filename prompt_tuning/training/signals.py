@@ -80,8 +80,8 @@ def leave_when_interrupted() -> Iterator[None]:
     """Ends this process at once, with a one-line message, on SIGINT or SIGTERM while entered.
 
     The exit status is 128 + the signal's number. Use it for a command's process, not within
-    another program's, such as a notebook. A signal that the parent process set to be ignored, like
-    nohup, stays ignored.
+    another program's, such as a notebook. A signal that the parent process set to be ignored, as
+    with nohup, stays ignored.
     """
     global _leaving, _terminal
     _terminal = os.dup(2)  # a copy, as 2 is redirected while TensorFlow prints its first lines

@@ -70,8 +70,8 @@ def make_train_step(
     `accumulation_steps` microbatches, whose gradients are summed before the update; the batch size
     must be divisible by it. The old state's memory is donated to the new one.
 
-    Don't call the step inside another jitted function: JAX rejects the `compiler_options` that it
-    has on CPU there.
+    Don't call the step inside another jitted function: on CPU it has `compiler_options`, which JAX
+    rejects there.
 
     Args:
       loss_fn: differentiated with respect to its first argument only.
@@ -184,7 +184,7 @@ class MethodLoss:
 
     Attributes:
       method: has `apply(trained, batch) -> Injection`, like a `methods.base.Method`.
-      of_injection: the loss of a frozen model with an injection.
+      of_injection: computes the loss of a frozen model with an injection.
     """
 
     method: Any
@@ -200,7 +200,7 @@ class MethodLoss:
 def injection_loss_fn(model: Any, options: losses.LossOptions) -> InjectionLossFn:
     """Returns a function that computes the loss of a frozen `models.t5.T5` with an injection.
 
-    The model's config sets the dropout; without dropout, no random numbers are sampled.
+    The dropout rate is `model.compute.dropout_rate`; if it is 0, no random numbers are sampled.
     """
 
     def loss_fn(injection, frozen, batch, key):
