@@ -1,1 +1,1 @@
-"""Training and scoring prompts from plain values: what the commands and Python share."""
+"""Training and scoring from plain values, shared by the commands and the Python API."""

@@ -1,4 +1,4 @@
-"""Batches that a user makes, as training takes them: step -> batch."""
+"""User-provided batches in the form training takes: step -> batch."""
 
 import dataclasses
 import hashlib
@@ -23,14 +23,15 @@ from prompt_tuning.training.step import injection_loss_fn
 
 GivenBatch = Mapping[str, Any]
 """Arrays under SeqIO's names: `encoder_input_tokens` [batch, source] and `decoder_target_tokens`
-[batch, target], int; without them made of the targets, `decoder_input_tokens` [batch, target], int,
-and `decoder_loss_weights` [batch, target], float; of a mixture also `task` [batch], int."""
+[batch, target], int. Optional, by default derived from the targets: `decoder_input_tokens` [batch,
+target], int, and `decoder_loss_weights` [batch, target], float. For mixtures: `task` [batch],
+int."""
 
 Batches = Callable[[int], GivenBatch] | Iterable[GivenBatch]
-"""A function from the step, from 0, to its batch, or the batches one after another."""
+"""A function from the step, starting at 0, to its batch; or an iterable of batches."""
 
 Score = Callable[[Adapter], Evaluation | float]
-"""What is trained -> its score, higher being better."""
+"""A function from the adapter in training to its score (higher is better)."""
 
 _NEEDED = ("encoder_input_tokens", "decoder_target_tokens")
 _TOKENS = ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
@@ -38,7 +39,7 @@ _NAMES = (*_TOKENS, "decoder_loss_weights", "task")
 
 
 class BatchSource:
-    """Batches by step, checked; what can only be iterated over is advanced to the step."""
+    """Validated batches by step; an iterable is advanced to the step."""
 
     def __init__(self, batches: Batches, vocab_size: int):
         self._given, self._vocab_size = batches, vocab_size
@@ -47,10 +48,10 @@ class BatchSource:
         self._last: GivenBatch | None = None
 
     def batch(self, step: int) -> Batch:
-        """Returns the batch of a step; steps must not go back by more than one.
+        """Returns the batch of a step, which may precede the latest by at most one.
 
         Raises:
-          UserError: there is no such batch, or it isn't one.
+          UserError: the batch is missing or invalid.
         """
         if callable(self._given):
             found = self._given(step)
@@ -78,15 +79,15 @@ class BatchSource:
 
 
 def whole_batch(batch: GivenBatch, what: str, vocab_size: int) -> Batch:
-    """Returns a batch as arrays of the host, with what can be made of the targets.
+    """Returns a batch as NumPy arrays, with missing ones derived from the targets.
 
     Args:
-      batch: as the user gave it.
-      what: it is called in messages.
-      vocab_size: of the model.
+      batch: the user's batch.
+      what: its name in messages.
+      vocab_size: the model's.
 
     Raises:
-      UserError: a name is missing or unknown, shapes don't fit, or an id isn't the vocabulary's.
+      UserError: a name is missing or unknown, shapes don't match, or an id is out of range.
     """
     if not isinstance(batch, Mapping) or set(batch) - set(_NAMES) or set(_NEEDED) - set(batch):
         found = listed(sorted(map(str, batch))) if isinstance(batch, Mapping) else repr(type(batch))
@@ -129,10 +130,10 @@ def prepare_batches(
     batches: BatchSource,
     evaluate: Score | None,
 ) -> Job:
-    """Makes a job of batches, and the method's first values.
+    """Creates a job from batches, and initializes the method.
 
     Raises:
-      UserError: as `BatchSource.batch`, or a batch can't be shared out among the devices.
+      UserError: as `BatchSource.batch`, or a batch can't be sharded over the devices.
     """
     check_batch(data.batch_size, base.mesh, training.options.accumulation_steps)
     seed, first = training.options.seed, batches.batch(0)
@@ -153,7 +154,7 @@ def prepare_batches(
 
 
 def hash_of_batch(batch: Batch) -> str:
-    """Returns a short hash of a batch; by its first one a run is known again."""
+    """Returns a short hash of a batch; the first one's identifies a run."""
     digest = hashlib.sha256()
     for name, array in sorted(batch.items()):
         digest.update(f"{name} {array.shape}".encode() + array.tobytes())
@@ -171,9 +172,9 @@ def _of_many(evaluate: Score) -> Callable[[Sequence[Adapter]], list[Evaluation]]
 
 
 def loss_of_batches(base: Base, batches: Iterable[GivenBatch]) -> Score:
-    """Returns what scores by the loss in nats a token on batches, the lower the better.
+    """Returns a function that scores an adapter by its loss, in nats per token, on batches.
 
-    Dropout is off, and the loss is the cross-entropy alone. The score is the loss's negative.
+    The loss is the cross-entropy only, without dropout. The score is the negative loss.
     """
     given = [
         whole_batch(batch, f"Batch {number} of the evaluation", base.config.vocab_size)

@@ -1,4 +1,4 @@
-"""What users choose remembers how it was made, so that run folders can record it.
+"""Choices that record how they were created, so that run folders can store it.
 
 pt.soft_prompt(length=20, initializer=pt.class_label(["True", "False"]))   # a `Choice`
 pt.adafactor(0.3)                                                          # an optimizer
@@ -21,26 +21,26 @@ _MADE_BY = "_made_by"
 
 
 def remembered(function: Callable[P, T]) -> Callable[P, T]:
-    """Returns the same function, whose results remember its name and its arguments."""
+    """Returns the same function, with results that record its name and arguments."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def make(*args: P.args, **kwargs: P.kwargs) -> T:
         made = function(*args, **kwargs)
         how = Choice(function, bound_arguments(signature, *args, **kwargs))
-        object.__setattr__(made, _MADE_BY, how)  # some of what is made is frozen
+        object.__setattr__(made, _MADE_BY, how)  # some results are frozen dataclasses
         return made
 
     return make
 
 
 def settings_of(name: str, value: Any) -> dict[str, Any]:
-    """Returns a setting, and those of what it was made by, under gin's names.
+    """Returns a setting and those of the call that created its value, under gin's names.
 
     Args:
-      name: the setting's.
-      value: a choice, what a `remembered` function returned, or any other value. The choice of a
-        user's own function is any other value: the commands don't know the function.
+      name: the setting's name.
+      value: a choice, a result of a `remembered` function, or any other value. A choice of a user's
+        own function counts as any other value: the commands can't find the function.
     """
     if isinstance(value, Choice):
         made, reference = value, "@{}"

@@ -1,4 +1,4 @@
-"""Shows progress: a bar on a terminal, elsewhere a line every ten seconds."""
+"""Progress display: a bar on a terminal, otherwise a line every ten seconds."""
 
 import os
 import sys
@@ -11,13 +11,13 @@ from tqdm import tqdm
 from prompt_tuning.recipes.say import say
 
 _SECONDS_BETWEEN_LINES = 10.0
-_BAR_AFTER = 1.0  # seconds; what is quicker shows nothing
+_BAR_AFTER = 1.0  # seconds; shorter work shows nothing
 
 T = TypeVar("T")
 
 
 class Counting:
-    """Counts what has been done; of `total`, where that is known, with the time left."""
+    """Counts finished items; with a known `total`, also shows the time left."""
 
     def __init__(self, what: str, total: int | None, unit: str, *, shown: bool = True):
         self._what, self._total, self._unit, self._shown = what, total, unit, shown
@@ -40,7 +40,7 @@ class Counting:
         self.at(self._done + number)
 
     def at(self, done: int, note: str = "") -> None:
-        """Sets how many are done in all, and the note that is shown with it."""
+        """Sets the total number done and the note to show."""
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(done - self._done)
@@ -73,7 +73,7 @@ def counted(
     size: Callable[[T], int] = lambda item: 1,
     shown: bool = True,
 ) -> Iterator[T]:
-    """Yields items and counts the examples of each, by its `size`, once it is done with."""
+    """Yields items and counts the `size` of each after it has been processed."""
     counting = Counting(what, total, "examples", shown=shown)
     try:
         for item in items:

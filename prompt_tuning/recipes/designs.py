@@ -1,4 +1,4 @@
-"""Text prompts of a task, zero- and few-shot, scored on the model as it is."""
+"""Text prompts of a task, zero- and few-shot, scored on the frozen model."""
 
 import dataclasses
 import functools
@@ -28,8 +28,8 @@ class Scored:
     """A text prompt and its score.
 
     Attributes:
-      shots: solved examples asked for.
-      fitted: how many stood before a question, on average.
+      shots: requested number of solved examples.
+      fitted: mean number of solved examples that fit before a question.
     """
 
     design: str
@@ -38,7 +38,7 @@ class Scored:
     evaluation: Evaluation
 
     def to_json(self) -> dict[str, str | int | float]:
-        """Returns what is printed of it."""
+        """Returns the fields to print as JSON."""
         return {
             "design": self.design,
             "shots": self.shots,
@@ -49,21 +49,20 @@ class Scored:
 
 
 class Designs:
-    """The designs of a task, and the model that they are scored on.
+    """The designs of a task, and the model to score them on.
 
     Args:
       data: the task.
-      prediction: how answers are got where labels aren't ranked.
+      prediction: how to predict if labels aren't ranked.
       load_base: loads the frozen model, when the first design is scored.
-      templates: a TOML file of designs; None is the shipped one that has the task.
-      names: only these designs of the file.
+      templates: a TOML file of designs; None is the shipped file for the task.
+      names: use only these designs of the file.
       shots: numbers of solved training examples before the question.
-      seed: draws those examples.
-      generate: generate answers where labels would be ranked.
+      seed: seed for sampling those examples.
+      generate: generate answers even if the task has labels to rank.
 
     Raises:
-      UserError: the data are of a mixture, the file has no such designs, or anything that
-        `designed` raises.
+      UserError: the data are a mixture, or the file lacks the designs; or as `designed`.
     """
 
     def __init__(
@@ -97,12 +96,12 @@ class Designs:
         return self._task.name
 
     def candidates(self) -> list[tuple[Design, int]]:
-        """Returns every design with every number of solved examples."""
+        """Returns all combinations of designs and numbers of solved examples."""
         shots = dict.fromkeys(self._shots)
         return [(design, k) for design in self.designs.values() for k in shots]
 
     def score_all(self, split: str) -> list[Scored]:
-        """Scores every candidate on a split, and prints each score at once."""
+        """Scores all candidates on a split, and prints each score."""
         candidates, scored = self.candidates(), []
         for number, (design, shots) in enumerate(candidates, start=1):
             found = self.score(design, shots, split)
@@ -114,7 +113,7 @@ class Designs:
         return scored
 
     def score(self, design: Design, shots: int, split: str) -> Scored:
-        """Scores a text prompt on a split; reports where solved examples have no room."""
+        """Scores a text prompt on a split; reports solved examples that don't fit."""
         if split == TRAINING:
             raise UserError(
                 "A prompt is not scored on the training split, which its solved examples come "
@@ -154,7 +153,7 @@ class Designs:
 
 
 def find_designs(task: str, path: str | None) -> Mapping[str, Design]:
-    """Returns the designs of a task: of the file given, else of the shipped file that has it.
+    """Returns the designs of a task from the given file, or from the shipped file for the task.
 
     Raises:
       UserError: there are none, or the file can't be read.
@@ -186,7 +185,7 @@ def _chosen(designs: Mapping[str, Design], names: Sequence[str] | None) -> dict[
 
 
 def table(scored: Sequence[Scored]) -> Table:
-    """Returns the scores of text prompts, one a row."""
+    """Returns a table of text prompts and their scores."""
     metrics = list(scored[0].evaluation.metrics)
     return Table(
         title="",

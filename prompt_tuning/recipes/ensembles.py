@@ -1,4 +1,4 @@
-"""Several runs on one frozen model: their votes (Lester et al., 2021, section 5), mixed batches."""
+"""Several runs on one frozen model: ensembles (Lester et al., 2021, section 5), mixed batches."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -22,12 +22,12 @@ from prompt_tuning.training.run import Evaluation
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Votes:
-    """What several prompts score, each alone and together.
+    """Scores of several prompts and of their ensembles.
 
     Attributes:
-      alone: of each prompt.
-      weights: of each prompt in the weighted vote: its score on the development split.
-      combined: by each way of combining answers: "majority vote", "mean probability" and
+      alone: evaluation of each prompt.
+      weights: each prompt's weight in the weighted vote: its score on the development split.
+      combined: evaluation of each combination: "majority vote", "mean probability" and
         "weighted vote".
     """
 
@@ -44,12 +44,12 @@ def vote(
     split: str,
     weights: Sequence[float] | None = None,
 ) -> Votes:
-    """Scores several prompts on a split, each alone and as an ensemble.
+    """Scores several prompts on a split, individually and as an ensemble.
 
-    `weights` are the prompts' scores on the development split; None scores them there.
+    `weights` are the prompts' scores on the development split; None computes them.
 
     Raises:
-      UserError: the split's labels are withheld, or the prompts are of different methods.
+      UserError: the split's labels are withheld, or the prompts' methods differ.
     """
     splits = load_splits(base, data, split)
     if scoring.withheld(splits):
@@ -83,19 +83,19 @@ def vote(
 
 
 def ensemble(runs: Sequence[Run], split: str | None = None) -> Mapping[str, Evaluation]:
-    """Scores the votes of several runs' prompts, which see each example at once.
+    """Scores an ensemble of several runs' prompts, in one pass over the examples.
 
     Args:
-      runs: of one task and one frozen model, the first one's, and of one method.
-      split: of the task; None is the development split.
+      runs: runs of one task, frozen model and method.
+      split: the task's split to score; None is the development split.
 
     Returns:
-      The evaluation of each way of combining answers: "majority vote", "mean probability", and
-      "weighted vote", by the runs' development scores.
+      The evaluation of each combination of answers: "majority vote", "mean probability", and
+      "weighted vote" (by the runs' development scores).
 
     Raises:
-      UserError: there are fewer than two runs, they are of different tasks, models or methods, or
-        the split's labels are withheld.
+      UserError: there are fewer than two runs, their tasks, models or methods differ, or the
+        split's labels are withheld.
     """
     if len(runs) < 2:
         raise UserError(f"An ensemble needs at least two runs; found {len(runs)}.")
@@ -115,19 +115,19 @@ def ensemble(runs: Sequence[Run], split: str | None = None) -> Mapping[str, Eval
 
 
 def predictor(runs: Mapping[str, Run]) -> Predictor:
-    """Returns what answers with the prompts of several runs on one frozen model, in mixed batches.
+    """Returns a predictor with the prompts of several runs, which share batches.
 
         predictor = pt.predictor({"rte": rte, "wic": wic})
         answers = predictor.predict([pt.Example(prompt="rte", inputs={"premise": ...}), ...])
 
-    Each run answers as its `predict` does: its task's labels are ranked, where it has any. Inputs
-    are cut to the longest length of all, and batches have the first run's size.
+    Each run answers as in `Run.predict`: if its task has labels, they are ranked. Inputs are
+    truncated to the maximum length of all runs; the batch size is the first run's.
 
     Args:
-      runs: by the names that examples give them; of any tasks and methods.
+      runs: runs of any tasks and methods, by the names that examples use.
 
     Raises:
-      UserError: there is no run, or they are of different frozen models or ways to answer.
+      UserError: there is no run, or their frozen models or decoding options differ.
     """
     if not runs:
         raise UserError("A predictor needs at least one run; found none.")

@@ -1,4 +1,4 @@
-"""The frozen model, its vocabulary, and the devices that hold them."""
+"""The frozen model, its vocabulary and its sharding."""
 
 import dataclasses
 import hashlib
@@ -30,18 +30,18 @@ from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.recipes.say import say
 from prompt_tuning.settings import Changeable, Fields, Free
 
-# A T5 table is longer than its vocabulary by what rounding up to a multiple of 128 adds; more
-# than this much longer, it is another vocabulary's.
+# T5 rounds the table's rows up to a multiple of 128. If the table exceeds the vocabulary by more
+# rows than this, they don't belong together.
 _UNUSED_ROWS = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Base:
-    """What a prompt is trained on top of, and how it is placed on the devices.
+    """The frozen model that methods are trained on, with its vocabulary and sharding.
 
     Attributes:
-      vocabulary: a `Vocabulary`; None where a method is asked for its sizes alone.
-      settings: what it was loaded by, under gin's names, where that is known.
+      vocabulary: a `Vocabulary`; None if only the method's sizes are needed.
+      settings: the settings it was loaded with, under gin's names, if known.
     """
 
     config: T5Config
@@ -59,14 +59,14 @@ class Base:
 
     @property
     def model(self) -> T5:
-        """The network that `params` belong to."""
+        """The Flax module of `params`."""
         if self.layout.fsdp:
             return T5(self.config, self.compute, self.layout.constrain)
         return T5(self.config, self.compute)
 
     @property
     def embedding(self) -> Any:
-        """The frozen token embedding, [vocab, embed], where this process can read all of it."""
+        """The frozen token embedding, [vocab, embed], fully addressable by this process."""
         table = self.params["token_embedder"]["embedding"]
         return table if self.mesh.size == 1 else gathered(table)
 
@@ -76,7 +76,7 @@ class Base:
         return parameter_shapes(self.config)
 
     def load_adapter(self, path: str) -> Adapter:
-        """Reads a prompt, or what another method has trained, and checks that it fits this model.
+        """Reads an adapter of any method and checks that it was trained for this model.
 
         Raises:
           UserError: it can't be read, or belongs to another model or vocabulary.
@@ -93,7 +93,7 @@ class Base:
         return adapter
 
     def load_prompt(self, path: str) -> tuple[Float32[np.ndarray, "prompt embed"], PromptMetadata]:
-        """Returns the soft prompt of a file and its metadata, checked to be this model's."""
+        """Reads a soft prompt and its metadata, and checks that it was trained for this model."""
         return load_prompt(
             path,
             (None, self.config.embed_dim),
@@ -102,7 +102,7 @@ class Base:
         )
 
     def source_prompts(self, paths: Sequence[str]) -> Float32[np.ndarray, "sources prompt embed"]:
-        """Returns the prompts of the files that SOURCE_PROMPTS lists, all of one length."""
+        """Reads soft prompts of one length, as listed by SOURCE_PROMPTS."""
         if isinstance(paths, str | Path) or not paths:
             raise UserError(
                 f"SOURCE_PROMPTS is {paths!r}; expected a list of prompt files, such as "
@@ -118,7 +118,7 @@ class Base:
         return np.stack(prompts)
 
     def count_tasks(self, mixture_or_task: Any) -> int:
-        """Returns how many tasks a mixture has, given itself or by name; 1 for a task."""
+        """Returns the number of tasks in a mixture, given as an object or by name; 1 for a task."""
         return len(mixture_of(mixture_or_task).tasks)
 
     @property
@@ -147,16 +147,16 @@ def frozen_model(
     """Loads the frozen model.
 
     Args:
-      checkpoint: what `load_frozen` takes.
-      architecture: the size that it must have.
-      name: what prompts remember of the model: LM-adapted models have the architecture of those
-        that aren't. It is the architecture's if None.
-      param_dtype: dtype to cast the weights to; as they were saved if None.
+      checkpoint: any source that `load_frozen` accepts.
+      architecture: the expected architecture; None accepts any.
+      name: the model name recorded by prompts, as LM-adapted and original models share an
+        architecture; None is the architecture's name.
+      param_dtype: dtype to cast the weights to; None keeps the saved dtype.
       sharding_of: the `layout`'s.
-      compute: how it is computed and quantized; its `param_dtype` doesn't count.
+      compute: numerics and quantization; its `param_dtype` is ignored.
 
     Raises:
-      UserError: the checkpoint is of another size than `architecture`, or None.
+      UserError: the checkpoint is None, or doesn't have the given `architecture`.
     """
     if checkpoint is None:
         raise UserError("No frozen model: INITIAL_CHECKPOINT_PATH is None; set it to one.")
@@ -170,7 +170,7 @@ def frozen_model(
         quantization_block=compute.quantization_block,
         quantize_output_layer=compute.quantize_output_layer,
     )
-    # Not the folder's name: a prompt fits the model wherever its files are.
+    # Not the folder's name: moving the model's files doesn't change which prompts fit.
     config = dataclasses.replace(config, name=name or architecture or config.name)
     dtype = str(params["token_embedder"]["embedding"].dtype)
     return config, dataclasses.replace(compute, param_dtype=dtype), params
@@ -184,9 +184,9 @@ def vocabulary(
     """The vocabulary of the frozen model.
 
     Args:
-      path: what `find_vocabulary` takes. None looks where the checkpoint is.
-      checkpoint: the frozen model, as `frozen_model` takes it.
-      extra_ids: how many sentinels to append, as `Vocabulary` takes it.
+      path: any source that `find_vocabulary` accepts; None searches the checkpoint's folder.
+      checkpoint: the frozen model, as in `frozen_model`.
+      extra_ids: number of sentinels to append, as in `Vocabulary`.
     """
     if path is not None:
         return find_vocabulary(path, extra_ids)
@@ -202,18 +202,18 @@ def load_base(
     vocabulary: Vocabulary,
     settings: Mapping[str, Any] | None = None,
 ) -> Base:
-    """Loads the frozen model, each part onto the devices that hold it.
+    """Loads the frozen model, sharded over the devices.
 
     Args:
-      layout: how it is placed on the devices.
-      load_model: `frozen_model`, given its `sharding_of` alone.
-      vocabulary: the model's.
-      settings: what is loaded, under gin's names.
+      layout: its sharding.
+      load_model: `frozen_model` as a function of `sharding_of` only.
+      vocabulary: the model's vocabulary.
+      settings: the settings of the model, under gin's names.
 
     Raises:
       UserError: the model can't be read, or the vocabulary is another model's.
     """
-    # On a single device arrays go where JAX puts them anyhow.
+    # A single device needs no sharding.
     config, compute, params = load_model(layout.sharding_of if layout.mesh.size > 1 else None)
     check_vocabulary(vocabulary, config)
     for line in layout.unsplit(params) if is_first() else ():
@@ -229,7 +229,7 @@ def load_base(
 
 
 def check_vocabulary(vocabulary: Vocabulary, config: T5Config) -> None:
-    """Checks by sizes and special ids that a vocabulary and a model belong together."""
+    """Checks that a vocabulary's size and special ids match the model."""
     unused = config.vocab_size - len(vocabulary)
     if not 0 <= unused < _UNUSED_ROWS:
         raise UserError(
@@ -248,10 +248,10 @@ def check_vocabulary(vocabulary: Vocabulary, config: T5Config) -> None:
 
 
 def weights_hash(params: Params) -> str:
-    """Returns a hash of every parameter's shape and of up to a thousand values across it.
+    """Returns a hash of each parameter's shape and of up to a thousand of its values.
 
-    Enough to distinguish two models, without reading tens of gigabytes back from a device. It is
-    the same however the parameters are placed on devices; all processes have to call it.
+    This distinguishes models without copying tens of gigabytes from devices. The hash doesn't
+    depend on the sharding; all processes must call it.
     """
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):

@@ -1,7 +1,7 @@
-"""Settings as gin writes them: `config.gin` and `settings.json` of a run folder, without gin.
+"""Settings in gin's format, for `config.gin` and `settings.json` of run folders, without gin.
 
-A setting is a value under the name of a function's parameter, `data.batch_size`. A few have a
-macro, which is what a user sets: `BATCH_SIZE = 32` and `data.batch_size = %BATCH_SIZE`.
+A setting is the value of a function's parameter, such as `data.batch_size`. Some have a macro for
+users to set: `BATCH_SIZE = 32` and `data.batch_size = %BATCH_SIZE`.
 """
 
 import ast
@@ -17,7 +17,7 @@ _WIRING = ("runs/base.gin", "runs/train.gin", "tasks/user_files.gin")
 
 
 def filled_by_macros(*files: Path) -> list[tuple[str, str]]:
-    """Returns the parameters that gin files fill by a macro, each with the macro's name."""
+    """Returns the parameters that gin files set to a macro, with the macro's name."""
     texts = [file.read_text("utf-8") for file in files]
     pattern = re.compile(r"^([\w.]+\.\w+) = .*?%(\w+)", re.MULTILINE)
     return [pair for text in texts for pair in pattern.findall(text)]
@@ -30,16 +30,16 @@ def macros() -> Mapping[str, str]:
 
 
 class Reference(str):
-    """What gin is to call, such as "@user_files()"; it is written without quotes."""
+    """A gin expression, such as "@user_files()", which is written without quotes."""
 
 
 def text_of(value: Any) -> str:
-    """Returns a value as gin writes it."""
+    """Returns a value formatted for gin."""
     return str(value) if isinstance(value, Reference) else repr(value)
 
 
 def literal(text: str) -> Any:
-    """Returns the value of a text; what isn't a literal is a `Reference`."""
+    """Returns the value of a text, a `Reference` if it isn't a literal."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -47,7 +47,7 @@ def literal(text: str) -> Any:
 
 
 def with_macros(values: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the texts of settings by name, those of their macros first."""
+    """Returns the texts of settings by name, preceded by those of their macros."""
     named = {name: macro for name, macro in macros().items() if name in values}
     filled = {macro: text_of(values[name]) for name, macro in named.items()}
     texts = {
@@ -58,10 +58,10 @@ def with_macros(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def resolved(given: Mapping[str, str]) -> dict[str, tuple[str, frozenset[str]]]:
-    """Returns each parameter that is set: its text with macros resolved, and which those are.
+    """Returns the text of each set parameter with macros resolved, and the macros' names.
 
     Args:
-      given: texts by the names of macros and parameters, as gin writes them.
+      given: gin-formatted texts by the names of macros and parameters.
     """
 
     def resolve(text: str) -> tuple[str, frozenset[str]]:

@@ -1,8 +1,8 @@
-"""Whether a run folder holds the run that is configured.
+"""Compares a run folder with the configured run.
 
-A setting is marked as part of a run's identity, or not, where it is defined (`settings.py`). Macros
-are compared by the parameters that they fill. Files that are named only by their path are compared
-by a hash of their contents, so that they may be elsewhere.
+A setting's definition marks whether it is part of a run's identity (`settings.py`). A macro
+inherits the marks of the parameters it sets. Files are compared by a hash of their contents, so
+they may be moved.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _NOT_SET = "not set"
 
 
 def file_contents(settings: Mapping[str, str]) -> dict[str, str]:
-    """Returns short hashes of the files that settings name, as "contents of PARAMETER"."""
+    """Returns short hashes of the files named by settings, as "contents of PARAMETER"."""
     found = {}
     for parameter, (text, _) in resolved(settings).items():
         if mark(parameter).hashed:
@@ -33,7 +33,7 @@ def file_contents(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def hash_of(paths: list[Path]) -> str:
-    """Returns a short hash of files, and of those in folders."""
+    """Returns a short hash of files and of all files in folders."""
     digest = hashlib.sha256()
     for path in paths:
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -46,15 +46,15 @@ def hash_of(paths: list[Path]) -> str:
 def compare(
     found: Mapping[str, Any], given: Mapping[str, Any], *, mark: Callable[[str], Mark] = mark
 ) -> Comparison:
-    """Compares what a run folder recorded with what is configured now.
+    """Compares a run folder's recorded settings with the current configuration.
 
     Args:
-      found: texts by the names of macros and parameters, and hashes of contents.
-      given: likewise, now.
-      mark: what a parameter is to the run.
+      found: recorded texts by the names of macros and parameters, and hashes of contents.
+      given: the current ones.
+      mark: returns a parameter's mark.
 
     Returns:
-      The differences that make it another run, and the notes to print on those that don't.
+      The differences that make it another run, and notes to print on allowed differences.
     """
     refused: dict[str, str] = {}
     notes: dict[str, str] = {}
@@ -72,23 +72,23 @@ def compare(
         elif what.note:
             notes[name] = f"{name} is {new} now and was {old}: {what.note}."
     for name in sorted(found.keys() & given.keys()):
-        # Hashes of what no parameter holds; an older version may have kept fewer.
+        # Hashes of contents, compared only if recorded: older versions recorded fewer.
         if " " in name and found[name] != given[name]:
             refused[name] = f"{name} is {found[name]} there, {given[name]} now{_WHY.get(name, '')}"
     return Comparison(refused=tuple(refused.values()), notes=tuple(notes.values()))
 
 
 _WHY = {"steps of the rungs": ", by TRAIN_STEPS; --tune has dropped members at the old ones"}
-"""What follows a refusal that isn't plain by itself."""
+"""Explanations appended to some rejections."""
 
 
 def _by_parameter(recorded: Mapping[str, Any]) -> dict[str, str]:
-    """The parameters that are recorded, macros put in."""
+    """Returns the recorded parameters with macros resolved."""
     texts = {name: str(text) for name, text in recorded.items() if " " not in name}
     return {name: text for name, (text, _) in resolved(texts).items()}
 
 
 def _name(parameter: str, found: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """What a user calls a parameter: the macro that fills it, then and now."""
+    """Returns a parameter's name for users: its macro, if that is the same in both."""
     old, new = found.get(parameter), given.get(parameter)
     return str(new).removeprefix("%") if old == new and str(new).startswith("%") else parameter

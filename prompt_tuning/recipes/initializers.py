@@ -1,4 +1,4 @@
-"""Where a prompt starts: each initializer is a function of the frozen model, `Base`."""
+"""Initializers of prompts, each a function of the frozen model, `Base`."""
 
 import sys
 from collections.abc import Sequence
@@ -78,5 +78,5 @@ def most_similar(
 
 
 def _pieces(base: Base) -> Any:
-    """The rows of the embedding that are pieces: neither sentinels nor the padding after them."""
+    """Returns the embedding's rows of ordinary pieces, without sentinels and unused rows."""
     return base.embedding[: base.vocabulary.num_pieces]

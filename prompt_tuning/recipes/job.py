@@ -1,4 +1,4 @@
-"""How a run trains, and the run with everything that it needs in memory."""
+"""Training options, and a run with its data and parameters in memory."""
 
 import contextlib
 import dataclasses
@@ -34,11 +34,11 @@ from prompt_tuning.training.run import Evaluation
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
-    """Training options besides the base and the data; pre-training has no method.
+    """Training options except the base and the data; pre-training has no method.
 
     Attributes:
-      folder: the run's.
-      teachers: prompt files, one for each task, to distill with the weight `distillation`.
+      folder: the run folder.
+      teachers: prompt files, one per task, to distill with the weight `distillation`.
     """
 
     folder: Assigned[str]
@@ -54,7 +54,7 @@ class Training:
 
     @property
     def path(self) -> Path:
-        """The folder."""
+        """The run folder."""
         return run_folder(self.folder)
 
     def make_method(self, base: Base) -> Method:
@@ -68,15 +68,15 @@ class Training:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """A training run as configured, with everything it needs in memory.
+    """A training run with its data and initial parameters in memory.
 
     Attributes:
-      training_splits: of each task, in the order of `data.tasks`; none of batches that were given.
-      development_splits: likewise, what the best prompt is picked on.
+      training_splits: one per task, in the order of `data.tasks`; empty for user-provided batches.
+      development_splits: likewise, used to select the best prompt.
       batch: step -> batch, a pure function.
-      evaluate: scores several at once, by which the best is picked; None: the last is kept.
-      trained: the method's first values, on every device.
-      findings: what the data turned out to be, a line each, for the start of a run.
+      evaluate: scores several adapters at once to select the best; None keeps the last.
+      trained: the initial trainable parameters, replicated (model tuning: as the weights).
+      findings: lines about the data, printed at the start of a run.
     """
 
     base: Base
@@ -93,15 +93,15 @@ class Job:
 
     @property
     def truncated(self) -> dict[str, dict[str, int]]:
-        """How many examples of each split were cut, by feature."""
+        """The number of truncated examples in each split, by feature."""
         splits = [*self.training_splits, *self.development_splits]
         return {f"{split.task} {split.split}": dict(split.truncated) for split in splits}
 
     @property
     def contents(self) -> dict[str, str]:
-        """Short hashes of the files that the settings only name.
+        """Short hashes of the contents that settings refer to by path.
 
-        A run doesn't resume on other data, weights or vocabulary at the same paths.
+        A run doesn't resume if the data, weights or vocabulary at these paths have changed.
         """
         return {
             "contents of the vocabulary": self.base.vocabulary.hash[:16],
@@ -111,7 +111,7 @@ class Job:
 
     @property
     def data_hash(self) -> str:
-        """A short hash of the tokens trained on and scored."""
+        """A short hash of the training and development tokens."""
         tokens = hashlib.sha256()
         for split in [*self.training_splits, *self.development_splits]:
             for array in (split.inputs.values, split.inputs.offsets, split.targets.values):
@@ -121,7 +121,7 @@ class Job:
 
 
 Load = Callable[[Base, Data, str], list[TokenizedSplit]]
-"""Gives a split of every task, by its name."""
+"""A function from a split's name to that split of every task."""
 
 
 def prepare(
@@ -133,13 +133,13 @@ def prepare(
     load: Load = load_splits,
     part: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> Job:
-    """Loads the data, and makes the method's first values.
+    """Loads the data, and initializes the method.
 
-    `load` is for several jobs that share their data. `part(name)` is entered around the loading of
-    the "data".
+    `load` lets several jobs share their data. `part(name)` is a context manager entered while
+    loading the "data".
 
     Raises:
-      UserError: the data can't be read, don't suit the method, or can't be shared out among the
+      UserError: the data can't be read, don't suit the method, or can't be sharded over the
         devices.
     """
     check_batch(data.batch_size, base.mesh, training.options.accumulation_steps)
@@ -149,7 +149,7 @@ def prepare(
         splits = load(base, data, "train")
         development_splits = load(base, data, prediction.split)
     rates = data.rates or proportional_rates([len(split) for split in splits])
-    # Each device has as many rows of each microbatch as the others.
+    # Each microbatch is sharded evenly over the devices.
     parts = base.mesh.shape[DATA_AXIS] * training.options.accumulation_steps
     key = stream_key(seed, "prompt_init")
     budget = data.token_budget(
@@ -184,13 +184,13 @@ def prepare(
 
 
 def initialized(base: Base, method: Method, seed: int, batch: Batch) -> tuple[Method, Trained]:
-    """Returns the method and its first values, on the devices; `batch` is that of step 0."""
+    """Returns the method and its initial parameters on the devices; `batch` is that of step 0."""
     method, trained = bind(method, method.init(stream_key(seed, "prompt_init"), batch))
     return method, _lay_out(trained, base)
 
 
 def _lay_out(trained: Trained, base: Base) -> Trained:
-    """Puts what is trained on the devices: whole on each, but weights as the frozen ones."""
+    """Replicates the trainable parameters, but shards trained weights like the frozen ones."""
     if base.mesh.size == 1:
         return trained
     shardings = base.layout.trained_shardings(trained, base.params)

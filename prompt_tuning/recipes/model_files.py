@@ -1,4 +1,4 @@
-"""Writes models, with their vocabularies, into folders that every command takes as a model."""
+"""Writes models with their vocabularies into folders that all commands accept."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +33,7 @@ def write_model(
     form: str = "safetensors",
     fix: str = "Give another folder.",
 ) -> Path:
-    """Writes a model and its vocabulary into a folder that exists; returns its weights' file.
+    """Writes a model and its vocabulary into an existing folder; returns the weights file.
 
     Raises:
       UserError: a file can't be written.
@@ -51,7 +51,7 @@ def write_model(
 
 
 def vocabulary_beside(source: str) -> Vocabulary | None:
-    """Returns the vocabulary in a model's own folder; None: there is none."""
+    """Returns the vocabulary in a model's folder, or None."""
     found = locate(source)
     try:
         return find_vocabulary(found if found.is_dir() else found.parent)

@@ -1,4 +1,4 @@
-"""Settings by gin's names, such as `data.batch_size`, and what is made of them without gin."""
+"""Creates objects from settings with gin's names, such as `data.batch_size`, without gin."""
 
 import dataclasses
 import inspect
@@ -45,14 +45,14 @@ for _name, _function in {**CHOICES, **_REMEMBERED, **_FUNCTIONS}.items():
     add(_name, _function)
 
 Settings = Mapping[str, Any]
-"""Values by the names of functions' parameters."""
+"""Values by parameter name, `function.parameter`."""
 
 
 def check_names(settings: Settings) -> None:
     """Checks that settings exist.
 
     Raises:
-      UserError: one doesn't; the closest names are suggested.
+      UserError: one doesn't; the message suggests close names.
     """
     known = [f"{section}.{name}" for section in _FUNCTIONS for name in PARAMETERS[section]]
     for name in settings:
@@ -64,10 +64,10 @@ def check_names(settings: Settings) -> None:
 
 
 def load_base(settings: Settings) -> Base:
-    """Loads the frozen model of the settings `frozen_model`, `vocabulary` and `layout`.
+    """Loads the frozen model from the settings `frozen_model`, `vocabulary` and `layout`.
 
     Raises:
-      UserError: the model or its vocabulary can't be read, or they don't belong together.
+      UserError: the model or its vocabulary can't be read, or they don't match.
     """
     frozen = _section(settings, "frozen_model")
     return frozen_base.load_base(
@@ -79,12 +79,12 @@ def load_base(settings: Settings) -> Base:
 
 
 BATCHES = Reference("<batches of Python>")
-"""The task of a run on batches that were given: only Python has them."""
+"""Task of a run on user-provided batches, which exist only in Python."""
 _OF_BASE = ("frozen_model.", "vocabulary.", "layout.")
 
 
 def data_of(settings: Settings, task: str | Task | Mixture | None = None) -> Data:
-    """Returns the data of the settings `data`; `task` is theirs if None."""
+    """Returns the data for the settings `data`; `task` replaces theirs."""
     section = _section(settings, "data")
     if section.get("mixture_or_task") == BATCHES:
         lengths = section["feature_lengths"]
@@ -96,12 +96,12 @@ def data_of(settings: Settings, task: str | Task | Mixture | None = None) -> Dat
 
 
 def prediction_of(settings: Settings, data: Data) -> Prediction:
-    """Returns how answers are got, of the settings `predict`."""
+    """Returns the prediction options for the settings `predict`."""
     return _FUNCTIONS["predict"](data, **_section(settings, "predict"))
 
 
 def training_of(settings: Settings, method: Callable[[Base], Method], optimizer: Any) -> Training:
-    """Returns how a run trains, of the settings `train`."""
+    """Returns the training options for the settings `train`."""
     objects = {"method": method, "optimizer": optimizer}
     return _FUNCTIONS["train"](**{**_section(settings, "train"), **objects})
 
@@ -122,7 +122,7 @@ def _task_of(settings: Settings) -> str | Task | Mixture:
 
 
 def _section(settings: Settings, section: str) -> dict[str, Any]:
-    """Returns the arguments of a function, by parameter."""
+    """Returns a function's arguments by parameter."""
     known = PARAMETERS[section]
     return {
         name: settings[f"{section}.{name}"] for name in known if f"{section}.{name}" in settings

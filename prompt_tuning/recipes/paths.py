@@ -1,6 +1,6 @@
-"""Paths that users give, on the command line and in gin files.
+"""User-provided paths, from the command line and gin files.
 
-A shell expands `~` only where a word begins with it, not in `--gin.MODEL_DIR=~/runs/x`.
+A shell expands `~` only at the start of a word, not in `--gin.MODEL_DIR=~/runs/x`.
 """
 
 import functools
@@ -17,14 +17,14 @@ _SCHEME = re.compile(r"([a-zA-Z]\w+):/")
 
 @functools.cache
 def shipped_configs() -> Path:
-    """The folder of shipped gin files: inside an installed package, else beside it."""
+    """Returns the folder of shipped gin files: inside an installed package, else next to it."""
     package = Path(prompt_tuning.__file__).parent
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
 
 def expanded(value: Any) -> Any:
-    """Returns a value with `~` and `~/...` as the home folder, in lists and dictionaries too."""
+    """Expands `~` and `~/...` in a value, also within lists and dictionaries."""
     if isinstance(value, str):
         return os.path.expanduser(value) if value == "~" or value.startswith("~/") else value
     if type(value) in (list, tuple):
@@ -41,10 +41,10 @@ def expanded_argument(argument: str) -> str:
 
 
 def local_path(path: str, name: str) -> str:
-    """Checks that what is to be written is on this machine; returns `path`.
+    """Returns `path` after checking that it is local.
 
     Raises:
-      UserError: it is empty, or in a bucket; `name` is the setting that gave it.
+      UserError: it is empty or in a bucket; the message names the setting, `name`.
     """
     if not path:
         raise UserError(f"{name} is empty; expected a path (a shell variable that isn't set?).")
@@ -57,7 +57,7 @@ def local_path(path: str, name: str) -> str:
 
 
 def run_folder(path: str, name: str = "MODEL_DIR") -> Path:
-    """Returns the path of a folder to train in.
+    """Returns a validated run folder path.
 
     Raises:
       UserError: it is empty, in a bucket, or a file.

@@ -1,8 +1,8 @@
-"""A run that Python asks for: its settings under gin's names, and its folder.
+"""A run of the Python API: its settings under gin's names, and its folder.
 
-What `train` is given stands in `settings.json` and `config.gin` under the names that a gin file
-would use, so that the commands read the folder, and a command's run and Python's are told apart by
-their settings alone.
+The arguments of `train` are recorded in `settings.json` and `config.gin` under the names that a gin
+file would use. So the commands can read the folder, and runs of Python and of the commands are
+compared by their settings only.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ _HEAD = "# Written by prompt_tuning.train; the commands read it: prompt-tuning e
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run is to be: its settings under gin's names, and what is made of them."""
+    """A planned run: its settings under gin's names, and the objects created from them."""
 
     values: Mapping[str, Any]
     data: Data
@@ -49,14 +49,14 @@ def plan(
     folder: Path,
     arguments: Mapping[str, Any],
 ) -> Plan:
-    """Returns what the arguments of `train` make.
+    """Returns the plan for the arguments of `train`.
 
     Args:
       base: the frozen model.
-      method: what is trained.
-      task: a name or a task, which rows have been made; or `options.BATCHES`.
-      folder: of the run.
-      arguments: the others of `train`, by name.
+      method: the method to train.
+      task: a name or a task (rows are converted before); or `options.BATCHES`.
+      folder: the run folder.
+      arguments: the other arguments of `train`, by name.
     """
     optimizer = arguments["optimizer"]
     optimizer = adafactor(arguments["learning_rate"]) if optimizer is None else optimizer
@@ -93,7 +93,7 @@ def task_values(
     data_dir: str | Path | None,
     predict: str,
 ) -> dict[str, Any]:
-    """Returns the settings of a frozen model, of data and of how it is answered."""
+    """Returns the settings of the frozen model, the data and the prediction."""
     return {
         **base.settings,
         **settings_of("data.mixture_or_task", task),
@@ -105,7 +105,7 @@ def task_values(
 
 
 def chosen(job: Job, values: Mapping[str, Any]) -> dict[str, str]:
-    """Returns what the start of a run calls its method and its optimizer."""
+    """Returns the names of the method and the optimizer printed at the start of a run."""
     return {
         name: str(_written(f"train.{name}", values[f"train.{name}"], job)).strip("@()<>")
         for name in ("method", "optimizer")
@@ -120,14 +120,14 @@ def open_folder(
     of_all: Path | None = None,
     contents: Mapping[str, str] | None = None,
 ) -> RunFolder:
-    """Makes the run folder, or goes back to that of the same settings and the same contents.
+    """Creates the run folder, or reopens one with the same settings and contents.
 
     Args:
       job: the run.
       values: its settings.
       overwrite: start over.
-      of_all: the folder of a population, of which the job is the first; None: the job's own.
-      contents: hashes of what was given beside the settings.
+      of_all: the folder of a population whose first member is the job; None opens the job's own.
+      contents: hashes of data that isn't in the settings.
     """
     texts = _texts(values, job)
     given = {**identity.file_contents(texts), **job.contents}
@@ -152,7 +152,7 @@ def open_folder(
 
 
 def _mark_of_population(setting: str) -> Mark:
-    """Returns what a setting is to a population, whose members compare what they may differ in."""
+    """Returns a setting's mark for a population; members compare per-member settings."""
     known = signatures.mark(setting)
     return dataclasses.replace(known, free=known.free or known.per_member)
 
@@ -162,7 +162,7 @@ def _texts(values: Mapping[str, Any], job: Job) -> dict[str, str]:
 
 
 def config_text(values: Mapping[str, Any], job: Job) -> str:
-    """Returns the settings as `config.gin` has them."""
+    """Returns the settings as the text of `config.gin`."""
     texts = _texts(values, job)
     known = {name: text for name, text in texts.items() if not text.startswith(_NOT_IN_GIN)}
     return _HEAD + "".join(f"{name} = {text}\n" for name, text in known.items())
@@ -179,11 +179,11 @@ _PATHS = (
 """The settings that name the user's files and folders."""
 
 _NOT_IN_GIN = "<"
-"""What the text of a value begins with that only Python has."""
+"""Prefix of recorded values that exist only in Python."""
 
 
 def _written(name: str, value: Any, job: Job) -> Any:
-    """Returns a setting's value as it is recorded; what only Python has is told by its text."""
+    """Returns a setting's value as recorded, a description if it exists only in Python."""
     if isinstance(value, Task | Mixture):
         return value.name
     if isinstance(value, np.generic):
@@ -198,7 +198,7 @@ def _written(name: str, value: Any, job: Job) -> Any:
 
 
 def _identity(texts: Mapping[str, str]) -> dict[str, str]:
-    """Returns the settings that a result depends on, and the macros that fill those."""
+    """Returns the settings that affect results, and their macros."""
     free = {name for name in texts if "." in name and signatures.mark(name).free}
     kept = {name: text for name, text in texts.items() if name not in free}
     used = {text.removeprefix("%") for name, text in kept.items() if "." in name}

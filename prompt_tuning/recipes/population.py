@@ -1,6 +1,6 @@
-"""The results of a population in its folder, beside its members' run folders.
+"""Results of a population, in its folder next to its members' run folders.
 
-members/NAME/     the run folder of a member, as if it had trained alone
+members/NAME/     the run folder of a member, as of a run by itself
 prompt_best.*     the best prompt of all members
 config.gin        the best member's configuration, so that `evaluate FOLDER` scores it
 summary.json      its summary, and a table of all members
@@ -19,7 +19,7 @@ from prompt_tuning.training.run_folder import FIX, MEMBERS, RunFolder
 
 
 def best_first(results: Sequence[TrainResult]) -> list[TrainResult]:
-    """Returns results by their best development scores; of equal scores the earlier is better."""
+    """Returns results sorted by best development score; ties keep the order given."""
     by_name = {result.name: result for result in results}
     standings = {
         name: (math.nan if result.best.score is None else result.best.score, result.best.step or 0)
@@ -37,9 +37,9 @@ def write_results(
     """Copies the best member's prompt, and writes its configuration and the summary of all.
 
     Args:
-      folder: the population's.
-      results: of all members.
-      settings: each member's own settings, by its name.
+      folder: the population's folder.
+      results: the results of all members.
+      settings: per-member settings, by member name.
       config_of_best: the configuration of the best member.
     """
     if not folder.is_written_here:

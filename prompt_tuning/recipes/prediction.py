@@ -1,4 +1,4 @@
-"""How answers are got."""
+"""Prediction options."""
 
 import dataclasses
 
@@ -10,14 +10,14 @@ from prompt_tuning.settings import Fields
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """How answers are got: by rank classification over the task's labels, else by decoding.
+    """Prediction options: rank classification over the task's labels, or decoding.
 
     Attributes:
-      split: what is scored, where nothing else is asked for.
-      decoding: its `max_length` is in tokens with end of sequence.
+      split: the default split to score.
+      decoding: decoding options; `max_length` counts tokens including end of sequence.
       seed: for sampling.
-      length_normalization: whether a label's log-likelihood is divided by its tokens.
-      calibration: a content-free input, the scores after which are subtracted; None: nothing is.
+      length_normalization: whether to divide a label's log-likelihood by its number of tokens.
+      calibration: a content-free input whose scores are subtracted; None subtracts nothing.
     """
 
     rank: bool
@@ -41,10 +41,10 @@ def predict(
 ) -> Prediction:
     """Evaluation and inference: "greedy", "beam", "sample", or "rank" over the task's labels.
 
-    An answer has at most as many tokens as the data's targets if `max_length` is None; a sentinel
-    before it isn't counted. The last two correct the scores of labels; see
-    `evaluation/rank.py`. `calibration` is the text of an input without content, such as '' or
-    'N/A', or what the task's template makes of nothing.
+    If `max_length` is None, answers have at most as many tokens as the data's targets, not counting
+    a sentinel. `length_normalization` and `calibration` correct the scores of labels; see
+    `evaluation/rank.py`. `calibration` is the text of a content-free input, such as '' or 'N/A', or
+    the task's template with empty columns.
     """
     methods = ("greedy", "beam", "sample", "rank")
     if method not in methods:

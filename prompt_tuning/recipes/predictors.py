@@ -1,4 +1,4 @@
-"""Predictors on a loaded model, and how a task is answered where nobody chose."""
+"""Predictors on a loaded model, and the default way to answer a task."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from prompt_tuning.recipes.task_data import Data
 
 def make_predictor(base: Base, data: Data, prediction: Prediction) -> Predictor:
     """Returns a predictor without prompts, with the lengths and the batch size of `data`."""
-    # The predictor itself adds the sentinel of the prompts that have it.
+    # The predictor adds the sentinel itself, for prompts that have one.
     longest = prediction.decoding.max_length - data.target_sentinel
     return Predictor(
         base.config,
@@ -29,12 +29,12 @@ def make_predictor(base: Base, data: Data, prediction: Prediction) -> Predictor:
 
 
 def default_labels(data: Data, prediction: Prediction) -> tuple[str, ...]:
-    """Returns the labels to rank where nobody chose how to answer: the tasks', if they have them.
+    """Returns the labels to rank by default: the task's, if it has any.
 
-    There are none without a task.
+    Without a task there are none.
 
     Raises:
-      UserError: rank classification is asked for a task that has no labels.
+      UserError: rank classification is requested for a task without labels.
     """
     if not data.tasks:
         return ()
@@ -47,7 +47,7 @@ def default_labels(data: Data, prediction: Prediction) -> tuple[str, ...]:
 def add_trained(
     predictor: Predictor, name: str, injection: Injection, data: Data, prediction: Prediction
 ) -> None:
-    """Adds what was trained on `data`, to answer as nobody chose otherwise (`default_labels`)."""
+    """Adds an adapter trained on `data`, with the default way to answer (`default_labels`)."""
     predictor.add(
         name,
         injection,

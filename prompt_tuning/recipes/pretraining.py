@@ -1,6 +1,6 @@
 """Pre-training: all weights of a model on plain text.
 
-Steps, optimizer and run folder are those of `Training`, without a method.
+Steps, optimizer and run folder are those of `Training`, with no method.
 """
 
 import dataclasses
@@ -64,13 +64,13 @@ def new_model(
     unroll: int = 1,
     dropout_rate: float = 0.0,
 ) -> tuple[T5Config, Compute, Params]:
-    """Random weights for a named architecture; each size that is given replaces its own.
+    """Random weights for a named architecture; sizes that are given replace its own.
 
-    The embedding table has a row for each id of the vocabulary, and T5's unused ones up to a
-    multiple of 128. Both `_stddev` are those of `init_params`.
+    The embedding table has a row for each id of the vocabulary, padded to a multiple of 128 as in
+    T5. Both `_stddev` are those of `init_params`.
 
     Raises:
-      UserError: there is no such architecture, a size is below 1, or a scale isn't above 0.
+      UserError: the architecture is unknown, a size is below 1, or a scale isn't positive.
     """
     sizes = {
         "embed_dim": embed_dim,
@@ -112,11 +112,11 @@ def new_model(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """The text to train on, and the text kept back to be scored on.
+    """Training text and held-out text.
 
     Attributes:
-      shuffled: whether the beginning of the text represents all of it, so that no more need be
-          read than is trained on.
+      shuffled: whether a prefix of the text represents all of it, so that only the part to train
+        on needs to be read.
     """
 
     train: Text
@@ -133,14 +133,14 @@ def corpus(
     """The text, split into training and held-out lines.
 
     Args:
-      text: a file, several, or "c4" or one of its configs, such as "c4/realnewslike"; see
+      text: one or more files, "c4", or one of its configs, such as "c4/realnewslike"; see
         `text_files` and `c4_text`. C4 is scored on its own validation split.
       data_dir: for C4, "tfds:FOLDER".
-      drop_markup: as `text_files` takes it.
+      drop_markup: as in `text_files`.
       held_out_share: see `held_out`.
 
     Raises:
-      UserError: a file is missing, or the share is none.
+      UserError: a file is missing, or the share is invalid.
     """
     if isinstance(text, str) and text.partition("/")[0] == "c4":
         if not is_tfds(data_dir):
@@ -164,13 +164,13 @@ class Objective:
 
     Attributes:
       name: one of `data.pretraining.OBJECTIVES`.
-      feature_lengths: the longest inputs and targets, in tokens with end of sequence.
-      batch_size: pieces of text a step.
-      held_out_batches: how many of them an evaluation scores.
-      model_name: what prompts remember of the model; None is the run folder's name.
+      feature_lengths: maximum inputs and targets, in tokens including end of sequence.
+      batch_size: pieces of text per step.
+      held_out_batches: number of batches an evaluation scores.
+      model_name: the model name recorded by prompts; None is the run folder's name.
 
     Raises:
-      UserError: there is no such objective, or a value is too low.
+      UserError: the objective is unknown, or a value is too low.
     """
 
     name: str
@@ -185,25 +185,25 @@ class Objective:
 
     @property
     def lengths(self) -> Mapping[str, int]:
-        """The lengths, checked."""
+        """The validated lengths."""
         return lengths_of(self.feature_lengths)
 
     @property
     def piece_length(self) -> int:
-        """Tokens of text that make one example."""
+        """Number of tokens of text per example."""
         return piece_lengths(self.name, self.lengths["inputs"], self.lengths["targets"])[0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainingJob:
-    """A run of pre-training as configured, with everything it needs in memory.
+    """A pre-training run with its data and initial weights in memory.
 
     Attributes:
-      base: the model with its first weights.
-      stream: batches of the text.
-      held_out: batches of the text that was kept back.
-      tokens: of the text that the run can read.
-      contents: hashes of what the settings only name, as `Job` has them.
+      base: the model with its initial weights.
+      stream: training batches.
+      held_out: batches of held-out text.
+      tokens: number of tokens available for training.
+      contents: hashes of contents that settings refer to by path, as in `Job`.
     """
 
     base: Base
@@ -216,7 +216,7 @@ class PretrainingJob:
 
     @property
     def model_name(self) -> str:
-        """What prompts for the new weights remember; those for the old ones don't fit them."""
+        """The model name for prompts to record: those of the old weights don't fit the new ones."""
         return self.objective.model_name or self.training.path.name
 
 
@@ -229,16 +229,16 @@ def prepare(
     first_weights: Callable[[], tuple[T5Config, Compute, Params]],
     part: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> PretrainingJob:
-    """Reads the text, and loads or makes the first weights.
+    """Reads the text, and loads or creates the initial weights.
 
     Args:
-      training: how the run trains.
-      objective: what it learns.
-      text: what it reads.
-      layout: how the model is placed on the devices.
-      vocabulary: the model's.
-      first_weights: loads or makes them.
-      part: entered, as `part(name)`, around the reading of the "data" and of the "weights".
+      training: the training options.
+      objective: the objective.
+      text: the corpus.
+      layout: the model's sharding.
+      vocabulary: the model's vocabulary.
+      first_weights: loads or creates the initial weights.
+      part: `part(name)` is a context manager entered while loading "data" and "weights".
 
     Raises:
       UserError: something can't be read, or the text is too short.
@@ -266,7 +266,7 @@ def prepare(
             "be trained: leave it out."
         )
     frozen_base.check_vocabulary(vocabulary, config)
-    # All of them are trained, so every device has them whole, whatever the layout splits.
+    # All weights are trained, so they are replicated for any layout.
     base = Base(config=config, compute=compute, params=params, vocabulary=vocabulary, layout=layout)
     base = dataclasses.replace(base, params=replicate(params, base.mesh))
     return PretrainingJob(
@@ -290,7 +290,7 @@ def _stream(
     return PretrainingStream(
         ids,
         vocabulary,
-        objective=task.name,  # pyright: ignore[reportArgumentType]  it is checked there
+        objective=task.name,  # pyright: ignore[reportArgumentType]  it is validated there
         batch_size=task.batch_size,
         seed=seed,
         input_length=task.lengths["inputs"],
@@ -299,7 +299,7 @@ def _stream(
 
 
 def _text_hash(*parts: np.ndarray) -> str:
-    """Returns a hash of texts' lengths and of up to four million tokens across each."""
+    """Returns a hash of each text's length and of up to four million of its tokens."""
     digest = hashlib.sha256()
     for ids in parts:
         digest.update(f"{len(ids)} {ids.dtype}".encode())
@@ -309,10 +309,10 @@ def _text_hash(*parts: np.ndarray) -> str:
 
 
 def held_out_scorer(job: PretrainingJob) -> Callable[[Params], Evaluation]:
-    """Returns a function from weights to their loss in nats a token on the text kept back.
+    """Returns a function from weights to their loss, in nats per token, on the held-out text.
 
-    The batches are the same ones at every evaluation. Dropout is off, and the loss is the
-    cross-entropy alone. Its score, higher being better, is the loss's negative.
+    All evaluations use the same batches. The loss is the cross-entropy only, without dropout. The
+    score is the negative loss.
     """
     base = job.base
     model = T5(base.config, dataclasses.replace(base.compute, dropout_rate=0.0))

@@ -1,4 +1,4 @@
-"""A report on one prompt, in tables and pictures."""
+"""A report on one prompt, with tables and figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,24 +21,24 @@ from prompt_tuning.recipes.prediction import Prediction
 from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.task_data import Data
 
-# The attention weights of all layers of so many examples are in memory at once.
+# The attention weights of all layers for this many examples are in memory at once.
 _ATTENTION_ROWS = 4
 
 Draw = Callable[[Path], Path]
 
 
 class Report:
-    """Collects tables and pictures of a prompt; `write` puts them into a folder.
+    """Collects tables and figures of a prompt; `write` saves them in a folder.
 
     Args:
       base: the frozen model.
-      data: the task that the prompt is for.
-      prediction: how it is scored.
+      data: the prompt's task.
+      prediction: how to score the prompt.
       prompt: the prompt.
-      neighbors: the nearest pieces of each of its positions.
+      neighbors: the pieces nearest to each of its positions.
       title: its name.
-      metric: of their distance, "cosine" or "euclidean".
-      labels: the words that the prompt started from; None is those of the tasks.
+      metric: the distance, "cosine" or "euclidean".
+      labels: the words that the prompt was initialized with; None is the tasks' labels.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Report:
         of_tasks = (label for task in data.tasks for label in task.labels or ())
         self._labels = tuple(dict.fromkeys(of_tasks)) if labels is None else labels
         self._title, self._metric = title, metric
-        # Rows after the pieces are sentinels and padding.
+        # The remaining rows are sentinels and unused.
         table = np.asarray(base.embedding)[: base.vocabulary.num_pieces]
         self._table = table.astype(np.float32)
         self.neighbors = neighbors
@@ -71,17 +71,17 @@ class Report:
 
     @property
     def tables(self) -> Mapping[str, Table]:
-        """The tables, by the names of their files."""
+        """The tables by file name."""
         return self._tables
 
     def write(self, folder: str) -> Path:
-        """Writes the report and returns its path; raises UserError if the folder can't be."""
+        """Writes the report and returns its path; raises UserError if that fails."""
         to = report_folder(folder)
         drawn = [draw(to / f"{name}.png") for name, draw in self._pictures.items()]
         return write_report(to, f"The prompt {self._title}", self._tables, drawn)
 
     def add_attention(self) -> None:
-        """Measures the attention on the prompt over the development split."""
+        """Measures the attention to the prompt on the development split."""
         split, (examples, *others) = self._development()
         if others:
             raise UserError(
@@ -123,7 +123,7 @@ class Report:
         )
 
     def add_removals(self) -> None:
-        """Scores the prompt without its positions on the development split."""
+        """Scores the prompt with positions removed, on the development split."""
         split, splits = self._development()
         score = scoring.scorer_of_many(self._base, self._data, self._prediction, splits)
 

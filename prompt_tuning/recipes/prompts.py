@@ -1,4 +1,4 @@
-"""What was trained, on its frozen model: reading it, what it injects, and its neighbors."""
+"""Reads trained adapters; their injections and nearest neighbors."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ from prompt_tuning.recipes.task_data import Data
 
 
 def open_prompt(base: Base, data: Data, path: str | None) -> tuple[Inject, PromptMetadata]:
-    """Returns what a prompt's file injects, and its metadata; None injects nothing.
+    """Returns a prompt file's injection function and metadata; an empty injection if None.
 
     Raises:
       UserError: as `Base.load_adapter` and `check_target_form`.
@@ -36,10 +36,10 @@ def open_prompt(base: Base, data: Data, path: str | None) -> tuple[Inject, Promp
 
 
 def check_target_form(data: Data, adapter: Adapter, path: str) -> None:
-    """Checks that targets are written as in the training of a prompt, where it records that.
+    """Checks that the data's target format is the one an adapter was trained with, if recorded.
 
     Raises:
-      UserError: it was trained with a sentinel before the targets, or without, unlike these.
+      UserError: only one of them has a sentinel before the targets.
     """
     trained = adapter.metadata.target_sentinel
     if trained in (None, data.target_sentinel):
@@ -51,16 +51,16 @@ def check_target_form(data: Data, adapter: Adapter, path: str) -> None:
 
 
 def folded(method: Method, trained: Trained) -> Adapter:
-    """Returns what is being trained as it is loaded from its file."""
+    """Returns the adapter in training exactly as it would load from its saved file."""
     method, trained = method.fold(trained)
     return Adapter(method=method, trained=trained, metadata=PromptMetadata())
 
 
 def injection_of(base: Base, prompt: Any) -> Injection:
-    """Returns the injection of a prompt [length, embed] of this model's width.
+    """Returns the injection of a prompt [length, embed].
 
     Raises:
-      UserError: it is of another shape.
+      UserError: it doesn't have this shape, with the model's embed_dim.
     """
     prompt = jnp.asarray(prompt, jnp.float32)
     if prompt.ndim != 2 or prompt.shape[1] != base.config.embed_dim:
@@ -79,7 +79,7 @@ def neighbors_of(
     metric: str = "cosine",
     words: bool = False,
 ) -> list[list[Neighbor]]:
-    """Returns the k nearest pieces of each position of the prompt, with `words` as text only."""
+    """Returns the k pieces nearest to each position of the prompt; `words` omits non-words."""
     piece = base.vocabulary.piece
     return nearest_neighbors(
         prompt,
@@ -97,5 +97,5 @@ def neighbors_text(
     *,
     k: int,
 ) -> str:
-    """Returns a line for each position of the prompt with its k nearest pieces by cosine."""
+    """Returns one line per position of the prompt with its k nearest pieces by cosine."""
     return format_neighbors(neighbors_of(base, prompt, k=k))

@@ -1,4 +1,4 @@
-"""The task that a user gives from Python: a name, a `Task`, files, rows in memory or a frame."""
+"""Tasks of the Python API: a name, a `Task`, files, rows in memory, or a data frame."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,15 @@ _FIX = "Give another folder."
 
 @runtime_checkable
 class Frame(Protocol):
-    """A pandas frame, as far as it is needed."""
+    """The part of a pandas data frame that is used."""
 
     def to_json(self, *, orient: str, lines: bool, force_ascii: bool) -> str | None:
-        """Returns a JSON object a line."""
+        """Returns one JSON object per line."""
         ...
 
 
 Rows = str | Path | Sequence[Mapping[str, Any]] | Frame
-"""Rows by column: a file or data set that `read_table` takes, a list of dicts, or a frame."""
+"""A file or data set that `read_table` accepts, a list of dicts, or a data frame."""
 
 
 def given_task(
@@ -40,13 +40,13 @@ def given_task(
     metric: str | Sequence[str] | None,
     overwrite: bool,
 ) -> str | Task | Mixture:
-    """Returns a name or a task as it is, and of rows the task that the templates make of them.
+    """Returns a task unchanged; builds one from rows and templates.
 
-    Rows in memory are written into `folder`, as `rows/train.jsonl` and so on, so that a run of
-    them resumes, and is evaluated, from its folder alone.
+    Rows in memory are written into `folder`, as `rows/train.jsonl` and so on, so that the run can
+    be resumed and evaluated from its folder only.
 
     Raises:
-      UserError: a template is missing, rows can't be written as JSON, or the folder holds others.
+      UserError: a template is missing, rows aren't JSON-serializable, or the folder has others.
     """
     if isinstance(task, Task | Mixture) or (isinstance(task, str) and inputs is targets is None):
         if isinstance(task, str) and Path(task).is_file():
@@ -81,7 +81,7 @@ def _templates_missing(what: str | Path) -> UserError:
 
 
 def _file_of(rows: Rows, path: Path, *, overwrite: bool) -> str:
-    """Returns the file that holds rows; those in memory are written to `path`."""
+    """Returns the file of rows; rows in memory are first written to `path`."""
     if isinstance(rows, str | Path):
         return str(rows)
     text = _as_lines(rows).encode()

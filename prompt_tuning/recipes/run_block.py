@@ -1,4 +1,4 @@
-"""The blocks of lines that a run prints at its start and at its end."""
+"""The blocks of lines printed at the start and end of a run."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -18,18 +18,19 @@ _MOST_TASKS = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What the block at the start of a run is made of.
+    """Contents of the block at the start of a run.
 
     Attributes:
       trainable: the number of trainable parameters.
       parameters: the number of the model's parameters.
-      learning_rate: in words, see `learning_rate_text`.
-      tasks: a line each: its name, its examples and labels.
-      lengths: the longest inputs and targets, in tokens.
-      cut: how many examples of each split were longer, by feature.
+      learning_rate: in words; see `learning_rate_text`.
+      tasks: one line per task: its name, examples and labels.
+      lengths: maximum inputs and targets, in tokens.
+      cut: number of truncated examples of each split, by feature.
       batch: in words, such as "32 examples".
-      epochs: passes over the training examples; None where a batch is measured in tokens, or given.
-      warnings: a line each.
+      epochs: passes over the training examples; None for batches measured in tokens or
+        user-provided.
+      warnings: one line each.
     """
 
     method: str
@@ -51,7 +52,7 @@ class RunFacts:
 
 
 def start_block(facts: RunFacts) -> str:
-    """Returns the lines that a run begins with."""
+    """Returns the lines printed at the start of a run."""
     epochs = "" if facts.epochs is None else f", {facts.epochs:,.1f} epochs"
     tasks = list(facts.tasks[:_MOST_TASKS])
     if len(facts.tasks) > _MOST_TASKS:
@@ -78,13 +79,13 @@ def start_block(facts: RunFacts) -> str:
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> str:
-    """Returns `name  value` lines, the values below one another."""
+    """Returns `name  value` lines with aligned values."""
     width = max(len(name) for name, _ in rows) + 2
     return "\n".join(f"{name:{width}}{value}" for name, value in rows)
 
 
 def learning_rate_text(optimizer: Optimizer, steps: int) -> str:
-    """Returns the learning rate, or of a schedule its first, its highest and its last value."""
+    """Returns the learning rate, or the first, maximum and last value of a schedule."""
     rate = optimizer.learning_rate
     if not callable(rate):
         return f"{rate:g}"
@@ -102,7 +103,7 @@ def learning_rate_text(optimizer: Optimizer, steps: int) -> str:
 
 
 def run_facts(job: Job, *, method: str, optimizer: str) -> RunFacts:
-    """Returns the facts of a run that is about to train; the method and the optimizer by name."""
+    """Returns the facts of a training run, given its method's and optimizer's names."""
     data, options = job.data, job.training.options
     examples = sum(map(len, job.training_splits))
     batch, epochs = f"{data.batch_size:,} examples", None
@@ -134,7 +135,7 @@ def run_facts(job: Job, *, method: str, optimizer: str) -> RunFacts:
 
 
 def pretraining_facts(job: PretrainingJob, *, optimizer: str) -> RunFacts:
-    """Returns the facts of a run that is about to train all weights on text."""
+    """Returns the facts of a pre-training run."""
     objective = job.objective
     return _facts(
         job,
@@ -151,7 +152,7 @@ def pretraining_facts(job: PretrainingJob, *, optimizer: str) -> RunFacts:
 
 
 def _facts(job: Job | PretrainingJob, **facts: Any) -> RunFacts:
-    """Returns facts with those that both kinds of runs have."""
+    """Returns facts, completed by those common to training and pre-training."""
     training, compute = job.training, job.base.compute
     steps = training.options.train_steps
     rate = "of its own"

@@ -1,4 +1,4 @@
-"""Progress on the screen."""
+"""Printing of progress."""
 
 import sys
 
@@ -8,11 +8,11 @@ from prompt_tuning.parallel.processes import is_first
 
 
 def say(text: str) -> None:
-    """Prints progress on stderr, above the bar if there is one; stdout is for results."""
+    """Prints to stderr, above the progress bar if there is one; stdout is for results."""
     tqdm.write(text, file=sys.stderr)
 
 
 def say_once(text: str) -> None:
-    """Prints it on the first of several processes alone."""
+    """Prints to stderr in the first process only."""
     if is_first():
         say(text)

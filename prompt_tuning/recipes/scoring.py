@@ -1,4 +1,4 @@
-"""Scores of prompts, and of other methods, on the splits of tasks."""
+"""Scores adapters on the splits of tasks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -26,12 +26,12 @@ Score = Callable[[Inject], Evaluation]
 
 
 def labels_to_rank(data: Data, task: Task, prediction: Prediction) -> tuple[str, ...]:
-    """Returns the labels to rank for a task; none where its answers are decoded.
+    """Returns the labels to rank for a task; none if its answers are decoded.
 
-    In a mixture, the tasks without labels are decoded where the others are ranked.
+    In a mixture, tasks without labels are decoded even if the others are ranked.
 
     Raises:
-      UserError: rank classification is asked for a single task that has no labels.
+      UserError: rank classification is requested for a single task without labels.
     """
     if prediction.rank and not task.labels and len(data.tasks) == 1:
         raise UserError(
@@ -42,7 +42,7 @@ def labels_to_rank(data: Data, task: Task, prediction: Prediction) -> tuple[str,
 
 
 def rank_options(base: Base, prediction: Prediction) -> RankOptions:
-    """Returns how the scores of labels are corrected."""
+    """Returns the options for correcting the scores of labels."""
     text = prediction.calibration
     return RankOptions(
         length_normalization=prediction.length_normalization,
@@ -53,10 +53,10 @@ def rank_options(base: Base, prediction: Prediction) -> RankOptions:
 def evaluate(
     base: Base, data: Data, prediction: Prediction, split: str, inject: Inject
 ) -> Evaluation:
-    """Returns what an injection scores on a split of every task.
+    """Scores an injection on a split of every task.
 
     Raises:
-      UserError: there is no such split, or its labels are withheld.
+      UserError: the split doesn't exist, or its labels are withheld.
     """
     splits = load_splits(base, data, split)
     if withheld(splits):
@@ -72,7 +72,7 @@ def scorer(
 ) -> Score:
     """Returns a function from an injection to its scores on a split of every task.
 
-    A mixture's metrics carry the task's name, and its score is the mean of its tasks' scores.
+    A mixture's metrics are prefixed by task names; its score is the mean of its tasks' scores.
     """
     score = scorer_of_many(base, data, prediction, splits)
     return lambda inject: score([inject])[0]
@@ -81,9 +81,9 @@ def scorer(
 def scorer_of_many(
     base: Base, data: Data, prediction: Prediction, splits: Sequence[TokenizedSplit]
 ) -> Callable[[Sequence[Inject]], list[Evaluation]]:
-    """Returns a function from several injections to the scores that `scorer` gives each.
+    """Returns a function from several injections to their scores, as in `scorer`.
 
-    All of them see a batch at once. Each number of injections compiles a program of its own.
+    One pass scores all of them. Each number of injections compiles a separate program.
     """
     answerers = _answerers(base, data, prediction)
 
@@ -108,7 +108,7 @@ def ballots(
 ) -> list[list[Ballot]]:
     """Returns the votes of several injections on the examples of each task's split.
 
-    All of them see a batch at once.
+    One pass over the examples computes all of them.
     """
     return [
         answerer.ballots(injects, _batches(task, split, data, base, injects), seed=prediction.seed)
@@ -121,7 +121,7 @@ def ballots(
 def score_of_answers(
     data: Data, splits: Sequence[TokenizedSplit], answers: Sequence[Sequence[str]]
 ) -> Evaluation:
-    """Scores the answers to the examples of each task's split, as `scorer` does."""
+    """Scores the answers to the examples of each task's split, as in `scorer`."""
     metrics = {
         task.name: {
             name: float(value) for name, value in task.evaluate(split.metadata, texts).items()
@@ -144,7 +144,7 @@ def answers(
     splits: Sequence[TokenizedSplit],
     inject: Inject,
 ) -> list[dict[str, Any]]:
-    """Returns what is predicted, an example a row, without scoring it: labels may be withheld."""
+    """Returns predictions, one row per example, without scores: labels may be withheld."""
     texts = [
         answerer.predict(
             [inject], _batches(task, split, data, base, [inject]), seed=prediction.seed
@@ -157,12 +157,12 @@ def answers(
 
 
 def withheld(splits: Sequence[TokenizedSplit]) -> bool:
-    """Returns whether labels are missing, as in the test splits of a leaderboard."""
+    """Returns whether labels are withheld, as in a leaderboard's test splits."""
     return any(is_withheld(row) for split in splits for row in split.metadata)
 
 
 def _answerers(base: Base, data: Data, prediction: Prediction) -> list[Answerer]:
-    """Returns the way to answer each task."""
+    """Returns an answerer for each task."""
     form = data.target_form(base.vocabulary)
     answerers = []
     for task in data.tasks:
@@ -183,7 +183,7 @@ def _answerers(base: Base, data: Data, prediction: Prediction) -> list[Answerer]
 def _batches(
     task: Task, examples: TokenizedSplit, data: Data, base: Base, injects: Sequence[Inject]
 ) -> Iterator[IndexedBatch]:
-    """Yields the batches of a split, on the devices, and shows the progress."""
+    """Yields the batches of a split, placed on the devices, and shows progress."""
     like_training = [examples] * len(data.tasks)
     budget = data.token_budget(
         base.mesh.shape[DATA_AXIS],
@@ -197,7 +197,7 @@ def _batches(
     for batch, indices in counted(
         batches, what, len(examples), size=lambda batch: len(batch[1]), shown=shown
     ):
-        # A mixture's batches name the task that they are of, as in training.
+        # A mixture's batches contain the task's index, as in training.
         batch = of_task(batch, data.tasks.index(task)) if len(data.tasks) > 1 else batch
         yield shard_batch(batch, base.mesh), indices
 
@@ -205,7 +205,7 @@ def _batches(
 def _prediction_rows(
     data: Data, splits: Sequence[TokenizedSplit], answers: Sequence[Sequence[str]]
 ) -> list[dict[str, Any]]:
-    """Returns a row for each example: its inputs, its targets unless withheld, the prediction."""
+    """Returns one row per example: its inputs, its targets unless withheld, its prediction."""
     rows = []
     for task, split, texts in zip(data.tasks, splits, answers, strict=True):
         for index, (known, prediction) in enumerate(zip(split.metadata, texts, strict=True)):

@@ -1,4 +1,4 @@
-"""Runs a command or a script as a process of its own: a user's mistake is one line, not a bug.
+"""Runs a command or script as a process, printing user errors as one line.
 
 if __name__ == "__main__":
     run(main)
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from prompt_tuning.errors import UserError, out_of_memory
 from prompt_tuning.training.signals import leave_when_interrupted
 
-# Errors of the operating system that are the disk's or a folder's, not the program's.
+# Operating system errors caused by the disk or a folder, not by the program.
 _DISK = {
     errno.ENOSPC: "no space is left on the disk",
     errno.EDQUOT: "the disk quota is used up",
@@ -22,7 +22,7 @@ _DISK = {
 }
 
 COMMAND = (sys.executable, "-m", "prompt_tuning.cli")
-"""`prompt-tuning`, as another process of this Python."""
+"""`prompt-tuning` as a subprocess of this Python."""
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -35,16 +35,16 @@ def run(command: Callable[[Sequence[str]], int | None]) -> None:
 
 
 def output_of(arguments: Sequence[str]) -> str:
-    """Returns what `prompt-tuning` prints on stdout; exits with its status if it fails."""
+    """Returns the stdout of a `prompt-tuning` subprocess; exits with its status if it fails."""
     done = subprocess.run([*COMMAND, *arguments], stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        sys.exit(done.returncode)  # it has said why
+        sys.exit(done.returncode)  # it has printed the reason
     return done.stdout
 
 
 def status_of(command: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
-    """Runs `command`; a mistake of the user's becomes one line on stderr and the status 2."""
-    # Read by TensorFlow when a command first prepares data: no start-up lines.
+    """Runs `command`; a user error is printed as one line on stderr and returns status 2."""
+    # Silences TensorFlow, which is imported when a command first prepares data.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
@@ -56,12 +56,12 @@ def status_of(command: Callable[[Sequence[str]], int | None], argv: Sequence[str
 
 
 def report(error: BaseException) -> int | None:
-    """Prints a line for an error that is no bug; returns the exit status, or None for a bug."""
+    """Prints one line for an error that isn't a bug; returns the exit status, None for a bug."""
     if isinstance(error, UserError):
-        # gin appends which configurable raised the error, with its address in memory.
+        # gin appends the configurable that raised the error, with its memory address.
         message = " ".join(str(error).partition("\n  In call to configurable ")[0].split())
     elif isinstance(error, BrokenPipeError):
-        # The reader of our output has closed the pipe; the interpreter must not flush into it.
+        # The reader closed the pipe; the interpreter must not flush to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     elif isinstance(error, OSError) and error.errno in _DISK:

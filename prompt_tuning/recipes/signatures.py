@@ -1,4 +1,4 @@
-"""The options of functions and dataclasses: their names, defaults, and what each is to a run."""
+"""Options of functions and dataclasses: names, defaults, and effects on a run's identity."""
 
 import dataclasses
 import inspect
@@ -8,19 +8,19 @@ from typing import Any
 from prompt_tuning.settings import Mark, mark_of, unmarked
 
 PARAMETERS: dict[str, Mapping[str, inspect.Parameter]] = {}
-"""Parameters of functions by the functions' names; gin writes a parameter `function.name`."""
+"""Parameters by function name; gin's name for a parameter is `function.parameter`."""
 
 _per_member: set[str] = set()
 
 
 def add(name: str, function: Callable[..., Any], *, per_member: bool = False) -> None:
-    """Adds a function, already `flattened` if it has parameters that are `Fields`.
+    """Registers a function, already `flattened` if it has `Fields` parameters.
 
     Args:
       name: gin's name for it.
-      function: its parameters, or fields, may be marked as `settings.py` says.
-      per_member: whether members of a population may differ in every parameter. They may where
-        the first one is `base`: a method and its initializer are a member's own.
+      function: its parameters, or fields, may have marks (`settings.py`).
+      per_member: whether members of a population may differ in every parameter. Always true if the
+        first parameter is `base`: members may have different methods and initializers.
     """
     PARAMETERS[name] = dict(inspect.signature(function).parameters)
     if per_member or next(iter(PARAMETERS[name]), None) == "base":
@@ -28,9 +28,9 @@ def add(name: str, function: Callable[..., Any], *, per_member: bool = False) ->
 
 
 def mark(parameter: str) -> Mark:
-    """Returns what a parameter is to a run; gin may have put a scope or a module before its name.
+    """Returns a parameter's mark; its name may have gin's scope or module prefix.
 
-    What isn't known here is a user's own, and part of the run's identity.
+    Unknown parameters are a user's, and part of the run's identity.
     """
     section, name = _split(parameter)
     found = PARAMETERS.get(section, {}).get(name)
@@ -46,13 +46,13 @@ def default_of(parameter: str) -> Any:
 
 
 def _split(parameter: str) -> tuple[str, str]:
-    """Returns the function and the name of a parameter, without a scope or a module before them."""
+    """Splits a parameter into function and name, without scope and module."""
     section, _, name = parameter.rpartition(".")
     return section.replace("/", ".").rpartition(".")[2], name
 
 
 def flattened(function: Any, name: str) -> Callable[..., Any]:
-    """Returns the function with fields in place of the parameters that are `Fields`."""
+    """Returns the function with its `Fields` parameters replaced by their fields."""
     parameters = inspect.signature(function).parameters
     nested = {
         each.name: unmarked(each.annotation)

@@ -1,4 +1,4 @@
-"""Loads tokenized examples, and prints what may be wrong with them."""
+"""Loads tokenized examples and prints warnings about them."""
 
 import functools
 
@@ -12,7 +12,7 @@ from prompt_tuning.recipes.task_data import Data
 
 
 def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
-    """Returns a split of every task as token ids; prints what may be wrong with its examples."""
+    """Returns a split of every task as token ids; prints warnings about its examples."""
     splits = []
     for task in data.tasks:
         tokenize = functools.partial(
@@ -24,7 +24,7 @@ def load_splits(base: Base, data: Data, split: str) -> list[TokenizedSplit]:
             data_dir=data.data_dir,
             watch=functools.partial(counted, shown=is_first()),
         )
-        # Where hosts share a cache, what the first makes serves the others.
+        # Hosts may share a cache, which the first process fills for the others.
         found = first_then_all(tokenize)
         sample = data.sample(split)
         chosen = sample.take(found, task.labels)

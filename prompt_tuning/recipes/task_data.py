@@ -1,4 +1,4 @@
-"""What is trained on and scored."""
+"""Data options: tasks, lengths and batches."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from prompt_tuning.errors import at_least
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.settings import Changeable, Mark, PerMember
 
-# Run folders recorded 100 for every method before it followed the prompt's length.
+# Older run folders recorded 100, the former default, for every method.
 ExtraTokens = Annotated[
     int | None,
     Mark(changeable=True, note="batches of BATCH_TOKENS stay as they were only with the old value"),
@@ -29,7 +29,7 @@ ExtraTokens = Annotated[
 
 
 def prompt_length(inject: Callable[[Any], Injection], splits: Sequence[TokenizedSplit]) -> int:
-    """Returns the positions that an injection puts around each input; nothing is computed."""
+    """Returns the number of positions an injection adds to each input, by abstract evaluation."""
     lengths: list[int] = []
 
     def trace(batch: Mapping[str, jax.Array]) -> None:
@@ -44,17 +44,18 @@ def prompt_length(inject: Callable[[Any], Injection], splits: Sequence[Tokenized
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
-    """What is trained on and scored: a task, or the tasks of a mixture; lengths in tokens.
+    """A task or a mixture's tasks, and how they are batched; lengths are in tokens.
 
     Attributes:
-      batch_tokens: tokens a batch; where it isn't None, batches have no constant size.
-      extra_tokens: positions that an example costs beside its input's; None: the prompt's.
-      num_lengths: padded source lengths, that is, compiled shapes.
-      target_sentinel: whether a sentinel, not counted in `lengths`, comes before every target.
-      rates: the share of each task in what is trained on; None: by their sizes.
-      training_sample: which of the training examples are trained on.
-      development_sample: which examples the best prompt is chosen on.
-      development_split: the split that this sample is of; every other split is scored whole.
+      batch_tokens: tokens per batch; if not None, the batch size varies.
+      extra_tokens: positions that an example needs in addition to its input; None is the prompt's
+        length.
+      num_lengths: number of padded source lengths, that is, of compiled shapes.
+      target_sentinel: whether a sentinel, not counted in `lengths`, precedes every target.
+      rates: share of each task in training batches; None is proportional to size.
+      training_sample: the training examples to use.
+      development_sample: the examples used to select the best prompt.
+      development_split: the split of that sample; all other splits are scored in full.
     """
 
     name: str
@@ -72,23 +73,23 @@ class Data:
     development_split: str = "validation"
 
     def sample(self, split: str) -> Sample:
-        """Which examples of a split are used."""
+        """Returns the sample of a split to use."""
         samples = {"train": self.training_sample, self.development_split: self.development_sample}
         return samples.get(split, EVERYTHING)
 
     @property
     def target_length(self) -> int:
-        """The longest targets in tokens, with end of sequence and a sentinel if there is one."""
+        """Maximum target length in tokens, including end of sequence and any sentinel."""
         return self.lengths["targets"] + self.target_sentinel
 
     def target_form(self, vocabulary: Vocabulary) -> TargetForm:
-        """How targets are written, and answers read."""
+        """Returns the format of targets and answers."""
         return TargetForm(vocabulary, self.target_sentinel)
 
     def token_budget(
         self, row_multiple: int, prompt_length: Callable[[], int]
     ) -> TokenBudget | None:
-        """The rows of batches that are measured in tokens, each a multiple of `row_multiple`."""
+        """Returns the budget of batches measured in tokens, in multiples of `row_multiple` rows."""
         if self.batch_tokens is None:
             return None
         return TokenBudget(
@@ -125,18 +126,17 @@ def data(
 ) -> Data:
     """The tasks and how they are batched.
 
-    `mixture_or_task` is a name, or what `user_files` or `mixture` makes. What isn't in
-    `feature_lengths` is the tasks' own, of a mixture's the longest. With `batch_tokens` a batch
-    has as many examples as fit into so many tokens, each counted at its padded length and
-    `extra_tokens`, by default the prompt's length; see `data/token_batches.py`.
-    `target_sentinel` puts `<extra_id_0>` before every target, for models of span corruption
-    alone; see `data/target_sentinel.py`.
+    `mixture_or_task` is a name, or the result of `user_files` or `mixture`. Lengths missing in
+    `feature_lengths` are the task's, or the maximum of the mixture's. With `batch_tokens`, a batch
+    has as many examples as fit, each counted as its padded length plus `extra_tokens` (by default
+    the prompt's length); see `data/token_batches.py`. `target_sentinel` puts `<extra_id_0>` before
+    every target, for models pre-trained with span corruption only; see `data/target_sentinel.py`.
 
-    Of the training split, of each task, `max_examples` at random or `examples_per_label` of each
-    label are used, and of the validation split likewise those of the next two; see
-    `data/sampling.py`. With `held_out`, that share of the training rows is a split `held_out`,
-    which is then the one sampled instead of the validation split. `shorten` is the column that
-    loses its end where inputs are too long, of every task or by the task's name.
+    Each task's training split is reduced to `max_examples` random examples or to
+    `examples_per_label`, its validation split to `max_eval_examples` or `eval_examples_per_label`;
+    see `data/sampling.py`. `held_out` holds out this share of the training rows as a split
+    `held_out`, which is sampled instead of the validation split. `shorten` is the column truncated
+    if inputs are too long, for all tasks or by task name.
     """
     given = mixture_of(mixture_or_task)
     tasks = given.tasks

@@ -1,4 +1,4 @@
-"""`task.json` of a run folder: the task's labels, templates and lengths; where files were."""
+"""`task.json` of a run folder: the task's labels, templates, lengths and file locations."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,13 +18,12 @@ FILE = "task.json"
 def described(
     job: Job, *, paths: Mapping[str, Mapping[str, Any]], modules: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Returns what `task.json` holds.
+    """Returns the contents of `task.json`.
 
     Args:
       job: the run.
-      paths: the user's files and folders, by the macro or parameter that names them, as
-        `place` has them.
-      modules: the user's Python modules, by name, and the folders that they are in.
+      paths: locations (`place`) of the user's files and folders, by macro or parameter.
+      modules: folders of the user's Python modules, by module name.
     """
     data, base = job.data, job.base
     return {
@@ -40,7 +39,7 @@ def described(
 
 
 def place(given: Any) -> dict[str, Any] | None:
-    """Returns where a file or folder is, or several, if a value is that."""
+    """Returns the locations of the files or folders that a value names, if any."""
     paths = [given] if isinstance(given, str) else given or []
     places = [absolute(path) if isinstance(path, str) and path else None for path in paths]
     if not any(places):
@@ -52,7 +51,7 @@ def place(given: Any) -> dict[str, Any] | None:
 
 
 def absolute(path: str) -> str | None:
-    """Returns the absolute path of what is there, else None."""
+    """Returns the absolute path of an existing file or folder, else None."""
     found = Path(path).expanduser()
     return str(found.absolute()) if found.exists() else None
 
@@ -72,10 +71,10 @@ def _described(task: Task) -> dict[str, Any]:
 
 
 def read(run: str | Path) -> dict[str, Any] | None:
-    """Returns what a run's `task.json` holds, or None where the run is older than the file.
+    """Returns the contents of a run's `task.json`, or None for older runs without it.
 
     Args:
-      run: the run folder, or the file itself or a copy, whose name ends in `task.json`.
+      run: the run folder, or the file (or a copy), whose name ends in `task.json`.
 
     Raises:
       UserError: it is damaged.
@@ -98,7 +97,7 @@ def read(run: str | Path) -> dict[str, Any] | None:
 
 
 def task_of(recorded: Mapping[str, Any]) -> Task | None:
-    """Returns a task that makes texts by the recorded template, if there is one; it has no rows."""
+    """Returns a task without rows that formats texts with the recorded template, if any."""
     first, *others = recorded["tasks"]
     if others or not first.get("input_template"):
         return None
@@ -107,9 +106,9 @@ def task_of(recorded: Mapping[str, Any]) -> Task | None:
 
 
 def without_rows(task: Mapping[str, Any], lengths: Mapping[str, int], why: str) -> Task:
-    """Returns a recorded task that has no rows: it raises a `UserError` with the reason.
+    """Returns a recorded task whose rows raise a `UserError` with the reason `why`.
 
-    It has its labels, and makes texts by its template, if it has one.
+    It has the recorded labels and, if any, template.
     """
 
     def absent(*_: object) -> NoReturn:
@@ -130,24 +129,24 @@ def without_rows(task: Mapping[str, Any], lengths: Mapping[str, int], why: str) 
 
 
 def task_of_prompt(path: str | Path, name: str | None) -> Task | None:
-    """Returns the task that a prompt is for, to make texts of rows; None where that isn't known.
+    """Returns a prompt's task, to format rows, or None if unknown.
 
-    A user's own task, and the column that `data.shorten` cut, are in the run folder's `task.json`,
-    or in a copy of it as `NAME.task.json` beside the prompt `NAME`.
+    A user's own task, and the column truncated by `data.shorten`, are recorded in the run folder's
+    `task.json`, or in a copy of it, `NAME.task.json`, next to the prompt `NAME`.
 
     Args:
       path: the prompt's file or run folder.
-      name: the task that the file itself names.
+      name: the task name recorded in the prompt's file.
     """
     path = Path(path)
     copy, folder = path.with_suffix(f".{FILE}"), path if path.is_dir() else path.parent
     recorded = read(copy if copy.is_file() else folder / FILE)
     known = get_task(name) if name in list_tasks() else None
-    # A folder may have prompts of other tasks too.
+    # A folder may also contain prompts of other tasks.
     if recorded is None or name not in (None, recorded.get("name")):
         return known
     if found := task_of(recorded):
         return found
-    # Runs older than the record of it keep the task's own.
+    # Older runs don't record it; use the task's own.
     shorten = recorded["tasks"][0].get("shorten", known and known.shorten)
     return known and dataclasses.replace(known, shorten=shorten)

@@ -31,13 +31,13 @@ from prompt_tuning.training.step import InjectionLossFn, MethodLoss, injection_l
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MemberJob:
-    """A job, and where its run is recorded.
+    """A job and its run folder.
 
     Attributes:
       job: the run.
       folder: its own run folder.
-      name: unique among the jobs that train together; "" trains alone.
-      facts: further fields of its summary.
+      name: unique among the jobs that train together; "" for a single job.
+      facts: additional fields of its summary.
     """
 
     job: Job
@@ -49,7 +49,7 @@ class MemberJob:
 def train(
     job: Job, folder: RunFolder, *, startup: Startup | None = None, profile_steps: int = 0
 ) -> TrainResult:
-    """Trains a job; the best prompt, the metrics and the summary are written to the folder."""
+    """Trains a job and writes the best prompt, the metrics and the summary to the folder."""
     one = MemberJob(job=job, folder=folder)
     return train_together([one], startup=startup, profile_steps=profile_steps)[0]
 
@@ -68,15 +68,15 @@ def train_together(
 
     Args:
       jobs: the runs.
-      concurrency: how many train at a time.
-      side_by_side: whether they make steps in one program, or take turns.
-      halving: drops the worst on the way.
+      concurrency: number of jobs that train at a time.
+      side_by_side: whether one program makes the steps of all jobs, instead of taking turns.
+      halving: drops the worst jobs during training.
       startup: reported after the first step.
-      profile_steps: how many steps to record with the profiler.
-      profile_folder: where the profile goes; None: the first job's folder.
+      profile_steps: number of steps to profile.
+      profile_folder: where to write the profile; None is the first job's folder.
 
     Returns:
-      How each ended, in the order of the jobs.
+      The results, in the order of the jobs.
 
     Raises:
       UserError: as `training.loop.train`; or the teachers don't suit the tasks.
@@ -90,7 +90,7 @@ def train_together(
                 name=each.name,
                 folder=each.folder,
                 options=each.job.training.options,
-                # All the same function, so that they can share a program.
+                # All members use the first loss, so that they can share a program.
                 loss_fn=MethodLoss(each.job.method, losses[0]),
                 optimizer=each.job.training.optimizer,
                 trained=each.job.trained,
@@ -125,7 +125,7 @@ def train_together(
 
 
 def _injection_loss(job: Job) -> InjectionLossFn:
-    """Returns the loss of an injection, distilled from teachers if there are any."""
+    """Returns the loss function of injections, with distillation if there are teachers."""
     model, training = job.base.model, job.training
     if training.teachers is None:
         return injection_loss_fn(model, training.loss)
@@ -136,10 +136,10 @@ def _injection_loss(job: Job) -> InjectionLossFn:
 
 
 def load_teachers(base: Base, data: Data, paths: Sequence[str]) -> Injection:
-    """Returns the prompts of the files that `train.teachers` lists, one for each task.
+    """Reads the prompts listed by `train.teachers`, one per task, into one batched injection.
 
     Raises:
-      UserError: there are more or fewer of them, or one was trained on another task.
+      UserError: their number differs from the tasks', or one was trained on another task.
     """
     if len(paths) != len(data.tasks):
         raise UserError(
@@ -164,11 +164,11 @@ def load_teachers(base: Base, data: Data, paths: Sequence[str]) -> Injection:
 
 
 def _evaluator(jobs: Sequence[MemberJob], concurrency: int) -> loop.Evaluate:
-    """Returns the evaluation of all members that are due: those with the same data in one pass."""
+    """Returns a function that evaluates all due members, those with equal data in one pass."""
     sizes = program_sizes(min(concurrency, len(jobs)))
     by_name = {each.name: each.job for each in jobs}
 
-    # Jobs with the same data, which are loaded once, are scored by the first of them.
+    # Jobs that share their loaded data are scored by the first of them.
     scored_by: dict[str, str] = {}
     of_splits: dict[int, str] = {}
     for each in jobs:
@@ -183,7 +183,7 @@ def _evaluator(jobs: Sequence[MemberJob], concurrency: int) -> loop.Evaluate:
             adapters = [folded(by_name[due[i].name].method, trained[i]) for i in group]
             score = by_name[name].evaluate
             assert score is not None
-            # Programs are compiled for a few numbers of members; copies of one fill them.
+            # Programs exist for a few numbers of members only; pad with copies of the first.
             adapters += adapters[:1] * (program_size(len(adapters), sizes) - len(adapters))
             found.update(zip(group, score(adapters), strict=False))
         return [found[index] for index in range(len(due))]
@@ -192,7 +192,7 @@ def _evaluator(jobs: Sequence[MemberJob], concurrency: int) -> loop.Evaluate:
 
 
 def _saver(job: Job, folder: RunFolder) -> Callable[[Any, int, float | None], None]:
-    """Returns (trained, step, score) -> None, which saves the best to the folder."""
+    """Returns a function (trained, step, score) -> None that saves the adapter to the folder."""
 
     def save_best(trained, step: int, best: float | None) -> None:
         metadata = PromptMetadata(

@@ -1,4 +1,4 @@
-"""Tasks of a user's own files, mixtures of tasks, and their label words."""
+"""Tasks from a user's files, mixtures of tasks, and their label words."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,13 +57,13 @@ def mixture(
 ) -> Mixture:
     """A mixture of tasks, given by name or made by `user_files`.
 
-    `rates` are the shares of their examples in a batch, of any sum; None: by their sizes, as T5.
+    `rates` are relative shares of a batch; None is proportional to size, as in T5.
     """
     return user_mixture(name, tasks, rates)
 
 
 def task_labels(task: Task) -> Sequence[str]:
-    """The label words of a task, to initialize a prompt."""
+    """Returns the label words of a task, to initialize a prompt."""
     if not task.labels:
         raise UserError(
             f"The answers of {task.name} are free text, not labels: take "
@@ -73,10 +73,10 @@ def task_labels(task: Task) -> Sequence[str]:
 
 
 def words(name: str, given: Any) -> tuple[str, ...]:
-    """Returns the words of a setting: a list's items as strings, or a string's between commas.
+    """Returns the words of a setting: a list's items, or the comma-separated parts of a string.
 
     Raises:
-      UserError: it is neither a list nor a text.
+      UserError: it is neither a list nor a string.
     """
     if isinstance(given, str):
         return tuple(word.strip() for word in given.split(",") if word.strip())
