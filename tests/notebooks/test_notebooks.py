@@ -113,14 +113,10 @@ def test_notebook_begins_with_a_title_and_a_cell_fits_a_screen(path):
 def test_a_mistake_in_a_notebook_is_told_in_one_line(tmp_path, execute):
     """And the other tests can fail: an error is an output."""
     mistaken = nbformat.v4.new_notebook(
-        cells=[
-            nbformat.v4.new_code_cell(
-                "from prompt_tuning.cli.__main__ import main\nmain(['evaluate', 'nowhere'])"
-            )
-        ]
+        cells=[nbformat.v4.new_code_cell("import prompt_tuning as pt\npt.load_run('nowhere')")]
     )
     path = tmp_path / "mistaken.ipynb"
     nbformat.write(mistaken, path)
     (output,) = _outputs(execute(path))
     assert output.output_type == "error"
-    assert output.traceback == ["nowhere is not a run folder: it has no config.gin."]
+    assert output.traceback == ["There is no nowhere/settings.json: nowhere is no run folder."]
