@@ -65,7 +65,7 @@ def apply(run: str, recorded: Mapping[str, Any], missing: list[str]) -> None:
       missing: the run's modules that can't be imported here.
 
     Raises:
-      UserError: the frozen model or its vocabulary is no longer where it was.
+      UserError: the frozen model or its vocabulary has moved.
     """
     now = files()
     for name, path in recorded.get("paths", {}).items():

@@ -94,7 +94,7 @@ def check_length(length: int) -> None:
 def deep_prompt(
     base: FrozenModel, length: int, blocks: Sequence[str] = ATTENTION, stddev: float = 1.0
 ) -> DeepPrompt:
-    """A deep prompt (P-tuning v2) in the given attention blocks, initialized from a normal."""
+    """A deep prompt (P-tuning v2) in the given attention blocks, with normal initialization."""
     return DeepPrompt(
         length=length,
         targets=select_targets(attention_blocks(base.config), blocks),

@@ -1,4 +1,4 @@
-"""Training from Python; `prompt_tuning/__init__.py` names what is public, docs/api.md shows it."""
+"""The Python API, exported by `prompt_tuning/__init__.py` and documented in docs/api.md."""
 
 import contextlib
 import dataclasses
@@ -64,24 +64,24 @@ def load(
     """Loads a frozen model and its vocabulary.
 
     Args:
-      model: a shipped model's name ("tinyworld_small"), a model's on the Hugging Face hub
-        ("google/t5-small-lm-adapt"), or the path, also in a bucket, of a Hugging Face folder, a T5X
-        checkpoint, or a file or folder of this package.
-      vocabulary: a SentencePiece file, a folder that holds one, "tinyworld" or "byt5"; None looks
-        where the model is.
-      name: what prompts remember of the model; None is its architecture's.
-      param_dtype: "float32" or "bfloat16" to cast the weights; None keeps what was saved.
-      compute_dtype: of activations.
-      matmul_dtype: what the inputs of matrix products are rounded to; "" as the activations,
-        "auto" is bfloat16 where the hardware is faster in it.
-      quantization: "int8" or "nf4" to hold kernels in 8 or 4 bits.
+      model: the name of a shipped model ("tinyworld_small") or of one on the Hugging Face Hub
+        ("google/t5-small-lm-adapt"), or the path, possibly in a bucket, of a Hugging Face folder, a
+        T5X checkpoint, or a file or folder of this package.
+      vocabulary: a SentencePiece file, a folder that contains one, "tinyworld" or "byt5"; None
+        searches the model's folder.
+      name: the model name recorded by prompts; None is the architecture's name.
+      param_dtype: "float32" or "bfloat16" to cast the weights; None keeps the saved dtype.
+      compute_dtype: dtype of activations.
+      matmul_dtype: dtype of the inputs of matrix products; "" is `compute_dtype`, "auto" is
+        bfloat16 if the hardware is faster with it.
+      quantization: "int8" or "nf4" to store kernels in 8 or 4 bits.
       model_parallel: devices that share one copy of the model.
-      data_parallel: groups of such devices; None is as many as there are.
-      settings: any other of `frozen_model`, `vocabulary` and `layout` in docs/parameters.md, such
-        as {"frozen_model.remat": True}.
+      data_parallel: groups of such devices; None uses all devices.
+      settings: any other `frozen_model`, `vocabulary` or `layout` parameters in docs/parameters.md,
+        such as {"frozen_model.remat": True}.
 
     Raises:
-      UserError: the model or the vocabulary can't be read, or they don't belong together.
+      UserError: the model or the vocabulary can't be read, or they don't match.
     """
     given = {
         "frozen_model.checkpoint": str(model),
@@ -128,46 +128,47 @@ def train(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Run:
-    """Trains a method on a task, into a run folder, and returns the run with its best prompt.
+    """Trains a method on a task, in a run folder, and returns the run with its best adapter.
 
-    Called again with the same arguments, it resumes an interrupted run and ends with the very same
-    prompt. The defaults are the paper's. The same settings give the same prompt, bit for bit, as
-    `prompt-tuning train`, and the commands work on the folder.
+    Called again with the same arguments, it resumes an interrupted run exactly. The defaults are
+    the paper's. The result is bit-identical to that of `prompt-tuning train` with the same
+    settings; all commands accept the folder.
 
     Args:
       base: the frozen model, of `load`.
-      method: what is trained, such as `soft_prompt(length=20, initializer=...)`.
-      task: a task's or a mixture's name (`prompt-tuning tasks` lists them), a `Task`, or with the
-        two templates your own rows: a file (CSV, TSV, jsonl, Parquet) or data set, a list of dicts,
-        or a pandas frame. Rows in memory are copied into the folder.
-      folder: of the run.
-      inputs: a template of what the model reads of a row, such as "review: {text}".
-      targets: a template of what it is to answer, such as "{label}".
-      validation: the rows to choose the best step on; None holds out a share of the training rows.
-      test: rows that `Run.evaluate("test")` scores.
-      held_out: that share, of rows chosen by a hash of each.
-      labels: the label words of rows; None finds them, and [] means free text.
-      metric: of rows, such as "accuracy"; see docs/data.md.
-      steps: updates to make.
-      batch_size: in examples.
-      learning_rate: of Adafactor, where no optimizer is given.
-      optimizer: such as `adamw(1e-3)`, or any of optax's; None is the paper's Adafactor.
-      seed: of the order of the data, the first values and dropout.
+      method: the method to train, such as `soft_prompt(length=20, initializer=...)`.
+      task: the name of a task or mixture (`prompt-tuning tasks` lists them), a `Task`, or, with
+        both templates, your own rows: a file (CSV, TSV, jsonl, Parquet) or data set, a list of
+        dicts, or a pandas data frame. Rows in memory are copied into the folder.
+      folder: the run folder.
+      inputs: template of the model's input for a row, such as "review: {text}".
+      targets: template of the target, such as "{label}".
+      validation: rows for selecting the best step; None holds out a share of the training rows.
+      test: rows for `Run.evaluate("test")`.
+      held_out: that share; rows are selected by their hashes.
+      labels: the label words of rows; None infers them, and [] means free text.
+      metric: metric of rows, such as "accuracy"; see docs/data.md.
+      steps: number of updates.
+      batch_size: examples per batch.
+      learning_rate: Adafactor's learning rate, if no optimizer is given.
+      optimizer: such as `adamw(1e-3)`, or any optax optimizer; None is the paper's Adafactor.
+      seed: seed of data order, initial values and dropout.
       eval_every: steps between evaluations on the development split.
       checkpoint_every: steps between checkpoints.
-      log_every: steps between rows of losses.
-      patience: evaluations without a better score after which training stops; None: never.
-      lengths: of "inputs" and "targets" in tokens with end of sequence; None is the task's own.
-      data_dir: of a task whose files are the user's.
+      log_every: steps between logged losses.
+      patience: stop after this many evaluations without a better score; None never stops early.
+      lengths: maximum "inputs" and "targets" in tokens, including end of sequence; None uses the
+        task's.
+      data_dir: data folder of a task that reads the user's files.
       predict: "greedy", "beam", "sample", or "rank" over the task's labels.
-      settings: any other of `data`, `predict` and `train` in docs/parameters.md, such as
+      settings: any other `data`, `predict` or `train` parameters in docs/parameters.md, such as
         {"train.accumulation_steps": 4}.
-      overwrite: remove the run that the folder holds and start over.
-      quiet: print nothing, neither the start of the run nor its progress.
+      overwrite: remove any run in the folder and start over.
+      quiet: don't print the start of the run or its progress.
 
     Raises:
-      UserError: an argument is out of range, the data can't be read, the folder holds another run,
-        or training diverges.
+      UserError: an argument is out of range, the data can't be read, the folder contains another
+        run, or training diverges.
     """
     arguments = dict(locals())
     with _shown(not arguments.pop("quiet")):
@@ -192,35 +193,34 @@ def train_many(
     quiet: bool = False,
     **arguments: Any,
 ) -> dict[str, Run]:
-    """Trains several runs together on one copy of the frozen model; the rest is as in `train`.
+    """Trains several runs together on one copy of the frozen model, otherwise as `train`.
 
         runs = pt.train_many(base, method, "tinyworld_rte", folder="runs/seeds", steps=100,
                              members={f"seed_{seed}": {"seed": seed} for seed in range(5)})
         pt.ensemble(list(runs.values()))
 
-    Each gets what it would get alone, to within rounding. Called again with the same arguments, it
-    resumes; the commands work on the folder, whose own prompt is the best of all.
+    Each result equals that of a separate run up to rounding. Called again with the same arguments,
+    it resumes. All commands accept the folder, which also contains the best adapter of all runs.
 
     Args:
       base: the frozen model, of `load`.
-      method: what is trained.
+      method: the method to train.
       task: as in `train`.
-      folder: of all runs: each is in `members/NAME`.
-      members: the arguments of `train` that are a run's own, by the run's name. They may be the
-        task, the seed, the learning rate, the steps, the patience, and of a method its length and
-        its initializer.
-      concurrency: how many train at a time.
-      side_by_side: make their steps in one program, instead of in turns: faster where one run
-        leaves the device idle.
-      overwrite: remove what the folder holds and start over.
+      folder: the folder of all runs, each in `members/NAME`.
+      members: per-run arguments of `train`, by the run's name: the task, the seed, the learning
+        rate, the steps, the patience, and a method's length and initializer.
+      concurrency: number of runs that train at a time.
+      side_by_side: make the steps of all runs in one program instead of in turns, which is faster
+        if one run leaves the device idle.
+      overwrite: remove any runs in the folder and start over.
       quiet: print nothing.
-      **arguments: those of `train` that all share.
+      **arguments: arguments of `train` shared by all runs.
 
     Returns:
       The runs by name. One that diverged has no score.
 
     Raises:
-      UserError: as `train`, or runs differ in what they must share.
+      UserError: as `train`, or runs differ in shared settings.
     """
     where = run_folder(expanded(str(folder)), "folder")
     if not members:
@@ -282,45 +282,44 @@ def train_on_batches(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Run:
-    """Trains a method on batches of your own, into a run folder; returns the run.
+    """Trains a method on your own batches, in a run folder, and returns the run.
 
     A batch is a dict of arrays under SeqIO's names: `encoder_input_tokens` [batch, source] and
-    `decoder_target_tokens` [batch, target], int, padded with 0 and with end of sequence. Without
-    `decoder_input_tokens` [batch, target], int, and `decoder_loss_weights` [batch, target], float,
-    the targets are shifted by one and weigh 1 where they aren't padded. Each new shape is compiled.
+    `decoder_target_tokens` [batch, target], int, including end of sequence, padded with 0. Optional
+    are `decoder_input_tokens` [batch, target], int (default: targets shifted right by one), and
+    `decoder_loss_weights` [batch, target], float (default: 1 except for padding). Each new shape is
+    compiled.
 
-    An interrupted run resumes exactly if `batches` is a function or a list. Anything else that can
-    be iterated over is iterated from its start and the batches of the steps that were made are
-    skipped: give an iterator that yields the same ones again. The folder is known again by the
-    settings and the first batch.
+    An interrupted run resumes exactly if `batches` is a function or a list. Any other iterable is
+    iterated from its start, skipping the batches of finished steps, so it must yield the same
+    batches again. The settings and the first batch identify the run.
 
     Args:
       base: the frozen model, of `load`.
-      method: what is trained.
-      batches: a function from the step, from 0, to its batch, which is called on another thread a
-        few steps ahead; or the batches one after another. A list, or what else can be iterated over
-        again, begins anew after its end.
-      folder: of the run.
-      evaluate: what picks the best step: a function of the `Adapter` in training that returns an
-        `Evaluation` or a score, higher being better, such as
-        `lambda adapter: pt.evaluate(base, adapter, "tinyworld_rte")`; or batches, by whose loss a
-        token it is picked. None keeps the last.
-      name: what the prompt's file and the summary call the task.
-      steps: updates to make.
-      learning_rate: of Adafactor, where no optimizer is given.
+      method: the method to train.
+      batches: a function from the step, starting at 0, to its batch, which is called on another
+        thread a few steps ahead; or an iterable of batches, repeated if it can be iterated again.
+      folder: the run folder.
+      evaluate: selects the best step: a function of the `Adapter` in training that returns an
+        `Evaluation` or a score (higher is better), such as
+        `lambda adapter: pt.evaluate(base, adapter, "tinyworld_rte")`; or batches, to select by
+        their loss per token. None keeps the last.
+      name: the task name recorded in the prompt's file and the summary.
+      steps: number of updates.
+      learning_rate: Adafactor's learning rate, if no optimizer is given.
       optimizer: as in `train`.
-      seed: of the first values and dropout.
+      seed: seed of initial values and dropout.
       eval_every: steps between evaluations.
       checkpoint_every: steps between checkpoints.
-      log_every: steps between rows of losses.
-      patience: evaluations without a better score after which training stops; None: never.
-      settings: any other of `predict` and `train` in docs/parameters.md.
-      overwrite: remove the run that the folder holds and start over.
+      log_every: steps between logged losses.
+      patience: stop after this many evaluations without a better score; None never stops early.
+      settings: any other `predict` or `train` parameters in docs/parameters.md.
+      overwrite: remove any run in the folder and start over.
       quiet: print nothing.
 
     Raises:
-      UserError: an argument is out of range, a batch is none, or there are too few; the folder
-        holds another run, or training diverges.
+      UserError: an argument is out of range, a batch is invalid, there are too few batches, the
+        folder contains another run, or training diverges.
     """
     with _shown(not quiet):
         source = BatchSource(batches, base.config.vocab_size)
@@ -370,25 +369,26 @@ def evaluate(
     settings: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Evaluation:
-    """Scores a prompt, or what another method has trained, on any task.
+    """Scores an adapter on any task.
 
     Args:
       base: the frozen model, of `load`.
-      trained: a run, whose best is scored; a file or folder in any form of docs/adapters.md; an
-        `Adapter`; a prompt, float [length, embed]; an `Injection`; or None, the frozen model
-        alone.
-      task: a task's or a mixture's name, or a `Task`.
-      split: of the task.
-      batch_size: in examples.
-      lengths: of "inputs" and "targets" in tokens with end of sequence; None is the task's own.
-      data_dir: of a task whose files are the user's.
+      trained: a run, to score its best adapter; a file or folder in any format of docs/adapters.md;
+        an `Adapter`; a prompt, float [length, embed]; an `Injection`; or None for the frozen model
+        only.
+      task: the name of a task or mixture, or a `Task`.
+      split: the task's split to score.
+      batch_size: examples per batch.
+      lengths: maximum "inputs" and "targets" in tokens, including end of sequence; None uses the
+        task's.
+      data_dir: data folder of a task that reads the user's files.
       predict: "greedy", "beam", "sample", or "rank" over the task's labels.
-      settings: any other of `data` and `predict` in docs/parameters.md.
+      settings: any other `data` or `predict` parameters in docs/parameters.md.
       quiet: print nothing.
 
     Raises:
-      UserError: a file can't be read or is another model's, there is no such split, or its labels
-        are withheld.
+      UserError: a file can't be read or belongs to another model, the split doesn't exist, or its
+        labels are withheld.
     """
     options.check_names(settings or {})
     values = {
@@ -422,7 +422,7 @@ def _planned(
     folder: str | Path,
     **given: Any,
 ) -> Plan:
-    """Returns what the arguments of `train` make; rows in memory are written into the folder."""
+    """Returns the plan for the arguments of `train`; writes rows in memory into the folder."""
     defaults = inspect.signature(train).parameters
     if unknown := sorted(given.keys() - defaults.keys()):
         raise TypeError(f"train() has no argument {unknown[0]!r}")
@@ -435,7 +435,7 @@ def _planned(
 
 
 _OF_ROWS = ("inputs", "targets", "validation", "test", "held_out", "labels", "metric")
-"""The arguments of `train` that make a task of rows."""
+"""The arguments of `train` that turn rows into a task."""
 
 
 def _given_task(
@@ -451,12 +451,12 @@ def _run(job: Job) -> Run:
 
 
 def _shown(shown: bool) -> AbstractContextManager[Any]:
-    """Hides, if it isn't to be shown, what is printed about progress, all of it on stderr."""
+    """Returns a context manager that hides progress (stderr) unless `shown`."""
     return contextlib.nullcontext() if shown else contextlib.redirect_stderr(io.StringIO())
 
 
 def _check_members(plans: Mapping[str, Plan]) -> None:
-    """Checks that runs which train together differ in what members may differ in."""
+    """Checks that runs differ only in per-member settings."""
     (first, plan), *others = plans.items()
     for name, other in others:
         for setting in sorted(plan.values.keys() | other.values.keys()):
@@ -470,7 +470,7 @@ def _check_members(plans: Mapping[str, Plan]) -> None:
 
 
 def _loaded_once() -> Callable[[Base, Data, str], list[TokenizedSplit]]:
-    """Returns what loads the splits of tasks, those of equal data once."""
+    """Returns a function that loads splits like `load_splits`, once for equal data."""
     loaded: list[tuple[Data, str, list[TokenizedSplit]]] = []
 
     def load(base: Base, data: Data, split: str) -> list[TokenizedSplit]:

@@ -75,7 +75,8 @@ class Job:
       development_splits: likewise, used to select the best prompt.
       batch: step -> batch, a pure function.
       evaluate: scores several adapters at once to select the best; None keeps the last.
-      trained: the initial trainable parameters, replicated (model tuning: as the weights).
+      trained: the initial trainable parameters, replicated; trained weights keep the layout of
+        the frozen ones.
       findings: lines about the data, printed at the start of a run.
     """
 

@@ -1,4 +1,4 @@
-"""A finished or interrupted run, as Python has it: its scores, its prompt, and their uses."""
+"""A finished or interrupted run in the Python API: its scores, adapter and predictions."""
 
 import dataclasses
 import functools
@@ -26,13 +26,13 @@ from prompt_tuning.training.run_folder import RunFolder
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """What was trained into a run folder, with its frozen model and its data.
+    """The results in a run folder, with the frozen model and the data.
 
     Attributes:
-      folder: the run folder (README.md lists what is in it).
+      folder: the run folder; docs/training.md lists its files.
       base: the frozen model.
-      data: the task, the lengths in tokens, the batch size.
-      prediction: how answers are got.
+      data: the task, its lengths in tokens, and the batch size.
+      prediction: how to predict.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class Run:
 
     @functools.cached_property
     def summary(self) -> Mapping[str, Any]:
-        """What `summary.json` says.
+        """The contents of `summary.json`.
 
         Raises:
           UserError: training has not ended.
@@ -51,7 +51,7 @@ class Run:
 
     @property
     def score(self) -> float:
-        """The best development score: the mean of the task's metrics, higher being better.
+        """The best development score: the mean of the task's metrics (higher is better).
 
         Raises:
           UserError: nothing has been evaluated.
@@ -65,7 +65,7 @@ class Run:
 
     @property
     def best_step(self) -> int:
-        """The step whose prompt scored best."""
+        """The step with the best score."""
         return self._best("best_step")
 
     def _best(self, name: str) -> Any:
@@ -75,7 +75,7 @@ class Run:
 
     @functools.cached_property
     def adapter(self) -> Adapter:
-        """The best that was trained, of whichever method.
+        """The best adapter, for any method.
 
         Raises:
           UserError: nothing has been evaluated yet.
@@ -90,22 +90,22 @@ class Run:
         """The best soft prompt.
 
         Raises:
-          UserError: another method was trained, which has no prompt before the input.
+          UserError: the method has no prompt before the input.
         """
         return self.adapter.prompt
 
     def predict(self, rows: Sequence[str | Mapping[str, Any]]) -> list[str]:
-        """Returns the answer to each text, or to what the task's template makes of a row.
+        """Returns the answer to each text or row, which the task's template formats.
 
-        Where the task has labels, it is the likeliest of them, unless `train` was asked to sample
-        or to search by beam; `prompt-tuning infer` gives the same answers.
+        If the task has labels, the answer is the most likely one, unless the run was trained with
+        `predict` "sample" or "beam". `prompt-tuning infer` returns the same answers.
 
         Args:
-          rows: texts as the model is to read them, or dicts by column. Those longer than the
-            task's lengths are cut.
+          rows: texts as model inputs, or dicts by column. Inputs longer than the task's lengths are
+            truncated.
 
         Raises:
-          UserError: a row lacks a column that the task reads.
+          UserError: a row lacks one of the task's columns.
         """
         if isinstance(rows, str | Mapping):
             raise UserError("predict takes a list of strings or rows; put brackets around one.")
@@ -122,11 +122,12 @@ class Run:
         """Returns the metrics, the score and the predictions of the best prompt on a split.
 
         Args:
-          split: of the task, such as "test"; None is the development split, whose score comes out
-            as training measured it, to the last digit.
+          split: the task's split, such as "test"; None is the development split, whose score equals
+            that of training, bit for bit for a run trained by itself.
 
         Raises:
-          UserError: there is no such split, its labels are withheld, or it was trained on batches.
+          UserError: the split doesn't exist, its labels are withheld, or the run was trained on
+            batches.
         """
         if not self.data.tasks:
             raise UserError(
@@ -147,26 +148,25 @@ class Run:
         """Returns the `k` vocabulary pieces nearest to each position of the prompt.
 
         Args:
-          k: pieces a position.
+          k: pieces per position.
           metric: "cosine" (the paper's) or "euclidean".
           words: only pieces with letters or digits, as text.
 
         Raises:
-          UserError: `k` or the metric is out of range, or what was trained is no soft prompt.
+          UserError: `k` or the metric is invalid, or the method isn't a soft prompt.
         """
         return prompts.neighbors_of(self.base, self.prompt, k=k, metric=metric, words=words)
 
 
 def load_run(folder: str | Path, base: Base | None = None) -> Run:
-    """Returns the run in a folder that `train`, or the command `prompt-tuning train`, wrote.
+    """Loads a run from a folder written by `train` or by `prompt-tuning train`.
 
     Args:
       folder: the run folder.
-      base: the frozen model that it was trained on, where that is loaded already; None loads it.
+      base: the run's frozen model, if loaded already; None loads it.
 
     Raises:
-      UserError: it is no run folder, its model is not where it was, or its task is known to gin
-        alone.
+      UserError: it isn't a run folder, its model has moved, or its task is defined only in gin.
     """
     path = Path(folder)
     texts = _read_object(path / "settings.json", f"{folder} is no run folder")
@@ -185,7 +185,7 @@ def load_run(folder: str | Path, base: Base | None = None) -> Run:
 
 
 def _recorded(settings: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings that `task.json` knows better: the labels, and where files are now."""
+    """Returns the settings to override from `task.json`: labels and current file locations."""
     found = {}
     tasks = recorded["tasks"]
     if settings.get("data.mixture_or_task") == Reference("@user_files()") and len(tasks) == 1:

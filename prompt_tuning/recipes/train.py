@@ -183,7 +183,7 @@ def _evaluator(jobs: Sequence[MemberJob], concurrency: int) -> loop.Evaluate:
             adapters = [folded(by_name[due[i].name].method, trained[i]) for i in group]
             score = by_name[name].evaluate
             assert score is not None
-            # Programs exist for a few numbers of members only; pad with copies of the first.
+            # Only a few sizes are compiled; pad to the next with copies of the first adapter.
             adapters += adapters[:1] * (program_size(len(adapters), sizes) - len(adapters))
             found.update(zip(group, score(adapters), strict=False))
         return [found[index] for index in range(len(due))]
