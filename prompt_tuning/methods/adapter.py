@@ -65,6 +65,7 @@ class BottleneckAdapter(MethodModule):
 
         def param(part, initializer, *shape):
             shape = (target.layers, *shape)
+            # [layer, 1 (batch), ...]
             return self.param(f"{target.name}/{part}", initializer, shape, jnp.float32)[:, None]
 
         # The stddev is that before truncation (0.0088 after), as in PyTorch and TensorFlow.

@@ -67,6 +67,7 @@ class DeepPrompt(MethodModule):
 
 def prefix_injection(arrays: dict[str, Array]) -> Injection:
     """Returns the injection of keys and values [layer, 2, prefix, heads, head_dim] by block."""
+    # [layer, 2, heads, prefix, head_dim]; `None` below adds the batch axis.
     by_head = {name: array.swapaxes(2, 3) for name, array in arrays.items()}
     return Injection(
         prefixes={

@@ -39,7 +39,7 @@ class IA3(MethodModule):
         scales = {
             target.name: self.param(
                 target.name, nn.initializers.ones, (target.layers, *target.outputs), jnp.float32
-            )[:, None]
+            )[:, None]  # [layer, 1 (batch), *outputs]
             for target in self.targets
         }
         return Injection(scales=scales)

@@ -81,6 +81,7 @@ class LoRA(MethodModule):
                 (target.layers, self.rank, *target.outputs),
                 jnp.float32,
             )
+            # [:, None] adds the batch axis.
             low_rank[target.name] = LowRank(down=down[:, None], up=self.scaling * up[:, None])
         return Injection(low_rank=low_rank)
 

@@ -70,6 +70,7 @@ class MultitaskPrompt(MethodModule):
         columns = self.param("columns", self.column_initializer, (self.tasks, self.length))
         rows = self.param("rows", self.row_initializer, (self.tasks, self.embed_dim))
         task = self._task_of(batch)
+        # [batch or 1, prompt, embed]
         return Injection(encoder_prompt=shared * columns[task][:, :, None] * rows[task][:, None])
 
     def _task_of(self, batch: Batch) -> Int[Array, "#batch"]:

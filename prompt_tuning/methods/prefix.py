@@ -79,7 +79,7 @@ class PrefixTuning(MethodModule):
             width = target.layers * 2 * heads * head_dim
             made = nn.Dense(width, kernel_init=_KERNEL, name=f"{name}/out")(hidden)
             made = made.reshape(self.length, target.layers, 2, heads, head_dim)
-            arrays[name] = jnp.moveaxis(made, 0, 2)
+            arrays[name] = jnp.moveaxis(made, 0, 2)  # [layer, 2, prefix, heads, head_dim]
         return prefix_injection(arrays)
 
     def fold(self, trained: Trained) -> tuple[Method, Trained]:
