@@ -38,12 +38,12 @@ def test_trial_25_without_a_network_it_fails_at_once(command, tmp_path, monkeypa
 
 
 def test_trial_26_http_names_what_is_wrong(tmp_path):
-    from prompt_tuning.serving.questions import Body, first_mistake, text_of
+    from prompt_tuning.serving.questions import Body, example_of, first_mistake
 
     def mistake(**body: object) -> str:
         with pytest.raises((ValidationError, UserError)) as raised:
             question = TypeAdapter(Body).validate_python({"prompt": "rte", **body})
-            text_of(question, None, "")
+            example_of(question, None, "")
         if isinstance(raised.value, UserError):
             return str(raised.value)
         return first_mistake(raised.value.errors())
