@@ -55,8 +55,10 @@ class Worker:
     """A model with random weights, and the work that `setup` names."""
 
     def __init__(self, setup: dict[str, Any]):
-        # A random model mustn't end its answers early: no token is the end of one.
-        config = T5Config.from_json({**setup["config"], "eos_id": setup["config"]["vocab_size"]})
+        # A random model mustn't end its answers early: the end is the last row of the table, which
+        # it generates once in tens of thousands of tokens.
+        last = setup["config"]["vocab_size"] - 1
+        config = T5Config.from_json({**setup["config"], "eos_id": last})
         self.config, self.target = config, setup["target"]
         self.model = T5(config, Compute(**setup["compute"]))
         self.frozen = init_params(config, jax.random.key(0))
