@@ -25,7 +25,7 @@ help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 quickstart: $(RUN_READY)  ## train a prompt on a small frozen model: about a minute, two cores
-	@$(PYTHON) -m prompt_tuning.cli.quickstart
+	@$(PYTHON) -m prompt_tuning.cli quickstart
 
 test: $(TEST_READY)  ## the fast tests
 	@$(PYTEST) --durations=20

@@ -43,3 +43,12 @@ def test_make_targets_it_names_are_there(readme, checkout):
     makefile = (checkout / "Makefile").read_text()
     assert "quickstart" in targets
     assert all(f"\n{target}:" in makefile for target in targets)
+
+
+def test_make_targets_run_modules_that_are_commands(checkout):
+    modules = re.findall(r"-m (prompt_tuning[\w.]*)", (checkout / "Makefile").read_text())
+    assert modules
+    for module in modules:
+        path = checkout / module.replace(".", "/")
+        file = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        assert '__name__ == "__main__"' in file.read_text(), module
