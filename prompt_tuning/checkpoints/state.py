@@ -71,8 +71,16 @@ class CheckpointManager:
         import orbax.checkpoint as ocp
 
         self._is_open = True
+        # Members of a population save at the same steps. Over several processes, each run needs its
+        # own barriers, with a key that is the same wherever the processes mount the folder.
+        run_key = f"{zlib.crc32(self._folder.parent.name.encode()):08x}"
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep, cleanup_tmp_directories=True, save_root_metadata=False
+            max_to_keep=self._keep,
+            cleanup_tmp_directories=True,
+            save_root_metadata=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                barrier_sync_key_prefix=run_key
+            ),
         )
         return ocp.CheckpointManager(self._folder, options=options)
 
