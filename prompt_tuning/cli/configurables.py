@@ -16,6 +16,7 @@ import jax
 
 from prompt_tuning.cli.gin_config import forget
 from prompt_tuning.cli.registry import register, register_per_member
+from prompt_tuning.errors import at_least
 from prompt_tuning.methods import registry  # noqa: F401 - fills CHOICES
 from prompt_tuning.methods.factories import watch_choices
 from prompt_tuning.parallel.processes import ProcessOptions, from_environment
@@ -92,6 +93,7 @@ def population(places: Free[int] = 16, side_by_side: Free[bool | None] = None) -
     Returns:
       `places` and `side_by_side`, resolved.
     """
+    at_least(1, {"population.places": places})
     if side_by_side is None:
         side_by_side = jax.default_backend() != "cpu" or jax.device_count() > 1
     return places, side_by_side

@@ -71,18 +71,6 @@ def load_config(
     return_memory_after_compiling()
 
 
-def open_run(run: str | Path) -> tuple[Base, Data]:
-    """Returns the frozen model and the data that a run folder's configuration describes.
-
-    Raises:
-      UserError: it isn't a run folder; or as `load_base`.
-    """
-    nothing = argparse.Namespace(gin_file=[], gin_bindings=[], gin_search_paths="")
-    load_config(nothing, run=str(run))
-    data = configurables.data()
-    return load_base(data), data
-
-
 def load_base(data: Data) -> Base:
     """Loads the frozen model, sharded over the devices, and its vocabulary.
 

@@ -351,7 +351,7 @@ class _Loop:
 
 
 def _check(members: Sequence[Member], concurrency: int, halving: Halving | None) -> None:
-    at_least(1, {"population.places": concurrency})
+    at_least(1, {"concurrency": concurrency})
     shared = ["accumulation_steps", *(["train_steps", "eval_every"] if halving else [])]
     first = members[0]
     for member in members:

@@ -155,6 +155,8 @@ def test_members_take_turns_on_a_single_cpu(monkeypatch, backend, devices, expec
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     assert configurables.population() == (16, expected)
     assert configurables.population(places=3, side_by_side=not expected) == (3, not expected)
+    with pytest.raises(UserError, match="population.places is 0; it must be at least 1"):
+        configurables.population(places=0)
 
 
 def test_members_have_readable_names():

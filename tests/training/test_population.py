@@ -434,5 +434,5 @@ def test_what_can_not_be_one_population(tmp_path, frozen):
     other = dataclasses.replace(OPTIONS, accumulation_steps=2)
     with pytest.raises(UserError, match="accumulation_steps is 2 for b and 1 for a"):
         train_together([member, dataclasses.replace(member, name="b", options=other)], frozen)
-    with pytest.raises(UserError, match="places is 0"):
+    with pytest.raises(UserError, match="concurrency is 0; it must be at least 1"):
         train_together([member], frozen, concurrency=0)
