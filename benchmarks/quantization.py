@@ -36,7 +36,7 @@ import numpy as np
 import prompt_tuning as pt
 from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.checkpoints.frozen.weights import save_weights
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.host_memory import return_memory_after_compiling
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.compute import Compute

@@ -43,7 +43,7 @@ import jax
 from prompt_tuning import Example, Predictor
 from prompt_tuning.checkpoints.adapters.prompt_files import load_prompt
 from prompt_tuning.checkpoints.frozen.load import load_frozen
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.data.tasks.task import Example as TaskExample
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.models.decoding import DecodingOptions

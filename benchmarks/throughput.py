@@ -30,7 +30,7 @@ import numpy as np
 
 from prompt_tuning.analysis.flops import step_flops
 from prompt_tuning.data.batching import BatchStream
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.data.token_batches import TokenBatchStream, TokenBudget
 from prompt_tuning.data.tokenized import Ragged, TokenizedSplit
 from prompt_tuning.data.vocabularies import Vocabulary

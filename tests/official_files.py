@@ -36,7 +36,7 @@ def write_jsonl(path: Path, rows: Sequence[object]) -> None:
 def labelled(
     path: Path, columns: Sequence[str], label: str, labels: Sequence[object], pairs=PAIRS
 ) -> None:
-    """A GLUE file of pairs: index, the columns and the label; unlabelled if `label` is empty."""
+    """A GLUE file of pairs: index, the columns and the label; unlabeled if `label` is empty."""
     header = ["index", *columns, *([label] if label else [])]
     rows = [
         [index, *pair, *([value] if label else [])]

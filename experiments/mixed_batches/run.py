@@ -20,7 +20,7 @@ import numpy as np
 import prompt_tuning as pt
 from prompt_tuning import Example, Predictor
 from prompt_tuning.analysis.sweep_plots import plot_bars
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.data.tasks.task import Example as TaskExample
 from prompt_tuning.errors import UserError
 from prompt_tuning.recipes.scripts import run as with_one_line_errors

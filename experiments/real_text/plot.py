@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from prompt_tuning.analysis.sweep_plots import plot_bars
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import writing

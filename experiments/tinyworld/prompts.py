@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import prompt_tuning as pt
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.tinyworld.tasks import TASKS
 
 RESULTS = Path(__file__).parent / "results"

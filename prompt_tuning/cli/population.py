@@ -23,14 +23,14 @@ from prompt_tuning.recipes.population import best_first, write_results
 from prompt_tuning.recipes.run_block import RunFacts, aligned, run_facts, start_block
 from prompt_tuning.recipes.say import say, say_once
 from prompt_tuning.recipes.splits import load_splits
-from prompt_tuning.recipes.train import MemberJob, train_together
+from prompt_tuning.recipes.train import MemberJob, train_jobs
 from prompt_tuning.sweeps.members import MemberSpec
 from prompt_tuning.training.run import TrainResult
 from prompt_tuning.training.run_folder import MEMBERS, RunFolder
 from prompt_tuning.training.startup import Startup
 
 
-def train(args: argparse.Namespace, startup: Startup) -> None:
+def train_population(args: argparse.Namespace, startup: Startup) -> None:
     """Trains the members listed by the loaded configuration, and prints a table of results.
 
     Args:
@@ -50,7 +50,7 @@ def train(args: argparse.Namespace, startup: Startup) -> None:
     folder, jobs = _prepare(args, specs, macro, startup)
     count = f"{len(specs)} member{'s' * (len(specs) > 1)}"
     say_once(start_block(_facts_of_all(jobs, folder, f"{count}, up to {concurrency} at a time")))
-    results = train_together(
+    results = train_jobs(
         jobs,
         concurrency=concurrency,
         side_by_side=side_by_side,

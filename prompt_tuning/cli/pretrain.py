@@ -81,7 +81,7 @@ def pretrain(
             "tokens": job.tokens,
         },
     )
-    (result,) = loop.train(
+    (result,) = loop.train_loop(
         [member],
         frozen=None,
         evaluate=lambda members, trained: [score(*trained)],

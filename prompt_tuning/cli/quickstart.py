@@ -17,7 +17,7 @@ from prompt_tuning.recipes import prompts, scoring
 from prompt_tuning.recipes.run_block import aligned, run_facts, start_block
 from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.splits import load_splits
-from prompt_tuning.recipes.train import train
+from prompt_tuning.recipes.train import train_job
 from prompt_tuning.training.logging import read_rows
 from prompt_tuning.training.startup import Startup
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     score = scoring.scorer(job.base, job.data, job.prediction, held_out)
     say("Scoring the untrained prompt on the test split ...")
     untrained = score(functools.partial(job.method.apply, job.trained)).score
-    result = train(job, folder)
+    result = train_job(job, folder)
     best, options = result.best, job.training.options
     adapter = job.base.load_adapter(loading.prompt_path(str(where), None))
     trained = score(adapter.inject).score

@@ -24,7 +24,7 @@ from prompt_tuning.cli.run_files import run_answers, summary_so_far
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
 from prompt_tuning.json_text import parse_json
-from prompt_tuning.pages.run_page import Member, Resemblance, Run, run_page
+from prompt_tuning.pages.run_page import MemberContents, Resemblance, RunContents, run_page
 from prompt_tuning.pages.sweep_page import Sweep, sweep_page
 from prompt_tuning.pages.web_page import MARK
 from prompt_tuning.sweeps.results import read_records
@@ -79,7 +79,7 @@ def _check_output(output: Path) -> None:
             raise UserError(f"{output} is there and is no report; {_FIX[0].lower()}{_FIX[1:]}")
 
 
-def read_run(folder: str) -> Run:
+def read_run(folder: str) -> RunContents:
     """Reads the folder of a run or of a population.
 
     Raises:
@@ -89,16 +89,16 @@ def read_run(folder: str) -> Run:
     settings = _object(path / "settings.json")
     summary = _object(path / "summary.json") or summary_so_far(path, settings)
     members = [
-        Member(
+        MemberContents(
             name=each["name"],
-            told=each,
+            summary=each,
             rows=read_rows(path / MEMBERS / Path(each["name"]).name / "metrics.jsonl"),
         )
         for each in summary.get("members") or []
     ]
     best = next((m.rows for m in members if m.name == summary.get("best")), None)
     trained, config = best_file(path), path / "config.gin"
-    return Run(
+    return RunContents(
         folder=folder,
         summary=summary,
         rows=read_rows(path / "metrics.jsonl") if best is None else best,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prompt_tuning.cli import gin_config
-from prompt_tuning.data.tasks.catalogue import list_tasks
+from prompt_tuning.data.tasks.catalog import list_tasks
 from prompt_tuning.data.tasks.task import register_task
 from prompt_tuning.data.text_files import as_path
 from prompt_tuning.data.user_files import task_name

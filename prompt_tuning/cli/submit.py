@@ -13,7 +13,7 @@ from typing import Any
 
 from prompt_tuning.cli import configurables, loading
 from prompt_tuning.cli.parsers import parse
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.errors import UserError
 from prompt_tuning.leaderboards.submission import (
     check_submission,

@@ -25,7 +25,7 @@ from prompt_tuning.recipes.paths import run_folder
 from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.scripts import INTERRUPTED
 from prompt_tuning.sweeps.results import provenance
-from prompt_tuning.sweeps.runs import Part, Run, parts_of
+from prompt_tuning.sweeps.runs import Part, SweepRun, parts_of
 from prompt_tuning.sweeps.store import SweepStore
 from prompt_tuning.training.logging import read_rows
 from prompt_tuning.training.signals import StopRequest
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     return _train(args, folder, chosen, described.places)
 
 
-def _chosen(runs: Sequence[Run], args: argparse.Namespace) -> list[Run]:
+def _chosen(runs: Sequence[SweepRun], args: argparse.Namespace) -> list[SweepRun]:
     """Returns the runs assigned to this worker."""
     if args.index is not None:
         if not 0 <= args.index < len(runs):
@@ -78,7 +78,7 @@ def _chosen(runs: Sequence[Run], args: argparse.Namespace) -> list[Run]:
 
 
 def _plan_text(
-    name: str, runs: Sequence[Run], chosen: Sequence[Run], places: int, folder: Path
+    name: str, runs: Sequence[SweepRun], chosen: Sequence[SweepRun], places: int, folder: Path
 ) -> str:
     store = SweepStore(folder) if folder.is_dir() else None
     done = {each.name for each in chosen if store and store.finished(each.name)}
@@ -97,7 +97,7 @@ def _plan_text(
     return "\n".join(lines)
 
 
-def _train(args: argparse.Namespace, folder: Path, chosen: Sequence[Run], places: int) -> int:
+def _train(args: argparse.Namespace, folder: Path, chosen: Sequence[SweepRun], places: int) -> int:
     store = SweepStore(folder)
     left = [each for each in chosen if store.finished(each.name) is None]
     if args.again:

@@ -16,7 +16,7 @@ from prompt_tuning.analysis.tables import Table
 from prompt_tuning.cli.plan import run_emulated
 from prompt_tuning.errors import UserError
 from prompt_tuning.planning.machines import Machine
-from prompt_tuning.sweeps.runs import Run
+from prompt_tuning.sweeps.runs import SweepRun
 
 _OF_COST = ("PROMPT_LENGTH", "TASK_FEATURE_LENGTHS", "TRAIN_STEPS")
 """Per-member settings that change a run's cost."""
@@ -35,7 +35,7 @@ class Cost(NamedTuple):
 
 
 def costs(
-    runs: Sequence[Run],
+    runs: Sequence[SweepRun],
     machine: Machine,
     search_paths: str,
     progress: Callable[[str], None],
@@ -51,7 +51,7 @@ def costs(
     Raises:
       UserError: a plan can't be made.
     """
-    sorts: dict[tuple[object, ...], list[Run]] = {}
+    sorts: dict[tuple[object, ...], list[SweepRun]] = {}
     for run in runs:
         key = (run.shared, *(run.resolved.get(name) for name in _OF_COST))
         sorts.setdefault(key, []).append(run)
@@ -62,7 +62,7 @@ def costs(
     return found
 
 
-def _plan(run: Run, machine: Machine, search_paths: str) -> Mapping[str, Any]:
+def _plan(run: SweepRun, machine: Machine, search_paths: str) -> Mapping[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "plan.json"
         flags = [f"--accelerator={machine.accelerator.name}", f"--devices={machine.devices}"]

@@ -25,7 +25,7 @@ from prompt_tuning.errors import UserError, at_least
 from prompt_tuning.recipes.signatures import mark
 from prompt_tuning.sweeps import grid as grids
 from prompt_tuning.sweeps.grid import GIN_FILES
-from prompt_tuning.sweeps.runs import Run
+from prompt_tuning.sweeps.runs import SweepRun
 
 PLACES = 16
 """Maximum number of members of a part: as many as a population trains at a time."""
@@ -93,13 +93,13 @@ def load_sweep(file: str, search_paths: str, bindings: Sequence[tuple[str, str]]
     return dataclasses.replace(found, name=re.sub(r"\.gin$", "", file).rpartition("/")[2])
 
 
-def runs_of(described: Sweep, search_paths: str) -> list[Run]:
+def runs_of(described: Sweep, search_paths: str) -> list[SweepRun]:
     """Returns every run of a sweep, after validating its configuration.
 
     Raises:
       UserError: a configuration can't be read, or two runs have the same configuration.
     """
-    by_hash: dict[str, Run] = {}
+    by_hash: dict[str, SweepRun] = {}
     for settings in grids.combinations(described.axes):
         for name in {**described.settings, **settings}:
             if members.is_assigned(name):
@@ -115,7 +115,7 @@ def runs_of(described: Sweep, search_paths: str) -> list[Run]:
     return list(by_hash.values())
 
 
-def _run(described: Sweep, settings: Mapping[str, Any], search_paths: str) -> Run:
+def _run(described: Sweep, settings: Mapping[str, Any], search_paths: str) -> SweepRun:
     files = (*described.files, *grids.gin_files(settings))
     own = {name: value for name, value in settings.items() if name != GIN_FILES}
     bindings = {**described.settings, **own}
@@ -132,7 +132,7 @@ def _run(described: Sweep, settings: Mapping[str, Any], search_paths: str) -> Ru
     hashed = resolved | named
     if hashed.get("data.extra_tokens") == "None":  # the default was 100 in older versions;
         hashed["data.extra_tokens"] = "100"  # this keeps their run names
-    return Run(
+    return SweepRun(
         name=f"{grids.slug(settings)}-{grids.short_hash(hashed)}",
         settings=settings,
         files=files,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.data.mixtures import MIXTURES
-from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
+from prompt_tuning.data.tasks.catalog import get_task, list_tasks
 from prompt_tuning.data.tasks.sizes import SIZES
 
 _SPLITS = ("train", "validation", "test")

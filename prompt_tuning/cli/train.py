@@ -19,7 +19,7 @@ from prompt_tuning.recipes.pretraining import PretrainingJob
 from prompt_tuning.recipes.run_block import aligned, run_facts, start_block
 from prompt_tuning.recipes.say import say, say_once
 from prompt_tuning.recipes.scripts import report
-from prompt_tuning.recipes.train import train
+from prompt_tuning.recipes.train import train_job
 from prompt_tuning.training.run_folder import RunFolder
 from prompt_tuning.training.screen import scores_text
 from prompt_tuning.training.startup import Startup
@@ -39,12 +39,12 @@ def main(argv: Sequence[str]) -> None:
     loading.load_config(args)
     with joined(configurables.processes(), report):
         if args.tune or gin_config.macro("POPULATION") is not None:
-            population.train(args, startup)
+            population.train_population(args, startup)
             return
         job = loading.prepare(part=startup.part)
         folder = open_folder(job, overwrite=args.overwrite)
         say_once(start_block(run_facts(job, **gin_config.chosen())))
-        result = train(job, folder, startup=startup, profile_steps=args.profile)
+        result = train_job(job, folder, startup=startup, profile_steps=args.profile)
         best = result.best
         prints = is_first()
     if not prints:

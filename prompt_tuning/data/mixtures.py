@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
+from prompt_tuning.data.tasks.catalog import get_task, list_tasks
 from prompt_tuning.data.tasks.glue import GLUE_TASKS
 from prompt_tuning.data.tasks.question_answering import MRQA_TASKS
 from prompt_tuning.data.tasks.superglue import SUPERGLUE_TASKS

@@ -16,7 +16,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 
-UNLABELLED = "<unk>"
+UNLABELED = "<unk>"
 """T5's target for an example with a withheld label, as in SuperGLUE's test splits."""
 
 _HIGHLIGHT_AFTER_STOP = re.compile(r"([.?!\"'])\n@highlight\n")

@@ -15,7 +15,7 @@ import numpy as np
 from prompt_tuning.data.feature_lengths import FEATURES
 from prompt_tuning.data.mixtures import MIXTURES, proportional_rates
 from prompt_tuning.data.quiet_tensorflow import seqio, tf
-from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
+from prompt_tuning.data.tasks.catalog import get_task, list_tasks
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.vocabularies import Vocabulary
 

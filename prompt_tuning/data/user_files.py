@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prompt_tuning.data import metrics
-from prompt_tuning.data.preprocessors import UNLABELLED, Row
+from prompt_tuning.data.preprocessors import UNLABELED, Row
 from prompt_tuning.data.sources import bad_rows_named, row_draw
 from prompt_tuning.data.tables import JsonRow, check_format, read_table, table_format
 from prompt_tuning.data.tasks.task import Example, Metric, Task
@@ -265,7 +265,7 @@ def _render(row: Row, source: UserFiles, numbers: bool) -> Iterable[Example]:
     # A row without an answer is identified by all of its columns.
     used = {*source.targets.columns, *(() if withheld else source.inputs.columns)}
     rest = {column: value for column, value in row.items() if column not in used}
-    target = UNLABELLED if withheld else source.targets.render(row)
+    target = UNLABELED if withheld else source.targets.render(row)
     if numbers and not withheld and not metrics.is_number(target):
         raise ValueError(f"the answer {target!r} is no number, as the metric expects")
     yield Example(

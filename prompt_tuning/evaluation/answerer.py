@@ -43,7 +43,7 @@ IndexedBatch = tuple[Batch, Sequence[int] | np.ndarray]
 """A batch and the index of the example in each of its first rows; later rows are padding."""
 
 
-class Rows(NamedTuple):
+class Outputs(NamedTuple):
     """Answers of several injections to the examples of a batch, or to one example.
 
     Attributes:
@@ -85,7 +85,7 @@ class Answerer:
         key: Key[Array, "..."] | None = None,
         *,
         compare: bool = False,
-    ) -> Rows:
+    ) -> Outputs:
         """Answers a batch with each injection; compiles one program per shape and their number.
 
         Args:
@@ -104,20 +104,20 @@ class Answerer:
         return jax.tree.map(gathered, run(*arguments))
 
     def text(self, choice: Any) -> str:
-        """Returns the text of one example's share of `Rows.choices`."""
+        """Returns the text of one example's share of `Outputs.choices`."""
         if self.label_ids is None:
             return self.decode(choice.tolist())
         return self.labels[int(choice)]
 
-    def rows(
+    def outputs(
         self,
         injects: Sequence[Inject],
         batches: Iterable[IndexedBatch],
         *,
         seed: int = 0,
         compare: bool = False,
-    ) -> Iterator[tuple[int, Rows]]:
-        """Yields each example's index and its share of `Rows`, batch by batch.
+    ) -> Iterator[tuple[int, Outputs]]:
+        """Yields each example's index and its share of `Outputs`, batch by batch.
 
         Args:
           injects: return the injections for a batch; activation memory grows with their number.
@@ -135,7 +135,10 @@ class Answerer:
                 compare=compare,
             )
             for row, index in enumerate(indices):
-                yield int(index), Rows(choices[:, row], None if scores is None else scores[:, row])
+                yield (
+                    int(index),
+                    Outputs(choices[:, row], None if scores is None else scores[:, row]),
+                )
 
     def predict(
         self, injects: Sequence[Inject], batches: Iterable[IndexedBatch], *, seed: int = 0
@@ -145,8 +148,8 @@ class Answerer:
         Raises:
           UserError: there are no examples.
         """
-        found = _in_order(self.rows(injects, batches, seed=seed))
-        return [[self.text(rows.choices[i]) for rows in found] for i in range(len(injects))]
+        found = _in_order(self.outputs(injects, batches, seed=seed))
+        return [[self.text(outputs.choices[i]) for outputs in found] for i in range(len(injects))]
 
     def ballots(
         self, injects: Sequence[Inject], batches: Iterable[IndexedBatch], *, seed: int = 0
@@ -159,17 +162,17 @@ class Answerer:
         Raises:
           UserError: there are no examples.
         """
-        found = _in_order(self.rows(injects, batches, seed=seed, compare=True))
-        return [self._ballot(rows) for rows in found]
+        found = _in_order(self.outputs(injects, batches, seed=seed, compare=True))
+        return [self._ballot(outputs) for outputs in found]
 
-    def _ballot(self, rows: Rows) -> Ballot:
+    def _ballot(self, outputs: Outputs) -> Ballot:
         if self.label_ids is not None:
-            votes = tuple(map(int, rows.choices))
-            return Ballot(answers=tuple(self.labels), log_likelihoods=rows.scores, votes=votes)
-        texts = [self.text(choice) for choice in rows.choices]
+            votes = tuple(map(int, outputs.choices))
+            return Ballot(answers=tuple(self.labels), log_likelihoods=outputs.scores, votes=votes)
+        texts = [self.text(choice) for choice in outputs.choices]
         answers = tuple(dict.fromkeys(texts))
         columns = [
-            rows.scores[:, [text == answer for text in texts]].max(axis=1) for answer in answers
+            outputs.scores[:, [text == answer for text in texts]].max(axis=1) for answer in answers
         ]
         return Ballot(
             answers=answers,
@@ -178,8 +181,8 @@ class Answerer:
         )
 
 
-def _in_order(rows: Iterable[tuple[int, Rows]]) -> list[Rows]:
-    by_index = dict(rows)
+def _in_order(outputs: Iterable[tuple[int, Outputs]]) -> list[Outputs]:
+    by_index = dict(outputs)
     if not by_index:
         raise UserError("There are no examples to evaluate: the split is empty.")
     return [by_index[index] for index in sorted(by_index)]
@@ -196,7 +199,7 @@ def _program(model: T5, options: DecodingOptions | RankOptions, compare: bool) -
         encoder_input_tokens: Int[Array, "batch source"],
         key: Key[Array, "..."] | None,
         label_ids: Int[Array, "labels target"] | None,
-    ) -> Rows:
+    ) -> Outputs:
         # Injections that run together share the memory for logits.
         logit_bytes = LOGIT_BYTES // len(injections)
 
@@ -218,10 +221,10 @@ def _program(model: T5, options: DecodingOptions | RankOptions, compare: bool) -
 
         if isinstance(options, RankOptions):
             scores = _map(rank, injections)  # [injections, batch, labels]
-            return Rows(jnp.argmax(scores, axis=-1), scores)
+            return Outputs(jnp.argmax(scores, axis=-1), scores)
         ids = _map(decode, injections)  # [injections, batch, target]
         if not compare:
-            return Rows(ids)
+            return Outputs(ids)
         answers = jnp.swapaxes(ids, 0, 1)
 
         def score(injection: Injection) -> Float[Array, "batch answers"]:
@@ -229,7 +232,7 @@ def _program(model: T5, options: DecodingOptions | RankOptions, compare: bool) -
                 model, frozen, encoder_input_tokens, injection, answers, logit_bytes=logit_bytes
             )
 
-        return Rows(ids, _map(score, injections))
+        return Outputs(ids, _map(score, injections))
 
     return run
 

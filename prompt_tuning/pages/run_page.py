@@ -32,16 +32,16 @@ _HASH = "contents of "
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Member:
+class MemberContents:
     """A member of a population: its name, its entry in the population's summary, its rows."""
 
     name: str
-    told: Mapping[str, Any]
+    summary: Mapping[str, Any]
     rows: Sequence[Row]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
+class RunContents:
     """The contents of a run's folder.
 
     Attributes:
@@ -65,7 +65,7 @@ class Run:
     config: str
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     trained_for: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    members: Sequence[Member] = ()
+    members: Sequence[MemberContents] = ()
     answers: Mapping[str, Sequence[Row]] = dataclasses.field(default_factory=dict)
 
 
@@ -82,7 +82,7 @@ class Resemblance:
     tables: Sequence[Table]
 
 
-def run_page(run: Run, resemblance: Resemblance | str) -> str:
+def run_page(run: RunContents, resemblance: Resemblance | str) -> str:
     """Returns the page.
 
     Args:
@@ -125,7 +125,7 @@ def scores(rows: Sequence[Row], key: str = SCORE) -> list[tuple[float, float]]:
     return sorted(point for point in by_step.items() if all(map(math.isfinite, point)))
 
 
-def _headline(run: Run) -> dict[str, tuple[Any, Any]]:
+def _headline(run: RunContents) -> dict[str, tuple[Any, Any]]:
     summary = run.summary
     trained, frozen = (summary.get(f"{name}_parameters") for name in ("trained", "frozen"))
     share = NOTHING
@@ -155,7 +155,7 @@ def _headline(run: Run) -> dict[str, tuple[Any, Any]]:
     return values
 
 
-def _charts(run: Run) -> list[Markup]:
+def _charts(run: RunContents) -> list[Markup]:
     if not scores(run.rows):
         return []
     charts = [_score_chart(run)]
@@ -167,7 +167,7 @@ def _charts(run: Run) -> list[Markup]:
     return charts
 
 
-def _score_chart(run: Run) -> Markup:
+def _score_chart(run: RunContents) -> Markup:
     """Charts the score of a run, of a mixture's tasks, or of a population's members."""
     points = scores(run.rows)
     lines = [Line(name="score", points=points)]
@@ -222,7 +222,7 @@ def _metric_keys(rows: Sequence[Row]) -> list[str]:
     return keys if same else [*keys, SCORE]
 
 
-def _metrics(run: Run) -> Table:
+def _metrics(run: RunContents) -> Table:
     best = run.summary.get("best_step")
     evaluations = [row for row in run.rows if SCORE in row]
 
@@ -258,9 +258,9 @@ def _evaluations(rows: Sequence[Row]) -> Table:
     )
 
 
-def _members(run: Run) -> dict[str, Any]:
-    told = [member.told.get("settings") for member in run.members]
-    settings = [each if isinstance(each, Mapping) else {} for each in told]
+def _members(run: RunContents) -> dict[str, Any]:
+    found = [member.summary.get("settings") for member in run.members]
+    settings = [each if isinstance(each, Mapping) else {} for each in found]
     names = list(dict.fromkeys(name for each in settings for name in each))
     rows = []
     for member, own in zip(run.members, settings, strict=True):
@@ -269,11 +269,11 @@ def _members(run: Run) -> dict[str, Any]:
             [
                 run_name(f"{mark}{member.name}"),
                 *(setting(own.get(name, NOTHING)) for name in names),
-                member.told.get("score"),
+                member.summary.get("score"),
                 sparkline(scores(member.rows)),
-                member.told.get("best_step"),
-                member.told.get("steps"),
-                str(member.told.get("ended", "")),
+                member.summary.get("best_step"),
+                member.summary.get("steps"),
+                str(member.summary.get("ended", "")),
             ]
         )
     columns = ["member", *names, "score", "curve", "best step", "steps", "how it ended"]
@@ -330,7 +330,7 @@ def _pieces(nearest: Sequence[Neighbor]) -> Markup:
     return Markup('<div class="pieces">{}</div>').format(Markup().join(parts))
 
 
-def _hashes(run: Run) -> dict[str, str]:
+def _hashes(run: RunContents) -> dict[str, str]:
     hashes = {
         f"hash of {name.removeprefix(_HASH)}": str(value)
         for name, value in run.settings.items()

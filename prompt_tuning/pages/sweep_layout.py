@@ -21,7 +21,7 @@ _MOST_ACROSS = 12
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Layout:
+class TableLayout:
     """The roles of columns in tables and figures.
 
     Attributes:
@@ -57,12 +57,12 @@ def _by_folder(settings: Mapping[str, Any]) -> dict[str, str]:
     return {folder: " + ".join(stems) for folder, stems in found.items()}
 
 
-def layout_of(rows: Sequence[Row]) -> Layout:
+def table_layout(rows: Sequence[Row]) -> TableLayout:
     """Chooses the layout from the columns in which runs differ, without redundant ones."""
-    told = list(rows[0])
-    first = told.index("task")
-    settings = [name for name in told[1:first] if name not in (GIN_FILES, *SEEDS)]
-    folders = [name for name in told if name.endswith("/") and name not in settings]
+    names = list(rows[0])
+    first = names.index("task")
+    settings = [name for name in names[1:first] if name not in (GIN_FILES, *SEEDS)]
+    folders = [name for name in names if name.endswith("/") and name not in settings]
     kept: list[str] = []
     for name in ["model", "task", *folders, *settings]:
         varies = name in rows[0] and len(distinct(rows, name)) > 1
@@ -76,7 +76,7 @@ def layout_of(rows: Sequence[Row]) -> Layout:
     along = along or next(iter(free), None)
     short = [name for name in free if len(distinct(rows, name)) <= _MOST_ACROSS]
     across = along if along in short else next(reversed(short), None)
-    return Layout(
+    return TableLayout(
         down=[name for name in kept if name != across] or ["task"],
         across=across,
         along=along or ("task" if seed == "run" else seed),
@@ -108,7 +108,7 @@ def distinct(rows: Sequence[Row], name: str) -> list[Any]:
     return sorted({str(row[name]): row[name] for row in rows}.values(), key=order)
 
 
-def macro_rows(rows: Sequence[Row], layout: Layout) -> tuple[list[Row], str]:
+def macro_rows(rows: Sequence[Row], layout: TableLayout) -> tuple[list[Row], str]:
     """Returns the mean over tasks for each setting and seed, or no rows and the reason."""
     runs = {row["run"] for row in rows}
     # A mixture's rows already include the mean.

@@ -16,12 +16,12 @@ from prompt_tuning.pages.charts import Line, line_chart, sparkline
 from prompt_tuning.pages.run_page import scores
 from prompt_tuning.pages.sweep_layout import (
     SEEDS,
-    Layout,
+    TableLayout,
     described_rows,
     distinct,
     is_number,
-    layout_of,
     macro_rows,
+    table_layout,
 )
 from prompt_tuning.pages.web_page import (
     NOTHING,
@@ -62,7 +62,7 @@ class Sweep:
 def sweep_page(sweep: Sweep) -> str:
     """Returns the page."""
     rows = described_rows(sweep.records)
-    layout = layout_of(rows)
+    layout = table_layout(rows)
     scored = [row for row in rows if math.isfinite(row["score"])]
     sections = ["Results", "Figure", "Runs", "Configurations", "Provenance"]
     common, configurations = _configurations(sweep.records)
@@ -88,7 +88,7 @@ def sweep_page(sweep: Sweep) -> str:
 
 
 def _headline(
-    sweep: Sweep, rows: Sequence[Row], scored: Sequence[Row], layout: Layout
+    sweep: Sweep, rows: Sequence[Row], scored: Sequence[Row], layout: TableLayout
 ) -> dict[str, tuple[Any, Any]]:
     seconds = [record["summary"].get("wall_seconds") for record in sweep.records.values()]
     known = [each for each in seconds if is_number(each)]
@@ -109,7 +109,7 @@ def _headline(
     return values
 
 
-def _best(rows: Sequence[Row], layout: Layout) -> tuple[float | None, str]:
+def _best(rows: Sequence[Row], layout: TableLayout) -> tuple[float | None, str]:
     """Returns the best mean over seeds, and over tasks if possible, with its setting."""
     macro, _ = macro_rows(rows, layout)
     if not rows:
@@ -128,7 +128,7 @@ def _best(rows: Sequence[Row], layout: Layout) -> tuple[float | None, str]:
     return statistics.fmean(scored), shown + many
 
 
-def _pivots(rows: Sequence[Row], layout: Layout) -> list[Any]:
+def _pivots(rows: Sequence[Row], layout: TableLayout) -> list[Any]:
     """Returns tables of means, or the reasons why there are none."""
     if not rows:
         return ["No score is a number."]
@@ -150,7 +150,11 @@ def _pivots(rows: Sequence[Row], layout: Layout) -> list[Any]:
 
 
 def _pivot(
-    rows: Sequence[Row], all_rows: Sequence[Row], layout: Layout, down: Sequence[str], caption: str
+    rows: Sequence[Row],
+    all_rows: Sequence[Row],
+    layout: TableLayout,
+    down: Sequence[str],
+    caption: str,
 ) -> dict[str, Any]:
     across, names = layout.across, len(down)
     columns = [*down, *([across] if across else [])]
@@ -175,7 +179,7 @@ def _mean_cell(text: str) -> Any:
     return Sorted(shown, key)
 
 
-def _charts(rows: Sequence[Row], layout: Layout) -> list[Markup]:
+def _charts(rows: Sequence[Row], layout: TableLayout) -> list[Markup]:
     """Returns a chart of the mean over tasks, if there is one, and a chart per task."""
     if not rows:
         return []
@@ -210,7 +214,7 @@ def _charts(rows: Sequence[Row], layout: Layout) -> list[Markup]:
     ]
 
 
-def _lines(rows: Sequence[Row], all_rows: Sequence[Row], layout: Layout) -> list[Line]:
+def _lines(rows: Sequence[Row], all_rows: Sequence[Row], layout: TableLayout) -> list[Line]:
     labels = [str(value) for value in distinct(all_rows, layout.along)]
     found: dict[tuple[str, ...], dict[int, list[float]]] = {
         combination: {} for combination in _ordered_lines(all_rows, layout)
@@ -231,7 +235,7 @@ def _lines(rows: Sequence[Row], all_rows: Sequence[Row], layout: Layout) -> list
     ]
 
 
-def _ordered_lines(rows: Sequence[Row], layout: Layout) -> list[tuple[str, ...]]:
+def _ordered_lines(rows: Sequence[Row], layout: TableLayout) -> list[tuple[str, ...]]:
     orders = [[str(value) for value in distinct(rows, name)] for name in layout.lines]
     found = {tuple(str(row[name]) for name in layout.lines) for row in rows}
     return sorted(
@@ -239,7 +243,7 @@ def _ordered_lines(rows: Sequence[Row], layout: Layout) -> list[tuple[str, ...]]
     )
 
 
-def _runs(sweep: Sweep, rows: Sequence[Row], layout: Layout) -> dict[str, Any]:
+def _runs(sweep: Sweep, rows: Sequence[Row], layout: TableLayout) -> dict[str, Any]:
     names = dict.fromkeys([*layout.lines, layout.along, "task", layout.seed])
     names = [name for name in names if name != "run"]
     told = list(rows[0])

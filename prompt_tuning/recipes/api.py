@@ -20,7 +20,6 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Method
 from prompt_tuning.models.injection import AnyArray, Injection
 from prompt_tuning.recipes import options, prompts, scoring
-from prompt_tuning.recipes import train as training
 from prompt_tuning.recipes.batches import (
     Batches,
     BatchSource,
@@ -34,16 +33,23 @@ from prompt_tuning.recipes.frozen_base import Base
 from prompt_tuning.recipes.gin_text import Reference
 from prompt_tuning.recipes.job import Job, prepare
 from prompt_tuning.recipes.paths import expanded, run_folder
-from prompt_tuning.recipes.plan import Plan, chosen, config_text, open_folder, plan, task_values
 from prompt_tuning.recipes.population import best_first, write_results
 from prompt_tuning.recipes.rows import Rows, given_task
 from prompt_tuning.recipes.run import Run
 from prompt_tuning.recipes.run_block import run_facts, start_block
+from prompt_tuning.recipes.run_spec import (
+    RunSpec,
+    chosen,
+    config_text,
+    open_folder,
+    run_spec,
+    task_values,
+)
 from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.signatures import mark
 from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.task_data import Data
-from prompt_tuning.recipes.train import MemberJob
+from prompt_tuning.recipes.train import MemberJob, train_job, train_jobs
 from prompt_tuning.training.run import Evaluation
 from prompt_tuning.training.run_folder import MEMBERS
 
@@ -172,11 +178,11 @@ def train(
     """
     arguments = dict(locals())
     with _shown(not arguments.pop("quiet")):
-        planned = _planned(**arguments)
-        job = prepare(base, planned.data, planned.prediction, planned.training)
-        opened = open_folder(job, planned.values, overwrite=overwrite)
-        say(start_block(run_facts(job, **chosen(job, planned.values))))
-        training.train(job, opened)
+        spec = _run_spec(**arguments)
+        job = prepare(base, spec.data, spec.prediction, spec.training)
+        opened = open_folder(job, spec.values, overwrite=overwrite)
+        say(start_block(run_facts(job, **chosen(job, spec.values))))
+        train_job(job, opened)
     return _run(job)
 
 
@@ -229,35 +235,33 @@ def train_many(
     with _shown(not quiet):
         task = _given_task(task, where, overwrite=overwrite, **of_rows)
         shared = {"method": method, "task": task, **arguments}
-        plans = {
-            name: _planned(base=base, **{**shared, **own, "folder": where / MEMBERS / name})
+        specs = {
+            name: _run_spec(base=base, **{**shared, **own, "folder": where / MEMBERS / name})
             for name, own in members.items()
         }
-        _check_members(plans)
+        _check_members(specs)
         load = _loaded_once()
         jobs = {
-            name: prepare(base, plan.data, plan.prediction, plan.training, load=load)
-            for name, plan in plans.items()
+            name: prepare(base, spec.data, spec.prediction, spec.training, load=load)
+            for name, spec in specs.items()
         }
         first = next(iter(members))
-        opened = open_folder(jobs[first], plans[first].values, overwrite=overwrite, of_all=where)
+        opened = open_folder(jobs[first], specs[first].values, overwrite=overwrite, of_all=where)
         population = [
             MemberJob(
                 job=job,
-                folder=open_folder(job, plans[name].values),
+                folder=open_folder(job, specs[name].values),
                 name=name,
                 facts={"member": {key: str(value) for key, value in members[name].items()}},
             )
             for name, job in jobs.items()
         ]
-        facts = run_facts(jobs[first], **chosen(jobs[first], plans[first].values))
+        facts = run_facts(jobs[first], **chosen(jobs[first], specs[first].values))
         number = f"{facts.batch} for each of {len(jobs)} members, up to {concurrency} at a time"
         say(start_block(dataclasses.replace(facts, batch=number, folder=f"{where}/")))
-        results = training.train_together(
-            population, concurrency=concurrency, side_by_side=side_by_side
-        )
+        results = train_jobs(population, concurrency=concurrency, side_by_side=side_by_side)
         best = best_first(results)[0].name
-        config = config_text({**plans[best].values, "train.folder": str(where)}, jobs[best])
+        config = config_text({**specs[best].values, "train.folder": str(where)}, jobs[best])
         write_results(opened, results, members, config)
     return {name: _run(job) for name, job in jobs.items()}
 
@@ -326,7 +330,7 @@ def train_on_batches(
         first = source.batch(0)
         rows, target_length = first["decoder_target_tokens"].shape
         lengths = {"inputs": first["encoder_input_tokens"].shape[1], "targets": target_length}
-        planned = _planned(
+        spec = _run_spec(
             base=base,
             method=method,
             task=options.BATCHES,
@@ -343,16 +347,16 @@ def train_on_batches(
             lengths=lengths,
             settings=settings,
         )
-        data = dataclasses.replace(planned.data, name=name)
+        data = dataclasses.replace(spec.data, name=name)
         if evaluate is None or callable(evaluate):
             score = evaluate
         else:
             score = loss_of_batches(base, evaluate)
-        job = prepare_batches(base, data, planned.prediction, planned.training, source, score)
+        job = prepare_batches(base, data, spec.prediction, spec.training, source, score)
         contents = {"contents of the first batch": hash_of_batch(first)}
-        opened = open_folder(job, planned.values, overwrite=overwrite, contents=contents)
-        say(start_block(run_facts(job, **chosen(job, planned.values))))
-        training.train(job, opened)
+        opened = open_folder(job, spec.values, overwrite=overwrite, contents=contents)
+        say(start_block(run_facts(job, **chosen(job, spec.values))))
+        train_job(job, opened)
     return _run(job)
 
 
@@ -414,15 +418,15 @@ def evaluate(
         return scoring.evaluate(base, data, prediction, split, inject)
 
 
-def _planned(
+def _run_spec(
     *,
     base: Base,
     method: Callable[[Base], Method],
     task: str | Task | Mixture | Rows,
     folder: str | Path,
     **given: Any,
-) -> Plan:
-    """Returns the plan for the arguments of `train`; writes rows in memory into the folder."""
+) -> RunSpec:
+    """Returns the specification of a run; writes rows in memory into its folder."""
     defaults = inspect.signature(train).parameters
     if unknown := sorted(given.keys() - defaults.keys()):
         raise TypeError(f"train() has no argument {unknown[0]!r}")
@@ -431,7 +435,7 @@ def _planned(
     if not isinstance(task, Reference):
         of_rows = {name: arguments[name] for name in _OF_ROWS}
         task = given_task(task, where, overwrite=arguments["overwrite"], **of_rows)
-    return plan(base, method, task, where, arguments)
+    return run_spec(base, method, task, where, arguments)
 
 
 _OF_ROWS = ("inputs", "targets", "validation", "test", "held_out", "labels", "metric")
@@ -455,13 +459,13 @@ def _shown(shown: bool) -> AbstractContextManager[Any]:
     return contextlib.nullcontext() if shown else contextlib.redirect_stderr(io.StringIO())
 
 
-def _check_members(plans: Mapping[str, Plan]) -> None:
+def _check_members(specs: Mapping[str, RunSpec]) -> None:
     """Checks that runs differ only in per-member settings."""
-    (first, plan), *others = plans.items()
+    (first, spec), *others = specs.items()
     for name, other in others:
-        for setting in sorted(plan.values.keys() | other.values.keys()):
+        for setting in sorted(spec.values.keys() | other.values.keys()):
             known = mark(setting)
-            expected, found = (each.values.get(setting) for each in (plan, other))
+            expected, found = (each.values.get(setting) for each in (spec, other))
             if expected is not found and not known.per_member and str(expected) != str(found):
                 raise UserError(
                     f"{setting} is {found} for the member {name} and {expected} for {first}; "

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
+from prompt_tuning.data.tasks.catalog import get_task, list_tasks
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.templates import Template
 from prompt_tuning.errors import UserError

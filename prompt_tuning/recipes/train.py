@@ -46,15 +46,15 @@ class MemberJob:
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def train(
+def train_job(
     job: Job, folder: RunFolder, *, startup: Startup | None = None, profile_steps: int = 0
 ) -> TrainResult:
     """Trains a job and writes the best prompt, the metrics and the summary to the folder."""
     one = MemberJob(job=job, folder=folder)
-    return train_together([one], startup=startup, profile_steps=profile_steps)[0]
+    return train_jobs([one], startup=startup, profile_steps=profile_steps)[0]
 
 
-def train_together(
+def train_jobs(
     jobs: Sequence[MemberJob],
     *,
     concurrency: int = 1,
@@ -79,12 +79,12 @@ def train_together(
       The results, in the order of the jobs.
 
     Raises:
-      UserError: as `training.loop.train`; or the teachers don't suit the tasks.
+      UserError: as `training.loop.train_loop`; or the teachers don't suit the tasks.
     """
     base = jobs[0].job.base
     accelerator = accelerator_of(jax.devices()[0].device_kind)
     losses = [_injection_loss(each.job) for each in jobs]
-    results = loop.train(
+    results = loop.train_loop(
         [
             Member(
                 name=each.name,

@@ -17,7 +17,7 @@ from prompt_tuning.sweeps.members import named_members
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
+class SweepRun:
     """One run of a sweep.
 
     Attributes:
@@ -59,7 +59,7 @@ class Part:
       population: each member's settings; empty for a single run.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[SweepRun, ...]
     population: tuple[Mapping[str, Any], ...]
 
     @property
@@ -92,9 +92,9 @@ class Part:
         return [folder / "members" / spec.name for spec in specs] or [folder]
 
 
-def parts_of(runs: Sequence[Run], places: int) -> list[Part]:
+def parts_of(runs: Sequence[SweepRun], places: int) -> list[Part]:
     """Groups runs into parts, populations of at most `places` members."""
-    groups: dict[Any, list[Run]] = {}
+    groups: dict[Any, list[SweepRun]] = {}
     for run in runs:
         # Members can't set names that other members don't set, nor references.
         references = [item for item in run.resolved.items() if _literal(item[1]) is _NO_LITERAL]
@@ -106,7 +106,7 @@ def parts_of(runs: Sequence[Run], places: int) -> list[Part]:
     return [Part(runs=tuple(part), population=_differences(part)) for part in parts]
 
 
-def _differences(runs: Sequence[Run]) -> tuple[dict[str, Any], ...]:
+def _differences(runs: Sequence[SweepRun]) -> tuple[dict[str, Any], ...]:
     """Returns the settings of each run that differ between runs and have an effect."""
     if len(runs) == 1:
         return ()

@@ -9,11 +9,11 @@ from prompt_tuning.parallel.processes import first_then_all
 from prompt_tuning.training.early_stopping import Best
 from prompt_tuning.training.halving import BestScore, Halving, best_until, ranked
 from prompt_tuning.training.logging import read_rows
-from prompt_tuning.training.run import Member, Run, TrainResult
+from prompt_tuning.training.run import ActiveRun, Member, TrainResult
 
 T = TypeVar("T")
 
-DIVERGED = "diverged"
+_DIVERGED = "diverged"
 _TO_THE_END = "trained to its last step"
 
 
@@ -30,11 +30,11 @@ class Lineup:
         self._members, self._concurrency = members, min(concurrency, len(members))
         self._waiting: collections.deque[Member] = collections.deque()
         self._until: int | None = None
-        self.open: dict[str, Run] = {}
-        self.training: list[Run] = []
+        self.open: dict[str, ActiveRun] = {}
+        self.training: list[ActiveRun] = []
         # A single run is opened even if it is complete: its caller needs the parameters.
-        alone = not members[0].name
-        self.results = {} if alone else _read_on_all(lambda: _results_before(members))
+        in_population = members[0].in_population
+        self.results = _read_on_all(lambda: _results_before(members)) if in_population else {}
 
     @property
     def complete(self) -> bool:
@@ -46,7 +46,7 @@ class Lineup:
         self._until = until
         self._waiting.extend(member for member in members if member.name not in self.results)
 
-    def start(self, open_run: Callable[[Member], Run]) -> list[Run]:
+    def start(self, open_run: Callable[[Member], ActiveRun]) -> list[ActiveRun]:
         """Opens as many waiting members as there is room for; call `admit` next."""
         room = min(self._concurrency - len(self.training), len(self._waiting))
         started = [self._waiting.popleft() for _ in range(room)]
@@ -55,7 +55,7 @@ class Lineup:
                 self.open[member.name] = open_run(member)
         return [self.open[member.name] for member in started]
 
-    def admit(self, runs: Sequence[Run]) -> None:
+    def admit(self, runs: Sequence[ActiveRun]) -> None:
         """Adds opened runs to those that train, unless they have already reached their step."""
         self.training += runs
         self.drop_arrived()
@@ -69,28 +69,32 @@ class Lineup:
         if self._until is not None:
             self.training = [run for run in self.training if run.step < self._until]
 
-    def end(self, run: Run, reason: str) -> None:
+    def end_diverged(self, run: ActiveRun, step: int) -> None:
+        """Ends a run that diverged at a step."""
+        self.end(run, f"{_DIVERGED} at step {step:,}", diverged=True)
+
+    def end(self, run: ActiveRun, reason: str, *, diverged: bool = False) -> None:
         """Ends a run for good, with the reason in its summary."""
         run.wait()
         run.close()
-        run.write_summary({"ended": reason} if run.name else {})
+        run.write_summary({"ended": reason} if run.member.in_population else {})
         del self.open[run.name]
         self.training = [other for other in self.training if other is not run]
-        self.results[run.name] = run.result(reason)
+        self.results[run.name] = run.result(reason, diverged=diverged)
 
     def drop_worst(
         self,
         members: Sequence[Member],
         rung: int,
         halving: Halving,
-        open_run: Callable[[Member], Run],
+        open_run: Callable[[Member], ActiveRun],
         line: Callable[[str], None],
     ) -> list[Member]:
         """Ends the members with the lowest scores at a rung; returns those that remain."""
 
         def score(member: Member) -> BestScore:
             result = self.results.get(member.name)
-            diverged = result is not None and result.ended.startswith(DIVERGED)
+            diverged = result is not None and result.diverged
             return best_until([] if diverged else read_rows(member.folder.metrics), rung)
 
         found = _read_on_all(lambda: {member.name: score(member) for member in members})
@@ -141,5 +145,6 @@ def _results_before(members: Sequence[Member]) -> dict[str, TrainResult]:
             ended=ended,
             trained=None,
             stopped_early=early,
+            diverged=ended.startswith(_DIVERGED),  # the summary has only the text
         )
     return results

@@ -35,24 +35,24 @@ from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.training.devices import Devices
 from prompt_tuning.training.halving import Halving
 from prompt_tuning.training.inputs import Input
-from prompt_tuning.training.lineup import DIVERGED, Lineup
+from prompt_tuning.training.lineup import Lineup
 from prompt_tuning.training.monitoring import Monitoring, StepFlops
 from prompt_tuning.training.profiling import Profile
-from prompt_tuning.training.run import Diverged, Evaluation, Member, Run, TrainResult
+from prompt_tuning.training.run import ActiveRun, Diverged, Evaluation, Member, TrainResult
 from prompt_tuning.training.screen import PopulationScreen
 from prompt_tuning.training.side_by_side import SideBySide
 from prompt_tuning.training.signals import Interrupted, StopRequest
 from prompt_tuning.training.startup import startup_line
 from prompt_tuning.training.step import ProgramKey, StepMetrics, make_train_step
 
-STEPS_IN_FLIGHT = 2
-"""Maximum programs dispatched but not yet fetched: enough to keep a device busy."""
+PROGRAMS_IN_FLIGHT = 2
+"""Maximum number of programs dispatched but not yet fetched: enough to keep a device busy."""
 
 Evaluate = Callable[[Sequence[Member], Sequence[Any]], Sequence[Evaluation]]
 """(members, their trainable parameters) -> each one's evaluation on the development set."""
 
 
-def train(
+def train_loop(
     members: Sequence[Member],
     *,
     frozen: PyTree,
@@ -97,8 +97,8 @@ def train(
     # Several processes stop together or not at all.
     with StopRequest(saving=devices.vote is not None) as stop:
         together = None
-        # Optional: the loop works without side-by-side training; members then take turns.
-        if side_by_side and members[0].name:
+        # Optional: the loop works without side-by-side training, with steps in turn.
+        if side_by_side and members[0].in_population:
             together = SideBySide(
                 concurrency=min(concurrency, len(members)),
                 target_length=max(
@@ -126,7 +126,7 @@ def train(
         finally:
             loop.close()
     results = [loop.lineup.results[member.name] for member in members]
-    if all(result.ended.startswith(DIVERGED) for result in results):
+    if all(result.diverged for result in results):
         raise UserError(
             f"All members diverged; the first, {results[0].name}, {results[0].ended}. "
             "Lower LEARNING_RATE, and give another MODEL_DIR or --overwrite."
@@ -144,7 +144,7 @@ class _InFlight(NamedTuple):
     """
 
     metrics: StepMetrics
-    steps: Sequence[tuple[Run, Any]]
+    steps: Sequence[tuple[ActiveRun, Any]]
     signal_number: Array | int
 
 
@@ -178,7 +178,7 @@ class _Loop:
             end=max(member.options.train_steps for member in members),
         )
         self._screen = None
-        if members[0].name:
+        if members[0].in_population:
             left = [member for member in members if member.name not in lineup.results]
             self._screen = PopulationScreen(
                 sum(member.options.train_steps for member in left),
@@ -216,7 +216,7 @@ class _Loop:
                 run.evaluation_due or run.checkpoint_due or run.step == until
                 for run in lineup.training
             )
-            self._record_steps(0 if eventful else STEPS_IN_FLIGHT)
+            self._record_steps(0 if eventful else PROGRAMS_IN_FLIGHT)
             self._run_evaluations([run for run in lineup.training if run.evaluation_due])
             # Read only once: a signal may arrive at any time, and `Interrupted` must follow a save.
             signal_number = self._voted_signal if self._devices.vote else self._stop.signal_number
@@ -238,10 +238,10 @@ class _Loop:
         if self._screen is not None:
             self._screen.close()
 
-    def _open_run(self, member: Member) -> Run:
+    def _open_run(self, member: Member) -> ActiveRun:
         # With side-by-side training, batches are stacked before they are put on the devices.
         alone = self._side_by_side is None
-        return Run(
+        return ActiveRun(
             member,
             state=self._devices.first_state(member),
             frozen_parameters=self._frozen_parameters,
@@ -250,7 +250,7 @@ class _Loop:
             screen=None if self._screen is None else self._screen.member(member.name),
         )
 
-    def _start_steps(self, training: Sequence[Run]) -> None:
+    def _start_steps(self, training: Sequence[ActiveRun]) -> None:
         """Dispatches the next step of every training run."""
         inputs = {}
         for run in training:
@@ -258,7 +258,9 @@ class _Loop:
                 inputs[run.name] = run.batches.next()
         vote = self._devices.vote
         signal_number = vote(self._stop.signal_number or 0) if vote else 0
-        start = self._take_turns if self._side_by_side is None else self._side_by_side.start_steps
+        start = (
+            self._steps_in_turn if self._side_by_side is None else self._side_by_side.start_steps
+        )
         first_round = min(run.step for run in training)
         metrics: StepMetrics = {}
         with self._part_of_startup("step"), self._profile.step(first_round):
@@ -274,9 +276,9 @@ class _Loop:
             for run in training:
                 run.record_startup(seconds)
 
-    def _take_turns(
-        self, training: Sequence[Run], inputs: Mapping[str, Input]
-    ) -> Iterator[tuple[StepMetrics, list[tuple[Run, Any]]]]:
+    def _steps_in_turn(
+        self, training: Sequence[ActiveRun], inputs: Mapping[str, Input]
+    ) -> Iterator[tuple[StepMetrics, list[tuple[ActiveRun, Any]]]]:
         """Dispatches each run's step as its own program; yields like `SideBySide.start_steps`."""
         for run in training:
             if run.program_key not in self._programs:
@@ -309,10 +311,10 @@ class _Loop:
                 except Diverged as error:
                     if self._screen is None:
                         raise
-                    self.lineup.end(run, f"{DIVERGED} at step {error.step:,}")
+                    self.lineup.end_diverged(run, error.step)
                     self._screen.line(f"{run.name}: {error}")
 
-    def _run_evaluations(self, due: Sequence[Run]) -> None:
+    def _run_evaluations(self, due: Sequence[ActiveRun]) -> None:
         if self._evaluate is None or not due:
             return
         started = time.monotonic()

@@ -1,7 +1,7 @@
 """State and I/O of one training run.
 
     specification    `Member`
-    input            `Run.batches`, prefetched on a thread
+    input            `ActiveRun.batches`, prefetched on a thread
     output           rows of metrics, predictions, the best prompt, checkpoints
     result           `TrainResult`, and the folder's summary.json
 
@@ -73,6 +73,11 @@ class Member:
     save_best: Callable[[Any, int, float], None] | None = None
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def in_population(self) -> bool:
+        """Whether it is a member of a population, and not a single run."""
+        return bool(self.name)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -102,6 +107,7 @@ class TrainResult:
       trained: the trainable parameters after the last step (those of the best evaluation are in
         the folder); None for a member that ended before this process began.
       stopped_early: whether it ended before its last step.
+      diverged: whether a loss, a gradient or an update was NaN or infinite.
     """
 
     name: str
@@ -110,6 +116,7 @@ class TrainResult:
     ended: str
     trained: Any
     stopped_early: bool
+    diverged: bool = False
 
 
 class Diverged(UserError):
@@ -124,7 +131,7 @@ class Diverged(UserError):
         self.step = step
 
 
-class Run:
+class ActiveRun:
     """A started run.
 
     For each step, call in this order: `batches.next`; `start_step`; `record_step` once the metrics
@@ -322,7 +329,7 @@ class Run:
         if save or self.checkpoint_due:
             self._save_checkpoint()
 
-    def result(self, ended: str) -> TrainResult:
+    def result(self, ended: str, *, diverged: bool = False) -> TrainResult:
         """Returns the result of the run, which ended for this reason."""
         return TrainResult(
             name=self.name,
@@ -331,6 +338,7 @@ class Run:
             ended=ended,
             trained=self.state.trained,
             stopped_early=self.step < self.options.train_steps,
+            diverged=diverged,
         )
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from prompt_tuning.host_memory import check_memory
 from prompt_tuning.models.stacking import stack_injections
 from prompt_tuning.training.inputs import Input
 from prompt_tuning.training.optimizers import at_rate
-from prompt_tuning.training.run import Run
+from prompt_tuning.training.run import ActiveRun
 from prompt_tuning.training.step import (
     Batch,
     ProgramKey,
@@ -142,7 +142,7 @@ class SideBySide:
         target_length: int,
         frozen: PyTree,
         accumulation_steps: int,
-        layout_of: Callable[[Sequence[Run]], PyTree],
+        layout_of: Callable[[Sequence[ActiveRun]], PyTree],
         place_batch: Callable[[Batch], Batch],
         flops_of: Callable[..., int],
     ):
@@ -152,11 +152,11 @@ class SideBySide:
         self._layout_of, self._place_batch, self._flops_of = layout_of, place_batch, flops_of
         self._programs: dict[tuple[ProgramKey, ...], Any] = {}
         self._prompt_lengths: dict[ProgramKey, int] = {}
-        self._rows: list[Run] = []
+        self._rows: list[ActiveRun] = []
 
     def start_steps(
-        self, training: Sequence[Run], inputs: Mapping[str, Input]
-    ) -> Iterator[tuple[StepMetrics, list[tuple[Run, Any]]]]:
+        self, training: Sequence[ActiveRun], inputs: Mapping[str, Input]
+    ) -> Iterator[tuple[StepMetrics, list[tuple[ActiveRun, Any]]]]:
         """Dispatches a step of every training run; yields once per program.
 
         Args:
@@ -189,7 +189,7 @@ class SideBySide:
                 run.start_step(states[row], inputs[run.name], flops)
             yield metrics, steps
 
-    def _arrange(self, training: Sequence[Run]) -> None:
+    def _arrange(self, training: Sequence[ActiveRun]) -> None:
         """Assigns a row to each training run.
 
         In a program with several keys, runs that have ended keep their rows, so that no smaller
@@ -207,7 +207,7 @@ class SideBySide:
         if smaller or _exchangeable(self._rows):
             self._rows = [run for run in self._rows if run in training]
 
-    def _groups(self, inputs: Mapping[str, Input]) -> list[list[Run]]:
+    def _groups(self, inputs: Mapping[str, Input]) -> list[list[ActiveRun]]:
         """Returns groups of runs, one group per program."""
         if not _exchangeable(self._rows):
             return [self._rows]
@@ -217,7 +217,7 @@ class SideBySide:
         groups = groups_by_length(lengths, self._sizes, others)
         return [[self._rows[row] for row in group] for group in groups]
 
-    def _prompt_length(self, run: Run, batch: Batch) -> int:
+    def _prompt_length(self, run: ActiveRun, batch: Batch) -> int:
         """Returns the number of positions that a run's method adds to its inputs."""
 
         def positions(trained: PyTree) -> Array:
@@ -230,7 +230,7 @@ class SideBySide:
             self._prompt_lengths[run.program_key] = length
         return self._prompt_lengths[run.program_key]
 
-    def _program(self, rows: Sequence[Run]) -> Any:
+    def _program(self, rows: Sequence[ActiveRun]) -> Any:
         keys = tuple(run.program_key for run in rows)
         if keys not in self._programs:
             self._programs[keys] = make_side_by_side_step(
@@ -239,7 +239,7 @@ class SideBySide:
         return self._programs[keys]
 
 
-def _exchangeable(rows: Sequence[Run]) -> bool:
+def _exchangeable(rows: Sequence[ActiveRun]) -> bool:
     """Whether all rows have the same key, so that the program depends only on their number."""
     return len({run.program_key for run in rows}) <= 1
 

@@ -11,7 +11,7 @@ import pytest
 
 from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, save_prompt
 from prompt_tuning.cli.__main__ import main
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.recipes import counting
 from prompt_tuning.recipes.scripts import USER_ERROR, status_of
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from prompt_tuning.cli.next_commands import infer_command
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.cli.show import example_lines
 from prompt_tuning.data.mixtures import MIXTURES
-from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
+from prompt_tuning.data.tasks.catalog import get_task, list_tasks
 from prompt_tuning.data.tasks.sizes import SIZES
 from prompt_tuning.data.tasks.task import Example
 from prompt_tuning.data.tokenized import tokenized

@@ -148,7 +148,7 @@ ROWS = {
 }
 
 
-def unlabelled(row: dict) -> dict:
+def unlabeled(row: dict) -> dict:
     """The row as an official test split has it."""
     row = json.loads(json.dumps(row))
     row.pop("label", None)
@@ -175,7 +175,7 @@ def write_superglue(folder: Path) -> Path:
             continue
         write_jsonl(folder / name / "train.jsonl", rows)
         write_jsonl(folder / name / "val.jsonl", rows)
-        write_jsonl(folder / name / "test.jsonl", [unlabelled(row) for row in rows])
+        write_jsonl(folder / name / "test.jsonl", [unlabeled(row) for row in rows])
     return folder
 
 

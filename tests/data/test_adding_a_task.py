@@ -5,7 +5,7 @@ import json
 import pytest
 
 from prompt_tuning.data.tasks import task as task_module
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.data.tokenized import tokenized
 from prompt_tuning.errors import UserError
 

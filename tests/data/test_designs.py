@@ -6,7 +6,7 @@ import pytest
 
 from prompt_tuning.cli import gin_config
 from prompt_tuning.data.designs import SHOTS, designed, read_designs
-from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
+from prompt_tuning.data.tasks.catalog import get_task, list_tasks
 from prompt_tuning.errors import UserError
 
 RTE = get_task("superglue_rte")

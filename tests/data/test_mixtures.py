@@ -11,7 +11,7 @@ from prompt_tuning.data.mixtures import (
     proportional_rates,
     user_mixture,
 )
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.data.tokenized import tokenized
 from prompt_tuning.errors import UserError
 

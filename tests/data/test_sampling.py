@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.data.sampling import HELD_OUT, Sample, with_held_out
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.data.tokenized import NO_FACTS, Ragged, RowFacts, TokenizedSplit
 from prompt_tuning.errors import UserError
 

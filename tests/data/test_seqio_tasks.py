@@ -5,7 +5,7 @@ import pytest
 
 from prompt_tuning.data.batching import eval_batches
 from prompt_tuning.data.mixtures import MIXTURES
-from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
+from prompt_tuning.data.tasks.catalog import get_task, list_tasks
 from prompt_tuning.data.tokenized import tokenized
 
 LENGTHS = {"inputs": 64, "targets": 11}

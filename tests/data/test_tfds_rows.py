@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.data.tasks.superglue import SUPERGLUE_TASKS
 from prompt_tuning.errors import UserError
 

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.data.token_batches import TokenBatchStream, TokenBudget, token_eval_batches
 from prompt_tuning.data.tokenized import Ragged, TokenizedSplit
 from prompt_tuning.data.vocabularies import Vocabulary

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.data.split_notes import split_notes
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.data.tasks.task import Example
 from prompt_tuning.data.tokenized import Ragged, tokenized
 from prompt_tuning.data.vocabularies import Vocabulary

@@ -12,7 +12,7 @@ import sentencepiece
 from etils.epath import backend
 from sentencepiece import sentencepiece_model_pb2
 
-from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
+from prompt_tuning.data.tasks.catalog import get_task, list_tasks
 from prompt_tuning.data.vocabularies import (
     ByteVocabulary,
     Vocabulary,

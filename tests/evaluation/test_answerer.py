@@ -64,7 +64,7 @@ def rank(model, frozen):
 
 def texts(answerer, inject, batches):
     """The answers by the examples' indices."""
-    return {i: answerer.text(row.choices[0]) for i, row in answerer.rows([inject], batches)}
+    return {i: answerer.text(row.choices[0]) for i, row in answerer.outputs([inject], batches)}
 
 
 def test_predictions_are_in_the_order_of_the_examples(rank, inject):
@@ -123,7 +123,7 @@ def test_answers_come_before_the_next_batch_is_asked_for(rank, inject):
             asked.append(batch)
             yield batch
 
-    answers = rank.rows([inject], counted())
+    answers = rank.outputs([inject], counted())
     for _ in range(4):
         next(answers)
     assert len(asked) == 1
@@ -137,7 +137,7 @@ def test_the_score_of_a_saved_prompt_is_the_same_to_the_last_digit(
     """With a metric that shows every bit of the model's numbers, and all programs compiled anew."""
 
     def measure(inject):
-        found = ranking(model, frozen).rows([inject], batches())
+        found = ranking(model, frozen).outputs([inject], batches())
         return {index: row.scores.tobytes() for index, row in found}
 
     before = measure(inject)
@@ -181,6 +181,6 @@ def test_of_equal_labels_the_first_is_predicted(model, frozen, inject):
 
 
 def test_ranked_rows_hold_the_score_of_each_label(rank, inject):
-    for _, row in rank.rows([inject], batches()):
+    for _, row in rank.outputs([inject], batches()):
         assert row.scores.shape == (1, len(LABELS))
         assert rank.text(row.choices[0]) == LABELS[np.argmax(row.scores[0])]

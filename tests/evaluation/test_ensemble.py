@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.evaluation.answerer import Answerer, Rows
+from prompt_tuning.evaluation.answerer import Answerer, Outputs
 from prompt_tuning.evaluation.ensemble import (
     Ballot,
     combinations,
@@ -131,6 +131,6 @@ def test_answers_of_one_text_are_one(model):
     voter = Answerer(model=model, frozen={}, options=options, decode=lambda ids: str(sum(ids)))
     ids = np.array([[3, 4], [7, 0], [2, 0]])
     logs = np.array([[-1.0, -2, -3], [-5, -4, -3], [-1, -1, -9]])
-    read = voter._ballot(Rows(ids, logs))
+    read = voter._ballot(Outputs(ids, logs))
     assert read.answers == ("7", "2") and read.votes == (0, 0, 1)
     np.testing.assert_array_equal(read.log_likelihoods, [[-1, -3], [-4, -3], [-1, -9]])

@@ -10,7 +10,7 @@ import pytest
 import prompt_tuning
 from prompt_tuning import Example, Predictor
 from prompt_tuning.checkpoints.frozen.weights import load_weights
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.predictor import EmptyExample, UnknownPrompt

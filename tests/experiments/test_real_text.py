@@ -8,7 +8,7 @@ import pytest
 
 from prompt_tuning.checkpoints.frozen.weights import flatten, load_weights
 from prompt_tuning.cli.__main__ import main
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.errors import UserError
 from prompt_tuning.sweeps.results import provenance
 from prompt_tuning.sweeps.store import SweepStore

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.errors import UserError
 from prompt_tuning.leaderboards.submission import (
     check_submission,

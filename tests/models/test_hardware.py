@@ -7,7 +7,7 @@ import pytest
 
 import prompt_tuning
 from prompt_tuning.checkpoints.frozen.load import load_frozen
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.evaluation.rank import label_log_likelihoods
 from prompt_tuning.models.compute import Compute

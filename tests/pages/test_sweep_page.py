@@ -5,7 +5,7 @@ import re
 import pytest
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.pages.sweep_layout import described_rows, layout_of, macro_rows
+from prompt_tuning.pages.sweep_layout import described_rows, macro_rows, table_layout
 from prompt_tuning.pages.sweep_page import Sweep, sweep_page
 from prompt_tuning.sweeps.results import read_records
 from prompt_tuning.sweeps.store import SweepStore
@@ -53,7 +53,7 @@ def lengths():
 
 
 def layout(records):
-    return layout_of(described_rows(records))
+    return table_layout(described_rows(records))
 
 
 def test_numbers_go_across_and_files_that_a_column_tells_are_left_out():
@@ -133,7 +133,7 @@ def test_a_mean_over_tasks_waits_for_all_of_them():
     records = lengths()
     del records["large-wic-5-1"]
     rows = described_rows(records)
-    assert macro_rows(rows, layout_of(rows))[0] == []
+    assert macro_rows(rows, table_layout(rows))[0] == []
     assert "no mean over tasks yet" in page_of(records)
 
 

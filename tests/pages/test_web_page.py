@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from prompt_tuning.pages.run_page import Run, run_page
+from prompt_tuning.pages.run_page import RunContents, run_page
 from prompt_tuning.pages.web_page import MARK, duration, number, run_name, setting
 
 HOSTILE = "</pre><script>alert('1')</script>\"&"
@@ -16,7 +16,7 @@ ROWS = [{"step": 0, "eval/score": 0.98249}]
 
 def page(**changes):
     parts = {"folder": "x", "summary": {}, "rows": ROWS, "settings": {}, "versions": {}}
-    return run_page(Run(**{**parts, "config": "", **changes}), "no prompt")
+    return run_page(RunContents(**{**parts, "config": "", **changes}), "no prompt")
 
 
 @pytest.mark.parametrize(

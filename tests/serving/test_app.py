@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from prompt_tuning import Example
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.serving.app import create_app
 from prompt_tuning.serving.batching import BatchingOptions
 from prompt_tuning.serving.limits import Limits

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.data.tasks.tinyworld_transfer import PAIRS, SIZES
 from prompt_tuning.errors import UserError
 from prompt_tuning.tinyworld import corpus, lands, lexicon

@@ -16,7 +16,7 @@ from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.training.halving import Halving, best_until, ranked
 from prompt_tuning.training.keys import stream_key
-from prompt_tuning.training.loop import train
+from prompt_tuning.training.loop import train_loop
 from prompt_tuning.training.losses import cross_entropy
 from prompt_tuning.training.optimizers import adafactor, adamw, linear_warmup
 from prompt_tuning.training.options import TrainOptions
@@ -129,7 +129,7 @@ def train_together(members, frozen, **changes):
         "side_by_side": True,
         **changes,
     }
-    return train(members, **arguments)
+    return train_loop(members, **arguments)
 
 
 def train_alone(member, frozen):

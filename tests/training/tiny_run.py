@@ -18,7 +18,7 @@ import numpy as np
 
 from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, save_prompt
 from prompt_tuning.training.keys import stream_key
-from prompt_tuning.training.loop import train
+from prompt_tuning.training.loop import train_loop
 from prompt_tuning.training.losses import cross_entropy
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.options import TrainOptions
@@ -94,7 +94,7 @@ def run(folder_path, seconds_per_step: float = 0.0, keep: float = 0.9, **changes
     fields = {field.name for field in dataclasses.fields(Member)}
     member = Member(folder=folder, **{k: v for k, v in arguments.items() if k in fields})
     evaluate = arguments["evaluate"]
-    (result,) = train(
+    (result,) = train_loop(
         [member],
         frozen=arguments["frozen"],
         evaluate=None if evaluate is None else lambda members, trained: [evaluate(*trained)],

@@ -9,7 +9,7 @@ import pytest
 
 from prompt_tuning.cli import configurables, gin_config, loading, submit
 from prompt_tuning.cli.arguments import Parser
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.errors import UserError
 from prompt_tuning.leaderboards.tables import SUPERGLUE
 

@@ -31,7 +31,7 @@ BLOCK_BYTES = 16 * 2**20
 ALIGNMENT = 64
 """In bytes; XLA uses an array without copying if its address is a multiple of this."""
 
-Rows = tuple[int, np.ndarray]
+Block = tuple[int, np.ndarray]
 """The index of the first row, and the rows."""
 
 ShardingOf = Callable[[str, tuple[int, ...]], Sharding]
@@ -51,7 +51,7 @@ class StoredArray:
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    blocks: Callable[[], Iterator[Rows]]
+    blocks: Callable[[], Iterator[Block]]
     mapped: Callable[[], np.ndarray] | None = None
 
     def copy_to(self, out: np.ndarray) -> None:
@@ -60,7 +60,7 @@ class StoredArray:
             out[start : start + len(rows)] = rows
 
     def map_blocks(
-        self, shape: tuple[int, ...], function: Callable[[int, np.ndarray], Rows]
+        self, shape: tuple[int, ...], function: Callable[[int, np.ndarray], Block]
     ) -> "StoredArray":
         """Returns an array of this shape with `function` applied to each block."""
         return StoredArray(
@@ -91,7 +91,7 @@ def array_in_file(
     of copying from mapped pages, which would be in memory twice.
     """
 
-    def blocks() -> Iterator[Rows]:
+    def blocks() -> Iterator[Block]:
         row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
         with reading(file), file.open("rb") as stream:
             stream.seek(offset)

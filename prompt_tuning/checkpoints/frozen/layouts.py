@@ -21,7 +21,7 @@ import numpy as np
 
 from prompt_tuning.axes import HEAD_DIM, HEADS
 from prompt_tuning.checkpoints.arrays.stored_arrays import (
-    Rows,
+    Block,
     StoredArray,
     StoredParameter,
     array_in_memory,
@@ -258,7 +258,7 @@ def _fold(name: str, array: StoredArray, scanned: bool) -> StoredArray:
         # [heads, head_dim, embed], or with the layers on the second axis.
         heads, *layers, head_dim, embed = array.shape
 
-        def fold(start: int, rows: np.ndarray) -> Rows:
+        def fold(start: int, rows: np.ndarray) -> Block:
             rows = np.moveaxis(rows, -2, 1)
             return start * head_dim, rows.reshape(-1, *layers, embed)
 

@@ -22,7 +22,7 @@ from etils import epath
 
 from prompt_tuning.checkpoints.arrays.msgpack_files import stored_msgpack
 from prompt_tuning.checkpoints.arrays.stored_arrays import (
-    Rows,
+    Block,
     StoredArray,
     StoredParameter,
     check_parameters,
@@ -221,7 +221,7 @@ def _stored(store: tensorstore.TensorStore, name: str, folder: epath.Path) -> St
     chunk_rows = int((store.chunk_layout.read_chunk.shape or (1,))[0] or 1)
     row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
 
-    def blocks() -> Iterator[Rows]:
+    def blocks() -> Iterator[Block]:
         try:
             if not shape:
                 yield 0, np.asarray(store.read().result()).reshape(1)

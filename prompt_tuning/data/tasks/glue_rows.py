@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.data.preprocessors import UNLABELLED, Row
+from prompt_tuning.data.preprocessors import UNLABELED, Row
 from prompt_tuning.data.sources import TsvSource
 from prompt_tuning.data.tasks.tables import Text
 from prompt_tuning.data.tasks.task import Example
@@ -81,7 +81,7 @@ def render(
 ) -> Iterable[Example]:
     """Yields the row with its label word as the target, rewritten by `words`."""
     del training
-    label = row["label"] or UNLABELLED
+    label = row["label"] or UNLABELED
     yield Example(
         inputs=text(row),
         targets=(words or {}).get(label, label),
@@ -96,6 +96,6 @@ def render_similarity(row: Row, training: bool, *, text: Text) -> Iterable[Examp
     score = np.float32(-1 if row["label"] is None else row["label"])
     yield Example(
         inputs=text(row),
-        targets=UNLABELLED if score < 0 else f"{np.round(score * 5) / 5:.1f}",
+        targets=UNLABELED if score < 0 else f"{np.round(score * 5) / 5:.1f}",
         metadata={"idx": row["idx"], "score": float(score)},
     )

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from prompt_tuning.data import preprocessors
-from prompt_tuning.data.preprocessors import UNLABELLED, Row
+from prompt_tuning.data.preprocessors import UNLABELED, Row
 from prompt_tuning.data.tasks.task import Example
 
 JsonRow = dict[str, Any]
@@ -85,7 +85,7 @@ def render_classification(
     """Yields the row with its label word as the target."""
     del training
     yield Example(
-        inputs=text(row), targets=row["label"] or UNLABELLED, metadata={"idx": row.get("idx")}
+        inputs=text(row), targets=row["label"] or UNLABELED, metadata={"idx": row.get("idx")}
     )
 
 
@@ -98,7 +98,7 @@ def render_multirc(row: Row, training: bool, *, text: Callable[[Row], str]) -> I
 
 def render_record(row: Row, training: bool, *, text: Callable[[Row], str]) -> Iterable[Example]:
     """Yields one example per answer for training, one per query for scoring."""
-    answers = row["answers"] or [UNLABELLED]
+    answers = row["answers"] or [UNLABELED]
     for answer in answers if training else answers[:1]:
         yield Example(
             inputs=text(row),
@@ -116,7 +116,7 @@ def render_wsc(row: Row, training: bool, *, text: Callable[[Row], str]) -> Itera
         return
     yield Example(
         inputs=text(row),
-        targets=preprocessors.text_field(row, "span1_text") if label else UNLABELLED,
+        targets=preprocessors.text_field(row, "span1_text") if label else UNLABELED,
         metadata={
             "idx": row["idx"],
             "label": label == "True",

@@ -2,7 +2,7 @@
 
 A task is a value: a source of rows, a function from a row to text, the label words, the metrics.
 SeqIO tasks, the token cache, training and evaluation all use that value. `register_task` makes it
-available to every command by name; `catalogue.py` lists all tasks.
+available to every command by name; `catalog.py` lists all tasks.
 """
 
 import functools
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prompt_tuning.data.preprocessors import UNLABELLED, Row
+from prompt_tuning.data.preprocessors import UNLABELED, Row
 from prompt_tuning.data.sources import Source, bad_rows_named
 from prompt_tuning.errors import UserError, listed
 
@@ -38,18 +38,18 @@ class Example:
     @property
     def has_label(self) -> bool:
         """Whether it has a label to train on and to score."""
-        return self.targets != UNLABELLED if self.withheld is None else not self.withheld
+        return self.targets != UNLABELED if self.withheld is None else not self.withheld
 
     @property
     def scoring_metadata(self) -> dict[str, Any]:
         """The metadata, with a mark if the label itself is "<unk>"; see `is_withheld`."""
-        marked = self.has_label and self.targets == UNLABELLED
+        marked = self.has_label and self.targets == UNLABELED
         return {**self.metadata, **({"withheld": False} if marked else {})}
 
 
 def is_withheld(metadata: Mapping[str, Any]) -> bool:
     """Returns whether an example's label is withheld, given its metadata with "targets"."""
-    return metadata.get("withheld", metadata["targets"] == UNLABELLED)
+    return metadata.get("withheld", metadata["targets"] == UNLABELED)
 
 
 _MOST_COLUMNS = 20
@@ -118,8 +118,8 @@ class Task:
         """
         if self.text is not None:
             return self.text(row)
-        unlabelled = {"idx": None, "label": UNLABELLED}
-        return next(iter(self.render({**unlabelled, **row}, False))).inputs
+        unlabeled = {"idx": None, "label": UNLABELED}
+        return next(iter(self.render({**unlabeled, **row}, False))).inputs
 
     @functools.cached_property
     def row_form(self) -> Mapping[str, str | list[str]]:
@@ -189,7 +189,7 @@ class Task:
 
 
 TASKS: dict[str, Task] = {}
-"""The registered tasks by name; `catalogue.py` adds the shipped ones."""
+"""The registered tasks by name; `catalog.py` adds the shipped ones."""
 
 
 def register_task(task: Task) -> Task:

@@ -8,7 +8,7 @@ import pytest
 @pytest.fixture
 def texts(official_files) -> Callable[..., list[tuple[str, str]]]:
     """The inputs and targets of a task's split of `official_files`."""
-    from prompt_tuning.data.tasks.catalogue import get_task
+    from prompt_tuning.data.tasks.catalog import get_task
 
     def texts(name: str, split: str = "validation") -> list[tuple[str, str]]:
         examples = get_task(name).examples(split, str(official_files))

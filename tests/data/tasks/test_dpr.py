@@ -6,7 +6,7 @@ The texts are what T5's preprocessor (`definite_pronoun_resolution_simple`) make
 import pytest
 
 from prompt_tuning.data.preprocessors import pronoun_text
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.errors import UserError
 
 

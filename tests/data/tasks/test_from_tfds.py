@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 
 GLUE = ("cola", "sst2", "qqp", "stsb", "mnli", "mnli_mismatched", "qnli", "rte", "wnli")
 

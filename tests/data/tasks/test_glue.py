@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from prompt_tuning.data.mixtures import get_tasks
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.errors import UserError
 
 FIRST = "The long letter that nobody ever wrote was read aloud."

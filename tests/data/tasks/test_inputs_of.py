@@ -5,14 +5,14 @@ import re
 import pytest
 
 from prompt_tuning.data.sources import bad_rows_named
-from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
+from prompt_tuning.data.tasks.catalog import get_task, list_tasks
 from prompt_tuning.errors import UserError
 
 NLI = {"premise": "Rain fell.", "hypothesis": "It rained."}
 SENTENCES = {"sentence1": "Rain fell.", "sentence2": "It rained."}
 QUESTION = {"question": "Who sat?", "context": "A cat sat (on a mat)."}
 
-# By the task's name without "_with_name": the fields that TFDS gives an unlabelled row, no number
+# By the task's name without "_with_name": the fields that TFDS gives an unlabeled row, no number
 # and no answer among them, and the text without the task's name.
 ROWS = {
     "cnn_dailymail": ({"article": "Rain fell."}, "Rain fell."),

@@ -10,7 +10,7 @@ import json
 import pytest
 
 from prompt_tuning.data.preprocessors import spaced_punctuation
-from prompt_tuning.data.tasks.catalogue import get_task
+from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.data.tasks.question_answering import MRQA_TASKS
 from prompt_tuning.errors import UserError
 

@@ -6,7 +6,7 @@ import pytest
 
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.data.sources import JsonlSource
-from prompt_tuning.data.tasks.catalogue import get_task, list_tasks
+from prompt_tuning.data.tasks.catalog import get_task, list_tasks
 from prompt_tuning.data.tasks.task import Example, Task, register_task
 from prompt_tuning.errors import UserError
 

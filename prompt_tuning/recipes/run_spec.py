@@ -33,8 +33,8 @@ _HEAD = "# Written by prompt_tuning.train; the commands read it: prompt-tuning e
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A planned run: its settings under gin's names, and the objects created from them."""
+class RunSpec:
+    """A run's settings under gin's names, and the objects created from them."""
 
     values: Mapping[str, Any]
     data: Data
@@ -42,14 +42,14 @@ class Plan:
     training: Training
 
 
-def plan(
+def run_spec(
     base: Base,
     method: Callable[[Base], Method],
     task: str | Task | Mixture,
     folder: Path,
     arguments: Mapping[str, Any],
-) -> Plan:
-    """Returns the plan for the arguments of `train`.
+) -> RunSpec:
+    """Returns the specification for the arguments of `train`.
 
     Args:
       base: the frozen model.
@@ -77,7 +77,7 @@ def plan(
         **settings,
     }
     data = options.data_of(values, task)
-    return Plan(
+    return RunSpec(
         values=values,
         data=data,
         prediction=options.prediction_of(values, data),
