@@ -21,6 +21,7 @@ class Accelerator:
       memory_bandwidth: in bytes per second.
       interconnect_bandwidth: bytes per second that it can send to its neighbors over all of its
         links together, and receive at the same time (ICI, NVLink).
+      clock: of its cores, in Hz; a GPU's boost clock.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Accelerator:
     memory: float
     memory_bandwidth: float
     interconnect_bandwidth: float
+    clock: float
 
 
 _GIB = 2.0**30
@@ -39,16 +41,18 @@ _GIB = 2.0**30
 # of the others. Kinds: jax/_src/mesh_utils.py and jax/_src/pallas/mosaic/tpu_info.py.
 # GPUs: NVIDIA's data sheets of the A100, H100 and H200 Tensor Core GPUs, SXM, without sparsity.
 # Interconnect: NVLink, whose total counts both directions.
+# Clocks: of v3 and v4, Jouppi et al. (2023); of later TPUs, peak FLOPs divided by those of
+# a cycle, 2 for each cell of the chip's matrix units (v5e 4 x 128^2, v5p 8 x 128^2, v6e 4 x 256^2).
 ACCELERATORS = (
-    Accelerator("v3", ("TPU v3",), 123e12 / 2, 16 * _GIB, 900e9 / 2, 340e12 / 1024 / 2),
-    Accelerator("v4", ("TPU v4",), 275e12, 32 * _GIB, 1228e9, 300e9),
-    Accelerator("v5e", ("TPU v5 lite", "TPU v5e"), 197e12, 16e9, 819e9, 200e9),
-    Accelerator("v5p", ("TPU v5", "TPU v5p"), 459e12, 95e9, 2765e9, 600e9),
-    Accelerator("v6e", ("TPU v6 lite", "TPU v6e"), 918e12, 32e9, 1600e9, 400e9),
-    Accelerator("A100-40GB", ("NVIDIA A100-SXM4-40GB",), 312e12, 40e9, 1555e9, 300e9),
-    Accelerator("A100-80GB", ("NVIDIA A100-SXM4-80GB",), 312e12, 80e9, 2039e9, 300e9),
-    Accelerator("H100", ("NVIDIA H100 80GB HBM3",), 989e12, 80e9, 3350e9, 450e9),
-    Accelerator("H200", ("NVIDIA H200",), 989e12, 141e9, 4800e9, 450e9),
+    Accelerator("v3", ("TPU v3",), 123e12 / 2, 16 * _GIB, 900e9 / 2, 340e12 / 1024 / 2, 0.94e9),
+    Accelerator("v4", ("TPU v4",), 275e12, 32 * _GIB, 1228e9, 300e9, 1.05e9),
+    Accelerator("v5e", ("TPU v5 lite", "TPU v5e"), 197e12, 16e9, 819e9, 200e9, 1.5e9),
+    Accelerator("v5p", ("TPU v5", "TPU v5p"), 459e12, 95e9, 2765e9, 600e9, 1.75e9),
+    Accelerator("v6e", ("TPU v6 lite", "TPU v6e"), 918e12, 32e9, 1600e9, 400e9, 1.75e9),
+    Accelerator("A100-40GB", ("NVIDIA A100-SXM4-40GB",), 312e12, 40e9, 1555e9, 300e9, 1.41e9),
+    Accelerator("A100-80GB", ("NVIDIA A100-SXM4-80GB",), 312e12, 80e9, 2039e9, 300e9, 1.41e9),
+    Accelerator("H100", ("NVIDIA H100 80GB HBM3",), 989e12, 80e9, 3350e9, 450e9, 1.98e9),
+    Accelerator("H200", ("NVIDIA H200",), 989e12, 141e9, 4800e9, 450e9, 1.98e9),
 )
 
 
