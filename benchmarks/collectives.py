@@ -86,7 +86,7 @@ def compiled_text(config: T5Config, layout: Layout, prompt: int, batch_size: int
 def summary(text: str, layout: Layout) -> dict[str, Any]:
     """Adds the collectives up by the axes they cross and by kind."""
     totals: dict[str, collections.Counter] = {}
-    for one in Program(text, layout.mesh).collectives():
+    for one in Program(text).collectives(layout.mesh):
         axes = "+".join(one.axes) or "none"
         totals.setdefault(axes, collections.Counter()).update(
             {f"{one.kind} count": one.times, f"{one.kind} bytes": one.times * one.bytes}

@@ -141,7 +141,7 @@ def plan(names: tuple[str, ...]) -> dict[str, Any]:
                     target_length=TARGET,
                 )
             )
-            parts = ("weights", "activations", "workspace", "memory")
+            parts = ("weights", "temporaries", "memory")
             found[name][way] = {part: getattr(needs, part) for part in parts}
             print(f"{name} {way}: {found[name][way]}", file=sys.stderr, flush=True)
     return found

@@ -1,8 +1,9 @@
 """`prompt-tuning plan`: estimates a training step's memory and time on other hardware.
 
 Takes the gin files and flags of `train`. Neither weights nor data are read: the step is compiled
-from shapes, for emulated devices. Their number must be set before JAX starts, so the command runs
-itself again in a subprocess.
+from shapes, by the accelerator's own compiler if it is installed, else for emulated CPU devices.
+Either needs variables that are set before JAX starts, so the command runs itself again in a
+subprocess.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
+import jax
+
 from prompt_tuning.checkpoints.arrays.stored_arrays import dtype_of
 from prompt_tuning.checkpoints.frozen.load import stored_frozen
 from prompt_tuning.cli import configurables, gin_config, registry
@@ -23,6 +26,7 @@ from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import get_config
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS
+from prompt_tuning.planning import compilers
 from prompt_tuning.planning.machines import Machine, find_machine
 from prompt_tuning.planning.program import Work, needs_of
 from prompt_tuning.planning.report import make_plan
@@ -30,50 +34,57 @@ from prompt_tuning.recipes.say import say
 
 DEFAULTS = "runs/plan.gin"
 
-_INSIDE = "PROMPT_TUNING_PLAN_DEVICES"
-"""Environment variable of the subprocess: the number of emulated devices."""
+_INSIDE = "PROMPT_TUNING_PLAN_INSIDE"
+"""Environment variable of the subprocess: the machine it was started for."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; prints the plan."""
     args = parse("plan", argv)
     machine = find_machine(args.accelerator, args.devices)
-    if os.environ.get(_INSIDE) == str(machine.devices):
+    if os.environ.get(_INSIDE) == str(machine):
         print_plan(args, machine)
         return 0
 
-    return run_emulated(argv, machine.devices).returncode
+    return run_apart(argv, machine).returncode
 
 
-def run_emulated(
-    argv: Sequence[str], devices: int, *, capture_output: bool = False
+def run_apart(
+    argv: Sequence[str], machine: Machine, *, capture_output: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `plan` in a process with emulated devices; XLA reads their number at startup."""
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        # A program from the cache doesn't report its memory.
-        "JAX_ENABLE_COMPILATION_CACHE": "false",
-        _INSIDE: str(devices),
-    }
+    """Runs `plan` in a process with the environment that the machine's compiler needs."""
+    emulated = bool(compilers.missing(machine.accelerator))
+    needed = compilers.environment(None if emulated else machine.accelerator, machine.devices)
+    environment = {**os.environ, **needed, _INSIDE: str(machine)}
     command = [sys.executable, "-m", "prompt_tuning.cli", "plan", *argv]
     return subprocess.run(command, env=environment, text=True, capture_output=capture_output)
 
 
 def print_plan(args: argparse.Namespace, machine: Machine) -> None:
-    """Makes and prints the plan, in the process that emulates the machine's devices."""
-    work, train_steps = configured(args, machine.devices)
+    """Makes and prints the plan, in the process that `run_apart` started."""
+    work, train_steps = configured(args)
+    emulated = bool(compilers.missing(machine.accelerator))
+    devices = (
+        jax.devices() if emulated else compilers.devices_of(machine.accelerator, machine.devices)
+    )
     say(f"Compiling a step of {work.config.name} for {machine}.")
-    needs = needs_of(work)
-    plan = make_plan(work, needs, machine, train_steps, advise=not args.no_advice, progress=say)
+    needs = needs_of(work, devices)
+    plan = make_plan(
+        work,
+        needs,
+        machine,
+        train_steps,
+        devices=devices,
+        advise=not args.no_advice,
+        progress=say,
+    )
     print(plan.text())
     if args.json:
         with new_file(args.json) as file:
             file.write(json.dumps(plan.to_json(), indent=2) + "\n")
 
 
-def configured(args: argparse.Namespace, devices: int) -> tuple[Work, int]:
+def configured(args: argparse.Namespace) -> tuple[Work, int]:
     """Returns the configured training step, and the number of steps."""
     # Initializers don't affect sizes, and some need the vocabulary.
     starts = [

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prompt_tuning.analysis.tables import Table
-from prompt_tuning.cli.plan import run_emulated
+from prompt_tuning.cli.plan import run_apart
 from prompt_tuning.errors import UserError
 from prompt_tuning.planning.machines import Machine
 from prompt_tuning.sweeps.runs import SweepRun
@@ -30,8 +30,8 @@ class Cost(NamedTuple):
 
     @property
     def hours(self) -> float:
-        """Hours of the whole group, without evaluations."""
-        return self.runs * self.plan["hours"]
+        """Hours of the whole group, without evaluations; 0 if the compiler refuses its step."""
+        return self.runs * (self.plan["hours"] or 0.0)
 
 
 def costs(
@@ -67,7 +67,7 @@ def _plan(run: SweepRun, machine: Machine, search_paths: str) -> Mapping[str, An
         file = Path(folder) / "plan.json"
         flags = [f"--accelerator={machine.accelerator.name}", f"--devices={machine.devices}"]
         flags += ["--no_advice", f"--json={file}", "--gin.MODEL_DIR='-'", *run.flags(search_paths)]
-        ended = run_emulated(flags, machine.devices, capture_output=True)
+        ended = run_apart(flags, machine, capture_output=True)
         if ended.returncode:
             why = ended.stderr.strip().splitlines() or ["it was killed."]
             raise UserError(f"No plan of {run.name}: {why[-1].removeprefix('prompt-tuning: ')}")
@@ -84,9 +84,9 @@ def cost_text(found: Sequence[Cost], machine: Machine) -> str:
                 cost.plan["model"],
                 cost.plan["prompt_length"],
                 cost.runs,
-                float(f"{cost.plan['seconds']['step']:.3g}"),
-                round(cost.plan["hours"], 2),
-                round(cost.hours, 1),
+                float(f"{cost.plan['seconds']['step']:.3g}") if cost.hours else None,
+                round(cost.plan["hours"], 2) if cost.hours else None,
+                round(cost.hours, 1) if cost.hours else None,
                 "yes" if cost.plan["fits"] else "no",
             )
             for cost in found

@@ -32,10 +32,16 @@ class Accelerator:
     interconnect_bandwidth: float
     clock: float
 
+    @property
+    def is_gpu(self) -> bool:
+        """Whether it is a GPU; all others are TPUs."""
+        return self.kinds[0].startswith("NVIDIA")
+
 
 _GIB = 2.0**30
 
-# TPUs: docs.cloud.google.com/tpu/docs/{v3,v4,v5e,v5p,v6e}, "System architecture", read in 2026.
+# TPUs: docs.cloud.google.com/tpu/docs/{v3,v4,v5e,v5p,v6e}, "System architecture", read in 2026;
+# their GB of memory are GiB, as the limits of XLA's compilers show.
 # Interconnect: half of the bidirectional figure, which is Gbps / 8 in the older tables; for v3,
 # which has none, the pod's all-reduce bandwidth divided by its chips, which agrees with the figures
 # of the others. Kinds: jax/_src/mesh_utils.py and jax/_src/pallas/mosaic/tpu_info.py.
@@ -46,9 +52,9 @@ _GIB = 2.0**30
 ACCELERATORS = (
     Accelerator("v3", ("TPU v3",), 123e12 / 2, 16 * _GIB, 900e9 / 2, 340e12 / 1024 / 2, 0.94e9),
     Accelerator("v4", ("TPU v4",), 275e12, 32 * _GIB, 1228e9, 300e9, 1.05e9),
-    Accelerator("v5e", ("TPU v5 lite", "TPU v5e"), 197e12, 16e9, 819e9, 200e9, 1.5e9),
-    Accelerator("v5p", ("TPU v5", "TPU v5p"), 459e12, 95e9, 2765e9, 600e9, 1.75e9),
-    Accelerator("v6e", ("TPU v6 lite", "TPU v6e"), 918e12, 32e9, 1600e9, 400e9, 1.75e9),
+    Accelerator("v5e", ("TPU v5 lite", "TPU v5e"), 197e12, 16 * _GIB, 819e9, 200e9, 1.5e9),
+    Accelerator("v5p", ("TPU v5", "TPU v5p"), 459e12, 95 * _GIB, 2765e9, 600e9, 1.75e9),
+    Accelerator("v6e", ("TPU v6 lite", "TPU v6e"), 918e12, 32 * _GIB, 1600e9, 400e9, 1.75e9),
     Accelerator("A100-40GB", ("NVIDIA A100-SXM4-40GB",), 312e12, 40e9, 1555e9, 300e9, 1.41e9),
     Accelerator("A100-80GB", ("NVIDIA A100-SXM4-80GB",), 312e12, 80e9, 2039e9, 300e9, 1.41e9),
     Accelerator("H100", ("NVIDIA H100 80GB HBM3",), 989e12, 80e9, 3350e9, 450e9, 1.98e9),

@@ -11,7 +11,6 @@ of a program; the GPU's says nothing about time.
 
 import collections
 import dataclasses
-import functools
 import importlib.util
 import math
 import os
@@ -23,7 +22,7 @@ from jax.experimental import topologies
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.parallel.accelerators import Accelerator
-from prompt_tuning.planning.kernels import Kernel, Program
+from prompt_tuning.planning.hlo import Program
 
 _GPUS_OF_A_HOST = 8
 
@@ -49,151 +48,121 @@ _CORES = {
     "shared_memory_per_core: 233472 shared_memory_per_block_optin: 232448 "
     "cuda_compute_capability { major: 9 feature_extension: ACCELERATED_FEATURES }",
 }
-"""By the beginning of a name. NVIDIA's whitepapers on Ampere (2020) and Hopper (2022); as in
+"""By the beginning of a name. NVIDIA's whitepapers on Ampere (2020) and Hopper (2022), as in
 openxla/xla, `xla/backends/gpu/target_config/specs`."""
 
 
 class DoesNotFit(UserError):
-    """The compiler's refusal of a program that exceeds a device's memory.
+    """A compiler's refusal of a program that exceeds a device's memory.
 
     Attributes:
-      needed, available: bytes, rounded as the compiler says them; `needed` are the temporary
-        arrays alone if `temporaries_only`.
+      needed: bytes, rounded as in the message.
+      temporaries_only: whether they are those of the temporary arrays alone, without arguments.
     """
 
     def __init__(self, message: str):
         """Reads XLA's message."""
-        first = message.split("\n", 1)[0].removeprefix("RESOURCE_EXHAUSTED: ").strip()
-        super().__init__(f"The compiler refuses the program: {first}")
-        sizes = [float(n) * 2 ** (10 * " KMGT".index(unit)) for n, unit in _SIZE.findall(first)]
-        self.needed, self.available = (int(size) for size in (*sizes, 0, 0)[:2])
-        self.temporaries_only = "temporaries" in first
-
-
-_SIZE = re.compile(r"\b(\d+(?:\.\d+)?)([KMGT])(?:i?B)?\b")
+        line = message.split("\n", 1)[0].removeprefix("RESOURCE_EXHAUSTED: ").strip()
+        super().__init__(f"The compiler refuses it: {line}")
+        number, unit = re.findall(r"\b(\d+(?:\.\d+)?)([KMGT])", line)[0]
+        self.needed = int(float(number) * 1024 ** " KMGT".index(unit))
+        self.temporaries_only = "temporaries" in line
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """What a compiled program needs of each device. Sizes are in bytes.
+    """What a compiled program needs of each device.
 
     Attributes:
-      arguments, outputs: of the program; outputs that reuse an argument's memory aren't counted.
-      temporaries: the most that all other arrays take at a time.
+      arguments, outputs, temporaries: bytes; outputs that reuse an argument's memory aren't
+        counted, and temporaries are the most at a time.
+      cycles, flops, moved: of all kernels together (`hlo.Kernel`).
       program: its instructions.
     """
 
     arguments: int
     outputs: int
     temporaries: int
+    cycles: int
+    flops: int
+    moved: int
     program: Program = dataclasses.field(repr=False)
 
     @property
     def memory(self) -> int:
-        """The sum."""
+        """All bytes."""
         return self.arguments + self.outputs + self.temporaries
-
-    @functools.cached_property
-    def kernels(self) -> tuple[Kernel, ...]:
-        """All kernels, without communication."""
-        return tuple(self.program.kernels())
-
-    @property
-    def cycles(self) -> int:
-        """The TPU compiler's estimate, without communication; 0 for other compilers."""
-        return sum(kernel.times * kernel.cycles for kernel in self.kernels)
-
-    @property
-    def flops(self) -> int:
-        """FLOPs of matrix products; 0 for TPUs."""
-        return sum(kernel.times * kernel.flops for kernel in self.kernels)
-
-    @property
-    def moved(self) -> int:
-        """Bytes that kernels read and write."""
-        return sum(kernel.times * kernel.moved for kernel in self.kernels)
 
     def parts(self, accelerator: Accelerator) -> list[tuple[str, str, float]]:
         """Returns the parts of the program, the dearest first: name, phase, estimated seconds.
 
-        Names are the source's, phases as in `Kernel`. For TPUs, the compiler's cycles; a Pallas
-        kernel, which has none, counts like a GPU's. For GPUs, the roofline of each kernel
-        (Williams et al., 2009), the larger of its times at the peak FLOP/s and at the memory's
-        bandwidth: the least it can take.
+        Names and phases are as in `hlo.Kernel`. TPU: the compiler's cycles. GPU, and Pallas kernels
+        of a TPU, which have no cycles: the roofline of each kernel (Williams et al., 2009), the
+        larger of its times at the peak FLOP/s and at the memory's bandwidth, which is the least.
         """
-        estimated = self.cycles > 0
         seconds: dict[tuple[str, str], float] = collections.defaultdict(float)
-        for kernel in self.kernels:
+        for kernel in self.program.kernels():
             peak = accelerator.flops / (2 if kernel.float32 else 1)  # TF32 on GPUs
-            least = max(kernel.flops / peak, kernel.moved / accelerator.memory_bandwidth)
-            if estimated and not kernel.custom:
-                least = kernel.cycles / accelerator.clock
-            seconds[kernel.name, kernel.phase] += kernel.times * least
+            each = max(kernel.flops / peak, kernel.moved / accelerator.memory_bandwidth)
+            if self.cycles and not kernel.custom:
+                each = kernel.cycles / accelerator.clock
+            seconds[kernel.name, kernel.phase] += kernel.times * each
         dearest = sorted(seconds.items(), key=lambda item: -item[1])
-        return [(name, phase, part) for (name, phase), part in dearest]
+        return [(*source, part) for source, part in dearest]
 
     def seconds(self, accelerator: Accelerator) -> float:
         """Returns the sum of `parts`, a time without communication."""
         return sum(part for _, _, part in self.parts(accelerator))
 
 
-def is_gpu(accelerator: Accelerator) -> bool:
-    """Whether an accelerator is a GPU; the others are TPUs."""
-    return accelerator.kinds[0].startswith("NVIDIA")
-
-
 def missing(accelerator: Accelerator) -> str:
     """Returns a sentence on how to install an accelerator's compiler; empty if it is installed."""
-    names = ("jax_plugins.xla_cuda13", "jax_cuda13_plugin", "nvidia.cu13")
-    if not is_gpu(accelerator):
-        names = ("libtpu",)
-    if all(map(_importable, names)):
+    extra, package = ("cuda", "jax_cuda13_plugin") if accelerator.is_gpu else ("tpu", "libtpu")
+    if importlib.util.find_spec(package):
         return ""
-    extra = "cuda" if is_gpu(accelerator) else "tpu"
-    return f"pip install 'prompt-tuning[{extra}]' brings it; it needs no {extra.upper()} device."
-
-
-def _importable(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # of a package that it is in
-        return False
+    return f"pip install 'prompt-tuning[{extra}]' brings it; it runs on any Linux machine."
 
 
 def environment(accelerator: Accelerator | None, devices: int) -> dict[str, str]:
     """Returns the environment of a process that compiles; XLA reads it when JAX starts.
 
+    The process also has as many emulated CPU devices.
+
     Args:
-      accelerator: what to compile for; if None, emulated CPU devices.
+      accelerator: what to compile for; if None, the emulated devices.
       devices: their number.
     """
-    shared = {
-        "JAX_PLATFORMS": "cpu",  # those with a compiler but no device aren't a default
+    flags = [os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={devices}"]
+    variables = {
+        "JAX_PLATFORMS": "cpu",
         # A program from the cache doesn't report its memory.
         "JAX_ENABLE_COMPILATION_CACHE": "false",
     }
-    flags = os.environ.get("XLA_FLAGS", "")
     if accelerator is None:
-        flags = f"{flags} --xla_force_host_platform_device_count={devices}"
-    elif is_gpu(accelerator):  # kernels can't be timed to choose the fastest
-        flags = f"{flags} --xla_gpu_autotune_level=0"
+        flags += [
+            # The same program on every machine. It is never run, so it needn't be fast.
+            "--xla_cpu_max_isa=AVX2",
+            "--xla_backend_optimization_level=0",
+            "--xla_llvm_disable_expensive_passes=true",
+            # A CPU multiplies in float32. Don't convert all layers' weights before their loop.
+            "--xla_disable_hlo_passes=while-loop-invariant-code-motion",
+        ]
+    elif accelerator.is_gpu:
+        flags += ["--xla_gpu_autotune_level=0"]  # kernels can't be timed
     else:
-        shared |= {
-            "TPU_SKIP_MDS_QUERY": "1",  # doesn't ask Google Cloud about this machine
+        variables |= {
+            "TPU_SKIP_MDS_QUERY": "1",  # ask nobody which TPU this machine has
             "TPU_ACCELERATOR_TYPE": "v5litepod-16",
             "TPU_WORKER_HOSTNAMES": "localhost",
             "TPU_MIN_LOG_LEVEL": "3",
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several compilers at a time
         }
-    return {**shared, "XLA_FLAGS": flags.strip()}
+    return {**variables, "XLA_FLAGS": " ".join(flags).strip()}
 
 
 def devices_of(accelerator: Accelerator, count: int) -> list[Any]:
-    """Returns devices to compile for, of a topology that has them.
-
-    The process must have been started with `environment`.
-    """
-    if is_gpu(accelerator):
+    """Returns JAX devices to compile for; the process must have been started with `environment`."""
+    if accelerator.is_gpu:
         core = next(core for name, core in _CORES.items() if accelerator.name.startswith(name))
         config = _GPU.format(
             ghz=accelerator.clock / 1e9,
@@ -203,16 +172,14 @@ def devices_of(accelerator: Accelerator, count: int) -> list[Any]:
             name=accelerator.kinds[0],
         )
         hosts = -(-count // _GPUS_OF_A_HOST)
-        shape = f"1x{hosts}x{-(-count // hosts)}"
-        topology = topologies.get_topology_desc(
-            platform="cuda", target_config=config, topology=shape
-        )
+        shape = {"topology": f"1x{hosts}x{-(-count // hosts)}", "target_config": config}
     else:
-        topology = topologies.get_topology_desc(platform="tpu", **_slice(accelerator.name, count))
-    return topology.devices[:count]
+        shape = _slice(accelerator.name, count)
+    platform = "cuda" if accelerator.is_gpu else "tpu"
+    return topologies.get_topology_desc(platform=platform, **shape).devices[:count]
 
 
-def _slice(name: str, count: int) -> dict[str, Any]:
+def _slice(name: str, count: int) -> dict[str, str]:
     """Returns the smallest TPU slice with a number of devices, as arguments of a topology.
 
     Slices double along one axis after another: v5e 2x2, 2x4, 4x4; v4 2x2x1, 2x2x2, 2x2x4.
@@ -220,35 +187,38 @@ def _slice(name: str, count: int) -> dict[str, Any]:
     chips = count // 2 if name == "v3" else count
     shape = [2, 2, 1] if name in ("v4", "v5p") else [2, 2]
     while math.prod(shape) < chips:
-        smallest = max(axis for axis, length in enumerate(shape) if length == min(shape))
-        shape[smallest] *= 2
-    return {
-        "topology_name": f"{name}:{'x'.join(map(str, shape))}",
-        # Both cores of a chip as one device, as on Google Cloud.
-        **({"chip_config_name": "megacore"} if name == "v4" else {}),
-    }
+        shortest = max(axis for axis, length in enumerate(shape) if length == min(shape))
+        shape[shortest] *= 2
+    found = {"topology_name": f"{name}:{'x'.join(map(str, shape))}"}
+    # Both cores of a chip are one device, as on Google Cloud.
+    return found | ({"chip_config_name": "megacore"} if name == "v4" else {})
 
 
-def compiled(lowered: jax.stages.Lowered, options: Any = None) -> Analysis:
+def compiled(lowered: jax.stages.Lowered) -> Analysis:
     """Compiles a program and analyzes it.
 
     Args:
       lowered: `jax.jit(f).lower(...)` of shapes with shardings over devices of `devices_of`.
-      options: the compiler's.
 
     Raises:
       DoesNotFit: it exceeds the devices' memory.
     """
     try:
-        program = lowered.compile(options)
+        executable = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             raise DoesNotFit(str(error)) from error
         raise
-    memory: Any = program.memory_analysis()
+    memory: Any = executable.memory_analysis()
+    program = Program(executable.as_text() or "")
+    totals = {
+        quantity: sum(each.times * getattr(each, quantity) for each in program.kernels())
+        for quantity in ("cycles", "flops", "moved")
+    }
     return Analysis(
         arguments=memory.argument_size_in_bytes,
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
-        program=Program(program.as_text() or ""),
+        **totals,
+        program=program,
     )

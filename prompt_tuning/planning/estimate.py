@@ -1,75 +1,63 @@
-"""Estimates a step's time on a machine, whether it fits, and changes to make it fit.
-
-The time follows the roofline model (Williams et al., 2009): the maximum of the times of the matrix
-products, the memory and the interconnect, each at a share of its peak that well-tuned programs
-reach. It is an estimate, to be replaced by a measurement (`mfu` in `metrics.jsonl`).
-"""
+"""Estimates a step's time on a machine, whether it fits, and changes to make it fit."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.planning.machines import Machine
 from prompt_tuning.planning.program import Needs, Work, needs_of, weights_on_device
 
 USABLE = 0.92
-"""Usable share of a device's memory; the rest is for the runtime and fragmentation."""
+"""Usable share of a device's memory; the rest is for the runtime and fragmentation. The TPU's
+compiler knows what is usable, and refuses what isn't."""
 
 SHORTEST_INPUT = 64
 """The shortest input length to suggest, in tokens."""
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Utilisation:
-    """Assumed utilization, as shares of peak performance."""
-
-    compute: float = 0.5
-    memory: float = 0.7
-    interconnect: float = 0.7
+ASSUMED_SHARE = 0.5
+"""Assumed share of the peak FLOP/s where the accelerator's compiler isn't installed."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Seconds:
-    """The time per step of each resource, if it were the only bottleneck."""
+class Seconds(NamedTuple):
+    """The estimated time per step of the kernels, and of communication at the peak rate."""
 
     compute: float
-    memory: float
-    interconnect: float
+    communication: float
 
     @property
     def step(self) -> float:
-        """The maximum of all."""
-        return max(self.compute, self.memory, self.interconnect)
-
-    @property
-    def limit(self) -> str:
-        """The name of the resource with the maximum time."""
-        return max(dataclasses.asdict(self).items(), key=lambda item: item[1])[0]
+        """The sum: nothing is assumed to overlap."""
+        return self.compute + self.communication
 
 
-def seconds_of(
-    needs: Needs, work: Work, machine: Machine, utilisation: Utilisation = Utilisation()
-) -> Seconds:
-    """Returns the estimated time per step on a machine."""
-    accelerator = machine.accelerator
-    # Products of float32 inputs run at about half the rate: TF32 on GPUs; on TPUs it depends on
-    # jax_default_matmul_precision.
-    rate = accelerator.flops if work.compute.product_dtype == "bfloat16" else accelerator.flops / 2
+def seconds_of(needs: Needs, work: Work, machine: Machine) -> Seconds | None:
+    """Returns the estimated time per step on a machine; None if the step was refused."""
+    accelerator, analysis = machine.accelerator, needs.analysis
+    if analysis is None:
+        return None
+    if needs.compiler == "cpu":
+        # Products of float32 inputs run at about half the rate: TF32 on GPUs; on TPUs it depends on
+        # jax_default_matmul_precision.
+        halves = 1 if work.compute.product_dtype == "bfloat16" else 2
+        compute = halves * analysis.flops / (ASSUMED_SHARE * accelerator.flops)
+    else:
+        compute = analysis.seconds(accelerator)
     sent = sum(traffic.sent for traffic in needs.traffic)
-    return Seconds(
-        compute=needs.flops / (rate * utilisation.compute),
-        memory=needs.moved / (accelerator.memory_bandwidth * utilisation.memory),
-        interconnect=sent / (accelerator.interconnect_bandwidth * utilisation.interconnect),
-    )
+    return Seconds(compute=compute, communication=sent / accelerator.interconnect_bandwidth)
+
+
+def room_of(machine: Machine, compiler: str) -> float:
+    """Returns the bytes of a device's memory that a step may use."""
+    return machine.accelerator.memory * (1 if compiler == "tpu" else USABLE)
 
 
 def fits(needs: Needs, machine: Machine) -> bool:
     """Whether the step fits in a device's memory."""
-    return needs.memory <= USABLE * machine.accelerator.memory
+    return not needs.refusal and needs.memory <= room_of(machine, needs.compiler)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Attempt:
+class Attempt(NamedTuple):
     """A change that was tried, on top of earlier changes that helped.
 
     Attributes:
@@ -78,6 +66,7 @@ class Attempt:
         which already exceed the device's memory.
       fits: whether the step fits with the change.
       kept: whether later attempts include the change.
+      seconds: estimated time per step, if it was compiled and not refused.
     """
 
     change: str
@@ -85,6 +74,7 @@ class Attempt:
     compiled: bool
     fits: bool
     kept: bool
+    seconds: float | None
 
 
 def changes(work: Work) -> Iterator[tuple[str, Callable[[Work], Work]]]:
@@ -136,7 +126,11 @@ def changes(work: Work) -> Iterator[tuple[str, Callable[[Work], Work]]]:
 
 
 def find_fit(
-    work: Work, needs: Needs, machine: Machine, progress: Callable[[str], None] = lambda text: None
+    work: Work,
+    needs: Needs,
+    machine: Machine,
+    devices: Sequence[Any] | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> list[Attempt]:
     """Tries one change after another, compiling each, until the step fits.
 
@@ -144,34 +138,31 @@ def find_fit(
     A change that doesn't save memory is not kept.
     """
     attempts: list[Attempt] = []
-    room = USABLE * machine.accelerator.memory
-    current, weights, best = work, weights_on_device(work), needs.memory
+    room = room_of(machine, needs.compiler)
+    current, best = work, needs.memory
     pending = list(changes(work))
-    for only_weights in (True, False):
-        for item in list(pending):
-            if only_weights == (weights <= room):
-                break
-            change, apply = item
-            changed = apply(current)
-            lighter = weights_on_device(changed)
-            if only_weights and lighter >= weights:
-                continue
-            pending.remove(item)
-            progress(f"Trying {change}")
-            compiled = lighter <= room
+    while not (attempts and attempts[-1].fits):
+        weights = weights_on_device(current)
+        useful = (
+            item
+            for item in pending
+            if weights <= room or weights_on_device(item[1](current)) < weights
+        )
+        if (item := next(useful, None)) is None:
+            break
+        pending.remove(item)
+        change, changed = item[0], item[1](current)
+        progress(f"Trying {change}")
+        memory, found, seconds = weights_on_device(changed), None, None
+        if memory <= room:
             try:
-                memory = needs_of(changed).memory if compiled else lighter
+                found = needs_of(changed, devices)
             except UserError:  # combined with another change, the batch isn't divisible
                 continue
-            kept = memory < best
-            attempts.append(
-                Attempt(
-                    change=change, memory=memory, compiled=compiled, fits=memory <= room, kept=kept
-                )
-            )
-            if kept:
-                current, weights = changed, lighter
-                best = memory if compiled else best
-            if memory <= room:
-                return attempts
+            memory, seconds = found.memory, seconds_of(found, changed, machine)
+        fitting, kept = found is not None and fits(found, machine), memory < best
+        step = seconds.step if seconds else None
+        attempts.append(Attempt(change, memory, found is not None, fitting, kept, step))
+        if kept:
+            current, best = changed, memory if found else best
     return attempts

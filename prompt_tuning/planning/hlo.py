@@ -1,18 +1,17 @@
-"""Analyzes compiled XLA programs: matrix products, collectives, and arrays saved by loops.
-
-    program = Program(compiled.as_text(), mesh)
-    for found in program.collectives(): ...
+"""Analyzes compiled XLA programs: kernels with their costs, and collectives.
 
 XLA's cost analysis counts the body of a loop once, regardless of its trip count, and layers are
 loops here. So this module parses the text of the compiled program (the grammar is XLA's `hlo_lexer`
-and `hlo_parser`), and multiplies each loop's body by XLA's known trip count. Shapes are per device.
+and `hlo_parser`), and multiplies each loop's body by its trip count. Shapes are per device.
 Collectives are found here only: XLA inserts them, not the model's code.
 """
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh
@@ -27,27 +26,27 @@ COLLECTIVES = (
     "collective-broadcast",
 )
 
+_FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call")
+"""Operations that move no data themselves; so does the second half of an asynchronous one."""
 
-@dataclasses.dataclass(frozen=True)
-class Shape:
+_WRAPPERS = re.compile(
+    r"(transpose|jvp|vmap|remat|shard_map)\(.*\)|while|body|cond|closed_call|checkpoint|"
+    r"rematted_computation|layers|branch_\d+_fun|[A-Z]\w*\.\w+"
+)
+"""Parts of an operation's name in the source that say how it was transformed, not what it is."""
+
+
+class Shape(NamedTuple):
     """An array's element type, by XLA's name, and dimensions."""
 
     dtype: str
     lengths: tuple[int, ...]
 
-    def __str__(self) -> str:
-        return f"{self.dtype}[{','.join(map(str, self.lengths))}]"
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.lengths)
-
     @property
     def bytes(self) -> int:
         """Size in bytes, without padding."""
         bits = re.search(r"\d+", self.dtype)
-        return self.size * max(int(bits[0]) // 8, 1) if bits else self.size
+        return math.prod(self.lengths) * max(int(bits[0]) // 8 if bits else 1, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Instruction:
       name: of the result.
       opcode: the operation.
       shapes: of the result; several for a tuple.
-      operands: names of instructions.
+      operands: names of instructions; of a constant, its value.
       attributes: the text after the operands.
     """
 
@@ -69,30 +68,52 @@ class Instruction:
     attributes: str
 
     @property
-    def trip_count(self) -> int:
-        """Number of iterations of a loop; 1 if unknown to XLA."""
-        found = re.search(r'"known_trip_count":\{"n":"(\d+)"', self.attributes)
-        return int(found[1]) if found else 1
+    def sizes(self) -> list[int]:
+        """Bytes of the result's arrays, without padding."""
+        return [shape.bytes for shape in self.shapes]
+
+    def find(self, pattern: str) -> str:
+        """Returns the first group of a pattern in the attributes, or an empty string."""
+        found = re.search(pattern, self.attributes)
+        return found[1] if found else ""
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """What the source calls it, and "forward", "backward" or "recomputed"."""
+        path = self.find(r'op_name="([^"]*)"').split("/")
+        phase = "backward" if any(part.startswith("transpose(") for part in path) else "forward"
+        phase = "recomputed" if "rematted_computation" in path else phase
+        # The first part is the program, the last one the operation.
+        parts = [part for part in path[1:-1] if not _WRAPPERS.fullmatch(part)] or path[-1:]
+        name = "/".join(re.sub(r"^jit\((.*)\)$", r"\1", part) for part in parts)
+        return name or "(the compiler's own)", phase
 
 
 Computation = Mapping[str, Instruction]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Product:
-    """A matrix product.
+class Kernel(NamedTuple):
+    """An instruction that a device executes; numbers are for one execution on one device.
 
     Attributes:
+      name, phase: as `Instruction.source`.
       times: number of executions in one run of the program.
-      inputs: total elements of both inputs.
-      output: elements of the output.
-      flops: per execution; a multiply-add is 2 FLOPs.
+      cycles: the TPU compiler's own estimate; 0 if it has none.
+      flops: of matrix products; a multiply-add is 2 FLOPs. A Pallas kernel states its own. 0 for
+        other kernels of TPUs, whose programs have convolutions in place of products.
+      float32: whether the products' inputs are float32.
+      moved: bytes read and written.
+      custom: whether it is a call of a Pallas kernel on TPU.
     """
 
+    name: str
+    phase: str
     times: int
-    inputs: int
-    output: int
+    cycles: int
     flops: int
+    float32: bool
+    moved: int
+    custom: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,8 +124,6 @@ class Collective:
       kind: one of `COLLECTIVES`.
       axes: the mesh axes along which the participating devices differ.
       devices: number of devices per group.
-      shapes: of the result per device, such as "f32[8,512]"; those of an asynchronous collective
-        may include its operands.
       bytes: of the result per device and execution.
       times: number of executions in one run of the program.
     """
@@ -112,7 +131,6 @@ class Collective:
     kind: str
     axes: tuple[str, ...]
     devices: int
-    shapes: tuple[str, ...]
     bytes: int
     times: int
 
@@ -131,95 +149,121 @@ class Collective:
 class Program:
     """The computations of a compiled program, parsed from its text."""
 
-    def __init__(self, text: str, mesh: Mesh | AbstractMesh):
-        """Parses the text of `compiled.as_text()`, compiled for `mesh`."""
+    def __init__(self, text: str):
+        """Parses the text of `compiled.as_text()`."""
         self._computations, entry = _computations(text)
-        self._mesh = mesh
         self._runs = list(self._walk(entry, 1))
 
-    def products(self) -> Iterator[Product]:
-        """Yields every matrix product."""
+    def kernels(self) -> Iterator[Kernel]:
+        """Yields every instruction that takes time, other than collectives."""
         for computation, instruction, times in self._runs:
-            if instruction.opcode != "dot":
+            start, _, half = instruction.opcode.rpartition("-")
+            if half == "done" or {instruction.opcode, start} & {*_FREE, *COLLECTIVES}:
                 continue
-            left, right = (computation[name].shapes[0] for name in instruction.operands)
-            contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)
-            summed = [left.lengths[axis] for axis in _numbers(contracted[1] if contracted else "")]
-            output = instruction.shapes[0].size
-            yield Product(
+            if instruction.opcode == "fusion":
+                inside = self._computations[instruction.find(r"\bcalls=%?([\w.-]+)")]
+            else:
+                inside = {
+                    name: dataclasses.replace(computation[name], opcode="parameter")
+                    for name in instruction.operands
+                } | {instruction.name: instruction}
+            products = list(self._products(inside))
+            yield Kernel(
+                *instruction.source,
                 times=times,
-                inputs=left.size + right.size,
-                output=output,
-                flops=2 * output * math.prod(summed),
+                cycles=int(instruction.find(r'"estimated_cycles":"(\d+)"') or 0),
+                flops=sum(flops for flops, _ in products)
+                or int(instruction.find(r'"flops":"(\d+)"') or 0),
+                float32=any(dtype == "f32" for _, dtype in products),
+                moved=_moved(inside),
+                custom=bool(instruction.find('custom_call_target="(tpu_custom_call)"')),
             )
 
-    def collectives(self) -> Iterator[Collective]:
-        """Yields every collective between different devices."""
+    def collectives(self, mesh: Mesh | AbstractMesh) -> Iterator[Collective]:
+        """Yields every collective between different devices of the mesh it was compiled for."""
         for _, instruction, times in self._runs:
             kind = instruction.opcode.removesuffix("-start")
             if kind not in COLLECTIVES:
                 continue
-            groups = _groups(instruction.attributes, self._mesh.size)
+            groups = _groups(instruction.attributes, mesh.size)
             if groups.shape[1] == 1:
                 continue
+            places = np.unravel_index(groups, tuple(mesh.shape.values()))
+            differ = [bool(np.any(place != place[:, :1])) for place in places]
             # The result of an asynchronous gather or permute includes its operands.
             given_too = instruction.opcode in ("all-gather-start", "collective-permute-start")
-            sizes = [shape.bytes for shape in instruction.shapes]
             yield Collective(
                 kind=kind,
-                axes=self._axes(groups),
+                axes=tuple(itertools.compress(mesh.axis_names, differ)),
                 devices=groups.shape[1],
-                shapes=tuple(map(str, instruction.shapes)),
-                bytes=max(sizes) if given_too else sum(sizes),
+                bytes=max(instruction.sizes) if given_too else sum(instruction.sizes),
                 times=times,
             )
 
-    def kept_bytes(self) -> int:
-        """Returns the bytes of arrays that loops fill, one slice per iteration.
-
-        These are the layers' activations that the backward pass reads: a loop takes an empty array
-        with a slice for each of its iterations.
-        """
-        kept = 0
-        for computation, instruction, _ in self._runs:
-            values = computation.get(next(iter(instruction.operands), ""))
-            if instruction.opcode != "while" or values is None or values.opcode != "tuple":
-                continue
-            trips = instruction.trip_count
-            for name, shape in zip(values.operands, values.shapes, strict=True):
-                stacked = trips > 1 and len(shape.lengths) > 1 and shape.lengths[0] % trips == 0
-                if stacked and _is_empty(computation, name):
-                    kept += shape.bytes
-        return kept
-
     def _walk(self, name: str, times: int) -> Iterator[tuple[Computation, Instruction, int]]:
-        """Yields each instruction with its computation and number of executions."""
+        """Yields each instruction outside fusions with its computation and its executions."""
         computation = self._computations[name]
         for instruction in computation.values():
             yield computation, instruction, times
             # Skip the scalar computation of a reduction (`to_apply`).
-            names = "body|calls|branch_computations" + "|to_apply" * (instruction.opcode == "call")
+            names = "body|branch_computations|true_computation|false_computation"
+            names += "|to_apply" * (instruction.opcode == "call")
             called = rf"\b({names})=(\{{[^}}]*\}}|%?[\w.-]+)"
             for attribute, inner in re.findall(called, instruction.attributes):
-                factor = instruction.trip_count if attribute == "body" else 1
+                factor = self._trip_count(instruction) if attribute == "body" else 1
                 for each in re.findall(r"[\w.-]+", inner):
                     yield from self._walk(each, times * factor)
 
-    def _axes(self, groups: Int[np.ndarray, "group device"]) -> tuple[str, ...]:
-        places = np.unravel_index(groups, tuple(self._mesh.shape.values()))
-        return tuple(
-            name
-            for name, place in zip(self._mesh.axis_names, places, strict=True)
-            if np.any(place != place[:, :1])
-        )
+    def _trip_count(self, loop: Instruction) -> int:
+        """Returns the number of iterations of a loop; the most there can be if it can end early."""
+        if known := loop.find(r'"known_trip_count":\{"n":"(\d+)"'):
+            return int(known)
+        # TPU programs don't say it: the condition compares with a constant.
+        condition = self._computations[loop.find(r"\bcondition=%?([\w.-]+)")].values()
+        limits = [each.operands[0] for each in condition if each.opcode == "constant"]
+        return max((int(limit) for limit in limits if limit.isdigit()), default=1)
+
+    def _products(self, inside: Computation) -> Iterator[tuple[int, str]]:
+        """Yields the FLOPs and the inputs' type of each matrix product in a computation."""
+        for each in inside.values():
+            if each.opcode == "fusion":
+                yield from self._products(self._computations[each.find(r"\bcalls=%?([\w.-]+)")])
+            elif each.opcode == "dot":
+                left = inside[each.operands[0]].shapes[0]
+                axes = _numbers(each.find(r"lhs_contracting_dims=\{([\d,]*)\}"))
+                summed = math.prod(left.lengths[axis] for axis in axes)
+                yield 2 * math.prod(each.shapes[0].lengths) * summed, left.dtype
 
 
-def _is_empty(computation: Computation, name: str) -> bool:
-    """Whether a value depends only on constants, not on arguments or other loops."""
-    instruction = computation[name]
-    if instruction.opcode in ("parameter", "get-tuple-element", "while", "rng-bit-generator"):
-        return False
-    return all(_is_empty(computation, operand) for operand in instruction.operands)
+def _moved(inside: Computation) -> int:
+    """Returns the bytes that a computation reads and writes.
+
+    Of an array that it slices, only the slices are read, and of one that it updates in place, only
+    the update is read and written.
+    """
+
+    def read(given: Instruction) -> int:
+        found = 0
+        for user in inside.values():
+            if given.name not in user.operands:
+                continue
+            if user.opcode == "bitcast":
+                found += read(user)
+            elif user.opcode in ("dynamic-slice", "slice", "gather"):
+                found += sum(user.sizes)
+            elif user.opcode != "dynamic-update-slice" or user.operands[0] != given.name:
+                return sum(given.sizes)
+        return min(found, sum(given.sizes))
+
+    def written(result: Instruction) -> int:
+        if result.opcode in ("tuple", "bitcast"):
+            return sum(written(inside[name]) for name in result.operands)
+        if result.opcode == "dynamic-update-slice":
+            return sum(inside[result.operands[1]].sizes)
+        return 0 if result.opcode == "parameter" else sum(result.sizes)
+
+    *_, root = inside.values()
+    return written(root) + sum(read(each) for each in inside.values() if each.opcode == "parameter")
 
 
 def _computations(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
@@ -249,11 +293,12 @@ def _instruction(line: str) -> Instruction | None:
         end += 1
         depth += {"(": 1, ")": -1}.get(line[end], 0)
     shapes = re.findall(r"\b([a-z]\w*)\[([\d,]*)\]", head[2])
+    inside = line[start + 1 : end]
     return Instruction(
         name=head[1],
         opcode=head[3],
         shapes=tuple(Shape(dtype, tuple(_numbers(lengths))) for dtype, lengths in shapes),
-        operands=tuple(re.findall(r"%([\w.-]+)", line[start:end])),
+        operands=(inside,) if head[3] == "constant" else tuple(re.findall(r"%([\w.-]+)", inside)),
         attributes=line[end + 1 :],
     )
 

@@ -30,14 +30,9 @@ class Machine:
         return f"{self.devices} x {self.accelerator.name}"
 
     @property
-    def is_gpu(self) -> bool:
-        """Whether it has GPUs, of whose memory JAX preallocates three quarters by default."""
-        return self.accelerator.kinds[0].startswith("NVIDIA")
-
-    @property
     def across_hosts(self) -> bool:
         """Whether the interconnect's specification applies only within each host."""
-        return self.is_gpu and self.devices > _HOST_GPUS
+        return self.accelerator.is_gpu and self.devices > _HOST_GPUS
 
 
 def find_machine(name: str, devices: int | None = None) -> Machine:

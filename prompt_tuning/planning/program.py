@@ -1,15 +1,14 @@
 """Compiles a training step for devices that aren't available, without creating any weights.
 
-The step is lowered on shapes sharded over a mesh of emulated CPU devices, and the compiled program
-is analyzed. A CPU's program isn't an accelerator's: layouts, fusions, scheduling and therefore
-workspace differ. Weights, saved activations, FLOPs and collectives don't.
-
-XLA reads the number of devices to emulate when a process starts (`prompt_tuning/cli/plan.py`).
+The step is lowered on shapes sharded over a mesh of devices that a compiler knows, and the compiled
+program is analyzed. The devices are an accelerator's (`prompt_tuning.planning.compilers`), or
+emulated CPU devices, whose program has other layouts, fusions and scheduling.
 """
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,18 +24,10 @@ from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS, check_batch, make_mesh
 from prompt_tuning.parallel.rules import Layout
-from prompt_tuning.planning.hlo import Collective, Program
+from prompt_tuning.planning.compilers import Analysis, DoesNotFit, compiled
+from prompt_tuning.planning.hlo import Collective
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
-
-_COMPILER_OPTIONS: dict[str, str | bool | int | float] = {
-    # The same program on every machine, scheduled for low memory as on an accelerator.
-    "xla_cpu_max_isa": "AVX2",
-    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-    # The program is never run, so its machine code needn't be fast.
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,17 +103,8 @@ class Work:
         return lengths[0]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Traffic:
-    """All collectives of one kind along the same mesh axes, in one step.
-
-    Attributes:
-      kind: one of `COLLECTIVES`, such as "all-reduce".
-      along: a mesh axis, or both.
-      times: number of executions.
-      bytes: total size of their results per device.
-      sent: total bytes that a device sends.
-    """
+class Traffic(NamedTuple):
+    """All collectives of one kind along the same mesh axes: executions, bytes received and sent."""
 
     kind: str
     along: str
@@ -133,18 +115,18 @@ class Traffic:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Needs:
-    """Memory, computation and communication of a step per device. Sizes are in bytes.
+    """What a step needs of each device. Sizes are in bytes.
 
     Attributes:
       weights: the device's shard of the frozen weights.
       all_weights: the frozen weights on all devices.
       state: the training state.
       batch: the device's shard of the batch.
-      activations: saved by the layers' loops for the backward pass.
-      workspace: all other memory.
-      flops: of matrix products.
-      moved: bytes that matrix products read and write.
+      temporaries: all other memory: activations saved for the backward pass, and workspace.
+      compiler: "tpu", "gpu" or "cpu".
       traffic: communication.
+      analysis: of the compiled program; None if the compiler refused it.
+      refusal: the compiler's, in one line.
       unsplit: a line for each parameter that can't be sharded over the mesh.
     """
 
@@ -152,37 +134,17 @@ class Needs:
     all_weights: int
     state: int
     batch: int
-    activations: int
-    workspace: int
-    flops: int
-    moved: int
-    traffic: tuple[Traffic, ...]
+    temporaries: int
+    compiler: str
+    traffic: tuple[Traffic, ...] = ()
+    analysis: Analysis | None = None
+    refusal: str = ""
     unsplit: tuple[str, ...] = ()
 
     @property
     def memory(self) -> int:
         """The total memory."""
-        return self.weights + self.state + self.batch + self.activations + self.workspace
-
-
-def layout_of(work: Work) -> Layout:
-    """Returns the layout of the weights on the first of this process's devices.
-
-    Raises:
-      UserError: the batch size isn't divisible by the devices and `accumulation_steps`.
-    """
-    mesh = make_mesh(
-        model=work.model_parallel,
-        data=work.data_parallel,
-        devices=jax.devices()[: work.devices],
-    )
-    if work.batch_size % work.accumulation_steps:
-        raise UserError(
-            f"A batch of {work.batch_size} examples can't be cut into {work.accumulation_steps} "
-            "equal parts; set BATCH_SIZE to a multiple of train.accumulation_steps."
-        )
-    check_batch(work.batch_size, mesh, work.accumulation_steps)
-    return Layout(mesh=mesh, axes_of=parameter_axes, fsdp=work.fsdp)
+        return self.weights + self.state + self.batch + self.temporaries
 
 
 def weights_on_device(work: Work) -> int:
@@ -196,75 +158,57 @@ def weights_on_device(work: Work) -> int:
     return _bytes_on_device(layout.abstract(work.weights()))
 
 
-def needs_of(work: Work) -> Needs:
+def needs_of(work: Work, devices: Sequence[Any] | None = None) -> Needs:
     """Compiles the step and returns its needs.
 
+    Args:
+      work: the step.
+      devices: to compile for; the first of this process's if None.
+
     Raises:
-      UserError: as for `layout_of`.
+      UserError: the batch size isn't divisible by the devices and `accumulation_steps`.
     """
-    layout = layout_of(work)
-    mesh = layout.mesh
-    assert isinstance(mesh, Mesh)
+    mesh = make_mesh(
+        model=work.model_parallel,
+        data=work.data_parallel,
+        devices=(devices or jax.devices())[: work.devices],
+    )
+    if work.batch_size % work.accumulation_steps:
+        raise UserError(
+            f"A batch of {work.batch_size} examples can't be cut into {work.accumulation_steps} "
+            "equal parts; set BATCH_SIZE to a multiple of train.accumulation_steps."
+        )
+    check_batch(work.batch_size, mesh, work.accumulation_steps)
+    layout = Layout(mesh=mesh, axes_of=parameter_axes, fsdp=work.fsdp)
     weights = layout.abstract(work.weights())
     state = _laid_out(work.state(), mesh, PartitionSpec())
     batch = _laid_out(work.batch(), mesh, PartitionSpec(DATA_AXIS))
     key = _laid_out(jax.eval_shape(lambda: jax.random.key(0)), mesh, PartitionSpec())
-
-    # Always make layers a loop: its saved activations can be identified, and it compiles fast.
-    emulated = _in_half_precision(dataclasses.replace(work.compute, unroll=1))
-    model = T5(work.config, emulated, *([layout.constrain] if work.fsdp else []))
-    step = make_train_step(
-        prompt_loss_fn(model, work.method, work.loss),
-        work.optimizer,
-        work.accumulation_steps,
-    )
-    lowered = step.lower(state, jax.tree.map(_in_float16, weights), batch, key)
-    compiled = lowered.compile(compiler_options=_COMPILER_OPTIONS)
-    memory = compiled.memory_analysis()
-    program = Program(compiled.as_text(), mesh)
-
-    activations = program.kept_bytes()
-    products = list(program.products())
-    read = jnp.dtype(work.compute.product_dtype).itemsize
-    written = jnp.dtype(work.compute.compute_dtype).itemsize
-    return Needs(
+    needs = Needs(
         weights=_bytes_on_device(weights),
-        all_weights=sum(_bytes(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(weights)),
+        all_weights=sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(weights)),
         state=_bytes_on_device(state),
         batch=_bytes_on_device(batch),
-        activations=activations,
-        workspace=memory.temp_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        - activations,
-        flops=sum(product.times * product.flops for product in products),
-        moved=sum(p.times * (p.inputs * read + p.output * written) for p in products),
-        traffic=_traffic(program.collectives()),
+        temporaries=0,
+        compiler=mesh.devices.flat[0].platform,
         unsplit=tuple(layout.unsplit(weights)),
     )
 
-
-class _HalfPrecision(Compute):
-    """A `Compute` that allows float16, although T5 can't be trained in it."""
-
-    def __post_init__(self) -> None:
-        """Skips the checks of `Compute`."""
-
-
-def _in_half_precision(compute: Compute) -> Compute:
-    """Returns `compute` with float16 in place of bfloat16.
-
-    On CPUs without bfloat16 instructions, XLA makes float32 copies of bfloat16 weights, unlike on
-    accelerators; float16 has the same size and isn't converted.
-    """
-    values: dict[str, Any] = dataclasses.asdict(compute)
-    values |= {name: "float16" for name, value in values.items() if value == "bfloat16"}
-    return _HalfPrecision(**values)
-
-
-def _in_float16(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    dtype = jnp.float16 if leaf.dtype == jnp.bfloat16 else leaf.dtype
-    return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
+    model = T5(work.config, work.compute, *([layout.constrain] if work.fsdp else []))
+    loss_fn = prompt_loss_fn(model, work.method, work.loss)
+    step: Any = make_train_step(loss_fn, work.optimizer, work.accumulation_steps)
+    try:
+        analysis = compiled(step.lower(state, weights, batch, key))
+    except DoesNotFit as error:
+        temporaries = error.needed - (0 if error.temporaries_only else needs.memory)
+        return dataclasses.replace(needs, temporaries=temporaries, refusal=str(error))
+    return dataclasses.replace(
+        needs,
+        # Arguments are padded to an accelerator's tiles; that counts here.
+        temporaries=analysis.memory - needs.memory,
+        traffic=_traffic(analysis.program.collectives(mesh)),
+        analysis=analysis,
+    )
 
 
 def _laid_out(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
@@ -276,31 +220,17 @@ def _laid_out(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
 
 def _bytes_on_device(tree: PyTree) -> int:
     return sum(
-        _bytes(leaf.sharding.shard_shape(leaf.shape), leaf.dtype) for leaf in jax.tree.leaves(tree)
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
     )
-
-
-def _bytes(shape: tuple[int, ...], dtype: Any) -> int:
-    size = dtype.itemsize
-    for length in shape:
-        size *= length
-    return size
 
 
 def _traffic(collectives: Iterable[Collective]) -> tuple[Traffic, ...]:
     """Sums the collectives by kind and mesh axes, in descending order of bytes."""
-    sums: dict[tuple[str, str], list[Collective]] = {}
-    for collective in collectives:
-        along = " and ".join(collective.axes)
-        sums.setdefault((collective.kind, along), []).append(collective)
-    found = [
-        Traffic(
-            kind=kind,
-            along=along,
-            times=sum(c.times for c in group),
-            bytes=sum(c.times * c.bytes for c in group),
-            sent=sum(c.times * c.sent for c in group),
-        )
-        for (kind, along), group in sums.items()
-    ]
-    return tuple(sorted(found, key=lambda traffic: -traffic.bytes))
+    sums: dict[tuple[str, str], Traffic] = {}
+    for each in collectives:
+        kind, along = key = each.kind, " and ".join(each.axes)
+        _, _, times, size, sent = sums.get(key, (kind, along, 0, 0, 0.0))
+        size, sent = size + each.times * each.bytes, sent + each.times * each.sent
+        sums[key] = Traffic(kind, along, times + each.times, size, sent)
+    return tuple(sorted(sums.values(), key=lambda traffic: -traffic.bytes))

@@ -1,7 +1,7 @@
 """A plan for a training step, as text and as JSON."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,21 @@ import jinja2
 
 from prompt_tuning.analysis.flops import step_flops
 from prompt_tuning.models.compute import Compute
+from prompt_tuning.planning.compilers import missing
 from prompt_tuning.planning.estimate import (
+    ASSUMED_SHARE,
     USABLE,
     Attempt,
     Seconds,
-    Utilisation,
     find_fit,
     fits,
     seconds_of,
 )
 from prompt_tuning.planning.machines import Machine
 from prompt_tuning.planning.program import Needs, Work
+
+PARTS = 10
+"""How many of the program's dearest parts a plan has."""
 
 # JAX's default for XLA_PYTHON_CLIENT_MEM_FRACTION, the share of a GPU's memory that it uses.
 _GPU_SHARE = 0.75
@@ -40,7 +44,6 @@ class Plan:
     train_steps: int
     needs: Needs
     attempts: Sequence[Attempt] = ()
-    utilisation: Utilisation
 
     @property
     def fits(self) -> bool:
@@ -48,14 +51,21 @@ class Plan:
         return fits(self.needs, self.machine)
 
     @property
-    def seconds(self) -> Seconds:
-        """The estimated time per step."""
-        return seconds_of(self.needs, self.work, self.machine, self.utilisation)
+    def seconds(self) -> Seconds | None:
+        """The estimated time per step; None if the compiler refused it."""
+        return seconds_of(self.needs, self.work, self.machine)
 
     @property
-    def hours(self) -> float:
+    def hours(self) -> float | None:
         """The estimated total training time, without evaluations."""
-        return self.seconds.step * self.train_steps / 3600
+        return self.seconds and self.seconds.step * self.train_steps / 3600
+
+    @property
+    def parts(self) -> list[tuple[str, str, float]]:
+        """The dearest parts of the step by the accelerator's compiler: name, phase, seconds."""
+        if self.needs.analysis is None or self.needs.compiler == "cpu":
+            return []
+        return self.needs.analysis.parts(self.machine.accelerator)[:PARTS]
 
     @property
     def fewest_flops(self) -> int:
@@ -72,25 +82,26 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the plan as JSON values; sizes in bytes, times in seconds."""
-        work, needs = self.work, self.needs
+        work, needs, seconds = self.work, self.needs, self.seconds
+        sizes = ("weights", "all_weights", "state", "batch", "temporaries", "memory")
+        counts = ("cycles", "flops", "moved")
         return {
             "model": work.config.name,
             "config": {**work.config.to_json(), **dataclasses.asdict(work.compute)},
+            **{name: value for name, value in vars(work).items() if isinstance(value, int)},
+            "prompt_length": work.prompt_length,
             "machine": self.machine.accelerator.name,
             "devices": self.machine.devices,
-            "mesh": {"data": work.data_parallel, "model": work.model_parallel},
-            "fsdp": work.fsdp,
-            "batch_size": work.batch_size,
-            "accumulation_steps": work.accumulation_steps,
-            "prompt_length": work.prompt_length,
-            "lengths": {"inputs": work.input_length, "targets": work.target_length},
-            "device": {**dataclasses.asdict(needs), "memory": needs.memory},
-            "fewest_flops": self.fewest_flops,
+            "compiler": needs.compiler,
+            "memory": {name: getattr(needs, name) for name in sizes},
             "fits": self.fits,
-            "usable_memory": USABLE * self.machine.accelerator.memory,
-            "attempts": [dataclasses.asdict(attempt) for attempt in self.attempts],
-            "utilisation": dataclasses.asdict(self.utilisation),
-            "seconds": {**dataclasses.asdict(self.seconds), "step": self.seconds.step},
+            "refusal": needs.refusal,
+            "attempts": [attempt._asdict() for attempt in self.attempts],
+            **{name: needs.analysis and getattr(needs.analysis, name) for name in counts},
+            "fewest_flops": self.fewest_flops,
+            "traffic": [traffic._asdict() for traffic in needs.traffic],
+            "parts": self.parts,
+            "seconds": seconds and {**seconds._asdict(), "step": seconds.step},
             "train_steps": self.train_steps,
             "hours": self.hours,
             "jax": jax.__version__,
@@ -115,10 +126,11 @@ class Plan:
             compute=self.work.compute,
             weights=_weights(self.work.compute),
             machine=self.machine,
-            room=self.machine.accelerator.memory,
+            accelerator=self.machine.accelerator,
             needs=self.needs,
+            missing=missing(self.machine.accelerator),
             seconds=self.seconds,
-            used=self.utilisation,
+            assumed=ASSUMED_SHARE,
             usable=USABLE,
             gpu_share=_GPU_SHARE,
             row=lambda name, value, remark="": f"  {name:20}{value:>10}  {remark}".rstrip(),
@@ -131,21 +143,16 @@ def make_plan(
     machine: Machine,
     train_steps: int,
     *,
+    devices: Sequence[Any] | None = None,
     advise: bool = True,
-    progress: Any = lambda text: None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Plan:
     """Returns the plan; with `advise`, also finds changes that make the step fit."""
-    attempts = []
-    if advise and not fits(needs, machine):
-        attempts = find_fit(work, needs, machine, progress)
-    return Plan(
-        work=work,
-        machine=machine,
-        train_steps=train_steps,
-        needs=needs,
-        attempts=attempts,
-        utilisation=Utilisation(),
-    )
+    plan = Plan(work=work, machine=machine, train_steps=train_steps, needs=needs)
+    if advise and not plan.fits:
+        attempts = find_fit(work, needs, machine, devices, progress)
+        return dataclasses.replace(plan, attempts=attempts)
+    return plan
 
 
 def _weights(compute: Compute) -> str:

@@ -142,6 +142,9 @@ def test_hours_are_those_of_all_runs():
     text = cost_text(costs, find_machine("h200"))
     assert "7.5 hours of 1 x H200 in all" in text
     assert "What doesn't fit: prompt-tuning plan shows what would." in text
+    refused = {**plan, "seconds": None, "hours": None, "fits": False}
+    *_, line, total = cost_text([*costs, Cost(1, refused)], find_machine("v5e-4")).splitlines()
+    assert line.split() == ["m", "5", "1", "no"] and total.startswith("7.5 hours")
 
 
 class Ended(subprocess.Popen):

@@ -160,7 +160,7 @@ def results(method, layout: Layout, all_decoders: bool) -> dict:
         found["rank"] = np.asarray(scores).tolist()
     if mesh.size > 1:
         found["collectives"] = [
-            dataclasses.asdict(one) for one in Program(step.as_text(), mesh).collectives()
+            dataclasses.asdict(one) for one in Program(step.as_text()).collectives(mesh)
         ]
     return found
 

@@ -49,7 +49,7 @@ def mesh():
 
 @pytest.mark.parametrize("groups", ACROSS_MODEL.values(), ids=ACROSS_MODEL)
 def test_kinds_axes_bytes_and_times(groups):
-    found = Program(TEXT.replace("GROUPS", groups), mesh()).collectives()
+    found = Program(TEXT.replace("GROUPS", groups)).collectives(mesh())
     read = [(one.kind, one.axes, one.bytes, one.times) for one in found]
     assert sorted(read) == [
         ("all-gather", ("data",), 2 * 16 * 2 * 4, 24),
@@ -62,4 +62,4 @@ def test_kinds_axes_bytes_and_times(groups):
 
 def test_groups_in_a_form_that_is_not_known_are_not_guessed():
     with pytest.raises(ValueError, match="Can't read the groups"):
-        list(Program(TEXT.replace("GROUPS", "replica_groups=ring[8]"), mesh()).collectives())
+        list(Program(TEXT.replace("GROUPS", "replica_groups=ring[8]")).collectives(mesh()))

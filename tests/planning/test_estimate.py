@@ -6,7 +6,7 @@ import pytest
 
 from prompt_tuning.parallel.accelerators import Accelerator
 from prompt_tuning.planning import estimate
-from prompt_tuning.planning.estimate import Utilisation, changes, find_fit, fits, seconds_of
+from prompt_tuning.planning.estimate import changes, find_fit, fits, seconds_of
 from prompt_tuning.planning.machines import Machine, find_machine
 from prompt_tuning.planning.program import Traffic
 from prompt_tuning.planning.report import make_plan
@@ -21,28 +21,55 @@ def machine(memory: float, devices: int = 1) -> Machine:
         memory=memory,
         memory_bandwidth=1e9,
         interconnect_bandwidth=1e8,
+        clock=1e9,
     )
     return Machine(accelerator=accelerator, devices=devices)
 
 
-def test_the_longest_of_three_times(work, needs):
+def test_without_a_compiler_products_run_at_half_the_peak(work, needs):
     traffic = Traffic(kind="all-reduce", along="model", times=1, bytes=7, sent=7e7)
-    needs = dataclasses.replace(needs, flops=4 * 10**12, moved=35 * 10**8, traffic=(traffic,))
-    used = Utilisation(compute=0.5, memory=0.7, interconnect=0.7)
-    seconds = seconds_of(needs, work, machine(1e9), used)
-    assert (seconds.compute, seconds.memory, seconds.interconnect) == pytest.approx((8, 5, 1))
-    assert (seconds.step, seconds.limit) == (seconds.compute, "compute")
+    analysis = dataclasses.replace(needs.analysis, flops=4 * 10**12)
+    needs = dataclasses.replace(needs, analysis=analysis, traffic=(traffic,))
+    seconds = seconds_of(needs, work, machine(1e9))
+    assert (seconds.compute, seconds.communication) == pytest.approx((8, 0.7))
+    assert seconds.step == pytest.approx(8.7)
 
     wide = dataclasses.replace(
         work, compute=dataclasses.replace(work.compute, compute_dtype="float32")
     )
-    assert seconds_of(needs, wide, machine(1e9), used).compute == pytest.approx(16)
+    assert seconds_of(needs, wide, machine(1e9)).compute == pytest.approx(16)
 
 
 def test_it_fits_or_not_at_the_usable_share(needs):
     enough = needs.memory / estimate.USABLE
     assert fits(needs, machine(1.001 * enough))
     assert not fits(needs, machine(0.999 * enough))
+
+
+def test_what_a_compiler_of_tpus_does_not_refuse_fits(needs):
+    tpu = dataclasses.replace(needs, compiler="tpu")
+    assert fits(tpu, machine(1.001 * needs.memory))
+    refused = dataclasses.replace(tpu, refusal="The compiler refuses it.", analysis=None)
+    assert not fits(refused, machine(2.0 * needs.memory))
+
+
+def test_a_refused_step_has_no_time_and_says_what_would_fit(
+    keeping, keeping_needs, needs, monkeypatch
+):
+    refused = dataclasses.replace(
+        keeping_needs, compiler="tpu", refusal="The compiler refuses it.", analysis=None
+    )
+    accepted = dataclasses.replace(needs, compiler="tpu")
+    monkeypatch.setattr(estimate, "needs_of", lambda work, devices: accepted)
+    plan = make_plan(keeping, refused, machine(1e9), 30)
+    (attempt,) = plan.attempts
+    assert attempt.fits and attempt.seconds == pytest.approx(
+        accepted.analysis.seconds(machine(1e9).accelerator)
+    )
+    text, fields = plan.text(), plan.to_json()
+    assert "The compiler refuses it.\n  1. recompute layers" in text and "a step" in text
+    assert "time of a step" not in text
+    assert fields["seconds"] is fields["hours"] is fields["cycles"] is None
 
 
 def test_what_helps_is_found_by_compiling_it(needs, keeping, keeping_needs):
@@ -57,7 +84,7 @@ def test_what_helps_is_found_by_compiling_it(needs, keeping, keeping_needs):
 def test_weights_that_are_too_much_alone_are_made_less_before_anything_is_compiled(
     work, needs, monkeypatch
 ):
-    monkeypatch.setattr(estimate, "needs_of", lambda work: pytest.fail("compiled"))
+    monkeypatch.setattr(estimate, "needs_of", lambda *_: pytest.fail("compiled"))
     wide = dataclasses.replace(
         work, compute=dataclasses.replace(work.compute, param_dtype="float32", remat=False)
     )
@@ -102,7 +129,9 @@ def test_the_text_and_the_json_say_the_same(work, needs):
     text, fields = plan.text(), plan.to_json()
     assert plan.fits and fields["fits"]
     assert "tiny on 1 x H200: mesh data 1 x model 1, batch 4, prompt 5" in text
-    assert "It fits" in text and "emulated CPU devices" in text
-    assert fields["device"]["memory"] == needs.memory
+    assert "It fits" in text
+    assert "emulated CPU devices" in text and "pip install 'prompt-tuning[cuda]'" in text
+    assert fields["compiler"] == "cpu" and fields["parts"] == []
+    assert fields["memory"]["memory"] == needs.memory
     assert fields["hours"] == pytest.approx(fields["seconds"]["step"] * 30_000 / 3600)
     assert fields["prompt_length"] == 5

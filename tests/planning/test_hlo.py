@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.planning.hlo import Collective, Program, Shape, _groups
+from prompt_tuning.planning.hlo import Collective, Kernel, Program, Shape, _groups
 
 LAYERS, BATCH, WIDTH = 3, 4, 8
 
 
-ONE = jax.sharding.AbstractMesh((1,), ("model",))
 TWO = jax.sharding.AbstractMesh((2,), ("model",))
 
 
@@ -26,30 +25,86 @@ def stack(weights, x):
 
 
 @pytest.fixture(scope="module")
-def gradient() -> Program:
+def gradient() -> list[Kernel]:
     """The gradient of a stack of layers by its input, on one device."""
     weights, x = jnp.zeros((LAYERS, WIDTH, WIDTH)), jnp.zeros((BATCH, WIDTH))
-    return Program(jax.jit(jax.grad(stack, 1)).lower(weights, x).compile().as_text(), ONE)
+    text = jax.jit(jax.grad(stack, 1)).lower(weights, x).compile().as_text()
+    return list(Program(text).kernels())
 
 
 def test_products_are_counted_as_often_as_the_loop_runs(gradient):
-    flops = sum(product.times * product.flops for product in gradient.products())
     # Forward, and the activations' gradient backward.
-    assert flops == 2 * LAYERS * 2 * BATCH * WIDTH * WIDTH
-    for product in gradient.products():
-        assert (product.inputs, product.output) == (BATCH * WIDTH + WIDTH**2, BATCH * WIDTH)
+    flops = 2 * LAYERS * 2 * BATCH * WIDTH * WIDTH
+    assert sum(kernel.times * kernel.flops for kernel in gradient) == flops
+    products = [kernel for kernel in gradient if kernel.flops]
+    assert {kernel.phase for kernel in products} == {"forward", "backward"}
+    assert all(kernel.float32 and not kernel.cycles for kernel in products)
 
 
-def test_what_a_loop_keeps_for_the_backward_pass(gradient):
-    # The sine's derivatives, in float32, but not the weights, which go through the loops too.
-    assert gradient.kept_bytes() == LAYERS * BATCH * WIDTH * 4
+TPU = """HloModule jit_step, is_scheduled=true
+
+%fused (p: bf16[24,16,64], i: s32[]) -> bf16[16,64] {
+  %p = bf16[24,16,64]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %i = s32[]{:T(128)} parameter(1)
+  %b = bf16[24,16,64]{2,1,0:T(8,128)(2,1)} bitcast(%p)
+  %s = bf16[1,16,64]{2,1,0:T(8,128)(2,1)} dynamic-slice(%b, %i), dynamic_slice_sizes={1,16,64}
+  ROOT %r = bf16[16,64]{1,0:T(8,128)(2,1)} bitcast(%s)
+}
+
+%updated (q: bf16[24,16,64], u: bf16[1,16,64]) -> bf16[24,16,64] {
+  %q = bf16[24,16,64]{2,1,0} parameter(0)
+  %u = bf16[1,16,64]{2,1,0} parameter(1)
+  ROOT %d = bf16[24,16,64]{2,1,0} dynamic-update-slice(%q, %u)
+}
+
+%body (t: (s32[], bf16[24,16,64])) -> (s32[], bf16[24,16,64]) {
+  %t = (s32[], bf16[24,16,64]) parameter(0)
+  %i.1 = s32[] get-tuple-element(%t), index=0
+  %w = bf16[24,16,64] get-tuple-element(%t), index=1
+  %f.1 = bf16[16,64]{1,0:T(8,128)(2,1)S(1)} fusion(%w, %i.1), kind=kLoop, calls=%fused, \
+metadata={op_name="jit(step)/transpose(jvp(T5))/T5.encode/encoder/while/body/closed_call/layers/\
+checkpoint/rematted_computation/attention/bhts,bhsk->bhtk/dot_general" stack_frame_id=2}, \
+backend_config={"window_config":{"estimated_cycles":"1000","iteration_bounds":["1"]}}
+  %f.2 = bf16[24,16,64]{2,1,0} fusion(%w, %f.1), kind=kLoop, calls=%updated, metadata={\
+op_name="jit(step)/transpose(jvp(T5))/T5.encode/encoder/while/body/closed_call/layers/mlp/wi/dot"\
+}, backend_config={"window_config":{"estimated_cycles":"500"}}
+  ROOT %n = (s32[], bf16[24,16,64]) tuple(%i.1, %f.2)
+}
+
+%condition (c: (s32[], bf16[24,16,64])) -> pred[] {
+  %c = (s32[], bf16[24,16,64]) parameter(0)
+  %i.2 = s32[] get-tuple-element(%c), index=0
+  %limit = s32[]{:T(128)} constant(24)
+  ROOT %less = pred[]{:T(512)} compare(%i.2, %limit), direction=LT
+}
+
+ENTRY %main (x: bf16[24,16,64], y: bf16[16,64]) -> bf16[16,64] {
+  %x = bf16[24,16,64]{2,1,0} parameter(0)
+  %y = bf16[16,64]{1,0} parameter(1)
+  %zero = s32[] constant(0)
+  %start = (s32[], bf16[24,16,64]) tuple(%zero, %x)
+  %while.1 = (s32[], bf16[24,16,64]) while(%start), condition=%condition, body=%body
+  %k = bf16[16,64]{1,0} custom-call(%y, %y), custom_call_target="tpu_custom_call", metadata={\
+op_name="jit(step)/jvp(T5)/T5.encode/encoder/attention/jit(flash_attention)/pallas_call"}, \
+backend_config={"custom_call_config":{"cost_estimate":{"flops":"70000","bytes_accessed":"9"}}}
+  ROOT %copy = bf16[16,64]{1,0} copy(%k)
+}
+"""
 
 
-def test_without_a_loop_nothing_is_kept_by_one():
-    x = jnp.zeros((BATCH, WIDTH))
-    program = Program(jax.jit(lambda x: x @ x.T).lower(x).compile().as_text(), ONE)
-    assert program.kept_bytes() == 0
-    assert not list(program.collectives())
+def test_a_program_of_a_tpu():
+    *looped, kernel, copied = list(Program(TPU).kernels())
+    layer = 2 * 16 * 64  # bytes
+    attention, mlp = [each for each in looped if each.cycles]
+    assert attention == (
+        "encoder/attention/bhts,bhsk->bhtk", "recomputed", 24, 1000, 0, False, 2 * layer + 4, False,
+    )  # fmt: skip
+    # In place: one slice is read and one written.
+    assert (mlp.name, mlp.phase, mlp.moved) == ("encoder/mlp/wi", "backward", 2 * layer)
+    assert kernel == (
+        "encoder/attention/flash_attention", "forward", 1, 0, 70_000, False, 2 * layer, True,
+    )  # fmt: skip
+    assert (copied.name, copied.moved) == ("(the compiler's own)", 2 * layer)
 
 
 TWO_DEVICES = f"""
@@ -82,7 +137,7 @@ def test_collectives_of_a_program_for_two_devices():
         [sys.executable, "-c", TWO_DEVICES], env=environment, check=True, text=True,
         stdout=subprocess.PIPE, timeout=120, cwd=Path(__file__).parent,
     ).stdout  # fmt: skip
-    found = {collective.kind: collective for collective in Program(text, TWO).collectives()}
+    found = {collective.kind: collective for collective in Program(text).collectives(TWO)}
     assert set(found) == {"all-reduce", "all-gather"}
     # Each layer's partial products are summed; what is gathered is gathered once.
     assert found["all-reduce"].times == LAYERS
@@ -112,7 +167,7 @@ def test_groups_of_devices_in_each_notation(written, expected):
 
 def test_what_a_device_sends_in_a_ring():
     def sent(kind: str, size: int) -> float:
-        return Collective(kind=kind, times=1, shapes=(), bytes=size, axes=("a",), devices=4).sent
+        return Collective(kind=kind, times=1, bytes=size, axes=("a",), devices=4).sent
 
     # Of 4 devices: three quarters of an array to gather it or to share it out, both to sum it.
     assert sent("all-gather", 400) == 300

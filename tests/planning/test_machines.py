@@ -29,7 +29,7 @@ def test_names(name, devices, expected):
 def test_every_accelerator_of_the_table(accelerator):
     machine = find_machine(accelerator.name, 2)
     assert machine.accelerator is accelerator
-    assert machine.is_gpu == (accelerator.name[0] in "AH")
+    assert accelerator.is_gpu == (accelerator.name[0] in "AH")
 
 
 @pytest.mark.parametrize(

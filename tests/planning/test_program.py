@@ -8,6 +8,8 @@ from prompt_tuning.analysis.flops import step_flops
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import MODELS, T5Config, get_config
+from prompt_tuning.planning import program
+from prompt_tuning.planning.compilers import DoesNotFit
 from prompt_tuning.planning.program import needs_of, weights_on_device
 
 
@@ -62,19 +64,13 @@ def test_a_device_holds_what_the_program_is_given(work, needs):
     # The step, the prompt [5, 16], Adafactor's count and its squares of the prompt, not factored.
     assert 2 * 5 * 16 * 4 <= needs.state <= 2 * 5 * 16 * 4 + 64
     assert needs.batch == 4 * 4 * (20 + 3 * 6)
-    assert needs.memory == (
-        needs.weights + needs.state + needs.batch + needs.activations + needs.workspace
-    )
-
-
-def test_recomputed_layers_keep_their_inputs_alone(work, needs):
-    layer_inputs = 2 * 4 * (20 + 5) * 16 + 3 * 4 * 6 * 16
-    assert needs.activations == 2 * layer_inputs  # in bfloat16
+    assert needs.memory == needs.weights + needs.state + needs.batch + needs.temporaries
+    assert needs.analysis.memory == needs.memory
 
 
 def test_layers_that_are_not_recomputed_keep_more(needs, keeping_needs):
-    assert keeping_needs.activations > 4 * needs.activations
-    assert keeping_needs.flops < needs.flops
+    assert keeping_needs.temporaries > needs.temporaries
+    assert keeping_needs.analysis.flops < needs.analysis.flops
 
 
 def test_flops_are_about_the_fewest(work, needs):
@@ -82,13 +78,24 @@ def test_flops_are_about_the_fewest(work, needs):
         work.config, batch=4, prompt=5, source=20, target=6, remat=work.compute.remat
     ).total
     # At this size of model the first layers, of which only a part is needed, weigh a lot.
-    assert fewest <= needs.flops <= 1.25 * fewest
-    assert needs.traffic == ()
+    assert fewest <= needs.analysis.flops <= 1.25 * fewest
+    assert needs.traffic == () and needs.compiler == "cpu"
 
 
-def test_a_program_cannot_move_less_than_its_weights(needs):
-    # Read forward, once more to recompute, and backward; the input table is gathered from.
-    assert needs.moved > 2 * needs.weights
+def test_what_the_compiler_refuses_is_what_it_needs(work, needs, monkeypatch):
+    message = (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (41.25G) exceeds available HBM (15.75G)."
+    )
+
+    def refuse(lowered):
+        raise DoesNotFit(message)
+
+    monkeypatch.setattr(program, "compiled", refuse)
+    refused = needs_of(work)
+    assert refused.temporaries == int(41.25 * 2**30)
+    assert refused.memory == refused.temporaries + needs.weights + needs.state + needs.batch
+    assert refused.analysis is None and "(41.25G) exceeds" in refused.refusal
 
 
 def test_a_batch_that_cannot_be_shared_out(work):
