@@ -75,7 +75,7 @@ def compiled_text(config: T5Config, layout: Layout, prompt: int, batch_size: int
     state = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), state
     )
-    model = T5(config, COMPUTE, *([layout.constrain] if layout.fsdp else []))
+    model = T5(config, COMPUTE, layout)
     step: Any = make_train_step(
         prompt_loss_fn(model, method, LossOptions()), optimizer, 1, everywhere
     )

@@ -3,13 +3,19 @@
 Logits aren't scaled by `head_dim ** -0.5`: the query kernel's initializer contains that factor.
 """
 
+import functools
+from collections.abc import Sequence
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from prompt_tuning.axes import BATCH, HEADS
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.flash_attention import flash_attention
 from prompt_tuning.models.layers import Projection, contract, dropout
 from prompt_tuning.models.slots import KeyValue, Slots
 
@@ -48,21 +54,23 @@ def relative_position_buckets(
     return buckets + jnp.where(distance < exact, distance, jnp.minimum(far, num_buckets - 1))
 
 
-@jax.custom_vjp
-def softmax(logits: Float[Array, "*batch keys"]) -> Float[Array, "*batch keys"]:
-    """Returns the softmax over the last axis; the backward pass stores only this result.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def softmax(logits: Float[Array, "*batch keys"], dtype: jnp.dtype) -> Float[Array, "*batch keys"]:
+    """Returns the float32 softmax over the last axis, rounded to `dtype`.
 
-    With `jax.nn.softmax`, XLA on CPUs stores two more arrays of that size per layer.
+    The backward pass stores only this result, which the product with the values stores anyway.
     """
-    return jax.nn.softmax(logits, axis=-1)
+    return jax.nn.softmax(logits, axis=-1).astype(dtype)
 
 
-def _softmax_forward(logits: Array) -> tuple[Array, Array]:
-    weights = jax.nn.softmax(logits, axis=-1)
+def _softmax_forward(logits: Array, dtype: jnp.dtype) -> tuple[Array, Array]:
+    weights = jax.nn.softmax(logits, axis=-1).astype(dtype)
     return weights, weights
 
 
-def _softmax_backward(weights: Array, cotangent: Array) -> tuple[Array]:
+def _softmax_backward(dtype: jnp.dtype, weights: Array, cotangent: Array) -> tuple[Array]:
+    del dtype
+    weights, cotangent = weights.astype(jnp.float32), cotangent.astype(jnp.float32)
     mean = jnp.sum(weights * cotangent, axis=-1, keepdims=True)
     return (weights * (cotangent - mean),)
 
@@ -83,10 +91,15 @@ class RelativePositionBias(nn.Module):
     bidirectional: bool
 
     @nn.compact
-    def __call__(
-        self, query_positions: Int[Array, "target"], key_positions: Int[Array, "source"]
-    ) -> Float[Array, "heads target source"]:
-        """Returns the bias of the attention logits, shared by all examples."""
+    def __call__(self, relative_position: Int[Array, "*shape"]) -> Float[Array, "heads ..."]:
+        """Returns the bias of the attention logits, shared by all examples.
+
+        A product with one-hot vectors, since gathers are slow on accelerators, as are the
+        scatters of their gradient.
+
+        Args:
+          relative_position: position of the key minus that of the query.
+        """
         config = self.config
         table = self.param(
             "rel_embedding",
@@ -95,12 +108,14 @@ class RelativePositionBias(nn.Module):
             jnp.dtype(self.compute.param_dtype),
         )
         buckets = relative_position_buckets(
-            key_positions[None, :] - query_positions[:, None],
+            relative_position,
             bidirectional=self.bidirectional,
             num_buckets=config.relative_attention_num_buckets,
             max_distance=config.relative_attention_max_distance,
         )
-        return jnp.take(table, buckets, axis=1).astype(jnp.float32)
+        one_hot = jax.nn.one_hot(buckets, table.shape[1], axis=0, dtype=table.dtype)
+        bias = jnp.tensordot(table, one_hot, 1, precision=jax.lax.Precision.HIGHEST)
+        return bias.astype(self.compute.compute_dtype)
 
 
 class Attention(nn.Module):
@@ -165,19 +180,88 @@ class Attention(nn.Module):
           *biases: each broadcast to the logits, [batch, heads, target, source].
           slots: what is injected into the block.
         """
-        config, dtype = self.config, self._dtype
-        batch = keys_values.key.shape[0]
-        query = self.query(x, slots.low_rank.get("query")).astype(dtype)  # [rows, t, heads, k]
-        # Folds an example's rows into its query axis: [batch, heads, rows/batch * t, k].
-        query = by_head(query.reshape(batch, -1, *query.shape[2:]))
+        query = self._queries(x, keys_values.key.shape[0], slots)
         logits = contract("bhtk,bhsk->bhts", query, keys_values.key, self.compute)
+        weights = self._weights(logits, biases)
+        gathered = contract("bhts,bhsk->bhtk", weights, keys_values.value, self.compute)
+        return self._output(gathered, x, slots)
+
+    def flash(
+        self,
+        x: Float[Array, "batch target embed"],
+        keys_values: KeyValue,
+        tables: Float[Array, "heads 128 n"],
+        mask: Bool[Array, "batch source"],
+        *,
+        layout: Any,
+        slots: Slots = Slots(),
+    ) -> Float[Array, "batch target embed"]:
+        """Returns the same by a kernel that stores no attention weights, without dropout.
+
+        Args:
+          x, keys_values, slots: as in `__call__`.
+          tables: the position bias, from `bias_tables`.
+          mask: which keys are visible.
+          layout: the model's `Layout`.
+        """
+        by_heads = (BATCH, HEADS, None, None)
+        attend = layout.by_shard(
+            flash_attention,
+            (by_heads, by_heads, by_heads, (HEADS, None, None), (BATCH, None)),
+            by_heads,
+        )
+        query = self._queries(x, x.shape[0], slots)
+        gathered = attend(query, keys_values.key, keys_values.value, tables, mask)
+        return self._output(gathered, x, slots)
+
+    def folded(
+        self,
+        x: Float[Array, "rows target embed"],
+        source: Float[Array, "batch source embed"],
+        *biases: Float[Array, "..."],
+        slots: Slots = Slots(),
+    ) -> Float[Array, "rows target embed"]:
+        """Returns the same for keys and values of `source`, without computing these.
+
+        Each query is multiplied by the key kernel, each weighted sum of `source` by the value
+        kernel. With fewer queries per example than `head_dim`, that is less work and memory.
+        """
+        query = self._queries(x, source.shape[0], slots)
+        query = self.key(query, spec="bhtk,dhk->bhtd")
+        logits = contract("bhtd,bsd->bhts", query, source, self.compute)
+        weights = self._weights(logits, biases)
+        gathered = contract("bhts,bsd->bhtd", weights, source, self.compute)
+        return self._output(self.value(gathered, spec="bhtd,dhk->bhtk"), x, slots)
+
+    def folds(self, queries: int, slots: Slots) -> bool:
+        """Whether `folded` is possible and less work, forward and backward, for an example."""
+        changed = {"key", "value"} & {*slots.low_rank, *slots.scales}
+        return not changed and queries <= self.config.head_dim // 2
+
+    def _queries(
+        self, x: Float[Array, "rows target embed"], batch: int, slots: Slots
+    ) -> Float[Array, "batch heads queries head_dim"]:
+        """Returns the queries, with an example's rows folded into one axis: rows/batch * target."""
+        query = self.query(x, slots.low_rank.get("query")).astype(self._dtype)
+        return by_head(query.reshape(batch, -1, *query.shape[2:]))
+
+    def _weights(
+        self,
+        logits: Float[Array, "batch heads queries source"],
+        biases: Sequence[Float[Array, "..."]],
+    ) -> Float[Array, "batch heads queries source"]:
         for bias in biases:
             logits += bias
-        weights = dropout(self, softmax(logits).astype(dtype))
+        weights = dropout(self, softmax(logits, self._dtype))
         self.sow("intermediates", "weights", weights)  # stored only if a caller requests them
-        # Back to [rows, t, heads, k].
-        gathered = contract("bhts,bhsk->bhtk", weights, keys_values.value, self.compute).astype(
-            dtype
-        )
-        gathered = gathered.swapaxes(1, 2).reshape(*x.shape[:2], config.num_heads, config.head_dim)
+        return weights
+
+    def _output(
+        self,
+        gathered: Float[Array, "batch heads queries head_dim"],
+        x: Float[Array, "rows target embed"],
+        slots: Slots,
+    ) -> Float[Array, "rows target embed"]:
+        gathered = by_head(gathered.astype(self._dtype))  # [batch, queries, heads, head_dim]
+        gathered = gathered.reshape(*x.shape[:2], *gathered.shape[2:])
         return self.out(gathered, slots.low_rank.get("out")).astype(x.dtype)

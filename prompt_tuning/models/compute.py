@@ -9,6 +9,7 @@ from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.models.config import type_problem
 from prompt_tuning.models.hardware import fastest_matmul_dtype
 
+ATTENTIONS = ("plain", "flash")
 DTYPES = ("float32", "bfloat16")
 QUANTIZATIONS = ("int8", "nf4")
 
@@ -22,6 +23,8 @@ class Compute:
       compute_dtype: dtype of activations; softmax, norms and logits are always float32.
       matmul_dtype: dtype to which inputs of matrix products are rounded; `compute_dtype` if empty,
         the hardware's fastest if "auto". Products are always accumulated in float32.
+      attention: "flash" computes the encoder's self-attention on TPUs by a kernel that stores no
+        attention weights (flash_attention.py); "plain" everywhere by XLA.
       remat: recompute each layer in the backward pass instead of keeping its activations.
       unroll: layers per step of the scan over layers. 0 unrolls all of them, which runs faster
         and compiles more slowly.
@@ -35,6 +38,7 @@ class Compute:
     param_dtype: str = "float32"
     compute_dtype: str = "float32"
     matmul_dtype: str = ""
+    attention: str = "plain"
     remat: bool = False
     unroll: int = 1
     dropout_rate: float = 0.0
@@ -50,6 +54,7 @@ class Compute:
             "param_dtype": DTYPES,
             "compute_dtype": DTYPES,
             "matmul_dtype": ("", "auto", *DTYPES),
+            "attention": ATTENTIONS,
             "quantization": ("", *QUANTIZATIONS),
         }
         for name, values in allowed.items():

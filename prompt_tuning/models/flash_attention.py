@@ -45,13 +45,13 @@ def bias_tables(
 
     Args:
       bias: the bias of key s for query t at index s - t + target - 1, so target + source - 1
-        distances. It gets no gradient.
+        distances. It can't be differentiated.
       target: the number of queries.
       source: the number of keys.
     """
     rows, padded = _query_block(target, source), _up(source, LANES)
     # The bias at index t - s + padded - 1.
-    reverse = jax.lax.stop_gradient(bias.astype(jnp.float32))[:, ::-1]
+    reverse = _frozen(bias.astype(jnp.float32))[:, ::-1]
     widths = (padded - source, _up(target, rows) - target)
     tables = jnp.pad(reverse, ((0, 0), widths))[:, None]
     shift = 1
@@ -61,14 +61,24 @@ def bias_tables(
     return tables
 
 
+@jax.custom_jvp
+def _frozen(bias: Array) -> Array:
+    return bias
+
+
+@_frozen.defjvp
+def _frozen_jvp(primals: Any, tangents: Any) -> Any:
+    raise ValueError(
+        'Flash attention gives the position bias no gradient; train it with attention="plain".'
+    )
+
+
 def flash_attention(
     query: Float[Array, "batch heads target head_dim"],
     key: Float[Array, "batch heads source head_dim"],
     value: Float[Array, "batch heads source head_dim"],
     tables: Float[Array, "heads 128 n"],
     mask: Bool[Array, "batch source"],
-    *,
-    interpret: bool = False,
 ) -> Float[Array, "batch heads target head_dim"]:
     """Returns softmax(query @ key^T + bias + mask) @ value, in the dtype of `query`.
 
@@ -83,7 +93,6 @@ def flash_attention(
       tables: from `bias_tables`, with the same numbers of queries and keys.
       mask: which keys are visible. Where none is, all weigh the same, as float32 can't resolve
         logits near -1e9.
-      interpret: run as plain JAX operations on any device, slowly, for tests.
     """
     heads = query.shape[1]
     per_group = _heads_per_group(heads, query.shape[3])
@@ -91,7 +100,6 @@ def flash_attention(
     padding = _up(mask.shape[1], LANES) - mask.shape[1]
     row = jnp.pad(row, ((0, 0), (0, padding)), constant_values=-jnp.inf)[:, None]
     output: Any = _attend(
-        interpret,
         *(_merge_heads(x) for x in (query, key, value)),
         tables.reshape(heads // per_group, per_group, *tables.shape[1:]),
         row,
@@ -144,34 +152,28 @@ def _merge_heads(x: Array) -> Array:
     return x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(
-    interpret: bool, query: Array, key: Array, value: Array, tables: Array, row: Array
-) -> Array:
-    return _call(_forward_kernel, interpret, (query, key, value), tables, row)[0]
+@jax.custom_vjp
+def _attend(query: Array, key: Array, value: Array, tables: Array, row: Array) -> Array:
+    return _call(_forward_kernel, (query, key, value), tables, row)[0]
 
 
 def _attend_forward(
-    interpret: bool, query: Array, key: Array, value: Array, tables: Array, row: Array
+    query: Array, key: Array, value: Array, tables: Array, row: Array
 ) -> tuple[Array, tuple[Array, ...]]:
-    output, statistics = _call(_forward_kernel, interpret, (query, key, value), tables, row)
+    output, statistics = _call(_forward_kernel, (query, key, value), tables, row)
     return output, (query, key, value, statistics, tables, row)
 
 
-def _attend_backward(
-    interpret: bool, residuals: tuple[Array, ...], cotangent: Array
-) -> tuple[Array | None, ...]:
+def _attend_backward(residuals: tuple[Array, ...], cotangent: Array) -> tuple[Array | None, ...]:
     query, key, value, statistics, tables, row = residuals
     arrays = (query, key, value, statistics, cotangent)
-    return *_call(_backward_kernel, interpret, arrays, tables, row), None, None
+    return *_call(_backward_kernel, arrays, tables, row), None, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _call(
-    kernel: Any, interpret: bool, arrays: Sequence[Array], tables: Array, row: Array
-) -> Sequence[Array]:
+def _call(kernel: Any, arrays: Sequence[Array], tables: Array, row: Array) -> Sequence[Array]:
     """Runs a kernel for all groups of heads, examples and blocks of queries."""
     query, key = arrays[:2]
     backward = kernel is _backward_kernel
@@ -194,7 +196,8 @@ def _call(
     if not backward:
         out_shapes[1:] = [((batch, groups, 2 * per_group, target), jnp.float32)]
     sums = [pltpu.VMEM((padded, width), jnp.float32)] * 2 if backward else []
-    return pl.pallas_call(
+    call = functools.partial(
+        pl.pallas_call,
         functools.partial(kernel, target=target, source=source),
         grid=(groups, batch, pl.cdiv(target, rows)),
         in_specs=[*[queries, keys, keys, statistics, queries][: len(arrays)], table, mask],
@@ -214,9 +217,12 @@ def _call(
             query.dtype.itemsize,
             backward,
         ),
-        interpret=interpret,
         name="flash_attention_backward" if backward else "flash_attention",
-    )(*arrays, tables, row)
+    )
+    # A CPU runs it as plain JAX operations, slowly, for tests.
+    return jax.lax.platform_dependent(
+        *arrays, tables, row, cpu=call(interpret=True), default=call(interpret=False)
+    )
 
 
 def _forward_kernel(

@@ -22,8 +22,8 @@ def contract(spec: str, x: Array, y: Array | QuantizedKernel, compute: Compute) 
     """Returns `einsum(spec, x, y)` in float32, its inputs rounded to the matmul dtype.
 
     The cotangent is rounded too, so that backward products are as fast as forward ones. Each letter
-    of `spec` must occur in two of its three terms. `y` may be a quantized kernel, which is frozen
-    and gets no cotangent.
+    of `spec` must occur in at least two of its three terms. `y` may be a quantized kernel, which is
+    frozen and gets no cotangent.
     """
     dtype = jnp.dtype(compute.product_dtype)
     if isinstance(y, QuantizedKernel):
@@ -116,9 +116,12 @@ class Projection(nn.Module):
     stddev: float
 
     @nn.compact
-    def __call__(self, x: Array, low_rank: LowRank | None = None) -> Array:
-        """Returns the projected `x` in float32, with the low-rank addition if there is one."""
-        projected = contract(self.spec, x, self._kernel(), self.compute)
+    def __call__(self, x: Array, low_rank: LowRank | None = None, spec: str | None = None) -> Array:
+        """Returns the projected `x` in float32, with the low-rank addition if there is one.
+
+        Another `spec` than the module's may sum over other axes of the kernel.
+        """
+        projected = contract(spec or self.spec, x, self._kernel(), self.compute)
         return projected if low_rank is None else projected + low_rank_product(x, low_rank)
 
     def _kernel(self) -> Array | QuantizedKernel:
@@ -148,13 +151,34 @@ class RMSNorm(nn.Module):
         return _rms_normed(x, scale, self.config.norm_epsilon)
 
 
-@functools.partial(jax.checkpoint, static_argnums=(2,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _rms_normed(x: Array, scale: Array, epsilon: float) -> Array:
-    """Returns `RMSNorm`'s output; recomputing it backward avoids storing float32 arrays."""
+    """Returns `RMSNorm`'s output; the backward pass stores `x` and one number per position."""
+    return _rms_normed_forward(x, scale, epsilon)[0]
+
+
+def _rms_normed_forward(
+    x: Array, scale: Array, epsilon: float
+) -> tuple[Array, tuple[Array, Array, Array]]:
     wide = x.astype(jnp.float32)
-    mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-    normed = wide * jax.lax.rsqrt(mean_square + epsilon)
-    return (normed * scale.astype(jnp.float32)).astype(x.dtype)
+    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + epsilon)
+    normed = (wide * inverse * scale.astype(jnp.float32)).astype(x.dtype)
+    return normed, (x, scale, inverse)
+
+
+def _rms_normed_backward(
+    epsilon: float, residuals: tuple[Array, Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    del epsilon
+    x, scale, inverse = residuals
+    cotangent, unit = cotangent.astype(jnp.float32), x.astype(jnp.float32) * inverse
+    scaled = cotangent * scale.astype(jnp.float32)
+    mean = jnp.mean(scaled * unit, axis=-1, keepdims=True)
+    of_scale = jnp.sum(cotangent * unit, axis=range(x.ndim - 1))
+    return (inverse * (scaled - mean * unit)).astype(x.dtype), of_scale.astype(scale.dtype)
+
+
+_rms_normed.defvjp(_rms_normed_forward, _rms_normed_backward)
 
 
 class TokenEmbedder(nn.Module):
@@ -207,7 +231,7 @@ class MLP(nn.Module):
                 shape=(config.embed_dim, config.mlp_dim),
                 stddev=config.embed_dim**-0.5,
                 name=name,
-            )(x, slots.low_rank.get(name))
+            )(x, slots.low_rank.get(name)).astype(dtype)
 
         if config.gated_mlp:
             hidden = _gated(config.activation_name, widen("wi_0"), widen("wi_1"))
@@ -234,7 +258,8 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 @functools.partial(jax.checkpoint, static_argnums=(0,))
 def _gated(activation: str, gate: Array, linear: Array) -> Array:
-    """Returns `activation(gate) * linear`, which the backward pass recomputes."""
+    """Returns `activation(gate) * linear` in float32; the backward pass recomputes it."""
+    gate, linear = gate.astype(jnp.float32), linear.astype(jnp.float32)
     return _ACTIVATIONS[activation](gate) * linear
 
 

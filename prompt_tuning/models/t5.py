@@ -7,9 +7,9 @@ Parameters have T5X's names, with the layers of a stack on a leading `layer` axi
 config.py, the slots of methods in injection.py, generation in decoding.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -20,6 +20,7 @@ from prompt_tuning.axes import BATCH, EMBED, SOURCE, TARGET
 from prompt_tuning.models.attention import Attention, RelativePositionBias, mask_bias
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.flash_attention import bias_tables
 from prompt_tuning.models.injection import Injection, add_prompt, prepend_decoder_prompt
 from prompt_tuning.models.layers import MLP, Projection, RMSNorm, TokenEmbedder, dropout
 from prompt_tuning.models.parameters import Axes
@@ -28,14 +29,35 @@ from prompt_tuning.models.slots import KeyValue, Slots, repeat_per_row
 Batch = Mapping[str, Array]
 Params = dict[str, Any]
 
-Constrain = Callable[[Array, Axes], Array]
-"""Constrains the sharding of activations with these logical axes (`axes.py`)."""
+
+@runtime_checkable
+class ActivationLayout(Protocol):
+    """How activations are divided among devices, by their logical axes (`axes.py`)."""
+
+    def constrain(self, x: Array, axes: Axes) -> Array:
+        """Returns `x`, with its sharding constrained if the compiler wouldn't find it itself."""
+        ...
+
+    def by_shard(self, f: Callable[..., Array], axes: Sequence[Axes], out: Axes) -> Any:
+        """Returns `f` as a function that every device applies to its shards of the arguments."""
+        ...
 
 
-def _unconstrained(x: Array, axes: Axes) -> Array:
-    """Leaves sharding to the compiler, which does well unless weights are sharded over `data`."""
-    del axes
-    return x
+class OneDevice:
+    """The layout of a model on one device."""
+
+    def constrain(self, x: Array, axes: Axes) -> Array:
+        """Returns `x`."""
+        del axes
+        return x
+
+    def by_shard(self, f: Callable[..., Array], axes: Sequence[Axes], out: Axes) -> Any:
+        """Returns `f`."""
+        del axes, out
+        return f
+
+
+ONE_DEVICE = OneDevice()
 
 
 @jax.tree_util.register_dataclass
@@ -70,29 +92,39 @@ class EncoderLayer(nn.Module):
     config: T5Config
     compute: Compute
     deterministic: bool
-    constrain: Constrain = _unconstrained
+    flash: bool
+    layout: ActivationLayout = ONE_DEVICE
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "batch source embed"],
         slots: Slots,
-        position_bias: Float[Array, "heads source keys"],
-        padding_bias: Float[Array, "batch 1 1 keys"],
+        position_bias: Float[Array, "heads ..."],
+        mask: Bool[Array, "batch keys"],
     ) -> tuple[Float[Array, "batch source embed"], None]:
-        """Returns the next `x`, and None since `nn.scan` expects a second result."""
+        """Returns the next `x`, and None since `nn.scan` expects a second result.
+
+        `position_bias` is [heads, source, keys], or `bias_tables` if the attention is `flash`.
+        """
         options = {
             "config": self.config,
             "compute": self.compute,
             "deterministic": self.deterministic,
         }
-        x = self.constrain(x, (BATCH, SOURCE, EMBED))
+        x = self.layout.constrain(x, (BATCH, SOURCE, EMBED))
         attention = Attention(**options, name="attention")
         block_slots = slots.submodule("attention")
         normed = RMSNorm(self.config, self.compute, name="pre_attention_layer_norm")(x)
         # [batch, heads, prefix + source, head_dim]
         keys_values = slots.prefixed("attention", attention.keys_and_values(normed, block_slots))
-        attended = attention(normed, keys_values, position_bias, padding_bias, slots=block_slots)
+        if self.flash:
+            attended = attention.flash(
+                normed, keys_values, position_bias, mask, layout=self.layout, slots=block_slots
+            )
+        else:
+            biases = (position_bias, mask_bias(mask)[:, None, None, :])
+            attended = attention(normed, keys_values, *biases, slots=block_slots)
         x += dropout(self, slots.with_bottleneck("attention", attended))
 
         normed = RMSNorm(self.config, self.compute, name="pre_mlp_layer_norm")(x)
@@ -107,7 +139,7 @@ class DecoderLayer(nn.Module):
     config: T5Config
     compute: Compute
     deterministic: bool
-    constrain: Constrain = _unconstrained
+    layout: ActivationLayout = ONE_DEVICE
 
     @nn.compact
     def __call__(
@@ -130,7 +162,7 @@ class DecoderLayer(nn.Module):
             "compute": self.compute,
             "deterministic": self.deterministic,
         }
-        x = self.constrain(x, (BATCH, TARGET, EMBED))
+        x = self.layout.constrain(x, (BATCH, TARGET, EMBED))
         attention = Attention(**options, name="self_attention")
         block_slots = slots.submodule("self_attention")
         normed = RMSNorm(self.config, self.compute, name="pre_self_attention_layer_norm")(x)
@@ -150,12 +182,17 @@ class DecoderLayer(nn.Module):
         attention = Attention(**options, name="encoder_decoder_attention")
         block_slots = slots.submodule("encoder_decoder_attention")
         normed = RMSNorm(self.config, self.compute, name="pre_cross_attention_layer_norm")(x)
-        if cache is None:
-            cross_kv = attention.keys_and_values(encoder_outputs, block_slots)
-            cross_kv = slots.prefixed("encoder_decoder_attention", cross_kv)
-        else:  # computed once, by `T5.start_cache`
-            cross_kv = cache.cross_kv
-        attended = attention(normed, cross_kv, cross_bias, slots=block_slots)
+        queries = x.shape[0] // encoder_outputs.shape[0] * x.shape[1]
+        has_prefix = "encoder_decoder_attention" in slots.prefixes
+        if cache is None and not has_prefix and attention.folds(queries, block_slots):
+            attended = attention.folded(normed, encoder_outputs, cross_bias, slots=block_slots)
+        else:
+            if cache is None:
+                cross_kv = attention.keys_and_values(encoder_outputs, block_slots)
+                cross_kv = slots.prefixed("encoder_decoder_attention", cross_kv)
+            else:  # computed once, by `T5.start_cache`
+                cross_kv = cache.cross_kv
+            attended = attention(normed, cross_kv, cross_bias, slots=block_slots)
         x += dropout(self, slots.with_bottleneck("encoder_decoder_attention", attended))
 
         normed = RMSNorm(self.config, self.compute, name="pre_mlp_layer_norm")(x)
@@ -185,7 +222,7 @@ class Encoder(nn.Module):
 
     config: T5Config
     compute: Compute = Compute()
-    constrain: Constrain = _unconstrained
+    layout: ActivationLayout = ONE_DEVICE
 
     @nn.compact
     def __call__(
@@ -199,20 +236,31 @@ class Encoder(nn.Module):
         config = self.config
         options = {"config": config, "compute": self.compute, "deterministic": deterministic}
         mask = _with_prefix_mask(mask, injection, "encoder/attention")
-        position_bias = RelativePositionBias(
+        target, source = x.shape[1], mask.shape[1]
+        first = target - source  # the position of the first key; a prefix's are negative
+        relpos_bias = RelativePositionBias(
             config, self.compute, bidirectional=True, name="relpos_bias"
-        )(jnp.arange(x.shape[1]), jnp.arange(x.shape[1] - mask.shape[1], x.shape[1]))
+        )
+        # The kernel has no dropout, and shows no weights to callers who request them.
+        flash = (
+            self.compute.attention == "flash"
+            and (deterministic or not self.compute.dropout_rate)
+            and not self.is_mutable_collection("intermediates")
+        )
+        if flash:
+            by_distance = relpos_bias(first + jnp.arange(1 - target, source))
+            position_bias = bias_tables(by_distance, target, source)
+        else:
+            keys = first + jnp.arange(source)
+            position_bias = relpos_bias(keys[None, :] - jnp.arange(target)[:, None])
         dropped = _Dropout(**options)
         layers = _stack(
             EncoderLayer, self.compute, config.num_encoder_layers, (0, nn.broadcast, nn.broadcast)
         )
-        x, _ = layers(**options, constrain=self.constrain, name="layers")(
-            dropped(x),
-            injection.layers("encoder"),
-            position_bias,
-            mask_bias(mask)[:, None, None, :],
+        x, _ = layers(**options, flash=flash, layout=self.layout, name="layers")(
+            dropped(x), injection.layers("encoder"), position_bias, mask
         )
-        x = self.constrain(x, (BATCH, SOURCE, EMBED))
+        x = self.layout.constrain(x, (BATCH, SOURCE, EMBED))
         return dropped(RMSNorm(config, self.compute, name="encoder_norm")(x))
 
 
@@ -221,7 +269,7 @@ class Decoder(nn.Module):
 
     config: T5Config
     compute: Compute = Compute()
-    constrain: Constrain = _unconstrained
+    layout: ActivationLayout = ONE_DEVICE
 
     @nn.compact
     def __call__(
@@ -245,7 +293,7 @@ class Decoder(nn.Module):
         keys = jnp.arange(prefix + x.shape[1] if cache is None else cache.self_kv.key.shape[3])
         position_bias = RelativePositionBias(
             config, self.compute, bidirectional=False, name="relpos_bias"
-        )(queries, keys)
+        )(keys[None, :] - queries[:, None])
         # Causal: [1 or rows, heads, target, keys].
         self_bias = (position_bias + mask_bias(keys[None, :] <= queries[:, None]))[None]
         visible = _visible_keys(injection, len(keys))
@@ -256,7 +304,7 @@ class Decoder(nn.Module):
         layers = _stack(
             DecoderLayer, self.compute, config.num_decoder_layers, (0, 0, *(nn.broadcast,) * 4)
         )
-        x, advanced = layers(**options, constrain=self.constrain, name="layers")(
+        x, advanced = layers(**options, layout=self.layout, name="layers")(
             dropped(x),
             cache,
             injection.layers("decoder"),
@@ -267,7 +315,7 @@ class Decoder(nn.Module):
         )
         if cache is None:
             x = x[:, injection.decoder_prompt_length :]
-        x = self.constrain(x, (BATCH, TARGET, EMBED))
+        x = self.layout.constrain(x, (BATCH, TARGET, EMBED))
         x = dropped(RMSNorm(config, self.compute, name="decoder_norm")(x))
         if not config.tie_embeddings:
             x = Projection(
@@ -327,17 +375,17 @@ class T5(nn.Module):
     Attributes:
       config: the architecture.
       compute: numerics and memory options.
-      constrain: constrains the sharding of activations; `Layout.constrain` under FSDP.
+      layout: a `parallel.rules.Layout` if the model is on several devices.
     """
 
     config: T5Config
     compute: Compute = Compute()
-    constrain: Constrain = _unconstrained
+    layout: ActivationLayout = ONE_DEVICE
 
     def setup(self) -> None:
         self.token_embedder = TokenEmbedder(self.config, self.compute)
-        self.encoder = Encoder(self.config, self.compute, self.constrain)
-        self.decoder = Decoder(self.config, self.compute, self.constrain)
+        self.encoder = Encoder(self.config, self.compute, self.layout)
+        self.decoder = Decoder(self.config, self.compute, self.layout)
 
     def __call__(
         self, batch: Batch, injection: Injection = Injection(), *, deterministic: bool = True

@@ -10,7 +10,7 @@ Trainable parameters are small and replicated, except weights of the model itsel
 like the frozen ones. `mesh.shard_batch` shards a batch. Axis names are from `prompt_tuning.axes`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,14 +103,34 @@ class Layout:
         )
 
     def constrain(self, x: jax.Array, logical_axes: tuple[str | None, ...]) -> jax.Array:
-        """Constrains activations to the table; `models.t5.T5` needs this function under FSDP.
+        """Constrains activations to the table under FSDP.
 
         Otherwise the compiler may propagate the weights' sharding instead: shard activations by
-        width and gather every batch on every device.
+        width and gather every batch on every device. Without FSDP it does well by itself.
         """
-        places = [None if axis is None else RULES[axis] for axis in logical_axes]
-        sharding = NamedSharding(self.mesh, PartitionSpec(*places))
-        return jax.lax.with_sharding_constraint(x, sharding)
+        if not self.fsdp:
+            return x
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, _spec(logical_axes)))
+
+    def by_shard(
+        self,
+        f: Callable[..., jax.Array],
+        logical_axes: Sequence[tuple[str | None, ...]],
+        out: tuple[str | None, ...],
+    ) -> Callable[..., jax.Array]:
+        """Returns `f` as a function that every device applies to its shards of the arguments.
+
+        For kernels, which the compiler can't partition.
+
+        Args:
+          f: maps arrays to one array, independently along each sharded axis.
+          logical_axes: those of every argument.
+          out: those of the result.
+        """
+        specs = tuple(map(_spec, logical_axes))
+        return jax.shard_map(
+            f, mesh=self.mesh, in_specs=specs, out_specs=_spec(out), check_vma=False
+        )
 
     def unsplit(self, params: PyTree) -> list[str]:
         """Returns a line for each logical axis that can't be sharded as in the table.
@@ -137,6 +157,10 @@ class Layout:
         split = {axes.EMBED: DATA_AXIS, axes.BLOCKS: DATA_AXIS} if self.fsdp else {}
         table = {**RULES, **split}
         return [None if axis is None else table[axis] for axis in self.axes_of(name)]
+
+
+def _spec(logical_axes: tuple[str | None, ...]) -> PartitionSpec:
+    return PartitionSpec(*(None if axis is None else RULES[axis] for axis in logical_axes))
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -194,7 +194,7 @@ def needs_of(work: Work, devices: Sequence[Any] | None = None) -> Needs:
         unsplit=tuple(layout.unsplit(weights)),
     )
 
-    model = T5(work.config, work.compute, *([layout.constrain] if work.fsdp else []))
+    model = T5(work.config, work.compute, layout)
     loss_fn = prompt_loss_fn(model, work.method, work.loss)
     step: Any = make_train_step(loss_fn, work.optimizer, work.accumulation_steps)
     try:

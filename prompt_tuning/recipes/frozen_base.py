@@ -60,9 +60,9 @@ class Base:
     @property
     def model(self) -> T5:
         """The Flax module of `params`."""
-        if self.layout.fsdp:
-            return T5(self.config, self.compute, self.layout.constrain)
-        return T5(self.config, self.compute)
+        if self.mesh.size == 1:
+            return T5(self.config, self.compute)
+        return T5(self.config, self.compute, self.layout)
 
     @property
     def embedding(self) -> Any:

@@ -19,7 +19,7 @@ from prompt_tuning.errors import at_least
 from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.training import losses
-from prompt_tuning.training.step import Batch, InjectionLossFn
+from prompt_tuning.training.step import Batch, InjectionLossFn, differentiable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +52,12 @@ def distillation_loss_fn(
         frozen: Any, batch: Batch, injection: Injection, rngs: dict[str, Array]
     ) -> tuple[Float[Array, "batch source embed"], Float[Array, "batch target vocab"]]:
         """Returns the encoder's outputs at the input's positions, and the logits."""
+        network = differentiable(model, injection)
         variables, injection = injected(frozen, injection)
         how = {"deterministic": not rngs, "rngs": rngs}
         tokens = batch["encoder_input_tokens"]
-        encoded: Any = model.apply(variables, tokens, injection, method="encode", **how)
-        logits: Any = model.apply(
+        encoded: Any = network.apply(variables, tokens, injection, method="encode", **how)
+        logits: Any = network.apply(
             variables, encoded, batch["decoder_input_tokens"], method="decode", **how
         )
         start = injection.encoder_prompt_length

@@ -216,6 +216,7 @@ def prompt_loss_fn(model: Any, method: Any, options: losses.LossOptions) -> Meth
 
 def model_loss_fn(model: Any, options: losses.LossOptions) -> LossFn:
     """Returns a function that computes a model's loss, with all its weights in `trained`."""
+    model = _with_plain_attention(model)
 
     def loss_fn(trained, frozen, batch, key):
         del frozen
@@ -225,10 +226,24 @@ def model_loss_fn(model: Any, options: losses.LossOptions) -> LossFn:
 
 
 def _apply(model, params, batch, key, injection=Injection()):
+    model = differentiable(model, injection)
     dropout = model.compute.dropout_rate > 0
     rngs = {"dropout": key} if dropout else {}
     variables, injection = injected(params, injection)
     return model.apply(variables, batch, injection, deterministic=not dropout, rngs=rngs)
+
+
+def differentiable(model: Any, injection: Injection) -> Any:
+    """Returns a model that can be differentiated with respect to the injection.
+
+    Flash attention gives position biases no gradient.
+    """
+    trains_bias = any("relpos_bias" in name for name in injection.weights)
+    return _with_plain_attention(model) if trains_bias else model
+
+
+def _with_plain_attention(model: Any) -> Any:
+    return model.clone(compute=dataclasses.replace(model.compute, attention="plain"))
 
 
 def _token_loss(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.evaluation.rank import label_log_likelihoods
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.initialization import init_params
@@ -206,3 +207,23 @@ def test_what_cannot_share_a_batch(two):
     longer = dataclasses.replace(both, encoder_prompt=jnp.ones((1, 3, 12)))
     with pytest.raises(ValueError, match="come between the two"):
         stack_injections([both, longer])
+
+
+@pytest.mark.parametrize("size", [None, 3])
+def test_flash_attention_is_plain_attention(frozen, batch, size):
+    injection = prompts(1, 2) if size is None else of_layers(1, size)
+    flash = T5(CONFIG, Compute(attention="flash"))
+
+    def with_gradient(model):
+        @jax.jit
+        def loss(injection, frozen, batch):
+            logits = model.apply({"params": frozen}, batch, injection)
+            return jax.nn.logsumexp(logits, axis=-1).sum()
+
+        return jax.value_and_grad(loss)(injection, frozen, batch)
+
+    program = jax.make_jaxpr(jax.jit(flash.apply))({"params": frozen}, batch, injection)
+    assert "flash_attention" in str(program)
+    found, expected = (jax.tree.leaves(with_gradient(model)) for model in (flash, MODEL))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -119,7 +119,7 @@ def make_params():
 def results(method, layout: Layout, all_decoders: bool) -> dict:
     """A few steps, and decoding with what they made."""
     mesh = layout.mesh
-    model = T5(CONFIG, constrain=layout.constrain) if layout.fsdp else T5(CONFIG)
+    model = T5(CONFIG, layout=layout)
     frozen = jax.tree.map(jax.device_put, make_params(), layout.shardings(abstract_params(CONFIG)))
     method, trained = bind(method, method.init(jax.random.key(1), make_batch(0)))
     trained = replicate(trained, mesh)

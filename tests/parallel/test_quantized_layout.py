@@ -81,7 +81,7 @@ sharded = jax.tree.map(jax.device_put, params, layout.shardings(params))
 codes = sharded["encoder"]["layers"]["mlp"]["wi_0"]["kernel_codes"]
 assert codes.addressable_shards[0].data.shape == (2, 4, 16), codes.sharding
 found = computed(
-    T5(config, compute, layout.constrain),
+    T5(config, compute, layout),
     sharded,
     shard_batch(batch, layout.mesh),
     replicate(prompt, layout.mesh),
