@@ -119,6 +119,7 @@ def step_flops(
     - in the first decoder layer, self-attention and the query of cross-attention don't depend on
       the prompt.
 
+    Cross-attention of few queries needs no keys and values (`models.attention.Attention.folded`).
     Gradient accumulation doesn't change the FLOPs.
 
     Args:
@@ -132,10 +133,20 @@ def step_flops(
     products = _Products(config, batch)
     attention, projection, mlp = products.attention, products.projection, products.mlp
     p, s, t = prompt, prompt + source, target
+    # Of cross-attention: the products with the kernels of keys and values, and one of the two
+    # products of activations. Without keys and values, heads are as wide as the embedding.
+    if t <= config.head_dim // 2:
+        kernels, cross = (
+            2 * projection(t),
+            products.weight(t * config.num_heads, s, config.embed_dim),
+        )
+        first_kernels = projection(t)  # the gradient of its queries isn't needed
+    else:
+        kernels = first_kernels = 2 * projection(s)
+        cross = attention(t * s)
+    decoder_layer = products.decoder_layer(t, t, s) - 2 * attention(t * s) + kernels + 2 * cross
     layers = (
-        encoder_flops(config, batch=batch, source=s)
-        + cross_key_value_flops(config, batch=batch, source=s)
-        + config.num_decoder_layers * products.decoder_layer(t, t, s)
+        encoder_flops(config, batch=batch, source=s) + config.num_decoder_layers * decoder_layer
     )
     last_products = config.num_encoder_layers * products.weight(
         s, config.mlp_dim, config.embed_dim
@@ -146,13 +157,8 @@ def step_flops(
     first_encoder_layer = 3 * projection(p) + first_attention + projection(s) + mlp(s)
     upper_encoder_layer = products.encoder_layer(s) + 2 * attention(s * s)
     # Gradients of the attention weights, the keys and the values, but not of the queries.
-    first_decoder_layer = projection(t) + 2 * projection(s) + 3 * attention(t * s) + mlp(t)
-    upper_decoder_layer = (
-        products.decoder_layer(t, t, s)
-        + 2 * projection(s)
-        + 2 * attention(t * t)
-        + 2 * attention(t * s)
-    )
+    first_decoder_layer = projection(t) + first_kernels + 3 * cross + mlp(t)
+    upper_decoder_layer = decoder_layer + 2 * attention(t * t) + 2 * cross
     backward = (
         first_encoder_layer
         + (config.num_encoder_layers - 1) * upper_encoder_layer
