@@ -62,7 +62,7 @@ def out_of_memory(error: BaseException) -> str | None:
         return None
     asked = ""
     if found := re.search(r"allocat\w* (\d+) bytes", text):
-        asked = f": {int(found[1]) / 2**30:,.1f} GiB were asked for at once"
+        asked = f": {int(found[1]) / 2**30:,.1f} GiB were requested at once"
     elif found := re.search(r"allocat\w* ([\d.]+ ?[KMGT]i?B)", text):
-        asked = f": {found[1]} were asked for at once"
+        asked = f": {found[1]} were requested at once"
     return f"Out of memory{asked}. {LESS_MEMORY}"

@@ -70,8 +70,8 @@ def check_memory(compiled_function: Any, *args: Any) -> None:
     needed = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     if needed > free:
         raise UserError(
-            f"Out of memory: a batch needs {needed / 2**30:,.1f} GiB beside the weights, and "
-            f"{free / 2**30:,.1f} GiB are free. {LESS_MEMORY}"
+            f"Out of memory: a batch needs {needed / 2**30:,.1f} GiB in addition to the weights, "
+            f"but only {free / 2**30:,.1f} GiB are free. {LESS_MEMORY}"
         )
 
 

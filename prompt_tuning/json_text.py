@@ -23,7 +23,7 @@ def parse_json(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("it is nested more than Python can read") from None
+        raise ValueError("it is nested more deeply than Python can read") from None
 
 
 def shown(value: Any) -> str:

@@ -1,6 +1,5 @@
 """Fixtures shared by all tests."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+from official_files import write as write_official_files
 
 # Read by TensorFlow when it is imported: no start-up lines among the test output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -143,12 +143,7 @@ def tiny_superglue(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def official_files(tmp_path_factory) -> Path:
     """A few rows of every task but SuperGLUE's, in the official layouts."""
-    path = CHECKOUT / "tests" / "official_files.py"
-    spec = importlib.util.spec_from_file_location("official_files", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.write(tmp_path_factory.mktemp("official_files"))
+    return write_official_files(tmp_path_factory.mktemp("official_files"))
 
 
 @pytest.fixture(scope="session")

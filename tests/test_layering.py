@@ -1,4 +1,4 @@
-"""The arrows of the design: which room may import which, and who may know a library.
+"""The rules of imports: which folder may import which, and which may use a library.
 
 The rules are checked on the imports that stand in the source, wherever in a file they stand, and
 for TensorFlow also on what is really loaded.
@@ -19,42 +19,38 @@ import prompt_tuning
 
 PACKAGE = Path(prompt_tuning.__file__).parent
 
-# Leaves that every room may import, and what each room may import beside itself.
+# Leaves that every folder may import, and what else each folder imports.
 LEAVES = {"errors", "axes", "buckets", "files", "host_memory", "json_text", "settings"}
-CHECKPOINTS = {"checkpoints", "models", "methods"}
 MAY_IMPORT = {
-    "errors": set(),
-    "axes": set(),
-    "buckets": set(),
-    "files": set(),
-    "host_memory": set(),
-    "json_text": set(),
-    "settings": set(),
+    **{leaf: set() for leaf in LEAVES},
     "models": set(),
     # A generated world; its two task files import it, and experiments do.
     "tinyworld": set(),
-    "data": {"tinyworld"},  # the task files alone, see below
+    "data": {"tinyworld"},  # only the task files, see below
     "parallel": set(),
     "launch": set(),
-    "assets": set(),
-    "methods": {"models"},  # injection.py and targets.py alone, see below
-    "checkpoints": CHECKPOINTS,
-    "training": CHECKPOINTS | {"parallel"},
-    "evaluation": CHECKPOINTS | {"data", "parallel"},
-    "analysis": CHECKPOINTS,
-    "sweeps": CHECKPOINTS | {"training", "evaluation", "analysis"},
+    "methods": {"models"},  # only injection.py and targets.py, see below
+    "checkpoints": {"models", "methods"},
+    "training": {"models", "checkpoints", "parallel"},
+    "evaluation": {"models", "methods", "data", "parallel"},
+    "analysis": {"models", "methods"},
+    "sweeps": set(),
     "pages": {"analysis", "sweeps"},
     "leaderboards": {"data"},
-    "planning": CHECKPOINTS | {"training", "analysis", "parallel"},
+    "planning": {"models", "methods", "training", "analysis", "parallel"},
     # One frozen model for many prompts over HTTP.
-    "serving": CHECKPOINTS | {"evaluation", "data"},
-    # Training and scoring from plain values; gin is the command line's alone.
-    "recipes": CHECKPOINTS | {"training", "evaluation", "analysis", "data", "parallel"},
-    "cli": CHECKPOINTS
-    | {"training", "evaluation", "analysis", "sweeps", "data", "parallel", "assets", "recipes"}
-    | {"planning", "serving", "launch", "pages", "leaderboards"},
+    "serving": {"checkpoints", "evaluation", "data"},
+    # Training and scoring from plain values; only the command line uses gin.
+    "recipes": {
+        *("models", "methods", "checkpoints", "training", "evaluation"),
+        *("analysis", "data", "parallel"),
+    },
+    "cli": {
+        *("models", "methods", "checkpoints", "training", "evaluation", "analysis", "data"),
+        *("parallel", "recipes", "sweeps", "planning", "serving", "launch", "pages"),
+        "leaderboards",
+    },
 }
-
 # Libraries and the only places that may import them. torch is for tests, benchmarks and its own
 # files of weights.
 ONLY_IN = {
@@ -103,32 +99,38 @@ IDS = [str(file.relative_to(PACKAGE)) for file in FILES]
 @pytest.mark.parametrize("file", FILES, ids=IDS)
 def test_imports_run_downwards(file: Path):
     place = file.relative_to(PACKAGE).as_posix()
-    room = place.removesuffix(".py").split("/")[0]
-    if room == "__init__":
-        allowed = {
-            "methods",
-            "evaluation",
-            "recipes",
-            "checkpoints",
-            "data",
-            "training",
-        } | LEAVES  # when asked for
+    folder = place.removesuffix(".py").split("/")[0]
+    if folder == "__init__":
+        # Imported on first use.
+        allowed = {"methods", "evaluation", "recipes", "checkpoints", "data", "training"} | LEAVES
     else:
-        assert room in MAY_IMPORT, f"{place}: a new room needs its arrows in MAY_IMPORT"
-        allowed = MAY_IMPORT[room] | {room} | LEAVES
+        assert folder in MAY_IMPORT, f"{place}: add what a new folder imports to MAY_IMPORT"
+        allowed = MAY_IMPORT[folder] | {folder} | LEAVES
     for module in imported_modules(file):
         parts = module.split(".")
         if parts[0] == "prompt_tuning" and len(parts) > 1:
             name = parts[1]
             if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file():
                 assert name in allowed, f"{place} imports {module}"
-            if room == "data" and name == "tinyworld":
+            if folder == "data" and name == "tinyworld":
                 assert place.startswith("data/tasks/"), f"{place} imports {module}"
-            if room == "methods" and name == "models":
+            if folder == "methods" and name == "models":
                 assert parts[2] in ("injection", "targets"), f"{place} imports {module}"
         if parts[0] in ONLY_IN:
             places = ONLY_IN[parts[0]]
             assert place.startswith(places) if places else False, f"{place} imports {module}"
+
+
+def test_every_arrow_is_used():
+    imported = {name: set() for name in MAY_IMPORT}
+    for file in FILES:
+        folder = file.relative_to(PACKAGE).with_suffix("").parts[0]
+        if folder in imported:
+            imported[folder] |= {
+                name.split(".")[1] for name in imported_modules(file) if "." in name
+            }
+    unused = {name: allowed - imported[name] for name, allowed in MAY_IMPORT.items()}
+    assert not {name: left for name, left in unused.items() if left}
 
 
 def test_the_checker_sees_each_form_of_import(tmp_path, monkeypatch):
@@ -150,7 +152,7 @@ def test_the_checker_sees_each_form_of_import(tmp_path, monkeypatch):
     ]
 
 
-# What a resumed or second run needs, and the rooms that prepare no data.
+# What a resumed or second run needs, and the folders that prepare no data.
 WITHOUT_TENSORFLOW = [
     "prompt_tuning.models.t5",
     "prompt_tuning.models.decoding",
@@ -228,7 +230,7 @@ def circles_of(graph: Mapping[str, set[str]]) -> list[list[str]]:
 
 def test_no_module_imports_itself_in_a_circle():
     modules = {_module(file) for file in FILES}
-    # The package's own names are given when asked for, and import no room by themselves.
+    # The package's own names are given when asked for, and import no folder by themselves.
     graph = {
         _module(file): {
             found

@@ -10,9 +10,10 @@ import json
 import re
 from pathlib import Path
 
+import corpus
+
 from prompt_tuning.checkpoints.frozen.weights import load_weights
 from prompt_tuning.models.parameters import count_parameters
-from prompt_tuning.tinyworld import corpus
 
 ASSETS = Path(__file__).parents[2] / "prompt_tuning" / "assets" / "tinyworld"
 RESULTS = Path(__file__).parent / "results"

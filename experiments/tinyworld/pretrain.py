@@ -4,7 +4,7 @@
     python experiments/tinyworld/pretrain.py --size base --grow_from small
 
 Documents are generated on the fly, so none is repeated. A lesson of the curriculum
-(`prompt_tuning/tinyworld/corpus.py`) ends when the model has mastered it, or after
+(`corpus.py`) ends when the model has mastered it, or after
 `--lesson_steps`; then it reads the whole mixture. A model grown from a smaller one (`grow.py`)
 skips the lessons and reads only the mixture. Evaluation is zero-shot: the share of exercises of
 each kind, about held-out facts and in the corpus's own phrasing, that the model answers exactly.
@@ -23,12 +23,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import corpus
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import sentencepiece
 from grow import grow
+from stories import Document
 from tqdm import tqdm
 
 from prompt_tuning.checkpoints.frozen.weights import load_weights, save_weights
@@ -38,8 +40,6 @@ from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.initialization import init_params
 from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.models.t5 import T5
-from prompt_tuning.tinyworld import corpus
-from prompt_tuning.tinyworld.stories import Document
 from prompt_tuning.tinyworld.world import World
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adamw

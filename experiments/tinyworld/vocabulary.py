@@ -12,9 +12,10 @@ import re
 import tempfile
 from pathlib import Path
 
+import corpus
 import sentencepiece
 
-from prompt_tuning.tinyworld import corpus, world
+from prompt_tuning.tinyworld import world
 
 ASSETS = Path(__file__).parents[2] / "prompt_tuning" / "assets" / "tinyworld"
 NUM_PIECES = 1308  # with 100 sentinels 1,408 rows

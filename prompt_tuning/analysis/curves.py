@@ -56,8 +56,8 @@ def plot_learning_curve(
     if not len(scores):
         measured = sorted({key for row in rows for key in row} - {"step"})
         raise UserError(
-            f"No row of the metrics holds '{score}', so there is no curve to draw; "
-            f"they hold {', '.join(measured) or 'nothing'}."
+            f"The metrics have no '{score}', so there is no curve to plot; found "
+            f"{', '.join(measured) or 'nothing'}."
         )
 
     figure = new_figure(7.2, 5.2)

@@ -47,6 +47,6 @@ def save(figure: Any, path: Path) -> Path:
     Raises:
       UserError: the file can't be written.
     """
-    with writing(path, fix="Give another place for the picture."):
+    with writing(path, fix="Choose another path for the figure."):
         figure.savefig(path, format="png", metadata={"Software": None})
     return path

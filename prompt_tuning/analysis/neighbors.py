@@ -62,13 +62,13 @@ def nearest_neighbors(
     rows = np.asarray(table[:num_pieces], np.float32)
     if points.shape[1] != rows.shape[1]:
         raise UserError(
-            f"The prompt is {points.shape[1]} wide, but the embedding table {rows.shape[1]}: "
-            "the prompt was trained for another model."
+            f"The prompt is {points.shape[1]} wide, but the embedding table is {rows.shape[1]} "
+            "wide: the prompt was trained for another model."
         )
     names = [piece_of(i) for i in range(len(rows))]
     distinct = len({name for name in names if name is not None})
     if not 1 <= k <= distinct:
-        raise UserError(f"-k is {k}; expected 1 to {distinct}, the pieces that there are.")
+        raise UserError(f"-k is {k}; expected 1 to {distinct}, the number of distinct pieces.")
     values = closeness(points, rows, metric)
     order = np.argsort(-values if metric == "cosine" else values, axis=1, kind="stable")
     return [

@@ -61,14 +61,15 @@ def most_similar_first(
     """
     if similarity not in SPOT_MEASURES:
         raise UserError(
-            f"Prompts are compared by {' or '.join(SPOT_MEASURES)}, not by '{similarity}'."
+            f"The similarity of source prompts is '{similarity}'; expected "
+            f"{' or '.join(SPOT_MEASURES)}."
         )
     if not sources:
         raise UserError("There are no source prompts to choose from; set SOURCE_PROMPTS.")
     for name, prompt in sources.items():
         if prompt.shape[1] != target.shape[1]:
             raise UserError(
-                f"The prompt {name} is {prompt.shape[1]} wide, and that of the target task "
+                f"The prompt {name} is {prompt.shape[1]} wide, and the target task's is "
                 f"{target.shape[1]}; compare prompts of one model."
             )
     prompts = [np.asarray(prompt) for prompt in (target, *sources.values())]

@@ -143,8 +143,8 @@ class CheckpointManager:
         if steps:
             raise UserError(
                 f"None of the checkpoints in {self._folder} can be read (steps "
-                f"{', '.join(map(str, steps))}); they were put aside as <step>.damaged. "
-                "Run the same command again to start from step 0."
+                f"{', '.join(map(str, steps))}); they were renamed to <step>.damaged. Run the "
+                "same command again to start from step 0."
             )
         return None
 

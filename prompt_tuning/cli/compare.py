@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command; prints the similarity of each pair."""
     args = parse("compare", argv)
     if len(args.prompts) < 2:
-        raise UserError(f"Nothing to compare {args.prompts[0]} with: give two prompts or more.")
+        raise UserError(f"Nothing to compare {args.prompts[0]} with: give at least two prompts.")
 
     prompts, metadata = _loaded(args.prompts)
     names, tasks = _names(args.prompts, metadata)

@@ -37,7 +37,7 @@ def compilation_cache(enabled: Free[bool] = True, folder: Free[str | None] = Non
         return None
     path = Path(folder) if folder else default_cache_dir() / "compiled" / _processor()
     try:
-        with writing(path, fix="Set compilation_cache.folder to one that can be."):
+        with writing(path, fix="Set compilation_cache.folder to a writable folder."):
             path.mkdir(parents=True, exist_ok=True)
             if not os.access(path, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
             f"{HUGGING_FACE} for a folder."
         )
     if not as_folder and output.exists():
-        raise UserError(f"{args.output} is there already; remove it or give another name.")
+        raise UserError(f"{args.output} already exists; remove it or give another name.")
 
     expected = get_config(args.architecture) if args.architecture else None
     model = stored_frozen(args.source, expected)
@@ -56,7 +56,8 @@ def _write_folder(output: Path, model: StoredModel, source: str, dtype: str | No
     )
     if vocabulary is None:
         print(
-            f"There is no vocabulary beside {source}: put the model's spiece.model into {folder}.",
+            f"There is no vocabulary next to {source}: copy the model's spiece.model into "
+            f"{folder}.",
             file=sys.stderr,
         )
     else:

@@ -48,7 +48,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     if withheld and not args.predictions:
         raise UserError(
             f"The labels of {data.name}'s {split} split are withheld, so it can't be scored; add "
-            "--predictions FILE to write what is predicted, or --split validation."
+            "--predictions FILE to write the predictions, or --split validation."
         )
     result = {"task": data.name, "split": split, "prompt": path}
     written = args.predictions if is_first() else None

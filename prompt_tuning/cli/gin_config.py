@@ -269,7 +269,7 @@ def _one_line(message: str, where: str) -> str:
 def _check_macros() -> None:
     """Raises UserError for macros that are unused, of the wrong type, or required and not set."""
     texts = settings()
-    refers = {name: re.findall(r"%([\w./]+)", text) for name, text in texts.items()}
+    refers = {name: gin_text.macros_in(text) for name, text in texts.items()}
     macros = [name for name in texts if "." not in name]
     try:
         TopologicalSorter({name: refers[name] for name in macros}).prepare()

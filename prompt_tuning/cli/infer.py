@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
             answered.add(len(questions))
     answered.close()
     if cut:
-        say(f"{cut} inputs were cut to {predictor.max_input_length} tokens.")
+        say(f"{cut} inputs were truncated to {predictor.max_input_length} tokens.")
 
 
 def _with_one_prompt(args: argparse.Namespace) -> Predictor:
@@ -187,15 +187,15 @@ def _about_lines(task: Task) -> str:
     columns = task.columns
     if len(columns) > 1:
         return (
-            f"Lines of text are taken as finished inputs; {task.name} makes its own of the columns "
-            f"{', '.join(columns)} of a table or of JSON objects."
+            f"Lines of text are read as complete model inputs; to format them as {task.name}, "
+            f"give its columns {', '.join(columns)} in a table or as JSON objects."
         )
     template = task.templates[0] if task.templates else f"the text of {task.name}"
     if not columns or template == f"{{{columns[0]}}}":
         return ""
     return (
-        f"Lines of text are the column {columns[0]!r} of {template!r}; a finished input is "
-        '{"inputs": "..."}.'
+        f"Lines of text are read as the column {columns[0]!r} of {template!r}; write a complete "
+        'model input as {"inputs": "..."}.'
     )
 
 

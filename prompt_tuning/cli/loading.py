@@ -41,11 +41,11 @@ def load_config(
             raise UserError(f"{run} is not a run folder: it has no {CONFIG}.")
         if re.search(rb"^objective\.", config.read_bytes(), re.MULTILINE):
             raise UserError(
-                f"{run} is a pretraining run: it has a model, and neither a prompt nor a task to "
-                "score it on. Its held-out loss is in its metrics.jsonl; to use the model, give "
-                f"--gin_file=tasks/... --gin_file=runs/evaluate.gin "
-                f"--gin.INITIAL_CHECKPOINT_PATH={run} --gin.VOCABULARY_PATH=None and --prompt FILE "
-                "or --no_prompt."
+                f"{run} is a pretraining run: it has a model, but neither a prompt nor a task to "
+                "score. Its held-out loss is in its metrics.jsonl; to use the model, give "
+                "--gin_file=tasks/... --gin_file=runs/evaluate.gin "
+                f"--gin.INITIAL_CHECKPOINT_PATH={run} --gin.VOCABULARY_PATH=None and --prompt "
+                "FILE or --no_prompt."
             )
         files.insert(0, str(config))
         recorded = task_file.read(run)
@@ -117,8 +117,8 @@ def prompt_path(run: str | None, given: str | None) -> str:
         best = best_file(run)
         if best is None:
             raise UserError(
-                f"{run} has no best prompt (prompt_best.npy or .safetensors): its training hasn't "
-                "got so far. The command that began it resumes it."
+                f"{run} has no best prompt (prompt_best.npy or .safetensors): training hasn't "
+                "reached its first evaluation. Run the same training command again to resume it."
             )
         return str(best)
     path = gin_config.macro("PROMPT_FILE")

@@ -46,8 +46,8 @@ def member_specs(value: Any, macro: str) -> list[MemberSpec]:
         for name in bindings:
             if is_assigned(name):
                 raise UserError(
-                    f"Member {number} of {macro} sets {name}, which is the whole population's; "
-                    "leave it out: each member gets a folder in MODEL_DIR/members."
+                    f"Member {number} of {macro} sets {name}, which applies to the whole "
+                    "population; remove it: each member gets a folder in MODEL_DIR/members."
                 )
     specs = named_members(members)
     for spec, earlier in itertools.combinations(specs, 2):
@@ -82,9 +82,9 @@ def check_member(
             continue
         binding = next((name for name in spec.bindings if name in names), parameter)
         raise UserError(
-            f"{where} sets {binding}: {parameter} would be {text} and is {expected} for the "
-            "population, whose members share it. They may differ in task, seed, learning rate, "
-            f"prompt and patience; set {binding} for all of them, or train that one by itself."
+            f"{where} sets {binding}: {parameter} would be {text}, but is {expected} for all "
+            "members. Members may differ in task, seed, learning rate, prompt and patience; set "
+            f"{binding} for all of them, or train this one separately."
         )
 
 

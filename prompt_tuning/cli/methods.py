@@ -71,8 +71,8 @@ def config_of(name: str) -> T5Config:
     if name not in shipped and "/" not in name and not Path(name).exists():
         known = (*MODELS, *shipped)
         raise UserError(
-            f"No model is called '{name}'; expected {', '.join(known)}, or the path or hub name of "
-            f"a checkpoint.{did_you_mean(name, known)}"
+            f"Unknown model '{name}'; expected {', '.join(known)}, or the path or hub name of a "
+            f"checkpoint.{did_you_mean(name, known)}"
         )
 
     return stored_frozen(name).config

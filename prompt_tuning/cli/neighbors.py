@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> None:
     at_least(1, {"-k": args.k})
     if (args.attention or args.removals) and not args.report:
         flag = "--attention" if args.attention else "--removals"
-        raise UserError(f"{flag} is for a report; add --report FOLDER.")
+        raise UserError(f"{flag} requires --report FOLDER.")
     loading.load_config(args, run=args.run)
     path = loading.prompt_path(args.run, args.prompt)
     report = report_of(path, k=args.k, metric=args.metric, words=args.words)

@@ -190,7 +190,7 @@ ARGUMENTS: Mapping[str, Sequence[Argument]] = {
     "show": (
         _arg("task", "TASK", "a task or mixture (default: that of the gin files)", nargs="?"),
         _arg("-n", None, "number of examples (default: 3)", default=3),
-        _arg("--split", None, "the split (default: train if there is one)"),
+        _arg("--split", None, "the split (default: train if it exists)"),
     ),
     "submit": (
         _arg("benchmark", None, "the leaderboard", choices=("superglue", "glue")),
@@ -254,8 +254,8 @@ ARGUMENTS: Mapping[str, Sequence[Argument]] = {
         _arg(
             "source",
             "SOURCE",
-            "what INITIAL_CHECKPOINT_PATH takes: a Hugging Face folder or hub name, a T5X "
-            "checkpoint, a safetensors file of ours; local or gs://",
+            "any value of INITIAL_CHECKPOINT_PATH: a Hugging Face folder or hub name, a T5X "
+            "checkpoint, a safetensors file of this package; local or gs://",
         ),
         _arg("output", "OUTPUT", "a new .safetensors file, or a new folder"),
         _arg(
@@ -267,14 +267,14 @@ ARGUMENTS: Mapping[str, Sequence[Argument]] = {
         _arg(
             "--architecture",
             "NAME",
-            "the size it must be of, such as t5_1_1_small; a T5X checkpoint's is otherwise read "
-            "off its shapes",
+            "the expected size, such as t5_1_1_small; otherwise a T5X checkpoint's is inferred "
+            "from its shapes",
         ),
         _arg(
             "--format",
             None,
-            "safetensors (a file of ours, the default), or huggingface: a folder that "
-            "transformers loads, with the vocabulary that is beside SOURCE",
+            "safetensors (this package's format, the default), or huggingface: a folder that "
+            "transformers loads, with the vocabulary next to SOURCE",
             choices=_FORMATS,
             default="safetensors",
         ),
@@ -286,7 +286,8 @@ ARGUMENTS: Mapping[str, Sequence[Argument]] = {
         _arg(
             "--format",
             None,
-            "safetensors (ours, the default), or huggingface: a folder that transformers loads",
+            "safetensors (this package's format, the default), or huggingface: a folder that "
+            "transformers loads",
             choices=_FORMATS,
             default="safetensors",
         ),
@@ -300,16 +301,16 @@ ARGUMENTS: Mapping[str, Sequence[Argument]] = {
         _arg(
             "--format",
             "FORMAT",
-            "peft (an adapter folder), t5x (a checkpoint with the prompt alone, and its NumPy "
-            "file), npy (the array alone) or safetensors (with its metadata)",
+            "peft (an adapter folder), t5x (a checkpoint with only the prompt, and its NumPy "
+            "file), npy (only the array) or safetensors (with its metadata)",
             required=True,
         ),
         _arg("--output", "FOLDER", "a new folder", required=True),
         _arg(
             "--base_model",
             "NAME",
-            "for peft: the frozen model's hub name or folder, such as google/t5-base-lm-adapt, by "
-            "which PEFT's AutoPeftModel classes load it",
+            "for peft: the frozen model's hub name or folder, such as google/t5-base-lm-adapt, "
+            "with which PEFT's AutoPeftModel classes load it",
         ),
     ),
     "tasks": (),

@@ -66,13 +66,17 @@ def train_population(args: argparse.Namespace, startup: Startup) -> None:
     write_results(folder, results, settings, gin_config.text())
     if not is_first():
         return
-    tried = "tried, the worst dropped on the way" if halving else "trained"
+    tried = "tried, the worst dropped early" if halving else "trained"
     print(format_table(order))
     print(
-        f"{count} {tried}: {sum(result.step for result in results):,} steps in all; * is the best."
+        f"{count} {tried}: {sum(result.step for result in results):,} steps in total; * is the "
+        "best."
     )
     rows = [
-        ("Best", f"{order[0].name}; also in {folder.path}/ (summary.json and what it trained)"),
+        (
+            "Best",
+            f"{order[0].name}; also in {folder.path}/ (summary.json and the trained parameters)",
+        ),
         ("Members", f"{folder.path / MEMBERS}/"),
         ("Score it", f"prompt-tuning evaluate {folder.path}"),
         ("Use it", infer_command(folder.path, jobs[0].job.data.tasks)),

@@ -59,12 +59,11 @@ def main(argv: Sequence[str]) -> None:
     if result.stopped_early:
         why = f"stopped early: no better score in {options.patience} evaluations"
     print(
-        f"\n{job.data.name}, score on the test split, which was not trained on:\n"
-        f"  untrained  {untrained:.3f}\n"
-        f"  trained    {trained:.3f}  (the best on {job.prediction.split}, at step {best.step:,})\n"
-        f"\nMade {result.step:,} of {options.train_steps:,} steps ({why}); "
-        f"{time.monotonic() - started:.0f} seconds in all.\n"
-        f"Run folder: {where}/, learning curve: {curve}"
+        f"\n{job.data.name}, score on the test split, which was not trained on:\n  untrained  "
+        f"{untrained:.3f}\n  trained    {trained:.3f}  (the best on {job.prediction.split}, at "
+        f"step {best.step:,})\n\nMade {result.step:,} of {options.train_steps:,} steps ({why}); "
+        f"{time.monotonic() - started:.0f} seconds in total.\nRun folder: {where}/, learning "
+        f"curve: {curve}"
     )
     if best.step == 0:
         print(NOT_IMPROVED)

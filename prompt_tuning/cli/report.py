@@ -57,13 +57,13 @@ def main(argv: Sequence[str]) -> None:
 
 def _is_sweep(folder: Path) -> bool:
     if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}; give a run folder or a sweep's.")
+        raise UserError(f"Folder {folder} doesn't exist; give the folder of a run or a sweep.")
     if (folder / "runs").is_dir() and (folder / "parts").is_dir():
         return True
     if not (folder / "config.gin").is_file() and not (folder / "summary.json").is_file():
         raise UserError(
-            f"{folder} is neither a run folder (config.gin, summary.json) nor a sweep's (runs/, "
-            "parts/)."
+            f"{folder} is neither a run folder (config.gin, summary.json) nor a sweep folder "
+            "(runs/, parts/)."
         )
     return False
 
@@ -73,10 +73,10 @@ def _check_output(output: Path) -> None:
     if not output.exists():
         return
     if not output.is_file():
-        raise UserError(f"Can't write {output}: it is no file. {_FIX}")
+        raise UserError(f"Can't write {output}: it is not a file. {_FIX}")
     with output.open(encoding="utf-8", errors="replace") as file:
         if MARK not in file.read(_START):
-            raise UserError(f"{output} is there and is no report; {_FIX[0].lower()}{_FIX[1:]}")
+            raise UserError(f"{output} exists and is not a report; {_FIX[0].lower()}{_FIX[1:]}")
 
 
 def read_run(folder: str) -> RunContents:
@@ -127,12 +127,12 @@ def _resemblance(args: argparse.Namespace) -> Resemblance | str:
     """Returns the pieces nearest to the run's prompt, or why they aren't available."""
     trained = best_file(args.folder)
     if args.no_neighbors:
-        return "Left out, by --no_neighbors."
+        return "Omitted because of --no_neighbors."
     if trained is None:
-        return "This run has trained no prompt."
+        return "This run didn't train a prompt."
     if trained.stem != BEST_PROMPT:
         method = _trained_for(trained).get("method", "this run's method")
-        return f"There are no neighbors to show: what {method} trains is no prompt."
+        return f"There are no neighbors to show: {method} doesn't train a prompt."
     try:
         loading.load_config(args, run=args.folder)
         more = report_of(str(trained), k=args.k, words=True)

@@ -80,8 +80,8 @@ def apply(run: str, recorded: Mapping[str, Any], missing: list[str]) -> None:
             folder = recorded.get("modules", {}).get(module, "the folder that has it")
             why = (
                 f"The task {task['name']!r} of {run} needs its module {module!r}, which can't be "
-                f"imported here; start the command in {folder}, or set PYTHONPATH to that. Texts "
-                'given as {"inputs": ...} are answered without it.'
+                f"imported here; run the command in {folder}, or set PYTHONPATH to it. Texts "
+                'given as {"inputs": ...} don\'t need it.'
             )
             register_task(task_file.without_rows(task, recorded["lengths"], why))
 
@@ -97,8 +97,8 @@ def _find(run: str, name: str, given: str | list[str], place: Any) -> None:
         gin_config.bind(name, place)
     elif name in _MODEL_PATHS:
         raise UserError(
-            f"The {_MODEL_PATHS[name]} of {run} was {place} in training and isn't there now; say "
-            f"where it is with --gin.{name}=..."
+            f"The {_MODEL_PATHS[name]} of {run} was {place} during training and isn't there now; "
+            f"set its path with --gin.{name}=..."
         )
 
 

@@ -15,8 +15,8 @@ def main(argv: Sequence[str]) -> None:
     designs = asked_for(args)
     if args.score_on == designs.split:
         raise UserError(
-            f"--score_on is {args.score_on}, the split that the prompt is picked on "
-            "(predict.split), so its score is optimistic there; give another, such as test."
+            f"--score_on is {args.score_on}, the split on which the prompt is selected "
+            "(predict.split), so its score there would be optimistic; give another, such as test."
         )
     candidates = designs.candidates()
     scored = designs.score_all(designs.split)

@@ -24,8 +24,8 @@ def main(argv: Sequence[str]) -> None:
         at_least(least, {f"--{name}": getattr(args, name)})
     if args.max_examples > args.max_queue:
         raise UserError(
-            f"--max_examples is {args.max_examples}, but only {args.max_queue} may wait; such a "
-            "request would never be taken. Raise --max_queue."
+            f"--max_examples is {args.max_examples}, but the queue has room for {args.max_queue}; "
+            "such a request could never be accepted. Raise --max_queue."
         )
     # They need optional packages.
     try:
@@ -58,15 +58,15 @@ def main(argv: Sequence[str]) -> None:
                     f"'{name}': {why}"
                 )
             raise UserError(
-                f"{args.folder} holds no prompts; put NAME.safetensors or NAME.npy files in it."
+                f"{args.folder} contains no prompts; add NAME.safetensors or NAME.npy files."
             )
         for name, why in refused.items():
-            say(f"The prompt '{name}' is left out: {why}")
+            say(f"The prompt '{name}' is skipped: {why}")
         if args.warm_up:
             say(f"Compiling for inputs of up to {args.warm_up} tokens (--warm_up) ...")
             warm_up(predictor, args.warm_up)
         if not server.is_loopback(bound):
-            say(f"Whoever reaches {args.host} can use this server: it asks for no password.")
+            say(f"Anyone who can reach {args.host} can use this server: it has no authentication.")
 
         def started() -> None:
             names = listed(sorted(predictor.prompts))

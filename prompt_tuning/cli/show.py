@@ -37,8 +37,8 @@ def main(argv: Sequence[str]) -> None:
     prompt_length = gin_config.macro("PROMPT_LENGTH")
     if gin_config.macro("VOCABULARY_PATH") == "tinyworld" and "tinyworld" not in data.name:
         say(
-            "The ids are those of the small vocabulary that is shipped; give "
-            "--gin.VOCABULARY_PATH=... for your model's."
+            "The ids are from the small shipped vocabulary; set --gin.VOCABULARY_PATH=... to use "
+            "your model's."
         )
     lengths = feature_lengths(gin_config.macro("TASK_FEATURE_LENGTHS"), data.lengths)
     width = max(shutil.get_terminal_size().columns, _NARROWEST)

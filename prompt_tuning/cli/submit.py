@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     for file, count in counts.items():
         print(f"{file:14}{count:8,} predictions")
     missing = missing_files(args.benchmark, counts)
-    state = f"partial: the leaderboard needs {', '.join(missing)} too" if missing else "complete"
+    state = f"partial: the leaderboard also needs {', '.join(missing)}" if missing else "complete"
     print(f"{args.check or args.output} follows the official schema ({state}).")
 
 
@@ -60,8 +60,10 @@ def _run_predictions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         tasks = tuple(_test_tasks(args.benchmark, data.tasks, data.data_dir, args.partial))
         data = dataclasses.replace(data, tasks=tasks)
         if not data.tasks:
-            raise UserError(f"{folder} is a run of {data.name}, no task of {args.benchmark}.")
-        say(f"{folder} answers {', '.join(task.name for task in data.tasks)} ...")
+            raise UserError(
+                f"{folder} is a run of {data.name}, which isn't a {args.benchmark} task."
+            )
+        say(f"{folder}: predicting {', '.join(task.name for task in data.tasks)} ...")
         base = loading.load_base(data)
         adapter = base.load_adapter(loading.prompt_path(folder, None))
         splits = load_splits(base, data, "test")
@@ -88,6 +90,6 @@ def _test_tasks(
             except UserError as error:
                 if not partial:
                     raise
-                say(f"{found.name} is left out: {error}")
+                say(f"{found.name} is skipped: {error}")
                 continue
             yield found

@@ -40,11 +40,11 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command; returns 1 if a run has failed permanently."""
     args = parse("sweep", argv)
     if args.gin_file:
-        raise UserError("A sweep's runs have the files of sweep.files; leave out --gin_file.")
+        raise UserError("A sweep lists its gin files in sweep.files; remove --gin_file.")
     if args.index is not None and args.shard is not None:
         raise UserError("Give either --index or --shard, not both.")
     if args.accelerator is not None and not args.plan:
-        raise UserError("--accelerator is for a plan; add --plan.")
+        raise UserError("--accelerator requires --plan.")
 
     described = sweep_plan.load_sweep(args.file, args.gin_search_paths, args.gin_bindings)
     runs = sweep_plan.runs_of(described, args.gin_search_paths)
@@ -53,7 +53,9 @@ def main(argv: Sequence[str]) -> int:
     if args.plan:
         print(_plan_text(described.name, runs, chosen, described.places, folder))
         if args.accelerator is None:
-            print("What it takes on a machine: add --accelerator, such as --accelerator=h200.")
+            print(
+                "To estimate the cost on a machine, add --accelerator, such as --accelerator=h200."
+            )
         else:
             machine = find_machine(args.accelerator, args.devices)
             print(cost_text(costs(chosen, machine, args.gin_search_paths, say), machine))
@@ -114,7 +116,7 @@ def _train(args: argparse.Namespace, folder: Path, chosen: Sequence[SweepRun], p
         say(f"[{number}/{len(parts)}] {part.title} ...")
         with store.lease(part.name) as mine:
             if not mine:
-                say("  another worker has it.")
+                say("  another worker is training it.")
                 continue
             _train_part(
                 args,

@@ -70,7 +70,7 @@ def _plan(run: SweepRun, machine: Machine, search_paths: str) -> Mapping[str, An
         ended = run_apart(flags, machine, capture_output=True)
         if ended.returncode:
             why = ended.stderr.strip().splitlines() or ["it was killed."]
-            raise UserError(f"No plan of {run.name}: {why[-1].removeprefix('prompt-tuning: ')}")
+            raise UserError(f"Can't plan {run.name}: {why[-1].removeprefix('prompt-tuning: ')}")
         return json.loads(file.read_text())
 
 
@@ -78,7 +78,7 @@ def cost_text(found: Sequence[Cost], machine: Machine) -> str:
     """Returns a table of the costs with their sum."""
     table = Table(
         title="",
-        columns=("model", "prompt", "runs", "s a step", "h a run", "h in all", "fits"),
+        columns=("model", "prompt", "runs", "s a step", "h a run", "h in total", "fits"),
         rows=[
             (
                 cost.plan["model"],
@@ -93,7 +93,7 @@ def cost_text(found: Sequence[Cost], machine: Machine) -> str:
         ],
     )
     hours = sum(cost.hours for cost in found)
-    text = f"{table.text()}\n{hours:,.1f} hours of {machine} in all, without evaluations."
+    text = f"{table.text()}\n{hours:,.1f} hours of {machine} in total, without evaluations."
     if not all(cost.plan["fits"] for cost in found):
-        text += " What doesn't fit: prompt-tuning plan shows what would."
+        text += " For what doesn't fit, prompt-tuning plan suggests settings that would."
     return text

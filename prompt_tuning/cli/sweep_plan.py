@@ -103,7 +103,9 @@ def runs_of(described: Sweep, search_paths: str) -> list[SweepRun]:
     for settings in grids.combinations(described.axes):
         for name in {**described.settings, **settings}:
             if members.is_assigned(name):
-                raise UserError(f"The sweep sets {name}, which it gives each run itself.")
+                raise UserError(
+                    f"The sweep sets {name}, which is set automatically for each run; remove it."
+                )
         run = _run(described, settings, search_paths)
         digest = run.name.rpartition("-")[2]
         if digest in by_hash:

@@ -22,8 +22,8 @@ def main(argv: Sequence[str]) -> None:
     for name, *numbers, answers in rows:
         cells = [f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:-1], strict=True)]
         print(f"{name:{widths[0]}}  {'  '.join(cells)}  {answers}".rstrip())
-    print("\nRows of each split: - where there is none, ? where the size isn't known.")
-    print("Inputs and targets: their longest in tokens, unless TASK_FEATURE_LENGTHS is set.")
+    print("\nNumber of rows of each split: - if it doesn't exist, ? if its size is unknown.")
+    print("Inputs and targets: maximum lengths in tokens, unless TASK_FEATURE_LENGTHS is set.")
     print(f"* also as NAME{_NAMED}: with T5's name of the task in the text.")
     print("\nmixture")
     for name, members in MIXTURES.items():
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
             print(
                 textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=" " * len(indent))
             )
-    print("\nSee some of it:  prompt-tuning show tinyworld_rte -n 3")
+    print("\nSee examples:  prompt-tuning show tinyworld_rte -n 3")
 
 
 def _task_rows(names: Sequence[str]) -> Iterator[tuple[str, ...]]:

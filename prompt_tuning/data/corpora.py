@@ -179,7 +179,7 @@ def tokenized_text(
                 file.write(ids.astype(dtype).tobytes())
             if not file.tell():
                 raise UserError(
-                    "There is no text: every document is empty or left out; check CORPUS."
+                    "There is no text: every document is empty or filtered out; check CORPUS."
                 )
     return np.memmap(path, dtype, mode="r")
 

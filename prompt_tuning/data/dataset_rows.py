@@ -28,7 +28,7 @@ def saved_rows(folder: FilePath) -> Iterator[tuple[str, JsonRow]]:
     if (folder / "dataset_dict.json").is_file():
         splits = _json(folder / "dataset_dict.json").get("splits", [])
         raise UserError(
-            f"{folder} holds several splits; give one of "
+            f"{folder} contains several splits; give one of "
             f"{', '.join(str(folder / split) for split in splits)}."
         )
     state = _json(folder / "state.json")
@@ -52,8 +52,8 @@ def _json(path: FilePath) -> dict[str, Any]:
         raise UserError(f"Cannot read {path.parent}: it is missing; check the path.")
     if not path.is_file():
         raise UserError(
-            f"{path.parent} is a folder, but no saved data set: it has no {path.name}; expected a "
-            "file, or what Dataset.save_to_disk wrote."
+            f"{path.parent} is a folder, but not a saved dataset: it has no {path.name}; expected "
+            "a file, or a folder written by Dataset.save_to_disk."
         )
     try:
         with open_file(path) as file:
@@ -74,7 +74,7 @@ def hub_rows(name: str) -> Iterator[tuple[str, JsonRow]]:
     found = _HUB_NAME.fullmatch(name)
     if not found:
         raise UserError(
-            f"{name!r} names no data set of the hub; expected {HUB}NAME:SPLIT or "
+            f"{name!r} is not the name of a hub dataset; expected {HUB}NAME:SPLIT or "
             f"{HUB}NAME/CONFIG:SPLIT, such as {HUB}glue/sst2:train."
         )
     if importlib.util.find_spec("datasets") is None:

@@ -122,7 +122,7 @@ def _design(path: Path, task: str, name: str, entry: Any) -> Design:
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     if leaks := _ANSWERS.intersection(template.columns):
-        raise UserError(f"{where} shows {', '.join(sorted(leaks))}, which holds the answer.")
+        raise UserError(f"{where} shows {', '.join(sorted(leaks))}, which contains the answer.")
     return Design(name=name, where=where, input=template, words=words, separator=separator)
 
 
@@ -159,7 +159,7 @@ def designed(
     pool = _solved(task, design, words, data_dir) if shots else ()
     if shots > len(pool):
         raise UserError(
-            f"{shots} solved examples are asked for, but the training split of {task.name} has "
+            f"{shots} solved examples were requested, but the training split of {task.name} has "
             f"{len(pool)}."
         )
 

@@ -26,18 +26,18 @@ def feature_lengths(
     for name, length in lengths.items():
         if name not in FEATURES:
             raise UserError(
-                f"{where}: there is no feature {name!r}, only {' and '.join(FEATURES)}."
-                f"{did_you_mean(str(name), FEATURES)}"
+                f"{where}: unknown feature {name!r}; expected "
+                f"{' and '.join(FEATURES)}.{did_you_mean(str(name), FEATURES)}"
             )
         if isinstance(length, bool) or not isinstance(length, int) or length < 1:
             raise UserError(
-                f"{where}: {name} may not be {length!r} tokens long; expected 1 or more."
+                f"{where}: {name} is {length!r}; expected a number of tokens, at least 1."
             )
     missing = [name for name in FEATURES if name not in lengths]
     if missing:
         raise UserError(
-            f"{where}: {' and '.join(missing)} missing; expected tokens of both, such as "
-            "{'inputs': 512, 'targets': 8}."
+            f"{where}: {' and '.join(missing)} missing; expected a length in tokens for both, "
+            "such as {'inputs': 512, 'targets': 8}."
         )
     return {name: lengths[name] for name in FEATURES}
 

@@ -67,8 +67,9 @@ def _label_warnings(task: Task, counts: Counter[str]) -> Iterable[str]:
 def _number_warnings(counts: Counter[str]) -> Iterable[str]:
     if counts and all(label.removeprefix("-").isdecimal() for label in counts):
         yield (
-            f"The labels are numbers ({listed(sorted(counts))}), which say less to a model than "
-            "words: user_files.label_words maps them, such as {0: 'negative', 1: 'positive'}."
+            f"The labels are numbers ({listed(sorted(counts))}), which mean less to a model than "
+            "words; map them with user_files.label_words, such as {0: 'negative', 1: "
+            "'positive'}."
         )
 
 
@@ -79,8 +80,8 @@ def _overlap(train: TokenizedSplit, scored: TokenizedSplit) -> Iterable[str]:
     if both:
         which = "All" if both == len(scored) else f"{both:,} of"
         yield (
-            f"{which} {len(scored):,} examples of {scored.split} are trained on too, so the score "
-            "doesn't show how the prompt does on new ones."
+            f"{which} {len(scored):,} examples of {scored.split} are also training examples, so "
+            "the score doesn't show how well the prompt generalizes."
         )
 
 

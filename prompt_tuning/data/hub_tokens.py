@@ -68,5 +68,5 @@ def read_json(file: Path | epath.Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"Can't read {file}: {error}.") from error
     if not isinstance(content, dict):
-        raise UserError(f"Can't read {file}: it holds {shown(content)}, expected a JSON object.")
+        raise UserError(f"Can't read {file}: it contains {shown(content)}, expected a JSON object.")
     return content

@@ -93,7 +93,7 @@ def user_mixture(
     names = [task.name for task in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(
-            f"The mixture has two tasks named {twice[0]!r}; give them names by user_files.name."
+            f"The mixture has two tasks named {twice[0]!r}; set their names with user_files.name."
         )
     if not found:
         raise UserError("The mixture has no tasks; set mixture.tasks.")
@@ -116,7 +116,7 @@ def get_tasks(name: str) -> tuple[Task, ...]:
     known = (*MIXTURES, *list_tasks())
     if name not in known:
         raise UserError(
-            f"Unknown task or mixture {name!r}.{did_you_mean(name, known)} A task of your own is "
-            "known where its module is imported: add its gin file, --gin_file=..."
+            f"Unknown task or mixture {name!r}.{did_you_mean(name, known)} For a task of your "
+            "own, add the gin file that imports its module: --gin_file=..."
         )
     return (get_task(name),)

@@ -44,8 +44,8 @@ def piece_lengths(
     for name, length in (("inputs", input_length), ("targets", target_length)):
         if length is not None and length < SHORTEST:
             raise UserError(
-                f"Pre-training with {name} of {length} tokens is not possible: with end of "
-                f"sequence counted, at least {SHORTEST} are needed (T5: 512 and 114)."
+                f"Pre-training with {name} of {length} tokens is not possible: at least "
+                f"{SHORTEST} are needed, including end of sequence (T5: 512 and 114)."
             )
     if objective == "lm_adaptation":
         # Either part may be almost the whole piece.

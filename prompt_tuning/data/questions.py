@@ -49,7 +49,7 @@ def read_questions(path: str, *, as_text: bool = False) -> Iterator[Question]:
     """
     kind = table_format(path)
     if kind != "hf" and not as_path(path).exists():
-        raise UserError(f"There is no file {path} to answer; give another --input.")
+        raise UserError(f"Input file {path} doesn't exist; give another --input.")
     # Streams such as /dev/null have no suffix; neither has the folder of a saved dataset.
     is_stream = as_path(path).exists() and not (as_path(path).is_file() or as_path(path).is_dir())
     if as_text or is_stream or kind in (None, *JSON_LINES):
@@ -70,7 +70,7 @@ def line_questions(lines: Iterable[str], name: str, *, as_text: bool = False) ->
             row = load_json(line) if is_object else {"inputs": line}
         except ValueError as error:
             expected = "expected a text or one JSON object per line"
-            hint = "; --text takes every line as text" if is_object else ""
+            hint = "; --text reads every line as text" if is_object else ""
             raise UserError(f"{where}: {error}; {expected}{hint}.") from error
         yield Question(row=row, where=where, is_line=not is_object)
 

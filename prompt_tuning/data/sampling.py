@@ -42,10 +42,12 @@ class Sample:
     def __post_init__(self):
         if self.examples is not None and self.per_label is not None:
             raise UserError(
-                f"Both {self.examples} examples and {self.per_label} of each label are asked for; "
-                "set one of them to None."
+                f"Both {self.examples} examples and {self.per_label} of each label were "
+                "requested; set one of them to None."
             )
-        at_least(1, {"The number of examples": self.examples, "That per label": self.per_label})
+        at_least(
+            1, {"The number of examples": self.examples, "The number per label": self.per_label}
+        )
         at_least(0, {"data.sample_seed": self.seed})
 
     @property
@@ -70,8 +72,8 @@ class Sample:
             return split.take(np.sort(order[: self.examples]))
         if not labels:
             raise UserError(
-                f"The answers of {split.task} are free text, so there aren't {self.per_label} "
-                "examples of each label; set data.max_examples instead."
+                f"The answers of {split.task} are free text, so {self.per_label} examples of each "
+                "label can't be sampled; set data.max_examples instead."
             )
         targets = [row["targets"] for row in split.metadata]
         return split.take(np.sort(_first_of_each(order, targets, self.per_label)))

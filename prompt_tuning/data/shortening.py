@@ -64,9 +64,11 @@ def _shortened(
     if fits(whole):
         return row
     if not isinstance(value, str):
-        raise ValueError(f"column {column!r}, which is to be shortened, is {value!r}, not text")
+        raise ValueError(
+            f"column {column!r}, which data.shorten names, is {value!r}; expected text"
+        )
     if value.strip() and texts({**row, column: ""}) == whole:
-        raise ValueError(f"column {column!r}, which is to be shortened, is no part of the inputs")
+        raise ValueError(f"column {column!r}, which data.shorten names, is not part of the inputs")
     # The longest cut that fits, by bisection: tokens grow with words.
     cuts = [0, *_cuts(value)]
     first_too_long = bisect.bisect_left(

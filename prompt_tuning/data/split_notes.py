@@ -18,9 +18,9 @@ def split_notes(split: TokenizedSplit, vocabulary: Vocabulary) -> Iterator[str]:
     for name, cut in facts.cut.items():
         if cut:
             yield (
-                f"{where}: {cut} of {count} examples have {name} longer than "
-                f"{facts.limits[name]} tokens and were cut (TASK_FEATURE_LENGTHS); the longest "
-                f"have {facts.full_lengths[name].max()}."
+                f"{where}: {cut} of {count} examples have {name} longer than {facts.limits[name]} "
+                "tokens and were truncated (TASK_FEATURE_LENGTHS); the longest have "
+                f"{facts.full_lengths[name].max()}."
             )
     if shortened := np.count_nonzero(facts.shortened):
         yield (
@@ -35,8 +35,9 @@ def split_notes(split: TokenizedSplit, vocabulary: Vocabulary) -> Iterator[str]:
         text = json.loads(split.metadata_json.splitlines()[unspelled[0]])["targets"]
         text, decoded = _around_difference(text, vocabulary.decode(vocabulary.encode(text)))
         yield (
-            f"{where}: {len(unspelled)} of {count} targets don't survive the vocabulary, so no "
-            f"answer can equal them; the first is {text!r}, which comes back as {decoded!r}."
+            f"{where}: {len(unspelled)} of {count} targets change when they are encoded and "
+            f"decoded, so no answer can equal them; the first is {text!r}, which becomes "
+            f"{decoded!r}."
         )
 
 

@@ -50,8 +50,9 @@ def check_format(path: str | FilePath) -> str:
     """Returns `table_format`; raises UserError if it is unknown."""
     if (kind := table_format(path)) is None:
         raise UserError(
-            f"{path} is none of {', '.join(FORMATS)} by its name (or one with .gz, .bz2, .xz or "
-            f".zst added), and no saved data set; {HUB}NAME:SPLIT is one of the Hugging Face hub."
+            f"{path} doesn't end in {', '.join(FORMATS)} (optionally followed by .gz, .bz2, .xz "
+            "or .zst), and isn't a saved dataset; a dataset of the Hugging Face hub is "
+            f"{HUB}NAME:SPLIT."
         )
     return kind
 
@@ -155,7 +156,7 @@ def _separated_rows(path: FilePath) -> Iterator[tuple[str, JsonRow]]:
             if len(values) != len(header):
                 raise UserError(
                     f"{where}: {len(values)} fields, but the first line names {len(header)} "
-                    f"columns ({', '.join(header)}); quote fields that hold a separator."
+                    f"columns ({', '.join(header)}); quote fields that contain a separator."
                 )
             yield where, dict(zip(header, values, strict=True))
     except csv.Error as error:

@@ -36,8 +36,8 @@ class TargetForm:
     def __post_init__(self):
         if self.sentinel and not self.vocabulary.num_sentinels:
             raise UserError(
-                f"The vocabulary {self.vocabulary.path} has no sentinels, so none can come before "
-                "the targets; leave out data.target_sentinel, or set vocabulary.extra_ids."
+                f"The vocabulary {self.vocabulary.path} has no sentinels, so none can be put "
+                "before the targets; unset data.target_sentinel, or set vocabulary.extra_ids."
             )
 
     @property

@@ -32,8 +32,8 @@ class Template:
         tokens = list(_TOKEN.finditer(self.text))
         if any(token[0] in ("{", "}", "{}") for token in tokens) or not self.columns:
             raise UserError(
-                f"The {self.name} {self.text!r} is no template: write {{column}} for a column of "
-                "the file, at least one, and {{ or }} for a brace."
+                f"The {self.name} {self.text!r} is not a template: write {{column}} for at least "
+                "one column of the file, and {{ or }} for a brace."
             )
 
     @property

@@ -77,7 +77,7 @@ def open_file(path: FilePath) -> Iterator[Any]:
     except UserError:
         raise
     except _DAMAGED as error:
-        raise UserError(f"{path} is damaged ({error}); fetch it again.") from error
+        raise UserError(f"{path} is damaged ({error}); download it again.") from error
     except Exception as error:
         if isinstance(path, Path) and not isinstance(error, OSError):
             raise
@@ -120,6 +120,6 @@ def _unreadable(path: FilePath, error: Exception) -> UserError:
     missing = next((place for place in places if not place.exists()), None)
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno is None:  # from a decompressor
-        return UserError(f"{path} is damaged ({reason}); fetch it again.")
+        return UserError(f"{path} is damaged ({reason}); download it again.")
     reason = f"{missing} is missing; check the path" if missing else reason
     return UserError(f"Cannot read {path}: {reason}.")

@@ -46,12 +46,12 @@ def read_tfds(
         raise UserError(
             f"TFDS cannot prepare {name} in {data_dir or 'its default folder'}: {_reason(error)}. "
             "Give a folder of the official files, --gin.DATA_DIR=FOLDER, or a TFDS folder that "
-            "holds it, --gin.DATA_DIR=tfds:FOLDER (docs/tasks.md)."
+            "contains it, --gin.DATA_DIR=tfds:FOLDER (docs/tasks.md)."
         ) from error
     if not builder.is_prepared():
         raise UserError(
-            f"TFDS's {name} is not in {data_dir or 'its default folder'}, and preparing it takes a "
-            "cluster; give the data folder that holds it, or files of its text."
+            f"TFDS's {name} is not in {data_dir or 'its default folder'}, and preparing it needs "
+            "a cluster; give a data folder that contains it, or text files."
         )
     if builder.version < minimum_version:
         raise UserError(f"TFDS has {name}:{builder.version}; expected {minimum_version} or newer.")

@@ -41,7 +41,7 @@ class TokenizerVocabulary(Vocabulary):
         kind = model.get("type")
         if kind != "Unigram":
             raise UserError(
-                f"{path} is a vocabulary of kind {shown(kind)}; expected Unigram, as T5's are."
+                f"{path} is a vocabulary of type {shown(kind)}; expected Unigram, as in T5."
             )
         self._tokenizer = _loaded(path)
         self.extra_ids = 0
@@ -116,8 +116,8 @@ def _loaded(path: Path | epath.Path) -> Any:
     """Returns the `tokenizers.Tokenizer`, without truncation and padding."""
     if importlib.util.find_spec("tokenizers") is None:
         raise UserError(
-            f"Reading {path} needs the package tokenizers: pip install tokenizers, or put "
-            "the model's spiece.model beside it."
+            f"Reading {path} needs the package tokenizers: pip install tokenizers, or put the "
+            "model's spiece.model next to it."
         )
     import tokenizers
 

@@ -88,8 +88,8 @@ class UserFiles:
         if not found:
             raise UserError(
                 f"{self.paths('train')[0]} has too few different rows to hold out "
-                f"{self.held_out:g} of them for validation: none is left for "
-                f"{split}; give VALIDATION_FILE."
+                f"{self.held_out:g} of them for validation: no row is left for {split}; give "
+                "VALIDATION_FILE."
             )
 
     def file_rows(self, split: str) -> Iterator[tuple[str, JsonRow]]:
@@ -112,8 +112,8 @@ class UserFiles:
         notes = []
         if leaks := set(self.inputs.columns) & set(self.targets.columns):
             notes.append(
-                f"The input template {self.inputs.text!r} shows the column {min(leaks)!r}, which "
-                "the target template makes the answer of."
+                f"The input template {self.inputs.text!r} contains the column {min(leaks)!r}, "
+                "which is the answer in the target template."
             )
         empty: Counter[str] = Counter()
         count = 0
@@ -154,12 +154,12 @@ class UserFiles:
             for column in template.columns:
                 if column not in row:
                     raise UserError(
-                        f"{where}: no column {column!r}, which the {template.name} names; there "
-                        f"are {listed([repr(name) for name in row])}.{did_you_mean(column, row)}"
+                        f"{where}: no column {column!r}, which the {template.name} uses; found "
+                        f"{listed([repr(name) for name in row])}.{did_you_mean(column, row)}"
                     )
             with bad_rows_named(where, row):
                 if not template.render(row):
-                    raise ValueError(f"the {template.name} {template.text!r} gives no text")
+                    raise ValueError(f"the {template.name} {template.text!r} produces no text")
         with bad_rows_named(where, row):
             self._check_answer(row, withheld=withheld)
 
@@ -244,8 +244,8 @@ def _metrics(names: Sequence[str], labels: tuple[str, ...]) -> tuple[Metric, ...
         if name not in known:
             kind = f"{len(labels)} labels" if labels else "free text"
             raise UserError(
-                f"No metric {name!r} for {kind}; expected one of {', '.join(known)}."
-                f"{did_you_mean(str(name), known)}"
+                f"Unknown metric {name!r} for {kind}; expected one of "
+                f"{', '.join(known)}.{did_you_mean(str(name), known)}"
             )
     return tuple(known[name] for name in names)
 
@@ -267,7 +267,7 @@ def _render(row: Row, source: UserFiles, numbers: bool) -> Iterable[Example]:
     rest = {column: value for column, value in row.items() if column not in used}
     target = UNLABELED if withheld else source.targets.render(row)
     if numbers and not withheld and not metrics.is_number(target):
-        raise ValueError(f"the answer {target!r} is no number, as the metric expects")
+        raise ValueError(f"the answer {target!r} is not a number, as the metric expects")
     yield Example(
         inputs=source.inputs.render(row),
         targets=target,

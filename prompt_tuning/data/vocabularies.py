@@ -103,8 +103,8 @@ class Vocabulary:
             piece = self._processor.id_to_piece(id_).removeprefix("▁") if id_ < size else token
             if piece != token:
                 raise UserError(
-                    f"The files beside {self.path} give the token {shown(token)} the id {id_}, but "
-                    f"that is the id of the vocabulary's own piece {shown(piece)}."
+                    f"The files next to {self.path} give the token {shown(token)} the id {id_}, "
+                    f"but that is the id of the vocabulary's own piece {shown(piece)}."
                 )
         return {id_: token for id_, token in tokens.items() if id_ >= size}
 
@@ -177,9 +177,9 @@ class Vocabulary:
             if not self.can_spell(label):
                 decoded = self.decode(self.encode(label))
                 raise UserError(
-                    f"The label {label!r} comes back from the vocabulary {self.path} as "
-                    f"{decoded!r}, so no prediction could equal it; choose another word for it in "
-                    "the task."
+                    f"The label {label!r} becomes {decoded!r} when the vocabulary {self.path} "
+                    "encodes and decodes it, so no prediction could equal it; choose another "
+                    "word for it in the task."
                 )
 
     def encode_labels(self, labels: Sequence[str]) -> Int[np.ndarray, "labels target"]:

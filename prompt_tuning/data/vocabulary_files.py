@@ -52,7 +52,7 @@ def find_vocabulary(path: str | Path | epath.Path, extra_ids: int | None = None)
     if file.exists():
         return TokenizerVocabulary(file)
     raise UserError(
-        f"{found} holds no vocabulary (none of {', '.join(_FILES)}, {hub_tokens.TOKENIZER}); set "
-        f"VOCABULARY_PATH to the one that the model was pre-trained with (T5 and Flan-T5: "
+        f"{found} contains no vocabulary (none of {', '.join(_FILES)}, {hub_tokens.TOKENIZER}); "
+        "set VOCABULARY_PATH to the one that the model was pre-trained with (T5 and Flan-T5: "
         f"{T5_FILE}, mT5: {_MT5_FILE}, ByT5: '{BYTES}')."
     )

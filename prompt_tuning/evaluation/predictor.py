@@ -299,10 +299,12 @@ class Predictor:
         """
         prompts = self._prompts
         if name not in prompts:
-            known = f" Loaded are {listed(sorted(prompts))}." if prompts else " None is loaded."
-            raise UnknownPrompt(
-                f"No prompt is called '{name}'.{did_you_mean(name, prompts) or known}"
+            known = (
+                f" The loaded prompts are {listed(sorted(prompts))}."
+                if prompts
+                else " No prompt is loaded."
             )
+            raise UnknownPrompt(f"Unknown prompt '{name}'.{did_you_mean(name, prompts) or known}")
         return prompts[name]
 
     def predict(self, examples: Sequence[Example]) -> list[Answer]:
@@ -425,14 +427,14 @@ class Predictor:
         The last label is repeated; padding tokens don't count in a label's score.
         """
         if len(set(labels)) < len(labels):
-            raise UserError(f"{where}: the labels {list(labels)} hold one of them twice.")
+            raise UserError(f"{where}: the labels {list(labels)} have a duplicate.")
         ids = self.vocabulary.encode_labels(labels)
         number, length = ids.shape
         longest = self._decoding.max_length
         if length > longest:
             raise UserError(
-                f"{where}: a label has {length} tokens, end of sequence counted; answers have at "
-                f"most {longest}."
+                f"{where}: a label has {length} tokens, including end of sequence; answers have "
+                f"at most {longest}."
             )
         more = _smallest_power(LABEL_FACTOR, FEWEST_LABELS, number) - number
         longer = (longest if length > SHORTEST_LABEL else min(SHORTEST_LABEL, longest)) - length
@@ -454,7 +456,7 @@ def _text(example: Example, task: Task | None, where: str) -> str:
         if task is None and "inputs" not in inputs:
             raise UserError(
                 f'{where}: no "inputs", and the file of the prompt "{example.prompt}" names no '
-                "task that could make a text of the other fields."
+                "task to format the other fields."
             )
         text = text_of(Question(row=dict(inputs), where=where), task)
         if text is None:

@@ -141,12 +141,14 @@ def submit(engine: Engine, file: Path) -> None:
     name = engine.program[0]
     if shutil.which(name) is None:
         raise UserError(
-            f"Can't submit {file}: {name} is not on this machine ({engine.url}). Install it, or "
-            f"run `{' '.join([*engine.program, str(file)])}` where it is."
+            f"Can't submit {file}: {name} is not installed here ({engine.url}). Install it, or "
+            f"run `{' '.join([*engine.program, str(file)])}` where it is installed."
         )
     status = subprocess.run([*engine.program, str(file)]).returncode
     if status:
-        raise UserError(f"{name} ended with status {status} and took no job; {file} is kept.")
+        raise UserError(
+            f"{name} failed with exit status {status} and didn't accept the job; {file} is kept."
+        )
 
 
 @functools.cache

@@ -128,7 +128,7 @@ def check_submission(path: Path, benchmark: str, *, partial: bool = False) -> di
             names = archive.namelist()
             for name in names:
                 if names.count(name) > 1:
-                    raise UserError(f"{path} holds {name!r} twice; make the zip again.")
+                    raise UserError(f"{path} contains {name!r} twice; create the zip again.")
             contents = {name: archive.read(name).decode() for name in names}
     except (*_UNREADABLE, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -183,14 +183,14 @@ def _official_label(entry: Entry, row: Prediction) -> Any:
     if entry.kind == "score":
         if not _is_score(said):
             raise UserError(
-                f"{row['task']}: the prediction of idx {row['idx']} is {said!r}, no number from 0 "
-                f"to 5. {_RANK}"
+                f"{row['task']}: the prediction of idx {row['idx']} is {said!r}; expected a "
+                f"number from 0 to 5. {_RANK}"
             )
         return f"{float(said):.3f}"
     if said not in entry.labels:
         raise UserError(
-            f"{row['task']}: the prediction of idx {row['idx']} is {said!r}, none of the labels "
-            f"{', '.join(entry.labels)}. {_RANK}"
+            f"{row['task']}: the prediction of idx {row['idx']} is {said!r}; expected one of the "
+            f"labels {', '.join(entry.labels)}. {_RANK}"
         )
     return entry.labels[said]
 
@@ -214,8 +214,9 @@ def _check_files(benchmark: str, contents: Mapping[str, str], partial: bool) -> 
     missing = missing_files(benchmark, contents)
     if missing and (not partial or not contents):
         raise UserError(
-            f"The {benchmark} submission lacks {', '.join(missing)}: the leaderboard takes no part "
-            "of it. Give the predictions of those tasks too, or --partial for the others alone."
+            f"The {benchmark} submission lacks {', '.join(missing)}: the leaderboard doesn't "
+            "accept an incomplete one. Give the predictions of those tasks too, or --partial to "
+            "write the others only."
         )
     return {file: _check_file(entries[file], content) for file, content in contents.items()}
 
@@ -227,18 +228,18 @@ def _check_file(entry: Entry, content: str) -> int:
     for line, index, label in read(entry, content):
         where = f"{entry.file}:{line}"
         if index in seen:
-            raise UserError(f"{where}: index {index[-1]} is there twice.")
+            raise UserError(f"{where}: index {index[-1]} appears twice.")
         seen.add(index)
         if not _is_official(entry, label):
             allowed = ", ".join(map(repr, entry.official_labels)) or "a number from 0 to 5"
             raise UserError(
-                f"{where}: {label!r} is no official label; expected "
+                f"{where}: {label!r} is not an official label; expected "
                 f"{'a text' if entry.kind == 'record' else allowed}."
             )
     if len(seen) != entry.rows:
         raise UserError(
             f"{entry.file} has {len(seen)} predictions, but the official test split has "
-            f"{entry.rows} rows; predict the whole of it (evaluate --split test)."
+            f"{entry.rows} rows; predict all of it (evaluate --split test)."
         )
     return len(seen)
 

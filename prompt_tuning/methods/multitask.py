@@ -59,7 +59,7 @@ class MultitaskPrompt(MethodModule):
     def __post_init__(self):
         check_prompt_length(self.length)
         if self.tasks < 1:
-            raise UserError(f"A multitask prompt is of {self.tasks} tasks; expected at least 1.")
+            raise UserError(f"A multitask prompt has {self.tasks} tasks; expected at least 1.")
         super().__post_init__()
 
     @nn.compact
@@ -144,7 +144,7 @@ def adapted_multitask_prompt(base: FrozenModel, source: HashedFiles[str]) -> Mul
     adapter = base.load_adapter(source)
     if not isinstance(adapter.method, MultitaskPrompt):
         raise UserError(
-            f"{source} holds a {adapter.metadata.method}; expected a multitask_prompt of several "
-            "tasks to start from."
+            f"{source} contains a {adapter.metadata.method}; expected a multitask_prompt of "
+            "several tasks to start from."
         )
     return adapted(adapter.trained)

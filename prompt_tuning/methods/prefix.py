@@ -91,8 +91,8 @@ class PrefixTuning(MethodModule):
         names = {f"{target.name}/{part}" for target in self.targets for part in _PARTS}
         if set(trained["params"]) != names:
             raise UserError(
-                "These parameters of prefix tuning were folded before: they are keys and values, "
-                "without the network that makes them. Use them as they are, as a deep_prompt."
+                "These parameters of prefix tuning are already folded: they are keys and values, "
+                "without the network that computes them. Use them as a deep_prompt."
             )
         injection = self.apply(trained, {})
         assert isinstance(injection, Injection)

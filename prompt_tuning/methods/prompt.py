@@ -57,8 +57,8 @@ class SoftPrompt(MethodModule):
             )
         if self.placement == "around" and self.length < 2:
             raise UserError(
-                "A prompt of one virtual token can't stand around the input; set PROMPT_LENGTH to "
-                "at least 2, or another placement."
+                "A prompt of one virtual token can't be placed around the input; set "
+                "PROMPT_LENGTH to at least 2, or another placement."
             )
         super().__post_init__()
 

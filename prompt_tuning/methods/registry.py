@@ -50,8 +50,7 @@ def rebuild(name: str, description: str) -> Method:
     """
     if name not in METHODS:
         raise UserError(
-            f"There is no method '{name}'; expected {', '.join(METHODS)}."
-            f"{did_you_mean(name, METHODS)}"
+            f"Unknown method '{name}'; expected {', '.join(METHODS)}.{did_you_mean(name, METHODS)}"
         )
     try:
         fields = {key: _value(value) for key, value in parse_json(description).items()}

@@ -68,7 +68,7 @@ def select_weights(shapes: Mapping[str, tuple[int, ...]], patterns: Sequence[str
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in shapes):
             raise UserError(
-                f"No parameter of the model is called '{pattern}'; a * stands for anything, as in "
+                f"No parameter of the model matches '{pattern}'; * matches any text, as in "
                 f"'*norm/scale' or 'decoder/*'.{did_you_mean(pattern, shapes)}"
             )
     return tuple(

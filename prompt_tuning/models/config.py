@@ -138,7 +138,7 @@ class T5Config:
         )
         if unknown or absent:
             raise UserError(
-                f"Not a T5 config: unknown fields {shown(unknown)}, absent fields {absent}."
+                f"Not a T5 config: unknown fields {shown(unknown)}, missing fields {absent}."
             )
         _check(fields)
         return cls(**fields)
@@ -297,5 +297,5 @@ def get_config(name: str, **changes: Any) -> T5Config:
       UserError: no model is called `name`.
     """
     if name not in MODELS:
-        raise UserError(f"No model is called {name!r}.{did_you_mean(name, MODELS)}")
+        raise UserError(f"Unknown model {name!r}.{did_you_mean(name, MODELS)}")
     return dataclasses.replace(MODELS[name], **changes)

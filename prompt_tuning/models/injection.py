@@ -125,7 +125,7 @@ def add_prompt(
     prompt, mixture = injection.encoder_prompt, injection.encoder_prompt_mixture
     if mixture is not None:
         if prompt is not None:
-            raise ValueError("An encoder prompt and a mixture that makes one exclude each other.")
+            raise ValueError("Give an encoder prompt or a mixture that computes one, not both.")
         prompt = mixture.prompt(embedded, mask)
     if prompt is not None:
         parts.insert(0, _broadcast_to_batch(prompt, injection.encoder_prompt_mask, parts[0]))
@@ -188,7 +188,7 @@ def _with_weights(frozen: Params, injection: Injection) -> Params:
 
     params = jax.tree_util.tree_map_with_path(replaced, frozen)
     if unused:
-        raise ValueError(f"The model has no parameters called {sorted(unused)}.")
+        raise ValueError(f"The model has no parameters named {sorted(unused)}.")
     return params
 
 

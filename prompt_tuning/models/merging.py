@@ -35,9 +35,9 @@ def merge_injection(frozen: Params, injection: Injection) -> Params:
         filled = getattr(injection, field.name)
         if field.name not in _MERGEABLE and jax.tree.leaves(filled):
             raise UserError(
-                f"What was trained has {field.name.replace('_', ' ')}, which can't be merged into "
-                "the model's weights; only lora, ia3 and weights (model_tuning, norm_scales) can. "
-                "Use it beside the frozen model."
+                f"The trained parameters have {field.name.replace('_', ' ')}, which can't be "
+                "merged into the model's weights; only lora, ia3 and weights (model_tuning, "
+                "norm_scales) can. Use them with the frozen model."
             )
     variables, injection = injected(frozen, injection)
     params = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), variables["params"], frozen)
@@ -69,7 +69,7 @@ def merge_injection(frozen: Params, injection: Injection) -> Params:
 
 def _shaped(array: Array, shape: tuple[int, ...]) -> Array:
     if array.shape != shape:
-        raise ValueError(f"What is merged has shape {array.shape}; the model's is {shape}.")
+        raise ValueError(f"The merged weight has shape {array.shape}; the model's has {shape}.")
     return array
 
 
@@ -83,8 +83,8 @@ def _drop_batch_axis(name: str, array: Array) -> Array:
     """Returns an array without its batch axis."""
     if array.shape[1] != 1:
         raise UserError(
-            f"{name} has values for each of {array.shape[1]} examples; only values that all "
-            "examples share can be merged into a model."
+            f"{name} has separate values for {array.shape[1]} examples; only values shared by all "
+            "examples can be merged into a model."
         )
     return jnp.asarray(array[:, 0], jnp.float32)
 

@@ -77,7 +77,7 @@ def batch_injections(injections: Sequence[Injection]) -> Injection:
         ValueError: as in `stack_injections`; or one has weights, which a batch can't mix.
     """
     if any(injection.weights for injection in injections):
-        raise ValueError("Examples of a batch can't have weights of their own.")
+        raise ValueError("Examples of a batch can't each have their own weights.")
 
     def join(path: tuple[Any, ...], *leaves: AnyArray) -> Any:
         # In slots of layers, the batch axis follows the layer axis.

@@ -408,8 +408,8 @@ class T5(nn.Module):
         """
         if injection.weights:
             raise ValueError(
-                "The injection holds weights: variables, injection = injected(frozen, injection) "
-                "puts them in place of the frozen ones."
+                "The injection contains weights; first replace the frozen ones by them: "
+                "variables, injection = injected(frozen, injection)."
             )
         embedded = self.token_embedder(encoder_input_tokens)
         mask = encoder_input_tokens != self.config.pad_id

@@ -95,7 +95,7 @@ def select_targets(targets: Sequence[Target], endings: Sequence[str]) -> tuple[T
         if not any(_ends(target.name, ending) for target in targets):
             known = sorted({part for t in targets for part in (t.name, t.name.split("/")[-1])})
             raise UserError(
-                f"The model has nothing called '{ending}' to reach into; expected, for example, "
+                f"The model has no module named '{ending}'; expected, for example, "
                 f"{', '.join(sorted({t.name.split('/')[-1] for t in targets}))}."
                 f"{did_you_mean(ending, known)}"
             )

@@ -79,7 +79,7 @@ def line_chart(
     """
     lines = [_finite(line) for line in lines]
     if not any(line.points for line in lines):
-        return _FIGURE.format(title, "", Markup("<p>No number is finite.</p>"))
+        return _FIGURE.format(title, "", Markup("<p>No value is finite.</p>"))
     figure = new_figure(4.6, 2.5)
     axes = new_axes(figure)
     axes.tick_params(length=0, labelcolor=QUIET, labelsize=8.5)

@@ -162,7 +162,7 @@ def _pivot(
     header, lines = pivot(
         rows, down=down, across=across, order=lambda name, value: orders[name].index(str(value))
     )
-    told = f"{caption} Across: {_name(across)}." if across else caption
+    told = f"{caption} Columns: {_name(across)}." if across else caption
     shown = [[*line[:names], *map(_mean_cell, line[names:])] for line in lines]
     return {"title": told, "columns": [*map(_name, down), *header[names:]], "rows": shown}
 

@@ -40,8 +40,8 @@ def make_mesh(
     at_least(1, {"MODEL_PARALLEL": model, "DATA_PARALLEL": data})
     if data is None and count % model:
         raise UserError(
-            f"MODEL_PARALLEL is {model}, and {_count(count, 'device')} can't be cut into groups of "
-            f"{model}; set it to {' or '.join(map(str, _divisors(count)))}."
+            f"MODEL_PARALLEL is {model}, and {_count(count, 'device')} can't be divided into "
+            f"groups of {model}; set it to {' or '.join(map(str, _divisors(count)))}."
         )
     data = count // model if data is None else data
     if data * model != count:
@@ -65,14 +65,15 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, accumulation_steps: 
     if batch_size % shares:
         groups = "devices" if mesh.size == shares else f"groups of {mesh.shape[MODEL_AXIS]} devices"
         raise UserError(
-            f"A batch of {batch_size} examples can't be shared evenly by {shares} {groups}; set "
-            f"BATCH_SIZE to a multiple of {shares}, or a larger MODEL_PARALLEL."
+            f"A batch of {batch_size} examples can't be divided evenly among {shares} {groups}; "
+            f"set BATCH_SIZE to a multiple of {shares}, or a larger MODEL_PARALLEL."
         )
     if batch_size % accumulation_steps == 0 and batch_size // accumulation_steps % shares:
         raise UserError(
             f"A microbatch of {batch_size // accumulation_steps} examples (BATCH_SIZE "
-            f"{batch_size} in {accumulation_steps} accumulation steps) can't be shared evenly by "
-            f"{shares} devices; set BATCH_SIZE to a multiple of {shares * accumulation_steps}."
+            f"{batch_size} in {accumulation_steps} accumulation steps) can't be divided evenly "
+            f"among {shares} devices; set BATCH_SIZE to a multiple of "
+            f"{shares * accumulation_steps}."
         )
 
 

@@ -147,8 +147,8 @@ class Layout:
                 if mesh_axis and length % self.mesh.shape[mesh_axis]:
                     lengths[axis, mesh_axis] = length
         return [
-            f"The model's {axis} ({length}) can't be split {self.mesh.shape[mesh_axis]} ways: what "
-            f"has that axis is whole on every device along the mesh's '{mesh_axis}'."
+            f"The model's {axis} ({length}) can't be split {self.mesh.shape[mesh_axis]} ways: "
+            f"arrays with that axis are replicated along the mesh axis '{mesh_axis}'."
             for (axis, mesh_axis), length in lengths.items()
         ]
 

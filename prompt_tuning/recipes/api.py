@@ -1,11 +1,8 @@
 """The Python API, exported by `prompt_tuning/__init__.py` and documented in docs/api.md."""
 
-import contextlib
 import dataclasses
 import inspect
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +42,7 @@ from prompt_tuning.recipes.run_spec import (
     run_spec,
     task_values,
 )
-from prompt_tuning.recipes.say import say
+from prompt_tuning.recipes.say import say, shown
 from prompt_tuning.recipes.signatures import mark
 from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.task_data import Data
@@ -177,7 +174,7 @@ def train(
         run, or training diverges.
     """
     arguments = dict(locals())
-    with _shown(not arguments.pop("quiet")):
+    with shown(not arguments.pop("quiet")):
         spec = _run_spec(**arguments)
         job = prepare(base, spec.data, spec.prediction, spec.training)
         opened = open_folder(job, spec.values, overwrite=overwrite)
@@ -232,7 +229,7 @@ def train_many(
     if not members:
         raise UserError("members is empty; expected arguments of train by each run's name.")
     of_rows = {name: arguments.pop(name) for name in _OF_ROWS if name in arguments}
-    with _shown(not quiet):
+    with shown(not quiet):
         task = _given_task(task, where, overwrite=overwrite, **of_rows)
         shared = {"method": method, "task": task, **arguments}
         specs = {
@@ -325,28 +322,15 @@ def train_on_batches(
       UserError: an argument is out of range, a batch is invalid, there are too few batches, the
         folder contains another run, or training diverges.
     """
-    with _shown(not quiet):
+    arguments = dict(locals())
+    for own in ("batches", "evaluate", "name", "quiet"):
+        del arguments[own]
+    with shown(not quiet):
         source = BatchSource(batches, base.config.vocab_size)
         first = source.batch(0)
         rows, target_length = first["decoder_target_tokens"].shape
         lengths = {"inputs": first["encoder_input_tokens"].shape[1], "targets": target_length}
-        spec = _run_spec(
-            base=base,
-            method=method,
-            task=options.BATCHES,
-            folder=folder,
-            steps=steps,
-            batch_size=rows,
-            learning_rate=learning_rate,
-            optimizer=optimizer,
-            seed=seed,
-            eval_every=eval_every,
-            checkpoint_every=checkpoint_every,
-            log_every=log_every,
-            patience=patience,
-            lengths=lengths,
-            settings=settings,
-        )
+        spec = _run_spec(task=options.BATCHES, batch_size=rows, lengths=lengths, **arguments)
         data = dataclasses.replace(spec.data, name=name)
         if evaluate is None or callable(evaluate):
             score = evaluate
@@ -414,7 +398,7 @@ def evaluate(
         if not isinstance(injection, Injection):
             injection = prompts.injection_of(base, injection)
         inject = lambda batch: injection  # noqa: E731
-    with _shown(not quiet):
+    with shown(not quiet):
         return scoring.evaluate(base, data, prediction, split, inject)
 
 
@@ -454,11 +438,6 @@ def _run(job: Job) -> Run:
     return Run(folder=job.training.path, base=job.base, data=job.data, prediction=job.prediction)
 
 
-def _shown(shown: bool) -> AbstractContextManager[Any]:
-    """Returns a context manager that hides progress (stderr) unless `shown`."""
-    return contextlib.nullcontext() if shown else contextlib.redirect_stderr(io.StringIO())
-
-
 def _check_members(specs: Mapping[str, RunSpec]) -> None:
     """Checks that runs differ only in per-member settings."""
     (first, spec), *others = specs.items()
@@ -469,7 +448,7 @@ def _check_members(specs: Mapping[str, RunSpec]) -> None:
             if expected is not found and not known.per_member and str(expected) != str(found):
                 raise UserError(
                     f"{setting} is {found} for the member {name} and {expected} for {first}; "
-                    "members of one population must have the same. Train that one by itself."
+                    "members of one population must have the same. Train that one separately."
                 )
 
 

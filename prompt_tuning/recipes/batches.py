@@ -71,8 +71,8 @@ class BatchSource:
                 self._iterator = again
             if self._last is None:
                 raise UserError(
-                    f"The batches end after {self._made:,}, and step {step:,} needs another; give "
-                    "more of them, a function of the step, or what can be iterated over again."
+                    f"The batches end after {self._made:,}, but step {step:,} needs another; give "
+                    "more, a function of the step, or an iterable that can be iterated again."
                 )
             self._made += 1
         return self._last
@@ -115,8 +115,8 @@ def whole_batch(batch: GivenBatch, what: str, vocab_size: int) -> Batch:
             )
         if name in _TOKENS and array.size and not 0 <= array.min() <= array.max() < vocab_size:
             raise UserError(
-                f"{what} has ids from {array.min()} to {array.max()} in {name}; the model's "
-                f"vocabulary has those from 0 to {vocab_size - 1}."
+                f"{what} has ids from {array.min()} to {array.max()} in {name}; expected 0 to "
+                f"{vocab_size - 1}, the ids of the model's vocabulary."
             )
     kinds = {"decoder_loss_weights": np.float32}
     return {name: array.astype(kinds.get(name, np.int32)) for name, array in arrays.items()}
@@ -149,7 +149,7 @@ def prepare_batches(
         evaluate=None if evaluate is None else _of_many(evaluate),
         method=method,
         trained=trained,
-        findings=[f"{data.name}, which were given"],
+        findings=[f"{data.name}, given from Python"],
     )
 
 
@@ -181,7 +181,7 @@ def loss_of_batches(base: Base, batches: Iterable[GivenBatch]) -> Score:
         for number, batch in enumerate(batches)
     ]
     if not given:
-        raise UserError("There is no batch to evaluate on; give some, or None to evaluate nothing.")
+        raise UserError("evaluate has no batches; give at least one, or None to evaluate nothing.")
     exact = dataclasses.replace(base.compute, dropout_rate=0.0)
     model = dataclasses.replace(base, compute=exact).model
     loss_fn = jax.jit(injection_loss_fn(model, LossOptions()))

@@ -80,7 +80,7 @@ class Designs:
         self._task, *others = data.tasks
         if others:
             raise UserError(
-                f"{data.name} is a mixture of {len(data.tasks)} tasks; a design is of one task: "
+                f"{data.name} is a mixture of {len(data.tasks)} tasks; a design is for one task: "
                 "give the gin file of one, such as tasks/superglue_rte.gin."
             )
         self._data, self._shots, self._seed = data, shots, seed
@@ -116,8 +116,8 @@ class Designs:
         """Scores a text prompt on a split; reports solved examples that don't fit."""
         if split == TRAINING:
             raise UserError(
-                "A prompt is not scored on the training split, which its solved examples come "
-                "from; give --split validation or test."
+                "A prompt can't be scored on the training split, the source of its solved "
+                "examples; give --split validation or test."
             )
         base = self._load_base()
         limit = self._data.lengths["inputs"]
@@ -134,13 +134,13 @@ class Designs:
         if scoring.withheld(splits):
             raise UserError(
                 f"The labels of {self.task}'s {split} split are withheld, so a prompt can't be "
-                "scored on it; take the validation split."
+                "scored on it; use the validation split."
             )
         fitted = np.array([row[SHOTS] for row in splits[0].metadata])
         if short := int(np.sum(fitted < shots)):
             say(
-                f"{design.name}, {shots} shots: {short} of {len(fitted)} questions have room "
-                f"for fewer in {limit} tokens, {fitted.mean():.1f} on average "
+                f"{design.name}, {shots} shots: {short} of {len(fitted)} questions have room for "
+                f"fewer shots in {limit} tokens, {fitted.mean():.1f} on average "
                 "(TASK_FEATURE_LENGTHS)."
             )
         score = scoring.scorer(base, data, self._prediction, splits)
@@ -169,8 +169,8 @@ def find_designs(task: str, path: str | None) -> Mapping[str, Design]:
     where = path or "The shipped template files"
     have = "has" if path else "have"
     raise UserError(
-        f"{where} {have} no designs of {task}{'' if path else '; give --templates FILE'}."
-        f"{did_you_mean(task, known)}"
+        f"{where} {have} no designs for "
+        f"{task}{'' if path else '; give --templates FILE'}.{did_you_mean(task, known)}"
     )
 
 
@@ -178,8 +178,8 @@ def _chosen(designs: Mapping[str, Design], names: Sequence[str] | None) -> dict[
     for name in names or ():
         if name not in designs:
             raise UserError(
-                f"There is no design '{name}'; expected {', '.join(designs)}."
-                f"{did_you_mean(name, designs)}"
+                f"Unknown design '{name}'; expected "
+                f"{', '.join(designs)}.{did_you_mean(name, designs)}"
             )
     return {name: designs[name] for name in dict.fromkeys(names or designs)}
 

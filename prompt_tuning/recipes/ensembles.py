@@ -15,6 +15,7 @@ from prompt_tuning.recipes.frozen_base import Base
 from prompt_tuning.recipes.prediction import Prediction
 from prompt_tuning.recipes.predictors import add_trained, make_predictor
 from prompt_tuning.recipes.run import Run
+from prompt_tuning.recipes.say import shown
 from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.task_data import Data
 from prompt_tuning.training.run import Evaluation
@@ -82,12 +83,15 @@ def vote(
     )
 
 
-def ensemble(runs: Sequence[Run], split: str | None = None) -> Mapping[str, Evaluation]:
+def ensemble(
+    runs: Sequence[Run], split: str | None = None, *, quiet: bool = False
+) -> Mapping[str, Evaluation]:
     """Scores an ensemble of several runs' prompts, in one pass over the examples.
 
     Args:
       runs: runs of one task, frozen model and method.
       split: the task's split to score; None is the development split.
+      quiet: print nothing.
 
     Returns:
       The evaluation of each combination of answers: "majority vote", "mean probability", and
@@ -104,14 +108,10 @@ def ensemble(runs: Sequence[Run], split: str | None = None) -> Mapping[str, Eval
     )
     first = runs[0]
     injects = [run.adapter.inject for run in runs]
-    return vote(
-        first.base,
-        first.data,
-        first.prediction,
-        injects,
-        split or first.prediction.split,
-        weights=[run.score for run in runs],
-    ).combined
+    split, weights = split or first.prediction.split, [run.score for run in runs]
+    with shown(not quiet):
+        votes = vote(first.base, first.data, first.prediction, injects, split, weights=weights)
+    return votes.combined
 
 
 def predictor(runs: Mapping[str, Run]) -> Predictor:
@@ -163,6 +163,6 @@ def _check_alike(runs: Sequence[Run], properties: Mapping[str, Callable[[Run], s
         for what, value in properties.items():
             if value(first) != value(run):
                 raise UserError(
-                    f"{run.folder} is of the {what} {value(run)} and {first.folder} of "
-                    f"{value(first)}; runs that answer together are of one."
+                    f"{run.folder} has the {what} {value(run)}, but {first.folder} has "
+                    f"{value(first)}; runs that answer together must have the same."
                 )

@@ -113,7 +113,7 @@ class Base:
             if len(prompt) != len(prompts[0]):
                 raise UserError(
                     f"The source prompt {path} has {len(prompt)} positions and {paths[0]} has "
-                    f"{len(prompts[0])}; give prompts of one length."
+                    f"{len(prompts[0])}; give prompts of the same length."
                 )
         return np.stack(prompts)
 
@@ -242,7 +242,7 @@ def check_vocabulary(vocabulary: Vocabulary, config: T5Config) -> None:
         if ours != theirs:
             raise UserError(
                 f"The model '{config.name}' has the {name} {theirs}, but it is {ours} in the "
-                f"vocabulary {vocabulary.path}: one of the two is another model's, or the model's "
+                f"vocabulary {vocabulary.path}: they belong to different models, or the model's "
                 "configuration is wrong."
             )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from prompt_tuning.recipes.paths import shipped_configs
 
+_STRING_OR_MACRO = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|%([\w./]+)""")
 _WIRING = ("runs/base.gin", "runs/train.gin", "tasks/user_files.gin")
 
 
@@ -21,6 +22,11 @@ def filled_by_macros(*files: Path) -> list[tuple[str, str]]:
     texts = [file.read_text("utf-8") for file in files]
     pattern = re.compile(r"^([\w.]+\.\w+) = .*?%(\w+)", re.MULTILINE)
     return [pair for text in texts for pair in pattern.findall(text)]
+
+
+def macros_in(text: str) -> list[str]:
+    """Returns the macros that a gin expression refers to; a `%` in a string is text."""
+    return [name for name in _STRING_OR_MACRO.findall(text) if name]
 
 
 @functools.cache
@@ -75,6 +81,6 @@ def resolved(given: Mapping[str, str]) -> dict[str, tuple[str, frozenset[str]]]:
             names |= {found[1]} | more
             return inner
 
-        return re.sub(r"%([\w./]+)", put_in, text), names
+        return _STRING_OR_MACRO.sub(put_in, text), names
 
     return {name: resolve(text) for name, text in given.items() if "." in name}

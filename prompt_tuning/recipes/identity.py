@@ -78,7 +78,9 @@ def compare(
     return Comparison(refused=tuple(refused.values()), notes=tuple(notes.values()))
 
 
-_WHY = {"steps of the rungs": ", by TRAIN_STEPS; --tune has dropped members at the old ones"}
+_WHY = {
+    "steps of the rungs": ", because of TRAIN_STEPS; --tune has dropped members at the old ones"
+}
 """Explanations appended to some rejections."""
 
 

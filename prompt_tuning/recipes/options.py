@@ -58,8 +58,8 @@ def check_names(settings: Settings) -> None:
     for name in settings:
         if name not in known:
             raise UserError(
-                f"There is no setting {name!r}; docs/parameters.md lists them."
-                f"{did_you_mean(name, known)}"
+                f"Unknown setting {name!r}; docs/parameters.md lists "
+                f"them.{did_you_mean(name, known)}"
             )
 
 
@@ -117,7 +117,7 @@ def _task_of(settings: Settings) -> str | Task | Mixture:
             )
         return makers[given](**_section(settings, given[1:-2]))
     if given is None:
-        raise UserError("The settings name no task; this is no run folder of training.")
+        raise UserError("The settings name no task; this is not the folder of a training run.")
     return given
 
 

@@ -153,7 +153,7 @@ def corpus(
         return Corpus(train=train, held_out=validation, shuffled=True)
     files = [text] if isinstance(text, str) else list(text)
     if not files:
-        raise UserError("CORPUS names no file; expected one of text, a list of them, or 'c4'.")
+        raise UserError("CORPUS is empty; expected a text file, a list of them, or 'c4'.")
     train, kept_back = held_out(text_files(*files, drop_markup=drop_markup), held_out_share)
     return Corpus(train=train, held_out=kept_back, shuffled=False)
 
@@ -256,14 +256,14 @@ def prepare(
         held_out_stream = _stream(kept_ids, vocabulary, objective, seed=0)
     except UserError as error:
         raise UserError(
-            f"Too little text is kept back to be scored on; raise corpus.held_out_share. ({error})"
+            f"Too little text is held out for evaluation; raise corpus.held_out_share. ({error})"
         ) from error
     with part("weights"):
         config, compute, params = first_weights()
     if compute.quantization:
         raise UserError(
             f"frozen_model.quantization is {compute.quantization!r}, but quantized weights can't "
-            "be trained: leave it out."
+            "be trained: unset it."
         )
     frozen_base.check_vocabulary(vocabulary, config)
     # All weights are trained, so they are replicated for any layout.

@@ -135,8 +135,8 @@ class Report:
         rank = {position: place for place, position in enumerate(found.order)}
         self._tables["removals"] = Table(
             title=f"Score on {self._data.name} {split} without each position ({found.whole:.3f} "
-            "with all), and with those up to its turn removed, the least important first.",
-            columns=("position", "score without", "turn", "score from its turn"),
+            "with all), and as positions are removed, the least important first.",
+            columns=("position", "score without", "turn", "score once removed"),
             rows=[
                 (i, float(found.without[i]), rank[i] + 1, float(found.cumulative[rank[i]]))
                 for i in range(len(self._prompt))

@@ -75,7 +75,7 @@ def given_task(
 
 def _templates_missing(what: str | Path) -> UserError:
     return UserError(
-        f"Nothing says how {what} becomes text; give both templates, such as inputs='{{text}}' and "
+        f"{what} needs templates to become text; give both, such as inputs='{{text}}' and "
         "targets='{label}'."
     )
 
@@ -87,8 +87,8 @@ def _file_of(rows: Rows, path: Path, *, overwrite: bool) -> str:
     text = _as_lines(rows).encode()
     if path.is_file() and path.read_bytes() != text and not overwrite:
         raise UserError(
-            f"{path} holds other rows than those given: {path.parent.parent} is another run's. "
-            "Give another folder, or overwrite=True to start over."
+            f"{path} contains other rows than those given: {path.parent.parent} belongs to "
+            "another run. Give another folder, or overwrite=True to start over."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, fix=_FIX) as file:

@@ -19,6 +19,7 @@ from prompt_tuning.recipes.frozen_base import Base
 from prompt_tuning.recipes.gin_text import Reference, literal, resolved
 from prompt_tuning.recipes.prediction import Prediction
 from prompt_tuning.recipes.predictors import add_trained, make_predictor
+from prompt_tuning.recipes.say import shown
 from prompt_tuning.recipes.task_data import Data
 from prompt_tuning.training.run import Evaluation
 from prompt_tuning.training.run_folder import RunFolder
@@ -82,7 +83,9 @@ class Run:
         """
         file = best_file(self.folder)
         if file is None:
-            raise UserError(f"{self.folder} has no best prompt: its training hasn't got so far.")
+            raise UserError(
+                f"{self.folder} has no best prompt: training hasn't reached its first evaluation."
+            )
         return self.base.load_adapter(str(file))
 
     @property
@@ -118,12 +121,13 @@ class Run:
         add_trained(found, "", self.adapter.injection, self.data, self.prediction)
         return found
 
-    def evaluate(self, split: str | None = None) -> Evaluation:
+    def evaluate(self, split: str | None = None, *, quiet: bool = False) -> Evaluation:
         """Returns the metrics, the score and the predictions of the best prompt on a split.
 
         Args:
           split: the task's split, such as "test"; None is the development split, whose score equals
             that of training, bit for bit for a run trained by itself.
+          quiet: print nothing.
 
         Raises:
           UserError: the split doesn't exist, its labels are withheld, or the run was trained on
@@ -134,13 +138,11 @@ class Run:
                 f"{self.folder} was trained on batches, not on a task; score it on one with "
                 "prompt_tuning.evaluate(base, run, task)."
             )
-        return scoring.evaluate(
-            self.base,
-            self.data,
-            self.prediction,
-            split or self.prediction.split,
-            self.adapter.inject,
-        )
+        split = split or self.prediction.split
+        with shown(not quiet):
+            return scoring.evaluate(
+                self.base, self.data, self.prediction, split, self.adapter.inject
+            )
 
     def neighbors(
         self, k: int = 5, metric: str = "cosine", *, words: bool = False
@@ -169,7 +171,7 @@ def load_run(folder: str | Path, base: Base | None = None) -> Run:
       UserError: it isn't a run folder, its model has moved, or its task is defined only in gin.
     """
     path = Path(folder)
-    texts = _read_object(path / "settings.json", f"{folder} is no run folder")
+    texts = _read_object(path / "settings.json", f"{folder} is not a run folder")
     settings = {
         name: literal(text)
         for name, (text, _) in resolved({n: t for n, t in texts.items() if " " not in n}).items()
@@ -205,5 +207,5 @@ def _read_object(path: Path, otherwise: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}).") from error
     if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged (it holds no object).")
+        raise UserError(f"{path} is damaged (not a JSON object).")
     return found

@@ -69,7 +69,11 @@ def start_block(facts: RunFacts) -> str:
         ("Model", f"{facts.model}, {facts.parameters:,} parameters"),
         ("Optimizer", f"{facts.optimizer}, learning rate {facts.learning_rate}"),
         *(("" if number else "Task", line.rstrip(".")) for number, line in enumerate(tasks)),
-        ("Lengths", f"{longest} tokens; " + (f"cut: {listed(cut)}" if cut else "nothing was cut")),
+        (
+            "Lengths",
+            f"{longest} tokens; "
+            + (f"truncated: {listed(cut)}" if cut else "nothing was truncated"),
+        ),
         ("Batch", f"{facts.batch}; {facts.steps:,} steps{epochs}"),
         ("Precision", facts.precision),
         ("Devices", facts.devices),
@@ -155,7 +159,7 @@ def _facts(job: Job | PretrainingJob, **facts: Any) -> RunFacts:
     """Returns facts, completed by those common to training and pre-training."""
     training, compute = job.training, job.base.compute
     steps = training.options.train_steps
-    rate = "of its own"
+    rate = "set by the optimizer"
     if isinstance(training.optimizer, Optimizer):
         rate = learning_rate_text(training.optimizer, steps)
     weights = compute.quantization or compute.param_dtype

@@ -1,6 +1,10 @@
 """Printing of progress."""
 
+import contextlib
+import io
 import sys
+from contextlib import AbstractContextManager
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,3 +20,8 @@ def say_once(text: str) -> None:
     """Prints to stderr in the first process only."""
     if is_first():
         say(text)
+
+
+def shown(shown: bool) -> AbstractContextManager[Any]:
+    """Returns a context manager that hides what is printed to stderr unless `shown`."""
+    return contextlib.nullcontext() if shown else contextlib.redirect_stderr(io.StringIO())

@@ -66,7 +66,9 @@ def report(error: BaseException) -> int | None:
         return 0
     elif isinstance(error, OSError) and error.errno in _DISK:
         where = f" for {error.filename}" if error.filename else ""
-        message = f"Can't write or read{where}: {_DISK[error.errno]}. Free it or choose another."
+        message = (
+            f"Can't write or read{where}: {_DISK[error.errno]}. Fix this, or choose another path."
+        )
     elif isinstance(error, KeyboardInterrupt):
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED

@@ -24,7 +24,7 @@ from prompt_tuning.settings import Changeable, Mark, PerMember
 # Older run folders recorded 100, the former default, for every method.
 ExtraTokens = Annotated[
     int | None,
-    Mark(changeable=True, note="batches of BATCH_TOKENS stay as they were only with the old value"),
+    Mark(changeable=True, note="batches of BATCH_TOKENS stay the same only with the old value"),
 ]
 
 

@@ -156,8 +156,9 @@ def load_teachers(base: Base, data: Data, paths: Sequence[str]) -> Injection:
             )
         if metadata.target_sentinel not in (None, data.target_sentinel):
             raise UserError(
-                f"The teacher {path} was trained with data.target_sentinel="
-                f"{metadata.target_sentinel} and is to teach with {data.target_sentinel}; set one."
+                f"The teacher {path} was trained with "
+                f"data.target_sentinel={metadata.target_sentinel} but the run uses "
+                f"{data.target_sentinel}; set both to the same value."
             )
         found.append(Injection(encoder_prompt=jnp.asarray(prompt)[None]))
     return batch_injections(found)

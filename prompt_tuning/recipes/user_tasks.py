@@ -66,7 +66,7 @@ def task_labels(task: Task) -> Sequence[str]:
     """Returns the label words of a task, to initialize a prompt."""
     if not task.labels:
         raise UserError(
-            f"The answers of {task.name} are free text, not labels: take "
+            f"The answers of {task.name} are free text, not labels: use "
             "--gin_file=prompts/sampled_vocabulary.gin, or give --gin.user_files.labels=[...]."
         )
     return task.labels

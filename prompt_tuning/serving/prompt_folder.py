@@ -73,7 +73,7 @@ class PromptFolder:
     ):
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise UserError(f"There is no folder {folder}; give one with prompt files in it.")
+            raise UserError(f"Folder {folder} doesn't exist; give a folder of prompt files.")
         self._predictor = predictor
         self._find_task = find_task
         self._ranks = ranks
@@ -156,7 +156,8 @@ class PromptFolder:
             path = self.folder / f"{name}{suffix}"
             if path.is_symlink() and not path.resolve().is_relative_to(self.folder.resolve()):
                 raise UserError(
-                    f"The prompt '{name}' is a link out of the prompt folder; copy the file there."
+                    f"The prompt '{name}' links to a file outside the prompt folder; copy the "
+                    "file into it."
                 )
             if path.is_file():
                 return path

@@ -15,7 +15,7 @@ def _encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("a lone surrogate is no Unicode text") from None
+        raise ValueError("a lone surrogate is not valid Unicode") from None
     return text
 
 
@@ -107,7 +107,10 @@ def first_mistake(errors: Sequence[Any]) -> str:
 
 
 def _unknown_field(place: str, name: str, known: Sequence[str]) -> str:
-    return f"{place}{name}: unknown field.{did_you_mean(name, known)} Known are {', '.join(known)}."
+    return (
+        f"{place}{name}: unknown field.{did_you_mean(name, known)} Known fields: "
+        f"{', '.join(known)}."
+    )
 
 
 _MESSAGES = {

@@ -25,14 +25,14 @@ def listen(host: str, port: int) -> socket.socket:
       UserError: the address isn't available.
     """
     if not 0 <= port < 2**16:
-        raise UserError(f"--port is {port}; expected 0 to 65535, where 0 takes a free one.")
+        raise UserError(f"--port is {port}; expected 0 to 65535, where 0 picks a free port.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except OSError as error:
         raise UserError(
-            f"Can't listen at {host}:{port}: {error.strerror or error}. "
-            "Give another --host or --port; port 0 takes a free one."
+            f"Can't listen at {host}:{port}: {error.strerror or error}. Give another --host or "
+            "--port; port 0 picks a free one."
         ) from error
 
 

@@ -57,7 +57,7 @@ def zipped_axis(columns: Mapping[str, Sequence[Any]]) -> list[Axis]:
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise UserError(f"The sweep's zip takes its lists side by side, but {told} values.")
+        raise UserError(f"The lists of the sweep's zip must have equal lengths, but {told} values.")
     return [[dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]]
 
 
@@ -85,7 +85,7 @@ def combinations(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
     names = [name for axis in axes for name in dict.fromkeys(n for each in axis for n in each)]
     twice = next((name for name in names if name != GIN_FILES and names.count(name) > 1), None)
     if twice:
-        raise UserError(f"The sweep sets {twice} twice; leave it in one of grid, zip and list.")
+        raise UserError(f"The sweep sets {twice} twice; keep it in only one of grid, zip and list.")
     for chosen in itertools.product(*axes):
         settings: dict[str, Any] = {}
         files: list[str] = []

@@ -1,1 +1,1 @@
-"""The embedded dataset: a generated world, its corpus and eight tasks."""
+"""The embedded dataset: a generated world and its tasks."""

@@ -53,8 +53,8 @@ class Halving:
             wrong = [rung for rung in self.rungs if rung % eval_every or rung >= train_steps]
             if wrong:
                 raise UserError(
-                    f"The rung {wrong[0]} must be a multiple of eval_every ({eval_every}), where "
-                    f"there is a score to go by, and below the {train_steps} training steps."
+                    f"The rung {wrong[0]} must be a multiple of eval_every ({eval_every}), so "
+                    f"that it has a score, and below the {train_steps} training steps."
                 )
             return list(self.rungs)
         number = 0

@@ -32,7 +32,7 @@ def make_input(batch: Batch, accumulation_steps: int, place: Callable[[Batch], B
     weights = np.asarray(batch["decoder_loss_weights"])  # [batch, target]
     if len(weights) % accumulation_steps:
         raise UserError(
-            f"A batch of {len(weights)} examples can't be cut into {accumulation_steps} equal "
+            f"A batch of {len(weights)} examples can't be split into {accumulation_steps} equal "
             "microbatches; make BATCH_SIZE a multiple of accumulation_steps."
         )
     tokens = np.count_nonzero(batch["encoder_input_tokens"]) + np.count_nonzero(weights)

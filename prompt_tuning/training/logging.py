@@ -96,8 +96,8 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, float | int]]:
             raise UserError(f"{path}, line {number} is not JSON: {error}.") from error
         if not (isinstance(row, dict) and "step" in row and all(map(_is_number, row.values()))):
             raise UserError(
-                f"{path}, line {number} holds {shown(row)}; expected numbers by name, the step "
-                "among them."
+                f"{path}, line {number} contains {shown(row)}; expected numbers by name, "
+                "including the step."
             )
         rows.append(row)
     return rows
@@ -166,7 +166,7 @@ class WandbRun:
         except ImportError:
             raise UserError(
                 f"Logging to the W&B project '{project}' needs the package wandb, which is not "
-                "installed; run `pip install wandb`, or leave the option out."
+                "installed; run `pip install wandb`, or unset the option."
             ) from None
         identity = folder.path / "wandb_id"
         if not identity.exists():

@@ -19,7 +19,7 @@ from jaxtyping import Float32
 from prompt_tuning.errors import UserError
 from prompt_tuning.settings import Mark, PerMember
 
-_OTHER_RATES = "the steps made so far had other learning rates than an undisturbed run's"
+_OTHER_RATES = "the steps so far had other learning rates than in an uninterrupted run"
 
 Schedule = optax.Schedule
 """Maps the number of updates made so far to a learning rate."""

@@ -6,7 +6,7 @@ from typing import Annotated
 from prompt_tuning.errors import at_least
 from prompt_tuning.settings import Changeable, Free, Mark, PerMember
 
-_OTHER_STEPS = "the best step is picked among other steps than an undisturbed run's"
+_OTHER_STEPS = "the best step is selected among other steps than in an uninterrupted run"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -388,8 +388,8 @@ class ActiveRun:
         rows = read_rows(self.folder.metrics) if self._writes and not self.evaluation_due else []
         if any(row["step"] == self.step and "eval/score" in row for row in rows):
             line += (
-                f" Step {self.step:,} was the last one and so was evaluated; a longer run without "
-                "a break may have another best step."
+                f" Step {self.step:,} was the last one and so was evaluated; an uninterrupted "
+                "longer run may have another best step."
             )
         return line
 

@@ -221,11 +221,11 @@ class RunFolder:
         try:
             found = parse_json((self.path / "settings.json").read_bytes())
             if not isinstance(found, dict):
-                raise ValueError(f"it holds {shown(found)}, no object")
+                raise ValueError(f"it contains {shown(found)}, not an object")
         except FileNotFoundError:
             raise UserError(
-                f"{self.path} holds a run without its settings.json; give "
-                "another MODEL_DIR, or --overwrite to start over here."
+                f"{self.path} contains a run without its settings.json; give another MODEL_DIR, "
+                "or --overwrite to start over here."
             ) from None
         except ValueError as error:
             raise UserError(
@@ -246,9 +246,9 @@ class RunFolder:
         made = max(map(int, names), default=0)
         if train_steps is not None and train_steps < made:
             raise UserError(
-                f"{self.path} holds a run that has made {made:,} steps, and TRAIN_STEPS is "
-                f"{train_steps:,}; give {made} or more, another MODEL_DIR, or --overwrite to start "
-                "over."
+                f"{self.path} contains a run of {made:,} steps, but TRAIN_STEPS is "
+                f"{train_steps:,}; give {made} or more, another MODEL_DIR, or --overwrite to "
+                "start over."
             )
 
     def _clear(self) -> None:

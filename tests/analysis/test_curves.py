@@ -50,7 +50,7 @@ def test_one_point_can_be_drawn(tmp_path):
 
 
 def test_a_score_that_was_never_measured_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"'eval/f1'.*they hold eval/accuracy, loss"):
+    with pytest.raises(UserError, match=r"'eval/f1'.*found eval/accuracy, loss"):
         curves.plot_learning_curve(run_rows(), tmp_path / "a.png", score="eval/f1")
 
 

@@ -88,8 +88,8 @@ def test_the_most_similar_source_comes_first():
     ("sources", "similarity", "message"),
     [
         ({}, "cosine_of_means", "no source prompts"),
-        ({"a": A}, "euclidean", "not by 'euclidean'"),
-        ({"a": np.ones((2, 3))}, "cosine_of_means", "prompt a is 3 wide.*task 2"),
+        ({"a": A}, "euclidean", "is 'euclidean'; expected"),
+        ({"a": np.ones((2, 3))}, "cosine_of_means", "prompt a is 3 wide.*task's is 2"),
     ],
 )
 def test_wrong_sources_are_told(sources, similarity, message):

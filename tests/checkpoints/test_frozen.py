@@ -1,11 +1,13 @@
 """Recognizing what a path holds."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from small_configs import SMALL
 
 from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, load_prompt, save_prompt
 from prompt_tuning.checkpoints.frozen import locations
@@ -14,19 +16,9 @@ from prompt_tuning.checkpoints.frozen.huggingface_config import config_from_hugg
 from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.checkpoints.frozen.weights import save_weights
 from prompt_tuning.errors import UserError
-from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.initialization import init_params
 
-CONFIG = T5Config(
-    name="tiny_test",
-    vocab_size=50,
-    embed_dim=16,
-    num_heads=2,
-    head_dim=6,
-    mlp_dim=24,
-    num_encoder_layers=3,
-    num_decoder_layers=2,
-)
+CONFIG = dataclasses.replace(SMALL, name="tiny_test")
 
 
 @pytest.fixture
@@ -59,7 +51,7 @@ def test_t5x_folder_and_file(real_data):
 
 def test_a_hugging_face_folder_is_read_as_one(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bart"}))
-    with pytest.raises(UserError, match="of type 'bart'"):
+    with pytest.raises(UserError, match="the model type 'bart'"):
         load_frozen(tmp_path)
 
 
@@ -92,12 +84,12 @@ def test_prompts_of_a_hub_model_fit_its_other_snapshots(tmp_path, monkeypatch):
 
 def test_what_is_no_checkpoint_is_told(tmp_path):
     with pytest.raises(
-        UserError, match=r"expected a Hugging Face folder .* The folder holds nothing"
+        UserError, match=r"expected a Hugging Face folder .* The folder contains nothing"
     ):
         load_frozen(tmp_path)
     for number in range(12):
         (tmp_path / f"{number:02}.txt").touch()
-    with pytest.raises(UserError, match="holds 00.txt, .*, 09.txt, and 2 more"):
+    with pytest.raises(UserError, match="contains 00.txt, .*, 09.txt, and 2 more"):
         load_frozen(tmp_path)
     with pytest.raises(UserError, match="neither a file nor a folder"):
         load_frozen(tmp_path / "absent")

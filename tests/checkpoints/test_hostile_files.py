@@ -69,15 +69,15 @@ def told():
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("[1, 2]", "holds [1, 2], expected a JSON object"),
+        ("[1, 2]", "contains [1, 2], expected a JSON object"),
         ('"t5"', "expected a JSON object"),
-        ("", "isn't json"),
-        (b"\xff\xfe\xfa", "isn't json"),
-        (DEEP, "nested more than"),
-        ({"model_type": ["t5"]}, "is of type ['t5']; expected 't5' or 'mt5'"),
+        ("", "isn't JSON"),
+        (b"\xff\xfe\xfa", "isn't JSON"),
+        (DEEP, "nested more deeply than"),
+        ({"model_type": ["t5"]}, "has the model type ['t5']; expected 't5' or 'mt5'"),
         ({"feed_forward_proj": {"a": 1}}, "feed_forward_proj={'a': 1}; expected relu"),
         ({"d_model": "512"}, "d_model='512'; expected an integer"),
-        ({"d_model": None}, "no field 'd_model'"),
+        ({"d_model": None}, "lacks the field 'd_model'"),
         ({"d_model": 4.0}, "d_model=4.0; expected an integer"),
         ({"d_model": float("nan")}, "d_model=nan; expected an integer"),
         ({"d_model": -4}, "d_model=-4; expected an integer from 1"),
@@ -115,7 +115,7 @@ def test_a_config_json_of_sizes_that_no_weights_have(tmp_path, told):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (DEEP, "nested more than"),
+        (DEEP, "nested more deeply than"),
         ("[]", "expected a JSON object"),
         ({}, "has the weight_map None; expected an object"),
         ({"weight_map": {}}, "has the weight_map {}; expected an object"),
@@ -154,7 +154,7 @@ HEADERS = [
     (entry(shape=[10**30, 10**30]), "doesn't fit the 8 bytes"),
     (entry(data_offsets=[0, 4, 8]), "its header can't be read"),
     (entry(data_offsets=[-8, 0]), "doesn't fit the 8 bytes"),
-    (entry(data_offsets=[10**30, 10**30 + 8]), "ends before a does"),
+    (entry(data_offsets=[10**30, 10**30 + 8]), "ends in the middle of a"),
     (entry(dtype=["F32"]), "its header can't be read"),
     (entry(dtype="F4"), "is of type 'F4'; expected floating-point numbers"),
 ]
@@ -169,7 +169,7 @@ def test_a_safetensors_header(tmp_path, told, header, expected):
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (DEEP, "isn't json"),
+        (DEEP, "isn't JSON"),
         ("[1]", "found [1], expected a JSON object"),
         ("3", "found 3, expected a JSON object"),
         ({"embed_dim": "4"}, "embed_dim of model 'x' is '4'; expected an integer"),
@@ -208,7 +208,7 @@ def extension(shape, dtype, data=b""):
 def test_msgpack(tmp_path, told, read, content):
     path = tmp_path / "checkpoint"
     path.write_bytes(content if isinstance(content, bytes) else msgpack.packb(content))
-    told(read, path, "isn't a whole msgpack file")
+    told(read, path, "isn't a complete msgpack file")
 
 
 def t5x_index(tmp_path, target):
@@ -224,7 +224,7 @@ def t5x_index(tmp_path, target):
 )
 def test_a_t5x_index_that_leads_nowhere(tmp_path, told, kvstore):
     target = {"driver": "zarr", "kvstore": kvstore}
-    told(load_frozen, t5x_index(tmp_path, target), "not inside its folder")
+    told(load_frozen, t5x_index(tmp_path, target), "outside its folder")
 
 
 @pytest.mark.parametrize("path", ["a\0b", "%2e%2e/outside", "file:///etc", "a?b", "a|zip:", "a#b"])
@@ -277,7 +277,7 @@ def test_orbaxs_list(tmp_path, told, content):
 def test_orbaxs_list_that_leads_outside(tmp_path, told, key):
     leaf = {"key_metadata": [{"key": key}], "value_metadata": {"value_type": "jax.Array"}}
     (tmp_path / "_METADATA").write_text(json.dumps({"tree_metadata": {"a": leaf}}))
-    told(load_frozen, tmp_path, "not inside its folder")
+    told(load_frozen, tmp_path, "outside its folder")
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_t5x_arrays_of_odd_shapes(tmp_path, told, name, shape):
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (DEEP, "nested more than"),
+        (DEEP, "nested more deeply than"),
         (b"\xff", "Can't read"),
         ("[1]", "expected a JSON object"),
         ({"peft_type": ["PROMPT_TUNING"]}, "peft_type ['PROMPT_TUNING']"),
@@ -375,7 +375,7 @@ def test_pytorch_tensors_that_are_no_numbers(tmp_path, told):
         torch.ones(1, 4, dtype=torch.complex64),
     ):
         torch.save({"prompt_embeddings": tensor}, path)
-        told(load_prompt, path, "holds")
+        told(load_prompt, path, "has dtype")
 
 
 @pytest.mark.parametrize("read", [load_frozen, load_prompt, load_adapter])

@@ -97,7 +97,9 @@ def test_what_the_hub_does_not_have(hub):
     with pytest.raises(UserError) as error:
         locate("google/t5-smal-lm-adapt")
     assert "\n" not in str(error.value)
-    assert "hub gives no model of that name (RepositoryNotFoundError: 404" in str(error.value)
+    assert "hub can't provide a model of that name (RepositoryNotFoundError: 404" in str(
+        error.value
+    )
 
 
 def test_without_the_hubs_package(monkeypatch):

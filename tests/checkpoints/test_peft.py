@@ -165,7 +165,7 @@ def test_we_compute_the_same_with_an_adapter_of_peft(
     assert model.prompt_encoder["default"].embedding.weight.shape == (rows, EMBED)
     prompt, _ = load_prompt(tmp_path, (PROMPT, EMBED))
     assert_agree(ours(prompt), run_peft(model, batch), record_property)
-    told = "10 rows, of which PEFT uses rows 0 to 4: those are taken, and rows 5 to 9,"
+    told = "10 rows, but PEFT uses only rows 0 to 4: these are loaded, and the unused rows 5 to 9"
     assert (told in caplog.text) == (rows == 2 * PROMPT)
 
 
@@ -223,8 +223,8 @@ def refused(message, *args, **kwargs):
 
 def test_an_adapter_without_its_configuration_is_refused(adapter):
     (adapter / "adapter_config.json").unlink()
-    refused("weights without adapter_config.json", adapter)
-    refused("weights without adapter_config.json", adapter / "adapter_model.safetensors")
+    refused("weights but no adapter_config.json", adapter)
+    refused("weights but no adapter_config.json", adapter / "adapter_model.safetensors")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\udcff"])
@@ -235,12 +235,12 @@ def test_a_broken_configuration_is_refused(adapter, text):
 
 def test_an_adapter_of_another_method_is_refused(adapter):
     change(adapter, peft_type="LORA")
-    refused("peft_type 'LORA'.*only 'PROMPT_TUNING' can be read", adapter)
+    refused("peft_type 'LORA'.*only 'PROMPT_TUNING' is supported", adapter)
 
 
 def test_an_adapter_of_another_kind_of_model_is_refused(adapter):
     change(adapter, task_type="CAUSAL_LM")
-    refused("task_type 'CAUSAL_LM'.*only 'SEQ_2_SEQ_LM' can be read", adapter)
+    refused("task_type 'CAUSAL_LM'.*only 'SEQ_2_SEQ_LM' is supported", adapter)
 
 
 def test_an_adapter_of_another_width_or_model_is_refused(adapter):
@@ -264,7 +264,7 @@ def test_rows_that_do_not_match_the_configuration_are_refused(adapter, number):
 
 def test_what_else_was_trained_is_not_dropped_silently(adapter, prompt):
     store(adapter, **{"prompt_embeddings": prompt, "shared.weight": prompt})
-    refused("holds prompt_embeddings, shared.weight; expected prompt_embeddings alone", adapter)
+    refused("contains prompt_embeddings, shared.weight; expected only prompt_embeddings", adapter)
 
 
 def test_half_an_adapter_is_refused(adapter):
@@ -272,7 +272,7 @@ def test_half_an_adapter_is_refused(adapter):
     whole = path.read_bytes()
     for size in (0, 5, 60, len(whole) - 1):
         path.write_bytes(whole[:size])
-        refused("adapter_model.safetensors': not a whole safetensors file", adapter)
+        refused("adapter_model.safetensors': it isn't a complete safetensors file", adapter)
     path.unlink()
     refused("adapter_config.json but no adapter_model.safetensors", adapter)
 
@@ -293,7 +293,7 @@ def test_a_pickle_of_more_than_tensors_is_refused_and_nothing_in_it_runs(adapter
     for name in ("adapter_model.bin", "prompt.npy", "adapter_model.safetensors"):
         save({"prompt_embeddings": Trap(str(tmp_path / "sprung"))}, adapter / name)
         # PyTorch takes a file called .safetensors for one, whatever is in it.
-        message = "Can't read weights" if "safe" in name else "more in it than tensors, which is"
+        message = "Can't read weights" if "safe" in name else "contains more than tensors, which is"
         refused(message, adapter / name)
         refused(message, adapter)
     assert not (tmp_path / "sprung").exists()
@@ -304,4 +304,4 @@ def test_a_pickle_needs_pytorch(adapter, prompt, monkeypatch):
     torch.save({"prompt_embeddings": torch.from_numpy(prompt)}, adapter / "adapter_model.bin")
     np.testing.assert_array_equal(load_prompt(adapter)[0], prompt)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    refused("only PyTorch can read, and that isn't installed", adapter)
+    refused("needs PyTorch, which isn't installed", adapter)

@@ -288,13 +288,13 @@ def test_what_is_no_plain_lora_is_refused(model, saved):
     change(folder, peft_type="BOFT")
     refused("peft_type 'BOFT'; only", folder, config)
     change(folder, peft_type="LORA", r=2)
-    refused("takes the model that it belongs to", folder, None)
+    refused("can only be read together with its model", folder, None)
     whole_layers = dict(safetensors.numpy.load_file(folder / "adapter_model.safetensors"))
     change_arrays(folder, lambda arrays: arrays.pop(Q0))
     refused("has lora_B.weight for encoder.block.0.*expected lora_A.weight and", folder, config)
     extra = {**whole_layers, "base_model.model.lm_head.lora_A.weight": np.ones((2, 32), np.float32)}
     change_arrays(folder, lambda arrays: arrays.update(extra))
-    refused("holds lm_head, which isn't in this model", folder, config)
+    refused("contains lm_head, which this model doesn't have", folder, config)
     whole_layers[Q0] = np.full((2, 32), np.nan, np.float32)
     safetensors.numpy.save_file(
         whole_layers, folder / "adapter_model.safetensors", {"format": "pt"}
@@ -309,11 +309,13 @@ def test_prefixes_that_do_not_fit_are_refused(model, saved):
     change(folder, token_dim=24, num_layers=1)
     refused("num_layers=1.*expected at least", folder, model.config)
     change(folder, num_layers=3, num_virtual_tokens=4)
-    refused(r"of shape \[3, 144\]; expected prompt_embeddings alone", folder, model.config)
+    refused(r"of shape \[3, 144\]; expected only prompt_embeddings", folder, model.config)
 
 
 def test_what_peft_does_not_know_is_not_written(model, tmp_path):
     method = DeepPrompt(length=2, targets=attention_blocks(model.config))
-    with pytest.raises(UserError, match="reaches decoder/self_attention alone, and this has"):
+    with pytest.raises(
+        UserError, match="supports only decoder/self_attention, but this adapter has"
+    ):
         save_peft_method(tmp_path, method, random_variables(method), {})
     assert not list(tmp_path.iterdir())

@@ -148,16 +148,16 @@ def test_a_file_of_something_else_is_refused(tmp_path, prompt):
     (tmp_path / "empty").write_bytes(b"")
     refused("neither .npy nor .safetensors", tmp_path / "empty")
     safetensors.numpy.save_file({"a": prompt, "b": prompt}, tmp_path / "weights")
-    refused(r"holds 2 arrays \(a, b\)", tmp_path / "weights")
+    refused(r"contains 2 arrays \(a, b\)", tmp_path / "weights")
     np.save(tmp_path / "cube.npy", prompt[None])
     refused(r"shape \[1, 5, 8\]; expected \[length, embed\]", tmp_path / "cube.npy")
     np.save(tmp_path / "ids.npy", np.zeros((5, 8), np.int32))
-    refused("holds int32; expected float32", tmp_path / "ids.npy")
+    refused("has dtype int32; expected float32", tmp_path / "ids.npy")
 
 
 def test_broken_metadata_is_refused(tmp_path, prompt):
     safetensors.numpy.save_file({"prompt": prompt}, tmp_path / "p", {"step": "many"})
-    refused("metadata .* is broken", tmp_path / "p")
+    refused("metadata .* is invalid", tmp_path / "p")
 
 
 def test_metadata_of_a_newer_version_is_let_through(tmp_path, prompt):
@@ -167,7 +167,7 @@ def test_metadata_of_a_newer_version_is_let_through(tmp_path, prompt):
 
 def test_a_path_that_is_no_file_is_refused(tmp_path, saved):
     refused("no prompt file", tmp_path / "missing.npy")
-    refused("is a folder.*It holds best.npy, best.safetensors", tmp_path)
+    refused("is a folder.*It contains best.npy, best.safetensors", tmp_path)
 
 
 def test_a_folder_that_does_not_exist_is_told(tmp_path, prompt):

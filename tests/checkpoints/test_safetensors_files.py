@@ -65,7 +65,7 @@ def entry(**changes) -> bytes:
         (header(b"\xff\xfe{}"), "its header can't be read"),
         (entry(shape=[3]), "a of shape (3,) doesn't fit the 8 bytes it has"),
         (entry(data_offsets=[-8, 0]), "doesn't fit"),
-        (entry(shape=[4], data_offsets=[0, 16]), "it ends before a does"),
+        (entry(shape=[4], data_offsets=[0, 16]), "it ends in the middle of a"),
         (entry(dtype="F8_E4M3"), "a in .* is of type 'F8_E4M3'; expected floating-point numbers"),
     ],
 )

@@ -142,5 +142,7 @@ def test_large_models_of_transformers_by_shapes_alone(name):
 def test_another_size_is_told_before_anything_is_read(file):
     with pytest.raises(UserError) as error:
         load_frozen(file, MODELS["t5_1_1_xl"])
-    assert "is not of model 't5_1_1_xl': its vocab_size is 3000, not 32128" in str(error.value)
+    assert "doesn't match the model 't5_1_1_xl': its vocab_size is 3000, not 32128" in str(
+        error.value
+    )
     assert "its mlp_dim is 512, not 5120" in str(error.value)

@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_listed(single_file, tmp_path):
         stored_t5x(path)
     for part in (
         "decoder/layers_1/mlp/wo/kernel is missing",
-        "encoder/prompt/prompt doesn't belong",
+        "encoder/prompt/prompt is unexpected",
         "encoder/layers_0/mlp/wo/kernel has shape (8, 16), expected (16, 8)",
     ):
         assert part in str(error.value)
@@ -149,7 +149,7 @@ def test_a_missing_zarr_folder_is_told(zarr_folder, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "isn't a whole msgpack file"),
+        (b"", "isn't a complete msgpack file"),
         (b"\xff" * 20, "isn't a T5X checkpoint"),
         (msgpack.packb({"optimizer": {"state": 1}}), "no optimizer/target"),
         (msgpack.packb([1, 2]), "no optimizer/target"),
@@ -157,13 +157,13 @@ def test_a_missing_zarr_folder_is_told(zarr_folder, tmp_path):
         (msgpack.packb({"optimizer": {"target": {}}}), "no optimizer/target"),
         (
             msgpack.packb({"a": msgpack.ExtType(1, msgpack.packb(([8], "float32", bytes(16))))}),
-            r"isn't a whole msgpack file \(.*cannot reshape array of size 4",
+            r"isn't a complete msgpack file \(.*cannot reshape array of size 4",
         ),
         (
             msgpack.packb(
                 {"a": {"__msgpack_chunked_array__": True, "shape": {"0": 8}, "chunks": {}}}
             ),
-            "isn't a whole msgpack file",
+            "isn't a complete msgpack file",
         ),
     ],
 )
@@ -177,7 +177,7 @@ def test_other_files_are_told(tmp_path, content, message):
 def test_a_truncated_file_is_told(single_file, tmp_path):
     path = tmp_path / "checkpoint"
     path.write_bytes(single_file.read_bytes()[:1000])
-    with pytest.raises(UserError, match="isn't a whole msgpack file"):
+    with pytest.raises(UserError, match="isn't a complete msgpack file"):
         stored_t5x(path)
 
 

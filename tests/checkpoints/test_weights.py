@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from small_configs import SMALL as CONFIG
 
 from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors
 from prompt_tuning.checkpoints.frozen.weights import (
@@ -19,19 +20,7 @@ from prompt_tuning.checkpoints.frozen.weights import (
     unflatten,
 )
 from prompt_tuning.errors import UserError
-from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.initialization import init_params
-
-CONFIG = T5Config(
-    name="test",
-    vocab_size=50,
-    embed_dim=16,
-    num_heads=2,
-    head_dim=6,
-    mlp_dim=24,
-    num_encoder_layers=3,
-    num_decoder_layers=2,
-)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +109,7 @@ def test_what_does_not_fit_is_listed(tmp_path, frozen):
     for part in (
         str(path),
         "encoder/encoder_norm/scale is missing",
-        "encoder/prompt doesn't belong",
+        "encoder/prompt is unexpected",
         "token_embedder/embedding has shape (51, 16), expected (50, 16)",
     ):
         assert part in str(error.value)
@@ -155,8 +144,8 @@ def test_files_that_are_not_ours_are_told(tmp_path):
     with pytest.raises(UserError, match="Can't read weights"):
         load_weights(path)
     save_file({"a": np.zeros(2)}, path)
-    with pytest.raises(UserError, match="not a model saved by prompt_tuning"):
+    with pytest.raises(UserError, match="it wasn't saved by prompt_tuning"):
         load_weights(path)
     save_file({"a": np.zeros(2)}, path, {"t5_config": "{"})
-    with pytest.raises(UserError, match="isn't json"):
+    with pytest.raises(UserError, match="isn't JSON"):
         load_weights(path)

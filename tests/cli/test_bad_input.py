@@ -360,6 +360,6 @@ def test_batch_that_devices_cannot_share(tiny_flags):
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == USER_ERROR
-    assert "2 examples can't be shared evenly by 4 devices" in done.stderr
+    assert "2 examples can't be divided evenly among 4 devices" in done.stderr
     assert "multiple of 4" in done.stderr
     assert "Traceback" not in done.stderr

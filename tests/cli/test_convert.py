@@ -78,10 +78,12 @@ def test_what_cannot_be_converted(tmp_path, fails, tiny_weights_file):
     assert "doesn't end in .safetensors" in fails(tiny_weights_file, tmp_path / "new.bin")
     assert "neither a file nor a folder" in fails(tmp_path / "none", output)
     line = fails(tiny_weights_file, output, "--architecture=t5_1_1_small")
-    assert "is not of model 't5_1_1_small'" in line and "its embed_dim is 16, not 512" in line
+    assert (
+        "doesn't match the model 't5_1_1_small'" in line and "its embed_dim is 16, not 512" in line
+    )
     assert "Can't write" in fails(tiny_weights_file, tmp_path / "no" / "new.safetensors")
     output.write_bytes(b"kept")
-    assert "is there already" in fails(tiny_weights_file, output)
+    assert "already exists" in fails(tiny_weights_file, output)
     assert output.read_bytes() == b"kept"
 
 

@@ -39,7 +39,9 @@ def test_designs_are_scored_without_a_prompt(tiny_settings, capsys):
     assert all(0 <= row["score"] <= 1 for row in found["results"])
     # Rows are about a hundred pieces long and inputs forty: no room for any.
     assert found["results"][1]["fitted_shots"] == 0
-    assert "follows, 4 shots: 6 of 6 questions have room for fewer in 40 tokens" in printed.err
+    assert (
+        "follows, 4 shots: 6 of 6 questions have room for fewer shots in 40 tokens" in printed.err
+    )
     header, *table = printed.out.splitlines()[:5]
     assert header.split() == ["design", "shots", "fitted", "accuracy", "score"]
     assert table[3].split()[:3] == ["question", "4", "0.0"]
@@ -82,21 +84,21 @@ def test_own_designs(tiny_settings, tmp_path, capsys):
 
 
 def test_mistakes_are_told(fails, tmp_path):
-    assert "no design 'folows'" in (line := fails("--design=folows")) and "'follows'" in line
-    assert "not scored on the training split" in fails("--split=train")
+    assert "Unknown design 'folows'" in (line := fails("--design=folows")) and "'follows'" in line
+    assert "can't be scored on the training split" in fails("--split=train")
     assert "shots is -1" in fails("--shots=-1")
     assert "invalid int value: 'four'" in fails("--shots=four")
     assert "7 solved examples" in fails("--shots=7")
     assert "none.toml is missing" in fails("--templates=none.toml")
     assert "is a mixture of 8 tasks" in fails("--gin_file=tasks/superglue.gin")
     line = fails("--gin_file=tasks/glue_sst2.gin")
-    assert "no designs of glue_sst2; give --templates FILE" in line
+    assert "no designs for glue_sst2; give --templates FILE" in line
     line = fails("--score_on=validation", command="search")
-    assert "the split that the prompt is picked on" in line
+    assert "the split on which the prompt is selected" in line
     path = tmp_path / "mine.toml"
     path.write_text('[superglue_rt.a]\ninput = "{premise}"\n')
     line = fails(f"--templates={path}")
-    assert "has no designs of superglue_rte" in line and "'superglue_rt'" in line
+    assert "has no designs for superglue_rte" in line and "'superglue_rt'" in line
 
 
 def test_withheld_labels_are_told(fails, tmp_path):

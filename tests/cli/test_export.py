@@ -209,9 +209,11 @@ def test_export_is_refused_in_one_line(fails, tiny_prompt_file, tmp_path):
     prompt = ("export", tiny_prompt_file)
     assert "--format" in fails(*prompt, "--output", tmp_path / "a")
     line = fails(*prompt, "--format", "pefd", "--output", tmp_path / "a")
-    assert "no format 'pefd'; expected peft, t5x, npy, safetensors. Did you mean 'peft'?" in line
+    assert (
+        "Unknown format 'pefd'; expected peft, t5x, npy, safetensors. Did you mean 'peft'?" in line
+    )
     line = fails(*prompt, "--format=npy", "--base_model=t5", "--output", tmp_path / "a")
-    assert "Only PEFT's files name a base model" in line
+    assert "Only the format 'peft' records a base model" in line
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "adapter_model.bin").touch()
     assert "isn't empty" in fails(*prompt, "--format=peft", "--output", tmp_path / "full")
@@ -229,4 +231,4 @@ def test_an_adapter_that_does_not_fit_the_run_is_refused(
     assert "768 wide, but the model's embeddings are 16 wide" in line
     (tmp_path / "rte" / "adapter_config.json").unlink()
     line = fails("infer", workplace / "runs" / "rte", "--prompt", tmp_path / "rte", *tiny)
-    assert "weights without adapter_config.json" in line
+    assert "weights but no adapter_config.json" in line

@@ -41,6 +41,12 @@ def test_a_quoted_text_is_not_quoted_twice(folder):
     assert gin_config.macro("MODEL_DIR") == "x"
 
 
+def test_a_percent_sign_in_a_text_is_no_macro(folder):
+    load(folder, ("MODEL_DIR", "x"), ("recipe.topping", "'50 %off, %TRAIN_STEPS'"))
+    assert gin_config.resolved()["recipe.topping"][0] == "'50 %off, %TRAIN_STEPS'"
+    assert gin.get_configurable("recipe")() == (3, 1, "50 %off, %TRAIN_STEPS")
+
+
 def test_text_gives_the_same_configuration_again(folder, tmp_path):
     load(folder, ("MODEL_DIR", "x"), ("recipe.sugar", "5"))
     before = gin_config.text()

@@ -159,14 +159,14 @@ def test_weights_and_vocabulary_may_move(parameter, content):
 
 def test_another_eval_every_is_noted():
     (note,) = compare({"train.eval_every": "2"}, {"train.eval_every": "4"}).notes
-    assert note.startswith("train.eval_every is 4 now and was 2: the best step is picked among")
+    assert note.startswith("train.eval_every is 4 now and was 2: the best step is selected among")
 
 
 def test_tune_refuses_more_steps():
     found, given = {"steps of the rungs": [2, 4]}, {"steps of the rungs": [4, 8]}
     assert compare(found, given).refused == (
-        "steps of the rungs is [2, 4] there, [4, 8] now, by TRAIN_STEPS; --tune has dropped "
-        "members at the old ones",
+        "steps of the rungs is [2, 4] there, [4, 8] now, because of TRAIN_STEPS; --tune has "
+        "dropped members at the old ones",
     )
 
 
@@ -179,7 +179,7 @@ def test_of_the_schedules_only_the_cosine_depends_on_the_end():
 
 def test_fewer_steps_than_were_made_are_refused(tmp_path):
     path = begun(tmp_path, {})
-    with pytest.raises(UserError, match="made 4 steps, and TRAIN_STEPS is 3; give 4 or more"):
+    with pytest.raises(UserError, match="a run of 4 steps, but TRAIN_STEPS is 3; give 4 or more"):
         RunFolder.open(path, settings={}, config_text="", train_steps=3)
 
 

@@ -104,7 +104,7 @@ def test_rows_are_shared_out_among_devices(tiny_settings, prompts):
         ("A cat sat.\n", "standard input:1: no prompt is named"),
         (
             {"prompt": "rtee", "inputs": "a"},
-            "standard input:1: No prompt is called 'rtee'. Did you",
+            "standard input:1: Unknown prompt 'rtee'. Did you",
         ),
         ({"prompt": 3, "inputs": "a"}, "standard input:1: no prompt is named"),
         ({"prompt": "rte", "inputs": 3}, '"inputs" is 3; expected a string'),

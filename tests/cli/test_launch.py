@@ -5,8 +5,8 @@ import subprocess
 import pytest
 
 from prompt_tuning.cli.__main__ import main
-from prompt_tuning.cli.launch import _values
 from prompt_tuning.errors import UserError
+from prompt_tuning.launch.arguments import _values
 
 SLURM = ["launch", "slurm", "--nodes", "4", "--name=rte"]
 FILES = [
@@ -47,7 +47,7 @@ def test_submits_through_the_engines_own_program(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    with pytest.raises(UserError, match="sbatch is not on this machine"):
+    with pytest.raises(UserError, match="sbatch is not installed here"):
         main([*SLURM, "--submit", *TRAIN])
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.write_text('#!/bin/bash\necho "Submitted $1"; grep -c srun "$1"; exit "${STATUS:-0}"\n')
@@ -55,7 +55,9 @@ def test_submits_through_the_engines_own_program(tmp_path, monkeypatch, capfd):
     main([*SLURM, "--submit", *TRAIN])
     assert capfd.readouterr().out == "Submitted rte.sbatch.sh\n1\n"
     monkeypatch.setenv("STATUS", "1")
-    with pytest.raises(UserError, match="sbatch ended with status 1 and took no job"):
+    with pytest.raises(
+        UserError, match="sbatch failed with exit status 1 and didn't accept the job"
+    ):
         main([*SLURM, "--submit", *TRAIN])
 
 

@@ -53,5 +53,7 @@ def test_what_lora_trained_is_exported_for_peft_and_scored_from_there(run, tmp_p
         assert main(["evaluate", str(run), *flags]) == 0
         scores.append(json.loads(capsys.readouterr().out)["score"])
     assert scores[0] == scores[1]
-    with pytest.raises(UserError, match="Only prompts can be written as npy, and this was .* lora"):
+    with pytest.raises(
+        UserError, match="Only prompts can be exported as npy, but this was .* lora"
+    ):
         main(["export", str(run), "--format", "npy", "--output", str(tmp_path / "other")])

@@ -137,24 +137,24 @@ def test_more_steps_end_with_the_same_weights(run_folder, flags, tmp_path):
     ("changes", "told"),
     [
         ({"CORPUS": "no.txt"}, "Text file no.txt does not exist"),
-        ({"CORPUS": "[]"}, "CORPUS names no file"),
+        ({"CORPUS": "[]"}, "CORPUS is empty"),
         ({"CORPUS": "empty.txt"}, "There is no text: every document is empty"),
         ({"CORPUS": "short.txt"}, "pre-training with inputs of 16 tokens needs at least"),
         ({"CORPUS": "c4", "DATA_DIR": "here"}, "C4 comes from TFDS: 'tfds:FOLDER'"),
         ({"corpus.held_out_share": 1.0}, "The held-out share is 1.0; expected one such as 0.01"),
-        ({"corpus.held_out_share": 1e-9}, "Too little text is kept back"),
+        ({"corpus.held_out_share": 1e-9}, "Too little text is held out"),
         ({"OBJECTIVE": "span_coruption"}, "objective 'span_coruption'; expected span_corruption or"
          " lm_adaptation. Did you mean 'span_corruption'"),
         ({"TASK_FEATURE_LENGTHS": {"inputs": 2, "targets": 8}}, "inputs of 2 tokens is not"),
         ({"TASK_FEATURE_LENGTHS": {"inputs": 16, "targets": 1}}, "targets of 1 tokens is not"),
-        ({"TASK_FEATURE_LENGTHS": {"inputs": 16}}, "expected tokens of both"),
+        ({"TASK_FEATURE_LENGTHS": {"inputs": 16}}, "expected a length in tokens for both"),
         ({"BATCH_SIZE": 0}, "BATCH_SIZE is 0"),
         ({"new_model.architecture": "t5_1_1_smal"}, "Did you mean 't5_1_1_small'"),
         ({"new_model.num_heads": 0}, "new_model.num_heads is 0"),
         ({"new_model.relative_bias_stddev": -1.0}, "new_model.relative_bias_stddev is -1.0"),
         ({"INITIAL_CHECKPOINT_PATH": "tinyworld_small"}, "has 1408 embeddings; set VOCABULARY"),
         ({"INITIAL_CHECKPOINT_PATH": "tinyworld_mini", "frozen_model.quantization": "int8"},
-         "quantized weights can't be trained: leave it out"),
+         "quantized weights can't be trained: unset it"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_in_one_line(flags, tmp_path, monkeypatch, capsys, changes, told):

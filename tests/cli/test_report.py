@@ -196,10 +196,10 @@ def test_neighbours_that_cannot_be_shown_are_one_line(run_folder, tiny_settings)
     )
     assert "/nowhere/vocabulary" in line and "\n" not in line
     report(run_folder, "--no_neighbors")
-    assert "Left out, by --no_neighbors." in path.read_text()
+    assert "Omitted because of --no_neighbors." in path.read_text()
     (run_folder / "prompt_best.safetensors").unlink()
     report(run_folder)
-    assert "This run has trained no prompt." in path.read_text()
+    assert "This run didn't train a prompt." in path.read_text()
 
 
 def test_a_population(tmp_path):
@@ -252,7 +252,7 @@ def fails(capsys, *argv):
 
 
 def test_what_is_no_run_or_sweep(tmp_path, capsys):
-    assert "There is no folder" in fails(capsys, tmp_path / "nowhere")
+    assert "doesn't exist" in fails(capsys, tmp_path / "nowhere")
     assert "neither a run folder" in fails(capsys, tmp_path)
     SweepStore(tmp_path / "sweep")
     assert "no finished run" in fails(capsys, tmp_path / "sweep")
@@ -283,9 +283,9 @@ def test_only_a_report_is_written_over(run_folder, capsys):
     report(run_folder, "--no_neighbors")
     report(run_folder, "--no_neighbors")
     line = fails(capsys, run_folder, "--no_neighbors", "--output", run_folder / "config.gin")
-    assert "is no report; give another --output" in line
+    assert "is not a report; give another --output" in line
     assert (run_folder / "config.gin").read_text() == CONFIG
-    assert "it is no file" in fails(capsys, run_folder, "--output", run_folder)
+    assert "it is not a file" in fails(capsys, run_folder, "--output", run_folder)
     assert "Can't write" in fails(
         capsys, run_folder, "--no_neighbors", "--output", run_folder / "no" / "page.html"
     )

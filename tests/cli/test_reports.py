@@ -63,7 +63,7 @@ def test_report_of_a_prompt(tiny_settings, tmp_path, capsys):
 
 def test_parts_of_a_report_need_one(tiny_settings, capsys):
     line = fails(capsys, "neighbors", *FILES, *tiny_settings, "--removals")
-    assert "--removals is for a report; add --report FOLDER" in line
+    assert "--removals requires --report FOLDER" in line
 
 
 @pytest.fixture(scope="module")

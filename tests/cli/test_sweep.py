@@ -85,7 +85,7 @@ def test_the_same_configuration_twice_is_refused(file):
         (["--index", "9"], "runs 0 to 3"),
         (["--shard", "2/2"], "expected I/N"),
         (["--index", "0", "--shard", "0/2"], "not both"),
-        (["--accelerator", "h200"], "add --plan"),
+        (["--accelerator", "h200"], "requires --plan"),
         (["--plan", "--accelerator", "h201"], "Unknown accelerator 'h201'"),
         (["--gin_file=runs/train.gin"], "sweep.files"),
         (["--gin.sweep.places=0"], "at least 1"),
@@ -117,7 +117,7 @@ def test_the_plan_tells_hours_of_a_machine(file, capsys):
     *_, head, line, total = printed.out.splitlines()
     assert head.split()[:3] == ["model", "prompt", "runs"]
     assert line.split()[:3] == ["tinyworld_tiny", "2", "1"] and line.endswith("yes")
-    assert total.endswith("hours of 1 x H200 in all, without evaluations.")
+    assert total.endswith("hours of 1 x H200 in total, without evaluations.")
 
 
 def test_one_plan_for_runs_that_cost_the_same(file, monkeypatch):
@@ -140,8 +140,8 @@ def test_hours_are_those_of_all_runs():
     plan = {"model": "m", "prompt_length": 5, "seconds": {"step": 0.1}, "hours": 2.0, "fits": True}
     costs = [Cost(3, plan), Cost(1, {**plan, "hours": 1.5, "fits": False})]
     text = cost_text(costs, find_machine("h200"))
-    assert "7.5 hours of 1 x H200 in all" in text
-    assert "What doesn't fit: prompt-tuning plan shows what would." in text
+    assert "7.5 hours of 1 x H200 in total" in text
+    assert "For what doesn't fit, prompt-tuning plan suggests settings that would." in text
     refused = {**plan, "seconds": None, "hours": None, "fits": False}
     *_, line, total = cost_text([*costs, Cost(1, refused)], find_machine("v5e-4")).splitlines()
     assert line.split() == ["m", "5", "1", "no"] and total.startswith("7.5 hours")

@@ -65,7 +65,7 @@ def test_a_prompt_trained_otherwise_is_refused(run_folder, command):
 def test_members_of_a_population_have_it_in_common(tiny_settings, tmp_path):
     population = "[{'SEED': 0}, {'SEED': 1, 'data.target_sentinel': True}]"
     flags = [f"--gin.POPULATION={population}", f"--gin.MODEL_DIR={tmp_path / 'population'}"]
-    with pytest.raises(UserError, match="sets data.target_sentinel.*members share it"):
+    with pytest.raises(UserError, match="sets data.target_sentinel.*for all members"):
         main(["train", *FILES, *tiny_settings, *flags])
 
 

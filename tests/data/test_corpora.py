@@ -192,7 +192,7 @@ def test_what_is_refused(tmp_path, ids, tiny_vocabulary):
 
 def test_c4_comes_from_tfds(tmp_path):
     folder = str(tmp_path / "tfds")
-    with pytest.raises(UserError, match="c4/en is not in .*, and preparing it takes a cluster"):
+    with pytest.raises(UserError, match="c4/en is not in .*, and preparing it needs a cluster"):
         list(c4_text(data_dir=folder).documents())
 
     from prompt_tuning.data.quiet_tensorflow import tf, tfds

@@ -145,9 +145,9 @@ def test_every_shipped_design_words_its_task(tiny_superglue):
     ("entry", "message"),
     [
         ("words = 3", "has no text 'input'"),
-        ('input = "{premise"', r"\[superglue_rte.claim\]: The input .* is no template"),
-        ('input = "True or False?"', "is no template"),
-        ('input = "{premise} {label}"', "shows label, which holds the answer"),
+        ('input = "{premise"', r"\[superglue_rte.claim\]: The input .* is not a template"),
+        ('input = "True or False?"', "is not a template"),
+        ('input = "{premise} {label}"', "shows label, which contains the answer"),
         ('inputs = "{premise}"\ninput = "{premise}"', "Did you mean 'input'"),
         ('input = "{premise}"\nwords = "yes"', "expected a word for each label"),
         ('input = "{premise}"\nseparator = 3', "'separator' is 3"),

@@ -24,11 +24,11 @@ def test_what_is_not_set_is_the_tasks_own(given, expected):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"inputs": 64, "target": 8}, "no feature 'target'.* Did you mean 'targets'"),
-        ({"inputs": 0}, "inputs may not be 0 tokens long"),
-        ({"inputs": 64.5}, "inputs may not be 64.5 tokens long"),
-        ({"targets": True}, "targets may not be True tokens long"),
-        ({"targets": "8"}, "targets may not be '8' tokens long"),
+        ({"inputs": 64, "target": 8}, "unknown feature 'target'.* Did you mean 'targets'"),
+        ({"inputs": 0}, "inputs is 0; expected a number of tokens"),
+        ({"inputs": 64.5}, "inputs is 64.5; expected a number of tokens"),
+        ({"targets": True}, "targets is True; expected a number of tokens"),
+        ({"targets": "8"}, "targets is '8'; expected a number of tokens"),
     ],
 )
 def test_what_is_no_length(given, message):
@@ -37,5 +37,5 @@ def test_what_is_no_length(given, message):
 
 
 def test_without_a_task_both_are_needed():
-    with pytest.raises(UserError, match="targets missing; expected tokens of both"):
+    with pytest.raises(UserError, match="targets missing; expected a length in tokens for both"):
         feature_lengths({"inputs": 64})

@@ -64,7 +64,7 @@ def test_counts_come_first(found):
         ("a,yes\nb,yes\n", "train has one label only, 'yes'"),
         ("a,YES\nb,yes\nc,no\n", "The labels 'YES' and 'yes' differ only in case or spaces"),
         ("a,all right\nb,allright\nc,no\n", "The labels 'all right' and 'allright' differ only"),
-        ("a,0\nb,1\n", "The labels are numbers (0, 1), which say less to a model than words"),
+        ("a,0\nb,1\n", "The labels are numbers (0, 1), which mean less to a model than words"),
         ("a,yes\n,no\n,yes\n", "The column 'text' is empty in 2 of 3 training rows."),
     ],
 )
@@ -78,10 +78,10 @@ def test_leaks_are_warned_of(found):
     rows = "a,yes\nb,no\n"
     _, line = found(rows, "c,no\n", template="{text} {label}")
     assert line == (
-        "Warning: The input template '{text} {label}' shows the column 'label', which the target "
-        "template makes the answer of."
+        "Warning: The input template '{text} {label}' contains the column 'label', which is the "
+        "answer in the target template."
     )
     _, line = found(rows, rows)
-    assert line.startswith("Warning: All 2 examples of validation are trained on too")
+    assert line.startswith("Warning: All 2 examples of validation are also training examples")
     _, line = found(rows, "b,no\nc,no\n")
-    assert line.startswith("Warning: 1 of 2 examples of validation are trained on too")
+    assert line.startswith("Warning: 1 of 2 examples of validation are also training examples")

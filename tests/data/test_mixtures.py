@@ -105,7 +105,7 @@ def test_a_mixture_of_ones_own():
     assert mixture.rates == (3, 1) and mixture_of(mixture) is mixture
     assert mixture_of("superglue").tasks == get_tasks("superglue")
     assert mixture_of(mixture.tasks[0]).name == "tinyworld_rte"
-    with pytest.raises(UserError, match="two tasks named 'tinyworld_rte'; give them names"):
+    with pytest.raises(UserError, match="two tasks named 'tinyworld_rte'; set their names"):
         user_mixture("mine", ["tinyworld_rte", "tinyworld_rte"])
     for rates in ([1], [1, 0]):
         with pytest.raises(UserError, match=r"rates are \[1.*; expected a number above 0 for each"):

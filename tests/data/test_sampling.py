@@ -63,7 +63,7 @@ def test_so_many_of_each_label(split):
     ("values", "message"),
     [
         ({"examples": 0}, "number of examples is 0; it must be at least 1"),
-        ({"per_label": -1}, "That per label is -1"),
+        ({"per_label": -1}, "The number per label is -1"),
         ({"examples": 8, "per_label": 4}, "Both 8 examples and 4 of each label"),
         ({"examples": 8, "seed": -1}, "sample_seed is -1"),
     ],

@@ -83,8 +83,12 @@ def test_what_fits_stays_and_nothing_to_shorten_is_the_task_itself(tiny_vocabula
     ("template", "column", "message"),
     [
         ("{passage}", "pasage", "r.csv:0: .*pasage"),
-        ("{passage} {number}", "number", "column 'number', which is to be shortened, is 3, not"),
-        ("{passage}", "question", "column 'question', .* is no part of the inputs"),
+        (
+            "{passage} {number}",
+            "number",
+            "column 'number', which data.shorten names, is 3; expected",
+        ),
+        ("{passage}", "question", "column 'question', .* is not part of the inputs"),
     ],
 )
 def test_what_can_not_be_shortened(template, column, message, tiny_vocabulary):

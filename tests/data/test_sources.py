@@ -34,7 +34,10 @@ def test_a_line_can_hold_several_rows(tmp_path):
     [
         ('{"a": 1', r"train.jsonl:2: not JSON \(.*\); expected one JSON object per line"),
         (r'{"a": ["1\udfff"]}', r"train.jsonl:2: '\\udfff' is half a character \(a lone surrogate"),
-        ("[" * 100_000, r"train.jsonl:2: not JSON \(it is nested more than Python can read\)"),
+        (
+            "[" * 100_000,
+            r"train.jsonl:2: not JSON \(it is nested more deeply than Python can read\)",
+        ),
         ("[1, 2]", r"train.jsonl:2: expected a JSON object, found '\[1, 2\]'"),
         ('{"b": 2}', r"train.jsonl:2: no field 'a'; found 'b'"),
         ('{"a": "x"}', r"train.jsonl:2: invalid literal for int"),
@@ -51,7 +54,7 @@ def test_bad_line_is_named(tmp_path, line, message):
 def test_a_whole_file_that_is_nested_too_deep(tmp_path):
     path = tmp_path / "train.json"
     path.write_text('{"data": ' + "[" * 100_000)
-    with pytest.raises(UserError, match="train.json: not JSON .it is nested more than"):
+    with pytest.raises(UserError, match="train.json: not JSON .it is nested more deeply than"):
         list(JsonSource(files={"train": path}, expand=lambda row: [row]).rows("train"))
 
 

@@ -53,7 +53,7 @@ def test_a_comma_in_the_header_decides(tmp_path):
         ("r.json", '[{"text": "a"}, 1]', "r.json, row 2: expected a JSON object, found '1'"),
         ("r.json", '[{"text": "a"}', "r.json: not JSON"),
         ("r.parquet", b"PAR1junk", "r.parquet can't be read as Parquet"),
-        ("r.xlsx", b"", "r.xlsx is none of .csv, .tsv, .jsonl, .ndjson, .json, .parquet by its"),
+        ("r.xlsx", b"", "r.xlsx doesn't end in .csv, .tsv, .jsonl, .ndjson, .json, .parquet"),
     ],
 )
 def test_mistakes_are_reported_in_one_line(tmp_path, name, content, told):
@@ -126,9 +126,11 @@ def test_a_saved_data_set_is_read_without_its_library(tmp_path):
     assert rows(folder) == NAMED
     assert [where for where, _ in read_table(folder)][-1] == f"{folder}, row 3"
     (folder.parent / "dataset_dict.json").write_text('{"splits": ["train"]}')
-    with pytest.raises(UserError, match=f"both holds several splits; give one of {folder}"):
+    with pytest.raises(UserError, match=f"both contains several splits; give one of {folder}"):
         rows(folder.parent)
-    with pytest.raises(UserError, match="is a folder, but no saved data set: it has no state.json"):
+    with pytest.raises(
+        UserError, match="is a folder, but not a saved dataset: it has no state.json"
+    ):
         rows(tmp_path)
 
 
@@ -158,7 +160,9 @@ def test_a_data_set_of_the_hub_is_read_by_its_library(monkeypatch):
 
 def test_a_data_set_of_the_hub_needs_its_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match="'hf:glue' names no data set of the hub; expected hf:NAME"):
+    with pytest.raises(
+        UserError, match="'hf:glue' is not the name of a hub dataset; expected hf:NAME"
+    ):
         rows("hf:glue")
     with pytest.raises(UserError, match=r"needs Hugging Face's datasets: pip install 'prompt-tun"):
         rows("hf:glue/sst2:train")

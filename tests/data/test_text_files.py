@@ -46,7 +46,9 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path, suffix):
     path = tmp_path / f"lines.txt{suffix}"
     for content in (PACKED[suffix](MIXED)[:-5], b"not compressed"):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"lines.txt\S+ is damaged \(.*fetch it again") as error:
+        with pytest.raises(
+            UserError, match=r"lines.txt\S+ is damaged \(.*download it again"
+        ) as error:
             list(read_lines(path))
         assert "\n" not in str(error.value)
 

@@ -69,7 +69,7 @@ def test_truncation_keeps_end_of_sequence_and_is_counted(options):
     assert cut.inputs[row].tolist() == [*whole.inputs[row][: longest - 2].tolist(), 1]
     assert list(split_notes(cut, options["vocabulary"])) == [
         f"superglue_rte train: 1 of 3 examples have inputs longer than {longest - 1} tokens and "
-        f"were cut (TASK_FEATURE_LENGTHS); the longest have {longest}."
+        f"were truncated (TASK_FEATURE_LENGTHS); the longest have {longest}."
     ]
     free = dataclasses.replace(RTE, labels=None)
     lengths = {"inputs": longest, "targets": 1}
@@ -215,8 +215,8 @@ def test_targets_that_the_vocabulary_can_not_spell(options, tokenizations, targe
     bad = [text for text in targets if text not in ("a b", "a", "")]
     assert split.facts.unspelled.tolist() == [text in bad for text in targets]
     notes = list(split_notes(split, options["vocabulary"]))
-    assert f"{len(bad)} of 3 targets don't survive the vocabulary" in notes[-1]
-    assert f"the first is {bad[0]!r}, which comes back as" in notes[-1]
+    assert f"{len(bad)} of 3 targets change when they are encoded and decoded" in notes[-1]
+    assert f"the first is {bad[0]!r}, which becomes" in notes[-1]
     assert ("1 of 3 examples have empty targets" in notes[0]) == ("" in targets)
 
 
@@ -253,7 +253,9 @@ def test_a_label_that_targets_have_no_room_for(options):
 def test_a_label_that_the_vocabulary_can_not_spell(options):
     """However the answers are found: generated text could never equal it."""
     odd = dataclasses.replace(RTE, labels=("entailment", "two  words"))
-    with pytest.raises(UserError, match="label 'two  words' comes back from the vocabulary"):
+    with pytest.raises(
+        UserError, match="label 'two  words' becomes 'two words' when the vocabulary"
+    ):
         tokenized(odd, "train", **options)
 
 

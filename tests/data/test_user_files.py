@@ -121,9 +121,11 @@ def test_metrics(tmp_path):
             .values()
         )
         assert score == 1
-    with pytest.raises(UserError, match="No metric 'f1' for 2 labels; expected one of accuracy"):
+    with pytest.raises(
+        UserError, match="Unknown metric 'f1' for 2 labels; expected one of accuracy"
+    ):
         user_task(source(path), metric="f1")
-    with pytest.raises(UserError, match="No metric 'matthews' for free text"):
+    with pytest.raises(UserError, match="Unknown metric 'matthews' for free text"):
         user_task(source(path), labels=(), metric="matthews")
 
 
@@ -135,7 +137,7 @@ def test_templates():
     with pytest.raises(ValueError, match=r"column 'list' is \[\]; expected text or a number"):
         Template("{list}", "t").render({"list": []})
     for bad in ("no column", "{open", "close}", "{}", "{{text}}", "{a {b}}"):
-        with pytest.raises(UserError, match="The input template '.*' is no template: write"):
+        with pytest.raises(UserError, match="The input template '.*' is not a template: write"):
             Template(bad, "input template")
 
 
@@ -145,15 +147,19 @@ def test_templates():
         ("r.csv", "", "r.csv is empty; expected rows below a line that names the columns"),
         ("r.csv", "text,label\n", "r.csv is empty; expected rows below"),
         ("r.jsonl", "\n", "r.jsonl is empty; expected rows."),
-        ("r.csv", "txt,label\na,b\n", "r.csv:2: no column 'text', which the input template names;"
-         " there are 'txt', 'label'. Did you mean 'txt'"),
-        ("r.csv", "text,lable\na,b\n", "no column 'label', which the target template names"),
+        (
+            "r.csv",
+            "txt,label\na,b\n",
+            "r.csv:2: no column 'text', which the input template uses; found 'txt', 'label'. Did "
+            "you mean 'txt'",
+        ),
+        ("r.csv", "text,lable\na,b\n", "no column 'label', which the target template uses"),
         ("r.csv", "text,label\na,b,c\n", "r.csv:2: 3 fields, but the first line names 2 columns"),
         ("r.tsv", "text\tlabel\na\tb\na\n", "r.tsv:3: 1 fields, but the first line names 2"),
         ("r.csv", 'text,label\n"a"b,c\n', "r.csv:2: malformed row"),
         ("r.csv", 'text,label\na,b\n"a\nb,c\nd,e\n', "r.csv:3: malformed row (unexpected end"),
         ("r.csv", "text,label,text\na,b,c\n", "r.csv:1: the column 'text' is named twice"),
-        ("r.csv", "text,label\na,\n", "r.csv:2: the target template '{label}' gives no text"),
+        ("r.csv", "text,label\na,\n", "r.csv:2: the target template '{label}' produces no text"),
         ("r.jsonl", '{"text": "a", "label": "b"}\n{"text": ', "r.jsonl:2: not JSON"),
         ("r.jsonl", r'{"text": "a\ud800", "label": "b"}', r"r.jsonl:1: '\ud800' is half a"),
         ("r.jsonl", '{"a": ' * 99_999, "r.jsonl:1: not JSON"),
@@ -181,7 +187,7 @@ def test_an_answer_is_whole_or_withheld(tmp_path):
     assert [example.targets for example in task.examples("test")] == ["yes, as it is", "<unk>"]
     for split, rest in {"test": "or leave every column of the answer", "train": ""}.items():
         write(files[split], "text,label,why\na,yes,it is\nb,no,\n")
-        told = f"{files[split]}:3: column 'why', which the target template names, is empty; fill it"
+        told = f"{files[split]}:3: column 'why', which the target template uses, is empty; fill it"
         with pytest.raises(UserError, match=told) as raised:
             list(task.examples(split))
         assert rest in str(raised.value)
@@ -198,7 +204,7 @@ def test_a_row_to_be_answered_needs_no_answer(tmp_path):
 
 def test_other_mistakes(tmp_path):
     path = write(tmp_path / "r.csv", CSV)
-    with pytest.raises(UserError, match="r.txt is none of .csv, .tsv, .jsonl"):
+    with pytest.raises(UserError, match="r.txt doesn't end in .csv, .tsv, .jsonl"):
         source(tmp_path / "r.txt")
     with pytest.raises(UserError, match="held_out is 1.5; expected a share such as 0.1"):
         source(path, held_out=1.5)
@@ -264,5 +270,7 @@ def test_sets_of_labels_and_numbers_are_no_classes(tmp_path):
         "spearman": pytest.approx(1),
     }
     write(path, "text,label\na,1\nb,much\n")
-    with pytest.raises(UserError, match="n.csv:3: the answer 'much' is no number, as the metric"):
+    with pytest.raises(
+        UserError, match="n.csv:3: the answer 'much' is not a number, as the metric"
+    ):
         list(task.examples("train"))

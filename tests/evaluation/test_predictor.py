@@ -237,11 +237,11 @@ def test_nothing_asked_nothing_answered(predictor):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prompt": "thre"}, "No prompt is called 'thre'. Did you mean 'three'"),
-        ({"prompt": "x"}, "No prompt is called 'x'. Loaded are eight, long, one, three"),
-        ({"labels": ("a", "b", "a")}, "hold one of them twice"),
+        ({"prompt": "thre"}, "Unknown prompt 'thre'. Did you mean 'three'"),
+        ({"prompt": "x"}, "Unknown prompt 'x'. The loaded prompts are eight, long, one, three"),
+        ({"labels": ("a", "b", "a")}, "have a duplicate"),
         ({"labels": (" ".join(["entailment"] * 9),)}, "answers have at most 6"),
-        ({"labels": ("¿",)}, "The label '¿' comes back from the vocabulary"),
+        ({"labels": ("¿",)}, "The label '¿' becomes"),
     ],
 )
 def test_wrong_examples_are_told(predictor, changes, message):

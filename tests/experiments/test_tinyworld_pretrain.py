@@ -12,7 +12,6 @@ import pytest
 import sentencepiece
 
 from prompt_tuning.models.initialization import init_params
-from prompt_tuning.tinyworld import corpus
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "tinyworld" / "pretrain.py"
 
@@ -41,8 +40,8 @@ def vocabulary(pretrain):
     return sentencepiece.SentencePieceProcessor(model_file=model)
 
 
-def test_phases_are_span_corruption_the_lessons_and_the_mixture(phases):
-    lessons = [lesson.name for lesson in corpus.CURRICULUM]
+def test_phases_are_span_corruption_the_lessons_and_the_mixture(pretrain, phases):
+    lessons = [lesson.name for lesson in pretrain.corpus.CURRICULUM]
     assert [phase.name for phase in phases] == ["span corruption", *lessons, "mixture"]
     assert [phase.rate(phase.steps) for phase in phases[:-1]] == [1.0] * len(phases[:-1])
     assert phases[-1].rate(4) == pytest.approx(0.02)

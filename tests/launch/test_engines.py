@@ -197,7 +197,7 @@ def test_a_sweep_is_an_array(job, machine):
 
 
 def test_members_of_a_sweep_have_folders_of_their_own(job):
-    with pytest.raises(UserError, match="would both be in runs/X=a_b"):
+    with pytest.raises(UserError, match="would have the same folder, runs/X=a_b"):
         job("slurm", "--sweep=X=a b,a_b")
 
 

@@ -133,12 +133,14 @@ def test_predictions_that_are_refused(tmp_path):
     refuse(rows[:-1], "CB.jsonl has 249 predictions.*has 250 rows", tmp_path)
     refuse([*rows, rows[0]], "superglue_cb: idx 0 is predicted twice", tmp_path)
     wrong = [{**rows[0], "prediction": "yes"}, *rows[1:]]
-    refuse(wrong, "superglue_cb: .*idx 0 is 'yes', none of the labels.*method=rank", tmp_path)
+    refuse(
+        wrong, "superglue_cb: .*idx 0 is 'yes'; expected one of the labels.*method=rank", tmp_path
+    )
     refuse([{**rows[0], "idx": "x"}], "idx is 'x', not the official index", tmp_path)
     refuse([{**rows[0], "task": "glue_cola"}], "'glue_cola' has no file in a superglue", tmp_path)
     refuse(rows, "lacks BoolQ.jsonl, COPA.jsonl, .*--partial", tmp_path, partial=False)
     score = [{**row, "prediction": "six"} for row in predictions("glue", "stsb")]
-    refuse(score, "is 'six', no number from 0 to 5", tmp_path, "glue")
+    refuse(score, "is 'six'; expected a number from 0 to 5", tmp_path, "glue")
 
 
 def zipped(path, **files):
@@ -159,10 +161,16 @@ ROW = '{"idx": %d, "label": "%s"}\n'
         ({"predictions/": ""}, "no file 'predictions/'"),
         ({"./CB.jsonl": ""}, "no file './CB.jsonl'"),
         ({"CB.jsonl": "{"}, r"CB.jsonl:1: not a row"),
-        ({"CB.jsonl": "[" * 100_000}, r"CB.jsonl:1: not a row.*nested more than Python"),
+        ({"CB.jsonl": "[" * 100_000}, r"CB.jsonl:1: not a row.*nested more deeply than Python"),
         ({"CB.jsonl": ROW % (0, "entailment") + ROW % (0, "neutral")}, "CB.jsonl:2: .*twice"),
-        ({"CB.jsonl": ROW % (0, "Entailment")}, "CB.jsonl:1: 'Entailment' is no official label"),
-        ({"COPA.jsonl": '{"idx": 0, "label": true}'}, "COPA.jsonl:1: True is no official label"),
+        (
+            {"CB.jsonl": ROW % (0, "Entailment")},
+            "CB.jsonl:1: 'Entailment' is not an official label",
+        ),
+        (
+            {"COPA.jsonl": '{"idx": 0, "label": true}'},
+            "COPA.jsonl:1: True is not an official label",
+        ),
         ({"COPA.jsonl": '{"idx": "0", "label": 1}'}, "COPA.jsonl:1: not a row"),
         ({"MultiRC.jsonl": '{"idx": 0, "label": 1}'}, "MultiRC.jsonl:1: not a paragraph"),
         ({"AX-g.jsonl": ROW % (0, "entailment")}, "AX-g.jsonl has 1 predictions.*has 356 rows"),
@@ -181,7 +189,10 @@ def test_glue_files_that_are_refused(tmp_path):
         ("0\t1\n", "CoLA.tsv:1: .*expected the header index, prediction"),
         ("index\tprediction\n0\n", "CoLA.tsv:2: .*an index and a prediction"),
         (f"index\tprediction\n{'9' * 5000}\t1\n", "CoLA.tsv:2: .*an index and a prediction"),
-        ("index\tprediction\n0\t2\n", "CoLA.tsv:2: '2' is no official label; expected '0', '1'"),
+        (
+            "index\tprediction\n0\t2\n",
+            "CoLA.tsv:2: '2' is not an official label; expected '0', '1'",
+        ),
     ):
         path = zipped(tmp_path / "bad.zip", **{"CoLA.tsv": content})
         with pytest.raises(UserError, match=match):
@@ -201,7 +212,7 @@ def test_a_zip_that_is_damaged_within_or_has_a_file_twice(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "w") as archive:
         archive.writestr("CB.jsonl", "")
         archive.writestr("CB.jsonl", "")
-    with pytest.raises(UserError, match="holds 'CB.jsonl' twice"):
+    with pytest.raises(UserError, match="contains 'CB.jsonl' twice"):
         check_submission(path, "superglue", partial=True)
 
 

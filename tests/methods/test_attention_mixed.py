@@ -102,7 +102,7 @@ def test_a_prompt_and_a_mixture_exclude_each_other(embedded):
     mixture = method.apply(trained, {}).encoder_prompt_mixture
     assert isinstance(mixture, PromptMixture)
     both = Injection(encoder_prompt=jnp.zeros((1, 2, EMBED)), encoder_prompt_mixture=mixture)
-    with pytest.raises(ValueError, match="exclude each other"):
+    with pytest.raises(ValueError, match="not both"):
         add_prompt(embedded, jnp.ones((3, 5), bool), both)
 
 

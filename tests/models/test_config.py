@@ -74,7 +74,9 @@ def test_json_round_trip():
 def test_json_of_another_kind_is_told():
     fields = get_config("t5_small").to_json()
     del fields["mlp_dim"]
-    with pytest.raises(UserError, match=r"unknown fields \['depth'\], absent fields \['mlp_dim'\]"):
+    with pytest.raises(
+        UserError, match=r"unknown fields \['depth'\], missing fields \['mlp_dim'\]"
+    ):
         T5Config.from_json({**fields, "depth": 3})
 
 

@@ -1,5 +1,6 @@
 """Cached decoding against the plain forward pass, beam search against every sequence there is."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -7,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_configs import SMALL
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.initialization import init_params
 from prompt_tuning.models.injection import Injection
@@ -18,16 +19,7 @@ from prompt_tuning.models.sampling import restrict
 from prompt_tuning.models.t5 import T5
 
 VOCAB = 7
-CONFIG = T5Config(
-    name="test",
-    vocab_size=VOCAB,
-    embed_dim=16,
-    num_heads=2,
-    head_dim=6,
-    mlp_dim=24,
-    num_encoder_layers=1,
-    num_decoder_layers=2,
-)
+CONFIG = dataclasses.replace(SMALL, vocab_size=VOCAB, num_encoder_layers=1)
 MODEL = T5(CONFIG)
 
 

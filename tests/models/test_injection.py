@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_configs import TINY
 
 from prompt_tuning.evaluation.rank import label_log_likelihoods
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.initialization import init_params
 from prompt_tuning.models.injection import (
@@ -25,16 +25,7 @@ from prompt_tuning.models.stacking import batch_injections, stack_injections
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.models.targets import attention_blocks, blocks, projections, scalable
 
-CONFIG = T5Config(
-    name="tiny",
-    vocab_size=32,
-    embed_dim=12,
-    num_heads=2,
-    head_dim=5,
-    mlp_dim=16,
-    num_encoder_layers=1,
-    num_decoder_layers=2,
-)
+CONFIG = dataclasses.replace(TINY, vocab_size=32)
 MODEL = T5(CONFIG)
 LABELS = np.array([[5, 1, 0], [6, 7, 1]], np.int32)
 
@@ -189,7 +180,7 @@ def test_weights_stand_in_for_the_frozen_ones(frozen, batch):
         jax.jit(scores)(frozen, tokens, injection, LABELS),
         jax.jit(scores)(params, tokens, Injection(), LABELS),
     )
-    with pytest.raises(ValueError, match="no parameters called"):
+    with pytest.raises(ValueError, match="no parameters named"):
         injected(frozen, Injection(weights={"encoder/scale": scale}))
     with pytest.raises(ValueError, match="has shape"):
         injected(frozen, Injection(weights={"encoder/encoder_norm/scale": scale[:3]}))
@@ -201,7 +192,7 @@ def test_what_cannot_share_a_batch(two):
     with pytest.raises(ValueError, match="can't be stacked"):
         stack_injections([two[0], Injection()])
     weights = dataclasses.replace(two[0], weights={"a": jnp.ones(1)})
-    with pytest.raises(ValueError, match="weights of their own"):
+    with pytest.raises(ValueError, match="their own weights"):
         batch_injections([weights, weights])
     both = dataclasses.replace(of_layers(0, 2), encoder_prompt=jnp.ones((1, 2, 12)))
     longer = dataclasses.replace(both, encoder_prompt=jnp.ones((1, 3, 12)))

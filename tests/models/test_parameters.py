@@ -6,24 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from small_configs import SMALL as V1_1
 
 from prompt_tuning.axes import BUCKETS, EMBED, HEAD_DIM, HEADS, LAYER, MLP, VOCAB
 from prompt_tuning.checkpoints.frozen.weights import flatten
-from prompt_tuning.models.config import T5Config, parameter_axes
+from prompt_tuning.models.config import parameter_axes
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.parameters import parameter_shapes
 from prompt_tuning.models.t5 import T5
-
-V1_1 = T5Config(
-    name="test",
-    vocab_size=50,
-    embed_dim=16,
-    num_heads=2,
-    head_dim=6,
-    mlp_dim=24,
-    num_encoder_layers=3,
-    num_decoder_layers=2,
-)
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["v1.1", "v1.0"])

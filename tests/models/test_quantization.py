@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_configs import SMALL
 
 from prompt_tuning.checkpoints.frozen.weights import flatten
 from prompt_tuning.errors import UserError
@@ -31,16 +32,7 @@ from prompt_tuning.models.quantization import (
 from prompt_tuning.models.t5 import T5
 
 FORMATS = ("int8", "nf4")
-FLOAT = T5Config(
-    name="test",
-    vocab_size=40,
-    embed_dim=16,
-    num_heads=2,
-    head_dim=6,
-    mlp_dim=12,
-    num_encoder_layers=2,
-    num_decoder_layers=2,
-)
+FLOAT = dataclasses.replace(SMALL, vocab_size=40, mlp_dim=12, num_encoder_layers=2)
 INT8, NF4_COMPUTE = (Compute(quantization=to, quantization_block=8) for to in FORMATS)
 COMPUTES = {"int8": INT8, "nf4": NF4_COMPUTE}
 

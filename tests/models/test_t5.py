@@ -11,24 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_configs import SMALL as CONFIG
 
 from prompt_tuning.models.attention import relative_position_buckets
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.initialization import init_params
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.t5 import T5
 
-CONFIG = T5Config(
-    name="test",
-    vocab_size=50,
-    embed_dim=16,
-    num_heads=2,
-    head_dim=6,
-    mlp_dim=24,
-    num_encoder_layers=3,
-    num_decoder_layers=2,
-)
 PROMPT = 4
 
 

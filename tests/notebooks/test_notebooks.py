@@ -119,4 +119,4 @@ def test_a_mistake_in_a_notebook_is_told_in_one_line(tmp_path, execute):
     nbformat.write(mistaken, path)
     (output,) = _outputs(execute(path))
     assert output.output_type == "error"
-    assert output.traceback == ["There is no nowhere/settings.json: nowhere is no run folder."]
+    assert output.traceback == ["There is no nowhere/settings.json: nowhere is not a run folder."]

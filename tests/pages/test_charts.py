@@ -74,7 +74,7 @@ def test_what_is_not_finite_is_left_out():
     line = Line(name="a", points=[(0, float("nan")), (1, 0.5), (2, float("inf"))])
     assert len(dots(line_chart([line], title="t", xlabel="x"))) == 1
     nothing = line_chart([Line(name="a", points=[(0, float("nan"))])], title="t", xlabel="x")
-    assert "No number is finite" in nothing
+    assert "No value is finite" in nothing
     assert sparkline([(0, float("nan")), (1, 0.5)]) == ""
     assert "from 0.250 to 0.500, at most 0.750" in sparkline([(0, 0.25), (1, 0.75), (2, 0.5)])
 

@@ -236,7 +236,7 @@ def test_a_mistake_is_told_on_every_process(tiny_settings, tmp_path):
     done = finish(start([*argv, f"--gin.MODEL_DIR={tmp_path / 'run'}"], 2))
     for status, _, errors in done:
         assert status == 2
-        assert "prompt-tuning: MODEL_PARALLEL is 3, and 2 devices can't be cut" in errors
+        assert "prompt-tuning: MODEL_PARALLEL is 3, and 2 devices can't be divided" in errors
 
 
 def test_what_is_given_by_hand_is_checked():

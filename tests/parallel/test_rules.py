@@ -132,7 +132,7 @@ def test_what_cannot_be_split_is_told_once_an_axis():
 @pytest.mark.parametrize(
     ("wanted", "told"),
     [
-        ({"model": 3}, "MODEL_PARALLEL is 3, and 8 devices can't be cut into groups of 3"),
+        ({"model": 3}, "MODEL_PARALLEL is 3, and 8 devices can't be divided into groups of 3"),
         ({"model": 0}, "MODEL_PARALLEL is 0; it must be at least 1"),
         ({"model": 2, "data": 2}, "DATA_PARALLEL 2 x MODEL_PARALLEL 2 is 4 devices, but there are"),
     ],

@@ -100,6 +100,7 @@ def test_runs_train_together_as_the_commands_do(tmp_path, capsys):
     members = {"seed_1": {"seed": 1}, "wsc": {"task": "tinyworld_wsc", "method": short}}
     runs = train(members=members)
     assert runs["wsc"].prompt.shape[0] == 2
+    assert 0 <= runs["seed_1"].evaluate(quiet=True).score <= 1
     assert capsys.readouterr() == ("", "")
     alone = pt.train(base, method, "tinyworld_rte", folder=tmp_path / "alone", seed=1, **given)
     np.testing.assert_allclose(runs["seed_1"].prompt, alone.prompt, rtol=1e-5, atol=1e-6)
@@ -107,7 +108,7 @@ def test_runs_train_together_as_the_commands_do(tmp_path, capsys):
     best = json.loads((tmp_path / "all" / "summary.json").read_text())
     assert best["best"] in members and len(best["members"]) == 2
     assert pt.load_run(tmp_path / "all", base).score == runs[best["best"]].score
-    with pytest.raises(pt.UserError, match="is of the task tinyworld_wsc"):
+    with pytest.raises(pt.UserError, match="has the task tinyworld_wsc"):
         pt.ensemble(list(runs.values()))
 
     again = train(members=members)
@@ -138,7 +139,7 @@ def test_rows_in_memory_are_kept_in_the_folder(tmp_path):
     answers = pt.load_run(folder, base).predict([{"text": "film 3 is a"}, "review: film 1 is b"])
     assert answers == run.predict(["review: film 3 is a", {"text": "film 1 is b"}])
     assert set(answers) <= {"a", "b"}
-    with pytest.raises(pt.UserError, match="holds other rows"):
+    with pytest.raises(pt.UserError, match="contains other rows"):
         pt.train(base, ia3, ROWS[1:], **given)
     with pytest.raises(pt.UserError, match="has no prompt before the input"):
         _ = run.prompt
@@ -177,10 +178,10 @@ def given_task(task, folder, **changes):
 
 
 def test_rows_need_templates_and_values_that_json_has(tmp_path):
-    with pytest.raises(pt.UserError, match="Nothing says how the rows becomes text"):
+    with pytest.raises(pt.UserError, match="the rows needs templates to become text"):
         given_task(ROWS, tmp_path)
     (tmp_path / "a.csv").write_text("text,label\n")
-    with pytest.raises(pt.UserError, match="give both templates"):
+    with pytest.raises(pt.UserError, match="give both"):
         given_task(str(tmp_path / "a.csv"), tmp_path)
     for bad in ({"text": float("nan")}, {"text": object()}):
         with pytest.raises(pt.UserError, match="^Row 2 can't be written as JSON"):
@@ -207,7 +208,7 @@ def test_a_choice_is_recorded_under_gins_names():
 
 
 def test_an_unknown_setting_is_named():
-    with pytest.raises(pt.UserError, match=r"no setting 'train.accumulation'.*Did you mean"):
+    with pytest.raises(pt.UserError, match=r"Unknown setting 'train.accumulation'.*Did you mean"):
         options.check_names({"train.accumulation": 2})
 
 

@@ -54,7 +54,7 @@ def test_batches_by_step():
     assert firsts(BatchSource(dict(enumerate(BATCHES)).values(), 1000), range(6)) == again
     resumed = BatchSource(iter(BATCHES), 1000)
     assert firsts(resumed, (0, 0, 2)) == [expected[step] for step in (0, 0, 2)]
-    with pytest.raises(pt.UserError, match="The batches end after 3, and step 3 needs another"):
+    with pytest.raises(pt.UserError, match="The batches end after 3, but step 3 needs another"):
         resumed.batch(3)
     with pytest.raises(pt.UserError, match="end after 0"):
         BatchSource([], 1000).batch(0)

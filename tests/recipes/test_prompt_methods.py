@@ -107,5 +107,5 @@ def test_files_that_do_not_fit_are_told(base, prompts):
     for nothing in ([], rte):
         with pytest.raises(UserError, match="SOURCE_PROMPTS is .*; expected a list"):
             mixed_prompt(sources=nothing, initializer=random_uniform())(base)
-    with pytest.raises(UserError, match="holds a soft_prompt; expected a multitask_prompt"):
+    with pytest.raises(UserError, match="contains a soft_prompt; expected a multitask_prompt"):
         adapted_multitask_prompt(source=rte)(base)

@@ -44,7 +44,7 @@ def test_a_mixture_and_a_warning():
     )
     lines = start_block(facts).splitlines()
     assert lines[3:5] == ["Task        one: 5", "            two: 6"]
-    assert "Lengths     inputs 64, targets 4 tokens; nothing was cut" in lines
+    assert "Lengths     inputs 64, targets 4 tokens; nothing was truncated" in lines
     assert "Batch       32 examples; 300 steps" in lines
     assert lines[-1] == "Warning: odd."
 

@@ -94,9 +94,9 @@ def test_links_lead_nowhere_outside(folder, predictor, through_a_folder):
         link.symlink_to(folder.folder / "inside" / "secret.npy")
     else:
         link.symlink_to(outside / "secret.npy")
-    with pytest.raises(UserError, match="'secret' is a link out of the prompt folder"):
+    with pytest.raises(UserError, match="'secret' links to a file outside the prompt folder"):
         folder.load("secret")
-    assert "link out" in folder.rescan().refused["secret"]
+    assert "links to" in folder.rescan().refused["secret"]
     assert "secret" not in predictor.prompts
 
 
@@ -114,5 +114,5 @@ def test_a_name_without_a_file(folder):
 
 
 def test_a_folder_that_is_none(tmp_path, predictor):
-    with pytest.raises(UserError, match="There is no folder"):
+    with pytest.raises(UserError, match="doesn't exist"):
         PromptFolder(tmp_path / "none", predictor)

@@ -46,8 +46,11 @@ def test_other_machines_reach_it_only_if_it_is_told_so():
     ("argv", "message"),
     [
         (["none"], "No configuration: give --gin_file="),
-        (["none", MODEL, "--port=0"], "There is no folder none"),
-        (["none", MODEL, "--port=0", "--max_queue=5"], "--max_examples is 256, but only 5"),
+        (["none", MODEL, "--port=0"], "Folder none doesn't exist"),
+        (
+            ["none", MODEL, "--port=0", "--max_queue=5"],
+            "--max_examples is 256, but the queue has room for 5",
+        ),
         (["none", MODEL, "--port=0", "--max_body=0"], "--max_body is 0"),
         (["none", MODEL, "--port=0", "--max_wait=-1"], "--max_wait is -1.0"),
         ([MODEL], "The following arguments are required: FOLDER"),
@@ -90,7 +93,7 @@ def test_serving_until_a_signal(number, tiny_settings, tiny_prompt_file, tmp_pat
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
         refused, _compiling, ready = next(lines), next(lines), next(lines)
-        assert refused.startswith("The prompt 'broken' is left out: ")
+        assert refused.startswith("The prompt 'broken' is skipped: ")
         (url,) = re.findall(r"Serving tiny_random at (http://127.0.0.1:\d+); prompts: tiny$", ready)
         assert ask(url, "/health")["status"] == "ok"
 

@@ -2,9 +2,11 @@
 
 import re
 
+import corpus
+import exercises
 import pytest
 
-from prompt_tuning.tinyworld import corpus, exercises, lexicon, world
+from prompt_tuning.tinyworld import lexicon, world
 
 ALL = dict.fromkeys((*corpus.STORIES, *corpus.EXERCISES))
 

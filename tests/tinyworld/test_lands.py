@@ -4,12 +4,13 @@ import collections
 import itertools
 import re
 
+import corpus
 import pytest
 
 from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.data.tasks.tinyworld_transfer import PAIRS, SIZES
 from prompt_tuning.errors import UserError
-from prompt_tuning.tinyworld import corpus, lands, lexicon
+from prompt_tuning.tinyworld import lands, lexicon
 from prompt_tuning.tinyworld.world import Action, World, region_of
 
 TASKS = [f"tinyworld_qa_{land}" for land in lands.LANDS]

@@ -57,7 +57,9 @@ def test_a_broken_line_and_a_missing_file_are_told(tmp_path):
 def test_a_line_of_something_else_is_told(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(f'{{"step": 1}}\n{line}\n'.encode(errors="surrogateescape"))
-    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 (is not JSON|holds .*; expected)"):
+    with pytest.raises(
+        UserError, match=r"metrics\.jsonl, line 2 (is not JSON|contains .*; expected)"
+    ):
         read_rows(path)
 
 

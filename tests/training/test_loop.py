@@ -225,7 +225,7 @@ def test_without_evaluation(run, tmp_path):
 
 def test_a_batch_that_can_not_be_cut(run, tmp_path):
     options = dataclasses.replace(SHORT, accumulation_steps=3)
-    with pytest.raises(UserError, match="4 examples can't be cut into 3 equal microbatches"):
+    with pytest.raises(UserError, match="4 examples can't be split into 3 equal microbatches"):
         run(tmp_path, options=options)
 
 

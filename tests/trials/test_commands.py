@@ -58,7 +58,7 @@ def test_trial_26_serve_refuses_a_folder_without_prompts(command, tmp_path):
     serve = ("--port=0", "--gin_file=models/tinyworld_tiny.gin")
     result = command("serve", tmp_path, *serve)
     assert result.status == 2
-    assert "holds no prompts" in result.message
+    assert "contains no prompts" in result.message
     np.save(tmp_path / "wide.npy", np.zeros((3, 512), np.float32))
     result = command("serve", tmp_path, *serve)
     assert result.status == 2

@@ -127,15 +127,15 @@ def test_trial_29_settings_too_large_are_one_line(command, train_flags, tmp_path
     [
         (
             RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4294967296 bytes."),
-            ": 4.0 GiB were asked for at once",
+            ": 4.0 GiB were requested at once",
         ),
         (
             RuntimeError("RESOURCE_EXHAUSTED: Failed to allocate 35.2GiB on device"),
-            ": 35.2GiB were asked for at once",
+            ": 35.2GiB were requested at once",
         ),
         (
             MemoryError("Unable to allocate 4.60 GiB for an array"),
-            ": 4.60 GiB were asked for at once",
+            ": 4.60 GiB were requested at once",
         ),
         (MemoryError(), ""),
     ],

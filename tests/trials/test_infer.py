@@ -94,7 +94,7 @@ def test_a_line_fills_a_template_of_one_column(finished_run, command, tmp_path):
     assert "column 'text' of 'the {text}'" in result.err
     two = "--gin.INPUT_TEMPLATE={text} {label}"
     result = command("infer", finished_run, two, "--input", asked)
-    assert "taken as finished inputs" in result.err and len(answers(result)) == 2
+    assert "read as complete model inputs" in result.err and len(answers(result)) == 2
 
 
 def test_a_flag_brings_back_decoding(finished_run, rows, command):
@@ -165,7 +165,7 @@ def test_a_run_whose_module_is_gone_answers_finished_texts(run_of_a_module, comm
     assert answers(result)[0]["prediction"] in ("yes", "no")
     (tmp_path / "q.jsonl").write_text('{"text": "a dog ran ."}\n')
     result = command("infer", run_of_a_module, "--input", tmp_path / "q.jsonl")
-    assert result.status == 2 and "PYTHONPATH to that" in result.message
+    assert result.status == 2 and "PYTHONPATH to it" in result.message
     result = command("evaluate", run_of_a_module)
     assert result.status == 2 and "/home/me/project" in result.message
 
@@ -268,7 +268,7 @@ def test_long_inputs_are_shortened_whichever_way_a_prompt_is_given(finished_run,
     assert json.loads(record.read_text())["tasks"][0]["shorten"] is None
     (tmp_path / "q.jsonl").write_text(json.dumps({"text": "a dog ran . " * 200}) + "\n")
     asked = ("infer", finished_run, "--input", tmp_path / "q.jsonl")
-    assert "1 inputs were cut" in command(*asked).err
+    assert "1 inputs were truncated" in command(*asked).err
     alone = command(*asked, "--gin.data.shorten=text")
     record.write_text(record.read_text().replace('"shorten": null', '"shorten": "text"'))
     named = command(*asked, "--prompts", f"p={finished_run}")

@@ -44,7 +44,7 @@ def test_trial_12_and_13_a_run_continues_to_more_steps(command, train_flags, tmp
     # Fewer steps than have been made.
     fewer = command("train", *train_flags(TRAIN_STEPS=3, MODEL_DIR=run, **settings))
     assert fewer.status == 2
-    assert "holds a run that has made 4 steps, and TRAIN_STEPS is 3" in fewer.message
+    assert "contains a run of 4 steps, but TRAIN_STEPS is 3" in fewer.message
 
 
 def test_trial_14_the_same_data_at_another_path(command, train_flags, finished_run, rows, tmp_path):

@@ -1,26 +1,18 @@
 """Trials of vocabularies as Hugging Face folders hold them."""
 
 import dataclasses
-import importlib.util
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+import varied_lines
 
 from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.checkpoints.frozen.weights import save_weights
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError
-
-
-def _varied_lines():
-    path = Path(__file__).parents[1] / "data" / "varied_lines.py"
-    spec = importlib.util.spec_from_file_location("varied_lines", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _folder(path: Path, vocabulary: Path, **files: object) -> Path:
@@ -87,7 +79,7 @@ def test_trial_06_an_added_token_at_the_id_of_a_piece_is_refused_by_name(
 
 
 def test_trial_17_a_folder_saved_by_transformers_5(tmp_path, real_data):
-    lines = _varied_lines().varied_lines(real_data)
+    lines = varied_lines.varied_lines(real_data)
     t5 = real_data / "vocab" / "t5_sentencepiece_32k.model"
     folder = _folder(tmp_path / "hub", t5, tokenizer_config=T5)
     tokenizer = _saved_by_transformers(tmp_path / "saved", folder)
@@ -106,7 +98,7 @@ def test_trial_17_with_any_number_of_sentinels(tmp_path, tiny_vocabulary_file, s
     config = {**T5, "extra_ids": sentinels}
     folder = _folder(tmp_path / "hub", tiny_vocabulary_file, tokenizer_config=config)
     tokenizer = _saved_by_transformers(tmp_path / "saved", folder)
-    lines = [*_varied_lines().awkward_lines(), "A cat sat on the mat: is it true?"]
+    lines = [*varied_lines.awkward_lines(), "A cat sat on the mat: is it true?"]
     for vocabulary in (find_vocabulary(folder), find_vocabulary(tmp_path / "saved")):
         assert len(vocabulary) == pieces + sentinels == len(tokenizer)
         assert vocabulary.num_sentinels == sentinels

@@ -151,7 +151,9 @@ def test_trial_18_many_names_are_cut_at_ten(tmp_path):
     (folder / "model.safetensors").unlink()
     state = {f"{name}.{i}": value for i, (name, value) in enumerate(model.state_dict().items())}
     torch.save(state, folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"don't fit: decoder.*; and \d+ more\.$") as error:
+    with pytest.raises(
+        UserError, match=r"don't match the model: decoder.*; and \d+ more\.$"
+    ) as error:
         load_frozen(folder)
     assert str(error.value).count(";") == 10
 
@@ -166,7 +168,9 @@ def test_trial_19_gated_silu(tmp_path):
 
 def test_trial_19_umt5_is_refused_by_name(tmp_path):
     config = transformers.UMT5Config(**SIZE)
-    with pytest.raises(UserError, match="'umt5', whose layers have a relative position bias each"):
+    with pytest.raises(
+        UserError, match="'umt5', in which each layer has its own relative position bias"
+    ):
         config_from_huggingface(config.to_dict(), name="x")
 
 

@@ -42,7 +42,7 @@ BEST_ADAPTER = "adapter_best"
 """Stem of the file with a run's best variables, unless they are a prompt."""
 
 _ATTRIBUTES = "attributes"
-_FIX = "Give the adapter a folder that exists, can be written to and has space."
+_FIX = "Give the adapter a folder that exists, is writable and has free space."
 # Methods need a batch to initialize, but don't use its contents.
 _ANY_BATCH = {"encoder_input_tokens": np.ones((1, 1), np.int32), "task": np.zeros(1, np.int32)}
 
@@ -78,8 +78,8 @@ class Adapter:
         """
         if not self.is_prompt:
             raise UserError(
-                f"This was trained by {self.metadata.method}, which has no prompt before the "
-                "input; expected a soft prompt."
+                f"These parameters were trained by {self.metadata.method}, which has no prompt "
+                "before the input; expected a soft prompt."
             )
         return np.asarray(soft_prompt_array(self.trained), np.float32)
 
@@ -165,8 +165,8 @@ def load_adapter(
     for name, leaf in flatten(adapter.trained).items():
         if not np.isfinite(np.asarray(leaf, np.float32)).all():
             raise UserError(
-                f"{path}: {name} has values that are NaN or infinite. Its training diverged; use "
-                "an earlier one."
+                f"{path}: {name} has values that are NaN or infinite. Training diverged; use an "
+                "earlier file."
             )
     return dataclasses.replace(adapter, trained=jax.tree.map(jax.numpy.asarray, adapter.trained))
 
@@ -195,8 +195,8 @@ def check_fits(config: T5Config, adapter: Adapter, path: str) -> None:
         jax.eval_shape(logits, abstract_params(config))
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"What {adapter.metadata.method} trained in {path} doesn't fit the model "
-            f"'{config.name}': it was trained for another."
+            f"The {adapter.metadata.method} parameters in {path} don't fit the model "
+            f"'{config.name}': they were trained for another model."
         ) from error
 
 
@@ -213,7 +213,7 @@ def _read(file: Path, strings: Mapping[str, str]) -> Adapter:
         metadata = PromptMetadata.from_strings(strings)
         method = rebuild(metadata.method, strings[_ATTRIBUTES])
     except ValueError as error:
-        raise UserError(f"The metadata of {file} is broken: {error}.") from error
+        raise UserError(f"The metadata of {file} is invalid: {error}.") from error
     except UserError as error:
         raise UserError(f"{file} can't be read: {error}") from None
     arrays, _ = stored_safetensors(file)

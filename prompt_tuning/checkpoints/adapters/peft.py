@@ -32,7 +32,7 @@ TORCH_MAGICS = (b"PK\x03\x04", b"\x80")
 PROMPT_TUNING = "PROMPT_TUNING"
 PROMPT_KEY = "prompt_embeddings"
 _TASK_TYPE = "SEQ_2_SEQ_LM"
-_FIX = "Give the adapter a folder that exists, can be written to and has space."
+_FIX = "Give the adapter a folder that exists, is writable and has free space."
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def read_adapter(path: Path, *, peft_type: str) -> PeftAdapter:
         if config.get(field) != expected:
             raise UserError(
                 f"The adapter in {file.parent} has {field} {shown(config.get(field))} "
-                f"({CONFIG_FILE}); only {expected!r} can be read here."
+                f"({CONFIG_FILE}); only {expected!r} is supported."
             )
     values = {name: np.asarray(array) for name, array in arrays.items()}
     base = config.get("base_model_name_or_path")
@@ -151,8 +151,8 @@ def load_peft_prompt(path: Path) -> tuple[np.ndarray, Mapping[str, str]]:
     if list(adapter.arrays) != [PROMPT_KEY]:
         found = shown_names(sorted(adapter.arrays)) or "no array"
         raise UserError(
-            f"The adapter {path} holds {found}; expected {PROMPT_KEY} alone: "
-            "a prompt can't carry what else was trained."
+            f"The adapter {path} contains {found}; expected only {PROMPT_KEY}: a prompt file "
+            "can't store other trained parameters."
         )
     array = adapter.arrays[PROMPT_KEY]
     length = adapter.config.get("num_virtual_tokens")
@@ -166,8 +166,8 @@ def load_peft_prompt(path: Path) -> tuple[np.ndarray, Mapping[str, str]]:
         )
     if rows == 2 * length:
         _log.warning(
-            "The adapter %s has %d rows, of which PEFT uses rows 0 to %d: those are taken, "
-            "and rows %d to %d, which nothing reads, are left out.",
+            "The adapter %s has %d rows, but PEFT uses only rows 0 to %d: these are loaded, and "
+            "the unused rows %d to %d are ignored.",
             path,
             rows,
             length - 1,
@@ -205,13 +205,13 @@ def _read_config(path: Path) -> Mapping[str, Any]:
         config = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise UserError(
-            f"{path.parent} holds an adapter's weights without {CONFIG_FILE}, which says what they "
-            "are; copy that file of the adapter too."
+            f"{path.parent} contains adapter weights but no {CONFIG_FILE}, which describes them; "
+            "copy that file too."
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"Can't read {path}: {error}. Copy the adapter again.") from error
     if not isinstance(config, dict):
-        raise UserError(f"{path} is not an adapter's configuration; expected a JSON object.")
+        raise UserError(f"{path} is not an adapter configuration; expected a JSON object.")
     return config
 
 
@@ -219,6 +219,4 @@ def _weights_file(folder: Path) -> Path:
     for name in (WEIGHTS_FILE, TORCH_FILE):
         if (folder / name).is_file():
             return folder / name
-    raise UserError(
-        f"{folder} has {CONFIG_FILE} but no {WEIGHTS_FILE}; copy that file of the adapter too."
-    )
+    raise UserError(f"{folder} has {CONFIG_FILE} but no {WEIGHTS_FILE}; copy that file too.")

@@ -96,13 +96,13 @@ def load_peft_method(
         return None
     if kind not in _METHODS:
         raise UserError(
-            f"The adapter in {path} is of peft_type {shown(kind)}; only {PROMPT_TUNING!r}, "
-            f"{', '.join(map(repr, _METHODS))} can be read here."
+            f"The adapter in {path} has peft_type {shown(kind)}; only {PROMPT_TUNING!r}, "
+            f"{', '.join(map(repr, _METHODS))} are supported."
         )
     if config is None:
         raise UserError(
-            f"The adapter in {path} is of peft_type {kind!r}, and to read it takes the model that "
-            "it belongs to; give it to a command that loads one."
+            f"The adapter in {path} has peft_type {kind!r}, which can only be read together with "
+            "its model; use a command that loads a model."
         )
     adapter = read_adapter(path, peft_type=kind)
     method, params = _METHODS[kind].read(adapter, config)
@@ -131,8 +131,8 @@ def save_peft_method(
             fields, arrays = write(method, params)
             return write_adapter(folder, kind, fields, arrays, metadata, base_model=base_model)
     raise UserError(
-        f"What {method_name(method)} has trained can't be written for PEFT; only prompts, "
-        "lora, ia3 and prefixes of the decoder can."
+        f"Parameters trained by {method_name(method)} can't be exported to PEFT; only prompts, "
+        "lora, ia3 and decoder prefixes can."
     )
 
 
@@ -142,8 +142,8 @@ def _read_lora(adapter: PeftAdapter, config: T5Config) -> tuple[LoRA, Mapping[st
     if start not in _LORA_STARTS:
         raise UserError(
             f"The adapter {adapter.path} has init_lora_weights={shown(start)} ({CONFIG_FILE}), "
-            "which starts from changed frozen weights; save it with PEFT's "
-            "path_initial_model_for_weight_conversion, which makes a plain LoRA of it."
+            "which modifies the frozen weights; save it with PEFT's "
+            "path_initial_model_for_weight_conversion, which converts it to plain LoRA."
         )
     rank, alpha = adapter.config.get("r"), adapter.config.get("lora_alpha")
     if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float):
@@ -238,24 +238,24 @@ def _read_prefix(adapter: PeftAdapter, config: T5Config) -> tuple[DeepPrompt, Ma
     length, pairs, *sizes = (adapter.config.get(field) for field in fields)
     if sizes != [heads, heads * head_dim]:
         raise UserError(
-            f"The adapter {adapter.path} has prefixes of num_attention_heads={shown(sizes[0])} and "
-            f"token_dim={shown(sizes[1])} ({CONFIG_FILE}); expected {heads} and {heads * head_dim} "
-            f"for the model '{config.name}'."
+            f"The adapter {adapter.path} has num_attention_heads={shown(sizes[0])} and "
+            f"token_dim={shown(sizes[1])} ({CONFIG_FILE}); expected {heads} and "
+            f"{heads * head_dim} for the model '{config.name}'."
         )
     submodules = adapter.config.get("num_transformer_submodules", 2)
     if type(pairs) is not int or pairs < target.layers or submodules not in (None, 2):
         raise UserError(
             f"The adapter {adapter.path} has num_layers={shown(pairs)} and "
             f"num_transformer_submodules={shown(submodules)} ({CONFIG_FILE}), with which PEFT "
-            f"itself can't run the model '{config.name}'; expected at least {target.layers}, and 2."
+            f"itself can't run the model '{config.name}'; expected at least {target.layers} and 2."
         )
     shapes = {name: list(array.shape) for name, array in adapter.arrays.items()}
     expected = [length, pairs * 2 * heads * head_dim]
     if shapes != {PROMPT_KEY: expected}:
         found = [f"{name} of shape {shape}" for name, shape in shapes.items()]
         raise UserError(
-            f"The adapter {adapter.path} holds {shown_names(found) or 'nothing'}; expected "
-            f"{PROMPT_KEY} alone, of shape {shown(expected)}."
+            f"The adapter {adapter.path} contains {shown_names(found) or 'nothing'}; expected "
+            f"only {PROMPT_KEY}, of shape {shown(expected)}."
         )
     array = np.asarray(adapter.arrays[PROMPT_KEY], np.float32)
     array = array.reshape(len(array), pairs, 2, heads, head_dim)
@@ -270,8 +270,8 @@ def _write_prefix(
     names = [target.name for target in method.targets]
     if names != [_PREFIX_BLOCK]:
         raise UserError(
-            f"PEFT's prefix tuning of a T5 reaches {_PREFIX_BLOCK} alone, and this has prefixes of "
-            f"{', '.join(names)}; train with blocks=('self_attention',) to exchange it."
+            f"PEFT's prefix tuning of T5 supports only {_PREFIX_BLOCK}, but this adapter has "
+            f"prefixes for {', '.join(names)}; train with blocks=('self_attention',) to export it."
         )
     (target,) = method.targets
     heads, head_dim = target.outputs
@@ -344,7 +344,7 @@ def _take(
         if arrays.keys() != shapes.keys():
             raise UserError(
                 f"The adapter {path} has {shown_names(sorted(arrays)) or 'nothing'} for {module}; "
-                f"expected {' and '.join(shapes)} in every layer that the model has of it."
+                f"expected {' and '.join(shapes)} in every such layer of the model."
             )
         for name, shape in shapes.items():
             if arrays[name].shape != shape:
@@ -361,8 +361,9 @@ def _take(
 def _check_all_taken(modules: Mapping[str, object], targets: Sequence[Target], path: Path) -> None:
     if modules or not targets:
         raise UserError(
-            f"The adapter {path} holds {shown_names(sorted(modules)) or 'nothing'}, which isn't in "
-            "this model, or which the method can't reach here; give the model it was trained on."
+            f"The adapter {path} contains {shown_names(sorted(modules)) or 'nothing'}, which this "
+            "model doesn't have or this method doesn't support; use the model that it was "
+            "trained on."
         )
 
 
@@ -373,5 +374,5 @@ def _check_unset(adapter: PeftAdapter, fields: Sequence[str]) -> None:
         if value not in (None, False, [], {}, "none"):
             raise UserError(
                 f"The adapter {adapter.path} has {field}={shown(value)} ({CONFIG_FILE}), which "
-                "can't be computed here; expected it unset."
+                "isn't supported; expected it to be unset."
             )

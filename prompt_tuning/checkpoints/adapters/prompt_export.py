@@ -85,8 +85,8 @@ def export_adapter(
         return export_prompt(folder, prompt, metadata, form=form, base_model=base_model)
     if form in ("npy", "t5x"):
         raise UserError(
-            f"Only prompts can be written as {form}, and this was trained by "
-            f"{adapter.metadata.method}; expected safetensors, or peft where PEFT has the method."
+            f"Only prompts can be exported as {form}, but this was trained by "
+            f"{adapter.metadata.method}; expected safetensors, or peft if PEFT has the method."
         )
     folder = _new_folder(folder, form, base_model)
     if form == "peft":
@@ -104,9 +104,10 @@ def _new_folder(folder: str | os.PathLike[str], form: str, base_model: str | Non
     """Creates the folder to write to; returns its path."""
     if form not in FORMATS:
         raise UserError(
-            f"There is no format '{form}'; expected {', '.join(FORMATS)}."
-            f"{did_you_mean(form, FORMATS)}"
+            f"Unknown format '{form}'; expected {', '.join(FORMATS)}.{did_you_mean(form, FORMATS)}"
         )
     if base_model is not None and form != "peft":
-        raise UserError(f"Only PEFT's files name a base model; leave it out for format '{form}'.")
+        raise UserError(
+            f"Only the format 'peft' records a base model; omit it for the format '{form}'."
+        )
     return new_folder(Path(folder))

@@ -33,7 +33,7 @@ _NAMES = (f"{BEST_PROMPT}.safetensors", "prompt.safetensors", "prompt.npy")
 _KEY = "prompt"
 _NPY_MAGIC = b"\x93NUMPY"
 _log = logging.getLogger(__name__)
-_FIX = "Give the prompt a folder that exists, can be written to and has space."
+_FIX = "Give the prompt a folder that exists, is writable and has free space."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,8 +175,8 @@ def _read_folder(path: Path) -> tuple[np.ndarray, PromptMetadata]:
             return _read_file(path / name)
     inside = sorted(entry.name for entry in path.iterdir())
     raise UserError(
-        f"{path} is a folder, and neither an adapter nor a T5X checkpoint, and has none of "
-        f"{', '.join(_NAMES)}; give the path of a prompt. It holds "
+        f"{path} is a folder that is neither an adapter nor a T5X checkpoint and contains none of "
+        f"{', '.join(_NAMES)}; give the path of a prompt. It contains "
         f"{shown_names(inside) or 'nothing'}."
     )
 
@@ -229,8 +229,8 @@ def _read_safetensors(path: Path) -> tuple[np.ndarray, PromptMetadata]:
         return _read_adapter(path)
     if names != [_KEY]:
         raise UserError(
-            f"{path} is not a prompt file: it holds {len(names)} arrays "
-            f"({shown_names(names)}); expected a single one called '{_KEY}'."
+            f"{path} is not a prompt file: it contains {len(names)} arrays "
+            f"({shown_names(names)}); expected only one, named '{_KEY}'."
         )
     return np.asarray(arrays[_KEY]), _metadata(path, strings)
 
@@ -239,7 +239,7 @@ def _metadata(path: Path, strings: Mapping[str, str]) -> PromptMetadata:
     try:
         return PromptMetadata.from_strings(strings)
     except ValueError as error:
-        raise UserError(f"The metadata of {path} is broken: {error}.") from error
+        raise UserError(f"The metadata of {path} is invalid: {error}.") from error
 
 
 def _check_array(path: Path, array: np.ndarray) -> Float32[np.ndarray, "prompt embed"]:
@@ -249,7 +249,9 @@ def _check_array(path: Path, array: np.ndarray) -> Float32[np.ndarray, "prompt e
             "expected [length, embed]."
         )
     if array.dtype != ml_dtypes.bfloat16 and not np.issubdtype(array.dtype, np.floating):
-        raise UserError(f"{path} is not a prompt: its array holds {array.dtype}; expected float32.")
+        raise UserError(
+            f"{path} is not a prompt: its array has dtype {array.dtype}; expected float32."
+        )
     with np.errstate(over="ignore"):
         prompt = array.astype(np.float32)
     bad = np.argwhere(~np.isfinite(prompt))
@@ -257,7 +259,7 @@ def _check_array(path: Path, array: np.ndarray) -> Float32[np.ndarray, "prompt e
         position, column = bad[0]
         raise UserError(
             f"The prompt in {path} has {len(bad)} values that are NaN or infinite, the first at "
-            f"position {position}, column {column}. Its training diverged; use an earlier one."
+            f"position {position}, column {column}. Training diverged; use an earlier prompt."
         )
     return prompt
 
@@ -286,7 +288,7 @@ def check_metadata(
     if model and base and not same_model(base, model):
         _log.warning(
             "The %s in %s was trained on %s, according to its base_model_name_or_path, and the "
-            "model in use is '%s'; if they differ, its answers mean nothing.",
+            "model in use is '%s'; if they differ, its answers are meaningless.",
             what,
             path,
             shown(base),

@@ -27,7 +27,7 @@ from prompt_tuning.json_text import shown_names
 VARIABLE = "encoder/prompt/prompt/prompt"
 NUMPY_FILE = VARIABLE.replace("/", ".")
 _VERSION = 3  # of the checkpoint format, used by T5X since June 2021
-_FIX = "Give the prompt a folder that exists, can be written to and has space."
+_FIX = "Give the prompt a folder that exists, is writable and has free space."
 
 
 def is_checkpoint(folder: Path) -> bool:

@@ -26,7 +26,7 @@ def stored_msgpack(path: epath.Path) -> dict[str, Any]:
         content = serialization.msgpack_restore(data)
     except Exception as error:  # msgpack and NumPy raise many types for damaged bytes
         raise UserError(
-            f"{str(path)!r} isn't a T5X checkpoint: it isn't a whole msgpack file "
+            f"{str(path)!r} isn't a T5X checkpoint: it isn't a complete msgpack file "
             f"({shown(str(error) or type(error).__name__)})."
         ) from error
     return _stored(content) if isinstance(content, dict) else {}

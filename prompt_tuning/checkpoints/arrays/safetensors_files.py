@@ -44,7 +44,7 @@ _DTYPES = {
     "BOOL": np.dtype(np.bool_),
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-FIX = "Give the weights a folder that exists, can be written to and has space."
+FIX = "Give the weights a folder that exists, is writable and has free space."
 
 
 def stored_safetensors(path: Any) -> tuple[dict[str, StoredArray], dict[str, str]]:
@@ -83,13 +83,13 @@ def _stored(path: epath.Path, name: str, entry: Any, data: int, size: int) -> St
         described = f"{shown_names([name])} of shape {shown(shape)}"
         raise _damaged(path, f"{described} doesn't fit the {shown(end - begin)} bytes it has")
     if data + end > size:
-        raise _damaged(path, f"it ends before {shown_names([name])} does")
+        raise _damaged(path, f"it ends in the middle of {shown_names([name])}")
     return array_in_file(path, data + begin, shape or (1,), dtype)
 
 
 def _damaged(path: epath.Path, what: str) -> UserError:
     return UserError(
-        f"Can't read weights from {str(path)!r}: not a whole safetensors file, {what}."
+        f"Can't read weights from {str(path)!r}: it isn't a complete safetensors file: {what}."
     )
 
 

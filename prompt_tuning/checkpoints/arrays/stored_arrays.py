@@ -99,8 +99,8 @@ def array_in_file(
                 data = stream.read((stop - start) * row_bytes)
                 if len(data) != (stop - start) * row_bytes:
                     raise UserError(
-                        f"{str(file)!r} ends in the middle of its weights; it wasn't written or "
-                        "copied whole. Get it again."
+                        f"{str(file)!r} ends in the middle of its weights; the file is "
+                        "incomplete. Copy or download it again."
                     )
                 yield start, np.frombuffer(data, dtype).reshape(-1, *shape[1:])
 
@@ -182,15 +182,17 @@ def check_parameters(
       UserError: it doesn't; lists missing, unexpected and misshapen arrays.
     """
     problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
-    problems += [f"{name} doesn't belong" for name in sorted(found.keys() - expected.keys())]
+    problems += [f"{name} is unexpected" for name in sorted(found.keys() - expected.keys())]
     for name in sorted(expected.keys() & found.keys()):
         shape, dtype = tuple(found[name].shape), found[name].dtype
         if shape != expected[name]:
             problems.append(f"{name} has shape {shape}, expected {expected[name]}")
         elif not jnp.issubdtype(dtype, jnp.floating):
-            problems.append(f"{name} holds {dtype}, expected floating-point numbers")
+            problems.append(f"{name} has dtype {dtype}, expected floating-point numbers")
     if problems:
-        raise UserError(f"The parameters in {source} don't fit: {listed(problems, '; ')}.")
+        raise UserError(
+            f"The parameters in {source} don't match the model: {listed(problems, '; ')}."
+        )
 
 
 def dtype_of(parameters: Mapping[str, StoredParameter], dtype: str | None) -> str:

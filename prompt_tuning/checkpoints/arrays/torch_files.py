@@ -29,12 +29,12 @@ def stored_torch(path: str | epath.PathLike) -> dict[str, StoredArray]:
         is_zip = zipfile.is_zipfile(stream)
     if importlib.util.find_spec("torch") is None:
         raise UserError(
-            f"{str(path)!r} is a PyTorch file, which only PyTorch can read, and that isn't "
-            "installed: pip install torch, or give a copy with model.safetensors."
+            f"Reading the PyTorch file {str(path)!r} needs PyTorch, which isn't installed: pip "
+            "install torch, or give a copy with model.safetensors."
         )
     state = _load(path, mapped=is_zip and "://" not in str(path))
     if not isinstance(state, dict):
-        raise _not_weights(path, f"it holds a {type(state).__name__}, not tensors by name")
+        raise _not_weights(path, f"it contains a {type(state).__name__}, not a dict of tensors")
     return {str(name): _stored(path, str(name), tensor) for name, tensor in state.items()}
 
 
@@ -54,7 +54,7 @@ def _load(path: epath.Path, *, mapped: bool) -> Any:
         text = " ".join(str(error).split())
         if "weights_only" in text or "Unsupported" in text:
             raise _not_weights(
-                path, "it is a pickle with more in it than tensors, which is never loaded"
+                path, "it is a pickle that contains more than tensors, which is never loaded"
             ) from error
         raise _not_weights(path, text.partition(". ")[0] or type(error).__name__) from error
 
@@ -79,6 +79,9 @@ def _stored(path: epath.Path, name: str, tensor: Any) -> StoredArray:
         else:
             array = values.numpy()
     except (TypeError, RuntimeError) as error:  # sparse, quantized, of eight bits
-        what = f"{shown_names([name])} holds {tensor.dtype}, {tensor.layout}, which NumPy can't"
+        what = (
+            f"{shown_names([name])} has dtype {tensor.dtype} and layout {tensor.layout}, which "
+            "NumPy doesn't support"
+        )
         raise _not_weights(path, what) from error
     return array_in_memory(np.atleast_1d(array))

@@ -77,7 +77,7 @@ def _weights_files(folder: epath.Path) -> list[epath.Path]:
     found = shown_names(sorted(path.name for path in folder.iterdir()))
     raise UserError(
         f"{str(folder)!r} has a {CONFIG_FILE} but no weights that can be read; expected "
-        f"{SAFETENSORS} or {_TORCH}, or shards with an index. It holds {found}."
+        f"{SAFETENSORS} or {_TORCH}, or shards with an index. It contains {found}."
     )
 
 
@@ -87,14 +87,14 @@ def _shards(index: epath.Path) -> list[str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(
             f"The index {str(index)!r} has the weight_map {shown(weight_map)}; expected an object "
-            "from the name of each parameter to the file that holds it."
+            "that maps each parameter's name to its file."
         )
     for name, file in weight_map.items():
         plain = isinstance(file, str) and file.isprintable() and "/" not in file
         if not plain or file in ("", ".", ".."):
             raise UserError(
                 f"The index {str(index)!r} says that {shown(name)} is in {shown(file)}; expected "
-                "the name of a file in its own folder."
+                "the name of a file in the same folder."
             )
     return sorted(set(weight_map.values()))
 
@@ -141,12 +141,12 @@ def _check_copies(tables: Mapping[str, StoredArray], config: T5Config, source: s
             continue
         if not _same_values(tables[name], tables[first]):
             reason = (
-                "if the decoder's output is scaled (tie_word_embeddings or "
-                "scale_decoder_outputs in its config.json) both are one table"
+                "if the decoder's output is scaled (tie_word_embeddings or scale_decoder_outputs "
+                "in its config.json) both are the same table"
                 if name == _HEAD
                 else "a T5 has one table for both"
             )
-            raise UserError(f"{source} has {name} unlike {first}; {reason}.")
+            raise UserError(f"{source} has different values for {name} and {first}; {reason}.")
 
 
 def _same_values(one: StoredArray, other: StoredArray) -> bool:
@@ -184,9 +184,9 @@ def _read_json(path: epath.Path) -> dict[str, Any]:
         with reading(path):
             content = parse_json(path.read_bytes())
     except ValueError as error:
-        raise UserError(f"Can't read {str(path)!r}: it isn't json ({error}).") from error
+        raise UserError(f"Can't read {str(path)!r}: it isn't JSON ({error}).") from error
     if not isinstance(content, dict):
         raise UserError(
-            f"Can't read {str(path)!r}: it holds {shown(content)}, expected a JSON object."
+            f"Can't read {str(path)!r}: it contains {shown(content)}, expected a JSON object."
         )
     return content

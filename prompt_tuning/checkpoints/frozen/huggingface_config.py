@@ -98,17 +98,17 @@ def config_from_huggingface(
     kind = fields.get("model_type")
     if kind == "umt5":
         raise UserError(
-            f"{source} is of type 'umt5', whose layers have a relative position bias each; only "
-            "'t5' and 'mt5', whose layers share one, can be read."
+            f"{source} has the model type 'umt5', in which each layer has its own relative "
+            "position bias; only 't5' and 'mt5', whose layers share one, are supported."
         )
     if kind not in ("t5", "mt5"):
-        raise UserError(f"{source} is of type {shown(kind)}; expected 't5' or 'mt5'.")
+        raise UserError(f"{source} has the model type {shown(kind)}; expected 't5' or 'mt5'.")
     for theirs, values in _FIXED.items():
         if fields.get(theirs) not in (None, *values):
             expected = " or ".join(map(shown, values)) or "none"
             raise UserError(
-                f"{source} has {theirs}={shown(fields[theirs])}, which can't be computed here; "
-                f"expected {expected}."
+                f"{source} has {theirs}={shown(fields[theirs])}, which isn't supported; expected "
+                f"{expected}."
             )
     gated, activation = _feed_forward(fields, kind, source)
     read = {theirs: _field(fields, theirs, source) for theirs in _USED}
@@ -140,7 +140,7 @@ def _field(fields: Mapping[str, Any], theirs: str, source: str) -> Any:
     if fields.get(theirs) is not None:
         value = fields[theirs]
     if value is _REQUIRED:
-        raise UserError(f"{source} has no field {theirs!r}, which every T5's has.")
+        raise UserError(f"{source} lacks the field {theirs!r}, which every T5 config has.")
     if value is not None and (wanted := problem_of(ours, value)):
         raise UserError(f"{source} has {theirs}={shown(value)}; expected {wanted}.")
     return value

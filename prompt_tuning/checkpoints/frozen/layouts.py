@@ -170,7 +170,7 @@ def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -
             found = arrays[stacked].shape[:1] + arrays[stacked].shape[2:]
         if found is None or len(found) != axes:
             raise UserError(
-                f"{source} doesn't hold a T5: {parameter} "
+                f"{source} isn't a T5 checkpoint: {parameter} "
                 + ("is missing." if found is None else f"has shape {found}, expected {axes} axes.")
             )
         return found
@@ -201,7 +201,7 @@ def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -
             relative_attention_num_buckets=num_buckets,
         )
     except UserError as error:  # the size is impossible
-        raise UserError(f"{source} doesn't hold a T5: {error}") from error
+        raise UserError(f"{source} isn't a T5 checkpoint: {error}") from error
     named = (known for known in MODELS.values() if dataclasses.replace(known, name=name) == config)
     return next(named, config)
 
@@ -219,8 +219,8 @@ def check_size(found: T5Config, expected: T5Config, *, source: str) -> None:
     ]
     if differences:
         raise UserError(
-            f"The checkpoint {source} is not of model {expected.name!r}: {'; '.join(differences)}. "
-            "Give the gin file of its own size."
+            f"The checkpoint {source} doesn't match the model {expected.name!r}: "
+            f"{'; '.join(differences)}. Use the gin file of its size."
         )
 
 
@@ -276,7 +276,7 @@ def _shared_bias(name: str, array: StoredArray, source: str) -> tuple[str, Store
     biases = np.asarray(array)
     if (biases != biases[:, :1]).any():
         raise UserError(
-            f"In {source} the layers have relative position biases of their own ({name}, "
-            f"{array.shape}); in a T5 they share one, so this model can't be loaded."
+            f"In {source} each layer has its own relative position bias ({name}, {array.shape}); "
+            "T5's layers share one, so this model can't be loaded."
         )
     return name.replace("/layers/", "/"), array_in_memory(biases[:, 0])

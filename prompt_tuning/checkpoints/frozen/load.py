@@ -30,7 +30,7 @@ from prompt_tuning.models.t5 import Params
 
 _FORMS = (
     f"a Hugging Face folder ({CONFIG_FILE} and weights), a T5X checkpoint ({INDEX_FILE} or "
-    f"{ORBAX_FILE}), one of our safetensors files or a folder with {WEIGHTS_FILE}"
+    f"{ORBAX_FILE}), a safetensors file of this package, or a folder with {WEIGHTS_FILE}"
 )
 
 
@@ -107,7 +107,7 @@ def stored_frozen(
     elif path.is_dir() and item_folder(path) is None:
         found = sorted(each.name for each in path.iterdir())
         raise UserError(
-            f"{str(path)!r} isn't a checkpoint; expected {_FORMS}. The folder holds "
+            f"{str(path)!r} isn't a checkpoint; expected {_FORMS}. The folder contains "
             f"{shown_names(found) or 'nothing'}."
         )
     elif path.is_file() and _is_safetensors(path):
@@ -129,20 +129,18 @@ def _is_safetensors(path: epath.Path) -> bool:
         start = stream.read(9)
     if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise UserError(
-            f"{str(path)!r} is a pickle, which is never loaded: reading one can run any program. "
-            "Give a safetensors file, a Hugging Face folder or a T5X checkpoint."
+            f"{str(path)!r} is a pickle, which is never loaded: loading one can run arbitrary "
+            "code. Give a safetensors file, a Hugging Face folder or a T5X checkpoint."
         )
     if start[:4] == b"PK\x03\x04":
         raise UserError(
-            f"{str(path)!r} is a zip; of a pytorch_model.bin, give the folder with its "
-            f"{CONFIG_FILE}, and of another archive, what is in it."
+            f"{str(path)!r} is a zip file; for a pytorch_model.bin, give the folder with its "
+            f"{CONFIG_FILE}; extract any other archive first."
         )
     if path.suffix == ".safetensors":
         return True
     if len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < 2**32:
         return True
     if not start or start[0] not in FIRST_BYTES:
-        raise UserError(
-            f"{str(path)!r} isn't a checkpoint but a file of another kind; expected {_FORMS}."
-        )
+        raise UserError(f"{str(path)!r} isn't a checkpoint; expected {_FORMS}.")
     return False

@@ -113,8 +113,8 @@ def _exists(path: epath.Path) -> bool:
 def _from_hub(name: str) -> str:
     if importlib.util.find_spec("huggingface_hub") is None:
         raise UserError(
-            f"{name!r} is neither a file nor a folder here; to fetch a model of that name from the "
-            "Hugging Face hub, pip install huggingface_hub."
+            f"{name!r} is neither a file nor a folder here; to download a model of that name from "
+            "the Hugging Face hub, pip install huggingface_hub."
         )
     import huggingface_hub
 
@@ -129,7 +129,7 @@ def _from_hub(name: str) -> str:
     except Exception as error:  # from HTTP, the file system, and the hub's library
         reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
         raise UserError(
-            f"{name!r} is neither a file nor a folder here, and the Hugging Face hub gives no "
-            f"model of that name ({type(error).__name__}: {reason})."
+            f"{name!r} is neither a file nor a folder here, and the Hugging Face hub can't "
+            f"provide a model of that name ({type(error).__name__}: {reason})."
         ) from error
     return folder

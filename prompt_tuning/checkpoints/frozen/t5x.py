@@ -191,8 +191,8 @@ def _spec(
     inside = path.strip("/") if isinstance(path, str) else ""
     if not inside or ".." in PurePosixPath(inside).parts or str(path).startswith("/"):
         raise UserError(
-            f"The checkpoint {str(folder)!r} says that {shown(name)} is in {shown(kvstore)}, which "
-            "is not inside its folder; it isn't read."
+            f"The checkpoint {str(folder)!r} says that {shown(name)} is in {shown(kvstore)}, "
+            "which is outside its folder; such files aren't read."
         )
     if database:
         store: Any = {"driver": "ocdbt", "base": _kvstore(folder), "path": inside}
@@ -240,6 +240,6 @@ def _unreadable(name: str, folder: epath.Path, error: Exception) -> UserError:
     reason = re.sub(r"^[A-Z_]+: | ?\[(tensorstore_spec|source locations)=.*", "", str(error))
     reason = " ".join(reason.split()).rstrip(". ")
     return UserError(
-        f"Can't read {name} of the checkpoint {str(folder)!r}: {reason}. "
-        "Perhaps it wasn't written or copied whole; get it again."
+        f"Can't read {name} of the checkpoint {str(folder)!r}: {reason}. It may be incomplete; "
+        "copy it again."
     )

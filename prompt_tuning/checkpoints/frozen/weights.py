@@ -58,8 +58,8 @@ def check_not_quantized(names: Iterable[str], config: T5Config) -> None:
     """Raises UserError if a model's weights are quantized, because no file format supports them."""
     if any(name.endswith(CODES) for name in names):
         raise UserError(
-            f"The weights of {config.name!r} are quantized, and no file can hold such weights: "
-            "save the model that it was loaded from."
+            f"The weights of {config.name!r} are quantized, which no file format here supports: "
+            "save the model that they were loaded from."
         )
 
 
@@ -115,13 +115,13 @@ def stored_weights(path: Any) -> tuple[T5Config, dict[str, StoredParameter], dic
     arrays, metadata = stored_safetensors(path)
     if CONFIG_KEY not in metadata:
         raise UserError(
-            f"{str(path)!r} is a safetensors file without {CONFIG_KEY!r} in its metadata, so not a "
-            "model saved by prompt_tuning; of a Hugging Face model, give the folder."
+            f"{str(path)!r} is a safetensors file without {CONFIG_KEY!r} in its metadata, so it "
+            "wasn't saved by prompt_tuning; for a Hugging Face model, give the folder."
         )
     try:
         config = T5Config.from_json(parse_json(metadata.pop(CONFIG_KEY)))
     except ValueError as error:
-        raise UserError(f"The T5 config in {str(path)!r} isn't json: {error}.") from error
+        raise UserError(f"The T5 config in {str(path)!r} isn't JSON: {error}.") from error
     except UserError as error:
         raise UserError(f"Can't use the T5 config in {str(path)!r}: {error}") from error
     shapes = parameter_shapes(config)

@@ -57,7 +57,7 @@ def existing_folder(data_dir: str | None, holding: str) -> Path:
     folder = Path(data_dir or "")
     if not folder.is_dir():
         raise UserError(
-            f"Data folder {folder} does not exist; expected one holding {holding} (or 'tfds')."
+            f"Data folder {folder} does not exist; expected a folder with {holding} (or 'tfds')."
         )
     return folder
 

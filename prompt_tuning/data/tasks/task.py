@@ -199,7 +199,9 @@ def register_task(task: Task) -> Task:
       UserError: the name is taken by another task, or has characters that SeqIO doesn't allow.
     """
     if not re.fullmatch(r"[\w.:#]+", task.name):
-        raise UserError(f"The task name {task.name!r} may have letters, digits, '_' and '.' only.")
+        raise UserError(
+            f"The task name {task.name!r} may contain only letters, digits, '_' and '.'."
+        )
     if TASKS.get(task.name, task) is not task:
         raise UserError(f"There is already a task {task.name!r}; choose another name.")
     TASKS[task.name] = task

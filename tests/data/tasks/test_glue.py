@@ -115,7 +115,7 @@ def test_ax_has_labels_only_in_the_full_file(official_files, tmp_path, texts):
 
 
 def test_missing_folder_and_file(tmp_path):
-    with pytest.raises(UserError, match="no does not exist; expected one holding CoLA/.*'tfds'"):
+    with pytest.raises(UserError, match="no does not exist; expected a folder with CoLA/.*'tfds'"):
         list(get_task("glue_rte").examples("train", str(tmp_path / "no")))
     with pytest.raises(UserError, match="diagnostic is missing"):
         list(get_task("glue_ax").examples("test", str(tmp_path)))

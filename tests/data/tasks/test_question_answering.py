@@ -79,7 +79,7 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(UserError, match=f"{race}:1: no answers; expected at least one"):
         list(get_task("mrqa_race").examples("validation", str(tmp_path)))
     race.write_bytes(gzip.compress(line.encode())[:-12])
-    with pytest.raises(UserError, match=f"{race} is damaged .*fetch it again"):
+    with pytest.raises(UserError, match=f"{race} is damaged .*download it again"):
         list(get_task("mrqa_race").examples("validation", str(tmp_path)))
     race.write_bytes(line.encode())
     with pytest.raises(UserError, match=f"{race} is damaged"):

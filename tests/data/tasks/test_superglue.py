@@ -200,7 +200,7 @@ def test_tinyworld_is_read_by_the_same_code(monkeypatch, tiny_superglue, name):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(UserError, match="does not exist; expected one holding BoolQ/"):
+    with pytest.raises(UserError, match="does not exist; expected a folder with BoolQ/"):
         list(get_task("superglue_rte").examples("train", str(tmp_path / "no")))
     with pytest.raises(UserError, match="RTE is missing"):
         list(get_task("superglue_rte").examples("train", str(tmp_path)))

@@ -10,8 +10,10 @@ No document states a fact of a task's split (see `world.region_of`) or has a tas
 import dataclasses
 from collections.abc import Callable
 
-from prompt_tuning.tinyworld import exercises, stories
-from prompt_tuning.tinyworld.stories import Document
+import exercises
+import stories
+from stories import Document
+
 from prompt_tuning.tinyworld.world import World
 
 Writer = Callable[[World], Document]

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-GOLDEN = Path(__file__).parent / "golden" / "slow_t5_tokenizer.txt"
+GOLDEN = Path(__file__).parent / "data" / "golden" / "slow_t5_tokenizer.txt"
 
 _ALPHABETS = [
     (0x20, 0x7E),  # ASCII

@@ -10,8 +10,9 @@ order and with its names.
 
 from collections.abc import Sequence
 
+from stories import Document, actions, deed, size
+
 from prompt_tuning.tinyworld import lexicon
-from prompt_tuning.tinyworld.stories import Document, actions, deed, size
 from prompt_tuning.tinyworld.templates import (
     a,
     ask_action,

@@ -1,0 +1,24 @@
+"""Sizes of T5 small enough for a test, with layers enough to tell encoder and decoder apart."""
+
+from prompt_tuning.models.config import T5Config
+
+SMALL = T5Config(
+    name="test",
+    vocab_size=50,
+    embed_dim=16,
+    num_heads=2,
+    head_dim=6,
+    mlp_dim=24,
+    num_encoder_layers=3,
+    num_decoder_layers=2,
+)
+TINY = T5Config(
+    name="tiny",
+    vocab_size=24,
+    embed_dim=12,
+    num_heads=2,
+    head_dim=5,
+    mlp_dim=16,
+    num_encoder_layers=1,
+    num_decoder_layers=2,
+)
