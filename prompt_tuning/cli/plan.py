@@ -63,11 +63,12 @@ def run_apart(
 def print_plan(args: argparse.Namespace, machine: Machine) -> None:
     """Makes and prints the plan, in the process that `run_apart` started."""
     work, train_steps = configured(args)
-    emulated = bool(compilers.missing(machine.accelerator))
-    devices = (
-        jax.devices() if emulated else compilers.devices_of(machine.accelerator, machine.devices)
-    )
-    say(f"Compiling a step of {work.config.name} for {machine}.")
+    if compilers.missing(machine.accelerator):
+        devices, compiler = jax.devices(), "for emulated CPU devices"
+    else:
+        devices = compilers.devices_of(machine.accelerator, machine.devices)
+        compiler = "with its own compiler, which can take minutes"
+    say(f"Compiling a step of {work.config.name} for {machine} {compiler}.")
     needs = needs_of(work, devices)
     plan = make_plan(
         work,

@@ -183,7 +183,16 @@ def _slice(name: str, count: int) -> dict[str, str]:
     """Returns the smallest TPU slice with a number of devices, as arguments of a topology.
 
     Slices double along one axis after another: v5e 2x2, 2x4, 4x4; v4 2x2x1, 2x2x2, 2x2x4.
+
+    Raises:
+      UserError: the number isn't a power of two.
     """
+    if count & (count - 1):
+        below = 2 ** (count.bit_length() - 1)
+        raise UserError(
+            f"The TPU compiler is asked for slices of a power of two of devices, and {count} isn't "
+            f"one; plan for {below} or {2 * below}."
+        )
     chips = count // 2 if name == "v3" else count
     shape = [2, 2, 1] if name in ("v4", "v5p") else [2, 2]
     while math.prod(shape) < chips:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from prompt_tuning.errors import UserError
 from prompt_tuning.parallel.accelerators import ACCELERATORS
 from prompt_tuning.planning.compilers import (
     DoesNotFit,
@@ -54,6 +55,11 @@ def test_slices_of_google_cloud(name, devices, topology):
     found = _slice(name, devices)
     assert found["topology_name"] == topology
     assert ("chip_config_name" in found) == (name == "v4")
+
+
+def test_a_slice_of_another_number_of_devices():
+    with pytest.raises(UserError, match="192 isn't one; plan for 128 or 256"):
+        _slice("v4", 192)
 
 
 def test_the_environment_keeps_the_users_flags(monkeypatch):
