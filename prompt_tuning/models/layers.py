@@ -172,11 +172,13 @@ def _rms_normed_backward(
 ) -> tuple[Array, Array]:
     del epsilon
     x, scale, inverse = residuals
-    cotangent, unit = cotangent.astype(jnp.float32), x.astype(jnp.float32) * inverse
+    cotangent, wide = cotangent.astype(jnp.float32), x.astype(jnp.float32)
     scaled = cotangent * scale.astype(jnp.float32)
-    mean = jnp.mean(scaled * unit, axis=-1, keepdims=True)
-    of_scale = jnp.sum(cotangent * unit, axis=range(x.ndim - 1))
-    return (inverse * (scaled - mean * unit)).astype(x.dtype), of_scale.astype(scale.dtype)
+    mean = jnp.mean(scaled * wide, axis=-1, keepdims=True)
+    # Without `wide * inverse`, which XLA would keep from the forward pass.
+    of_x = inverse * scaled - wide * (inverse**3 * mean)
+    of_scale = jnp.sum(cotangent * inverse * wide, axis=range(x.ndim - 1))
+    return of_x.astype(x.dtype), of_scale.astype(scale.dtype)
 
 
 _rms_normed.defvjp(_rms_normed_forward, _rms_normed_backward)
@@ -273,7 +275,8 @@ def _gated_forward(activation: str, gate: Array, linear: Array) -> tuple[Array, 
 
 
 def _gated_backward(activation: str, residuals: Any, cotangent: Array) -> Any:
-    gate, linear = residuals
+    # Otherwise XLA would keep the activation from the forward pass.
+    gate, linear = jax.lax.optimization_barrier(residuals)
     wide = gate.astype(jnp.float32)
     activated, derivative = jax.vjp(_ACTIVATIONS[activation], wide)
     of_gate = derivative(cotangent * linear.astype(jnp.float32))[0].astype(gate.dtype)
