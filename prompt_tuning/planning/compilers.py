@@ -22,7 +22,7 @@ from jax.experimental import topologies
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.parallel.accelerators import Accelerator
-from prompt_tuning.planning.hlo import Program
+from prompt_tuning.planning.hlo import Kernel, Program
 
 _GPUS_OF_A_HOST = 8
 
@@ -96,23 +96,30 @@ class Analysis:
     def parts(self, accelerator: Accelerator) -> list[tuple[str, str, float]]:
         """Returns the parts of the program, the dearest first: name, phase, estimated seconds.
 
-        Names and phases are as in `hlo.Kernel`. TPU: the compiler's cycles. GPU, and Pallas kernels
-        of a TPU, which have no cycles: the roofline of each kernel (Williams et al., 2009), the
-        larger of its times at the peak FLOP/s and at the memory's bandwidth, which is the least.
+        Names and phases are as in `hlo.Kernel`, seconds as in `seconds`.
         """
-        seconds: dict[tuple[str, str], float] = collections.defaultdict(float)
+        found: dict[tuple[str, str], float] = collections.defaultdict(float)
         for kernel in self.program.kernels():
-            peak = accelerator.flops / (2 if kernel.float32 else 1)  # TF32 on GPUs
-            each = max(kernel.flops / peak, kernel.moved / accelerator.memory_bandwidth)
-            if self.cycles and not kernel.custom:
-                each = kernel.cycles / accelerator.clock
-            seconds[kernel.name, kernel.phase] += kernel.times * each
-        dearest = sorted(seconds.items(), key=lambda item: -item[1])
+            found[kernel.name, kernel.phase] += self._seconds(kernel, accelerator)
+        dearest = sorted(found.items(), key=lambda item: -item[1])
         return [(*source, part) for source, part in dearest]
 
-    def seconds(self, accelerator: Accelerator) -> float:
-        """Returns the sum of `parts`, a time without communication."""
-        return sum(part for _, _, part in self.parts(accelerator))
+    def seconds(self, accelerator: Accelerator, pallas_only: bool = False) -> float:
+        """Returns the estimated time of all kernels, without communication.
+
+        TPU: the compiler's cycles. GPU, and Pallas kernels of a TPU, whose cycles aren't known: the
+        roofline of each kernel (Williams et al., 2009), the larger of its times at the peak FLOP/s
+        and at the memory's bandwidth, which is the least.
+        """
+        kernels = (each for each in self.program.kernels() if each.pallas or not pallas_only)
+        return math.fsum(self._seconds(kernel, accelerator) for kernel in kernels)
+
+    def _seconds(self, kernel: Kernel, accelerator: Accelerator) -> float:
+        if self.cycles and not kernel.pallas:
+            return kernel.times * kernel.cycles / accelerator.clock
+        peak = accelerator.flops / (2 if kernel.float32 else 1)  # TF32 on GPUs
+        least = max(kernel.flops / peak, kernel.moved / accelerator.memory_bandwidth)
+        return kernel.times * least
 
 
 def missing(accelerator: Accelerator) -> str:

@@ -20,10 +20,14 @@ ASSUMED_SHARE = 0.5
 
 
 class Seconds(NamedTuple):
-    """The estimated time per step of the kernels, and of communication at the peak rate."""
+    """The estimated time per step of the kernels, and of communication at the peak rate.
+
+    `pallas` is the part of `compute` that the TPU's compiler doesn't estimate.
+    """
 
     compute: float
     communication: float
+    pallas: float
 
     @property
     def step(self) -> float:
@@ -40,11 +44,12 @@ def seconds_of(needs: Needs, work: Work, machine: Machine) -> Seconds | None:
         # Products of float32 inputs run at about half the rate: TF32 on GPUs; on TPUs it depends on
         # jax_default_matmul_precision.
         halves = 1 if work.compute.product_dtype == "bfloat16" else 2
-        compute = halves * analysis.flops / (ASSUMED_SHARE * accelerator.flops)
+        compute, pallas = halves * analysis.flops / (ASSUMED_SHARE * accelerator.flops), 0.0
     else:
         compute = analysis.seconds(accelerator)
+        pallas = analysis.seconds(accelerator, pallas_only=True)
     sent = sum(traffic.sent for traffic in needs.traffic)
-    return Seconds(compute=compute, communication=sent / accelerator.interconnect_bandwidth)
+    return Seconds(compute, sent / accelerator.interconnect_bandwidth, pallas)
 
 
 def room_of(machine: Machine, compiler: str) -> float:

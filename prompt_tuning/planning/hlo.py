@@ -103,7 +103,7 @@ class Kernel(NamedTuple):
         other kernels of TPUs, whose programs have convolutions in place of products.
       float32: whether the products' inputs are float32.
       moved: bytes read and written.
-      custom: whether it is a call of a Pallas kernel on TPU.
+      pallas: whether it is a Pallas kernel of a TPU.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Kernel(NamedTuple):
     flops: int
     float32: bool
     moved: int
-    custom: bool
+    pallas: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ class Program:
                 or int(instruction.find(r'"flops":"(\d+)"') or 0),
                 float32=any(dtype == "f32" for _, dtype in products),
                 moved=_moved(inside),
-                custom=bool(instruction.find('custom_call_target="(tpu_custom_call)"')),
+                pallas=bool(instruction.find('custom_call_target="(tpu_custom_call)"')),
             )
 
     def collectives(self, mesh: Mesh | AbstractMesh) -> Iterator[Collective]:

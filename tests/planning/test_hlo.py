@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_tuning.planning.compilers import Analysis
 from prompt_tuning.planning.hlo import Collective, Kernel, Program, Shape, _groups
+from prompt_tuning.planning.machines import find_machine
 
 LAYERS, BATCH, WIDTH = 3, 4, 8
 
@@ -105,6 +107,17 @@ def test_a_program_of_a_tpu():
         "encoder/attention/flash_attention", "forward", 1, 0, 70_000, False, 2 * layer, True,
     )  # fmt: skip
     assert (copied.name, copied.moved) == ("(the compiler's own)", 2 * layer)
+
+
+def test_pallas_kernels_of_a_tpu_count_with_their_roofline():
+    v5e = find_machine("v5e").accelerator
+    one = Analysis(
+        arguments=0, outputs=0, temporaries=0, cycles=36_000, flops=0, moved=0, program=Program(TPU)
+    )
+    pallas = max(70_000 / v5e.flops, 2 * 16 * 64 * 2 / v5e.memory_bandwidth)
+    assert one.seconds(v5e, pallas_only=True) == pytest.approx(pallas)
+    assert one.seconds(v5e) == pytest.approx(24 * 1500 / v5e.clock + pallas)
+    assert one.parts(v5e)[0][:2] == ("encoder/attention/bhts,bhsk->bhtk", "recomputed")
 
 
 TWO_DEVICES = f"""
