@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -58,6 +59,37 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set PROMPT_TUNING_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def _storage():
+    """An emulator of Google Cloud Storage on loopback, and its address."""
+    pytest.importorskip("gcsfs")
+    emulator = pytest.importorskip("gcp_storage_emulator.server")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    server = emulator.create_server("localhost", port, in_memory=True, default_bucket="bucket")
+    server.start()
+    yield server, f"http://localhost:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(_storage, monkeypatch) -> str:
+    """An empty bucket, for this process and those it starts."""
+    import fsspec
+    from etils.epath import backend
+
+    server, address = _storage
+    server.wipe(keep_buckets=True)
+    # The clients of epath and of TensorStore; the former keeps the address that it started with.
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+    monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", address)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")  # no search for credentials
+    fsspec.get_filesystem_class("gcs").clear_instance_cache()
+    backend.fsspec_backend._get_filesystem.cache_clear()
+    return "gs://bucket"
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -16,10 +16,8 @@ import json
 import logging
 import os
 import re
-import shutil
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import absl.logging
@@ -29,7 +27,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+from prompt_tuning.buckets import failure
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import absolute, as_path, remove_folder
 
 _log = logging.getLogger(__name__)
 
@@ -58,12 +58,12 @@ class CheckpointManager:
         Raises:
           UserError: the folder can't be created or written.
         """
-        self._folder = Path(folder).absolute()  # Orbax rejects a relative path
+        self._folder = absolute(as_path(folder))  # Orbax rejects a relative path
         self._keep = keep
         self._is_open = False
         with self._reporting_failure():
             self._folder.mkdir(parents=True, exist_ok=True)
-            if any(self._folder.iterdir()):
+            if any(self._folder.glob("*")):
                 _ = self._orbax
 
     @functools.cached_property
@@ -126,13 +126,10 @@ class CheckpointManager:
             try:
                 return self._restore(step, like)
             except Exception as error:  # Orbax raises a dozen types for damaged files
-                number = _os_error_number(error)
-                # A missing file, or a file of another kind, is damage too.
-                if number not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+                if (why := _failure(error)) not in (None, *_DAMAGE):
                     raise UserError(
-                        f"Can't read the checkpoint {self._folder / str(step)}: "
-                        f"{os.strerror(number)}. It was left as it is; the same command resumes "
-                        "from it once it can be read."
+                        f"Can't read the checkpoint {self._folder / str(step)}: {why}. It was left "
+                        "as it is; the same command resumes from it once it can be read."
                     ) from error
                 _log.warning(
                     "The checkpoint %s is damaged (%s); using the one before it.",
@@ -193,8 +190,8 @@ class CheckpointManager:
     def _put_aside(self, step: int) -> None:
         damaged = self._folder / f"{step}.damaged"
         if jax.process_index() == 0:
-            shutil.rmtree(damaged, ignore_errors=True)
             with self._reporting_failure():
+                remove_folder(damaged)
                 (self._folder / str(step)).rename(damaged)
         if jax.process_count() > 1:  # the others wait for the renaming
             multihost_utils.sync_global_devices(f"{step}.damaged")
@@ -206,14 +203,13 @@ class CheckpointManager:
         """Reports a failure of the file system in one line."""
         try:
             yield
-        except (OSError, ValueError) as error:
-            number = _os_error_number(error)
-            if number is None:
+        except Exception as error:
+            if (why := _failure(error)) is None:
                 raise
             raise UserError(
-                f"Can't write checkpoints to {self._folder}: {os.strerror(number)}. Free some "
-                "space or set MODEL_DIR to a folder you can write to; the same command resumes "
-                "from the last checkpoint."
+                f"Can't write checkpoints to {self._folder}: {why}. Free some space or set "
+                "MODEL_DIR to a folder you can write to; the same command resumes from the last "
+                "checkpoint."
             ) from error
 
 
@@ -251,16 +247,27 @@ absl.logging.get_absl_logger().addFilter(
 )
 
 
-def _os_error_number(error: BaseException | None) -> int | None:
-    """Returns the OS error number that caused an error of Orbax, or None if there is none.
+_DAMAGE = tuple(map(os.strerror, (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)))
+"""Failures that are damage too: a missing file, or a file of another kind."""
+
+# Statuses of TensorStore's requests to a bucket.
+_DENIED = r"\b(?:PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|DEADLINE_EXCEEDED): [^\[]*"
+
+
+def _failure(error: BaseException | None) -> str | None:
+    """Returns the system's or a bucket's failure that caused an error of Orbax, else None.
 
     TensorStore puts it in the text of a ValueError, which Orbax may wrap in another error.
     """
     while error is not None:
+        if why := failure(error):
+            return why
         if isinstance(error, OSError):
-            return error.errno
+            return None if error.errno is None else os.strerror(error.errno)
         if found := re.search(r"os_error_code='(\d+)'", str(error)):
-            return int(found[1])
+            return os.strerror(int(found[1]))
+        if found := re.search(_DENIED, str(error)):
+            return " ".join(found[0].split())
         error = error.__cause__
     return None
 

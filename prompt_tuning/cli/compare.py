@@ -5,7 +5,6 @@ No model is loaded: the prompt files name their models and tasks.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from prompt_tuning.analysis.tables import Table, report_folder, write_report
 from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, load_prompt
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import as_path
 
 
 def main(argv: Sequence[str]) -> None:
@@ -72,7 +72,7 @@ def _names(paths: Sequence[str], metadata: Sequence[PromptMetadata]) -> tuple[li
     count = Counter(known)
     shown = [
         name if name and count[name] == 1 else path.name if path.is_dir() else path.stem
-        for name, path in zip(known, map(Path, paths), strict=True)
+        for name, path in zip(known, map(as_path, paths), strict=True)
     ]
     if len(set(shown)) < len(shown):
         shown = list(paths)

@@ -15,7 +15,7 @@ from prompt_tuning.analysis.tables import Table
 from prompt_tuning.cli import configurables, loading
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import new_file
+from prompt_tuning.files import FilePath, as_path, new_file
 from prompt_tuning.recipes import ensembles, prompts
 from prompt_tuning.recipes.say import say
 from prompt_tuning.training.run import Evaluation
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command; prints a table and one line of JSON."""
     args = parse("ensemble", argv)
     _check_distinct(args.prompts)
-    runs = [path for path in args.prompts if (Path(path) / loading.CONFIG).is_file()]
+    runs = [path for path in args.prompts if (as_path(path) / loading.CONFIG).is_file()]
     loading.load_config(args, run=runs[0] if runs else None, defaults=[] if runs else [BASE])
     data = configurables.data()
     prediction = configurables.predict(data)
@@ -61,11 +61,13 @@ def main(argv: Sequence[str]) -> None:
 def _check_distinct(paths: Sequence[str]) -> None:
     if len(paths) < 2:
         raise UserError(f"An ensemble needs at least two prompts; found only {paths[0]}.")
-    seen: set[Path] = set()
+    seen: set[FilePath] = set()
     for path in paths:
-        if Path(path).resolve() in seen:
+        found = as_path(path)
+        found = found.resolve() if isinstance(found, Path) else found
+        if found in seen:
             raise UserError(f"{path} is given twice; each prompt has one vote.")
-        seen.add(Path(path).resolve())
+        seen.add(found)
 
 
 def _table(

@@ -6,6 +6,7 @@ package, so `--gin_file=runs/train.gin` works from any folder.
 
 import contextlib
 import importlib.util  # gin's file reader uses it too, without importing it
+import io
 import os
 import re
 import sys
@@ -19,10 +20,12 @@ import gin
 from gin import config as gin_internals
 from gin.config import parse_value
 
+from prompt_tuning.buckets import in_bucket
 from prompt_tuning.cli import registry
 from prompt_tuning.cli.macros import MACROS
 from prompt_tuning.cli.registry import register as register  # users' modules import it from here
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.files import FilePath, as_path
 from prompt_tuning.recipes import gin_text
 from prompt_tuning.recipes.paths import expanded
 from prompt_tuning.recipes.paths import shipped_configs as shipped_configs
@@ -94,11 +97,11 @@ def _look_for_modules_here() -> None:
         sys.path.insert(0, "")
 
 
-def missing_modules(file: Path) -> list[str]:
+def missing_modules(file: FilePath) -> list[str]:
     """Returns the modules imported by a gin file that can't be found."""
     _look_for_modules_here()
     missing = []
-    for name in imports(file.read_text("utf-8")):
+    for name in imports(file.read_bytes().decode()):
         with contextlib.suppress(ModuleNotFoundError):  # its parent package
             if name in sys.modules or importlib.util.find_spec(name):
                 continue
@@ -117,12 +120,14 @@ def imported_files() -> dict[str, Path]:
     return {name: Path(file) for name, file in files.items() if file}
 
 
-def find(file: str, folders: Sequence[Path]) -> Path:
+def find(file: str, folders: Sequence[Path]) -> FilePath:
     """Returns the path of a gin file.
 
     Raises:
       UserError: the file doesn't exist; the message lists close matches.
     """
+    if in_bucket(file):
+        return as_path(file)
     for path in [Path(file), *(folder / file for folder in folders)]:
         if path.is_file():
             return path
@@ -149,6 +154,7 @@ def _included(file: str) -> Path | None:
 _readers: list[Any] = gin_internals._FILE_READERS
 _readers[:] = [
     (open, os.path.isfile),
+    (lambda file: io.StringIO(as_path(file).read_bytes().decode()), in_bucket),
     # gin closes it.
     (lambda file: open(str(_included(file)), encoding="utf-8"), _included),  # noqa: SIM115
 ]

@@ -6,12 +6,13 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 
+from prompt_tuning.buckets import check_reachable
 from prompt_tuning.checkpoints.adapters.adapter_files import best_file
 from prompt_tuning.cli import configurables, gin_config, run_task
 from prompt_tuning.cli.compilation_cache import compilation_cache
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import as_path
 from prompt_tuning.host_memory import return_memory_after_compiling
 from prompt_tuning.parallel.mesh import check_batch
 from prompt_tuning.recipes import frozen_base, job, task_file
@@ -36,7 +37,7 @@ def load_config(
     files = list(args.gin_file)
     recorded, missing = None, []
     if run is not None:
-        config = Path(run) / CONFIG
+        check_reachable(config := as_path(run) / CONFIG)
         if not config.is_file():
             raise UserError(f"{run} is not a run folder: it has no {CONFIG}.")
         if re.search(rb"^objective\.", config.read_bytes(), re.MULTILINE):

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from prompt_tuning.data.tasks.task import Task
+from prompt_tuning.files import FilePath
 
 
-def infer_command(folder: str | Path, tasks: Sequence[Task]) -> str:
+def infer_command(folder: str | FilePath, tasks: Sequence[Task]) -> str:
     """Returns an `infer` command for a run, with an example of its input.
 
     Args:

@@ -10,19 +10,19 @@ pieces, which needs the frozen model; if that can't be loaded, the page states w
 import argparse
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
-import safetensors
-
+from prompt_tuning.buckets import check_reachable
 from prompt_tuning.checkpoints.adapters.adapter_files import best_file
 from prompt_tuning.checkpoints.adapters.prompt_files import BEST_PROMPT
+from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors
 from prompt_tuning.cli import loading
 from prompt_tuning.cli.neighbors import report_of
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.cli.run_files import run_answers, summary_so_far
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import atomic_write
+from prompt_tuning.files import FilePath, as_path, atomic_write
 from prompt_tuning.json_text import parse_json
 from prompt_tuning.pages.run_page import MemberContents, Resemblance, RunContents, run_page
 from prompt_tuning.pages.sweep_page import Sweep, sweep_page
@@ -42,8 +42,8 @@ _START = 400  # leading characters, which contain a page's mark
 def main(argv: Sequence[str]) -> None:
     """Runs the command; writes the page and prints its path."""
     args = parse("report", argv)
-    folder = Path(args.folder)
-    output = Path(args.output or folder / NAME)
+    check_reachable(folder := as_path(args.folder))
+    output = as_path(args.output or folder / NAME)
     is_sweep = _is_sweep(folder)
     _check_output(output)
     if is_sweep:
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
     print(output)
 
 
-def _is_sweep(folder: Path) -> bool:
+def _is_sweep(folder: FilePath) -> bool:
     if not folder.is_dir():
         raise UserError(f"Folder {folder} doesn't exist; give the folder of a run or a sweep.")
     if (folder / "runs").is_dir() and (folder / "parts").is_dir():
@@ -68,14 +68,14 @@ def _is_sweep(folder: Path) -> bool:
     return False
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: FilePath) -> None:
     """Raises UserError if another file than a page would be overwritten."""
     if not output.exists():
         return
     if not output.is_file():
         raise UserError(f"Can't write {output}: it is not a file. {_FIX}")
-    with output.open(encoding="utf-8", errors="replace") as file:
-        if MARK not in file.read(_START):
+    with output.open("rb") as file:
+        if MARK.encode() not in file.read(_START):
             raise UserError(f"{output} exists and is not a report; {_FIX[0].lower()}{_FIX[1:]}")
 
 
@@ -85,14 +85,14 @@ def read_run(folder: str) -> RunContents:
     Raises:
       UserError: it hasn't been evaluated yet, or a file is damaged.
     """
-    path = Path(folder)
+    path = as_path(folder)
     settings = _object(path / "settings.json")
     summary = _object(path / "summary.json") or summary_so_far(path, settings)
     members = [
         MemberContents(
             name=each["name"],
             summary=each,
-            rows=read_rows(path / MEMBERS / Path(each["name"]).name / "metrics.jsonl"),
+            rows=read_rows(path / MEMBERS / PurePosixPath(each["name"]).name / "metrics.jsonl"),
         )
         for each in summary.get("members") or []
     ]
@@ -104,7 +104,7 @@ def read_run(folder: str) -> RunContents:
         rows=read_rows(path / "metrics.jsonl") if best is None else best,
         settings=settings,
         versions=_object(path / "versions.json"),
-        config=config.read_text(errors="replace") if config.is_file() else "",
+        config=config.read_bytes().decode("utf-8", "replace") if config.is_file() else "",
         hashes={trained.name: _sha256(trained)} if trained else {},
         trained_for=_trained_for(trained) if trained else {},
         members=members,
@@ -112,13 +112,9 @@ def read_run(folder: str) -> RunContents:
     )
 
 
-def _trained_for(path: Path) -> dict[str, Any]:
+def _trained_for(path: FilePath) -> dict[str, Any]:
     """Returns the metadata, except the score, of a prompt's or adapter's file."""
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path} is damaged: {error}. {_DAMAGED}") from error
+    _, metadata = stored_safetensors(path)
     names = {"method": "method", "vocabulary_hash": "SHA-256 of the vocabulary"}
     return {name: metadata[key] for key, name in names.items() if key in metadata}
 
@@ -149,7 +145,7 @@ def read_sweep(folder: str) -> Sweep:
     Raises:
       UserError: no run has finished, or a file is damaged.
     """
-    path = Path(folder)
+    path = as_path(folder)
     records = read_records(folder)
     where = {run: path / record["folder"] for run, record in records.items()}
     failed = {file.stem: _object(file) for file in sorted((path / "failures").glob("*.json"))}
@@ -170,7 +166,7 @@ def read_sweep(folder: str) -> Sweep:
     )
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _object(path: FilePath) -> dict[str, Any]:
     """Returns the JSON object in a file; an empty one if there is no file.
 
     Raises:
@@ -184,6 +180,5 @@ def _object(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged, not JSON: {error}. {_DAMAGED}") from error
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(path: FilePath) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

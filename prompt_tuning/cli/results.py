@@ -5,11 +5,11 @@ prompt-tuning results runs/lengths --where task=tinyworld_rte --down model --acr
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from prompt_tuning.analysis.tables import Table
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import as_path
 from prompt_tuning.recipes.say import say
 from prompt_tuning.sweeps import results
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
         conditions[name] = value
 
     rows = results.read_rows(args.folder)
-    paths = results.write_table(rows, Path(args.folder) / "results")
+    paths = results.write_table(rows, as_path(args.folder) / "results")
     rows = results.select(rows, conditions)
     if not rows:
         raise UserError(f"No result has {', '.join(args.where)}.")

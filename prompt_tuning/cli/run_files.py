@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from prompt_tuning.data.tables import json_lines
 from prompt_tuning.data.tasks.task import is_withheld
-from prompt_tuning.data.text_files import as_path
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath, as_path
 from prompt_tuning.recipes.gin_text import literal
 from prompt_tuning.training.logging import read_rows
 
@@ -16,7 +16,7 @@ _SCORE = "eval/score"
 _EVALUATION = "step_"
 
 
-def summary_so_far(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+def summary_so_far(path: FilePath, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the known part of an unfinished run's future summary.json.
 
     Args:
@@ -41,7 +41,7 @@ def summary_so_far(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**_names(settings), **found}
 
 
-def _so_far(path: Path) -> dict[str, Any]:
+def _so_far(path: FilePath) -> dict[str, Any]:
     """Returns the best evaluation and the progress in a folder's metrics, empty if none."""
     if not (path / "metrics.jsonl").is_file():
         return {}
@@ -74,7 +74,9 @@ def _names(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: str(literal(text)) for name, text in given.items() if text}
 
 
-def run_answers(path: Path, summary: Mapping[str, Any]) -> dict[str, Sequence[Mapping[str, Any]]]:
+def run_answers(
+    path: FilePath, summary: Mapping[str, Any]
+) -> dict[str, Sequence[Mapping[str, Any]]]:
     """Returns predictions with known targets, by split or file name.
 
     Those of the best step are on the development split. Other files were written by
@@ -89,7 +91,7 @@ def run_answers(path: Path, summary: Mapping[str, Any]) -> dict[str, Sequence[Ma
     """
     folder = path / "predictions"
     if isinstance(best := summary.get("best"), str):
-        folder = path / "members" / Path(best).name / "predictions"
+        folder = path / "members" / PurePosixPath(best).name / "predictions"
     found = {}
     if isinstance(step := summary.get("best_step"), int):
         file = folder / f"{_EVALUATION}{step:08d}.jsonl"
@@ -101,7 +103,7 @@ def run_answers(path: Path, summary: Mapping[str, Any]) -> dict[str, Sequence[Ma
     return {name: rows for name, rows in found.items() if rows}
 
 
-def _rows(file: Path) -> list[Mapping[str, Any]]:
+def _rows(file: FilePath) -> list[Mapping[str, Any]]:
     if not file.is_file():
         return []
     return [

@@ -8,15 +8,14 @@ only the configuration is used.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from prompt_tuning.cli import gin_config
 from prompt_tuning.data.tasks.catalog import list_tasks
 from prompt_tuning.data.tasks.task import register_task
-from prompt_tuning.data.text_files import as_path
 from prompt_tuning.data.user_files import task_name
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import as_path
 from prompt_tuning.recipes import task_file
 from prompt_tuning.recipes.gin_text import literal
 from prompt_tuning.recipes.job import Job
@@ -93,7 +92,7 @@ def _find(run: str, name: str, given: str | list[str], place: Any) -> None:
         gin_config.bind(name, [one if task_file.absolute(one) else there for one, there in pairs])
     elif task_file.absolute(given):
         return
-    elif Path(place).exists():
+    elif as_path(place).exists():
         gin_config.bind(name, place)
     elif name in _MODEL_PATHS:
         raise UserError(

@@ -6,6 +6,7 @@ and listed at the end.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import signal
@@ -13,12 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from prompt_tuning.buckets import in_bucket
 from prompt_tuning.cli import sweep_plan
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.cli.sweep_cost import cost_text, costs
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath, GrowingFile, as_path
 from prompt_tuning.planning.machines import find_machine
 from prompt_tuning.recipes.counting import Counting
 from prompt_tuning.recipes.paths import run_folder
@@ -26,7 +28,7 @@ from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.scripts import INTERRUPTED
 from prompt_tuning.sweeps.results import provenance
 from prompt_tuning.sweeps.runs import Part, SweepRun, parts_of
-from prompt_tuning.sweeps.store import SweepStore
+from prompt_tuning.sweeps.store import FIX, SweepStore
 from prompt_tuning.training.logging import read_rows
 from prompt_tuning.training.signals import StopRequest
 
@@ -48,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
     described = sweep_plan.load_sweep(args.file, args.gin_search_paths, args.gin_bindings)
     runs = sweep_plan.runs_of(described, args.gin_search_paths)
-    folder = run_folder(args.folder or f"runs/{described.name}", "--folder")
+    folder = as_path(run_folder(args.folder or f"runs/{described.name}", "--folder"))
     chosen = _chosen(runs, args)
     if args.plan:
         print(_plan_text(described.name, runs, chosen, described.places, folder))
@@ -80,7 +82,7 @@ def _chosen(runs: Sequence[SweepRun], args: argparse.Namespace) -> list[SweepRun
 
 
 def _plan_text(
-    name: str, runs: Sequence[SweepRun], chosen: Sequence[SweepRun], places: int, folder: Path
+    name: str, runs: Sequence[SweepRun], chosen: Sequence[SweepRun], places: int, folder: FilePath
 ) -> str:
     store = SweepStore(folder) if folder.is_dir() else None
     done = {each.name for each in chosen if store and store.finished(each.name)}
@@ -99,7 +101,9 @@ def _plan_text(
     return "\n".join(lines)
 
 
-def _train(args: argparse.Namespace, folder: Path, chosen: Sequence[SweepRun], places: int) -> int:
+def _train(
+    args: argparse.Namespace, folder: FilePath, chosen: Sequence[SweepRun], places: int
+) -> int:
     store = SweepStore(folder)
     left = [each for each in chosen if store.finished(each.name) is None]
     if args.again:
@@ -146,6 +150,11 @@ def _train_part(
     folder = store.part(part.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.with_suffix(".log")
+
+    def look() -> None:
+        if not in_bucket(folder):  # whose rows come with checkpoints
+            reached(sum(map(_last_step, part.run_folders(folder))))
+
     command = [sys.executable, "-m", "prompt_tuning.cli"]
     command += part.command(folder, args.gin_search_paths)
     while all(
@@ -153,10 +162,9 @@ def _train_part(
         for each in part.runs
     ):
         started = time.monotonic()
-        with log.open("ab") as output:
+        with contextlib.closing(GrowingFile(log, fix=FIX)) as output:
             status = _wait(
-                subprocess.Popen(command, stdout=output, stderr=output),
-                lambda: reached(sum(map(_last_step, part.run_folders(folder)))),
+                subprocess.Popen(command, stdout=output.fileno(), stderr=output.fileno()), look
             )
         if status == 0:
             _record(store, part, folder)
@@ -164,7 +172,7 @@ def _train_part(
             return
         if status in _STOPPED:
             raise KeyboardInterrupt
-        lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+        lines = log.read_bytes().decode("utf-8", "replace").strip().splitlines() or ["no output"]
         why = lines[-1][-_LAST_LINE:]
         say(f"  failed (exit status {status}, {log}): {why}")
         for each in part.runs:
@@ -195,7 +203,7 @@ def _wait(process: subprocess.Popen[bytes], look: Callable[[], None]) -> int:
             return status
 
 
-def _last_step(folder: Path) -> int:
+def _last_step(folder: FilePath) -> int:
     """Returns the step of a run's last metrics row; 0 if there is none yet."""
     path = folder / "metrics.jsonl"
     rows = read_rows(path) if path.exists() else []
@@ -206,7 +214,7 @@ def _number(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _record(store: SweepStore, part: Part, folder: Path) -> None:
+def _record(store: SweepStore, part: Part, folder: FilePath) -> None:
     """Records the runs of a part that succeeded."""
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     for each, where in zip(part.runs, part.run_folders(folder), strict=True):

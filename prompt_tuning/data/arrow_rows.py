@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from prompt_tuning.data.text_files import FilePath, open_file
+from prompt_tuning.data.text_files import open_file
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath
 
 JsonRow = dict[str, Any]
 

@@ -35,10 +35,10 @@ from prompt_tuning.data.pretraining import (
 )
 from prompt_tuning.data.sources import bad_rows_named, hash_draw
 from prompt_tuning.data.tables import json_lines
-from prompt_tuning.data.text_files import FilePath, as_path, read_lines, uncompressed_name
+from prompt_tuning.data.text_files import read_lines, uncompressed_name
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import cache_file, default_cache_dir
+from prompt_tuning.files import FilePath, as_path, cache_file, default_cache_dir
 
 C4_VERSION = "2.2.0"
 """The oldest supported version of C4 in TFDS, on which T5 was trained."""

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prompt_tuning.data.arrow_rows import JsonRow, arrow_rows, plain_row
-from prompt_tuning.data.text_files import FilePath, open_file
+from prompt_tuning.data.text_files import open_file
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath
 from prompt_tuning.json_text import parse_json
 
 HUB = "hf:"

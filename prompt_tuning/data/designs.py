@@ -17,7 +17,6 @@ import hashlib
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from prompt_tuning.data.tasks.task import Example, Metric, Task
 from prompt_tuning.data.templates import Template
 from prompt_tuning.data.text_files import read_lines
 from prompt_tuning.errors import UserError, at_least, did_you_mean
+from prompt_tuning.files import FilePath
 
 SHOTS = "shots"
 """Name of the metadata that counts the solved examples before a question."""
@@ -81,7 +81,7 @@ class Design:
         return self.input.render(shown)
 
 
-def read_designs(path: Path) -> dict[str, dict[str, Design]]:
+def read_designs(path: FilePath) -> dict[str, dict[str, Design]]:
     """Returns the designs in a file, by task and by name, in the order of the file.
 
     Raises:
@@ -99,7 +99,7 @@ def read_designs(path: Path) -> dict[str, dict[str, Design]]:
     return found
 
 
-def _design(path: Path, task: str, name: str, entry: Any) -> Design:
+def _design(path: FilePath, task: str, name: str, entry: Any) -> Design:
     where = f"{path}: [{task}.{name}]"
     if not isinstance(entry, dict) or not isinstance(entry.get("input"), str):
         raise UserError(f"{where} has no text 'input', such as \"{{premise}} True or False?\".")

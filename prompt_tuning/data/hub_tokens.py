@@ -4,12 +4,10 @@
 every added token with its id; `added_tokens.json` and `tokenizer.json` have the added tokens too.
 """
 
-from pathlib import Path
 from typing import Any
 
-from etils import epath
-
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath
 from prompt_tuning.json_text import parse_json, shown
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -17,7 +15,7 @@ ADDED_TOKENS = "added_tokens.json"
 TOKENIZER = "tokenizer.json"
 
 
-def extra_ids(folder: Path | epath.Path) -> int | None:
+def extra_ids(folder: FilePath) -> int | None:
     """Returns the number of sentinels that a folder's tokenizer appends, or None if unspecified.
 
     Raises:
@@ -32,7 +30,7 @@ def extra_ids(folder: Path | epath.Path) -> int | None:
     return number
 
 
-def added_tokens(folder: Path | epath.Path) -> dict[int, str]:
+def added_tokens(folder: FilePath) -> dict[int, str]:
     """Returns the tokens that a folder adds to its vocabulary, including special ones, by id.
 
     Raises:
@@ -55,7 +53,7 @@ def added_tokens(folder: Path | epath.Path) -> dict[int, str]:
         ) from error
 
 
-def read_json(file: Path | epath.Path) -> dict[str, Any]:
+def read_json(file: FilePath) -> dict[str, Any]:
     """Returns the JSON object in a file, or an empty one if there is no file.
 
     Raises:

@@ -18,8 +18,9 @@ from prompt_tuning.data.tables import (
     table_format,
 )
 from prompt_tuning.data.tasks.task import Task
-from prompt_tuning.data.text_files import as_path, read_lines
+from prompt_tuning.data.text_files import read_lines
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import as_path
 
 
 @dataclass(frozen=True, kw_only=True)

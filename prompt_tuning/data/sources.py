@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from prompt_tuning.data.tables import JsonRow, json_lines, load_json
-from prompt_tuning.data.text_files import FilePath, as_path, read_lines
+from prompt_tuning.data.text_files import read_lines
 from prompt_tuning.errors import UserError, listed
-from prompt_tuning.files import cache_file
+from prompt_tuning.files import FilePath, as_path, cache_file
 
 
 @runtime_checkable

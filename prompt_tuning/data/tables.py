@@ -17,13 +17,9 @@ from typing import Any
 
 from prompt_tuning.data.arrow_rows import JsonRow, parquet_rows
 from prompt_tuning.data.dataset_rows import HUB, hub_rows, saved_rows
-from prompt_tuning.data.text_files import (
-    FilePath,
-    as_path,
-    read_lines,
-    uncompressed_name,
-)
+from prompt_tuning.data.text_files import read_lines, uncompressed_name
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath, as_path
 from prompt_tuning.json_text import parse_json
 
 JSON_LINES = (".jsonl", ".ndjson")

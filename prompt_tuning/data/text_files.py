@@ -17,18 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from etils import epath
-
+from prompt_tuning.buckets import check_reachable
 from prompt_tuning.errors import UserError
-
-FilePath = Path | epath.Path
-
-
-def as_path(path: str | FilePath) -> FilePath:
-    """Returns a path of the right type: `pathlib` would collapse the slashes of "gs://..."."""
-    if isinstance(path, str):
-        return epath.Path(path) if "://" in path else Path(path).expanduser()
-    return path
+from prompt_tuning.files import FilePath
 
 
 def uncompressed_name(path: FilePath) -> str:
@@ -69,6 +60,7 @@ def open_file(path: FilePath) -> Iterator[Any]:
     Raises:
       UserError: the file is missing, can't be read or is damaged; also raised inside the block.
     """
+    check_reachable(path)
     try:
         with path.open("rb") as opened:
             file = opened if isinstance(path, Path) else io.BufferedReader(_Stream(opened))

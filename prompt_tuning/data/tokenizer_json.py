@@ -8,14 +8,12 @@ import hashlib
 import importlib.util
 import itertools
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsInt
-
-from etils import epath
 
 from prompt_tuning.data import hub_tokens
 from prompt_tuning.data.vocabularies import EOS_ID, PAD_ID, UNK_ID, Vocabulary
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath
 from prompt_tuning.json_text import shown
 
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ class TokenizerVocabulary(Vocabulary):
           `tokenizers` isn't installed.
     """
 
-    def __init__(self, path: Path | epath.Path):
+    def __init__(self, path: FilePath):
         self.path = path
         model = dict(hub_tokens.read_json(path).get("model") or {})
         kind = model.get("type")
@@ -112,7 +110,7 @@ class TokenizerVocabulary(Vocabulary):
         return {file.name: file.read_bytes() for file in files if file.exists()}
 
 
-def _loaded(path: Path | epath.Path) -> Any:
+def _loaded(path: FilePath) -> Any:
     """Returns the `tokenizers.Tokenizer`, without truncation and padding."""
     if importlib.util.find_spec("tokenizers") is None:
         raise UserError(

@@ -21,8 +21,9 @@ from prompt_tuning.data.sources import bad_rows_named, row_draw
 from prompt_tuning.data.tables import JsonRow, check_format, read_table, table_format
 from prompt_tuning.data.tasks.task import Example, Metric, Task
 from prompt_tuning.data.templates import Template
-from prompt_tuning.data.text_files import FilePath, uncompressed_name
+from prompt_tuning.data.text_files import uncompressed_name
 from prompt_tuning.errors import UserError, did_you_mean, listed
+from prompt_tuning.files import FilePath
 
 MAX_LABELS = 20
 """Without `labels`, up to this many different targets are used as labels."""

@@ -25,14 +25,13 @@ from typing import TYPE_CHECKING, SupportsInt
 
 import numpy as np
 import sentencepiece
-from etils import epath
 from jaxtyping import Int
 from sentencepiece import sentencepiece_model_pb2
 
 from prompt_tuning.buckets import check_reachable
 from prompt_tuning.data import hub_tokens
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import atomic_write
+from prompt_tuning.files import FilePath, as_path, atomic_write
 from prompt_tuning.json_text import shown
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class Vocabulary:
 
     pad_id, eos_id, unk_id = PAD_ID, EOS_ID, UNK_ID
 
-    def __init__(self, path: str | Path | epath.Path, extra_ids: int | None = None):
+    def __init__(self, path: str | FilePath, extra_ids: int | None = None):
         self.path = as_vocabulary_path(path)
         check_reachable(self.path)
         folder = self.path.parent if self.path.name == HUB_FILE else None
@@ -204,7 +203,7 @@ class Vocabulary:
             return CalledVocabulary(self)
         return seqio.SentencePieceVocabulary(str(self.path), self.extra_ids)
 
-    def save(self, folder: Path, *, fix: str) -> None:
+    def save(self, folder: FilePath, *, fix: str) -> None:
         """Writes it into a folder, in which `find_vocabulary` and Hugging Face find it.
 
         Args:
@@ -281,20 +280,16 @@ class ByteVocabulary(Vocabulary):
         return {hub_tokens.TOKENIZER_CONFIG: _json({"tokenizer_class": BYT5_CLASS})}
 
 
-def as_vocabulary_path(path: str | Path | epath.Path) -> Path | epath.Path:
-    """Returns the shipped file of that name, or a path.
-
-    Paths in a bucket aren't `pathlib`'s, which would collapse the slashes of "gs://...".
-    """
-    path = shipped_vocabularies().get(str(path), path)
-    return epath.Path(path) if "://" in str(path) else Path(path)
+def as_vocabulary_path(path: str | FilePath) -> FilePath:
+    """Returns the shipped file of that name, or a path."""
+    return as_path(shipped_vocabularies().get(str(path), path))
 
 
 def _json(content: Mapping[str, object]) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
-def _read(path: Path | epath.Path) -> bytes:
+def _read(path: FilePath) -> bytes:
     try:
         return path.read_bytes()
     except Exception as error:  # a bucket's client has its own exceptions
@@ -309,7 +304,7 @@ def _read(path: Path | epath.Path) -> bytes:
 
 @functools.lru_cache(maxsize=8)
 def _load(
-    path: Path | epath.Path, extra_ids: int | None, default: int | None
+    path: FilePath, extra_ids: int | None, default: int | None
 ) -> tuple[sentencepiece.SentencePieceProcessor, int, int]:
     """Returns the model, the number of sentinels appended to it, and the number in its file.
 

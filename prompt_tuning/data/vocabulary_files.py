@@ -1,9 +1,5 @@
 """Finds a vocabulary of any kind by its path or name."""
 
-from pathlib import Path
-
-from etils import epath
-
 from prompt_tuning.buckets import check_reachable
 from prompt_tuning.data import hub_tokens
 from prompt_tuning.data.tokenizer_json import TokenizerVocabulary
@@ -17,12 +13,13 @@ from prompt_tuning.data.vocabularies import (
     as_vocabulary_path,
 )
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath
 
 _FILES = (HUB_FILE, "sentencepiece.model")
 _MT5_FILE = "gs://t5-data/vocabs/mc4.250000.100extra/sentencepiece.model"
 
 
-def find_vocabulary(path: str | Path | epath.Path, extra_ids: int | None = None) -> Vocabulary:
+def find_vocabulary(path: str | FilePath, extra_ids: int | None = None) -> Vocabulary:
     """Returns the vocabulary that a path names.
 
     Args:

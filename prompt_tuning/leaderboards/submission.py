@@ -19,9 +19,8 @@ from typing import Any
 
 from prompt_tuning.data.postprocessors import names_referent
 from prompt_tuning.data.tables import json_lines
-from prompt_tuning.data.text_files import as_path
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import atomic_write
+from prompt_tuning.files import as_path, atomic_write
 from prompt_tuning.json_text import parse_json, shown
 from prompt_tuning.leaderboards.tables import GLUE_HEADER, LEADERBOARDS, Entry
 

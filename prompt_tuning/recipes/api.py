@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import optax
@@ -14,6 +13,7 @@ from prompt_tuning.data.mixtures import Mixture
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath, as_path
 from prompt_tuning.methods.base import Method
 from prompt_tuning.models.injection import AnyArray, Injection
 from prompt_tuning.recipes import options, prompts, scoring
@@ -52,8 +52,8 @@ from prompt_tuning.training.run_folder import MEMBERS
 
 
 def load(
-    model: str | Path,
-    vocabulary: str | Path | None = None,
+    model: str | FilePath,
+    vocabulary: str | FilePath | None = None,
     *,
     name: str | None = None,
     param_dtype: str | None = None,
@@ -107,7 +107,7 @@ def train(
     method: Callable[[Base], Method],
     task: str | Task | Mixture | Rows,
     *,
-    folder: str | Path,
+    folder: str | FilePath,
     inputs: str | None = None,
     targets: str | None = None,
     validation: Rows | None = None,
@@ -125,7 +125,7 @@ def train(
     log_every: int = 100,
     patience: int | None = None,
     lengths: Mapping[str, int] | None = None,
-    data_dir: str | Path | None = None,
+    data_dir: str | FilePath | None = None,
     predict: str = "greedy",
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
@@ -188,7 +188,7 @@ def train_many(
     method: Callable[[Base], Method],
     task: str | Task | Mixture | Rows,
     *,
-    folder: str | Path,
+    folder: str | FilePath,
     members: Mapping[str, Mapping[str, Any]],
     concurrency: int = 16,
     side_by_side: bool = False,
@@ -225,7 +225,7 @@ def train_many(
     Raises:
       UserError: as `train`, or runs differ in shared settings.
     """
-    where = run_folder(expanded(str(folder)), "folder")
+    where = as_path(run_folder(expanded(str(folder)), "folder"))
     if not members:
         raise UserError("members is empty; expected arguments of train by each run's name.")
     of_rows = {name: arguments.pop(name) for name in _OF_ROWS if name in arguments}
@@ -268,7 +268,7 @@ def train_on_batches(
     method: Callable[[Base], Method],
     batches: Batches,
     *,
-    folder: str | Path,
+    folder: str | FilePath,
     evaluate: Score | Iterable[GivenBatch] | None = None,
     name: str = "batches",
     steps: int = 30_000,
@@ -346,13 +346,13 @@ def train_on_batches(
 
 def evaluate(
     base: Base,
-    trained: "Run | Adapter | Injection | str | Path | Float[AnyArray, 'prompt embed'] | None",
+    trained: "Run | Adapter | Injection | str | FilePath | Float[AnyArray, 'prompt embed'] | None",
     task: str | Task | Mixture,
     *,
     split: str = "validation",
     batch_size: int = 32,
     lengths: Mapping[str, int] | None = None,
-    data_dir: str | Path | None = None,
+    data_dir: str | FilePath | None = None,
     predict: str = "greedy",
     settings: Mapping[str, Any] | None = None,
     quiet: bool = False,
@@ -387,7 +387,7 @@ def evaluate(
     prediction = options.prediction_of(values, data)
     if isinstance(trained, Run):
         trained = trained.adapter
-    if isinstance(trained, str | Path):
+    if isinstance(trained, str | FilePath):
         path = str(trained)
         trained = base.load_adapter(path)
         prompts.check_target_form(data, trained, path)
@@ -407,7 +407,7 @@ def _run_spec(
     base: Base,
     method: Callable[[Base], Method],
     task: str | Task | Mixture | Rows,
-    folder: str | Path,
+    folder: str | FilePath,
     **given: Any,
 ) -> RunSpec:
     """Returns the specification of a run; writes rows in memory into its folder."""
@@ -415,7 +415,7 @@ def _run_spec(
     if unknown := sorted(given.keys() - defaults.keys()):
         raise TypeError(f"train() has no argument {unknown[0]!r}")
     arguments = {name: each.default for name, each in defaults.items()} | given
-    where = run_folder(expanded(str(folder)), "folder")
+    where = as_path(run_folder(expanded(str(folder)), "folder"))
     if not isinstance(task, Reference):
         of_rows = {name: arguments[name] for name in _OF_ROWS}
         task = given_task(task, where, overwrite=arguments["overwrite"], **of_rows)
@@ -427,7 +427,7 @@ _OF_ROWS = ("inputs", "targets", "validation", "test", "held_out", "labels", "me
 
 
 def _given_task(
-    task: str | Task | Mixture | Rows, folder: Path, *, overwrite: bool, **of_rows: Any
+    task: str | Task | Mixture | Rows, folder: FilePath, *, overwrite: bool, **of_rows: Any
 ) -> str | Task | Mixture:
     defaults = inspect.signature(train).parameters
     arguments = {name: defaults[name].default for name in _OF_ROWS} | of_rows

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from prompt_tuning.analysis.tables import Table
 from prompt_tuning.data.designs import SHOTS, Design, designed, read_designs
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.files import as_path
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.recipes import scoring
 from prompt_tuning.recipes.frozen_base import Base
@@ -159,7 +159,7 @@ def find_designs(task: str, path: str | None) -> Mapping[str, Design]:
       UserError: there are none, or the file can't be read.
     """
     shipped = sorted((shipped_configs() / "designs").glob("*.toml"))
-    files = [Path(path)] if path else shipped
+    files = [as_path(path)] if path else shipped
     known: list[str] = []
     for file in files:
         designs = read_designs(file)

@@ -8,9 +8,9 @@ they may be moved.
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
+from prompt_tuning.files import FilePath, as_path, files_in
 from prompt_tuning.recipes.gin_text import literal, resolved
 from prompt_tuning.recipes.signatures import default_of, mark
 from prompt_tuning.settings import Mark
@@ -26,20 +26,18 @@ def file_contents(settings: Mapping[str, str]) -> dict[str, str]:
         if mark(parameter).hashed:
             value = literal(text)
             named = [value] if isinstance(value, str) else value or []
-            paths = [Path(each) for each in named if isinstance(each, str)]
+            paths = [as_path(each) for each in named if isinstance(each, str)]
             if paths := [path for path in paths if path.exists()]:
                 found[f"contents of {parameter}"] = hash_of(paths)
     return found
 
 
-def hash_of(paths: list[Path]) -> str:
+def hash_of(paths: list[FilePath]) -> str:
     """Returns a short hash of files and of all files in folders."""
     digest = hashlib.sha256()
     for path in paths:
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in files:
-            if file.is_file():
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
+        for file in files_in(path) if path.is_dir() else [path]:
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import jax
 import optax
@@ -17,6 +16,7 @@ from prompt_tuning.data.mixtures import proportional_rates
 from prompt_tuning.data.token_batches import TokenBatchStream
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath, as_path
 from prompt_tuning.methods.base import Method, Trained, bind
 from prompt_tuning.parallel.mesh import DATA_AXIS, check_batch, replicate
 from prompt_tuning.recipes.frozen_base import Base, weights_hash
@@ -53,9 +53,9 @@ class Training:
         run_folder(self.folder)
 
     @property
-    def path(self) -> Path:
+    def path(self) -> FilePath:
         """The run folder."""
-        return run_folder(self.folder)
+        return as_path(run_folder(self.folder))
 
     def make_method(self, base: Base) -> Method:
         """Returns the method; raises UserError if there is none."""

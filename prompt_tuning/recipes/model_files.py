@@ -1,7 +1,6 @@
 """Writes models with their vocabularies into folders that all commands accept."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from prompt_tuning.checkpoints.frozen.weights import (
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import Params
 
@@ -24,7 +24,7 @@ FORMATS = ("safetensors", HUGGING_FACE)
 
 
 def write_model(
-    folder: Path,
+    folder: FilePath,
     params: Params,
     config: T5Config,
     vocabulary: Vocabulary,
@@ -32,7 +32,7 @@ def write_model(
     *,
     form: str = "safetensors",
     fix: str = "Give another folder.",
-) -> Path:
+) -> FilePath:
     """Writes a model and its vocabulary into an existing folder; returns the weights file.
 
     Raises:

@@ -5,14 +5,12 @@ A shell expands `~` only at the start of a word, not in `--gin.MODEL_DIR=~/runs/
 
 import functools
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import prompt_tuning
+from prompt_tuning.buckets import check_reachable, in_bucket, located
 from prompt_tuning.errors import UserError
-
-_SCHEME = re.compile(r"([a-zA-Z]\w+):/")
 
 
 @functools.cache
@@ -44,26 +42,26 @@ def local_path(path: str, name: str) -> str:
     """Returns `path` after checking that it is local.
 
     Raises:
-      UserError: it is empty or in a bucket; the message names the setting, `name`.
+      UserError: it is empty, or not local; the message names the setting, `name`.
     """
     if not path:
         raise UserError(f"{name} is empty; expected a path (a shell variable that isn't set?).")
-    if found := _SCHEME.match(path):
-        raise UserError(
-            f"{name} is {path}: a {found[1]}:// bucket can't be written to. Give a local folder, "
-            "or mount the bucket and give the folder's path (docs/launching.md)."
-        )
+    if in_bucket(path := located(path)):
+        raise UserError(f"{name} is {path}; give a local path, and copy it to the bucket.")
     return path
 
 
-def run_folder(path: str, name: str = "MODEL_DIR") -> Path:
-    """Returns a validated run folder path.
+def run_folder(path: str, name: str = "MODEL_DIR") -> str:
+    """Returns the path of a run folder, local or `gs://BUCKET/...`, after checking it.
 
     Raises:
-      UserError: it is empty, in a bucket, or a file.
+      UserError: it is empty, of another scheme, in a bucket that can't be reached, or a file.
     """
+    if in_bucket(found := located(path)):
+        check_reachable(found)
+        return found
     folder = Path(local_path(path, name))
     in_the_way = next((part for part in (folder, *folder.parents) if part.exists()), folder)
     if in_the_way.exists() and not in_the_way.is_dir():
         raise UserError(f"{in_the_way} is a file; {name} must be a folder.")
-    return folder
+    return str(folder)

@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from prompt_tuning.data.mixtures import Mixture
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import atomic_write
+from prompt_tuning.files import FilePath, as_path, atomic_write
 from prompt_tuning.recipes.choices import user_files
 
 _FIX = "Give another folder."
@@ -23,13 +22,13 @@ class Frame(Protocol):
         ...
 
 
-Rows = str | Path | Sequence[Mapping[str, Any]] | Frame
+Rows = str | FilePath | Sequence[Mapping[str, Any]] | Frame
 """A file or data set that `read_table` accepts, a list of dicts, or a data frame."""
 
 
 def given_task(
     task: str | Task | Mixture | Rows,
-    folder: Path,
+    folder: FilePath,
     *,
     inputs: str | None,
     targets: str | None,
@@ -49,11 +48,11 @@ def given_task(
       UserError: a template is missing, rows aren't JSON-serializable, or the folder has others.
     """
     if isinstance(task, Task | Mixture) or (isinstance(task, str) and inputs is targets is None):
-        if isinstance(task, str) and Path(task).is_file():
+        if isinstance(task, str) and as_path(task).is_file():
             raise _templates_missing(task)
         return task
     if inputs is None or targets is None:
-        raise _templates_missing(task if isinstance(task, str | Path) else "the rows")
+        raise _templates_missing(task if isinstance(task, str | FilePath) else "the rows")
     splits = {"train": task, "validation": validation, "test": test}
     files = {
         split: _file_of(rows, folder / "rows" / f"{split}.jsonl", overwrite=overwrite)
@@ -69,20 +68,20 @@ def given_task(
         held_out=held_out,
         labels=None if labels is None else list(labels),
         metric=metric,
-        name=None if isinstance(task, str | Path) else folder.name,
+        name=None if isinstance(task, str | FilePath) else folder.name,
     )
 
 
-def _templates_missing(what: str | Path) -> UserError:
+def _templates_missing(what: str | FilePath) -> UserError:
     return UserError(
         f"{what} needs templates to become text; give both, such as inputs='{{text}}' and "
         "targets='{label}'."
     )
 
 
-def _file_of(rows: Rows, path: Path, *, overwrite: bool) -> str:
+def _file_of(rows: Rows, path: FilePath, *, overwrite: bool) -> str:
     """Returns the file of rows; rows in memory are first written to `path`."""
-    if isinstance(rows, str | Path):
+    if isinstance(rows, str | FilePath):
         return str(rows)
     text = _as_lines(rows).encode()
     if path.is_file() and path.read_bytes() != text and not overwrite:

@@ -3,16 +3,17 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from prompt_tuning.analysis.neighbors import Neighbor
+from prompt_tuning.buckets import check_reachable
 from prompt_tuning.checkpoints.adapters.adapter_files import Adapter, best_file
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.predictor import Example, Predictor
+from prompt_tuning.files import FilePath, as_path
 from prompt_tuning.json_text import parse_json
 from prompt_tuning.recipes import options, prompts, scoring, task_file
 from prompt_tuning.recipes.frozen_base import Base
@@ -36,7 +37,7 @@ class Run:
       prediction: how to predict.
     """
 
-    folder: Path
+    folder: FilePath
     base: Base
     data: Data
     prediction: Prediction
@@ -160,7 +161,7 @@ class Run:
         return prompts.neighbors_of(self.base, self.prompt, k=k, metric=metric, words=words)
 
 
-def load_run(folder: str | Path, base: Base | None = None) -> Run:
+def load_run(folder: str | FilePath, base: Base | None = None) -> Run:
     """Loads a run from a folder written by `train` or by `prompt-tuning train`.
 
     Args:
@@ -170,7 +171,7 @@ def load_run(folder: str | Path, base: Base | None = None) -> Run:
     Raises:
       UserError: it isn't a run folder, its model has moved, or its task is defined only in gin.
     """
-    path = Path(folder)
+    check_reachable(path := as_path(folder))
     texts = _read_object(path / "settings.json", f"{folder} is not a run folder")
     settings = {
         name: literal(text)
@@ -194,12 +195,12 @@ def _recorded(settings: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[
         found["user_files.labels"] = tasks[0]["labels"] or []
     for place in recorded.get("paths", {}).values():
         for name, value in settings.items():
-            if value == place["given"] and not Path(value).expanduser().exists():
+            if value == place["given"] and not task_file.absolute(value):
                 found[name] = place["place"]
     return found
 
 
-def _read_object(path: Path, otherwise: str) -> dict[str, Any]:
+def _read_object(path: FilePath, otherwise: str) -> dict[str, Any]:
     try:
         found = parse_json(path.read_bytes())
     except FileNotFoundError:

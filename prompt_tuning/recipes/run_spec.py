@@ -8,7 +8,6 @@ compared by their settings only.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import optax
 
 from prompt_tuning.data.mixtures import Mixture
 from prompt_tuning.data.tasks.task import Task
+from prompt_tuning.files import FilePath
 from prompt_tuning.methods.base import Method
 from prompt_tuning.methods.registry import describe, method_name
 from prompt_tuning.recipes import identity, options, signatures, task_file
@@ -46,7 +46,7 @@ def run_spec(
     base: Base,
     method: Callable[[Base], Method],
     task: str | Task | Mixture,
-    folder: Path,
+    folder: FilePath,
     arguments: Mapping[str, Any],
 ) -> RunSpec:
     """Returns the specification for the arguments of `train`.
@@ -90,7 +90,7 @@ def task_values(
     task: str | Task | Mixture,
     batch_size: int,
     lengths: Mapping[str, int] | None,
-    data_dir: str | Path | None,
+    data_dir: str | FilePath | None,
     predict: str,
 ) -> dict[str, Any]:
     """Returns the settings of the frozen model, the data and the prediction."""
@@ -117,7 +117,7 @@ def open_folder(
     values: Mapping[str, Any],
     *,
     overwrite: bool = False,
-    of_all: Path | None = None,
+    of_all: FilePath | None = None,
     contents: Mapping[str, str] | None = None,
 ) -> RunFolder:
     """Creates the run folder, or reopens one with the same settings and contents.
@@ -188,7 +188,7 @@ def _written(name: str, value: Any, job: Job) -> Any:
         return value.name
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, Path):
+    if isinstance(value, FilePath):
         return str(value)
     if name == "train.method" and not isinstance(value, Reference):
         return Reference(f"{_NOT_IN_GIN}{method_name(job.method)} {describe(job.method)}>")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+from prompt_tuning.buckets import failure
 from prompt_tuning.errors import UserError, out_of_memory
 from prompt_tuning.training.signals import leave_when_interrupted
 
@@ -69,6 +70,8 @@ def report(error: BaseException) -> int | None:
         message = (
             f"Can't write or read{where}: {_DISK[error.errno]}. Fix this, or choose another path."
         )
+    elif why := failure(error):
+        message = f"Google Cloud Storage: {why}."
     elif isinstance(error, KeyboardInterrupt):
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED

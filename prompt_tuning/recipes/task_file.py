@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
+from prompt_tuning import files
+from prompt_tuning.buckets import in_bucket
 from prompt_tuning.data.tasks.catalog import get_task, list_tasks
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.templates import Template
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath, as_path
 from prompt_tuning.json_text import parse_json
 from prompt_tuning.recipes.job import Job
 
@@ -51,9 +53,9 @@ def place(given: Any) -> dict[str, Any] | None:
 
 
 def absolute(path: str) -> str | None:
-    """Returns the absolute path of an existing file or folder, else None."""
-    found = Path(path).expanduser()
-    return str(found.absolute()) if found.exists() else None
+    """Returns the absolute path of an existing file or folder, or one in a bucket; else None."""
+    found = as_path(path)
+    return str(files.absolute(found)) if in_bucket(found) or found.exists() else None
 
 
 def _described(task: Task) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def _described(task: Task) -> dict[str, Any]:
     }
 
 
-def read(run: str | Path) -> dict[str, Any] | None:
+def read(run: str | FilePath) -> dict[str, Any] | None:
     """Returns the contents of a run's `task.json`, or None for older runs without it.
 
     Args:
@@ -79,7 +81,7 @@ def read(run: str | Path) -> dict[str, Any] | None:
     Raises:
       UserError: it is damaged.
     """
-    path = Path(run)
+    path = as_path(run)
     if not path.name.endswith(FILE):
         path /= FILE
     try:
@@ -128,7 +130,7 @@ def without_rows(task: Mapping[str, Any], lengths: Mapping[str, int], why: str) 
     )
 
 
-def task_of_prompt(path: str | Path, name: str | None) -> Task | None:
+def task_of_prompt(path: str | FilePath, name: str | None) -> Task | None:
     """Returns a prompt's task, to format rows, or None if unknown.
 
     A user's own task, and the column truncated by `data.shorten`, are recorded in the run folder's
@@ -138,7 +140,7 @@ def task_of_prompt(path: str | Path, name: str | None) -> Task | None:
       path: the prompt's file or run folder.
       name: the task name recorded in the prompt's file.
     """
-    path = Path(path)
+    path = as_path(path)
     copy, folder = path.with_suffix(f".{FILE}"), path if path.is_dir() else path.parent
     recorded = read(copy if copy.is_file() else folder / FILE)
     known = get_task(name) if name in list_tasks() else None

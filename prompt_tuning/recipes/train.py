@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 from prompt_tuning.checkpoints.adapters.adapter_files import save_adapter
 from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.stacking import batch_injections
 from prompt_tuning.parallel.accelerators import accelerator_of
@@ -62,7 +62,7 @@ def train_jobs(
     halving: Halving | None = None,
     startup: Startup | None = None,
     profile_steps: int = 0,
-    profile_folder: Path | None = None,
+    profile_folder: FilePath | None = None,
 ) -> list[TrainResult]:
     """Trains jobs that share their base, loss and teachers, each in its own folder.
 

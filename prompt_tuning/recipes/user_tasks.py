@@ -6,9 +6,9 @@ from typing import Any
 from prompt_tuning.data.mixtures import Mixture, user_mixture
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.data.templates import Template
-from prompt_tuning.data.text_files import as_path
 from prompt_tuning.data.user_files import UserFiles, user_task
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import as_path
 from prompt_tuning.settings import Changeable
 
 Files = str | Sequence[str]

@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from prompt_tuning.buckets import storage
 from prompt_tuning.checkpoints.adapters.adapter_files import check_fits, load_adapter
 from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
 from prompt_tuning.data.tasks.task import Task
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.evaluation.predictor import Predictor
+from prompt_tuning.files import FilePath, as_path
 
 SUFFIXES = (".safetensors", ".npy")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
@@ -65,13 +67,13 @@ class PromptFolder:
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: str | FilePath,
         predictor: Predictor,
-        find_task: Callable[[Path, str | None], Task | None] = lambda file, name: None,
+        find_task: Callable[[FilePath, str | None], Task | None] = lambda file, name: None,
         *,
         ranks: bool = False,
     ):
-        self.folder = Path(folder)
+        self.folder = as_path(folder)
         if not self.folder.is_dir():
             raise UserError(f"Folder {folder} doesn't exist; give a folder of prompt files.")
         self._predictor = predictor
@@ -145,7 +147,7 @@ class PromptFolder:
         files = (path for path in self.folder.iterdir() if not path.name.startswith("."))
         return sorted({path.stem for path in files if path.suffix in SUFFIXES})
 
-    def _file(self, name: str) -> Path:
+    def _file(self, name: str) -> FilePath:
         """Returns the file for a name; the target of a link must be in the folder too."""
         if not _NAME.fullmatch(name):
             raise UserError(
@@ -154,7 +156,7 @@ class PromptFolder:
             )
         for suffix in SUFFIXES:
             path = self.folder / f"{name}{suffix}"
-            if path.is_symlink() and not path.resolve().is_relative_to(self.folder.resolve()):
+            if self._is_link_outside(path):
                 raise UserError(
                     f"The prompt '{name}' links to a file outside the prompt folder; copy the "
                     "file into it."
@@ -166,7 +168,14 @@ class PromptFolder:
             f"{did_you_mean(name, self._names())}"
         )
 
+    def _is_link_outside(self, path: FilePath) -> bool:
+        if not isinstance(path, Path) or not path.is_symlink():
+            return False
+        return not path.resolve().is_relative_to(Path(self.folder).resolve())
 
-def _version(file: Path) -> tuple[str, int, int, int]:
+
+def _version(file: FilePath) -> tuple[str, int, int, int]:
+    if not isinstance(file, Path):
+        return file.name, int(storage().info(str(file))["generation"]), 0, 0
     status = file.stat()
     return file.name, status.st_mtime_ns, status.st_size, status.st_ino

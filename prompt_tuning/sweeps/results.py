@@ -6,18 +6,20 @@ configuration, versions, the device, the date, the run's folder.
 """
 
 import csv
+import io
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
 from prompt_tuning.errors import UserError, did_you_mean, listed
+from prompt_tuning.files import FilePath, as_path, atomic_write
 from prompt_tuning.json_text import parse_json
 from prompt_tuning.sweeps.grid import short_hash
+from prompt_tuning.sweeps.store import FIX
 
 Row = dict[str, Any]
 
@@ -51,7 +53,7 @@ def provenance(versions: Mapping[str, Any], date: str) -> dict[str, str | None]:
     }
 
 
-def read_rows(folder: str | Path) -> list[Row]:
+def read_rows(folder: str | FilePath) -> list[Row]:
     """Returns the rows of a sweep's folder, in the order of run names.
 
     A mixture's run has a row for each task, and one for the mixture, with the mean.
@@ -62,13 +64,13 @@ def read_rows(folder: str | Path) -> list[Row]:
     return rows_of(read_records(folder))
 
 
-def read_records(folder: str | Path) -> dict[str, dict[str, Any]]:
+def read_records(folder: str | FilePath) -> dict[str, dict[str, Any]]:
     """Returns the records of finished runs in a sweep's folder, by run name.
 
     Raises:
       UserError: as for `read_rows`.
     """
-    paths = sorted((Path(folder) / "runs").glob("*.json"))
+    paths = sorted((as_path(folder) / "runs").glob("*.json"))
     if not paths:
         raise UserError(
             f"{folder} has no finished run of a sweep (runs/*.json); start it with "
@@ -77,7 +79,7 @@ def read_records(folder: str | Path) -> dict[str, dict[str, Any]]:
     return {path.stem: _record(path) for path in paths}
 
 
-def _record(path: Path) -> dict[str, Any]:
+def _record(path: FilePath) -> dict[str, Any]:
     try:
         record = parse_json(path.read_bytes())
         missing = next((n for n in ("summary", "settings", "folder") if n not in record), None)
@@ -141,7 +143,7 @@ def _with_all_columns(rows: Sequence[Row]) -> list[Row]:
     return [{name: row.get(name) for name in columns} for row in rows]
 
 
-def write_table(rows: Sequence[Row], stem: Path) -> list[Path]:
+def write_table(rows: Sequence[Row], stem: FilePath) -> list[FilePath]:
     """Writes `<stem>.parquet` and `<stem>.csv`; returns their paths."""
     table = {name: [row[name] for row in rows] for name in rows[0]}
     # A setting may be a number in one run and a string in another.
@@ -149,11 +151,14 @@ def write_table(rows: Sequence[Row], stem: Path) -> list[Path]:
         if len({type(value) for value in column if value is not None} - {int, float}) > 1:
             table[name] = [None if value is None else str(value) for value in column]
     parquet, text = stem.with_suffix(".parquet"), stem.with_suffix(".csv")
-    pyarrow.parquet.write_table(pyarrow.table(table), parquet)
-    with text.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    with atomic_write(parquet, fix=FIX) as file:
+        pyarrow.parquet.write_table(pyarrow.table(table), file)
+    lines = io.StringIO(newline="")
+    writer = csv.DictWriter(lines, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_write(text, fix=FIX) as file:
+        file.write(lines.getvalue().encode())
     return [parquet, text]
 
 

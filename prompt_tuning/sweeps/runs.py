@@ -8,10 +8,10 @@ import ast
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from prompt_tuning.errors import listed
+from prompt_tuning.files import FilePath
 from prompt_tuning.sweeps.grid import short_hash
 from prompt_tuning.sweeps.members import named_members
 
@@ -79,14 +79,14 @@ class Part:
         """The maximum total number of steps of all its runs."""
         return sum(run.train_steps for run in self.runs)
 
-    def command(self, folder: Path, search_paths: str) -> list[str]:
+    def command(self, folder: FilePath, search_paths: str) -> list[str]:
         """Returns the arguments of `prompt-tuning` that train the part into a folder."""
         flags = [*self.runs[0].flags(search_paths), f"--gin.MODEL_DIR={str(folder)!r}"]
         if self.population:
             flags.append(f"--gin.POPULATION={[dict(each) for each in self.population]!r}")
         return ["train", *flags]
 
-    def run_folders(self, folder: Path) -> list[Path]:
+    def run_folders(self, folder: FilePath) -> list[FilePath]:
         """Returns each run's own folder inside the part's."""
         specs = named_members(self.population)
         return [folder / "members" / spec.name for spec in specs] or [folder]

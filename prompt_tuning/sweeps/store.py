@@ -7,7 +7,7 @@
     parts/PART/          the folder of the run or population, and the log of the command
 
 Files are written atomically. A worker takes a lease by creating its file, after renaming an expired
-one; only one worker can succeed.
+one (in a bucket, removing it); only one worker can succeed.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prompt_tuning.errors import UserError
-from prompt_tuning.files import atomic_write
+from prompt_tuning import buckets
+from prompt_tuning.files import FilePath, as_path, atomic_write, writing
 
 LEASE_SECONDS = 300
 """The age at which another worker may take over a lease."""
 
-_FIX = "Free some space, or give another --folder."
+FIX = "Free some space, or give another --folder."
 
 
 class SweepStore:
@@ -40,14 +40,12 @@ class SweepStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
-        self.folder = Path(folder)
-        try:
+        self.folder = as_path(folder)
+        with writing(self.folder, fix=FIX):
             for name in ("runs", "failures", "leases", "parts"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"Can't make {self.folder}: {error.strerror}. {_FIX}") from error
 
-    def part(self, name: str) -> Path:
+    def part(self, name: str) -> FilePath:
         """Returns the folder of a part."""
         return self.folder / "parts" / name
 
@@ -87,7 +85,7 @@ class SweepStore:
         def keep() -> None:
             while not ended.wait(LEASE_SECONDS / 10):
                 with contextlib.suppress(OSError):
-                    os.utime(path)
+                    buckets.touch(path) if buckets.in_bucket(path) else os.utime(path)
 
         keeper = threading.Thread(target=keep, daemon=True)
         keeper.start()
@@ -100,7 +98,10 @@ class SweepStore:
                 if path.read_text() == owner:
                     path.unlink()
 
-    def _take(self, path: Path, owner: str) -> bool:
+    def _take(self, path: FilePath, owner: str) -> bool:
+        if not isinstance(path, Path):
+            buckets.remove_if_older(path, LEASE_SECONDS)
+            return buckets.create(path, owner.encode())
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > LEASE_SECONDS:
                 aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -124,5 +125,5 @@ class SweepStore:
             return None
 
     def _write(self, kind: str, run: str, record: Mapping[str, Any]) -> None:
-        with atomic_write(self.folder / kind / f"{run}.json", fix=_FIX) as file:
+        with atomic_write(self.folder / kind / f"{run}.json", fix=FIX) as file:
             file.write(json.dumps(record, indent=1).encode())

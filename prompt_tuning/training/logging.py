@@ -9,11 +9,11 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
+from prompt_tuning.buckets import in_bucket
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import writing
+from prompt_tuning.files import FilePath, GrowingFile, as_path
 from prompt_tuning.json_text import parse_json, shown
 from prompt_tuning.training.run_folder import FIX, RunFolder
 from prompt_tuning.training.startup import PARTS
@@ -52,26 +52,18 @@ class Writer(Protocol):
 class MetricsFile:
     """`metrics.jsonl`, written row by row; resuming truncates it to the checkpoint's offset."""
 
-    def __init__(self, path: Path, offset: int = 0):
+    def __init__(self, path: FilePath, offset: int = 0):
         """Opens the file, and truncates it to `offset` bytes."""
-        self._path = path
-        with writing(path, fix=FIX):
-            self._file = open(path, "ab")  # noqa: SIM115 - closed by close()
-            # Never lengthen the file: `truncate` would pad one that has lost its end with zeros.
-            self._file.truncate(min(offset, path.stat().st_size))
-            self._file.seek(0, os.SEEK_END)
+        self._file = GrowingFile(path, fix=FIX)
+        self._file.truncate(offset)
 
     def write(self, row: Row) -> None:
-        """Appends a row, and flushes it so that it survives a crash of this process."""
-        with writing(self._path, fix=FIX):
-            self._file.write(json.dumps(row).encode() + b"\n")
-            self._file.flush()
+        """Appends a row."""
+        self._file.write(json.dumps(row).encode() + b"\n")
 
     def sync(self) -> int:
-        """Syncs the rows to disk; returns the file's size in bytes."""
-        with writing(self._path, fix=FIX):
-            os.fsync(self._file.fileno())
-        return self._file.tell()
+        """Writes the rows to disk or to the bucket; returns the file's size in bytes."""
+        return self._file.sync()
 
     def close(self) -> None:
         """Closes the file."""
@@ -85,9 +77,9 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, float | int]]:
       UserError: the file can't be read, or another line isn't a JSON object of numbers with a step.
     """
     try:
-        lines = Path(path).read_bytes().split(b"\n")
+        lines = as_path(path).read_bytes().split(b"\n")
     except OSError as error:
-        raise UserError(f"Can't read the metrics {path}: {error.strerror}.") from error
+        raise UserError(f"Can't read the metrics {path}: {error.strerror or error}.") from error
     rows = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
@@ -110,12 +102,11 @@ def _is_number(value: object) -> bool:
 class TensorBoardFile:
     """One event file; TensorBoard uses the newest if a resumed run repeats steps."""
 
-    def __init__(self, folder: Path, step: int):
+    def __init__(self, folder: FilePath, step: int):
         """Creates a file that continues after `step`."""
-        self._path = folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
+        path = folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
         self._first_step = step + 1
-        with writing(self._path, fix=FIX):
-            self._file = open(self._path, "wb")  # noqa: SIM115 - closed by close()
+        self._file = GrowingFile(path, fix=FIX)
         self._records: Any = None
         # Import the writer in the background while the first program compiles.
         threading.Thread(target=_tensorboard, daemon=True, name="import tensorboard").start()
@@ -135,15 +126,17 @@ class TensorBoardFile:
                 event.summary.value.add(tag=name, simple_value=value)
         self._write(event)
 
+    def sync(self) -> None:
+        """Writes the events to disk or to the bucket."""
+        self._file.sync()
+
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
     def _write(self, event: Any) -> None:
         event.wall_time = time.time()
-        with writing(self._path, fix=FIX):
-            self._records.write(event.SerializeToString())
-            self._records.flush()
+        self._records.write(event.SerializeToString())
 
 
 def _tensorboard() -> tuple[Any, Any]:
@@ -176,7 +169,7 @@ class WandbRun:
             id=identity.read_text(),
             resume="allow",
             name=folder.path.name,
-            dir=str(folder.path),
+            dir=None if in_bucket(folder.path) else str(folder.path),
             config=json.loads((folder.path / "settings.json").read_text()),
         )
 

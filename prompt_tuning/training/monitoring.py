@@ -13,12 +13,12 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from prompt_tuning.files import FilePath
 from prompt_tuning.training.compile_clock import compile_clock
 from prompt_tuning.training.flops import matmul_flops
 from prompt_tuning.training.startup import Startup
@@ -38,7 +38,7 @@ class Monitoring:
     startup: Startup | None = None
     peak_flops: float | None = None
     profile_steps: int = 0
-    profile_folder: Path | None = None
+    profile_folder: FilePath | None = None
 
 
 class StepFlops:

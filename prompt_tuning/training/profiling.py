@@ -1,11 +1,15 @@
 """Records a profile of a few steps with `jax.profiler` in the run folder."""
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from prompt_tuning.buckets import storage
+from prompt_tuning.files import FilePath
 
 WARM_UP = 5
 """Number of steps before recording starts, because they compile."""
@@ -20,8 +24,10 @@ class Profile:
       end: the run's last step.
     """
 
-    def __init__(self, folder: Path, steps: int, *, end: int):
+    def __init__(self, folder: FilePath, steps: int, *, end: int):
         self._folder, self._steps, self._end = folder, steps, end
+        # JAX writes to no bucket.
+        self._temporary = None if isinstance(folder, Path) else tempfile.TemporaryDirectory()
         self._step: int | None = None
         self._from = self._until = 0
         self._recording = False
@@ -39,7 +45,8 @@ class Profile:
             self._until = min(self._from + self._steps, self._end)
         if self._step == self._from < self._until:
             # A browser can open Perfetto's file without any installation.
-            jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
+            where = self._temporary.name if self._temporary else str(self._folder)
+            jax.profiler.start_trace(where, create_perfetto_trace=True)
             self._recording = True
         if self._recording:
             with jax.profiler.StepTraceAnnotation("train", step_num=self._step):
@@ -53,7 +60,7 @@ class Profile:
         if self._recording and self._step == self._until:
             jax.block_until_ready(metrics)
             self.close()
-            found = sorted(self._folder.rglob("perfetto_trace.json.gz"))
+            found = sorted(self._folder.glob("plugins/profile/*/perfetto_trace.json.gz"))
             say(
                 f"Recorded steps {self._from + 1} to {self._until}: open {found[-1]} at "
                 "https://ui.perfetto.dev, or run `pip install tensorboard xprof` and "
@@ -65,3 +72,5 @@ class Profile:
         if self._recording:
             self._recording = False
             jax.profiler.stop_trace()
+            if self._temporary:
+                storage().put(f"{self._temporary.name}/", f"{self._folder}/", recursive=True)

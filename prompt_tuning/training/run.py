@@ -196,14 +196,15 @@ class ActiveRun:
         self._start_timing()
         self._startup: Mapping[str, float] | None = None
         self._fields_to_add: Row = {}
-        self._metrics_file = None
+        self._metrics_file = self._tensorboard_file = None
         self._screen = screen or Screen(self.step, self.options.train_steps, shown=self._writes)
         self._writers: list[Writer] = [self._screen]
         if self._writes:
             self._metrics_file = MetricsFile(self.folder.metrics, self._progress.metrics_offset)
             self._writers.append(self._metrics_file)
             if self.options.tensorboard:
-                self._writers.append(TensorBoardFile(self.folder.tensorboard, self.step))
+                self._tensorboard_file = TensorBoardFile(self.folder.tensorboard, self.step)
+                self._writers.append(self._tensorboard_file)
             if self.options.wandb_project:
                 self._writers.append(WandbRun(self.options.wandb_project, self.folder))
         if restored is not None:
@@ -413,6 +414,8 @@ class ActiveRun:
     def _save_checkpoint(self) -> None:
         if self._metrics_file is not None:
             self._progress.metrics_offset = self._metrics_file.sync()
+        if self._tensorboard_file is not None:
+            self._tensorboard_file.sync()
         self._progress.seconds = self._seconds()
         self._checkpoints.save(self.step, self.state, self._progress.to_json())
 

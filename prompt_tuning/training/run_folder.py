@@ -20,8 +20,8 @@ prompt_best.*, summary.json and
     members/             a run folder for each member
 
 The same command on the same folder resumes the run. A run with other settings is rejected, as is a
-second process while the first is training. If a run has several processes (`jax.distributed`), only
-the first writes, except for checkpoints, to which all may contribute.
+second process while the first is training, except in a bucket. If a run has several processes
+(`jax.distributed`), only the first writes, except for checkpoints, to which all may contribute.
 """
 
 import contextlib
@@ -32,7 +32,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -41,7 +40,7 @@ from typing import Any
 import jax
 
 from prompt_tuning.errors import UserError, listed
-from prompt_tuning.files import atomic_write, writing
+from prompt_tuning.files import as_path, atomic_write, remove_folder, writing
 from prompt_tuning.json_text import parse_json, shown
 
 _PACKAGES = (
@@ -122,7 +121,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path)
+        self.path = as_path(path)
         self.notes: Sequence[str] = ()
         self.is_written_here = jax.process_index() == 0
         self.metrics = self.path / "metrics.jsonl"
@@ -168,7 +167,8 @@ class RunFolder:
         given = json.loads(json.dumps(settings, default=str))
         with writing(folder.path, fix=FIX):
             folder.path.mkdir(parents=True, exist_ok=True)
-            _lock(folder.path)
+            if isinstance(folder.path, Path):  # buckets have no locks
+                _lock(folder.path)
             if overwrite:
                 folder._clear()
             folder._check_owner(given, compare)
@@ -211,7 +211,7 @@ class RunFolder:
 
     def _has_begun(self) -> bool:
         """Whether a run got far enough to write metrics or checkpoints here."""
-        measured = self.metrics.exists() and self.metrics.stat().st_size > 0
+        measured = self.metrics.exists() and len(self.metrics.read_bytes()) > 0
         inside = (self.checkpoints, self.path / MEMBERS)
         return measured or any(any(folder.glob("*")) for folder in inside)
 
@@ -253,8 +253,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         for name in (*_FOLDERS, MEMBERS):
-            if (self.path / name).exists():
-                shutil.rmtree(self.path / name)
+            remove_folder(self.path / name)
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
 

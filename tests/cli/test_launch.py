@@ -84,7 +84,7 @@ def test_wrong_arguments_are_one_line(argv, message):
         (["--sweep=SEED=0,x"], [*FILES], "SEED is 'x'; expected an integer"),
         ([], FILES, "MODEL_DIR is required and not set"),
         ([], [], "Nothing sets"),
-        ([], [*FILES, "--gin.MODEL_DIR=gs://b/x"], "bucket"),
+        ([], [*FILES, "--gin.MODEL_DIR=s3://b/x"], "paths of s3://"),
         ([], [*FILES[1:], "--gin.MODEL_DIR=/x"], "INITIAL_CHECKPOINT_PATH is used .* not set"),
         ([], [*FILES, "--gin_file=runs/tain.gin"], "No gin file 'runs/tain.gin'"),
         ([], [*FILES, "--gin.MODEL_DIR=/x", "--overwrit"], "Did you mean '--overwrite'"),

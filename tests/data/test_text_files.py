@@ -9,8 +9,9 @@ import pyarrow
 import pytest
 from etils import epath
 
-from prompt_tuning.data.text_files import as_path, decoded_lines, read_lines
+from prompt_tuning.data.text_files import decoded_lines, read_lines
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import as_path
 
 MIXED = "\ufeffone\r\ntwo\rthrée\nfour".encode()
 LINES = ["one\n", "two\n", "thrée\n", "four"]

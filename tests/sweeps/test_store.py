@@ -64,5 +64,5 @@ def test_a_lease_is_kept_while_the_work_goes_on(store, monkeypatch):
 
 def test_a_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Can't make"):
+    with pytest.raises(UserError, match="Can't write"):
         SweepStore(tmp_path / "file" / "sweep")

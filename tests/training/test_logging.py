@@ -70,7 +70,7 @@ def test_a_full_disk_is_one_line(tmp_path):
         def write(self, data):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    metrics._file = FullDisk()
+    metrics._file._file = FullDisk()
     with pytest.raises(UserError, match=r"Can't write .*metrics\.jsonl: No space left on device"):
         metrics.write({"step": 1})
 

@@ -9,13 +9,13 @@ Variables needed only for training are folded first.
 import dataclasses
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float32
 
+from prompt_tuning.buckets import check_reachable
 from prompt_tuning.checkpoints.adapters import peft
 from prompt_tuning.checkpoints.adapters.peft_methods import load_peft_method
 from prompt_tuning.checkpoints.adapters.prompt_files import (
@@ -29,7 +29,7 @@ from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensor
 from prompt_tuning.checkpoints.arrays.stored_arrays import check_parameters
 from prompt_tuning.checkpoints.frozen.weights import flatten
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import check_kind
+from prompt_tuning.files import FilePath, as_path, check_kind
 from prompt_tuning.methods.base import Batch, Method, Trained
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_array, soft_prompt_variables
 from prompt_tuning.methods.registry import describe, method_name, rebuild
@@ -94,7 +94,7 @@ def is_plain_prompt(method: Method) -> bool:
 
 def save_adapter(
     folder: str | os.PathLike[str], method: Method, trained: Trained, metadata: PromptMetadata
-) -> list[Path]:
+) -> list[FilePath]:
     """Writes a run's best variables, folded, to its folder; returns the paths.
 
     Files are written atomically. `metadata.method` is set here.
@@ -102,14 +102,16 @@ def save_adapter(
     Raises:
       UserError: a file can't be written.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     method, trained = method.fold(trained)
     if is_plain_prompt(method):
         return list(save_prompt(folder / BEST_PROMPT, soft_prompt_array(trained), metadata))
     return [write_adapter(folder / f"{BEST_ADAPTER}.safetensors", method, trained, metadata)]
 
 
-def write_adapter(path: Path, method: Method, trained: Trained, metadata: PromptMetadata) -> Path:
+def write_adapter(
+    path: FilePath, method: Method, trained: Trained, metadata: PromptMetadata
+) -> FilePath:
     """Writes a method's variables, unchanged, to a file; returns its path."""
     metadata = dataclasses.replace(metadata, method=method_name(method))
     strings = {**metadata.to_strings(), _ATTRIBUTES: describe(method)}
@@ -118,10 +120,10 @@ def write_adapter(path: Path, method: Method, trained: Trained, metadata: Prompt
     return path
 
 
-def best_file(folder: str | os.PathLike[str]) -> Path | None:
+def best_file(folder: str | os.PathLike[str]) -> FilePath | None:
     """Returns the file with a run's best variables, or None if there is none yet."""
     for stem in (BEST_PROMPT, BEST_ADAPTER):
-        path = Path(folder) / f"{stem}.safetensors"
+        path = as_path(folder) / f"{stem}.safetensors"
         if path.is_file():
             return path
     return None
@@ -148,7 +150,7 @@ def load_adapter(
     Raises:
       UserError: it can't be read, is damaged, or was trained for another model or vocabulary.
     """
-    path = Path(path)
+    check_reachable(path := as_path(path))
     check_kind(path)
     file = best_file(path) if path.is_dir() else path
     strings = {} if file is None else _header(file)
@@ -171,7 +173,7 @@ def load_adapter(
     return dataclasses.replace(adapter, trained=jax.tree.map(jax.numpy.asarray, adapter.trained))
 
 
-def _read_peft(path: Path, config: T5Config | None) -> Adapter | None:
+def _read_peft(path: FilePath, config: T5Config | None) -> Adapter | None:
     """Reads a PEFT adapter; returns None if it isn't one, or is a prompt."""
     folder = path if path.is_dir() else path.parent
     ours = not path.is_dir() and path.name not in (peft.WEIGHTS_FILE, peft.TORCH_FILE)
@@ -200,7 +202,7 @@ def check_fits(config: T5Config, adapter: Adapter, path: str) -> None:
         ) from error
 
 
-def _header(file: Path) -> Mapping[str, str]:
+def _header(file: FilePath) -> Mapping[str, str]:
     """Returns a safetensors file's metadata, or an empty dict for any other file."""
     try:
         return stored_safetensors(file)[1]
@@ -208,7 +210,7 @@ def _header(file: Path) -> Mapping[str, str]:
         return {}
 
 
-def _read(file: Path, strings: Mapping[str, str]) -> Adapter:
+def _read(file: FilePath, strings: Mapping[str, str]) -> Adapter:
     try:
         metadata = PromptMetadata.from_strings(strings)
         method = rebuild(metadata.method, strings[_ATTRIBUTES])

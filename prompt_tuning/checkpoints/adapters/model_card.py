@@ -1,16 +1,14 @@
 """The README.md of a PEFT folder: facts about the adapter, and a code snippet to use it."""
 
-from pathlib import Path
-
 from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
-from prompt_tuning.files import atomic_write
+from prompt_tuning.files import FilePath, atomic_write
 
 README = "README.md"
 
 
 def write_model_card(
-    folder: Path, metadata: PromptMetadata, *, base_model: str | None, fix: str
-) -> Path:
+    folder: FilePath, metadata: PromptMetadata, *, base_model: str | None, fix: str
+) -> FilePath:
     """Writes the model card of an adapter to its folder; returns its path.
 
     Args:

@@ -12,7 +12,6 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from jaxtyping import Array, Float
 from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors, write_arrays
 from prompt_tuning.checkpoints.arrays.torch_files import stored_torch
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import atomic_write
+from prompt_tuning.files import FilePath, atomic_write
 from prompt_tuning.json_text import parse_json, shown, shown_names
 
 CONFIG_FILE = "adapter_config.json"
@@ -49,18 +48,18 @@ class PeftAdapter:
         they don't name the model, "base_model" is the one in the configuration.
     """
 
-    path: Path
+    path: FilePath
     config: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
     metadata: Mapping[str, str]
 
 
-def is_adapter(folder: Path) -> bool:
+def is_adapter(folder: FilePath) -> bool:
     """Whether a folder has any of an adapter's files."""
     return any((folder / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE, TORCH_FILE))
 
 
-def peft_type_of(path: Path) -> str | None:
+def peft_type_of(path: FilePath) -> str | None:
     """Returns PEFT's name of an adapter's method, given its folder or a file in it.
 
     Raises:
@@ -71,7 +70,7 @@ def peft_type_of(path: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def read_adapter(path: Path, *, peft_type: str) -> PeftAdapter:
+def read_adapter(path: FilePath, *, peft_type: str) -> PeftAdapter:
     """Reads an adapter of a T5.
 
     Args:
@@ -83,7 +82,7 @@ def read_adapter(path: Path, *, peft_type: str) -> PeftAdapter:
         code, or the adapter has another method or task type.
     """
     file = _weights_file(path) if path.is_dir() else path
-    with open(file, "rb") as stream:
+    with file.open("rb") as stream:
         is_torch = stream.read(8).startswith(TORCH_MAGICS)
     arrays, metadata = (stored_torch(file), {}) if is_torch else stored_safetensors(file)
     config = _read_config(file.parent / CONFIG_FILE)
@@ -101,14 +100,14 @@ def read_adapter(path: Path, *, peft_type: str) -> PeftAdapter:
 
 
 def write_adapter(
-    folder: Path,
+    folder: FilePath,
     peft_type: str,
     fields: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
     metadata: Mapping[str, str],
     *,
     base_model: str | None,
-) -> list[Path]:
+) -> list[FilePath]:
     """Writes the two files of a PEFT adapter; returns their paths.
 
     Args:
@@ -138,7 +137,7 @@ def write_adapter(
     return [config_file, weights]
 
 
-def load_peft_prompt(path: Path) -> tuple[np.ndarray, Mapping[str, str]]:
+def load_peft_prompt(path: FilePath) -> tuple[np.ndarray, Mapping[str, str]]:
     """Returns the live rows of a prompt-tuning adapter, [prompt, embed], and its metadata.
 
     If there are 2n rows, only the first n are live; a warning is logged.
@@ -178,12 +177,12 @@ def load_peft_prompt(path: Path) -> tuple[np.ndarray, Mapping[str, str]]:
 
 
 def save_peft_prompt(
-    folder: Path,
+    folder: FilePath,
     prompt: Float[Array | np.ndarray, "prompt embed"],
     metadata: Mapping[str, str],
     *,
     base_model: str | None = None,
-) -> list[Path]:
+) -> list[FilePath]:
     """Writes a prompt as an equivalent PEFT adapter, in float32.
 
     Arguments, result and errors are those of `write_adapter`.
@@ -200,7 +199,7 @@ def save_peft_prompt(
     return write_adapter(folder, PROMPT_TUNING, fields, arrays, metadata, base_model=base_model)
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
+def _read_config(path: FilePath) -> Mapping[str, Any]:
     try:
         config = parse_json(path.read_bytes())
     except FileNotFoundError:
@@ -215,7 +214,7 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     return config
 
 
-def _weights_file(folder: Path) -> Path:
+def _weights_file(folder: FilePath) -> FilePath:
     for name in (WEIGHTS_FILE, TORCH_FILE):
         if (folder / name).is_file():
             return folder / name

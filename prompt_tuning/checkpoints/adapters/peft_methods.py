@@ -25,7 +25,6 @@ heads * head_dim; its default, the model's width, fails if they differ, as in T5
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +40,7 @@ from prompt_tuning.checkpoints.adapters.peft import (
 )
 from prompt_tuning.checkpoints.frozen.huggingface import huggingface_module
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath
 from prompt_tuning.json_text import shown, shown_names
 from prompt_tuning.methods.base import Method, Trained
 from prompt_tuning.methods.deep_prompt import DeepPrompt
@@ -83,7 +83,7 @@ _PREFIX_BLOCK = "decoder/self_attention"
 
 
 def load_peft_method(
-    path: Path, config: T5Config | None
+    path: FilePath, config: T5Config | None
 ) -> tuple[Method, Trained, Mapping[str, str]] | None:
     """Returns an adapter's method, variables and metadata, or None if it is a prompt.
 
@@ -110,13 +110,13 @@ def load_peft_method(
 
 
 def save_peft_method(
-    folder: Path,
+    folder: FilePath,
     method: Method,
     trained: Trained,
     metadata: Mapping[str, str],
     *,
     base_model: str | None = None,
-) -> list[Path]:
+) -> list[FilePath]:
     """Writes a method's variables, folded, as an equivalent PEFT adapter.
 
     The other arguments and the result are those of `peft.write_adapter`.
@@ -328,7 +328,10 @@ def _by_module(adapter: PeftAdapter) -> dict[str, _Arrays]:
 
 
 def _take(
-    modules: dict[str, _Arrays], target: Target, shapes: Mapping[str, tuple[int, ...]], path: Path
+    modules: dict[str, _Arrays],
+    target: Target,
+    shapes: Mapping[str, tuple[int, ...]],
+    path: FilePath,
 ) -> list[np.ndarray]:
     """Removes a target's arrays from `modules`, and returns one per name, stacked over layers.
 
@@ -358,7 +361,9 @@ def _take(
     ]
 
 
-def _check_all_taken(modules: Mapping[str, object], targets: Sequence[Target], path: Path) -> None:
+def _check_all_taken(
+    modules: Mapping[str, object], targets: Sequence[Target], path: FilePath
+) -> None:
     if modules or not targets:
         raise UserError(
             f"The adapter {path} contains {shown_names(sorted(modules)) or 'nothing'}, which this "

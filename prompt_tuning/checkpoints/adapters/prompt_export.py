@@ -6,7 +6,6 @@ methods.
 
 import dataclasses
 import os
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -22,7 +21,7 @@ from prompt_tuning.checkpoints.adapters.prompt_files import (
 )
 from prompt_tuning.checkpoints.adapters.t5x_prompts import save_t5x_prompt
 from prompt_tuning.errors import UserError, did_you_mean
-from prompt_tuning.files import new_folder
+from prompt_tuning.files import FilePath, as_path, new_folder
 from prompt_tuning.methods.registry import method_name
 
 _FIX = "Give another folder."
@@ -36,7 +35,7 @@ def export_prompt(
     *,
     form: str,
     base_model: str | None = None,
-) -> list[Path]:
+) -> list[FilePath]:
     """Writes a prompt in one of `FORMATS`; returns the files' paths.
 
     Args:
@@ -68,7 +67,7 @@ def export_adapter(
     *,
     form: str,
     base_model: str | None = None,
-) -> list[Path]:
+) -> list[FilePath]:
     """Writes an adapter of any method in one of `FORMATS`; returns the files' paths.
 
     Args:
@@ -100,7 +99,7 @@ def export_adapter(
     return [write_adapter(path, adapter.method, adapter.trained, adapter.metadata)]
 
 
-def _new_folder(folder: str | os.PathLike[str], form: str, base_model: str | None) -> Path:
+def _new_folder(folder: str | os.PathLike[str], form: str, base_model: str | None) -> FilePath:
     """Creates the folder to write to; returns its path."""
     if form not in FORMATS:
         raise UserError(
@@ -110,4 +109,4 @@ def _new_folder(folder: str | os.PathLike[str], form: str, base_model: str | Non
         raise UserError(
             f"Only the format 'peft' records a base model; omit it for the format '{form}'."
         )
-    return new_folder(Path(folder))
+    return new_folder(as_path(folder))

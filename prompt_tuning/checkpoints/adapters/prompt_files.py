@@ -11,7 +11,6 @@ import dataclasses
 import logging
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -22,7 +21,7 @@ from prompt_tuning.checkpoints.arrays.msgpack_files import FIRST_BYTES
 from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors, write_arrays
 from prompt_tuning.checkpoints.frozen.locations import same_model
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import atomic_write, check_kind
+from prompt_tuning.files import FilePath, as_path, atomic_write, check_kind
 from prompt_tuning.json_text import shown, shown_names
 
 BEST_PROMPT = "prompt_best"
@@ -86,7 +85,7 @@ def save_prompt(
     stem: str | os.PathLike[str],
     prompt: Float[Array | np.ndarray, "prompt embed"],
     metadata: PromptMetadata,
-) -> tuple[Path, Path]:
+) -> tuple[FilePath, FilePath]:
     """Writes `<stem>.npy` and `<stem>.safetensors` atomically; returns their paths.
 
     Args:
@@ -97,14 +96,14 @@ def save_prompt(
     Raises:
       UserError: the files can't be written.
     """
-    stem = Path(stem)
+    stem = as_path(stem)
     if stem.is_dir():
         stem = stem / "prompt"
     npy = write_npy(stem.with_name(stem.name + ".npy"), prompt)
     return npy, write_safetensors(stem.with_name(stem.name + ".safetensors"), prompt, metadata)
 
 
-def write_npy(path: Path, prompt: Float[Array | np.ndarray, "prompt embed"]) -> Path:
+def write_npy(path: FilePath, prompt: Float[Array | np.ndarray, "prompt embed"]) -> FilePath:
     """Writes only the `.npy` file; returns its path, and raises as `save_prompt` does."""
     with atomic_write(path, fix=_FIX) as file:
         np.save(file, np.ascontiguousarray(prompt, np.float32), allow_pickle=False)
@@ -112,8 +111,8 @@ def write_npy(path: Path, prompt: Float[Array | np.ndarray, "prompt embed"]) -> 
 
 
 def write_safetensors(
-    path: Path, prompt: Float[Array | np.ndarray, "prompt embed"], metadata: PromptMetadata
-) -> Path:
+    path: FilePath, prompt: Float[Array | np.ndarray, "prompt embed"], metadata: PromptMetadata
+) -> FilePath:
     """Writes only the `.safetensors` file; returns and raises as `write_npy` does."""
     write_arrays(path, {_KEY: np.asarray(prompt, np.float32)}, metadata.to_strings(), fix=_FIX)
     return path
@@ -143,7 +142,7 @@ def load_prompt(
       UserError: the file doesn't exist or isn't a prompt, its values aren't finite, its shape is
         unexpected, or it was trained for another model or vocabulary.
     """
-    path = Path(path)
+    path = as_path(path)
     check_kind(path)
     array, metadata = _read_folder(path) if path.is_dir() else _read_file(path)
     prompt = _check_array(path, array)
@@ -163,7 +162,7 @@ def load_prompt(
     return prompt, metadata
 
 
-def _read_folder(path: Path) -> tuple[np.ndarray, PromptMetadata]:
+def _read_folder(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
     if peft.is_adapter(path):
         return _read_adapter(path)
     if t5x_prompts.is_checkpoint(path):
@@ -181,14 +180,14 @@ def _read_folder(path: Path) -> tuple[np.ndarray, PromptMetadata]:
     )
 
 
-def _read_file(path: Path) -> tuple[np.ndarray, PromptMetadata]:
+def _read_file(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             start = file.read(9)
     except FileNotFoundError:
         raise UserError(f"There is no prompt file or run folder {path}.") from None
     except OSError as error:
-        raise UserError(f"Can't read the prompt file {path}: {error.strerror}.") from error
+        raise UserError(f"Can't read the prompt file {path}: {error.strerror or error}.") from error
     if start.startswith(_NPY_MAGIC):
         return _read_npy(path)
     # A safetensors file begins with its header's length in eight bytes, and has "{" at offset 8.
@@ -200,14 +199,15 @@ def _read_file(path: Path) -> tuple[np.ndarray, PromptMetadata]:
     return _read_safetensors(path)
 
 
-def _read_adapter(path: Path) -> tuple[np.ndarray, PromptMetadata]:
+def _read_adapter(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
     array, strings = peft.load_peft_prompt(path)
     return array, _metadata(path, strings)
 
 
-def _read_npy(path: Path) -> tuple[np.ndarray, PromptMetadata]:
+def _read_npy(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
     try:
-        return np.load(path, allow_pickle=False), PromptMetadata()
+        with path.open("rb") as file:
+            return np.load(file, allow_pickle=False), PromptMetadata()
     except Exception as error:  # of a dozen types: the header is parsed as a Python literal
         if "allow_pickle" in str(error):
             raise UserError(
@@ -217,7 +217,7 @@ def _read_npy(path: Path) -> tuple[np.ndarray, PromptMetadata]:
         raise UserError(f"{path} is not a readable .npy file: {shown(str(error))}.") from error
 
 
-def _read_safetensors(path: Path) -> tuple[np.ndarray, PromptMetadata]:
+def _read_safetensors(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
     try:
         arrays, strings = stored_safetensors(path)
     except UserError as error:
@@ -235,14 +235,14 @@ def _read_safetensors(path: Path) -> tuple[np.ndarray, PromptMetadata]:
     return np.asarray(arrays[_KEY]), _metadata(path, strings)
 
 
-def _metadata(path: Path, strings: Mapping[str, str]) -> PromptMetadata:
+def _metadata(path: FilePath, strings: Mapping[str, str]) -> PromptMetadata:
     try:
         return PromptMetadata.from_strings(strings)
     except ValueError as error:
         raise UserError(f"The metadata of {path} is invalid: {error}.") from error
 
 
-def _check_array(path: Path, array: np.ndarray) -> Float32[np.ndarray, "prompt embed"]:
+def _check_array(path: FilePath, array: np.ndarray) -> Float32[np.ndarray, "prompt embed"]:
     if array.ndim != 2 or 0 in array.shape:
         raise UserError(
             f"{path} is not a prompt: its array has shape {list(array.shape)}; "
@@ -265,7 +265,7 @@ def _check_array(path: Path, array: np.ndarray) -> Float32[np.ndarray, "prompt e
 
 
 def check_metadata(
-    path: Path,
+    path: FilePath,
     metadata: PromptMetadata,
     *,
     model: str | None = None,

@@ -11,7 +11,6 @@ and reads them with `prompts.t5x_load` and `prompts.np_load`. This module writes
 prompt in the checkpoint. t5x.py reads entire checkpoints; prompt_files.py handles other formats.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from jaxtyping import Array, Float
 from prompt_tuning.checkpoints.frozen import t5x
 from prompt_tuning.checkpoints.frozen.t5x import INDEX_FILE
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import atomic_write, writing
+from prompt_tuning.files import FilePath, atomic_write, writing
 from prompt_tuning.json_text import shown_names
 
 VARIABLE = "encoder/prompt/prompt/prompt"
@@ -30,12 +29,12 @@ _VERSION = 3  # of the checkpoint format, used by T5X since June 2021
 _FIX = "Give the prompt a folder that exists, is writable and has free space."
 
 
-def is_checkpoint(folder: Path) -> bool:
+def is_checkpoint(folder: FilePath) -> bool:
     """Whether a folder is a T5X checkpoint."""
     return t5x.item_folder(folder) is not None
 
 
-def load_t5x_prompt(path: Path) -> np.ndarray:
+def load_t5x_prompt(path: FilePath) -> np.ndarray:
     """Returns the prompt in a T5X checkpoint.
 
     Args:
@@ -55,8 +54,8 @@ def load_t5x_prompt(path: Path) -> np.ndarray:
 
 
 def save_t5x_prompt(
-    folder: Path, prompt: Float[Array | np.ndarray, "prompt embed"], *, step: int
-) -> list[Path]:
+    folder: FilePath, prompt: Float[Array | np.ndarray, "prompt embed"], *, step: int
+) -> list[FilePath]:
     """Writes a prompt in both formats, as in a MODEL_DIR; returns the two files' paths.
 
     Args:

@@ -10,7 +10,6 @@ import json
 import math
 import struct
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -24,7 +23,7 @@ from prompt_tuning.checkpoints.arrays.stored_arrays import (
     reading,
 )
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import atomic_write
+from prompt_tuning.files import FilePath, as_path, atomic_write
 from prompt_tuning.json_text import parse_json, shown, shown_names
 
 _METADATA = "__metadata__"
@@ -94,7 +93,7 @@ def _damaged(path: epath.Path, what: str) -> UserError:
 
 
 def write_safetensors(
-    path: str | Path,
+    path: str | FilePath,
     arrays: Iterable[tuple[str, np.ndarray]],
     shapes: Mapping[str, tuple[int, ...]],
     dtypes: Mapping[str, np.dtype],
@@ -128,7 +127,7 @@ def write_safetensors(
     header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     # Align the data, so that arrays can be memory-mapped; a T5's sizes keep them all aligned.
     header += b" " * (-(8 + len(header)) % ALIGNMENT)
-    with atomic_write(Path(path), fix=fix) as file:
+    with atomic_write(as_path(path), fix=fix) as file:
         file.write(struct.pack("<Q", len(header)) + header)
         for (name, value), expected in zip(arrays, shapes, strict=True):
             if name != expected:
@@ -138,7 +137,7 @@ def write_safetensors(
 
 
 def write_arrays(
-    path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], *, fix: str
+    path: FilePath, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], *, fix: str
 ) -> None:
     """Writes arrays in memory, in any order, to a safetensors file.
 

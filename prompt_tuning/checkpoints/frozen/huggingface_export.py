@@ -5,7 +5,6 @@ huggingface.py reads it back.
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -18,15 +17,15 @@ from prompt_tuning.checkpoints.frozen.huggingface import (
 )
 from prompt_tuning.checkpoints.frozen.huggingface_config import config_to_huggingface
 from prompt_tuning.checkpoints.frozen.layouts import layer_shape
-from prompt_tuning.files import atomic_write
+from prompt_tuning.files import FilePath, atomic_write
 from prompt_tuning.models.config import T5Config
 
 _FIX = "Give another folder."
 
 
 def save_huggingface(
-    folder: Path, read: Callable[[str], np.ndarray], config: T5Config, dtype: str
-) -> list[Path]:
+    folder: FilePath, read: Callable[[str], np.ndarray], config: T5Config, dtype: str
+) -> list[FilePath]:
     """Writes a model to an existing folder; returns the files' paths.
 
     Args:

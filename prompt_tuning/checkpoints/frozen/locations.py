@@ -14,6 +14,7 @@ from etils import epath
 
 from prompt_tuning.buckets import check_reachable
 from prompt_tuning.errors import UserError, did_you_mean
+from prompt_tuning.files import as_path
 
 SHIPPED_SUFFIX = ".safetensors"
 # A model's files to download, including its vocabulary, and those to download only if the former
@@ -56,7 +57,7 @@ def locate(path_or_name: str | epath.PathLike) -> epath.Path:
     shipped = shipped_models()
     if str(path_or_name) in shipped:
         return epath.Path(shipped[str(path_or_name)])
-    path = epath.Path(path_or_name)
+    path = epath.Path(as_path(path_or_name))
     if _exists(path):
         return path
     if _is_hub_name(str(path_or_name)):
@@ -76,7 +77,7 @@ def model_name(path_or_name: str | epath.PathLike) -> str:
     the last folder's name is a hash; and for a folder of that name, local or in a bucket.
     """
     given = str(path_or_name)
-    path = epath.Path(path_or_name)
+    path = epath.Path(as_path(path_or_name))
     if _is_hub_name(given) and not _exists(path):
         return given.partition("@")[0].rpartition("/")[2]
     # Resolve ".", whose name would be empty.

@@ -7,7 +7,6 @@ and t5x.py read other formats; load.py detects the format.
 
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +22,7 @@ from prompt_tuning.checkpoints.arrays.stored_arrays import (
     read_parameters,
 )
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath
 from prompt_tuning.json_text import parse_json
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.parameters import CODES, parameter_shapes
@@ -34,7 +34,10 @@ WEIGHTS_FILE = "weights.safetensors"
 
 
 def save_weights(
-    path: str | Path, frozen: Params, config: T5Config, metadata: Mapping[str, str] | None = None
+    path: str | FilePath,
+    frozen: Params,
+    config: T5Config,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a model to a safetensors file, in the dtypes of `frozen`.
 
@@ -64,7 +67,7 @@ def check_not_quantized(names: Iterable[str], config: T5Config) -> None:
 
 
 def save_parameters(
-    path: str | Path,
+    path: str | FilePath,
     parameters: Mapping[str, StoredParameter],
     config: T5Config,
     dtype: str | None,
@@ -90,7 +93,7 @@ def save_parameters(
 
 
 def load_weights(
-    path: str | Path, dtype: str | None = None, sharding_of: ShardingOf | None = None
+    path: str | FilePath, dtype: str | None = None, sharding_of: ShardingOf | None = None
 ) -> tuple[T5Config, Params, dict[str, str]]:
     """Returns the config, the weights and the metadata of a file written by `save_weights`.
 

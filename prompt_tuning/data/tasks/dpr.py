@@ -11,7 +11,6 @@ example, the last of which is empty.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prompt_tuning.data import metrics
@@ -26,6 +25,7 @@ from prompt_tuning.data.tasks.tables import (
 )
 from prompt_tuning.data.tasks.task import Example
 from prompt_tuning.data.text_files import read_lines
+from prompt_tuning.files import FilePath
 
 _FILES = {"train": "train.c.txt", "validation": "test.c.txt"}
 _LINES = ("sentence", "pronoun", "candidates", "answer", "end")
@@ -35,7 +35,7 @@ _LINES = ("sentence", "pronoun", "candidates", "answer", "end")
 class _FiveLineSource:
     """The official files: sentence, pronoun, candidates, the correct one, an empty line."""
 
-    folder: Path
+    folder: FilePath
 
     def rows(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         path = self.folder / _FILES[split]

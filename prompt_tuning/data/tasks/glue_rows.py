@@ -6,7 +6,6 @@ The table in `glue.py` lists the columns and label words of each task.
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from prompt_tuning.data.sources import TsvSource
 from prompt_tuning.data.tasks.tables import Text
 from prompt_tuning.data.tasks.task import Example
 from prompt_tuning.data.text_files import read_lines
+from prompt_tuning.files import FilePath
 
 Columns = Mapping[str, str | tuple[str, ...]]
 """Maps a text field to its column in the official file, or to the column's names by release."""
@@ -57,7 +57,7 @@ def _word(label: str, words: Sequence[str]) -> str:
 class MrpcSource:
     """Microsoft's files of MRPC; `dev_ids.tsv` lists the training rows of the development set."""
 
-    folder: Path
+    folder: FilePath
     expand: Callable[[dict[str, Any]], Iterable[dict[str, Any]]]
 
     def rows(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -9,7 +9,6 @@ same code. `superglue_rows.py` converts rows to examples.
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from prompt_tuning.data import metrics, preprocessors
 from prompt_tuning.data.preprocessors import Row
@@ -23,6 +22,7 @@ from prompt_tuning.data.tasks.tables import (
     tfds_source,
 )
 from prompt_tuning.data.tasks.task import Example, Metric
+from prompt_tuning.files import FilePath
 from prompt_tuning.tinyworld import generate
 
 MINIMUM_TFDS_VERSION = "1.0.2"
@@ -148,7 +148,7 @@ SUPERGLUE_TASKS = tuple(entry.name for entry in _TABLE if not entry.diagnostic)
 """The eight tasks of the benchmark, without diagnostics."""
 
 
-def _official_folder(entry: _Entry, folder: Path) -> JsonlSource:
+def _official_folder(entry: _Entry, folder: FilePath) -> JsonlSource:
     files = {"test": f"{entry.folder}.jsonl"} if entry.diagnostic else _OFFICIAL_FILES
     return JsonlSource(
         files={split: folder / entry.folder / file for split, file in files.items()},

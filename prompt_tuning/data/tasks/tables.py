@@ -6,7 +6,6 @@ A data folder (`--gin.DATA_DIR`) is a folder of the official files, "tfds" (also
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from prompt_tuning.data import preprocessors
@@ -14,7 +13,7 @@ from prompt_tuning.data.preprocessors import Row
 from prompt_tuning.data.sources import Source, TfdsSource
 from prompt_tuning.data.tasks.task import Example, Task, register_task
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import default_cache_dir
+from prompt_tuning.files import FilePath, as_path, default_cache_dir
 
 Text = Callable[[Row], str]
 """Returns the encoder's input text for a row."""
@@ -44,7 +43,7 @@ def tfds_source(
     )
 
 
-def existing_folder(data_dir: str | None, holding: str) -> Path:
+def existing_folder(data_dir: str | None, holding: str) -> FilePath:
     """Returns the data folder.
 
     Args:
@@ -54,7 +53,7 @@ def existing_folder(data_dir: str | None, holding: str) -> Path:
     Raises:
       UserError: there is no such folder.
     """
-    folder = Path(data_dir or "")
+    folder = as_path(data_dir or "")
     if not folder.is_dir():
         raise UserError(
             f"Data folder {folder} does not exist; expected a folder with {holding} (or 'tfds')."
@@ -62,7 +61,7 @@ def existing_folder(data_dir: str | None, holding: str) -> Path:
     return folder
 
 
-def first_file(folder: Path, names: Sequence[str]) -> Path:
+def first_file(folder: FilePath, names: Sequence[str]) -> FilePath:
     """Returns the first existing file, or the first name if none exists."""
     found = (folder / name for name in names if (folder / name).is_file())
     return next(found, folder / names[0])
