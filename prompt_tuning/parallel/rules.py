@@ -110,7 +110,9 @@ class Layout:
         """
         if not self.fsdp:
             return x
-        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, _spec(logical_axes)))
+        places = [None if axis is None else RULES[axis] for axis in logical_axes]
+        sharding = NamedSharding(self.mesh, PartitionSpec(*places))
+        return jax.lax.with_sharding_constraint(x, sharding)
 
     def by_shard(
         self,
@@ -125,12 +127,25 @@ class Layout:
         Args:
           f: maps arrays to one array, independently along each sharded axis.
           logical_axes: those of every argument.
-          out: those of the result.
+          out: those of the result, of which at least one argument has the lengths.
         """
-        specs = tuple(map(_spec, logical_axes))
-        return jax.shard_map(
-            f, mesh=self.mesh, in_specs=specs, out_specs=_spec(out), check_vma=False
-        )
+
+        def by_shard(*arrays: jax.Array) -> jax.Array:
+            lengths = {
+                axis: length
+                for x, places in zip(arrays, logical_axes, strict=True)
+                for length, axis in zip(x.shape, places, strict=True)
+            }
+
+            def spec(places: tuple[str | None, ...]) -> PartitionSpec:
+                return PartitionSpec(*(self._mesh_axis(axis, lengths[axis]) for axis in places))
+
+            specs = tuple(map(spec, logical_axes))
+            return jax.shard_map(
+                f, mesh=self.mesh, in_specs=specs, out_specs=spec(out), check_vma=False
+            )(*arrays)
+
+        return by_shard
 
     def unsplit(self, params: PyTree) -> list[str]:
         """Returns a line for each logical axis that can't be sharded as in the table.
@@ -152,15 +167,16 @@ class Layout:
             for (axis, mesh_axis), length in lengths.items()
         ]
 
+    def _mesh_axis(self, axis: str | None, length: int) -> str | None:
+        """Returns the mesh axis of an activation's axis; None if it doesn't divide the length."""
+        mesh_axis = None if axis is None else RULES[axis]
+        return mesh_axis if mesh_axis and length % self.mesh.shape[mesh_axis] == 0 else None
+
     def _mesh_axes(self, name: str) -> list[str | None]:
         """Returns the table's mesh axis for each axis of a parameter."""
         split = {axes.EMBED: DATA_AXIS, axes.BLOCKS: DATA_AXIS} if self.fsdp else {}
         table = {**RULES, **split}
         return [None if axis is None else table[axis] for axis in self.axes_of(name)]
-
-
-def _spec(logical_axes: tuple[str | None, ...]) -> PartitionSpec:
-    return PartitionSpec(*(None if axis is None else RULES[axis] for axis in logical_axes))
 
 
 def _name(path: tuple[Any, ...]) -> str:

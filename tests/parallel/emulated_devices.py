@@ -30,6 +30,7 @@ from prompt_tuning.methods.prefix import PrefixTuning
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.methods.residual import ResidualPrompt
 from prompt_tuning.methods.weights import Weights, select_weights
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config, parameter_axes
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.initialization import abstract_params
@@ -63,6 +64,8 @@ def weights(pattern: str) -> Weights:
     )
 
 
+FLASH = "flash_attention"
+
 # Each method that is added gets a line here.
 METHODS = {
     "soft_prompt": lambda: SoftPrompt(**SIZES, initializer=random_uniform()),
@@ -76,6 +79,7 @@ METHODS = {
     ),
     "multitask_prompt": lambda: MultitaskPrompt(**SIZES, tasks=2),
     "prefix": lambda: PrefixTuning(length=3, targets=attention_blocks(CONFIG), hidden_dim=5),
+    FLASH: lambda: PrefixTuning(length=3, targets=attention_blocks(CONFIG), hidden_dim=5),
     "deep_prompt": lambda: DeepPrompt(length=3, targets=attention_blocks(CONFIG)),
     "lora": lambda: LoRA(targets=projections(CONFIG), rank=2),
     "ia3": lambda: IA3(targets=scalable(CONFIG)),
@@ -90,6 +94,7 @@ MADE_BY_A_NETWORK = {
     "attention_mixed_prompt",
     "multitask_prompt",
     "prefix",
+    FLASH,
 }
 LEARNING_RATE, STEPS = 0.1, 3
 
@@ -116,10 +121,10 @@ def make_params():
     )
 
 
-def results(method, layout: Layout, all_decoders: bool) -> dict:
+def results(method, layout: Layout, all_decoders: bool, compute: Compute) -> dict:
     """A few steps, and decoding with what they made."""
     mesh = layout.mesh
-    model = T5(CONFIG, layout=layout)
+    model = T5(CONFIG, compute, layout)
     frozen = jax.tree.map(jax.device_put, make_params(), layout.shardings(abstract_params(CONFIG)))
     method, trained = bind(method, method.init(jax.random.key(1), make_batch(0)))
     trained = replicate(trained, mesh)
@@ -171,15 +176,16 @@ def flat(tree) -> list[float]:
 
 def main(name: str, meshes: list[str]) -> None:
     method = METHODS[name]()
+    compute = Compute(attention="flash" if name == FLASH else "plain")
     devices = jax.devices()
     one = Layout(mesh=make_mesh(devices=devices[:1]), axes_of=parameter_axes)
-    found = {"one": results(method, one, all_decoders="2,4,1" in meshes)}
+    found = {"one": results(method, one, all_decoders="2,4,1" in meshes, compute=compute)}
     for text in meshes:
         data, model, fsdp = map(int, text.split(","))
         layout = Layout(
             mesh=make_mesh(data=data, model=model), axes_of=parameter_axes, fsdp=bool(fsdp)
         )
-        found[text] = results(method, layout, all_decoders=text == "2,4,1")
+        found[text] = results(method, layout, all_decoders=text == "2,4,1", compute=compute)
     print(json.dumps(found))
 
 

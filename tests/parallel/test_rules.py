@@ -154,7 +154,7 @@ def test_a_batch_has_to_be_shared_evenly():
     check_batch(8, abstract_mesh(4, 2))
     with pytest.raises(UserError, match="4 groups of 2 devices; set BATCH_SIZE to a multiple of 4"):
         check_batch(6, abstract_mesh(4, 2))
-    with pytest.raises(UserError, match="by 8 devices"):
+    with pytest.raises(UserError, match="among 8 devices"):
         check_batch(6, abstract_mesh(8, 1))
     with pytest.raises(UserError, match="multiple of 16"):
         check_batch(8, abstract_mesh(4, 2), accumulation_steps=4)
