@@ -23,8 +23,8 @@ class Compute:
       compute_dtype: dtype of activations; softmax, norms and logits are always float32.
       matmul_dtype: dtype to which inputs of matrix products are rounded; `compute_dtype` if empty,
         the hardware's fastest if "auto". Products are always accumulated in float32.
-      attention: "flash" computes the encoder's self-attention on TPUs by a kernel that stores no
-        attention weights (flash_attention.py); "plain" everywhere by XLA.
+      attention: "flash" computes the encoder's self-attention on TPUs and NVIDIA GPUs by kernels
+        that store no attention weights (flash_attention.py); "plain" everywhere by XLA.
       remat: recompute each layer in the backward pass instead of keeping its activations.
       unroll: layers per step of the scan over layers. 0 unrolls all of them, which runs faster
         and compiles more slowly.

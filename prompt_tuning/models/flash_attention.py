@@ -1,4 +1,4 @@
-"""T5's attention on TPUs without [heads, target, source] arrays in memory, as a Pallas kernel.
+"""T5's attention without [heads, target, source] arrays in memory, as a Pallas kernel for TPUs.
 
     tables = bias_tables(bias_by_distance, target, source)  # once for all layers of a stack
     output = flash_attention(query, key, value, tables, mask)
@@ -13,8 +13,11 @@ T5's bias is a Toeplitz matrix: it depends on the distance of key and query only
 a vector from any offset, only from multiples of 128. So a table has the vector 128 times, each copy
 shifted by one, and every [128, n] block of the matrix is a slice of it.
 
-GSPMD can't partition the kernel: under a mesh, call it in `jax.shard_map`, with the batch and the
-heads of all arguments divided.
+NVIDIA GPUs have kernels of their own, in flash_attention_gpu.py, which keep the output for the
+backward pass too.
+
+GSPMD can't partition the kernels: under a mesh, call `flash_attention` in `jax.shard_map`, with the
+batch and the heads of all arguments divided.
 """
 
 import functools
@@ -26,6 +29,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float
+
+from prompt_tuning.models import flash_attention_gpu
 
 # Added to the logits of hidden keys, as in attention.py.
 HIDDEN = -1e9
@@ -154,29 +159,45 @@ def _merge_heads(x: Array) -> Array:
 
 @jax.custom_vjp
 def _attend(query: Array, key: Array, value: Array, tables: Array, row: Array) -> Array:
-    return _call(_forward_kernel, (query, key, value), tables, row)[0]
+    return _call(False, query, key, value, tables, row)[0]
 
 
 def _attend_forward(
     query: Array, key: Array, value: Array, tables: Array, row: Array
 ) -> tuple[Array, tuple[Array, ...]]:
-    output, statistics = _call(_forward_kernel, (query, key, value), tables, row)
-    return output, (query, key, value, statistics, tables, row)
+    output, statistics = _call(False, query, key, value, tables, row)
+    return output, (query, key, value, statistics, output, tables, row)
 
 
 def _attend_backward(residuals: tuple[Array, ...], cotangent: Array) -> tuple[Array | None, ...]:
-    query, key, value, statistics, tables, row = residuals
-    arrays = (query, key, value, statistics, cotangent)
-    return *_call(_backward_kernel, arrays, tables, row), None, None
+    query, key, value, statistics, output, tables, row = residuals
+    # Only GPUs need the output. For TPUs, XLA finds it unused and doesn't keep it.
+    gradients = _call(True, query, key, value, statistics, cotangent, output, tables, row)
+    return *gradients, None, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _call(kernel: Any, arrays: Sequence[Array], tables: Array, row: Array) -> Sequence[Array]:
-    """Runs a kernel for all groups of heads, examples and blocks of queries."""
+def _call(backward: bool, *operands: Array) -> Sequence[Array]:
+    """Runs the kernel of a pass on any platform."""
+    return jax.lax.platform_dependent(
+        *operands,
+        cpu=functools.partial(_call_tpu, backward, True),  # for tests
+        cuda=flash_attention_gpu.backward if backward else flash_attention_gpu.forward,
+        default=functools.partial(_call_tpu, backward, False),
+    )
+
+
+def _call_tpu(backward: bool, interpret: bool, *operands: Array) -> Sequence[Array]:
+    """Runs a kernel for all groups of heads, examples and blocks of queries.
+
+    If `interpret`, as plain JAX operations, slowly.
+    """
+    *arrays, tables, row = operands
+    arrays = arrays[: 5 if backward else 3]  # without the output
     query, key = arrays[:2]
-    backward = kernel is _backward_kernel
+    kernel = _backward_kernel if backward else _forward_kernel
     batch, target, features = query.shape
     source, padded = key.shape[1], row.shape[2]
     groups, per_group = tables.shape[:2]
@@ -196,8 +217,7 @@ def _call(kernel: Any, arrays: Sequence[Array], tables: Array, row: Array) -> Se
     if not backward:
         out_shapes[1:] = [((batch, groups, 2 * per_group, target), jnp.float32)]
     sums = [pltpu.VMEM((padded, width), jnp.float32)] * 2 if backward else []
-    call = functools.partial(
-        pl.pallas_call,
+    call = pl.pallas_call(
         functools.partial(kernel, target=target, source=source),
         grid=(groups, batch, pl.cdiv(target, rows)),
         in_specs=[*[queries, keys, keys, statistics, queries][: len(arrays)], table, mask],
@@ -217,12 +237,10 @@ def _call(kernel: Any, arrays: Sequence[Array], tables: Array, row: Array) -> Se
             query.dtype.itemsize,
             backward,
         ),
+        interpret=interpret,
         name="flash_attention_backward" if backward else "flash_attention",
     )
-    # A CPU runs it as plain JAX operations, slowly, for tests.
-    return jax.lax.platform_dependent(
-        *arrays, tables, row, cpu=call(interpret=True), default=call(interpret=False)
-    )
+    return tuple(call(*arrays, tables, row))
 
 
 def _forward_kernel(

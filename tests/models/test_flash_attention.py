@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from prompt_tuning.models import attention
+from prompt_tuning.models import attention, flash_attention_gpu
 from prompt_tuning.models import flash_attention as module
 from prompt_tuning.models.flash_attention import bias_tables, cost, flash_attention
 from prompt_tuning.parallel.accelerators import ACCELERATORS
@@ -45,6 +45,19 @@ def with_gradients(attend):
     return both
 
 
+@pytest.fixture(params=["tpu", "gpu"])
+def platform(request, monkeypatch):
+    """Replaces the kernels of a platform by plain JAX operations, which CPUs do for TPUs anyway."""
+
+    def on_gpu(backward, *operands):
+        kernels = flash_attention_gpu.backward if backward else flash_attention_gpu.forward
+        return kernels(*operands, interpret=True)
+
+    if request.param == "gpu":
+        monkeypatch.setattr(module, "_call", on_gpu)
+
+
+@pytest.mark.usefixtures("platform")
 @pytest.mark.parametrize(
     ("heads", "target", "source", "head_dim"),
     [
@@ -106,12 +119,19 @@ CASES = {  # devices over (data, model), heads, queries, keys, dtype
         ((2, 2), 12, 612, 612, "bfloat16"),
         ((1, 1), 2, 4196, 4196, "bfloat16"),
     ],
+    "A100-40GB": [
+        ((1, 1), 6, 612, 632, "float32"),
+    ],
+    "H100": [
+        ((2, 2), 12, 612, 632, "bfloat16"),
+        ((1, 1), 2, 4196, 4196, "bfloat16"),
+    ],
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_compiles_for_tpus(name):
+def test_compiles_for(name):
     accelerator = next(each for each in ACCELERATORS if each.name == name)
     if problem := compilers.missing(accelerator):
         pytest.skip(problem)
