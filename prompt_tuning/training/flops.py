@@ -14,7 +14,7 @@ def matmul_flops(jaxpr: Any) -> int:
     """Returns the FLOPs of all matrix products in a jaxpr; a multiply-add is 2 FLOPs.
 
     Counts the most expensive branch of a `cond`, and the body of a `while_loop`, whose number of
-    iterations is unknown, once.
+    iterations is unknown, once. Kernels count all their programs, and so the padding of blocks.
     """
     total = 0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
@@ -25,6 +25,10 @@ def matmul_flops(jaxpr: Any) -> int:
             total += equation.params["length"] * sum(inner)
         elif equation.primitive.name == "cond":
             total += max(inner, default=0)
+        elif equation.primitive.name == "pallas_call":
+            total += math.prod(equation.params["grid_mapping"].grid) * sum(inner)
+        elif equation.primitive.name == "shard_map":
+            total += equation.params["mesh"].size * sum(inner)
         else:
             total += sum(inner)
     return total

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from prompt_tuning.models.flash_attention import bias_tables, cost, flash_attention
 from prompt_tuning.training.flops import matmul_flops
 
 A, B = jnp.ones((3, 4)), jnp.ones((4, 5))
@@ -33,6 +34,17 @@ def test_loops_branches_and_functions_inside():
     branches = lambda a: jax.lax.cond(True, lambda x: x @ B @ B.T, lambda x: x, a)  # noqa: E731
     assert count(branches, A) == 2 * ONE
     assert count(jax.checkpoint(loop), A) == 6 * 2 * 3 * 4 * 4
+
+
+def test_kernels_and_shards():
+    query = jnp.ones((2, 3, 128, 64))
+    tables = bias_tables(jnp.ones((3, 255)), 128, 128)
+    attend = (flash_attention, query, query, query, tables, jnp.ones((2, 128), bool))
+    assert count(*attend) == cost(2, 3, 128, 128, 64, 4, backward=False).flops
+    mesh = jax.make_mesh((1,), ("data",))
+    spec = jax.sharding.PartitionSpec()
+    shard = jax.shard_map(jnp.matmul, mesh=mesh, in_specs=spec, out_specs=spec)
+    assert count(shard, A, B) == ONE
 
 
 def test_what_is_no_matrix_product_is_not_counted():
