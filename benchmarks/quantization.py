@@ -8,8 +8,9 @@ nf4 (`prompt_tuning/models/quantization.py`), the other weights in bfloat16.
 - accuracy: a prompt is trained on TinyWorld Base by `prompt_tuning.train`, for each of two tasks
   and each format, and its best prompt is scored on the test split; the prompt trained with float32
   weights is also scored with the other formats without more training.
-- plan: the bytes that a training step needs by `planning.program`, for T5 1.1 of several sizes
-  with a 100-token prompt, batch 8, encoder 128, decoder 8, layers recomputed.
+- plan: the bytes that a training step needs on one H200 by `prompt-tuning plan`, for T5 1.1 of
+  several sizes with a 100-token prompt, batch 8, encoder 128, decoder 8, layers recomputed. GPUs'
+  compiler, `prompt-tuning[cuda]`, should be installed; a GPU isn't needed.
 - process: T5 1.1 Small with random weights is loaded from a bfloat16 file in a fresh process, which
   makes a few steps of that size: bytes of the weights, peak resident memory of the process (VmHWM,
   including Python and JAX) and the median step time. Inputs of products have the machine's fastest
@@ -36,6 +37,7 @@ import numpy as np
 import prompt_tuning as pt
 from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.checkpoints.frozen.weights import save_weights
+from prompt_tuning.cli.plan import run_apart
 from prompt_tuning.data.tasks.catalog import get_task
 from prompt_tuning.host_memory import return_memory_after_compiling
 from prompt_tuning.methods.prompt import SoftPrompt
@@ -45,7 +47,7 @@ from prompt_tuning.models.hardware import fastest_matmul_dtype
 from prompt_tuning.models.initialization import init_params
 from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.models.t5 import T5
-from prompt_tuning.planning.program import Work, needs_of
+from prompt_tuning.planning.machines import find_machine
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
@@ -121,28 +123,29 @@ def _tested(base: pt.Base, run: Path, task: str) -> float:
 
 
 def plan(names: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the bytes of a step compiled for one device, by model and format."""
+    """Returns the bytes of a step compiled for one H200, by model and format."""
     found: dict[str, Any] = {}
     for name in names:
         found[name] = {}
         for way in WAYS:
-            activations = "float32" if way == "float32" else "bfloat16"
-            fields = {**settings(way), "matmul_dtype": "", "compute_dtype": activations}
-            config = get_config(name)
-            needs = needs_of(
-                Work(
-                    config=config,
-                    compute=Compute(remat=True, **fields),
-                    method=SoftPrompt(length=PROMPT, embed_dim=config.embed_dim),
-                    optimizer=adafactor(0.3),
-                    loss=LossOptions(),
-                    batch_size=BATCH,
-                    input_length=SOURCE,
-                    target_length=TARGET,
-                )
-            )
+            dtype = "float32" if way == "float32" else "bfloat16"
+            given = {**settings(way), "matmul_dtype": "", "compute_dtype": dtype, "remat": True}
+            flags = [f"--gin.frozen_model.{field}={value!r}" for field, value in given.items()]
+            lengths = {"inputs": SOURCE, "targets": TARGET}
+            flags += [
+                f"--gin_file=models/{name}.gin",
+                f"--gin.TASK_FEATURE_LENGTHS={lengths}",
+                f"--gin.PROMPT_LENGTH={PROMPT}",
+                f"--gin.BATCH_SIZE={BATCH}",
+            ]
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "plan.json"
+                flags += ["--accelerator=h200", "--no_advice", f"--json={file}"]
+                run_apart(flags, find_machine("h200"), capture_output=True).check_returncode()
+                planned = json.loads(file.read_text())
             parts = ("weights", "temporaries", "memory")
-            found[name][way] = {part: getattr(needs, part) for part in parts}
+            found[name][way] = {part: planned["memory"][part] for part in parts}
+            found["compiler"] = planned["compiler"]
             print(f"{name} {way}: {found[name][way]}", file=sys.stderr, flush=True)
     return found
 

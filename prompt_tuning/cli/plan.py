@@ -79,7 +79,7 @@ def print_plan(args: argparse.Namespace, machine: Machine) -> None:
         advise=not args.no_advice,
         progress=say,
     )
-    print(plan.text())
+    print(plan.text(), end="")
     if args.json:
         with new_file(args.json) as file:
             file.write(json.dumps(plan.to_json(), indent=2) + "\n")
