@@ -129,7 +129,8 @@ def plan(names: tuple[str, ...]) -> dict[str, Any]:
         found[name] = {}
         for way in WAYS:
             dtype = "float32" if way == "float32" else "bfloat16"
-            given = {**settings(way), "matmul_dtype": "", "compute_dtype": dtype, "remat": True}
+            given = {**settings(way), "matmul_dtype": "", "compute_dtype": dtype}
+            given |= {"remat": True, "unroll": 1}
             flags = [f"--gin.frozen_model.{field}={value!r}" for field, value in given.items()]
             lengths = {"inputs": SOURCE, "targets": TARGET}
             flags += [

@@ -29,6 +29,8 @@ COLLECTIVES = (
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call")
 """Operations that move no data themselves; so does the second half of an asynchronous one."""
 
+_CALLED = r"\bcalls=%?([\w.-]+)"
+
 _WRAPPERS = re.compile(
     r"(transpose|jvp|vmap|remat|shard_map)\(.*\)|while|body|cond|closed_call|checkpoint|"
     r"rematted_computation|layers|branch_\d+_fun|[A-Z]\w*\.\w+"
@@ -161,7 +163,7 @@ class Program:
             if half == "done" or {instruction.opcode, start} & {*_FREE, *COLLECTIVES}:
                 continue
             if instruction.opcode == "fusion":
-                inside = self._computations[instruction.find(r"\bcalls=%?([\w.-]+)")]
+                inside = self._computations[instruction.find(_CALLED)]
             else:
                 inside = {
                     name: dataclasses.replace(computation[name], opcode="parameter")
@@ -218,16 +220,27 @@ class Program:
         """Returns the number of iterations of a loop; the most there can be if it can end early."""
         if known := loop.find(r'"known_trip_count":\{"n":"(\d+)"'):
             return int(known)
-        # TPU programs don't say it: the condition compares with a constant.
-        condition = self._computations[loop.find(r"\bcondition=%?([\w.-]+)")].values()
-        limits = [each.operands[0] for each in condition if each.opcode == "constant"]
+        # A loop that can end early, and any of a TPU: its condition compares with a constant.
+        condition = loop.find(r"\bcondition=%?([\w.-]+)")
+        limits = [
+            each.operands[0]
+            for each in self._with_fused(self._computations[condition])
+            if each.opcode == "constant"
+        ]
         return max((int(limit) for limit in limits if limit.isdigit()), default=1)
+
+    def _with_fused(self, computation: Computation) -> Iterator[Instruction]:
+        """Yields the instructions of a computation and of its fusions."""
+        for each in computation.values():
+            yield each
+            if each.opcode == "fusion":
+                yield from self._with_fused(self._computations[each.find(_CALLED)])
 
     def _products(self, inside: Computation) -> Iterator[tuple[int, str]]:
         """Yields the FLOPs and the inputs' type of each matrix product in a computation."""
         for each in inside.values():
             if each.opcode == "fusion":
-                yield from self._products(self._computations[each.find(r"\bcalls=%?([\w.-]+)")])
+                yield from self._products(self._computations[each.find(_CALLED)])
             elif each.opcode == "dot":
                 left = inside[each.operands[0]].shapes[0]
                 axes = _numbers(each.find(r"lhs_contracting_dims=\{([\d,]*)\}"))

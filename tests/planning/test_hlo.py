@@ -43,6 +43,18 @@ def test_products_are_counted_as_often_as_the_loop_runs(gradient):
     assert all(kernel.float32 and not kernel.cycles for kernel in products)
 
 
+def test_a_loop_that_can_end_early_counts_as_often_as_it_can_run():
+    def decode(x):
+        def more(carry):
+            return (carry[0] < 7) & jnp.any(carry[1] < 0)
+
+        return jax.lax.while_loop(more, lambda c: (c[0] + 1, jnp.sin(c[1] @ x)), (0, x))
+
+    text = jax.jit(decode).lower(jnp.zeros((WIDTH, WIDTH))).compile().as_text()
+    flops = sum(kernel.times * kernel.flops for kernel in Program(text).kernels())
+    assert flops == 7 * 2 * WIDTH**3
+
+
 TPU = """HloModule jit_step, is_scheduled=true
 
 %fused (p: bf16[24,16,64], i: s32[]) -> bf16[16,64] {
