@@ -28,6 +28,8 @@ __all__ = [
     "add_prompt",
     "injected",
     "prepend_decoder_prompt",
+    "visible_decoder_keys",
+    "with_prefix_mask",
 ]
 
 Params = dict[str, Any]
@@ -155,6 +157,33 @@ def prepend_decoder_prompt(
         return embedded
     prompt = jnp.repeat(prompt, embedded.shape[0] // prompt.shape[0], axis=0)
     return jnp.concatenate([prompt.astype(embedded.dtype), embedded], axis=1)
+
+
+def with_prefix_mask(
+    mask: Bool[Array, "batch source"], injection: Injection, name: str
+) -> Bool[Array, "batch keys"]:
+    """Returns which keys of an attention block are visible, those of its prefix first."""
+    if name not in injection.prefixes:
+        return mask
+    before = injection.prefix_mask(name)
+    before = jnp.broadcast_to(before, (mask.shape[0], before.shape[1]))
+    return jnp.concatenate([before, mask], axis=1)
+
+
+def visible_decoder_keys(injection: Injection, keys: int) -> Bool[Array, "#batch keys"] | None:
+    """Returns which keys of decoder self-attention aren't masked, or None if all are visible."""
+    name = "decoder/self_attention"
+    prompt = injection.decoder_prompt_mask
+    if prompt is None and name not in injection.prefix_masks:
+        return None
+    if prompt is None:
+        prompt = jnp.ones((1, injection.decoder_prompt_length), bool)
+    prefix = injection.prefix_mask(name)
+    batch = max(len(prefix), len(prompt))
+    before = [jnp.broadcast_to(mask, (batch, mask.shape[1])) for mask in (prefix, prompt)]
+    visible = jnp.concatenate(before, axis=1)
+    missing = keys - visible.shape[1]  # the target's keys; the causal mask handles them
+    return jnp.pad(visible, ((0, 0), (0, missing)), constant_values=True)
 
 
 def injected(frozen: Params, injection: Injection) -> tuple[dict[str, Params], Injection]:

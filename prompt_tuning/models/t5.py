@@ -21,7 +21,13 @@ from prompt_tuning.models.attention import Attention, RelativePositionBias, mask
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.flash_attention import bias_tables
-from prompt_tuning.models.injection import Injection, add_prompt, prepend_decoder_prompt
+from prompt_tuning.models.injection import (
+    Injection,
+    add_prompt,
+    prepend_decoder_prompt,
+    visible_decoder_keys,
+    with_prefix_mask,
+)
 from prompt_tuning.models.layers import MLP, Projection, RMSNorm, TokenEmbedder, dropout
 from prompt_tuning.models.parameters import Axes
 from prompt_tuning.models.slots import KeyValue, Slots, repeat_per_row
@@ -235,7 +241,7 @@ class Encoder(nn.Module):
         """Returns the outputs for the embedded input `x`; no position attends to padding."""
         config = self.config
         options = {"config": config, "compute": self.compute, "deterministic": deterministic}
-        mask = _with_prefix_mask(mask, injection, "encoder/attention")
+        mask = with_prefix_mask(mask, injection, "encoder/attention")
         target, source = x.shape[1], mask.shape[1]
         first = target - source  # the position of the first key; a prefix's are negative
         relpos_bias = RelativePositionBias(
@@ -296,10 +302,10 @@ class Decoder(nn.Module):
         )(keys[None, :] - queries[:, None])
         # Causal: [1 or rows, heads, target, keys].
         self_bias = (position_bias + mask_bias(keys[None, :] <= queries[:, None]))[None]
-        visible = _visible_keys(injection, len(keys))
+        visible = visible_decoder_keys(injection, len(keys))
         if visible is not None:
             self_bias += repeat_per_row(mask_bias(visible)[:, None, None, :], x.shape[0])
-        cross_mask = _with_prefix_mask(encoded.mask, injection, "decoder/encoder_decoder_attention")
+        cross_mask = with_prefix_mask(encoded.mask, injection, "decoder/encoder_decoder_attention")
         dropped = _Dropout(**options)
         layers = _stack(
             DecoderLayer, self.compute, config.num_decoder_layers, (0, 0, *(nn.broadcast,) * 4)
@@ -326,33 +332,6 @@ class Decoder(nn.Module):
                 name="logits_dense",
             )(x)
         return x, advanced
-
-
-def _with_prefix_mask(
-    mask: Bool[Array, "batch source"], injection: Injection, name: str
-) -> Bool[Array, "batch keys"]:
-    """Returns which keys of an attention block are visible, those of its prefix first."""
-    if name not in injection.prefixes:
-        return mask
-    before = injection.prefix_mask(name)
-    before = jnp.broadcast_to(before, (mask.shape[0], before.shape[1]))
-    return jnp.concatenate([before, mask], axis=1)
-
-
-def _visible_keys(injection: Injection, keys: int) -> Bool[Array, "#batch keys"] | None:
-    """Returns which keys of decoder self-attention aren't masked, or None if all are visible."""
-    name = "decoder/self_attention"
-    prompt = injection.decoder_prompt_mask
-    if prompt is None and name not in injection.prefix_masks:
-        return None
-    if prompt is None:
-        prompt = jnp.ones((1, injection.decoder_prompt_length), bool)
-    prefix = injection.prefix_mask(name)
-    batch = max(len(prefix), len(prompt))
-    before = [jnp.broadcast_to(mask, (batch, mask.shape[1])) for mask in (prefix, prompt)]
-    visible = jnp.concatenate(before, axis=1)
-    missing = keys - visible.shape[1]  # the target's keys; the causal mask handles them
-    return jnp.pad(visible, ((0, 0), (0, missing)), constant_values=True)
 
 
 class _Dropout(nn.Module):
