@@ -38,7 +38,7 @@ def assert_alike(output: str, expected: str) -> None:
 
 def test_the_page_has_the_machines_it_promises(plans):
     text = "\n".join(" ".join(arguments) for arguments, _ in plans)
-    for machine in ("v6e-8", "h200", "a100-40gb --devices=8"):
+    for machine in ("v5e-16", "v4-32", "v5p-16", "v6e-8", "h200", "a100-40gb --devices=8"):
         assert re.search(rf"xxl.gin --accelerator={machine}", text), machine
     assert all("in all" in output and "XLA's" in output for _, output in plans)
 
