@@ -92,18 +92,22 @@ def prepare(
     base: Base | None = None,
     load: Load = load_splits,
     part: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontext,
+    side_by_side: int = 1,
 ) -> Job:
     """Loads the model and the data, and initializes the method.
 
     `base` and `load` let several jobs on one model share it and their data.
     `part(name)` is a context manager entered while loading the "weights" and the "data".
+    `side_by_side` is the number of jobs whose steps one program makes.
     """
     training = configurables.train()
     data = configurables.data()
     prediction = configurables.predict(data)
     with part("weights"):
         base = base or load_base(data)
-    return job.prepare(base, data, prediction, training, load=load, part=part)
+    return job.prepare(
+        base, data, prediction, training, load=load, part=part, side_by_side=side_by_side
+    )
 
 
 def prompt_path(run: str | None, given: str | None) -> str:

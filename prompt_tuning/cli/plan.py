@@ -22,13 +22,14 @@ from prompt_tuning.checkpoints.frozen.load import stored_frozen
 from prompt_tuning.cli import configurables, gin_config, registry
 from prompt_tuning.cli.parsers import parse
 from prompt_tuning.files import new_file
-from prompt_tuning.models.compute import Compute
+from prompt_tuning.models import auto
+from prompt_tuning.models.compute import AUTO, Compute
 from prompt_tuning.models.config import get_config
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS
 from prompt_tuning.planning import compilers
 from prompt_tuning.planning.machines import Machine, find_machine
-from prompt_tuning.planning.program import Work, needs_of
+from prompt_tuning.planning.program import Work, needs_of, work_with_remat
 from prompt_tuning.planning.report import make_plan
 from prompt_tuning.recipes.say import say
 
@@ -63,6 +64,7 @@ def run_apart(
 def print_plan(args: argparse.Namespace, machine: Machine) -> None:
     """Makes and prints the plan, in the process that `run_apart` started."""
     work, train_steps = configured(args)
+    work = work_with_remat(work, machine.accelerator.memory)
     if compilers.missing(machine.accelerator):
         devices, compiler = jax.devices(), "for emulated CPU devices"
     else:
@@ -101,16 +103,23 @@ def configured(args: argparse.Namespace) -> tuple[Work, int]:
 
     given = gin_config.parameters("frozen_model")
     architecture, checkpoint = given.pop("architecture", None), given.pop("checkpoint")
-    name, dtype = given.pop("name", None), given.pop("param_dtype", None)
-    if given.get("matmul_dtype") == "auto":  # as "auto" resolves on every accelerator of the table
+    name, dtype = given.pop("name", None), given.pop("param_dtype", AUTO)
+    may_be_auto = {
+        field: given.pop(field) for field in ("compute_dtype", "remat", "unroll") if field in given
+    }
+    if given.get("matmul_dtype") == AUTO:
         given["matmul_dtype"] = "bfloat16"
+    if dtype == AUTO:
+        dtype = auto.auto_param_dtype(auto.ACCELERATOR)
     if architecture:
         config = get_config(architecture)
     else:
         stored = stored_frozen(checkpoint)
         config, dtype = stored.config, dtype_of(stored.parameters, dtype)
     config = dataclasses.replace(config, name=name or architecture or config.name)
-    compute = Compute(param_dtype=dtype or "float32", **given)
+    compute = auto.resolved(
+        Compute(param_dtype=dtype or "float32", **given), config, auto.ACCELERATOR, **may_be_auto
+    )
     # Only its sizes are used, so it needs no vocabulary.
     base = configurables.Base(
         config=config,

@@ -47,7 +47,8 @@ def train_population(args: argparse.Namespace, startup: Startup) -> None:
     specs = members.member_specs(listed_members, macro)
     concurrency, side_by_side = configurables.population()
     halving = configurables.successive_halving() if args.tune else None
-    folder, jobs = _prepare(args, specs, macro, startup)
+    at_once = min(concurrency, len(specs)) if side_by_side else 1
+    folder, jobs = _prepare(args, specs, macro, startup, at_once)
     count = f"{len(specs)} member{'s' * (len(specs) > 1)}"
     say_once(start_block(_facts_of_all(jobs, folder, f"{count}, up to {concurrency} at a time")))
     results = train_jobs(
@@ -86,7 +87,11 @@ def train_population(args: argparse.Namespace, startup: Startup) -> None:
 
 
 def _prepare(
-    args: argparse.Namespace, specs: Sequence[MemberSpec], macro: str, startup: Startup
+    args: argparse.Namespace,
+    specs: Sequence[MemberSpec],
+    macro: str,
+    startup: Startup,
+    side_by_side: int,
 ) -> tuple[RunFolder, list[MemberJob]]:
     """Loads each member's configuration, and its data unless an earlier member has the same."""
     whole_text, whole_settings = gin_config.text(), identity.settings()
@@ -118,7 +123,7 @@ def _prepare(
                 splits[key, split] = load_splits(base, data, split)
             return splits[key, split]
 
-        job = loading.prepare(base, load, startup.part)
+        job = loading.prepare(base, load, startup.part, side_by_side)
         hashes.setdefault(key, job.data_hash)
         settings = {**identity.settings(), **identity.file_contents()}
         jobs.append(job)

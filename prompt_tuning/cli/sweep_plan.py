@@ -35,6 +35,26 @@ _NAMED = ("train.log_every", "train.checkpoint_every", "train.keep_checkpoints")
 names in existing sweep folders and published results would change."""
 
 
+_TINYWORLD = (
+    r"'(tinyworld_[a-z]+|experiments/lm_adaptation/checkpoints/tinyworld_mini_\d+\.safetensors)'"
+)
+
+
+def _set_by_model_files(settings: Mapping[str, str]) -> dict[str, str]:
+    """Returns the settings of shipped gin files that are 'auto' by now, for the names of runs."""
+    found = {}
+    size = settings.get("frozen_model.architecture", "").rpartition("_")[2].strip("'")
+    if size == "small" or re.fullmatch(_TINYWORLD, settings.get("INITIAL_CHECKPOINT_PATH", "")):
+        found["frozen_model.unroll"] = "0"
+    if size in ("xl", "3b", "xxl", "11b"):
+        found["frozen_model.param_dtype"] = found["frozen_model.compute_dtype"] = "'bfloat16'"
+    if size in ("xxl", "11b"):
+        found["frozen_model.remat"] = "True"
+    if "frozen_model.quantization" in settings:
+        found["frozen_model.unroll"] = "1"
+    return found
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:
     """A sweep as described by its gin file.
@@ -131,7 +151,7 @@ def _run(described: Sweep, settings: Mapping[str, Any], search_paths: str) -> Sw
         for name, (text, _) in parameters.items()
         if not mark(name).per_member and not mark(name).free
     }
-    hashed = resolved | named
+    hashed = _set_by_model_files(resolved) | resolved | named
     if hashed.get("data.extra_tokens") == "None":  # the default was 100 in older versions;
         hashed["data.extra_tokens"] = "100"  # this keeps their run names
     return SweepRun(

@@ -4,12 +4,14 @@ Weight files contain none of them: the same weights work with any options.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.models.config import type_problem
 from prompt_tuning.models.hardware import fastest_matmul_dtype
 
 ATTENTIONS = ("plain", "flash")
+AUTO: Literal["auto"] = "auto"
 DTYPES = ("float32", "bfloat16")
 QUANTIZATIONS = ("int8", "nf4")
 
@@ -25,7 +27,8 @@ class Compute:
         the hardware's fastest if "auto". Products are always accumulated in float32.
       attention: "flash" computes the encoder's self-attention on TPUs and NVIDIA GPUs by kernels
         that store no attention weights (flash_attention.py); "plain" everywhere by XLA.
-      remat: recompute each layer in the backward pass instead of keeping its activations.
+      remat: recompute each layer in the backward pass instead of keeping its activations. "auto"
+        is False; training decides first (`auto.needs_remat`).
       unroll: layers per step of the scan over layers. 0 unrolls all of them, which runs faster
         and compiles more slowly.
       dropout_rate: dropout in training.
@@ -39,7 +42,7 @@ class Compute:
     compute_dtype: str = "float32"
     matmul_dtype: str = ""
     attention: str = "plain"
-    remat: bool = False
+    remat: bool | Literal["auto"] = False
     unroll: int = 1
     dropout_rate: float = 0.0
     quantization: str = ""
@@ -48,7 +51,10 @@ class Compute:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
+            if (name, value) == ("remat", AUTO):
+                continue
             if expected := type_problem(Compute, name, value):
+                expected += " or 'auto'" if name in ("remat", "unroll") else ""
                 raise UserError(f"{name} is {value!r}; expected {expected}.")
         allowed = {
             "param_dtype": DTYPES,

@@ -209,7 +209,7 @@ class DecoderLayer(nn.Module):
 
 def _stack(layer: type[nn.Module], compute: Compute, length: int, in_axes: Any) -> Any:
     """Returns `layer` scanned over `length` layers with stacked parameters."""
-    if compute.remat:
+    if compute.remat is True:
         # Within a loop XLA can't merge the recomputation with the forward pass, so barriers
         # against it (`prevent_cse`) would only cost time.
         layer = nn.remat(layer, prevent_cse=False)

@@ -6,6 +6,7 @@ estimates the share it could reach.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,10 @@ ACCELERATORS = (
 def accelerator_of(device_kind: str) -> Accelerator | None:
     """Returns the entry of a JAX device kind, or None if the table doesn't contain it."""
     return next((found for found in ACCELERATORS if device_kind in found.kinds), None)
+
+
+def memory_of(device: Any) -> int | float | None:
+    """Returns the bytes of a device's memory that JAX may use; None if unknown, as of CPUs."""
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    known = accelerator_of(device.device_kind)
+    return limit or (known and known.memory)

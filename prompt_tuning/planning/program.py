@@ -18,7 +18,8 @@ from jaxtyping import PyTree
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Method
-from prompt_tuning.models.compute import Compute
+from prompt_tuning.models import auto
+from prompt_tuning.models.compute import AUTO, Compute
 from prompt_tuning.models.config import T5Config, parameter_axes
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.t5 import T5
@@ -156,6 +157,23 @@ def weights_on_device(work: Work) -> int:
     )
     layout = Layout(mesh=mesh, axes_of=parameter_axes, fsdp=work.fsdp)
     return _bytes_on_device(layout.abstract(work.weights()))
+
+
+def work_with_remat(work: Work, memory: int | float) -> Work:
+    """Returns the step with `remat` as training decides it on devices with this many bytes."""
+    if work.compute.remat != AUTO:
+        return work
+    kept = auto.kept_bytes(
+        work.config,
+        work.compute,
+        rows=work.batch_size / work.accumulation_steps / work.data_parallel,
+        source=work.input_length + work.prompt_length,
+        target=work.target_length,
+        model_parallel=work.model_parallel,
+    )
+    trained = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(work.state().trained))
+    remat = auto.needs_remat(kept, weights_on_device(work) + 3 * trained, memory)
+    return dataclasses.replace(work, compute=dataclasses.replace(work.compute, remat=remat))
 
 
 def needs_of(work: Work, devices: Sequence[Any] | None = None) -> Needs:

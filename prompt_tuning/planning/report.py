@@ -73,7 +73,7 @@ class Plan:
         work = self.work
         return step_flops(
             work.config,
-            remat=work.compute.remat,
+            remat=work.compute.remat is True,
             batch=work.batch_size,
             prompt=work.prompt_length,
             source=work.input_length,

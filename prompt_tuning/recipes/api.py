@@ -56,8 +56,8 @@ def load(
     vocabulary: str | FilePath | None = None,
     *,
     name: str | None = None,
-    param_dtype: str | None = None,
-    compute_dtype: str = "float32",
+    param_dtype: str | None = "auto",
+    compute_dtype: str = "auto",
     matmul_dtype: str = "",
     quantization: str = "",
     model_parallel: int = 1,
@@ -73,8 +73,9 @@ def load(
       vocabulary: a SentencePiece file, a folder that contains one, "tinyworld" or "byt5"; None
         searches the model's folder.
       name: the model name recorded by prompts; None is the architecture's name.
-      param_dtype: "float32" or "bfloat16" to cast the weights; None keeps the saved dtype.
-      compute_dtype: dtype of activations.
+      param_dtype: "float32" or "bfloat16" to cast the weights; None keeps the saved dtype; "auto"
+        is bfloat16 on accelerators and the saved dtype on a CPU.
+      compute_dtype: dtype of activations; "auto" is bfloat16 on accelerators, float32 on a CPU.
       matmul_dtype: dtype of the inputs of matrix products; "" is `compute_dtype`, "auto" is
         bfloat16 if the hardware is faster with it.
       quantization: "int8" or "nf4" to store kernels in 8 or 4 bits.
@@ -238,8 +239,11 @@ def train_many(
         }
         _check_members(specs)
         load = _loaded_once()
+        at_once = min(concurrency, len(members)) if side_by_side else 1
         jobs = {
-            name: prepare(base, spec.data, spec.prediction, spec.training, load=load)
+            name: prepare(
+                base, spec.data, spec.prediction, spec.training, load=load, side_by_side=at_once
+            )
             for name, spec in specs.items()
         }
         first = next(iter(members))

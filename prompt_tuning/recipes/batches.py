@@ -136,8 +136,14 @@ def prepare_batches(
       UserError: as `BatchSource.batch`, or a batch can't be sharded over the devices.
     """
     check_batch(data.batch_size, base.mesh, training.options.accumulation_steps)
-    seed, first = training.options.seed, batches.batch(0)
-    method, trained = initialized(base, training.make_method(base), seed, first)
+    base, method, trained = initialized(
+        base,
+        training.make_method(base),
+        training.options,
+        batches.batch(0),
+        rows=data.batch_size,
+        lengths=data.lengths,
+    )
     return Job(
         base=base,
         data=data,

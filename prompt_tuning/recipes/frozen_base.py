@@ -2,9 +2,10 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -20,11 +21,13 @@ from prompt_tuning.data.mixtures import mixture_of
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError
-from prompt_tuning.models.compute import Compute
+from prompt_tuning.models import auto
+from prompt_tuning.models.compute import AUTO, Compute
 from prompt_tuning.models.config import T5Config, get_config, parameter_axes
 from prompt_tuning.models.parameters import parameter_shapes
 from prompt_tuning.models.t5 import T5, Params
-from prompt_tuning.parallel.mesh import gathered, make_mesh, values_at
+from prompt_tuning.parallel.accelerators import memory_of
+from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS, gathered, make_mesh, values_at
 from prompt_tuning.parallel.processes import is_first
 from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.recipes.say import say
@@ -74,6 +77,40 @@ class Base:
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shapes of the model's parameters by name, "/"-joined."""
         return parameter_shapes(self.config)
+
+    @property
+    def in_use(self) -> dict[str, Any]:
+        """The values of the settings that may be 'auto', for `identity.IN_USE`."""
+        names = ("param_dtype", "compute_dtype", "remat", "unroll")
+        return {name: getattr(self.compute, name) for name in names}
+
+    def with_remat_decided(self, trained: Any, *, rows: int, source: int, target: int) -> "Base":
+        """Returns the base with `compute.remat` decided, if it is 'auto'; see `auto.py`.
+
+        Args:
+          trained: the trainable parameters, float32, on each device.
+          rows: examples of a microbatch on all devices.
+          source: positions of the encoder for each, with the prompt.
+          target: positions of the decoder.
+        """
+        if self.compute.remat != AUTO:
+            return self
+        kept = auto.kept_bytes(
+            self.config,
+            self.compute,
+            rows=rows / self.mesh.shape[DATA_AXIS],
+            source=source,
+            target=target,
+            model_parallel=self.mesh.shape[MODEL_AXIS],
+        )
+        weights = sum(
+            math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+            for leaf in jax.tree.leaves(self.params)
+        )
+        # Its gradients and the optimizer's state are at most as large each.
+        weights += 3 * sum(leaf.nbytes for leaf in jax.tree.leaves(trained))
+        remat = auto.needs_remat(kept, weights, memory_of(self.mesh.local_devices[0]))
+        return dataclasses.replace(self, compute=dataclasses.replace(self.compute, remat=remat))
 
     def load_adapter(self, path: str) -> Adapter:
         """Reads an adapter of any method and checks that it was trained for this model.
@@ -140,7 +177,10 @@ def frozen_model(
     checkpoint: Changeable[str | None],
     architecture: str | None = None,
     name: str | None = None,
-    param_dtype: str | None = None,
+    param_dtype: Changeable[str | None] = AUTO,
+    compute_dtype: str = AUTO,
+    remat: Changeable[bool | Literal["auto"]] = AUTO,
+    unroll: Changeable[int | Literal["auto"]] = AUTO,
     sharding_of: Free[ShardingOf | None] = None,
     compute: Fields[Compute] = Compute(),
 ) -> tuple[T5Config, Compute, Params]:
@@ -152,8 +192,10 @@ def frozen_model(
       name: the model name recorded by prompts, as LM-adapted and original models share an
         architecture; None is the architecture's name.
       param_dtype: dtype to cast the weights to; None keeps the saved dtype.
+      compute_dtype, remat, unroll: as in `Compute`. For these and `param_dtype`, 'auto' is what
+        suits the model and the hardware (`models/auto.py`).
       sharding_of: the `layout`'s.
-      compute: numerics and quantization; its `param_dtype` is ignored.
+      compute: the other options; these four of its fields are ignored.
 
     Raises:
       UserError: the checkpoint is None, or doesn't have the given `architecture`.
@@ -161,10 +203,11 @@ def frozen_model(
     if checkpoint is None:
         raise UserError("No frozen model: INITIAL_CHECKPOINT_PATH is None; set it to one.")
     expected = get_config(architecture) if architecture else None
+    platform = jax.default_backend()
     config, params = load_frozen(
         checkpoint,
         expected,
-        param_dtype,
+        auto.auto_param_dtype(platform) if param_dtype == AUTO else param_dtype,
         sharding_of,
         quantization=compute.quantization,
         quantization_block=compute.quantization_block,
@@ -173,7 +216,15 @@ def frozen_model(
     # Not the folder's name: moving the model's files doesn't change which prompts fit.
     config = dataclasses.replace(config, name=name or architecture or config.name)
     dtype = str(params["token_embedder"]["embedding"].dtype)
-    return config, dataclasses.replace(compute, param_dtype=dtype), params
+    compute = auto.resolved(
+        dataclasses.replace(compute, param_dtype=dtype),
+        config,
+        platform,
+        compute_dtype=compute_dtype,
+        remat=remat,
+        unroll=unroll,
+    )
+    return config, compute, params
 
 
 def vocabulary(

@@ -18,6 +18,12 @@ from prompt_tuning.training.run_folder import Comparison
 
 _NOT_SET = "not set"
 
+IN_USE = "settings in use"
+"""Name of a record of the values that 'auto' settings came to; see `models/auto.py`."""
+
+_BEFORE_AUTO = {"compute_dtype": "float32", "remat": False, "unroll": 1}
+"""Defaults in older versions, whose run folders don't have that record."""
+
 
 def file_contents(settings: Mapping[str, str]) -> dict[str, str]:
     """Returns short hashes of the files named by settings, as "contents of PARAMETER"."""
@@ -62,14 +68,25 @@ def compare(
         default = default_of(parameter)
         unset = _NOT_SET if default is inspect.Parameter.empty else repr(default)
         old, new = was.get(parameter, unset), now.get(parameter, unset)
-        if old == new or what.free:
+        if old == new or what.free or (IN_USE in given and _is_in(given[IN_USE], parameter)):
             continue
         name = _name(parameter, found, given)
         if what.is_identity:
             refused[name] = f"{name} is {old} there, {new} now"
         elif what.note:
             notes[name] = f"{name} is {new} now and was {old}: {what.note}."
-    for name in sorted(found.keys() & given.keys()):
+    if IN_USE in given:
+        for name, new in given[IN_USE].items():
+            old = _in_use(found).get(name, new)
+            if old == new:
+                continue
+            if name in ("remat", "unroll"):
+                notes[name] = f"{name} is {new} now and was {old}: results differ by rounding."
+            else:
+                refused[name] = (
+                    f"{name} is {old!r} there, {new!r} now (to continue, set it to {old!r})"
+                )
+    for name in sorted((found.keys() & given.keys()) - {IN_USE}):
         # Hashes of contents, compared only if recorded: older versions recorded fewer.
         if " " in name and found[name] != given[name]:
             refused[name] = f"{name} is {found[name]} there, {given[name]} now{_WHY.get(name, '')}"
@@ -77,9 +94,25 @@ def compare(
 
 
 _WHY = {
-    "steps of the rungs": ", because of TRAIN_STEPS; --tune has dropped members at the old ones"
+    "steps of the rungs": ", because of TRAIN_STEPS; --tune has dropped members at the old ones",
+    "contents of the frozen weights": ", including their dtype",
 }
 """Explanations appended to some rejections."""
+
+
+def _is_in(in_use: Mapping[str, Any], parameter: str) -> bool:
+    section, _, name = parameter.rpartition(".")
+    return section in ("frozen_model", "new_model") and name in in_use
+
+
+def _in_use(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of the settings that may be 'auto', also of older run folders."""
+    given = {
+        parameter.rpartition(".")[2]: literal(text)
+        for parameter, text in _by_parameter(recorded).items()
+        if _is_in(_BEFORE_AUTO, parameter)
+    }
+    return {**_BEFORE_AUTO, **given, **recorded.get(IN_USE, {})}
 
 
 def _by_parameter(recorded: Mapping[str, Any]) -> dict[str, str]:

@@ -3,8 +3,9 @@
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 import optax
@@ -18,8 +19,10 @@ from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import FilePath, as_path
 from prompt_tuning.methods.base import Method, Trained, bind
+from prompt_tuning.models.compute import AUTO
 from prompt_tuning.parallel.mesh import DATA_AXIS, check_batch, replicate
 from prompt_tuning.recipes.frozen_base import Base, weights_hash
+from prompt_tuning.recipes.identity import IN_USE
 from prompt_tuning.recipes.paths import run_folder
 from prompt_tuning.recipes.prediction import Prediction
 from prompt_tuning.recipes.scoring import scorer_of_many
@@ -99,8 +102,8 @@ class Job:
         return {f"{split.task} {split.split}": dict(split.truncated) for split in splits}
 
     @property
-    def contents(self) -> dict[str, str]:
-        """Short hashes of the contents that settings refer to by path.
+    def contents(self) -> dict[str, Any]:
+        """Short hashes of the contents that settings refer to by path, and what 'auto' came to.
 
         A run doesn't resume if the data, weights or vocabulary at these paths have changed.
         """
@@ -108,6 +111,7 @@ class Job:
             "contents of the vocabulary": self.base.vocabulary.hash[:16],
             "contents of the data": self.data_hash,
             "contents of the frozen weights": weights_hash(self.base.params),
+            IN_USE: self.base.in_use,
         }
 
     @property
@@ -133,11 +137,12 @@ def prepare(
     *,
     load: Load = load_splits,
     part: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontext,
+    side_by_side: int = 1,
 ) -> Job:
     """Loads the data, and initializes the method.
 
     `load` lets several jobs share their data. `part(name)` is a context manager entered while
-    loading the "data".
+    loading the "data". `side_by_side` is the number of jobs whose steps one program makes.
 
     Raises:
       UserError: the data can't be read, don't suit the method, or can't be sharded over the
@@ -167,7 +172,14 @@ def prepare(
         )
     else:
         stream = TokenBatchStream(splits, budget=budget, seed=seed, rates=rates)
-    method, trained = initialized(base, method, seed, stream.batch(0))
+    base, method, trained = initialized(
+        base,
+        method,
+        training.options,
+        stream.batch(0),
+        rows=side_by_side * (budget.rows(data.lengths["inputs"]) if budget else data.batch_size),
+        lengths=data.lengths,
+    )
     score = scorer_of_many(base, data, prediction, development_splits)
     return Job(
         base=base,
@@ -184,10 +196,29 @@ def prepare(
     )
 
 
-def initialized(base: Base, method: Method, seed: int, batch: Batch) -> tuple[Method, Trained]:
-    """Returns the method and its initial parameters on the devices; `batch` is that of step 0."""
-    method, trained = bind(method, method.init(stream_key(seed, "prompt_init"), batch))
-    return method, _lay_out(trained, base)
+def initialized(
+    base: Base,
+    method: Method,
+    options: TrainOptions,
+    batch: Batch,
+    *,
+    rows: int,
+    lengths: Mapping[str, int],
+) -> tuple[Base, Method, Trained]:
+    """Returns the base for training, the method, and its initial parameters on the devices.
+
+    `batch` is that of step 0; `rows` and `lengths` are the sizes of the largest.
+    """
+    method, trained = bind(method, method.init(stream_key(options.seed, "prompt_init"), batch))
+    if base.compute.remat == AUTO:
+        added = jax.eval_shape(method.apply, trained, batch)
+        base = base.with_remat_decided(
+            trained,
+            rows=-(-rows // options.accumulation_steps),
+            source=added.encoder_prompt_length + lengths["inputs"] + added.encoder_suffix_length,
+            target=added.decoder_prompt_length + lengths["targets"],
+        )
+    return base, method, _lay_out(trained, base)
 
 
 def _lay_out(trained: Trained, base: Base) -> Trained:

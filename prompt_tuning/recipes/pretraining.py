@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -27,7 +27,8 @@ from prompt_tuning.data.pretraining import piece_lengths
 from prompt_tuning.data.tasks.tables import is_tfds
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError, at_least
-from prompt_tuning.models.compute import Compute
+from prompt_tuning.models.auto import resolved
+from prompt_tuning.models.compute import AUTO, Compute
 from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.initialization import init_params
 from prompt_tuning.models.t5 import T5, Params
@@ -35,6 +36,7 @@ from prompt_tuning.parallel.mesh import check_batch, replicate, shard_batch
 from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.recipes import frozen_base
 from prompt_tuning.recipes.frozen_base import Base
+from prompt_tuning.recipes.identity import IN_USE
 from prompt_tuning.recipes.job import Training
 from prompt_tuning.settings import Changeable
 from prompt_tuning.training.keys import stream_key
@@ -58,10 +60,10 @@ def new_model(
     num_decoder_layers: int | None = None,
     embedding_stddev: float = 1.0,
     relative_bias_stddev: float | None = None,
-    compute_dtype: str = "float32",
+    compute_dtype: str = AUTO,
     matmul_dtype: str = "",
-    remat: bool = False,
-    unroll: int = 1,
+    remat: Changeable[bool | Literal["auto"]] = AUTO,
+    unroll: Changeable[int | Literal["auto"]] = AUTO,
     dropout_rate: float = 0.0,
 ) -> tuple[T5Config, Compute, Params]:
     """Random weights for a named architecture; sizes that are given replace its own.
@@ -93,12 +95,13 @@ def new_model(
         vocab_size=-(-len(vocabulary) // _ROW_MULTIPLE) * _ROW_MULTIPLE,
         **given,
     )
-    compute = Compute(
+    compute = resolved(
+        Compute(matmul_dtype=matmul_dtype, dropout_rate=dropout_rate),
+        config,
+        jax.default_backend(),
         compute_dtype=compute_dtype,
-        matmul_dtype=matmul_dtype,
         remat=remat,
         unroll=unroll,
-        dropout_rate=dropout_rate,
     )
     params = init_params(
         config,
@@ -212,7 +215,7 @@ class PretrainingJob:
     stream: PretrainingStream
     held_out: PretrainingStream
     tokens: int
-    contents: Mapping[str, str]
+    contents: Mapping[str, Any]
 
     @property
     def model_name(self) -> str:
@@ -269,6 +272,12 @@ def prepare(
     # All weights are trained, so they are replicated for any layout.
     base = Base(config=config, compute=compute, params=params, vocabulary=vocabulary, layout=layout)
     base = dataclasses.replace(base, params=replicate(params, base.mesh))
+    base = base.with_remat_decided(
+        params,
+        rows=objective.batch_size,
+        source=objective.lengths["inputs"],
+        target=objective.lengths["targets"],
+    )
     return PretrainingJob(
         base=base,
         training=training,
@@ -280,6 +289,7 @@ def prepare(
             "contents of the vocabulary": vocabulary.hash[:16],
             "contents of the text": _text_hash(ids, kept_ids),
             "contents of the first weights": frozen_base.weights_hash(base.params),
+            IN_USE: base.in_use,
         },
     )
 

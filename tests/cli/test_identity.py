@@ -19,7 +19,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.recipes import signatures
 from prompt_tuning.recipes.identity import compare
 from prompt_tuning.settings import Annotated, Fields, Free, Mark, PerMember, mark_of
-from prompt_tuning.training.run_folder import RunFolder
+from prompt_tuning.training.run_folder import Comparison, RunFolder
 
 PARAMETERS = [
     f"{name}.{parameter}"
@@ -160,6 +160,45 @@ def test_weights_and_vocabulary_may_move(parameter, content):
 def test_another_eval_every_is_noted():
     (note,) = compare({"train.eval_every": "2"}, {"train.eval_every": "4"}).notes
     assert note.startswith("train.eval_every is 4 now and was 2: the best step is selected among")
+
+
+IN_USE = {"param_dtype": "float32", "compute_dtype": "float32", "remat": False, "unroll": 0}
+
+
+def test_what_auto_comes_to_is_compared():
+    """Not the settings, which are 'auto' on all hardware."""
+    found = {"settings in use": IN_USE}
+    assert compare(found, {**found, "frozen_model.compute_dtype": "'float32'"}) == Comparison()
+    elsewhere = {"compute_dtype": "bfloat16", "param_dtype": "bfloat16", "remat": True}
+    compared = compare(found, {"settings in use": {**IN_USE, **elsewhere}})
+    assert compared.refused == (
+        "param_dtype is 'float32' there, 'bfloat16' now (to continue, set it to 'float32')",
+        "compute_dtype is 'float32' there, 'bfloat16' now (to continue, set it to 'float32')",
+    )
+    assert compared.notes == ("remat is True now and was False: results differ by rounding.",)
+
+
+@pytest.mark.parametrize(
+    ("found", "in_use", "refused"),
+    [
+        # Of T5 Base on a CPU, when these were the defaults.
+        ({}, {"unroll": 1}, False),
+        ({}, {"compute_dtype": "bfloat16"}, True),
+        # Of T5 Small and XXL, when their files said it; of the Python API, which recorded all.
+        ({"frozen_model.unroll": "0"}, {}, False),
+        ({"frozen_model.compute_dtype": "'bfloat16'"}, {"compute_dtype": "bfloat16"}, False),
+        ({"frozen_model.param_dtype": "None", "frozen_model.unroll": "0"}, {}, False),
+        ({"new_model.compute_dtype": "'bfloat16'"}, {"compute_dtype": "bfloat16"}, False),
+        ({"frozen_model.compute_dtype": "'bfloat16'"}, {}, True),
+    ],
+)
+def test_folders_of_before_auto(found, in_use, refused):
+    given = {
+        "frozen_model.param_dtype": "'auto'",
+        "frozen_model.compute_dtype": "'auto'",
+        "settings in use": {**IN_USE, **in_use},
+    }
+    assert bool(compare(found, given).refused) == refused
 
 
 def test_tune_refuses_more_steps():

@@ -1,0 +1,108 @@
+"""The values of `Compute`'s settings that are 'auto': a rule on the model and the hardware.
+
+| setting         | on accelerators                                           | on a CPU          |
+| --------------- | --------------------------------------------------------- | ----------------- |
+| `param_dtype`   | bfloat16                                                  | as saved          |
+| `compute_dtype` | bfloat16, as T5X's own configs                            | float32           |
+| `unroll`        | all layers up to 24, as of T5 Small and Base; else a loop | the same up to 16 |
+| `remat`         | if what a step keeps doesn't fit in memory otherwise      | off               |
+
+A CPU computes in float32 for any dtype of the weights; a cast to float32 would only take memory.
+Quantized weights always have a loop: an unrolled program may dequantize many layers at once.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+
+from prompt_tuning.models.compute import AUTO, Compute
+from prompt_tuning.models.config import T5Config
+
+CPU = "cpu"
+ACCELERATOR = "tpu"
+"""Any of `jax.default_backend()`'s names except `CPU`: the rule doesn't distinguish them."""
+
+_UNROLLED_LAYERS = {CPU: 16, ACCELERATOR: 24}
+"""The most layers, of both stacks together, that are unrolled."""
+
+_USABLE = 0.8
+"""The share of a device's memory for weights and kept activations: the rest is for the step's other
+arrays, and for errors of the estimate."""
+
+
+def auto_param_dtype(platform: str) -> str | None:
+    """Returns the dtype of the weights on a platform of JAX; None is the saved one."""
+    return None if platform == CPU else "bfloat16"
+
+
+def resolved(
+    compute: Compute,
+    config: T5Config,
+    platform: str,
+    *,
+    compute_dtype: str = AUTO,
+    remat: bool | Literal["auto"] = AUTO,
+    unroll: int | Literal["auto"] = AUTO,
+) -> Compute:
+    """Returns `compute` with these settings, 'auto' replaced by the platform's value.
+
+    `remat` stays 'auto' on accelerators, for `needs_remat` to decide: it depends on the batch.
+    """
+    if compute_dtype == AUTO:
+        compute_dtype = "float32" if platform == CPU else "bfloat16"
+    if unroll == AUTO:
+        layers = config.num_encoder_layers + config.num_decoder_layers
+        most = _UNROLLED_LAYERS[CPU if platform == CPU else ACCELERATOR]
+        unroll = 0 if layers <= most and not compute.quantization else 1
+    if remat == AUTO and platform == CPU:
+        remat = False
+    return dataclasses.replace(compute, compute_dtype=compute_dtype, remat=remat, unroll=unroll)
+
+
+def kept_bytes(
+    config: T5Config,
+    compute: Compute,
+    *,
+    rows: int | float,
+    source: int,
+    target: int,
+    model_parallel: int = 1,
+) -> int | float:
+    """Estimates what the forward pass keeps for the backward pass on a device, in bytes.
+
+    The weights are frozen, so the inputs of their products aren't kept: only those of norms,
+    activations and attention. `planning/` compiles the step instead, which is exact and slow.
+
+    Args:
+      config: the architecture.
+      compute: the dtype of activations, and whether attention weights are kept.
+      rows: examples of a microbatch on the device.
+      source: positions of the encoder for each, with the prompt.
+      target: positions of the decoder.
+      model_parallel: devices that share the heads and feed-forward blocks.
+    """
+    embed = config.embed_dim
+    heads = config.num_heads * config.head_dim / model_parallel
+    mlp = (2 if config.gated_mlp else 1) * config.mlp_dim / model_parallel
+    encoder, decoder = config.num_encoder_layers, config.num_decoder_layers
+    # A norm's input for each block, the query, key and value, and the feed-forward block's
+    # hidden layers; in the decoder also another query, and the keys and values of the source.
+    kept = encoder * source * (2 * embed + 3 * heads + mlp)
+    kept += decoder * (target * (3 * embed + 4 * heads + mlp) + source * 2 * heads)
+    # Attention weights, [rows, heads, queries, keys].
+    pairs = decoder * target * (target + source)
+    pairs += encoder * source**2 if compute.attention == "plain" else 0
+    kept += config.num_heads / model_parallel * pairs
+    return rows * kept * jnp.dtype(compute.compute_dtype).itemsize
+
+
+def needs_remat(kept: int | float, weights: int | float, memory: int | float | None) -> bool:
+    """Returns whether layers must be recomputed in the backward pass, given bytes on a device.
+
+    Args:
+      kept: the result of `kept_bytes`.
+      weights: of the weights, frozen and trained, with all that training adds to the latter.
+      memory: the device's; None if unknown, which counts as enough.
+    """
+    return memory is not None and kept + weights > _USABLE * memory
