@@ -1,11 +1,17 @@
 """The table of methods is what the code itself says, and the docs show it."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from prompt_tuning.cli import methods
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.cli.methods import facts_of_all, shipped_methods
 from prompt_tuning.methods.registry import METHODS
+from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import get_config
+from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.training.optimizers import adafactor
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +51,19 @@ def test_what_can_be_done_with_them(facts):
     alone = {name for name, each in facts.items() if not each.batches}
     assert alone == {"norm_scales", "model_tuning"}
     assert {name for name, each in facts.items() if not each.quantizes} == {"model_tuning"}
+
+
+def test_all_are_trained_in_float32_whatever_the_dtype_of_the_weights(monkeypatch, tmp_path):
+    """And so is what the paper's optimizer keeps of them."""
+    config = get_config("t5_1_1_small")
+    in_bfloat16 = abstract_params(config, Compute(param_dtype="bfloat16"))
+    monkeypatch.setattr(methods, "abstract_params", lambda config: in_bfloat16)
+    for name in shipped_methods():
+        method = methods.method_of_sizes(name, config, tmp_path)
+        trained = jax.eval_shape(lambda method=method: method.init(jax.random.key(0), {}))
+        state = jax.eval_shape(adafactor(0.3).init, trained)
+        dtypes = {leaf.dtype for leaf in jax.tree.leaves((trained, state))}
+        assert dtypes <= {jnp.dtype("float32"), jnp.dtype("int32")}, name
 
 
 def test_every_method_has_a_file():
