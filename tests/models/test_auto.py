@@ -14,10 +14,11 @@ from prompt_tuning.recipes.paths import shipped_configs
 V5E = 15.75 * 2**30  # usable bytes, by its compiler
 # The paper's examples: 512 tokens with a prompt of 100, and targets of up to 62.
 LENGTHS = {"source": 612, "target": 62}
+BFLOAT16 = Compute(param_dtype="bfloat16", compute_dtype="bfloat16")
 
 
 def weights_of(config, share=1):
-    leaves = abstract_params(config, Compute(param_dtype="bfloat16"))
+    leaves = abstract_params(config, BFLOAT16)
     return sum(leaf.size * 2 for leaf in jax.tree.leaves(leaves)) / share
 
 
@@ -81,7 +82,7 @@ def test_layers_are_recomputed_only_where_memory_is_short(
 ):
     config = get_config(size)
     sizes = {"rows": rows, "model_parallel": model_parallel, **LENGTHS}
-    kept = auto.kept_bytes(config, "bfloat16", **sizes)
+    kept = auto.kept_bytes(config, BFLOAT16, **sizes)
     weights = weights_of(config, model_parallel)
     assert auto.needs_remat(kept, weights, memory) == expected
     assert not auto.needs_remat(kept, weights, None)
@@ -89,17 +90,13 @@ def test_layers_are_recomputed_only_where_memory_is_short(
 
 def test_kept_bytes_by_the_layer():
     """Counted by hand for Small: 512 wide, 6 heads of 64, 1024 hidden twice, 8 and 8 layers."""
-    found = auto.kept_bytes(
-        get_config("t5_1_1_small"), "float32", rows=2, source=10, target=3, keeps_attention=False
-    )
+    config, sizes = get_config("t5_1_1_small"), {"rows": 2, "source": 10, "target": 3}
     encoder = 10 * (2 * 512 + 3 * 384 + 2 * 1024)
     decoder = 3 * (3 * 512 + 4 * 384 + 2 * 1024) + 10 * 2 * 384
-    assert found == 2 * 8 * (encoder + decoder) * 4
-    attention = 6 * 8 * (10 * 10 + 3 * (3 + 10))
-    with_attention = auto.kept_bytes(
-        get_config("t5_1_1_small"), "float32", rows=2, source=10, target=3
-    )
-    assert with_attention - found == 2 * attention * 4
+    attention = 6 * 3 * (3 + 10)
+    flash = auto.kept_bytes(config, Compute(attention="flash"), **sizes)
+    assert flash == 2 * 8 * (encoder + decoder + attention) * 4
+    assert auto.kept_bytes(config, Compute(), **sizes) == flash + 2 * 8 * 6 * 10 * 10 * 4
 
 
 def test_no_model_s_file_decides_for_the_hardware():
