@@ -12,7 +12,7 @@ ROW = {"premise": "Tom lost a goat in the museum.", "hypothesis": "Tom lost a ma
 
 
 def main(folder: str, **changes: Any) -> pt.Run:
-    base = pt.load("tinyworld_small", settings={"frozen_model.unroll": 0})
+    base = pt.load("tinyworld_small")
     method = pt.soft_prompt(length=20, initializer=pt.sampled_vocabulary())
     options = {"steps": 10, "eval_every": 2, "log_every": 2, **changes}
     run = pt.train(base, method, "tinyworld_rte", folder=folder, **options)

@@ -58,7 +58,7 @@ EXPERIMENTS = {
 def run(folder: Path, model: str, method, optimizer, arguments: Mapping) -> dict:
     """Trains, and returns what came of it."""
     shutil.rmtree(folder, ignore_errors=True)
-    base = pt.load(model, settings={"frozen_model.unroll": 0})
+    base = pt.load(model)
     start = time.monotonic()
     untrained = method(base)
     batch = {"encoder_input_tokens": np.ones((1, 1), np.int32), "task": np.zeros(1, np.int32)}

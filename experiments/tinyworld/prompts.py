@@ -26,7 +26,7 @@ def tune(size: str, task: str, steps: int, length: int, seed: int, folder: Path)
     labels = get_task(task).labels
     initializer = pt.class_label(labels) if labels else pt.sampled_vocabulary()
     run = pt.train(
-        pt.load(f"tinyworld_{size}", settings={"frozen_model.unroll": 0}),
+        pt.load(f"tinyworld_{size}"),
         pt.soft_prompt(length, initializer),
         task,
         folder=folder,
