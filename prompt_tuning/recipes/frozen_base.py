@@ -1,6 +1,7 @@
 """The frozen model, its vocabulary and its sharding."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.models import auto
 from prompt_tuning.models.compute import AUTO, Compute
-from prompt_tuning.models.config import T5Config, get_config, parameter_axes
+from prompt_tuning.models.config import MODELS, T5Config, get_config, parameter_axes
 from prompt_tuning.models.parameters import parameter_shapes
 from prompt_tuning.models.t5 import T5, Params
 from prompt_tuning.parallel.accelerators import memory_of
@@ -204,6 +205,10 @@ def frozen_model(
         raise UserError("No frozen model: INITIAL_CHECKPOINT_PATH is None; set it to one.")
     expected = get_config(architecture) if architecture else None
     platform = jax.default_backend()
+    resolve = functools.partial(
+        auto.resolved, platform=platform, compute_dtype=compute_dtype, remat=remat, unroll=unroll
+    )
+    resolve(compute, MODELS["t5_small"])  # so that a wrong value is told before weights are read
     config, params = load_frozen(
         checkpoint,
         expected,
@@ -216,15 +221,7 @@ def frozen_model(
     # Not the folder's name: moving the model's files doesn't change which prompts fit.
     config = dataclasses.replace(config, name=name or architecture or config.name)
     dtype = str(params["token_embedder"]["embedding"].dtype)
-    compute = auto.resolved(
-        dataclasses.replace(compute, param_dtype=dtype),
-        config,
-        platform,
-        compute_dtype=compute_dtype,
-        remat=remat,
-        unroll=unroll,
-    )
-    return config, compute, params
+    return config, resolve(dataclasses.replace(compute, param_dtype=dtype), config), params
 
 
 def vocabulary(
