@@ -27,7 +27,7 @@ from prompt_tuning.recipes.paths import run_folder
 from prompt_tuning.recipes.prediction import Prediction
 from prompt_tuning.recipes.scoring import scorer_of_many
 from prompt_tuning.recipes.splits import load_splits
-from prompt_tuning.recipes.task_data import Data, prompt_length
+from prompt_tuning.recipes.task_data import Data, added_lengths, prompt_length
 from prompt_tuning.settings import Assigned, Fields, HashedFiles
 from prompt_tuning.training.keys import stream_key
 from prompt_tuning.training.losses import LossOptions
@@ -211,12 +211,12 @@ def initialized(
     """
     method, trained = bind(method, method.init(stream_key(options.seed, "prompt_init"), batch))
     if base.compute.remat == AUTO:
-        added = jax.eval_shape(method.apply, trained, batch)
+        added = added_lengths(lambda batch: method.apply(trained, batch), batch)
         base = base.with_remat_decided(
             trained,
             rows=-(-rows // options.accumulation_steps),
-            source=added.encoder_prompt_length + lengths["inputs"] + added.encoder_suffix_length,
-            target=added.decoder_prompt_length + lengths["targets"],
+            source=added[0] + lengths["inputs"],
+            target=added[1] + lengths["targets"],
         )
     return base, method, _lay_out(trained, base)
 

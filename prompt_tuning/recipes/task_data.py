@@ -29,16 +29,26 @@ ExtraTokens = Annotated[
 
 
 def prompt_length(inject: Callable[[Any], Injection], splits: Sequence[TokenizedSplit]) -> int:
-    """Returns the number of positions an injection adds to each input, by abstract evaluation."""
-    lengths: list[int] = []
-
-    def trace(batch: Mapping[str, jax.Array]) -> None:
-        injection = inject(batch)
-        lengths.append(injection.encoder_prompt_length + injection.encoder_suffix_length)
-
+    """Returns the number of positions an injection adds to each input."""
     first = splits[0]
     sizes = len(first.inputs[0]), len(first.targets[0])
-    jax.eval_shape(trace, mixed_batch(splits, np.array([[0, 0]]), sizes[:1], sizes[1]))
+    batch = mixed_batch(splits, np.array([[0, 0]]), sizes[:1], sizes[1])
+    return added_lengths(inject, batch)[0]
+
+
+def added_lengths(inject: Callable[[Any], Injection], batch: Any) -> tuple[int, int]:
+    """Returns the positions that an injection adds to each input and to each target.
+
+    It is evaluated abstractly.
+    """
+    lengths: list[tuple[int, int]] = []
+
+    def trace(batch: Mapping[str, jax.Array]) -> None:
+        found = inject(batch)
+        encoder = found.encoder_prompt_length + found.encoder_suffix_length
+        lengths.append((encoder, found.decoder_prompt_length))
+
+    jax.eval_shape(trace, batch)
     return lengths[0]
 
 
