@@ -82,7 +82,7 @@ MEANINGS = {
     "frozen_model.param_dtype": "'float32', 'bfloat16' or 'auto' for the weights; None: as saved",
     "frozen_model.compute_dtype": "dtype of activations: 'float32', 'bfloat16' or 'auto'",
     "frozen_model.matmul_dtype": "dtype of the inputs of matrix products, or 'auto'",
-    "frozen_model.attention": "'flash': a TPU kernel for the encoder's self-attention; or 'plain'",
+    "frozen_model.attention": "'flash': kernels for self-attention of the encoder; 'plain'; 'auto'",
     "frozen_model.remat": "recompute layers in the backward pass, for less memory; or 'auto'",
     "frozen_model.unroll": "layers per step of the scan over layers; 0: all; or 'auto'",
     "frozen_model.dropout_rate": "dropout in training",

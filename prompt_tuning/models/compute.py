@@ -10,7 +10,7 @@ from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.models.config import type_problem
 from prompt_tuning.models.hardware import fastest_matmul_dtype
 
-ATTENTIONS = ("plain", "flash")
+ATTENTIONS = ("auto", "plain", "flash")
 AUTO: Literal["auto"] = "auto"
 DTYPES = ("float32", "bfloat16")
 QUANTIZATIONS = ("int8", "nf4")
@@ -26,7 +26,8 @@ class Compute:
       matmul_dtype: dtype to which inputs of matrix products are rounded; `compute_dtype` if empty,
         the hardware's fastest if "auto". Products are always accumulated in float32.
       attention: "flash" computes the encoder's self-attention on TPUs and NVIDIA GPUs by kernels
-        that store no attention weights (flash_attention.py); "plain" everywhere by XLA.
+        that store no attention weights (flash_attention.py); "plain" everywhere by XLA. "auto" is
+        plain; `auto.resolved` decides first.
       remat: recompute each layer in the backward pass instead of keeping its activations. "auto"
         is False; training decides first (`auto.needs_remat`).
       unroll: layers per step of the scan over layers. 0 unrolls all of them, which runs faster
@@ -41,7 +42,7 @@ class Compute:
     param_dtype: str = "float32"
     compute_dtype: str = "float32"
     matmul_dtype: str = ""
-    attention: str = "plain"
+    attention: str = AUTO
     remat: bool | Literal["auto"] = False
     unroll: int = 1
     dropout_rate: float = 0.0

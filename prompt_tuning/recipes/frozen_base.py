@@ -82,7 +82,7 @@ class Base:
     @property
     def in_use(self) -> dict[str, Any]:
         """The values of the settings that may be 'auto', for `identity.IN_USE`."""
-        names = ("param_dtype", "compute_dtype", "remat", "unroll")
+        names = ("param_dtype", "compute_dtype", "attention", "remat", "unroll")
         return {name: getattr(self.compute, name) for name in names}
 
     def with_remat_decided(self, trained: Any, *, rows: int, source: int, target: int) -> "Base":
@@ -196,7 +196,7 @@ def frozen_model(
       compute_dtype, remat, unroll: as in `Compute`. For these and `param_dtype`, 'auto' is what
         suits the model and the hardware (`models/auto.py`).
       sharding_of: the `layout`'s.
-      compute: the other options; these four of its fields are ignored.
+      compute: the other options; the fields of these parameters are ignored.
 
     Raises:
       UserError: the checkpoint is None, or doesn't have the given `architecture`.

@@ -21,7 +21,7 @@ _NOT_SET = "not set"
 IN_USE = "settings in use"
 """Name of a record of the values that 'auto' settings came to; see `models/auto.py`."""
 
-_BEFORE_AUTO = {"compute_dtype": "float32", "remat": False, "unroll": 1}
+_BEFORE_AUTO = {"compute_dtype": "float32", "attention": "plain", "remat": False, "unroll": 1}
 """Defaults in older versions, whose run folders don't have that record."""
 
 
@@ -80,7 +80,7 @@ def compare(
             old = _in_use(found).get(name, new)
             if old == new:
                 continue
-            if name in ("remat", "unroll"):
+            if name in ("attention", "remat", "unroll"):
                 notes[name] = f"{name} is {new} now and was {old}: results differ by rounding."
             else:
                 refused[name] = (

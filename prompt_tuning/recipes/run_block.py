@@ -166,6 +166,7 @@ def _facts(job: Job | PretrainingJob, **facts: Any) -> RunFacts:
     precision = f"{weights} weights, {compute.compute_dtype} activations"
     if compute.product_dtype != compute.compute_dtype:
         precision += f", matrix products in {compute.product_dtype}"
+    precision += "; flash attention" if compute.attention == "flash" else ""
     precision += "; layers in a loop" if compute.unroll else "; layers unrolled"
     precision += ", recomputed backward" if compute.remat is True else ""
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"

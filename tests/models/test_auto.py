@@ -27,13 +27,16 @@ def test_accelerators_compute_in_bfloat16(platform):
     assert auto.auto_param_dtype(platform) == "bfloat16"
     compute = auto.resolved(Compute(param_dtype="bfloat16"), get_config("t5_1_1_small"), platform)
     assert compute.product_dtype == compute.compute_dtype == "bfloat16"
+    assert compute.attention == "flash"
     assert compute.remat == "auto"  # until the batch is known
+    odd = dataclasses.replace(get_config("t5_1_1_small"), head_dim=48)
+    assert auto.resolved(Compute(), odd, platform).attention == "plain"
 
 
 def test_a_cpu_computes_as_it_always_did():
     assert auto.auto_param_dtype("cpu") is None  # as saved
     compute = auto.resolved(Compute(), get_config("t5_1_1_xxl"), "cpu")
-    assert compute == Compute()
+    assert compute == Compute(attention="plain")
     assert compute.product_dtype == "float32"
 
 
@@ -45,7 +48,8 @@ def test_a_cpu_computes_as_it_always_did():
         ("mt5_small", 0, 0),
         ("t5_1_1_base", 1, 0),
         ("t5_base", 1, 0),
-        ("t5_1_1_large", 1, 1),
+        ("t5_1_1_large", 1, 0),
+        ("t5_1_1_xl", 1, 1),
         ("t5_1_1_xxl", 1, 1),
     ],
 )
@@ -60,9 +64,10 @@ def test_small_models_are_unrolled(size, cpu, accelerator):
 
 def test_what_is_given_is_kept():
     config, given = get_config("t5_1_1_small"), {"compute_dtype": "float32", "unroll": 2}
+    compute = Compute(attention="plain")
     for platform in ("cpu", "tpu"):
-        compute = auto.resolved(Compute(), config, platform, remat=True, **given)
-        assert compute == dataclasses.replace(Compute(), remat=True, **given)
+        found = auto.resolved(compute, config, platform, remat=True, **given)
+        assert found == dataclasses.replace(compute, remat=True, **given)
 
 
 @pytest.mark.parametrize(
