@@ -11,9 +11,9 @@ environment of its own. Parts:
 - populations: K members in one program, against one;
 - growth: the step's cycles by input, prompt, batch and model.
 
-Nothing runs. Memory is exact: it is the compiler's. Times are estimates: the TPU compiler's cycles,
-and for GPUs and Pallas kernels, which have none, the roofline of each kernel. Neither counts
-communication.
+Nothing runs. Memory is exact: it is the compiler's. Times are estimates without communication: of
+TPUs, the compiler's cycles; of a Pallas kernel, which has none, its FLOPs at the rate of its
+schedule; of GPUs, the roofline of each kernel, the least that it can take.
 
 Each result is written to benchmarks/results/accelerators.json as it comes, with the commit and the
 compiler, and replaces the one before; `accelerators_page.py` writes docs/accelerators.md from them.
@@ -79,6 +79,7 @@ from prompt_tuning.planning.compilers import (
     environment,
     missing,
 )
+from prompt_tuning.planning.hlo import Kernel
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.side_by_side import make_side_by_side_step
@@ -363,22 +364,43 @@ def result_of(case: Case) -> dict[str, Any]:
     return {**found, "compile_seconds": round(time.perf_counter() - start, 1)}
 
 
+_ATTENTION_SHARES = {
+    "v4": (0.46 / 2, 0.66 / 2),
+    "v5e": (0.77 / 2, 0.93 / 2),
+    "v5p": (0.77 / 2, 0.93 / 2),
+    "v6e": (0.50 / 4, 0.70 / 4),
+}
+"""The shares of the peak FLOP/s that the compiler's schedules of the attention kernel reach for 612
+queries and keys, forward and backward (`flash_attention.cost`)."""
+
+
+def _pallas_seconds(kernel: Kernel, accelerator: Accelerator) -> float:
+    """Returns the time of all executions of a Pallas kernel, which has no cycles of its own."""
+    forward, backward = _ATTENTION_SHARES[accelerator.name]
+    rate = accelerator.flops * (backward if kernel.phase == "backward" else forward)
+    return kernel.times * max(kernel.flops / rate, kernel.moved / accelerator.memory_bandwidth)
+
+
 def _numbers(analysis: Analysis, accelerator: Accelerator, mesh: Mesh) -> dict[str, Any]:
-    collectives = list(analysis.program.collectives(mesh))
-    custom = [kernel for kernel in analysis.program.kernels() if kernel.custom]
+    found = {
+        name: getattr(analysis, name)
+        for name in ("arguments", "outputs", "temporaries", "cycles", "moved")
+    }
+    pallas = [kernel for kernel in analysis.program.kernels() if kernel.custom]
+    if accelerator.is_gpu:
+        seconds = analysis.seconds(accelerator)
+    else:
+        seconds = analysis.cycles / accelerator.clock
+        seconds += sum(_pallas_seconds(kernel, accelerator) for kernel in pallas)
     return {
-        "arguments": analysis.arguments,
-        "outputs": analysis.outputs,
-        "temporaries": analysis.temporaries,
-        "cycles": analysis.cycles,
-        "pallas_calls": sum(kernel.times for kernel in custom),
-        "flops": analysis.flops,
-        "moved": analysis.moved,
-        "seconds": analysis.seconds(accelerator),
-        "sent": sum(each.times * each.sent for each in collectives),
+        **found,
+        "pallas_calls": sum(kernel.times for kernel in pallas),
+        "pallas_flops": sum(kernel.times * kernel.flops for kernel in pallas),
+        "seconds": seconds,
+        "seconds_of_rooflines": analysis.seconds(accelerator),
+        "sent": sum(each.times * each.sent for each in analysis.program.collectives(mesh)),
         "parts": [
-            [name, phase, round(seconds, 7)]
-            for name, phase, seconds in analysis.parts(accelerator)[:8]
+            [name, phase, round(part, 7)] for name, phase, part in analysis.parts(accelerator)[:8]
         ],
     }
 
@@ -608,8 +630,7 @@ def _commit() -> str:
 
 
 def _version(accelerator: Accelerator) -> str:
-    gpu = accelerator.kinds[0].startswith("NVIDIA")
-    names = ("jax-cuda13-pjrt", "nvidia-cuda-nvcc") if gpu else ("libtpu",)
+    names = ("jax-cuda13-pjrt", "nvidia-cuda-nvcc") if accelerator.is_gpu else ("libtpu",)
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", *names))
 
 

@@ -115,7 +115,7 @@ class Found:
 
     @property
     def cycles(self) -> float:
-        """Millions, Pallas kernels at their roofline."""
+        """Millions, those that a Pallas kernel's time comes to included."""
         return self.result["seconds"] * self.case.accelerator.clock / 1e6
 
     @property
@@ -407,10 +407,11 @@ results](../benchmarks/results/accelerators.json), which name each program's com
 - **Nothing here was measured on a device.**
 - **Memory** is the compiler's: the arguments (weights, state, batch) and the temporary arrays of
   one device, in GB of 10^9 bytes.
-- **Time** is an estimate. For TPUs it is the compiler's cycles over the clock; Pallas kernels have
-  no cycles, and count at their roofline: the larger of their FLOPs at the peak rate and of their
-  bytes at the memory's. For GPUs the compiler says no time at all, so every kernel counts at its
-  roofline, which is the least it can take, not what it will take.
+- **Time** is an estimate. For TPUs it is the compiler's cycles over the clock. The attention kernel
+  (`prompt_tuning/models/flash_attention.py`) has no cycles; its FLOPs count at the rate that the
+  compiler's schedule of it reaches, an eighth to a half of the peak. For GPUs the compiler says no
+  time at all, so every kernel counts at its roofline, the larger of its FLOPs at the peak rate and
+  of its bytes at the memory's: the least it can take, not what it will take.
 - **Communication has no cycles** in the TPU compiler's estimate. Times of several devices leave it
   out.
 - **Over products** is the time over that of the fewest matrix products of the step
