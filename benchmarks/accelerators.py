@@ -205,6 +205,7 @@ class Case:
         return Compute(
             param_dtype=self.dtype,
             compute_dtype=self.dtype,
+            attention="plain" if self.accelerator.is_gpu else "flash",
             remat=self.remat,
             unroll=self.unroll,
             dropout_rate=self.dropout,
@@ -234,7 +235,7 @@ class Case:
             devices=devices_of(self.accelerator, self.data * self.parallel),
         )
         layout = Layout(mesh=mesh, axes_of=parameter_axes, fsdp=self.fsdp)
-        model = T5(self.config, self.compute, *([layout.constrain] if self.fsdp else []))
+        model = T5(self.config, self.compute, *([layout] if mesh.size > 1 else []))
         kinds = {"step": self._step, "pre-training": self._pretraining, "rank": self._rank}
         return kinds.get(self.kind, self._decoding)(model, layout), mesh
 
