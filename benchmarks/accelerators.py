@@ -385,7 +385,7 @@ def _pallas_seconds(kernel: Kernel, accelerator: Accelerator) -> float:
 def _numbers(analysis: Analysis, accelerator: Accelerator, mesh: Mesh) -> dict[str, Any]:
     found = {
         name: getattr(analysis, name)
-        for name in ("arguments", "outputs", "temporaries", "cycles", "moved")
+        for name in ("arguments", "outputs", "temporaries", "cycles", "flops", "moved")
     }
     pallas = [kernel for kernel in analysis.program.kernels() if kernel.custom]
     if accelerator.is_gpu:

@@ -288,15 +288,16 @@ def populations(results: Results) -> str:
 def draw(results: Results, path: Path) -> None:
     """Draws the step's time on one v5e along each axis, with the roofline."""
     figure = new_figure(9, 7)
+    panels = [new_axes(panel) for panel in figure.subfigures(2, 2).flat]
     names = {"source": "input, tokens", "prompt": "prompt, tokens", "batch": "batch, examples"}
-    panels = figure.subfigures(2, 2).flat
-    for panel, (name, label) in zip(panels, names.items(), strict=False):
+    for axes, (name, label) in zip(panels, names.items(), strict=False):
         cases = [Case(machine="v5e", **{name: value}) for value in GROWTH[name]]
-        _curve(new_axes(panel), GROWTH[name], [found(case, results) for case in cases], label)
+        _curve(axes, GROWTH[name], [found(case, results) for case in cases], label)
     cases = [*(Case(machine="v5e", model=f"t5_1_1_{size}") for size in SIZES[:4]), _XXL]
     parameters = [_parameters(case) / 1e6 for case in cases]
-    axes = new_axes(list(figure.subfigs)[3])
-    _curve(axes, parameters, [found(case, results) for case in cases], "model, million parameters")
+    compiled = [found(case, results) for case in cases]
+    _curve(panels[3], parameters, compiled, "model, million parameters")
+    panels[0].legend(frameon=False, fontsize=8)
     figure.suptitle("T5 1.1 on one TPU v5e: a step of 512 + 100 tokens, batch 32, bfloat16")
     save(figure, path)
 
@@ -348,7 +349,6 @@ def _curve(axes: Any, places: Sequence[float], cases: Sequence[Found], label: st
     axes.minorticks_off()
     axes.set_xlabel(label)
     axes.set_ylabel("ms of a device")
-    axes.legend(frameon=False, fontsize=8)
 
 
 def page(results: Results) -> str:
