@@ -387,7 +387,7 @@ def _numbers(analysis: Analysis, accelerator: Accelerator, mesh: Mesh) -> dict[s
         name: getattr(analysis, name)
         for name in ("arguments", "outputs", "temporaries", "cycles", "flops", "moved")
     }
-    pallas = [kernel for kernel in analysis.program.kernels() if kernel.custom]
+    pallas = [kernel for kernel in analysis.program.kernels() if kernel.pallas]
     if accelerator.is_gpu:
         seconds = analysis.seconds(accelerator)
     else:
