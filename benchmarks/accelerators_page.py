@@ -363,6 +363,15 @@ def page(results: Results) -> str:
         populations=populations(results),
         conclusion=conclusion(results),
         long=long_inputs(results),
+        growth=_GROWTH if drawable(results) else f"The steps of this figure are {_ABSENT}.",
+    )
+
+
+def drawable(results: Results) -> bool:
+    """Whether each panel of the figure has a point."""
+    return all(
+        any(found(Case(machine="v5e", **{name: value}), results).compiled for value in values)
+        for name, values in GROWTH.items()
     )
 
 
@@ -395,6 +404,11 @@ def conclusion(results: Results) -> str:
         )
     return " ".join(lines) or f"The populations are {_ABSENT} yet."
 
+
+_GROWTH = """\
+One v5e, one axis at a time; XXL is the sum over sixteen. Layers are in a loop.
+
+![Time of a step by input, prompt, batch and model](accelerators.png)"""
 
 _PAGE = """\
 # Accelerators: what their compilers say
@@ -453,9 +467,7 @@ member's step, and in parentheses its share of a single run's.
 
 ## Growth
 
-One v5e, one axis at a time; XXL is the sum over sixteen. Layers are in a loop.
-
-![Time of a step by input, prompt, batch and model](accelerators.png)
+{growth}
 
 Large on one v5e with inputs of 4,096 tokens:
 
@@ -468,7 +480,8 @@ Compilers: {compilers}.
 def main() -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     PAGE.write_text(page(results), encoding="utf-8")
-    draw(results, FIGURE)
+    if drawable(results):
+        draw(results, FIGURE)
 
 
 if __name__ == "__main__":
