@@ -205,7 +205,7 @@ class Case:
         return Compute(
             param_dtype=self.dtype,
             compute_dtype=self.dtype,
-            attention="plain" if self.accelerator.is_gpu else "flash",
+            attention="flash",
             remat=self.remat,
             unroll=self.unroll,
             dropout_rate=self.dropout,

@@ -425,7 +425,8 @@ results](../benchmarks/results/accelerators.json), which name each program's com
   (`prompt_tuning/models/flash_attention.py`) has no cycles; its FLOPs count at the rate that the
   compiler's schedule of it reaches, an eighth to a half of the peak. For GPUs the compiler says no
   time at all, so every kernel counts at its roofline, the larger of its FLOPs at the peak rate and
-  of its bytes at the memory's: the least it can take, not what it will take.
+  of its bytes at the memory's: the least it can take, not what it will take. The attention kernel's
+  FLOPs are missing there, since a GPU's program doesn't state them.
 - **Communication has no cycles** in the TPU compiler's estimate. Times of several devices leave it
   out.
 - **Over products** is the time over that of the fewest matrix products of the step
