@@ -138,8 +138,13 @@ class Found:
         if not self.result:
             return _ABSENT
         if not self.compiled:
-            return reason(self.result)
-        return f"{self.arguments:.2f} + {self.temporaries:.2f} GB, {self.milliseconds:.1f} ms"
+            return f"{reason(self.result)} ({self.commit})"
+        memory = f"{self.arguments:.2f} + {self.temporaries:.2f} GB"
+        return f"{memory}, {self.milliseconds:.1f} ms ({self.commit})"
+
+    @property
+    def commit(self) -> str:
+        return self.result.get("commit", "")
 
 
 def reason(result: Mapping[str, Any]) -> str:
@@ -169,13 +174,13 @@ def targets(results: Results) -> str:
         before = "" if target.before is None else f"{target.before:g}"
         row = [target.what, f"{target.most:g} {target.unit}", before]
         if not each.compiled:
-            rows.append([*row, each.cell, "" if not each.result else "missed"])
+            rows.append([*row, each.cell, "" if not each.result else "missed", each.commit])
             continue
         number = getattr(each, target.number)
         share = number / target.most
         verdict = "met" if share <= 1 else f"missed, {share:.2f} times the target"
-        rows.append([*row, f"{number:.3g}", verdict])
-    return table(("step", "at most", "before", "found", ""), rows)
+        rows.append([*row, f"{number:.3g}", verdict, each.commit])
+    return table(("step", "at most", "before", "found", "", "commit"), rows)
 
 
 def _mesh(case: Case) -> str:
@@ -191,12 +196,13 @@ def sizes(results: Results) -> str:
             each = found(case, results)
             row = [machine, size_name(size), _mesh(case)]
             if not each.compiled:
-                rows.append([*row, each.cell, "", "", ""])
+                rows.append([*row, each.cell, "", "", "", each.commit])
                 continue
             row += [f"{each.arguments:.2f}", f"{each.temporaries:.2f}"]
-            rows.append([*row, f"{each.milliseconds:.1f}", f"{each.over_products:.1f}"])
+            row += [f"{each.milliseconds:.1f}", f"{each.over_products:.1f}"]
+            rows.append([*row, each.commit])
     header = ("accelerator", "model", "mesh", "arguments, GB", "temporaries, GB", "ms")
-    return table((*header, "over products"), rows, right=3)
+    return table((*header, "over products", "commit"), rows, right=3)
 
 
 def size_name(size: str) -> str:
@@ -416,7 +422,8 @@ _PAGE = """\
 XLA's compilers for TPUs and GPUs compile for devices that aren't there
 ([planning.md](planning.md)). `python benchmarks/accelerators.py` compiles every kind of program
 with them, and `python benchmarks/accelerators_page.py` writes this page from [the
-results](../benchmarks/results/accelerators.json), which name each program's commit and compiler.
+results](../benchmarks/results/accelerators.json). A commit is that of the program's code: numbers
+of different commits aren't comparable.
 
 - **Nothing here was measured on a device.**
 - **Memory** is the compiler's: the arguments (weights, state, batch) and the temporary arrays of

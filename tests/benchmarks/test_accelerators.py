@@ -13,11 +13,9 @@ MACHINES = {"v5e": {"data": 4}, "H100": {}}
 SMALL = {"layers": 1, "batch": 8, "source": 64, "prompt": 20}
 HANDFUL = [
     {},
-    {"quantization": "nf4", "remat": True, "parts": 2},
-    {"method": "LoRA", "dropout": 0.1},
+    {"method": "LoRA", "quantization": "nf4", "remat": True, "parts": 2},
     {"members": 4},
     {"kind": "greedy"},
-    {"kind": "rank"},
 ]
 
 
@@ -57,6 +55,7 @@ def result(**numbers):
         "least_products": 1e12,
         "moved": 1e9,
         "compiler": "one",
+        "commit": "abc",
         **numbers,
     }
 
@@ -70,14 +69,14 @@ def test_targets_are_met_or_missed(bench, page):
     }
     lines = page.targets(results).split("\n")
     assert lines[2].endswith(f"| {first.most / 2:.3g} | met |")
-    assert "missed, 2.00 times the target" in lines[-1]
+    assert "| missed, 2.00 times the target | abc |" in lines[-1]
     assert "not compiled" in lines[3]
 
 
 def test_a_refusal_is_told_in_its_cell(bench, page):
     case = bench.Case(machine="v5e")
-    refused = {"refused": "The compiler refuses it: 17G of 16G.", "compiler": "one"}
-    assert page.found(case, {case.key: refused}).cell == "17G of 16G."
+    refused = {"refused": "The compiler refuses it: 17G of 16G.", "commit": "abc"}
+    assert page.found(case, {case.key: refused}).cell == "17G of 16G. (abc)"
 
 
 def test_populations_are_compared_with_one(bench, page):
