@@ -68,7 +68,7 @@ def test_targets_are_met_or_missed(bench, page):
         last.case.key: result(temporaries=2 * last.most * 1e9 - 1e9),
     }
     lines = page.targets(results).split("\n")
-    assert lines[2].endswith(f"| {first.most / 2:.3g} | met |")
+    assert lines[2].endswith(f"| {first.most / 2:.3g} | met | abc |")
     assert "| missed, 2.00 times the target | abc |" in lines[-1]
     assert "not compiled" in lines[3]
 
