@@ -194,7 +194,9 @@ def check_kind(path: FilePath) -> None:
 def default_cache_dir() -> Path:
     """Returns $PROMPT_TUNING_CACHE, or `prompt_tuning` in the user's cache folder."""
     if chosen := os.environ.get("PROMPT_TUNING_CACHE"):
-        return Path(chosen)
+        if isinstance(found := as_path(chosen), Path):
+            return found
+        raise UserError(f"PROMPT_TUNING_CACHE is {chosen}; the cache must be a local folder.")
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prompt_tuning"
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import gzip
 import time
 import urllib.parse
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from prompt_tuning import buckets, files
+from prompt_tuning.data.text_files import read_lines
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import GrowingFile, as_path, atomic_write, new_file
 from prompt_tuning.sweeps import store as stores
@@ -46,6 +48,15 @@ def test_a_file_is_written_whole_or_not_at_all(bucket):
         atomic_write(nowhere, fix=FIX) as file,
     ):
         file.write(b"one")
+
+
+@pytest.mark.parametrize(("suffix", "compress"), [("", bytes), (".gz", gzip.compress)])
+def test_text_is_read_as_from_a_folder(bucket, suffix, compress):
+    path = as_path(f"{bucket}/lines.txt{suffix}")
+    path.write_bytes(compress("\ufeffone\r\ntwé\n".encode() * 10**5))
+    assert sum(1 for _ in read_lines(path)) == 2 * 10**5
+    with pytest.raises(UserError, match="Cannot read .*: gs://bucket/none.txt is missing"):
+        list(read_lines(as_path(f"{bucket}/none.txt")))
 
 
 def test_results_are_never_written_over(bucket):

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from prompt_tuning.analysis.figures import (
     whole_numbers,
 )
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import FilePath, as_path
 
 Row = Mapping[str, Any]
 
@@ -31,7 +31,7 @@ def plot_learning_curve(
     score: str,
     loss: str = "loss",
     title: str = "",
-) -> Path:
+) -> FilePath:
     """Draws the development score and the training loss against the training step.
 
     A dashed line shows the score of the untrained prompt, at step 0, and the best score is marked.
@@ -71,7 +71,7 @@ def plot_learning_curve(
     bottom.set_ylabel("training loss")
     bottom.set_xlabel("training step")
     whole_numbers(bottom.xaxis)
-    return save(figure, Path(path))
+    return save(figure, as_path(path))
 
 
 def _series(rows: list[Row], key: str) -> tuple[np.ndarray, np.ndarray]:

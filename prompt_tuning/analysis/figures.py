@@ -3,10 +3,11 @@
 matplotlib is imported by the first figure; its global state is not changed.
 """
 
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from prompt_tuning.files import writing
+from prompt_tuning.files import FilePath, atomic_write
+
+_Path = TypeVar("_Path", bound=FilePath)
 
 COLORS = ("#0b6e99", "#c2571a", "#3a7d44", "#7a4fa3", "#a3333d", "#8a7a00", "#3b4cc0", "#5d6670")
 QUIET, GRID = "#666666", "#e6e6e6"
@@ -41,12 +42,12 @@ def whole_numbers(axis: Any) -> None:
     axis.set_major_locator(MaxNLocator(integer=True))
 
 
-def save(figure: Any, path: Path) -> Path:
+def save(figure: Any, path: _Path) -> _Path:
     """Writes a PNG, without metadata that would differ between runs.
 
     Raises:
       UserError: the file can't be written.
     """
-    with writing(path, fix="Choose another path for the figure."):
-        figure.savefig(path, format="png", metadata={"Software": None})
+    with atomic_write(path, fix="Choose another path for the figure.") as file:
+        figure.savefig(file, format="png", metadata={"Software": None})
     return path

@@ -96,8 +96,9 @@ class Parser(argparse.ArgumentParser):
             close = _gin_flag(unknown[0]) if self._gin else ""
             close = close or did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
             raise UserError(f"Unknown argument '{unknown[0]}'.{close} See {self.prog} --help.")
-        if getattr(parsed, "output", None):
-            local_path(parsed.output, "The output")
+        for name in ("output", "report"):
+            if path := getattr(parsed, name, None):
+                local_path(path, f"--{name}")
         parsed.gin_bindings = bindings
         return parsed
 

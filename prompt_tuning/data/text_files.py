@@ -63,7 +63,9 @@ def open_file(path: FilePath) -> Iterator[Any]:
     check_reachable(path)
     try:
         with path.open("rb") as opened:
-            file = opened if isinstance(path, Path) else io.BufferedReader(_Stream(opened))
+            file: Any = opened
+            if not isinstance(path, Path):
+                file = io.BufferedReader(file)
             decompress = _DECOMPRESSORS.get(path.suffix.lower())
             yield decompress(file) if decompress else file
     except UserError:
@@ -74,21 +76,6 @@ def open_file(path: FilePath) -> Iterator[Any]:
         if isinstance(path, Path) and not isinstance(error, OSError):
             raise
         raise _unreadable(path, error) from error  # a bucket's client has its own exceptions
-
-
-class _Stream(io.RawIOBase):
-    """Adapts a bucket's file, which only has `read`, to `io`."""
-
-    def __init__(self, file: Any):
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        found = self._file.read(len(buffer))
-        buffer[: len(found)] = found
-        return len(found)
 
 
 def _zstandard(file: Any) -> Any:
@@ -108,10 +95,13 @@ _DAMAGED = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
 
 def _unreadable(path: FilePath, error: Exception) -> UserError:
     """Returns an error about the first missing folder, or else the cause."""
-    places = (*reversed(path.parents), path) if isinstance(path, Path) else ()
-    missing = next((place for place in places if not place.exists()), None)
+    if isinstance(path, Path):
+        places = (*reversed(path.parents), path)
+        missing = next((place for place in places if not place.exists()), None)
+    else:
+        missing = path if isinstance(error, FileNotFoundError) else None
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno is None:  # from a decompressor
+    if missing is None and isinstance(error, OSError) and error.errno is None:  # of a decompressor
         return UserError(f"{path} is damaged ({reason}); download it again.")
     reason = f"{missing} is missing; check the path" if missing else reason
     return UserError(f"Cannot read {path}: {reason}.")
