@@ -50,7 +50,7 @@ def test_pieces_are_named_and_printed():
 @pytest.mark.parametrize(
     ("width", "options", "message"),
     [
-        (3, {}, "3 wide, but the embedding table 2"),
+        (3, {}, "3 wide, but the embedding table is 2 wide"),
         (2, {"k": 6}, "-k is 6; expected 1 to 5"),
         (2, {"k": 0}, "-k is 0"),
         (2, {"metric": "manhattan"}, "expected 'cosine' or 'euclidean'"),

@@ -226,7 +226,10 @@ def test_a_separate_head_in_a_tied_model_is_told():
     state = _state(model)
     state["lm_head.weight"] = state["lm_head.weight"] + 1.0
     config = config_from_huggingface(fields, name="odd")
-    with pytest.raises(UserError, match="lm_head.weight unlike shared.weight.*tie_word_embeddings"):
+    with pytest.raises(
+        UserError,
+        match="different values for lm_head.weight and shared.weight.*tie_word_embeddings",
+    ):
         _load(state, config, source="'odd'")
     state = _state(model)
     state["decoder.embed_tokens.weight"] = state["shared.weight"] + 1.0

@@ -113,7 +113,7 @@ def test_tuning_ends_with_the_best_prompt(flags, tmp_path, capsys):
         ("{'SEED': 1}", "POPULATION has SEED = 1; expected a list of values"),
         ("[{'SEED': 1}, {'SEED': 1}]", "lists the member SEED=1 twice"),
         ("[{'MODEL_DIR': 'x'}]", "Member 1 of POPULATION sets MODEL_DIR"),
-        ("[{'BATCH_SIZE': 4}]", "sets BATCH_SIZE: data.batch_size would be 4 and is 2"),
+        ("[{'BATCH_SIZE': 4}]", "sets BATCH_SIZE: data.batch_size would be 4, but is 2"),
         ("[{'adafactor.decay_rate': 0.5}]", "sets adafactor.decay_rate: adafactor.decay_rate"),
         ("[{'train.eval_every': 5}]", "sets train.eval_every"),
         ("[{'PROMPT_FILE': 'x'}]", "sets PROMPT_FILE, which nothing in this configuration uses"),

@@ -199,7 +199,7 @@ def test_neighbours_that_cannot_be_shown_are_one_line(run_folder, tiny_settings)
     assert "Omitted because of --no_neighbors." in path.read_text()
     (run_folder / "prompt_best.safetensors").unlink()
     report(run_folder)
-    assert "This run didn't train a prompt." in path.read_text()
+    assert "This run didn&#39;t train a prompt." in path.read_text()
 
 
 def test_a_population(tmp_path):

@@ -187,7 +187,7 @@ def test_an_answer_is_whole_or_withheld(tmp_path):
     assert [example.targets for example in task.examples("test")] == ["yes, as it is", "<unk>"]
     for split, rest in {"test": "or leave every column of the answer", "train": ""}.items():
         write(files[split], "text,label,why\na,yes,it is\nb,no,\n")
-        told = f"{files[split]}:3: column 'why', which the target template uses, is empty; fill it"
+        told = f"{files[split]}:3: column 'why', which the target template names, is empty; fill it"
         with pytest.raises(UserError, match=told) as raised:
             list(task.examples(split))
         assert rest in str(raised.value)

@@ -30,7 +30,7 @@ def test_the_block_of_a_run():
         "Optimizer   adafactor, learning rate 0.3",
         "Task        rte: 2,000 training examples, 400 validation examples; "
         "labels: a (1,200), b (800)",
-        "Lengths     inputs 64, targets 4 tokens; cut: 12 inputs of rte train",
+        "Lengths     inputs 64, targets 4 tokens; truncated: 12 inputs of rte train",
         "Batch       32 examples; 300 steps, 4.8 epochs",
         "Precision   float32 weights, float32 activations",
         "Devices     1 x cpu",
