@@ -102,7 +102,7 @@ def test_a_handful_compiles(bench, machine):
     assert list(found) == cases
     for case, each in found.items():
         assert "temporaries" in each, f"{case.key}: {bench.summary(each)}"
-        assert each["temporaries"] > 0 and each["seconds"] > 0
+        assert each["seconds"] > 0
         # The token embedding in bfloat16 is among the arguments.
         assert each["arguments"] > 2 * case.config.vocab_size * case.config.embed_dim
         assert (each["cycles"] > 0) == (machine == "v5e")
