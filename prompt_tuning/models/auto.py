@@ -98,9 +98,12 @@ def kept_bytes(
     mlp = (2 if config.gated_mlp else 1) * config.mlp_dim / model_parallel
     encoder, decoder = config.num_encoder_layers, config.num_decoder_layers
     # A norm's input for each block, the query, key and value, and the feed-forward block's
-    # hidden layers; in the decoder also another query, and the keys and values of the source.
+    # hidden layers; in the decoder also another query, and the keys and values of the source,
+    # which short targets don't need (`attention.Attention.folds`).
     kept = encoder * source * (2 * embed + 3 * heads + mlp)
-    kept += decoder * (target * (3 * embed + 4 * heads + mlp) + source * 2 * heads)
+    kept += decoder * target * (3 * embed + 4 * heads + mlp)
+    if target > config.head_dim // 2:
+        kept += decoder * source * 2 * heads
     # Attention weights, [rows, heads, queries, keys].
     pairs = decoder * target * (target + source)
     pairs += encoder * source**2 if compute.attention != "flash" else 0

@@ -40,11 +40,11 @@ Params = dict[str, Any]
 class ActivationLayout(Protocol):
     """How activations are divided among devices, by their logical axes (`axes.py`)."""
 
-    def constrain(self, x: Array, axes: Axes) -> Array:
+    def constrain(self, x: Array, logical_axes: Axes) -> Array:
         """Returns `x`, with its sharding constrained if the compiler wouldn't find it itself."""
         ...
 
-    def by_shard(self, f: Callable[..., Array], axes: Sequence[Axes], out: Axes) -> Any:
+    def by_shard(self, f: Callable[..., Array], logical_axes: Sequence[Axes], out: Axes) -> Any:
         """Returns `f` as a function that every device applies to its shards of the arguments."""
         ...
 
@@ -52,14 +52,14 @@ class ActivationLayout(Protocol):
 class OneDevice:
     """The layout of a model on one device."""
 
-    def constrain(self, x: Array, axes: Axes) -> Array:
+    def constrain(self, x: Array, logical_axes: Axes) -> Array:
         """Returns `x`."""
-        del axes
+        del logical_axes
         return x
 
-    def by_shard(self, f: Callable[..., Array], axes: Sequence[Axes], out: Axes) -> Any:
+    def by_shard(self, f: Callable[..., Array], logical_axes: Sequence[Axes], out: Axes) -> Any:
         """Returns `f`."""
-        del axes, out
+        del logical_axes, out
         return f
 
 

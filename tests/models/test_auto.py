@@ -97,10 +97,13 @@ def test_kept_bytes_by_the_layer():
     """Counted by hand for Small: 512 wide, 6 heads of 64, 1024 hidden twice, 8 and 8 layers."""
     config, sizes = get_config("t5_1_1_small"), {"rows": 2, "source": 10, "target": 3}
     encoder = 10 * (2 * 512 + 3 * 384 + 2 * 1024)
-    decoder = 3 * (3 * 512 + 4 * 384 + 2 * 1024) + 10 * 2 * 384
+    decoder = 3 * (3 * 512 + 4 * 384 + 2 * 1024)
     attention = 6 * 3 * (3 + 10)
     flash = auto.kept_bytes(config, Compute(attention="flash"), **sizes)
     assert flash == 2 * 8 * (encoder + decoder + attention) * 4
+    long = auto.kept_bytes(config, Compute(attention="flash"), **{**sizes, "target": 33})
+    decoder, attention = 11 * decoder + 10 * 2 * 384, 6 * 33 * (33 + 10)
+    assert long == 2 * 8 * (encoder + decoder + attention) * 4
     assert auto.kept_bytes(config, Compute(), **sizes) == flash + 2 * 8 * 6 * 10 * 10 * 4
 
 
