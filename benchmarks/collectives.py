@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
         "model": options.model,
         "batch": BATCH,
         "lengths": {"prompt": PROMPT, "source": SOURCE, "target": TARGET},
-        "dtype": "bfloat16 weights and activations, rematerialised",
+        "dtype": "bfloat16 weights and activations, rematerialized",
         "machine": f"{platform.machine()}, 8 emulated devices",
         "jax": jax.__version__,
         "date": datetime.date.today().isoformat(),

@@ -12,7 +12,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps.results import read_rows, write_table
 
-INITIALISATIONS = ("random_uniform", "sampled_vocabulary", "class_label")
+INITIALIZATIONS = ("random_uniform", "sampled_vocabulary", "class_label")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
         options.output / "initialization.png",
         x="initialization",
         line="model",
-        order=INITIALISATIONS,
+        order=INITIALIZATIONS,
         xlabel="where the prompt starts",
         title=f"Mean development score of {tasks}",
     )
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
 
 def initialization(files: str) -> str:
     """Returns the initialization that a run's gin files choose."""
-    for name in INITIALISATIONS:
+    for name in INITIALIZATIONS:
         if f"prompts/{name}.gin" in files:
             return name
     raise UserError(f"No initialization is among the gin files {files}.")

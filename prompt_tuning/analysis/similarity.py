@@ -106,15 +106,15 @@ def project(
     """
     _check_widths(prompts)
     rows = np.concatenate([unit_rows(prompt) for prompt in prompts]).astype(np.float64)
-    centred = rows - rows.mean(axis=0)
-    _, values, axes = np.linalg.svd(centred, full_matrices=False)
+    centered = rows - rows.mean(axis=0)
+    _, values, axes = np.linalg.svd(centered, full_matrices=False)
     places = np.zeros((len(rows), 2))
     shares = np.zeros(2)
     dimensions = min(2, len(values))
     # The sign of a component is arbitrary: the largest entry is made positive.
     axes = axes[:dimensions]
     largest = axes[np.arange(dimensions), np.abs(axes).argmax(axis=1)]
-    places[:, :dimensions] = centred @ (axes * np.sign(largest)[:, None]).T
+    places[:, :dimensions] = centered @ (axes * np.sign(largest)[:, None]).T
     total = float(np.sum(values**2))
     if total > 0:
         shares[:dimensions] = values[:dimensions] ** 2 / total

@@ -283,10 +283,10 @@ def _jsonl_rows(entry: Entry, content: str) -> Iterator[tuple[int, tuple[int, ..
                 ]
             else:
                 found = [((row["idx"],), row)]
-            for index, labelled in found:
-                if set(labelled) != {"idx", "label"} or any(type(i) is not int for i in index):
-                    raise ValueError(f"found {shown(labelled)}")
-                yield number, index, labelled["label"]
+            for index, labeled in found:
+                if set(labeled) != {"idx", "label"} or any(type(i) is not int for i in index):
+                    raise ValueError(f"found {shown(labeled)}")
+                yield number, index, labeled["label"]
         except (ValueError, KeyError, TypeError) as error:
             shape = "a paragraph's questions and answers" if entry.kind == "multirc" else "a row"
             raise UserError(
