@@ -236,6 +236,7 @@ class MLP(nn.Module):
                 name=name,
             )(x, slots.low_rank.get(name)).astype(dtype)
 
+        hidden: Any
         if config.gated_mlp:
             hidden = _gated(config.activation_name, widen("wi_0"), widen("wi_1"))
         else:
