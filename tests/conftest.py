@@ -16,6 +16,8 @@ from official_files import write as write_official_files
 # Read by TensorFlow when it is imported: no start-up lines among the test output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+# Read by etils when it is imported, which a test may do before our own modules set it.
+os.environ.setdefault("EPATH_USE_TF", "0")
 # Two cores are shared by two test processes, and no test needs more than a CPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

@@ -33,4 +33,4 @@ def test_the_gradient_alone_crosses_data_and_fsdp_gathers_a_kernel_twice(checkou
     split = result["meshes"]["8x1+fsdp"]["data"]
     assert reduced.items() <= split.items()
     # Forward, and backward together with what is computed anew; and a few arrays besides.
-    assert 2 * KERNELS <= split["all-gather count"] <= 2 * KERNELS + 8
+    assert 2 * KERNELS <= split["all-gather count"] <= 2 * KERNELS + 24

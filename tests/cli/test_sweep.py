@@ -186,7 +186,7 @@ def test_going_on_and_failing(file, tmp_path, monkeypatch, capsys):
         (folder,) = [part.partition("=")[2] for part in command if "MODEL_DIR" in part]
         trained.append(folder)
         if any(text in part for part in command for text in bad):
-            stdout.write(b"a line\nprompt-tuning: no memory\n")
+            os.write(stdout, b"a line\nprompt-tuning: no memory\n")
             killed = any("tinyworld_wic" in part for part in command)
             return Ended(-9 if killed else 2)
         where = Path(ast.literal_eval(folder))

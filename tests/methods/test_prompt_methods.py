@@ -320,7 +320,7 @@ def test_a_population_is_its_members_one_by_one(name, frozen):
         (lambda: MixedPrompt(sources=0, **SIZES), "no source prompts"),
         (lambda: AttentionMixedPrompt(sources=1, width=0, **SIZES), "width is 0"),
         (lambda: AttentionMixedPrompt(sources=1, temperature=0.0, **SIZES), "above 0"),
-        (lambda: MultitaskPrompt(tasks=0, **SIZES), "of 0 tasks"),
+        (lambda: MultitaskPrompt(tasks=0, **SIZES), "has 0 tasks"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(make, message):

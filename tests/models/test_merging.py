@@ -113,7 +113,7 @@ def test_bfloat16_weights_stay_so(batch):
 )
 def test_what_can_not_be_merged_is_told(method, told):
     injection = method.apply(method.init(jax.random.key(0), {}), {})
-    with pytest.raises(UserError, match=f"has {told}, which can't be merged") as caught:
+    with pytest.raises(UserError, match=f"have {told}, which can't be merged") as caught:
         merge_injection({}, injection)
     assert "\n" not in str(caught.value)
 

@@ -31,7 +31,10 @@ def test_a_run_moves_from_an_accelerator_to_a_cpu(tpu, tmp_path, capsys):
     assert {name: getattr(base.compute, name) for name in AUTO_ON_TPU} == AUTO_ON_TPU
     run = train(tmp_path / "run", base)
     assert run.base.compute.remat is False  # it all fits
-    assert "bfloat16 weights, bfloat16 activations; layers unrolled" in capsys.readouterr().err
+    assert (
+        "bfloat16 weights, bfloat16 activations; flash attention; layers unrolled"
+        in capsys.readouterr().err
+    )
     assert run.prompt.dtype == np.float32
 
     tpu.undo()
