@@ -7,6 +7,9 @@ import pytest
 import prompt_tuning as pt
 from prompt_tuning.recipes import frozen_base
 
+# The kernel of flash attention runs slowly on a CPU.
+pytestmark = pytest.mark.slow
+
 TASK = "tinyworld_rte"
 FEW = {"data.max_eval_examples": 16, "data.max_examples": 64}
 AUTO_ON_TPU = {"param_dtype": "bfloat16", "compute_dtype": "bfloat16", "unroll": 0}
