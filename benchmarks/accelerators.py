@@ -412,8 +412,8 @@ POD = {"machine": "v5e", "model": "t5_1_1_xxl", "data": 4, "parallel": 4}
 
 TARGETS = [
     Case(**V5E, unroll=0),
-    Case(**V5E, model="t5_1_1_base"),
-    Case(**V5E, model="t5_1_1_large"),
+    Case(**V5E, model="t5_1_1_base", unroll=0),
+    Case(**V5E, model="t5_1_1_large", unroll=0),
     Case(**POD),
     Case(**POD, remat=True),
     Case(machine="H200"),
@@ -424,8 +424,8 @@ TARGETS = [
 MESHES: dict[str, dict[str, dict[str, Any]]] = {
     "v5e": {
         "small": {"data": 4, "unroll": 0},
-        "base": {"data": 4},
-        "large": {"data": 4},
+        "base": {"data": 4, "unroll": 0},
+        "large": {"data": 4, "unroll": 0},
         "xl": {"data": 4, "parallel": 2},
         "xxl": {"data": 4, "parallel": 4},
     },

@@ -454,10 +454,10 @@ bfloat16, one device, layers in a loop and not recomputed. Meshes are data x mod
 
 ## Targets
 
-Small's layers are unrolled here; "before" are the steps as they were shipped before attention and
-memory were reworked (Small, Base and Large in float32, Large and XXL with recomputed layers), and
-the temporaries those of bfloat16 without recomputation. In parentheses: with the attention kernel
-at its roofline.
+Layers of Small, Base and Large are unrolled, as by default on accelerators; "before" are the steps
+as they were shipped before attention and memory were reworked (Small, Base and Large in float32,
+Large and XXL with recomputed layers), and the temporaries those of bfloat16 without recomputation.
+In parentheses: with the attention kernel at its roofline.
 
 {targets}
 
