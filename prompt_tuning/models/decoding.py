@@ -14,10 +14,11 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.beam_search import beam_search
+from prompt_tuning.models.encoder_decoder import Cache
 from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.sampling import restrict
 from prompt_tuning.models.slots import KeyValue
-from prompt_tuning.models.t5 import T5, Cache, Params
+from prompt_tuning.models.t5 import T5, Params
 
 
 @dataclass(frozen=True, kw_only=True)

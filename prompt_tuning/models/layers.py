@@ -1,6 +1,6 @@
 """Matrix products, projections, RMSNorm, the embedding table and the feed-forward block.
 
-Attention is in attention.py, the stacks in t5.py. Einsum letters are those of axes.py.
+Attention is in attention.py, the stacks in encoder_decoder.py. Einsum letters are those of axes.py.
 """
 
 import functools

@@ -7,342 +7,35 @@ Parameters have T5X's names, with the layers of a stack on a leading `layer` axi
 config.py, the slots of methods in injection.py, generation in decoding.py.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from prompt_tuning.axes import BATCH, EMBED, SOURCE, TARGET
-from prompt_tuning.models.attention import Attention, RelativePositionBias, mask_bias
+from prompt_tuning.models.attention import Attention
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.flash_attention import bias_tables
+from prompt_tuning.models.encoder_decoder import (
+    ONE_DEVICE,
+    ActivationLayout,
+    Cache,
+    Decoder,
+    Encoded,
+    Encoder,
+)
 from prompt_tuning.models.injection import (
     Injection,
     add_prompt,
     prepend_decoder_prompt,
-    visible_decoder_keys,
-    with_prefix_mask,
 )
-from prompt_tuning.models.layers import MLP, Projection, RMSNorm, TokenEmbedder, dropout
-from prompt_tuning.models.parameters import Axes
+from prompt_tuning.models.layers import TokenEmbedder
 from prompt_tuning.models.slots import KeyValue, Slots, repeat_per_row
 
 Batch = Mapping[str, Array]
 Params = dict[str, Any]
-
-
-@runtime_checkable
-class ActivationLayout(Protocol):
-    """How activations are divided among devices, by their logical axes (`axes.py`)."""
-
-    def constrain(self, x: Array, logical_axes: Axes) -> Array:
-        """Returns `x`, with its sharding constrained if the compiler wouldn't find it itself."""
-        ...
-
-    def by_shard(self, f: Callable[..., Array], logical_axes: Sequence[Axes], out: Axes) -> Any:
-        """Returns `f` as a function that every device applies to its shards of the arguments."""
-        ...
-
-
-class OneDevice:
-    """The layout of a model on one device."""
-
-    def constrain(self, x: Array, logical_axes: Axes) -> Array:
-        """Returns `x`."""
-        del logical_axes
-        return x
-
-    def by_shard(self, f: Callable[..., Array], logical_axes: Sequence[Axes], out: Axes) -> Any:
-        """Returns `f`."""
-        del logical_axes, out
-        return f
-
-
-ONE_DEVICE = OneDevice()
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """The decoder's inputs from the encoder and the method; `source` includes the prompt."""
-
-    outputs: Float[Array, "batch source embed"]
-    mask: Bool[Array, "batch source"]
-    injection: Injection = Injection()
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class Cache:
-    """Keys and values cached between decoding steps, with all layers stacked.
-
-    Attributes:
-      self_kv: [layer, rows, heads, prefix + length, head_dim]: an injected prefix, the tokens
-        decoded so far, and zeros.
-      cross_kv: [layer, batch, heads, prefix + source, head_dim]: an injected prefix and the
-        encoder's outputs.
-    """
-
-    self_kv: KeyValue
-    cross_kv: KeyValue
-
-
-class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward block, both pre-norm with a residual connection."""
-
-    config: T5Config
-    compute: Compute
-    deterministic: bool
-    flash: bool
-    layout: ActivationLayout = ONE_DEVICE
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "batch source embed"],
-        slots: Slots,
-        position_bias: Float[Array, "heads ..."],
-        mask: Bool[Array, "batch keys"],
-    ) -> tuple[Float[Array, "batch source embed"], None]:
-        """Returns the next `x`, and None since `nn.scan` expects a second result.
-
-        `position_bias` is [heads, source, keys], or `bias_tables` if the attention is `flash`.
-        """
-        options = {
-            "config": self.config,
-            "compute": self.compute,
-            "deterministic": self.deterministic,
-        }
-        x = self.layout.constrain(x, (BATCH, SOURCE, EMBED))
-        attention = Attention(**options, name="attention")
-        block_slots = slots.submodule("attention")
-        normed = RMSNorm(self.config, self.compute, name="pre_attention_layer_norm")(x)
-        # [batch, heads, prefix + source, head_dim]
-        keys_values = slots.prefixed("attention", attention.keys_and_values(normed, block_slots))
-        if self.flash:
-            attended = attention.flash(
-                normed, keys_values, position_bias, mask, layout=self.layout, slots=block_slots
-            )
-        else:
-            biases = (position_bias, mask_bias(mask)[:, None, None, :])
-            attended = attention(normed, keys_values, *biases, slots=block_slots)
-        x += dropout(self, slots.with_bottleneck("attention", attended))
-
-        normed = RMSNorm(self.config, self.compute, name="pre_mlp_layer_norm")(x)
-        mlp_output = MLP(**options, name="mlp")(normed, slots.submodule("mlp"))
-        x += dropout(self, slots.with_bottleneck("mlp", mlp_output))
-        return x, None
-
-
-class DecoderLayer(nn.Module):
-    """Causal self-attention, cross-attention and feed-forward block, pre-norm with residuals."""
-
-    config: T5Config
-    compute: Compute
-    deterministic: bool
-    layout: ActivationLayout = ONE_DEVICE
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "rows extended embed"],
-        cache: Cache | None,
-        slots: Slots,
-        position: Int[Array, ""],
-        encoder_outputs: Float[Array, "batch source embed"],
-        self_bias: Float[Array, "#rows heads extended length"],
-        cross_bias: Float[Array, "batch 1 1 keys"],
-    ) -> tuple[Float[Array, "rows extended embed"], Cache | None]:
-        """Returns the next `x` and the cache with this step's keys and values written into it.
-
-        Without a cache, `x` is the decoder's prompt and the whole target. With one, it starts at
-        `position`.
-        """
-        options = {
-            "config": self.config,
-            "compute": self.compute,
-            "deterministic": self.deterministic,
-        }
-        x = self.layout.constrain(x, (BATCH, TARGET, EMBED))
-        attention = Attention(**options, name="self_attention")
-        block_slots = slots.submodule("self_attention")
-        normed = RMSNorm(self.config, self.compute, name="pre_self_attention_layer_norm")(x)
-        self_kv = attention.keys_and_values(normed, block_slots)
-        if cache is None:
-            self_kv = slots.prefixed("self_attention", self_kv)
-        else:
-            # Writes this step's [rows, heads, extended, head_dim] at `position` of the cache.
-            self_kv = jax.tree.map(
-                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=2),
-                cache.self_kv,
-                self_kv,
-            )
-        attended = attention(normed, self_kv, self_bias, slots=block_slots)
-        x += dropout(self, slots.with_bottleneck("self_attention", attended))
-
-        attention = Attention(**options, name="encoder_decoder_attention")
-        block_slots = slots.submodule("encoder_decoder_attention")
-        normed = RMSNorm(self.config, self.compute, name="pre_cross_attention_layer_norm")(x)
-        queries = x.shape[0] // encoder_outputs.shape[0] * x.shape[1]
-        has_prefix = "encoder_decoder_attention" in slots.prefixes
-        if cache is None and not has_prefix and attention.folds(queries, block_slots):
-            attended = attention.folded(normed, encoder_outputs, cross_bias, slots=block_slots)
-        else:
-            if cache is None:
-                cross_kv = attention.keys_and_values(encoder_outputs, block_slots)
-                cross_kv = slots.prefixed("encoder_decoder_attention", cross_kv)
-            else:  # computed once, by `T5.start_cache`
-                cross_kv = cache.cross_kv
-            attended = attention(normed, cross_kv, cross_bias, slots=block_slots)
-        x += dropout(self, slots.with_bottleneck("encoder_decoder_attention", attended))
-
-        normed = RMSNorm(self.config, self.compute, name="pre_mlp_layer_norm")(x)
-        mlp_output = MLP(**options, name="mlp")(normed, slots.submodule("mlp"))
-        x += dropout(self, slots.with_bottleneck("mlp", mlp_output))
-        return x, None if cache is None else Cache(self_kv=self_kv, cross_kv=cross_kv)
-
-
-def _stack(layer: type[nn.Module], compute: Compute, length: int, in_axes: Any) -> Any:
-    """Returns `layer` scanned over `length` layers with stacked parameters."""
-    if compute.remat is True:
-        # Within a loop XLA can't merge the recomputation with the forward pass, so barriers
-        # against it (`prevent_cse`) would only cost time.
-        layer = nn.remat(layer, prevent_cse=False)
-    return nn.scan(
-        layer,
-        variable_axes={"params": 0, "intermediates": 0},
-        split_rngs={"params": True, "dropout": True},
-        in_axes=in_axes,
-        length=length,
-        unroll=compute.unroll or length,
-    )
-
-
-class Encoder(nn.Module):
-    """The encoder's layers and its final norm."""
-
-    config: T5Config
-    compute: Compute = Compute()
-    layout: ActivationLayout = ONE_DEVICE
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "batch source embed"],
-        mask: Bool[Array, "batch source"],
-        injection: Injection,
-        deterministic: bool,
-    ) -> Float[Array, "batch source embed"]:
-        """Returns the outputs for the embedded input `x`; no position attends to padding."""
-        config = self.config
-        options = {"config": config, "compute": self.compute, "deterministic": deterministic}
-        mask = with_prefix_mask(mask, injection, "encoder/attention")
-        target, source = x.shape[1], mask.shape[1]
-        first = target - source  # the position of the first key; a prefix's are negative
-        relpos_bias = RelativePositionBias(
-            config, self.compute, bidirectional=True, name="relpos_bias"
-        )
-        # The kernel has no dropout, and shows no weights to callers who request them.
-        flash = (
-            self.compute.attention == "flash"
-            and (deterministic or not self.compute.dropout_rate)
-            and not self.is_mutable_collection("intermediates")
-        )
-        if flash:
-            by_distance = relpos_bias(first + jnp.arange(1 - target, source))
-            position_bias = bias_tables(by_distance, target, source)
-        else:
-            keys = first + jnp.arange(source)
-            position_bias = relpos_bias(keys[None, :] - jnp.arange(target)[:, None])
-        dropped = _Dropout(**options)
-        layers = _stack(
-            EncoderLayer, self.compute, config.num_encoder_layers, (0, nn.broadcast, nn.broadcast)
-        )
-        x, _ = layers(**options, flash=flash, layout=self.layout, name="layers")(
-            dropped(x), injection.layers("encoder"), position_bias, mask
-        )
-        x = self.layout.constrain(x, (BATCH, SOURCE, EMBED))
-        return dropped(RMSNorm(config, self.compute, name="encoder_norm")(x))
-
-
-class Decoder(nn.Module):
-    """The decoder's layers, its final norm and the output layer, unless it is tied."""
-
-    config: T5Config
-    compute: Compute = Compute()
-    layout: ActivationLayout = ONE_DEVICE
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "rows extended embed"],
-        encoded: Encoded,
-        deterministic: bool,
-        cache: Cache | None,
-        position: Int[Array, ""],
-    ) -> tuple[Float[Array, "rows target features"], Cache | None]:
-        """Returns logits (or the last hidden layer, if tied) and the next cache, if one was given.
-
-        Without a cache, `x` is the decoder's prompt and the whole target, and the result is for the
-        target only. With one, `x` starts at `position`, counting the prompt.
-        """
-        config, injection = self.config, encoded.injection
-        options = {"config": config, "compute": self.compute, "deterministic": deterministic}
-        prefix = injection.prefix_length("decoder/self_attention")
-        position += prefix  # the prefix's keys come first, also in the cache
-        queries = position + jnp.arange(x.shape[1])
-        keys = jnp.arange(prefix + x.shape[1] if cache is None else cache.self_kv.key.shape[3])
-        position_bias = RelativePositionBias(
-            config, self.compute, bidirectional=False, name="relpos_bias"
-        )(keys[None, :] - queries[:, None])
-        # Causal: [1 or rows, heads, target, keys].
-        self_bias = (position_bias + mask_bias(keys[None, :] <= queries[:, None]))[None]
-        visible = visible_decoder_keys(injection, len(keys))
-        if visible is not None:
-            self_bias += repeat_per_row(mask_bias(visible)[:, None, None, :], x.shape[0])
-        cross_mask = with_prefix_mask(encoded.mask, injection, "decoder/encoder_decoder_attention")
-        dropped = _Dropout(**options)
-        layers = _stack(
-            DecoderLayer, self.compute, config.num_decoder_layers, (0, 0, *(nn.broadcast,) * 4)
-        )
-        x, advanced = layers(**options, layout=self.layout, name="layers")(
-            dropped(x),
-            cache,
-            injection.layers("decoder"),
-            position,
-            encoded.outputs,
-            self_bias,
-            mask_bias(cross_mask)[:, None, None, :],
-        )
-        if cache is None:
-            x = x[:, injection.decoder_prompt_length :]
-        x = self.layout.constrain(x, (BATCH, TARGET, EMBED))
-        x = dropped(RMSNorm(config, self.compute, name="decoder_norm")(x))
-        if not config.tie_embeddings:
-            x = Projection(
-                compute=self.compute,
-                spec="btd,dv->btv",
-                shape=(config.embed_dim, config.vocab_size),
-                stddev=config.embed_dim**-0.5,
-                name="logits_dense",
-            )(x)
-        return x, advanced
-
-
-class _Dropout(nn.Module):
-    """`dropout` as a module, for callers that receive `deterministic` as an argument."""
-
-    config: T5Config
-    compute: Compute
-    deterministic: bool
-
-    def __call__(self, x: Array) -> Array:
-        return dropout(self, x)
 
 
 class T5(nn.Module):

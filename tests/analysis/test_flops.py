@@ -24,9 +24,10 @@ from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.attention import KeyValue
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config, get_config
+from prompt_tuning.models.encoder_decoder import Cache, Encoded
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.t5 import T5, Cache, Encoded
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from prompt_tuning.evaluation import rank
+from prompt_tuning.models.encoder_decoder import Encoder
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.t5 import Encoder
 
 LABELS = [[7, 8, 9, 1], [5, 1], [40, 41, 1]]
 LABEL_IDS = np.array([[7, 8, 9, 1], [5, 1, 0, 0], [40, 41, 1, 0]], np.int32)
