@@ -82,17 +82,22 @@ def processes(given: Fields[ProcessOptions]) -> ProcessOptions | None:
 
 
 @register
-def population(places: Free[int] = 16, side_by_side: Free[bool | None] = None) -> tuple[int, bool]:
+def population(
+    places: Free[int | None] = None, side_by_side: Free[bool | None] = None
+) -> tuple[int, bool]:
     """How the members of a POPULATION train.
 
     Args:
-      places: members that train at a time; the others wait.
+      places: members that train at a time; the others wait. None is 4 on a TPU, where a member's
+        step takes fewest cycles so (docs/accelerators.md), and 16 elsewhere.
       side_by_side: run their steps in one program instead of in turns; None is True, except on a
         single CPU, where it isn't faster (`benchmarks/population.py`).
 
     Returns:
       `places` and `side_by_side`, resolved.
     """
+    if places is None:
+        places = 4 if jax.default_backend() == "tpu" else 16
     at_least(1, {"population.places": places})
     if side_by_side is None:
         side_by_side = jax.default_backend() != "cpu" or jax.device_count() > 1

@@ -101,7 +101,7 @@ MEANINGS = {
     "processes.heartbeat_seconds": "time without a heartbeat after which a process counts as lost",
     "compilation_cache.enabled": "keep compiled programs between runs",
     "compilation_cache.folder": "the folder; None: the user's cache folder",
-    "population.places": "number of members that train at a time",
+    "population.places": "members that train at a time; None: 4 on a TPU, 16 elsewhere",
     "population.side_by_side": "train members in one program, or in turns; None: by device",
     "successive_halving.keep": "share of members that --tune keeps at each rung",
     "successive_halving.rungs": "steps at which members are dropped; None: 1/8, 1/4 and 1/2",

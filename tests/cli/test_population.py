@@ -147,13 +147,13 @@ def test_members_or_examples_are_shared_out_over_devices(flags, tmp_path, seeds)
 
 
 @pytest.mark.parametrize(
-    ("backend", "devices", "expected"),
-    [("cpu", 1, False), ("cpu", 8, True), ("gpu", 1, True), ("tpu", 4, True)],
+    ("backend", "devices", "expected", "places"),
+    [("cpu", 1, False, 16), ("cpu", 8, True, 16), ("gpu", 1, True, 16), ("tpu", 4, True, 4)],
 )
-def test_members_take_turns_on_a_single_cpu(monkeypatch, backend, devices, expected):
+def test_how_members_train_by_device(monkeypatch, backend, devices, expected, places):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "device_count", lambda: devices)
-    assert configurables.population() == (16, expected)
+    assert configurables.population() == (places, expected)
     assert configurables.population(places=3, side_by_side=not expected) == (3, not expected)
     with pytest.raises(UserError, match="population.places is 0; it must be at least 1"):
         configurables.population(places=0)
