@@ -34,7 +34,7 @@ cores. It knows TinyWorld's few hundred words and nothing else.
 
 ## How it was made
 
-    python experiments/tinyworld/{command}
+{commands}
 
 {steps} of about {tokens:,} tokens, in {minutes} minutes on one CPU core that other work shared.
 {phases_are}
@@ -84,7 +84,9 @@ def describe(rows: list[dict], command: str, mastery: float) -> dict[str, object
             "read the mixture:"
         )
     return {
-        "command": command,
+        "commands": "\n".join(
+            f"    python experiments/tinyworld/{line}" for line in command.splitlines()
+        ),
         "phases_are": phases_are,
         "steps": f"{before:,} steps",
         "minutes": round(rows[-1]["seconds"] / 60),

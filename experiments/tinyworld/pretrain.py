@@ -6,7 +6,8 @@
 Documents are generated on the fly, so none is repeated. A lesson of the curriculum
 (`corpus.py`) ends when the model has mastered it, or after
 `--lesson_steps`; then it reads the whole mixture. A model grown from a smaller one (`grow.py`)
-skips the lessons and reads only the mixture. Evaluation is zero-shot: the share of exercises of
+skips the lessons and reads only the mixture, and so does one that is continued: grown from
+its own size, with `--seed` for other documents. Evaluation is zero-shot: the share of exercises of
 each kind, about held-out facts and in the corpus's own phrasing, that the model answers exactly.
 The learning curve is written to `results/<size>.jsonl`, the weights to the package's assets;
 `card.py` writes their card.
@@ -42,7 +43,6 @@ from prompt_tuning.models.parameters import count_parameters
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.tinyworld.world import World
 from prompt_tuning.training.losses import LossOptions
-from prompt_tuning.training.optimizers import adamw
 from prompt_tuning.training.step import TrainState, make_train_step, model_loss_fn
 
 ASSETS = Path(__file__).parents[2] / "prompt_tuning" / "assets" / "tinyworld"
@@ -71,6 +71,7 @@ def size_config(name: str, embed: int, heads: int, layers: int) -> T5Config:
 
 
 SIZES = {
+    "nano": size_config("nano", 32, 2, 2),
     "tiny": size_config("tiny", 48, 3, 2),
     "mini": size_config("mini", 64, 4, 3),
     "small": size_config("small", 96, 4, 3),
@@ -209,10 +210,19 @@ def first_params(args: argparse.Namespace, config: T5Config) -> dict:
     return grow(trained, small, params, config)
 
 
+def earlier_run(args: argparse.Namespace) -> tuple[list[dict], list[str]]:
+    """Returns the learning curve and the commands of the run that this one continues, if any."""
+    if args.grow_from != args.size:
+        return [], []
+    lines = (RESULTS / f"{args.size}.jsonl").read_text().splitlines()
+    _, _, metadata = load_weights(ASSETS / f"tinyworld_{args.size}.safetensors")
+    return [json.loads(line) for line in lines], metadata["command"].splitlines()
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--grow_from", choices=SIZES, help="a smaller size, pre-trained already")
+    parser.add_argument("--grow_from", choices=SIZES, help="a pre-trained size, at most this one")
     parser.add_argument("--span_corruption_steps", type=int, default=1_000)
     parser.add_argument("--lesson_steps", type=int, default=2_500, help="at most, per lesson")
     parser.add_argument("--mixture_steps", type=int, default=4_000)
@@ -236,7 +246,7 @@ def main() -> None:
     params = first_params(args, config)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
-        optax.inject_hyperparams(adamw)(learning_rate=0.0, b2=0.98),
+        optax.inject_hyperparams(optax.adam)(learning_rate=0.0, b2=0.98),
     )
     state = TrainState.create(params, optimizer)
     step_fn = make_train_step(model_loss_fn(model, LossOptions(z_loss=1e-4)), optimizer)
@@ -244,17 +254,18 @@ def main() -> None:
 
     weights = (args.output or ASSETS) / f"{config.name}.safetensors"
     curve = (args.output or RESULTS) / f"{args.size}.jsonl"
+    rows, commands = earlier_run(args)
     curve.parent.mkdir(parents=True, exist_ok=True)
-    curve.unlink(missing_ok=True)
+    curve.write_text("".join(json.dumps(row) + "\n" for row in rows))
     metadata = {
         "vocabulary": "tinyworld.model",
-        "command": " ".join(("pretrain.py", *sys.argv[1:])),
+        "command": "\n".join([*commands, " ".join(("pretrain.py", *sys.argv[1:]))]),
         "mastery": str(args.mastery),
         "tokens_per_batch": str(args.tokens_per_batch),
     }
     key = jax.random.key(args.seed)
-    started = time.time()
-    step = 0
+    first = step = rows[-1]["step"] if rows else 0
+    started = time.time() - (rows[-1]["seconds"] if rows else 0)
     for number, phase in enumerate(make_phases(args)):
         seed = 1_000_000 * (100 * args.seed + number)
         stream = examples(phase, vocabulary.encode, seed, config.vocab_size)
@@ -268,7 +279,7 @@ def main() -> None:
         losses = []
         for steps, batch in enumerate(progress, start=1):
             step += 1
-            rate = args.learning_rate * min(1.0, step / WARMUP_STEPS) * phase.rate(steps)
+            rate = args.learning_rate * min(1.0, (step - first) / WARMUP_STEPS) * phase.rate(steps)
             state.opt_state[1].hyperparams["learning_rate"] = np.float32(rate)
             state, metrics = step_fn(state, None, batch, key)
             losses.append(metrics["loss"])

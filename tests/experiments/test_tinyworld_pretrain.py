@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import importlib.util
 import itertools
+import json
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
+from prompt_tuning.checkpoints.frozen.weights import load_weights
 from prompt_tuning.models.initialization import init_params
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "tinyworld" / "pretrain.py"
@@ -96,3 +98,20 @@ def test_a_grown_model_computes_what_the_small_one_does(pretrain):
     for silent in (layers["mlp"]["wo"], layers["self_attention"]["out"]):
         assert all(np.any(silent["kernel"][layer] != 0) for layer in range(2))
     assert np.any(gradient["token_embedder"]["embedding"][:, 12:] != 0)
+
+
+@pytest.mark.slow
+def test_a_continued_model_keeps_its_learning_curve_and_commands(pretrain, monkeypatch, tmp_path):
+    options = ["--size=tiny", "--grow_from=tiny", "--mixture_steps=2", "--tokens_per_batch=128"]
+    monkeypatch.setattr("sys.argv", ["pretrain.py", *options, f"--output={tmp_path}"])
+    monkeypatch.setattr(pretrain, "make_probe", lambda *_: lambda params, exercises: {})
+    pretrain.main()
+    before = (pretrain.RESULTS / "tiny.jsonl").read_text().splitlines()
+    *kept, last = (tmp_path / "tiny.jsonl").read_text().splitlines()
+    assert kept == before
+    assert json.loads(last)["step"] == json.loads(before[-1])["step"] + 2
+    _, trained, metadata = load_weights(tmp_path / "tinyworld_tiny.safetensors")
+    _, shipped, first = load_weights(pretrain.ASSETS / "tinyworld_tiny.safetensors")
+    assert metadata["command"].splitlines()[:-1] == first["command"].splitlines()
+    moved = jax.tree.map(lambda new, old: np.any(new != old), trained, shipped)
+    assert any(jax.tree.leaves(moved))
