@@ -79,7 +79,6 @@ from prompt_tuning.planning.compilers import (
     environment,
     missing,
 )
-from prompt_tuning.planning.hlo import Kernel
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.optimizers import adafactor
 from prompt_tuning.training.side_by_side import make_side_by_side_step
@@ -365,40 +364,18 @@ def result_of(case: Case) -> dict[str, Any]:
     return {**found, "compile_seconds": round(time.perf_counter() - start, 1)}
 
 
-_ATTENTION_SHARES = {
-    "v4": (0.46 / 2, 0.66 / 2),
-    "v5e": (0.77 / 2, 0.93 / 2),
-    "v5p": (0.77 / 2, 0.93 / 2),
-    "v6e": (0.50 / 4, 0.70 / 4),
-}
-"""The shares of the peak FLOP/s that the compiler's schedules of the attention kernel reach for 612
-queries and keys, forward and backward (`flash_attention.cost`)."""
-
-
-def _pallas_seconds(kernel: Kernel, accelerator: Accelerator) -> float:
-    """Returns the time of all executions of a Pallas kernel, which has no cycles of its own."""
-    forward, backward = _ATTENTION_SHARES[accelerator.name]
-    rate = accelerator.flops * (backward if kernel.phase == "backward" else forward)
-    return kernel.times * max(kernel.flops / rate, kernel.moved / accelerator.memory_bandwidth)
-
-
 def _numbers(analysis: Analysis, accelerator: Accelerator, mesh: Mesh) -> dict[str, Any]:
     found = {
         name: getattr(analysis, name)
         for name in ("arguments", "outputs", "temporaries", "cycles", "flops", "moved")
     }
     pallas = [kernel for kernel in analysis.program.kernels() if kernel.pallas]
-    if accelerator.is_gpu:
-        seconds = analysis.seconds(accelerator)
-    else:
-        seconds = analysis.cycles / accelerator.clock
-        seconds += sum(_pallas_seconds(kernel, accelerator) for kernel in pallas)
     return {
         **found,
         "pallas_calls": sum(kernel.times for kernel in pallas),
         "pallas_flops": sum(kernel.times * kernel.flops for kernel in pallas),
-        "seconds": seconds,
-        "seconds_of_rooflines": analysis.seconds(accelerator),
+        "seconds": analysis.seconds(accelerator),
+        "seconds_of_rooflines": analysis.seconds(accelerator, at_peak=True),
         "sent": sum(each.times * each.sent for each in analysis.program.collectives(mesh)),
         "parts": [
             [name, phase, round(part, 7)] for name, phase, part in analysis.parts(accelerator)[:8]

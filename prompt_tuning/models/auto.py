@@ -16,9 +16,12 @@ import dataclasses
 from typing import Literal
 
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+from jaxtyping import PyTree
 
 from prompt_tuning.models.compute import AUTO, Compute
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.parameters import parameter_shapes
 
 CPU = "cpu"
 ACCELERATOR = "tpu"
@@ -78,12 +81,13 @@ def kept_bytes(
     rows: int | float,
     source: int,
     target: int,
+    trained: PyTree,
     model_parallel: int = 1,
 ) -> int | float:
     """Estimates what the forward pass keeps for the backward pass on a device, in bytes.
 
-    The weights are frozen, so the inputs of their products aren't kept: only those of norms,
-    activations and attention. `planning/` compiles the step instead, which is exact and slow.
+    The inputs of norms, activations and attention are kept, and those of products only if their
+    kernels are trained. `planning/` compiles the step instead, which is exact and slow.
 
     Args:
       config: the architecture.
@@ -91,6 +95,7 @@ def kept_bytes(
       rows: examples of a microbatch on the device.
       source: positions of the encoder for each, with the prompt.
       target: positions of the decoder.
+      trained: the trained parameters; the model's own are named as in `parameter_shapes`.
       model_parallel: devices that share the heads and feed-forward blocks.
     """
     embed = config.embed_dim
@@ -104,9 +109,14 @@ def kept_bytes(
     kept += decoder * target * (3 * embed + 4 * heads + mlp)
     if target > config.head_dim // 2:
         kept += decoder * source * 2 * heads
-    # Attention weights, [rows, heads, queries, keys].
+    of_model = parameter_shapes(config).keys() & flatten_dict(trained, sep="/")
+    if any(name.endswith("kernel") for name in of_model):
+        inputs = 2 * embed + heads + config.mlp_dim / model_parallel
+        kept += encoder * source * inputs + decoder * target * (inputs + embed + heads)
+    # Attention weights, [rows, heads, queries, keys]; trained biases take plain attention.
+    flash = compute.attention == "flash" and not any("relpos_bias" in name for name in of_model)
     pairs = decoder * target * (target + source)
-    pairs += encoder * source**2 if compute.attention != "flash" else 0
+    pairs += encoder * source**2 if not flash else 0
     kept += config.num_heads / model_parallel * pairs
     return rows * kept * jnp.dtype(compute.compute_dtype).itemsize
 

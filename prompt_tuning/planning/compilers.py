@@ -104,22 +104,37 @@ class Analysis:
         dearest = sorted(found.items(), key=lambda item: -item[1])
         return [(*source, part) for source, part in dearest]
 
-    def seconds(self, accelerator: Accelerator, pallas_only: bool = False) -> float:
+    def seconds(
+        self, accelerator: Accelerator, *, pallas_only: bool = False, at_peak: bool = False
+    ) -> float:
         """Returns the estimated time of all kernels, without communication.
 
-        TPU: the compiler's cycles. GPU, and Pallas kernels of a TPU, whose cycles aren't known: the
-        roofline of each kernel (Williams et al., 2009), the larger of its times at the peak FLOP/s
-        and at the memory's bandwidth, which is the least.
+        TPU: the compiler's cycles; a Pallas kernel, whose cycles aren't known, counts with its
+        FLOPs at the rate of its schedule, or at the peak if `at_peak`. GPU: the roofline of each
+        kernel (Williams et al., 2009), the larger of its times at the peak FLOP/s and at the
+        memory's bandwidth, which is the least.
         """
         kernels = (each for each in self.program.kernels() if each.pallas or not pallas_only)
-        return math.fsum(self._seconds(kernel, accelerator) for kernel in kernels)
+        return math.fsum(self._seconds(kernel, accelerator, at_peak) for kernel in kernels)
 
-    def _seconds(self, kernel: Kernel, accelerator: Accelerator) -> float:
+    def _seconds(self, kernel: Kernel, accelerator: Accelerator, at_peak: bool = False) -> float:
         if self.cycles and not kernel.pallas:
             return kernel.times * kernel.cycles / accelerator.clock
         peak = accelerator.flops / (2 if kernel.float32 else 1)  # TF32 on GPUs
+        if kernel.pallas and not at_peak:
+            peak *= _SHARES[accelerator.name][kernel.phase == "backward"]
         least = max(kernel.flops / peak, kernel.moved / accelerator.memory_bandwidth)
         return kernel.times * least
+
+
+_SHARES = {
+    **dict.fromkeys(("v3", "v4"), (0.46 / 2, 0.66 / 2)),
+    **dict.fromkeys(("v5e", "v5p"), (0.77 / 2, 0.93 / 2)),
+    "v6e": (0.50 / 4, 0.70 / 4),
+}
+"""The shares of the peak FLOP/s that the compiler's schedules of the attention kernel, the only
+Pallas kernel, reach for 612 queries and keys of 64 features, forward and backward
+(`flash_attention.cost`). The schedule for v3 isn't known; v4's stands in."""
 
 
 def missing(accelerator: Accelerator) -> str:

@@ -163,6 +163,7 @@ def work_with_remat(work: Work, memory: int | float) -> Work:
     """Returns the step with `remat` as training decides it on devices with this many bytes."""
     if work.compute.remat != AUTO:
         return work
+    trained = work.state().trained
     kept = auto.kept_bytes(
         work.config,
         work.compute,
@@ -170,9 +171,10 @@ def work_with_remat(work: Work, memory: int | float) -> Work:
         source=work.input_length + work.prompt_length,
         target=work.target_length,
         model_parallel=work.model_parallel,
+        trained=trained,
     )
-    trained = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(work.state().trained))
-    remat = auto.needs_remat(kept, weights_on_device(work) + 3 * trained, memory)
+    added = 3 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trained))
+    remat = auto.needs_remat(kept, weights_on_device(work) + added, memory)
     return dataclasses.replace(work, compute=dataclasses.replace(work.compute, remat=remat))
 
 

@@ -103,6 +103,7 @@ class Base:
             source=source,
             target=target,
             model_parallel=self.mesh.shape[MODEL_AXIS],
+            trained=trained,
         )
         weights = sum(
             math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize

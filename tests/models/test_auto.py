@@ -9,6 +9,7 @@ from prompt_tuning.models import auto
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import get_config
 from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.parameters import parameter_shapes
 from prompt_tuning.recipes.paths import shipped_configs
 
 V5E = 15.75 * 2**30  # usable bytes, by its compiler
@@ -86,7 +87,7 @@ def test_layers_are_recomputed_only_where_memory_is_short(
     size, rows, model_parallel, memory, expected
 ):
     config = get_config(size)
-    sizes = {"rows": rows, "model_parallel": model_parallel, **LENGTHS}
+    sizes = {"rows": rows, "trained": {}, "model_parallel": model_parallel, **LENGTHS}
     kept = auto.kept_bytes(config, BFLOAT16, **sizes)
     weights = weights_of(config, model_parallel)
     assert auto.needs_remat(kept, weights, memory) == expected
@@ -95,7 +96,10 @@ def test_layers_are_recomputed_only_where_memory_is_short(
 
 def test_kept_bytes_by_the_layer():
     """Counted by hand for Small: 512 wide, 6 heads of 64, 1024 hidden twice, 8 and 8 layers."""
-    config, sizes = get_config("t5_1_1_small"), {"rows": 2, "source": 10, "target": 3}
+    config, sizes = (
+        get_config("t5_1_1_small"),
+        {"rows": 2, "source": 10, "target": 3, "trained": {}},
+    )
     encoder = 10 * (2 * 512 + 3 * 384 + 2 * 1024)
     decoder = 3 * (3 * 512 + 4 * 384 + 2 * 1024)
     attention = 6 * 3 * (3 + 10)
@@ -105,6 +109,22 @@ def test_kept_bytes_by_the_layer():
     decoder, attention = 11 * decoder + 10 * 2 * 384, 6 * 33 * (33 + 10)
     assert long == 2 * 8 * (encoder + decoder + attention) * 4
     assert auto.kept_bytes(config, Compute(), **sizes) == flash + 2 * 8 * 6 * 10 * 10 * 4
+
+
+def test_kept_bytes_of_trained_weights():
+    """The inputs of trained kernels' products; with trained biases, also attention's weights."""
+    config, sizes = get_config("t5_1_1_small"), {"rows": 2, "source": 10, "target": 3}
+    kernel, everything = "encoder/layers/mlp/wo/kernel", dict.fromkeys(parameter_shapes(config), 0)
+    assert kernel in everything
+
+    def kept(trained):
+        return auto.kept_bytes(config, Compute(attention="flash"), **sizes, trained=trained)
+
+    frozen = kept({})
+    assert kept({"prompt": {"kernel": 0}}) == frozen
+    inputs = 10 * (2 * 512 + 384 + 1024) + 3 * (3 * 512 + 2 * 384 + 1024)
+    assert kept({kernel: 0}) == frozen + 2 * 8 * inputs * 4
+    assert kept(everything) == kept({kernel: 0}) + 2 * 8 * 6 * 10 * 10 * 4
 
 
 def test_no_model_s_file_decides_for_the_hardware():

@@ -90,7 +90,7 @@ def test_every_command_on_runs_in_a_bucket(bucket, rows, train_flags, command, t
     assert json.loads(command("neighbors", run, "--json").out or "{}") is not None
     answers = command("infer", run, f"--input={bucket}/questions.csv").out.splitlines()
     assert len(answers) == 6
-    many = [f"--prompts=a={run}", f"b={second}/prompt_best.safetensors"]
+    many = ["--prompts", f"a={run}", f"b={second}/prompt_best.safetensors"]
     asked = tmp_path / "asked.jsonl"
     asked.write_text('{"prompt": "b", "text": "a dog ran ."}\n')
     base = "--gin_file=models/tinyworld_tiny.gin"
