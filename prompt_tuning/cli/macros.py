@@ -84,7 +84,7 @@ MACROS = {
         "the model's vocabulary: a file, a folder, 'byt5', or None: the checkpoint's",
     ),
     "DATA_DIR": Macro(
-        _STRING_OR_NONE, "a folder of the task's official files, or 'tfds:FOLDER'; None: TFDS"
+        _STRING_OR_NONE, "a folder of official files, 'tfds:FOLDER' or 'tinyworld:ROWS'; None: TFDS"
     ),
     "TRAIN_FILE": Macro(
         _FILES, "your own data: a CSV, TSV, jsonl or Parquet file, a list, or 'hf:NAME:SPLIT'"

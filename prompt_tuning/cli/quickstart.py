@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
 
     why = "all of its steps"
     if result.stopped_early:
-        why = f"stopped early: no better score in {options.patience} evaluations"
+        why = f"stopped early: {result.ended}"
     print(
         f"\n{job.data.name}, score on the test split, which was not trained on:\n  untrained  "
         f"{untrained:.3f}\n  trained    {trained:.3f}  (the best on {job.prediction.split}, at "

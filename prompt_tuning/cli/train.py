@@ -52,8 +52,7 @@ def main(argv: Sequence[str]) -> None:
     where = folder.path
     found = best_file(where)
     if result.stopped_early:
-        patience = job.training.options.patience
-        say(f"Stopped early, at step {result.step:,}: no better score in {patience} evaluations.")
+        say(f"Stopped early, at step {result.step:,}: {result.ended}.")
     assert best.step is not None and best.score is not None
     rows = [
         ("Best", f"{scores_text(best.metrics, best.score)} at step {best.step:,}"),

@@ -25,10 +25,10 @@ from prompt_tuning.recipes.frozen_base import Base, weights_hash
 from prompt_tuning.recipes.identity import IN_USE
 from prompt_tuning.recipes.paths import run_folder
 from prompt_tuning.recipes.prediction import Prediction
-from prompt_tuning.recipes.scoring import scorer_of_many
+from prompt_tuning.recipes.scoring import scorer_of_many, withheld
 from prompt_tuning.recipes.splits import load_splits
 from prompt_tuning.recipes.task_data import Data, added_lengths, prompt_length
-from prompt_tuning.settings import Assigned, Fields, HashedFiles
+from prompt_tuning.settings import Assigned, Fields, Free, HashedFiles, PerMember
 from prompt_tuning.training.keys import stream_key
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.options import TrainOptions
@@ -41,6 +41,8 @@ class Training:
 
     Attributes:
       folder: the run folder.
+      report_split: a split on which the best step is scored when training ends, such as "test";
+        None scores none.
       teachers: prompt files, one per task, to distill with the weight `distillation`.
     """
 
@@ -49,6 +51,7 @@ class Training:
     optimizer: optax.GradientTransformation
     options: Fields[TrainOptions]
     loss: Fields[LossOptions]
+    report_split: PerMember[Free[str | None]] = None
     teachers: HashedFiles[Sequence[str] | None] = None
     distillation: float = 0.9
 
@@ -78,6 +81,7 @@ class Job:
       development_splits: likewise, used to select the best prompt.
       batch: step -> batch, a pure function.
       evaluate: scores several adapters at once to select the best; None keeps the last.
+      report: scores an adapter on `training.report_split`; None if there is none.
       trained: the initial trainable parameters, replicated; trained weights keep the layout of
         the frozen ones.
       findings: lines about the data, printed at the start of a run.
@@ -93,6 +97,7 @@ class Job:
     evaluate: Callable[[Sequence[Adapter]], Sequence[Evaluation]] | None
     method: Method
     trained: Trained
+    report: Callable[[Adapter], Evaluation] | None = None
     findings: Sequence[str] = ()
 
     @property
@@ -154,6 +159,13 @@ def prepare(
     with part("data"):
         splits = load(base, data, "train")
         development_splits = load(base, data, prediction.split)
+        reported = training.report_split
+        report_splits = [] if reported is None else load(base, data, reported)
+    if withheld(report_splits):
+        raise UserError(
+            f"train.report_split is '{reported}', whose labels {data.name} withholds; set it to "
+            "None or to another split."
+        )
     rates = data.rates or proportional_rates([len(split) for split in splits])
     # Each microbatch is sharded evenly over the devices.
     parts = base.mesh.shape[DATA_AXIS] * training.options.accumulation_steps
@@ -181,6 +193,7 @@ def prepare(
         lengths=data.lengths,
     )
     score = scorer_of_many(base, data, prediction, development_splits)
+    report = scorer_of_many(base, data, prediction, report_splits)
     return Job(
         base=base,
         data=data,
@@ -192,6 +205,7 @@ def prepare(
         evaluate=lambda adapters: score([adapter.inject for adapter in adapters]),
         method=method,
         trained=trained,
+        report=(lambda adapter: report([adapter.inject])[0]) if report_splits else None,
         findings=findings(data.tasks, splits, development_splits, data.data_dir),
     )
 

@@ -1,13 +1,14 @@
 """Trains a job in its run folder, or several jobs together."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from prompt_tuning.checkpoints.adapters.adapter_files import save_adapter
+from prompt_tuning.checkpoints.adapters.adapter_files import Adapter, best_file, save_adapter
 from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import FilePath
@@ -121,7 +122,25 @@ def train_jobs(
     for each, result in zip(jobs, results, strict=True):
         if each.job.evaluate is None and each.folder.is_written_here:
             _saver(each.job, each.folder)(result.trained, result.step, None)
+        if each.job.report is not None:
+            _report(each.job, each.job.report, each.folder)
     return results
+
+
+def _report(job: Job, score: Callable[[Adapter], Evaluation], folder: RunFolder) -> None:
+    """Adds the best step's score on `train.report_split` to the summary."""
+    found = best_file(folder.path)
+    if found is None:  # diverged before its first evaluation
+        return
+    evaluation = score(job.base.load_adapter(str(found)))
+    if folder.is_written_here:
+        report = {
+            "split": job.training.report_split,
+            "score": float(evaluation.score),
+            "metrics": {name: float(value) for name, value in evaluation.metrics.items()},
+        }
+        summary = json.loads(folder.summary.read_text())
+        folder.write_json("summary.json", {**summary, "report": report})
 
 
 def _injection_loss(job: Job) -> InjectionLossFn:

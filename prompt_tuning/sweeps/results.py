@@ -1,8 +1,9 @@
 """The finished runs of a sweep as one tidy table, with a row per run and task.
 
-Columns: `run`, the sweep's settings by gin name, `task`, its metrics, `score`, `method`,
-`initializer`, `model`, parameter counts, steps and time, and provenance: a hash of the
-configuration, versions, the device, the date, the run's folder.
+Columns: `run`, the sweep's settings by gin name, `task`, its metrics, `score`, `test_score` if the
+split test was reported (`train.report_split`), `method`, `initializer`, `model`, parameter counts,
+steps and time, and provenance: a hash of the configuration, versions, the device, the date, the
+run's folder.
 """
 
 import csv
@@ -111,17 +112,30 @@ def _rows_of(run: str, record: Mapping[str, Any]) -> list[Row]:
         **{name: versions.get(name) for name in PROVENANCE},
         "folder": record["folder"],
     }
+    report = summary.get("report")
+    by_task = _by_task(summary, summary)
+    reported = _by_task(summary, report or {})
+    rows = []
+    for task, (metrics, score) in by_task.items():
+        row = {**start, "task": task, **metrics, "score": score}
+        if report is not None:
+            row[f"{report['split']}_score"] = reported[task][1]
+        rows.append({**row, **end})
+    return rows
+
+
+def _by_task(
+    summary: Mapping[str, Any], scored: Mapping[str, Any]
+) -> dict[str, tuple[dict[str, float], float]]:
+    """Returns the metrics and the score of each task; of a mixture, last, only its score."""
     by_task: dict[str, dict[str, float]] = {}
-    for name, value in (summary.get("metrics") or {}).items():
+    for name, value in (scored.get("metrics") or {}).items():
         task, slash, metric = name.rpartition("/")
         by_task.setdefault(task if slash else summary["task"], {})[metric] = value
-    rows = []
-    for task, metrics in by_task.items():
-        own = summary["score"] if len(by_task) == 1 else statistics.fmean(metrics.values())
-        rows.append({**start, "task": task, **metrics, "score": own, **end})
-    if len(by_task) > 1:
-        rows.append({**start, "task": summary["task"], "score": summary["score"], **end})
-    return rows
+    if len(by_task) == 1:
+        return {task: (metrics, scored["score"]) for task, metrics in by_task.items()}
+    found = {task: (values, statistics.fmean(values.values())) for task, values in by_task.items()}
+    return {**found, summary["task"]: ({}, scored["score"])} if found else {}
 
 
 def _named(config: Mapping[str, str], parameter: str) -> str | None:

@@ -3,7 +3,9 @@
     <folder>/{BoolQ,CB,COPA,MultiRC,ReCoRD,RTE,WiC,WSC}/{train,val,test}.jsonl
 
 Deterministic: the same source code generates the same bytes on every machine, so a digest of it
-names the folder. Unlike SuperGLUE's, the test files contain labels.
+names the folder. Unlike SuperGLUE's, the test files contain labels. More training rows continue the
+same streams: of 20,000, the first 2,000 are the default's. COPA, WiC and WSC have fewer different
+ones (31,668, 16,576 and 10,456 in all), so larger files repeat some.
 """
 
 import hashlib
@@ -29,20 +31,25 @@ SPLITS: dict[str, tuple[Region, int]] = {
 """File name -> the region of its facts, and its number of rows (passages)."""
 
 
-def tinyworld_folder(cache: Path | None = None) -> Path:
+def tinyworld_folder(cache: Path | None = None, training_rows: int | None = None) -> Path:
     """Returns the folder with the eight tasks, writing it first if it isn't there.
+
+    Args:
+      cache: where the folder is.
+      training_rows: rows of each training file; None is the default of `SPLITS`.
 
     Raises:
       UserError: the cache can't be written.
     """
-    folder = (cache or default_cache_dir()) / f"tinyworld-{_digest()}"
+    name = f"tinyworld-{_digest()}{'' if training_rows is None else f'-{training_rows}'}"
+    folder = (cache or default_cache_dir()) / name
     if folder.is_dir():
         return folder
     with writing(folder, fix=CACHE_FIX):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as made:
             for task in TASKS:
-                _write_task(Path(made) / "tinyworld" / task, task)
+                _write_task(Path(made) / "tinyworld" / task, task, training_rows)
             try:
                 (Path(made) / "tinyworld").rename(folder)
             except OSError:  # another process was faster
@@ -51,18 +58,19 @@ def tinyworld_folder(cache: Path | None = None) -> Path:
     return folder
 
 
-def rows(task: str, split: str) -> list[dict[str, Any]]:
+def rows(task: str, split: str, count: int | None = None) -> list[dict[str, Any]]:
     """Returns the rows of one file.
 
     Args:
       task: a key of `tasks.TASKS`, the name of SuperGLUE's folder.
       split: a key of `SPLITS`.
+      count: the number of rows; None is the default of `SPLITS`.
     """
-    region, count = SPLITS[split]
+    region, default = SPLITS[split]
     # Each task has its own random stream, so that tasks share no passage.
     world = World(region, seed=list(TASKS).index(task))
     numbered = []
-    for index, row in enumerate(itertools.islice(TASKS[task](world), count)):
+    for index, row in enumerate(itertools.islice(TASKS[task](world), count or default)):
         row["idx"] = index
         if task in ("MultiRC", "ReCoRD"):
             _number_parts(row)
@@ -90,8 +98,9 @@ def _number_parts(row: dict[str, Any]) -> None:
                 answer_index += 1
 
 
-def _write_task(folder: Path, task: str) -> None:
+def _write_task(folder: Path, task: str, training_rows: int | None) -> None:
     folder.mkdir(parents=True)
     for split in SPLITS:
+        found = rows(task, split, training_rows if split == "train" else None)
         with atomic_write(folder / f"{split}.jsonl", fix=CACHE_FIX) as file:
-            file.writelines(json.dumps(row).encode() + b"\n" for row in rows(task, split))
+            file.writelines(json.dumps(row).encode() + b"\n" for row in found)

@@ -31,6 +31,15 @@ class Best:
             return Best(step=step, score=score, metrics=dict(metrics))
         return dataclasses.replace(self, evaluations_since=self.evaluations_since + 1)
 
-    def should_stop(self, patience: int | None) -> bool:
-        """Whether the last `patience` evaluations were no better; never if None."""
-        return patience is not None and self.evaluations_since >= patience
+    def why_stop(self, patience: int | None, target_score: float | None) -> str | None:
+        """Returns why training stops early, or None if it goes on.
+
+        Args:
+          patience: stop after this many evaluations without a better score; None is never.
+          target_score: stop at this score; None is never.
+        """
+        if target_score is not None and self.score is not None and self.score >= target_score:
+            return f"the score reached {target_score}"
+        if patience is not None and self.evaluations_since >= patience:
+            return f"no better score in {patience} evaluations"
+        return None

@@ -65,7 +65,7 @@ class Lineup:
         for run in self.training:
             if run.ended:
                 last = run.step >= run.options.train_steps
-                self.end(run, _TO_THE_END if last else "no better score within the patience")
+                self.end(run, _TO_THE_END if last else str(run.stops_early))
         if self._until is not None:
             self.training = [run for run in self.training if run.step < self._until]
 

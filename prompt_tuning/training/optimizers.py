@@ -101,6 +101,25 @@ def _check_rate(value: float) -> None:
         raise UserError(f"LEARNING_RATE is {value}; it must be above 0.")
 
 
+def _clipped(
+    make: Callable[..., optax.GradientTransformation],
+) -> Callable[..., optax.GradientTransformation]:
+    """Returns `make` with the argument `max_gradient_norm`."""
+
+    def clipped(
+        learning_rate: Any, *, max_gradient_norm: float | None, **options: Any
+    ) -> optax.GradientTransformation:
+        optimizer = make(learning_rate, **options)
+        if max_gradient_norm is None:
+            return optimizer
+        return optax.chain(optax.clip_by_global_norm(max_gradient_norm), optimizer)
+
+    return clipped
+
+
+_ADAFACTOR, _ADAMW = _clipped(optax.adafactor), _clipped(optax.adamw)
+
+
 def adafactor(
     learning_rate: PerMember[float | Schedule] = 0.3,
     *,
@@ -109,6 +128,7 @@ def adafactor(
     weight_decay: float = 1e-5,
     multiply_by_parameter_scale: bool = False,
     min_dim_size_to_factor: int = 128,
+    max_gradient_norm: float | None = None,
 ) -> Optimizer:
     """Adafactor; the defaults are the paper's.
 
@@ -119,10 +139,12 @@ def adafactor(
         p = (1 - weight_decay) * p - learning_rate * u * scale
 
     where `scale` is 1, or `max(rms(p), 1e-3)` if `multiply_by_parameter_scale`. The learning rate
-    doesn't scale the weight decay.
+    doesn't scale the weight decay. Before, gradients with a larger global norm than
+    `max_gradient_norm` are scaled down to it (Pascanu et al. 2013). Adafactor's first update
+    doesn't depend on the gradients' scale, so clipping only weighs later ones against each other.
     """
     return Optimizer.of(
-        optax.adafactor,
+        _ADAFACTOR,
         learning_rate,
         decay_rate=decay_rate,
         clipping_threshold=clipping_threshold,
@@ -131,6 +153,7 @@ def adafactor(
         min_dim_size_to_factor=min_dim_size_to_factor,
         momentum=None,
         eps=1e-30,
+        max_gradient_norm=max_gradient_norm,
     )
 
 
@@ -141,10 +164,20 @@ def adamw(
     b2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: float = 0.0,
+    max_gradient_norm: float | None = None,
 ) -> Optimizer:
-    """AdamW (Loshchilov & Hutter 2019); the learning rate scales its weight decay."""
+    """AdamW (Loshchilov & Hutter 2019); the learning rate scales its weight decay.
+
+    `max_gradient_norm` is as for `adafactor`.
+    """
     return Optimizer.of(
-        optax.adamw, learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay
+        _ADAMW,
+        learning_rate,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        weight_decay=weight_decay,
+        max_gradient_norm=max_gradient_norm,
     )
 
 

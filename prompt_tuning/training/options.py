@@ -22,6 +22,7 @@ class TrainOptions:
       checkpoint_every: checkpoint interval; also after the last step.
       keep_checkpoints: number of newest checkpoints to keep.
       patience: stop after this many evaluations without a better score; never if None.
+      target_score: stop once the development score is at least this, such as 1.0; never if None.
       prefetch_batches: number of batches that a thread makes ahead; 0 makes each when needed.
       tensorboard: write event files.
       wandb_project: log to this Weights & Biases project.
@@ -35,6 +36,7 @@ class TrainOptions:
     checkpoint_every: Free[int] = 1000
     keep_checkpoints: Free[int] = 2
     patience: PerMember[int | None] = None
+    target_score: PerMember[float | None] = None
     prefetch_batches: Free[int] = 2
     tensorboard: PerMember[Free[bool]] = True
     wandb_project: PerMember[Free[str | None]] = None

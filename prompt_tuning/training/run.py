@@ -246,8 +246,13 @@ class ActiveRun:
 
     @property
     def ended(self) -> bool:
-        """Whether the last step is done, or patience has run out."""
-        return self.step >= self.options.train_steps or self.best.should_stop(self.options.patience)
+        """Whether the last step is done, or the run stops early."""
+        return self.step >= self.options.train_steps or self.stops_early is not None
+
+    @property
+    def stops_early(self) -> str | None:
+        """Why the run stops before its last step; None if it doesn't."""
+        return self.best.why_stop(self.options.patience, self.options.target_score)
 
     @property
     def evaluation_due(self) -> bool:

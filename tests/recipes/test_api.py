@@ -89,7 +89,8 @@ def test_anything_trained_is_scored_on_any_task(trained, tmp_path):
 def test_runs_train_together_as_the_commands_do(tmp_path, capsys):
     base = pt.load("tinyworld_tiny")
     method = pt.soft_prompt(length=3, initializer=pt.sampled_vocabulary())
-    given = {"steps": 2, "eval_every": 1, "settings": FEW, "quiet": True}
+    settings = {**FEW, "train.report_split": "test"}
+    given = {"steps": 2, "eval_every": 1, "settings": settings, "quiet": True}
 
     def train(**changes):
         return pt.train_many(
@@ -100,7 +101,9 @@ def test_runs_train_together_as_the_commands_do(tmp_path, capsys):
     members = {"seed_1": {"seed": 1}, "wsc": {"task": "tinyworld_wsc", "method": short}}
     runs = train(members=members)
     assert runs["wsc"].prompt.shape[0] == 2
-    assert 0 <= runs["seed_1"].evaluate(quiet=True).score <= 1
+    test = runs["seed_1"].evaluate("test", quiet=True)
+    report = {"split": "test", "score": test.score, "metrics": dict(test.metrics)}
+    assert runs["seed_1"].summary["report"] == report
     assert capsys.readouterr() == ("", "")
     alone = pt.train(base, method, "tinyworld_rte", folder=tmp_path / "alone", seed=1, **given)
     np.testing.assert_allclose(runs["seed_1"].prompt, alone.prompt, rtol=1e-5, atol=1e-6)

@@ -84,6 +84,22 @@ def test_a_mixture_has_a_row_for_each_task_too(tmp_path):
     assert found == {"rte": 0.5, "cb": pytest.approx(0.7), "both": 0.6}
 
 
+def test_the_score_on_the_reported_split_is_beside_the_one_that_selects(tmp_path):
+    report = {"split": "test", "score": 0.4, "metrics": {"accuracy": 0.4}}
+    SweepStore(tmp_path).finish("one", record(0, 0.5, report=report))
+    (row,) = read_rows(tmp_path)
+    assert (row["score"], row["accuracy"], row["test_score"]) == (0.5, 0.5, 0.4)
+
+
+def test_a_mixture_reports_each_task(tmp_path):
+    metrics = {"rte/accuracy": 0.5, "cb/accuracy": 0.8, "cb/f1": 0.6}
+    report = {"split": "test", "score": 0.55, "metrics": {**metrics, "rte/accuracy": 0.4}}
+    summary = record(0, 0.6, task="both", metrics=metrics, report=report)
+    SweepStore(tmp_path).finish("mixed", summary)
+    found = {row["task"]: row["test_score"] for row in read_rows(tmp_path)}
+    assert found == {"rte": 0.4, "cb": pytest.approx(0.7), "both": 0.55}
+
+
 def test_tables_say_what_the_rows_do(rows, tmp_path):
     parquet, text = write_table(rows, tmp_path / "results")
     assert pyarrow.parquet.read_table(parquet).to_pylist() == rows

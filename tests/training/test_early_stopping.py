@@ -28,7 +28,12 @@ def test_best(scores, step, since):
 
 
 def test_patience():
-    assert not after(0.5, 0.4).should_stop(2)
-    assert after(0.5, 0.4, 0.4).should_stop(2)
-    assert not after(0.5, 0.4, 0.4).should_stop(None)
-    assert not Best().should_stop(1)
+    assert after(0.5, 0.4).why_stop(2, None) is None
+    assert after(0.5, 0.4, 0.4).why_stop(2, None) == "no better score in 2 evaluations"
+    assert after(0.5, 0.4, 0.4).why_stop(None, None) is None
+    assert Best().why_stop(1, 1.0) is None
+
+
+def test_the_target_score():
+    assert after(0.5, 1.0).why_stop(None, 1.0) == "the score reached 1.0"
+    assert after(0.5, 0.99).why_stop(None, 1.0) is None

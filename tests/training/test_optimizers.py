@@ -86,6 +86,21 @@ def test_adamw_first_step_is_the_rate_and_its_decay():
     np.testing.assert_allclose(moved, [2 - 0.1 - 0.1, 2 + 0.1 - 0.1], rtol=1e-4)
 
 
+@pytest.mark.parametrize("make", [optimizers.adafactor, optimizers.adamw])
+def test_clipping_scales_larger_gradients_down_to_the_norm(make):
+    p = {"a": jnp.ones((2,)), "b": jnp.ones((1,))}
+    small = {"a": jnp.array([0.6, 0.0]), "b": jnp.array([0.8])}  # of norm 1
+    large = {name: 50 * gradient for name, gradient in small.items()}
+    clipped, plain = make(0.1, max_gradient_norm=2.0), make(0.1)
+    two = {name: 2 * gradient for name, gradient in small.items()}
+    as_large, _ = run(clipped, p, [small, large, small])
+    as_two, _ = run(plain, p, [small, two, small])
+    unclipped, _ = run(plain, p, [small, large, small])
+    for name in p:
+        np.testing.assert_allclose(as_large[name], as_two[name], rtol=1e-5)
+    assert not np.allclose(as_large["b"], unclipped["b"], atol=1e-3)
+
+
 def test_schedules():
     assert optimizers.constant(0.3)(12345) == 0.3
     warmup = optimizers.linear_warmup(0.4, 4)

@@ -299,7 +299,7 @@ def test_patience_is_each_members_own(tmp_path, frozen, side_by_side):
     rising = iter(range(100))
     results = train_together(members, frozen, evaluate=evaluate, side_by_side=side_by_side)
     assert [(result.step, result.best.step) for result in results] == [(3, 0), (12, 12)]
-    assert results[0].ended == "no better score within the patience"
+    assert results[0].ended == "no better score in 1 evaluations"
     summary = json.loads((tmp_path / "a" / "summary.json").read_text())
     assert summary["stopped_early"] and summary["ended"] == results[0].ended
 

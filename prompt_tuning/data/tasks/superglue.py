@@ -164,10 +164,14 @@ def _superglue_source(entry: _Entry, data_dir: str | None) -> Source:
 
 
 def _tinyworld_source(entry: _Entry, data_dir: str | None) -> Source:
-    """Returns the generated files, or those in `data_dir` (of another seed or size)."""
-    folder = (
-        generate.tinyworld_folder() if data_dir is None else existing_folder(data_dir, _HOLDING)
-    )
+    """Returns the generated files, with "tinyworld:ROWS" as many training rows, or a folder's."""
+    rows = (data_dir or "").removeprefix("tinyworld:")
+    if data_dir is None:
+        folder = generate.tinyworld_folder()
+    elif rows != data_dir and rows.isdecimal() and int(rows):
+        folder = generate.tinyworld_folder(training_rows=int(rows))
+    else:
+        folder = existing_folder(data_dir, _HOLDING)
     return _official_folder(entry, folder)
 
 

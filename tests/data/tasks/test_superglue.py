@@ -192,11 +192,17 @@ def test_bad_rows_are_named(tmp_path, task, row, message):
 @pytest.mark.parametrize("name", SUPERGLUE_TASKS)
 def test_tinyworld_is_read_by_the_same_code(monkeypatch, tiny_superglue, name):
     """From the generated folder by default, or from another in the same layout."""
-    monkeypatch.setattr(generate, "tinyworld_folder", lambda: tiny_superglue)
+    asked = []
+    folder_of = lambda **given: asked.append(given) or tiny_superglue  # noqa: E731
+    monkeypatch.setattr(generate, "tinyworld_folder", folder_of)
     task = get_task(f"tinyworld_{name}_with_name")
     expected = list(get_task(f"superglue_{name}_with_name").examples("train", str(tiny_superglue)))
     assert list(task.examples("train")) == expected
     assert list(task.examples("train", str(tiny_superglue))) == expected
+    assert list(task.examples("train", "tinyworld:20000")) == expected
+    assert asked == [{}, {"training_rows": 20000}]
+    with pytest.raises(UserError, match="tinyworld:many does not exist"):
+        list(task.examples("train", "tinyworld:many"))
 
 
 def test_missing_folder(tmp_path):
