@@ -1,5 +1,7 @@
 """Sizes of T5 small enough for a test, with layers enough to tell encoder and decoder apart."""
 
+import dataclasses
+
 from prompt_tuning.models.config import T5Config
 
 SMALL = T5Config(
@@ -22,3 +24,9 @@ TINY = T5Config(
     num_encoder_layers=1,
     num_decoder_layers=2,
 )
+_T5 = dataclasses.replace(TINY, vocab_size=32)
+TINY_FAMILIES = {
+    "t5": _T5,
+    "umt5": dataclasses.replace(_T5, bias_per_layer=True),
+}
+"""Tiny models that differ in what their layers are made of; all have padding 0 and end 1."""

@@ -16,6 +16,9 @@ from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
 from prompt_tuning.cli import gin_config
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.methods.multitask import MultitaskPrompt
+from prompt_tuning.models.config import get_config
+from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.parameters import count_parameters
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -64,6 +67,22 @@ def test_there_are_configs():
 def test_head_tells_command_hardware_time_and_expectation(name):
     for field in FIELDS:
         assert re.search(rf"^ {field}: +\S", head(name), re.MULTILINE), f"no '{field}:' in {name}"
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if re.match("models/(?!tinyworld)", n)])
+def test_a_model_s_architecture_has_the_parameters_that_the_head_tells(name):
+    text = head(name)
+    lines = (CONFIGS / name).read_text()
+    while include := re.search(r"^include '(.*)'", lines, re.MULTILINE):
+        lines = (CONFIGS / include[1]).read_text()
+    (architecture,) = re.findall(r"^frozen_model.architecture = '(\w+)'$", lines, re.MULTILINE)
+    count = count_parameters(abstract_params(get_config(architecture)))
+    told = re.search(r"([\d.]+)([MB]) parameters", text)
+    if told:
+        unit = {"M": 1e6, "B": 1e9}[told[2]]
+        assert float(told[1]) == round(count / unit, len(told[1].partition(".")[2]))
+    if weights := re.search(r"bfloat16 weights: ([\d.]+) GB", text):
+        assert float(weights[1]) == round(2 * count / 1e9, 1)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

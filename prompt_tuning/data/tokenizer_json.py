@@ -40,6 +40,7 @@ class TokenizerVocabulary(Vocabulary):
         if kind != "Unigram":
             raise UserError(
                 f"{path} is a vocabulary of type {shown(kind)}; expected Unigram, as in T5."
+                f"{' CodeT5 has byte-level BPE.' if kind == 'BPE' else ''}"
             )
         self._tokenizer = _loaded(path)
         self.extra_ids = 0

@@ -16,6 +16,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.files import FilePath
 
 _FILES = (HUB_FILE, "sentencepiece.model")
+_BPE_FILE = "merges.txt"
 _MT5_FILE = "gs://t5-data/vocabs/mc4.250000.100extra/sentencepiece.model"
 
 
@@ -48,6 +49,11 @@ def find_vocabulary(path: str | FilePath, extra_ids: int | None = None) -> Vocab
     file = found / hub_tokens.TOKENIZER if found.is_dir() else found
     if file.exists():
         return TokenizerVocabulary(file)
+    if (found / _BPE_FILE).exists():
+        raise UserError(
+            f"{found} has a byte-level BPE vocabulary ({_BPE_FILE}), as CodeT5 does, which isn't "
+            f"supported; expected SentencePiece ({HUB_FILE}) or a Unigram {hub_tokens.TOKENIZER}."
+        )
     raise UserError(
         f"{found} contains no vocabulary (none of {', '.join(_FILES)}, {hub_tokens.TOKENIZER}); "
         "set VOCABULARY_PATH to the one that the model was pre-trained with (T5 and Flan-T5: "

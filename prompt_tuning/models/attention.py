@@ -84,7 +84,7 @@ def by_head(x: Float[Array, "batch length heads head_dim"]) -> Array:
 
 
 class RelativePositionBias(nn.Module):
-    """A learned bias per head and distance bucket, shared by all layers of a stack."""
+    """A learned bias per head and distance bucket, of a layer or of all layers of a stack."""
 
     config: T5Config
     compute: Compute
@@ -92,7 +92,7 @@ class RelativePositionBias(nn.Module):
 
     @nn.compact
     def __call__(self, relative_position: Int[Array, "*shape"]) -> Float[Array, "heads ..."]:
-        """Returns the bias of the attention logits, shared by all examples.
+        """Returns the bias of the attention logits, which is that of all examples.
 
         A product with one-hot vectors, since gathers are slow on accelerators, as are the
         scatters of their gradient.

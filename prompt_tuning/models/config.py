@@ -1,7 +1,10 @@
-"""T5 architectures: the paper's five sizes (v1.1), the original five (v1.0) and mT5's five.
+"""T5 architectures: the paper's five sizes (v1.1), the original five (v1.0) and T5's relatives.
 
 The paper's sizes are Table 4 of Raffel et al. (2020) with the v1.1 changes (gated GELU, untied
-output layer); mT5 is v1.1 with a vocabulary of 250,112 rows (Xue et al., 2021).
+output layer). The relatives are v1.1 with other sizes and vocabularies: mT5 (Xue et al., 2021);
+ByT5, whose encoder is three times as deep as its decoder (Xue et al., 2022); UL2, with gated SiLU
+(Tay et al., 2022); MADLAD-400, with other special ids (Kudugunta et al., 2023); and UMT5, each of
+whose layers has a relative position bias (Chung et al., 2023).
 """
 
 import dataclasses
@@ -44,6 +47,7 @@ class T5Config:
         tanh-approximated GELU if gated, else ReLU, as in the published T5s.
       tie_embeddings: whether the embedding table is also the output layer, after scaling the
         decoder's output by `embed_dim ** -0.5` (v1.0).
+      bias_per_layer: whether each layer has its own relative position bias (UMT5).
       pad_id: id of padding in inputs and targets, which is masked.
       eos_id: id that ends a sequence.
       decoder_start_id: id of the decoder's start token; `pad_id` if None.
@@ -60,6 +64,7 @@ class T5Config:
     gated_mlp: bool = True
     activation: str = ""
     tie_embeddings: bool = False
+    bias_per_layer: bool = False
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
     norm_epsilon: float = 1e-6
@@ -121,6 +126,7 @@ class T5Config:
             for stack in [row.name.partition("/")[0]]
             if row.name.split("/")[-2] not in absent
             and not (row.name == _OUTPUT and self.tie_embeddings)
+            and (BUCKETS not in row.axes or (LAYER in row.axes) == self.bias_per_layer)
         )
 
     @classmethod
@@ -220,11 +226,12 @@ _LAYERS = {
         *_mlp("2.DenseReluDense"),
     ],
 }
-_RELATIVE = "block.0.layer.0.SelfAttention.relative_attention_bias"
+_RELATIVE = "0.SelfAttention.relative_attention_bias"
+_BIAS = _Row("relpos_bias/rel_embedding", (HEADS, BUCKETS), _RELATIVE)  # of a layer, or of all
 _ROWS = [
     _Row("token_embedder/embedding", (VOCAB, EMBED), "shared"),
     *(
-        _Row(f"{stack}/relpos_bias/rel_embedding", (HEADS, BUCKETS), f"{stack}.{_RELATIVE}")
+        _Row(f"{stack}/{_BIAS.name}", _BIAS.axes, f"{stack}.block.0.layer.{_RELATIVE}")
         for stack in _LAYERS
     ),
     *(
@@ -232,7 +239,7 @@ _ROWS = [
             f"{stack}/layers/{name}", (LAYER, *axes), f"{stack}.block.{{layer}}.layer.{hf}", inputs
         )
         for stack, rows in _LAYERS.items()
-        for name, axes, hf, inputs in rows
+        for name, axes, hf, inputs in [*rows, _BIAS]
     ),
     *(_Row(f"{stack}/{stack}_norm/scale", _NORM, f"{stack}.final_layer_norm") for stack in _LAYERS),
     _Row(_OUTPUT, (EMBED, VOCAB), "lm_head", 1),
@@ -251,14 +258,16 @@ def parameter_axes(name: str) -> Axes:
     return axes
 
 
-def _sizes(prefix: str, rows: dict[str, tuple[int, ...]], **common: Any) -> dict[str, T5Config]:
+def _sizes(
+    prefix: str, rows: Mapping[str, tuple[int, int, int | tuple[int, int], int, int]], **common: Any
+) -> dict[str, T5Config]:
     return {
         f"{prefix}_{size}": T5Config(
             name=f"{prefix}_{size}",
             embed_dim=embed_dim,
             mlp_dim=mlp_dim,
-            num_encoder_layers=layers,
-            num_decoder_layers=layers,
+            num_encoder_layers=layers[0] if isinstance(layers, tuple) else layers,
+            num_decoder_layers=layers[1] if isinstance(layers, tuple) else layers,
             num_heads=heads,
             head_dim=head_dim,
             **common,
@@ -267,7 +276,7 @@ def _sizes(prefix: str, rows: dict[str, tuple[int, ...]], **common: Any) -> dict
     }
 
 
-# size: embed_dim, mlp_dim, layers (encoder and decoder each), heads, head_dim
+# size: embed_dim, mlp_dim, layers (of each stack, or of encoder and decoder), heads, head_dim
 _V1_1 = {
     "small": (512, 1024, 8, 6, 64),
     "base": (768, 2048, 12, 12, 64),
@@ -282,11 +291,32 @@ _V1_0 = {
     "3b": (1024, 16384, 24, 32, 128),
     "11b": (1024, 65536, 24, 128, 128),
 }
+_BYT5 = {
+    "small": (1472, 3584, (12, 4), 6, 64),
+    "base": (1536, 3968, (18, 6), 12, 64),
+    "large": (1536, 3840, (36, 12), 16, 64),
+    "xl": (2560, 6720, (36, 12), 32, 64),
+    "xxl": (4672, 12352, (36, 12), 64, 64),
+}
+_MADLAD = {
+    "3b": (1024, 8192, 32, 16, 128),
+    "7b": (2048, 8192, 48, 16, 128),
+    "10b": (2048, 16384, 32, 32, 128),
+}
 
 MODELS: dict[str, T5Config] = {
     **_sizes("t5_1_1", _V1_1),
     **_sizes("t5", _V1_0, gated_mlp=False, tie_embeddings=True),
     **_sizes("mt5", _V1_1, vocab_size=250112),
+    **_sizes(
+        "umt5",
+        {size: _V1_1[size] for size in ("small", "base", "xl", "xxl")},
+        vocab_size=256384,
+        bias_per_layer=True,
+    ),
+    **_sizes("byt5", _BYT5, vocab_size=384),
+    **_sizes("ul2", {"20b": (4096, 16384, 32, 16, 256)}, activation="silu"),
+    **_sizes("madlad400", _MADLAD, vocab_size=256000, pad_id=1, eos_id=2, decoder_start_id=0),
 }
 
 

@@ -97,12 +97,12 @@ class EncoderLayer(nn.Module):
         self,
         x: Float[Array, "batch source embed"],
         slots: Slots,
-        position_bias: Float[Array, "heads ..."],
+        positions: Array,
         mask: Bool[Array, "batch keys"],
     ) -> tuple[Float[Array, "batch source embed"], None]:
         """Returns the next `x`, and None since `nn.scan` expects a second result.
 
-        `position_bias` is [heads, source, keys], or `bias_tables` if the attention is `flash`.
+        `positions` is what `_encoder_bias` returns, or its argument if each layer has a bias.
         """
         options = {
             "config": self.config,
@@ -112,6 +112,10 @@ class EncoderLayer(nn.Module):
         x = self.layout.constrain(x, (BATCH, SOURCE, EMBED))
         attention = Attention(**options, name="attention")
         block_slots = slots.submodule("attention")
+        position_bias = positions
+        if self.config.bias_per_layer:
+            lengths = (x.shape[1], mask.shape[1])
+            position_bias = _encoder_bias(self, positions, lengths if self.flash else None)
         normed = RMSNorm(self.config, self.compute, name="pre_attention_layer_norm")(x)
         # [batch, heads, prefix + source, head_dim]
         keys_values = slots.prefixed("attention", attention.keys_and_values(normed, block_slots))
@@ -146,13 +150,15 @@ class DecoderLayer(nn.Module):
         slots: Slots,
         position: Int[Array, ""],
         encoder_outputs: Float[Array, "batch source embed"],
-        self_bias: Float[Array, "#rows heads extended length"],
+        positions: Int[Array, "extended length"] | None,
+        self_bias: Float[Array, "#rows #heads extended length"],
         cross_bias: Float[Array, "batch 1 1 keys"],
     ) -> tuple[Float[Array, "rows extended embed"], Cache | None]:
         """Returns the next `x` and the cache with this step's keys and values written into it.
 
         Without a cache, `x` is the decoder's prompt and the whole target. With one, it starts at
-        `position`.
+        `position`. If `self_bias` lacks the position bias, the layer's own is that of the relative
+        `positions`.
         """
         options = {
             "config": self.config,
@@ -173,6 +179,8 @@ class DecoderLayer(nn.Module):
                 cache.self_kv,
                 self_kv,
             )
+        if positions is not None:
+            self_bias += _decoder_bias(self, positions)
         attended = attention(normed, self_kv, self_bias, slots=block_slots)
         x += dropout(self, slots.with_bottleneck("self_attention", attended))
 
@@ -196,6 +204,31 @@ class DecoderLayer(nn.Module):
         mlp_output = MLP(**options, name="mlp")(normed, slots.submodule("mlp"))
         x += dropout(self, slots.with_bottleneck("mlp", mlp_output))
         return x, None if cache is None else Cache(self_kv=self_kv, cross_kv=cross_kv)
+
+
+def _encoder_bias(
+    module: Any, relative_position: Int[Array, "..."], lengths: tuple[int, int] | None
+) -> Float[Array, "heads ..."]:
+    """Returns the position bias of an encoder layer, from the module's parameters.
+
+    Args:
+      module: a layer, or the encoder if all layers have the same bias.
+      relative_position: of keys to queries, [queries, keys]; or all distances, for flash.
+      lengths: the numbers of queries and keys, for the tables of flash attention.
+    """
+    bias = RelativePositionBias(
+        module.config, module.compute, bidirectional=True, name="relpos_bias"
+    )(relative_position)
+    return bias_tables(bias, *lengths) if lengths else bias
+
+
+def _decoder_bias(
+    module: Any, relative_position: Int[Array, "queries keys"]
+) -> Float[Array, "heads queries keys"]:
+    """Returns the same of a decoder layer, or of the decoder."""
+    return RelativePositionBias(
+        module.config, module.compute, bidirectional=False, name="relpos_bias"
+    )(relative_position)
 
 
 def _stack(layer: type[nn.Module], compute: Compute, length: int, in_axes: Any) -> Any:
@@ -235,9 +268,6 @@ class Encoder(nn.Module):
         mask = with_prefix_mask(mask, injection, "encoder/attention")
         target, source = x.shape[1], mask.shape[1]
         first = target - source  # the position of the first key; a prefix's are negative
-        relpos_bias = RelativePositionBias(
-            config, self.compute, bidirectional=True, name="relpos_bias"
-        )
         # The kernel has no dropout, and shows no weights to callers who request them.
         flash = (
             self.compute.attention == "flash"
@@ -245,17 +275,17 @@ class Encoder(nn.Module):
             and not self.is_mutable_collection("intermediates")
         )
         if flash:
-            by_distance = relpos_bias(first + jnp.arange(1 - target, source))
-            position_bias = bias_tables(by_distance, target, source)
+            positions = first + jnp.arange(1 - target, source)
         else:
-            keys = first + jnp.arange(source)
-            position_bias = relpos_bias(keys[None, :] - jnp.arange(target)[:, None])
+            positions = first + jnp.arange(source)[None, :] - jnp.arange(target)[:, None]
+        if not config.bias_per_layer:
+            positions = _encoder_bias(self, positions, (target, source) if flash else None)
         dropped = _Dropout(**options)
         layers = _stack(
             EncoderLayer, self.compute, config.num_encoder_layers, (0, nn.broadcast, nn.broadcast)
         )
         x, _ = layers(**options, flash=flash, layout=self.layout, name="layers")(
-            dropped(x), injection.layers("encoder"), position_bias, mask
+            dropped(x), injection.layers("encoder"), positions, mask
         )
         x = self.layout.constrain(x, (BATCH, SOURCE, EMBED))
         return dropped(RMSNorm(config, self.compute, name="encoder_norm")(x))
@@ -288,18 +318,18 @@ class Decoder(nn.Module):
         position += prefix  # the prefix's keys come first, also in the cache
         queries = position + jnp.arange(x.shape[1])
         keys = jnp.arange(prefix + x.shape[1] if cache is None else cache.self_kv.key.shape[3])
-        position_bias = RelativePositionBias(
-            config, self.compute, bidirectional=False, name="relpos_bias"
-        )(keys[None, :] - queries[:, None])
-        # Causal: [1 or rows, heads, target, keys].
-        self_bias = (position_bias + mask_bias(keys[None, :] <= queries[:, None]))[None]
+        positions = keys[None, :] - queries[:, None]
+        # Causal: [1 or rows, heads or 1, target, keys].
+        self_bias = mask_bias(positions <= 0)[None, None]
+        if not config.bias_per_layer:
+            self_bias += _decoder_bias(self, positions)
         visible = visible_decoder_keys(injection, len(keys))
         if visible is not None:
             self_bias += repeat_per_row(mask_bias(visible)[:, None, None, :], x.shape[0])
         cross_mask = with_prefix_mask(encoded.mask, injection, "decoder/encoder_decoder_attention")
         dropped = _Dropout(**options)
         layers = _stack(
-            DecoderLayer, self.compute, config.num_decoder_layers, (0, 0, *(nn.broadcast,) * 4)
+            DecoderLayer, self.compute, config.num_decoder_layers, (0, 0, *(nn.broadcast,) * 5)
         )
         x, advanced = layers(**options, layout=self.layout, name="layers")(
             dropped(x),
@@ -307,6 +337,7 @@ class Decoder(nn.Module):
             injection.layers("decoder"),
             position,
             encoded.outputs,
+            positions if config.bias_per_layer else None,
             self_bias,
             mask_bias(cross_mask)[:, None, None, :],
         )

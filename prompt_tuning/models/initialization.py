@@ -45,7 +45,8 @@ def init_params(
     params["token_embedder"]["embedding"] = (table * embedding_stddev).astype(table.dtype)
     if relative_bias_stddev is not None:
         for stack in ("encoder", "decoder"):
-            biases = params[stack]["relpos_bias"]
+            where = params[stack]["layers"] if config.bias_per_layer else params[stack]
+            biases = where["relpos_bias"]
             drawn = biases["rel_embedding"]
             scaled = drawn * (relative_bias_stddev / jnp.std(drawn))
             biases["rel_embedding"] = scaled.astype(drawn.dtype)

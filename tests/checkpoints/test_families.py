@@ -4,6 +4,7 @@
 in each of the forms that the hub and T5X have, and compute what `transformers` computes.
 """
 
+import dataclasses
 import functools
 import json
 
@@ -37,6 +38,12 @@ COMMON = {
     "relative_attention_num_buckets": 32,
     "vocab_size": 32128,
 }
+
+
+def _layers(encoder: int, decoder: int) -> dict[str, int]:
+    return {"num_layers": encoder, "num_decoder_layers": decoder}
+
+
 V1_1 = {"d_ff": 1024, "num_layers": 8, "num_decoder_layers": 8, "num_heads": 6}
 V1_1 |= {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 PUBLISHED = {
@@ -51,6 +58,28 @@ PUBLISHED = {
         "mt5_small",
         V1_1 | {"model_type": "mt5", "vocab_size": 250112, "tokenizer_class": "T5Tokenizer"},
     ),
+    "google/umt5-small": (
+        "umt5_small",
+        V1_1 | {"model_type": "umt5", "vocab_size": 256384, "scalable_attention": True},
+    ),
+    "google/byt5-small": (
+        "byt5_small",
+        V1_1 | {"vocab_size": 384, "d_model": 1472, "d_ff": 3584} | _layers(12, 4),
+    ),
+    "google/flan-ul2": (
+        "ul2_20b",
+        V1_1
+        | {"d_model": 4096, "d_ff": 16384, "d_kv": 256, "num_heads": 16}
+        | {"feed_forward_proj": "gated-silu", "dense_act_fn": "silu", "is_gated_act": True}
+        | _layers(32, 32),
+    ),
+    "google/madlad400-3b-mt": (
+        "madlad400_3b",
+        V1_1
+        | {"d_model": 1024, "d_ff": 8192, "d_kv": 128, "num_heads": 16, "vocab_size": 256000}
+        | {"pad_token_id": 1, "eos_token_id": 2}
+        | _layers(32, 32),
+    ),
 }
 
 
@@ -59,8 +88,8 @@ def test_the_config_of_each_family(name):
     architecture, fields = PUBLISHED[name]
     config = config_from_huggingface(COMMON | fields, name=name)
     check_size(config, MODELS[architecture], source=name)
-    assert config.relative_attention_max_distance == 128
-    assert config.tie_embeddings == (architecture == "t5_small")
+    named = {"name": name, "decoder_start_id": 0}
+    assert config == dataclasses.replace(MODELS[architecture], **named)
 
 
 TINY = {"vocab_size": 60, "d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 2, "num_heads": 3}
@@ -70,6 +99,7 @@ FAMILIES = {
     "t5-v1_0": "google-t5/t5-small",
     "flan": "google/flan-t5-small",
     "mt5": "google/mt5-small",
+    "umt5": "google/umt5-small",
 }
 
 
@@ -78,7 +108,7 @@ def reference(family: str):
     """A tiny random model of a family in `transformers`, and the config.json of its kind."""
     torch.manual_seed(0)
     fields = COMMON | PUBLISHED[FAMILIES[family]][1] | TINY
-    kind = "MT5" if family == "mt5" else "T5"
+    kind = family.upper() if family.endswith("mt5") else "T5"
     options = {"feed_forward_proj": fields.get("feed_forward_proj", "relu")}
     if family == "flan":  # of a T5 it decides whether the decoder's output is scaled
         options["tie_word_embeddings"] = False
@@ -170,7 +200,7 @@ def test_a_model_of_the_hub_computes_what_transformers_does(tmp_path, family, fo
 def test_a_model_in_t5xs_layout_computes_what_transformers_does(tmp_path, family):
     """Kernels [in, out] with heads folded, the bias [heads, buckets]; names written out here."""
     target: dict = {}
-    for name, array in t5x_arrays(state_of(family)).items():
+    for name, array in t5x_arrays(state_of(family), family == "umt5").items():
         *folders, last = name.split("/")
         node = target
         for folder in folders:
@@ -199,7 +229,7 @@ MODULES = {
 PROJECTIONS = {"q": "query", "k": "key", "v": "value", "o": "out"}
 
 
-def t5x_arrays(state) -> dict[str, np.ndarray]:
+def t5x_arrays(state, per_layer: bool) -> dict[str, np.ndarray]:
     arrays = {"token_embedder/embedding": state["shared.weight"]}
     if not torch.equal(state["lm_head.weight"], state["shared.weight"]):
         arrays["decoder/logits_dense/kernel"] = state["lm_head.weight"].T
@@ -214,7 +244,8 @@ def t5x_arrays(state) -> dict[str, np.ndarray]:
         if module == "layer_norm":
             arrays[f"{prefix}/{NORMS[stack][int(sublayer)]}/scale"] = tensor
         elif projection == ["relative_attention_bias"]:
-            arrays[f"{stack}/relpos_bias/rel_embedding"] = tensor.T
+            where = prefix if per_layer else stack
+            arrays[f"{where}/relpos_bias/rel_embedding"] = tensor.T
         elif module == "DenseReluDense":
             arrays[f"{prefix}/mlp/{projection[0]}/kernel"] = tensor.T
         else:

@@ -20,7 +20,7 @@ from prompt_tuning.models.t5 import T5
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-VARIANTS = ("v1_1", "v1_0", "mt5")
+VARIANTS = ("v1_1", "v1_0", "mt5", "umt5", "ul2", "madlad")
 SIZE = {
     "vocab_size": 120,
     "d_model": 32,
@@ -41,30 +41,33 @@ EXAMPLES, SOURCE, TARGET, PROMPT = 64, 24, 9, 5
 def _reference(variant: str):
     """Returns a random model of `transformers`, and the config.json that its file would have."""
     torch.manual_seed(VARIANTS.index(variant))
-    if variant == "v1_0":
-        config = transformers.T5Config(**SIZE, feed_forward_proj="relu")
-        model = transformers.T5ForConditionalGeneration(config)
-    elif variant == "v1_1":
-        config = transformers.T5Config(
-            **SIZE, feed_forward_proj="gated-gelu", tie_word_embeddings=False
-        )
-        model = transformers.T5ForConditionalGeneration(config)
-    else:
-        config = transformers.MT5Config(**SIZE, feed_forward_proj="gated-gelu")
-        model = transformers.MT5ForConditionalGeneration(config)
+    kind = {"mt5": "MT5", "umt5": "UMT5"}.get(variant, "T5")
+    fields = {
+        "v1_0": {"feed_forward_proj": "relu"},
+        "ul2": {"feed_forward_proj": "gated-silu", "relative_attention_num_buckets": 64},
+        "madlad": {"pad_token_id": 1, "eos_token_id": 2},
+    }.get(variant, {})
+    fields = {**SIZE, "feed_forward_proj": "gated-gelu", **fields}
+    if kind == "T5" and variant != "v1_0":
+        fields["tie_word_embeddings"] = False
+    config = getattr(transformers, f"{kind}Config")(**fields)
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
     if variant != "v1_0":  # transformers 5 ties them whatever the config says
         head = torch.randn(SIZE["vocab_size"], SIZE["d_model"])
         model.lm_head.weight = torch.nn.Parameter(head)
+        model.config.tie_word_embeddings = False  # as published; transformers 5 scales a UMT5's
     else:  # with small residual branches a tied model repeats its last token
         for name, parameter in model.named_parameters():
             if name.startswith("decoder") and name.endswith((".o.weight", ".wo.weight")):
                 parameter.data *= 10
-    fields = {**config.to_dict(), "model_type": "mt5" if variant == "mt5" else "t5"}
-    return model.eval(), fields
+    return model.eval(), {**config.to_dict(), "model_type": kind.lower()}
 
 
 def _state(model) -> dict[str, np.ndarray]:
-    return {name: value.numpy() for name, value in model.state_dict().items()}
+    state = {name: value.numpy() for name, value in model.state_dict().items()}
+    if model.config.pad_token_id == 1:  # MADLAD's files lack them; transformers 5 takes the head
+        del state["shared.weight"], state["encoder.embed_tokens.weight"]
+    return state
 
 
 def _load(state, config, source="the test"):
@@ -83,12 +86,13 @@ def pair(request):
 
 
 @pytest.fixture(scope="module")
-def batch() -> dict[str, np.ndarray]:
+def batch(pair) -> dict[str, np.ndarray]:
     """64 random inputs of 1 to 24 tokens, padded, with random targets."""
+    pad_id = pair[1].config.pad_id
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, SOURCE + 1, EXAMPLES)
     tokens = rng.integers(2, SIZE["vocab_size"], (EXAMPLES, SOURCE))
-    tokens = np.where(np.arange(SOURCE) < lengths[:, None], tokens, 0)
+    tokens = np.where(np.arange(SOURCE) < lengths[:, None], tokens, pad_id)
     targets = rng.integers(2, SIZE["vocab_size"], (EXAMPLES, TARGET))
     targets[:, 0] = 0
     return {
@@ -111,19 +115,23 @@ def _prompted(model, batch, prompt):
     seen = torch.ones(len(tokens), len(prompt), dtype=torch.long)
     return {
         "inputs_embeds": torch.cat([prompts, embedded], dim=1),
-        "attention_mask": torch.cat([seen, (tokens != 0).long()], dim=1),
+        "attention_mask": torch.cat([seen, _visible(model, tokens)], dim=1),
     }
 
 
-def _plain(batch):
+def _plain(model, batch):
     tokens = torch.from_numpy(batch["encoder_input_tokens"]).long()
-    return {"input_ids": tokens, "attention_mask": (tokens != 0).long()}
+    return {"input_ids": tokens, "attention_mask": _visible(model, tokens)}
+
+
+def _visible(model, tokens):
+    return (tokens != model.config.pad_token_id).long()
 
 
 @pytest.mark.parametrize("prompted", [False, True])
 def test_logits_agree(pair, batch, prompt, prompted, record_property):
     theirs, ours, frozen = pair
-    inputs = _prompted(theirs, batch, prompt) if prompted else _plain(batch)
+    inputs = _prompted(theirs, batch, prompt) if prompted else _plain(theirs, batch)
     injection = Injection(encoder_prompt=jnp.asarray(prompt)[None]) if prompted else Injection()
     with torch.no_grad():
         targets = torch.from_numpy(batch["decoder_input_tokens"]).long()
@@ -139,7 +147,7 @@ def test_logits_agree(pair, batch, prompt, prompted, record_property):
 @pytest.mark.parametrize("prompted", [False, True])
 def test_greedy_decoding_agrees_token_for_token(pair, batch, prompt, prompted):
     theirs, ours, frozen = pair
-    inputs = _prompted(theirs, batch, prompt) if prompted else _plain(batch)
+    inputs = _prompted(theirs, batch, prompt) if prompted else _plain(theirs, batch)
     injection = Injection(encoder_prompt=jnp.asarray(prompt)[None]) if prompted else Injection()
     length = 14
     expected = theirs.generate(**inputs, max_new_tokens=length, do_sample=False, num_beams=1)
@@ -153,7 +161,7 @@ def test_greedy_decoding_agrees_token_for_token(pair, batch, prompt, prompted):
     expected = expected.numpy()[:, 1:]  # theirs begins with the start token
     assert len(np.unique(expected, axis=0)) > 20
     np.testing.assert_array_equal(tokens[:, : expected.shape[1]], expected)
-    assert not tokens[:, expected.shape[1] :].any()
+    assert (tokens[:, expected.shape[1] :] == ours.config.pad_id).all()
 
 
 def test_logits_agree_over_all_of_mt5s_vocabulary():
@@ -180,21 +188,24 @@ def test_beam_search_agrees_token_for_token(pair, batch):
     length, beams = 8, 3
     # Without a length penalty: theirs divides by tokens ** penalty, ours by ((5 + tokens) / 6).
     expected = theirs.generate(
-        **_plain(batch), max_new_tokens=length, do_sample=False, num_beams=beams, length_penalty=0.0
+        **_plain(theirs, batch),
+        max_new_tokens=length,
+        do_sample=False,
+        num_beams=beams,
+        length_penalty=0.0,
     ).numpy()[:, 1:]
-    after_end = np.cumsum(expected == 1, axis=1) - (expected == 1) > 0
-    expected = np.where(after_end, 0, expected)  # theirs fills up with the end token
+    ends = expected == ours.config.eos_id
+    after_end = np.cumsum(ends, axis=1) - ends > 0
+    expected = np.where(after_end, ours.config.pad_id, expected)  # theirs repeats the end token
     options = DecodingOptions(max_length=length, method="beam", beam_size=beams, length_penalty=0.0)
     tokens = generate(ours, frozen, batch["encoder_input_tokens"], options=options)
     np.testing.assert_array_equal(tokens[:, : expected.shape[1]], expected)
-    assert not tokens[:, expected.shape[1] :].any()
+    assert (tokens[:, expected.shape[1] :] == ours.config.pad_id).all()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_reads_a_folder(variant, tmp_path):
     model, _ = _reference(variant)
-    if variant != "v1_0":
-        model.config.tie_word_embeddings = False  # or it saves the head as a copy of the table
     folder = tmp_path / variant
     model.save_pretrained(folder)
     config, frozen = load_frozen(folder, dtype="bfloat16")

@@ -187,11 +187,20 @@ def test_one_variable_is_read_alone(tmp_path, layers):
     np.testing.assert_array_equal(np.asarray(found), prompt)
 
 
-def test_a_bias_of_each_layer_is_refused(tmp_path, layers):
-    arrays = scanned(layers)
-    arrays["encoder/encoder/relpos_bias/rel_embedding"][0, 0, 0] += 1
-    with pytest.raises(UserError, match="its own relative position bias"):
-        load_frozen(write_single_file(tmp_path / "model", arrays))
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_bias_of_each_layer(tmp_path, layers, stacked):
+    """UMT5's, of stacked layers and of separate ones."""
+    rng = np.random.default_rng(1)
+    biases, arrays = {}, {k: v for k, v in layers.items() if "relpos_bias" not in k}
+    for stack, count in {"encoder": 3, "decoder": 2}.items():
+        biases[stack] = rng.normal(size=(count, 3, 6)).astype(np.float32)
+        for layer, bias in enumerate(biases[stack]):
+            arrays[f"{stack}/layers_{layer}/relpos_bias/rel_embedding"] = bias
+    arrays = scanned(arrays) if stacked else arrays
+    config, loaded = load_frozen(write_single_file(tmp_path / "model", arrays))
+    assert config.bias_per_layer
+    for stack, bias in biases.items():
+        same(loaded[stack]["layers"]["relpos_bias"]["rel_embedding"], bias)
 
 
 def test_whole_numbers_are_no_weights(tmp_path, layers):

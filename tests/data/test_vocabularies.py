@@ -99,6 +99,13 @@ def test_it_is_found_in_a_checkpoints_folder(tiny_vocabulary, tmp_path, name):
     assert found.hash == tiny_vocabulary.hash
 
 
+def test_codet5s_vocabulary_is_refused_by_name(tmp_path):
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"byte-level BPE vocabulary \(merges.txt\), as CodeT5"):
+        find_vocabulary(tmp_path)
+
+
 def test_byt5s_folder_is_known_by_its_tokenizer(tmp_path):
     config = tmp_path / "tokenizer_config.json"
     config.write_text(json.dumps({"tokenizer_class": "ByT5Tokenizer"}))

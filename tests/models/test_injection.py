@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_configs import TINY
+from small_configs import TINY, TINY_FAMILIES
 
 from prompt_tuning.evaluation.rank import label_log_likelihoods
 from prompt_tuning.models.compute import Compute
@@ -25,14 +25,22 @@ from prompt_tuning.models.stacking import batch_injections, stack_injections
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.models.targets import attention_blocks, blocks, projections, scalable
 
-CONFIG = dataclasses.replace(TINY, vocab_size=32)
-MODEL = T5(CONFIG)
+MODELS = {name: T5(config) for name, config in TINY_FAMILIES.items()}
 LABELS = np.array([[5, 1, 0], [6, 7, 1]], np.int32)
 
 
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[] if name == "t5" else pytest.mark.slow) for name in MODELS],
+)
+def model(request):
+    """A tiny model of each family."""
+    return MODELS[request.param]
+
+
 @pytest.fixture(scope="module")
-def frozen():
-    return init_params(CONFIG, jax.random.key(0))
+def frozen(model):
+    return init_params(model.config, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +58,17 @@ def random(numbers, *shape):
     return jnp.asarray(0.5 * numbers.normal(size=shape), jnp.float32)
 
 
-def prompts(seed: int, length: int) -> Injection:
+def prompts(config, seed: int, length: int) -> Injection:
     draw = functools.partial(random, np.random.default_rng(seed))
+    embed = config.embed_dim
     return Injection(
-        encoder_prompt=draw(1, length, 12),
-        encoder_suffix=draw(1, length + 1, 12),
-        decoder_prompt=draw(1, length + 2, 12),
+        encoder_prompt=draw(1, length, embed),
+        encoder_suffix=draw(1, length + 1, embed),
+        decoder_prompt=draw(1, length + 2, embed),
     )
 
 
-def of_layers(seed: int, size: int) -> Injection:
+def of_layers(config, seed: int, size: int) -> Injection:
     """Fills every slot of every layer; `size` is the prefixes' length and the ranks."""
     draw = functools.partial(random, np.random.default_rng(seed))
     return Injection(
@@ -68,7 +77,7 @@ def of_layers(seed: int, size: int) -> Injection:
                 key=draw(each.layers, 1, heads, size, head_dim),
                 value=draw(each.layers, 1, heads, size, head_dim),
             )
-            for each in attention_blocks(CONFIG)
+            for each in attention_blocks(config)
             for heads, head_dim in [each.outputs]
         },
         low_rank={
@@ -76,9 +85,9 @@ def of_layers(seed: int, size: int) -> Injection:
                 down=draw(each.layers, 1, *each.inputs, size),
                 up=draw(each.layers, 1, size, *each.outputs),
             )
-            for each in projections(CONFIG)
+            for each in projections(config)
         },
-        scales={each.name: draw(each.layers, 1, *each.outputs) for each in scalable(CONFIG)},
+        scales={each.name: draw(each.layers, 1, *each.outputs) for each in scalable(config)},
         bottlenecks={
             each.name: Bottleneck(
                 down=draw(each.layers, 1, *each.inputs, size),
@@ -86,20 +95,20 @@ def of_layers(seed: int, size: int) -> Injection:
                 up=draw(each.layers, 1, size, *each.outputs),
                 up_bias=draw(each.layers, 1, *each.outputs),
             )
-            for each in blocks(CONFIG)
+            for each in blocks(config)
         },
     )
 
 
-@jax.jit
-def logits_of(frozen, batch, injection):
-    return MODEL.apply({"params": frozen}, batch, injection)
+@functools.partial(jax.jit, static_argnums=0)
+def logits_of(model, frozen, batch, injection):
+    return model.apply({"params": frozen}, batch, injection)
 
 
 @pytest.fixture(scope="module", params=[prompts, of_layers], ids=["prompts", "of layers"])
-def two(request):
+def two(request, model):
     """Two injections of the same slots in different sizes."""
-    return request.param(1, 2), request.param(2, 3)
+    return request.param(model.config, 1, 2), request.param(model.config, 2, 3)
 
 
 def rows(batch, some):
@@ -112,35 +121,35 @@ def mixed(two):
     return batch_injections([two[0], two[0], two[1], two[1]])
 
 
-def test_a_mixed_batch_is_each_alone(frozen, batch, two, mixed):
+def test_a_mixed_batch_is_each_alone(model, frozen, batch, two, mixed):
     alone = [
-        logits_of(frozen, rows(batch, some), injection)
+        logits_of(model, frozen, rows(batch, some), injection)
         for some, injection in zip((slice(2), slice(2, 4)), two, strict=True)
     ]
     assert alone[0].shape == (2, 5, 32), "nothing is returned for the decoder's prompt"
-    found = logits_of(frozen, batch, mixed)
+    found = logits_of(model, frozen, batch, mixed)
     np.testing.assert_allclose(found, np.concatenate(alone), atol=1e-5)
-    assert np.abs(found - logits_of(frozen, batch, Injection())).max() > 0.1
+    assert np.abs(found - logits_of(model, frozen, batch, Injection())).max() > 0.1
 
 
-def test_cached_decoding_is_teacher_forcing(frozen, batch, mixed):
+def test_cached_decoding_is_teacher_forcing(model, frozen, batch, mixed):
     tokens = batch["encoder_input_tokens"]
     options = DecodingOptions(max_length=5)
-    found = np.asarray(generate(MODEL, frozen, tokens, mixed, options))
+    found = np.asarray(generate(model, frozen, tokens, mixed, options))
     inputs = {**batch, "decoder_input_tokens": np.pad(found, ((0, 0), (1, 0)))[:, :-1]}
-    forced = np.argmax(logits_of(frozen, inputs, mixed), axis=-1)
-    ended = np.cumsum(found == CONFIG.eos_id, axis=1) - (found == CONFIG.eos_id) > 0
+    forced = np.argmax(logits_of(model, frozen, inputs, mixed), axis=-1)
+    ended = np.cumsum(found == model.config.eos_id, axis=1) - (found == model.config.eos_id) > 0
     np.testing.assert_array_equal(found[~ended], forced[~ended])
 
 
 @pytest.mark.slow
-def test_beams_and_labels_share_an_example_s_injection(frozen, batch, two, mixed):
+def test_beams_and_labels_share_an_example_s_injection(model, frozen, batch, two, mixed):
     tokens = batch["encoder_input_tokens"]
     options = DecodingOptions(max_length=4, method="beam", beam_size=2)
-    scores = functools.partial(label_log_likelihoods, MODEL)
-    beams = generate(MODEL, frozen, tokens, mixed, options)
+    scores = functools.partial(label_log_likelihoods, model)
+    beams = generate(model, frozen, tokens, mixed, options)
     for some, injection in zip((slice(2), slice(2, 4)), two, strict=True):
-        alone = generate(MODEL, frozen, tokens[some], injection, options)
+        alone = generate(model, frozen, tokens[some], injection, options)
         np.testing.assert_array_equal(beams[some], alone)
         np.testing.assert_allclose(
             jax.jit(scores)(frozen, tokens, mixed, LABELS)[some],
@@ -149,11 +158,11 @@ def test_beams_and_labels_share_an_example_s_injection(frozen, batch, two, mixed
         )
 
 
-def test_stacked_injections_are_mapped_over(frozen, batch, two):
+def test_stacked_injections_are_mapped_over(model, frozen, batch, two):
     arrays, injection_of = stack_injections(two)
-    found = jax.vmap(lambda arrays: logits_of(frozen, batch, injection_of(arrays)))(arrays)
+    found = jax.vmap(lambda arrays: logits_of(model, frozen, batch, injection_of(arrays)))(arrays)
     for logits, injection in zip(found, two, strict=True):
-        np.testing.assert_allclose(logits, logits_of(frozen, batch, injection), atol=1e-5)
+        np.testing.assert_allclose(logits, logits_of(model, frozen, batch, injection), atol=1e-5)
 
 
 def test_a_suffix_follows_the_last_token(batch):
@@ -168,13 +177,13 @@ def test_a_suffix_follows_the_last_token(batch):
     np.testing.assert_array_equal(visible[0], [True] * 7 + [False] * 3)
 
 
-def test_weights_stand_in_for_the_frozen_ones(frozen, batch):
+def test_weights_stand_in_for_the_frozen_ones(model, frozen, batch):
     scale = frozen["encoder"]["encoder_norm"]["scale"]
     injection = Injection(weights={"encoder/encoder_norm/scale": 2 * scale})
     params = injected(frozen, injection)[0]["params"]
     assert np.array_equal(params["encoder"]["encoder_norm"]["scale"], 2 * scale)
     assert params["decoder"] == frozen["decoder"]
-    scores = functools.partial(label_log_likelihoods, MODEL)
+    scores = functools.partial(label_log_likelihoods, model)
     tokens = batch["encoder_input_tokens"]
     np.testing.assert_array_equal(
         jax.jit(scores)(frozen, tokens, injection, LABELS),
@@ -185,7 +194,7 @@ def test_weights_stand_in_for_the_frozen_ones(frozen, batch):
     with pytest.raises(ValueError, match="has shape"):
         injected(frozen, Injection(weights={"encoder/encoder_norm/scale": scale[:3]}))
     with pytest.raises(ValueError, match="injected"):  # not the frozen model's own answers
-        MODEL.apply({"params": frozen}, jax.tree.map(jnp.asarray, batch), injection)
+        model.apply({"params": frozen}, jax.tree.map(jnp.asarray, batch), injection)
 
 
 def test_what_cannot_share_a_batch(two):
@@ -194,16 +203,17 @@ def test_what_cannot_share_a_batch(two):
     weights = dataclasses.replace(two[0], weights={"a": jnp.ones(1)})
     with pytest.raises(ValueError, match="their own weights"):
         batch_injections([weights, weights])
-    both = dataclasses.replace(of_layers(0, 2), encoder_prompt=jnp.ones((1, 2, 12)))
+    both = dataclasses.replace(of_layers(TINY, 0, 2), encoder_prompt=jnp.ones((1, 2, 12)))
     longer = dataclasses.replace(both, encoder_prompt=jnp.ones((1, 3, 12)))
     with pytest.raises(ValueError, match="come between the two"):
         stack_injections([both, longer])
 
 
 @pytest.mark.parametrize("size", [None, 3])
-def test_flash_attention_is_plain_attention(frozen, batch, size):
-    injection = prompts(1, 2) if size is None else of_layers(1, size)
-    flash = T5(CONFIG, Compute(attention="flash"))
+def test_flash_attention_is_plain_attention(model, frozen, batch, size):
+    config = model.config
+    injection = prompts(config, 1, 2) if size is None else of_layers(config, 1, size)
+    flash = T5(config, Compute(attention="flash"))
 
     def with_gradient(model):
         @jax.jit
@@ -215,6 +225,6 @@ def test_flash_attention_is_plain_attention(frozen, batch, size):
 
     program = jax.make_jaxpr(jax.jit(flash.apply))({"params": frozen}, batch, injection)
     assert "flash_attention" in str(program)
-    found, expected = (jax.tree.leaves(with_gradient(model)) for model in (flash, MODEL))
+    found, expected = (jax.tree.leaves(with_gradient(model)) for model in (flash, model))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -43,8 +43,9 @@ def _random_model(path, **fields):
         {"gated_mlp": False, "tie_embeddings": True},
         {"activation": "gelu_erf", "decoder_start_id": 5},
         {"gated_mlp": False, "activation": "silu"},
+        {"bias_per_layer": True, "tie_embeddings": True},
     ],
-    ids=["v1.1", "v1.0", "gated-erf", "silu"],
+    ids=["v1.1", "v1.0", "gated-erf", "silu", "umt5"],
 )
 def test_s2_a_model_leaves_as_a_hugging_face_folder(tmp_path, tiny_vocabulary_file, fields):
     from torch import inference_mode, tensor

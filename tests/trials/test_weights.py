@@ -166,12 +166,10 @@ def test_trial_19_gated_silu(tmp_path):
     np.testing.assert_allclose(computed(folder), expected(model), atol=1e-4)
 
 
-def test_trial_19_umt5_is_refused_by_name(tmp_path):
-    config = transformers.UMT5Config(**SIZE)
-    with pytest.raises(
-        UserError, match="'umt5', in which each layer has its own relative position bias"
-    ):
-        config_from_huggingface(config.to_dict(), name="x")
+def test_trial_19_a_umt5_that_transformers_ties(tmp_path):
+    model = reference("UMT5", num_decoder_layers=2)
+    folder = saved(tmp_path / "model", model)
+    np.testing.assert_allclose(computed(folder), expected(model), atol=1e-4)
 
 
 @pytest.mark.parametrize(

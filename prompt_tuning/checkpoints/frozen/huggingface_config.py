@@ -43,7 +43,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 USED_FIELDS = {"model_type", "feed_forward_proj", "dense_act_fn", *_USED, *_FIXED}
 
 # Defaults of feed_forward_proj.
-_FEED_FORWARD = {"t5": "relu", "mt5": "gated-gelu"}
+_FEED_FORWARD = {"t5": "relu", "mt5": "gated-gelu", "umt5": "gated-gelu"}
 _ACTIVATIONS = {
     "relu": "relu",
     "gelu": "gelu_erf",
@@ -70,9 +70,10 @@ def config_to_huggingface(config: T5Config, dtype: str) -> dict[str, Any]:
         for theirs, (ours, _) in _USED.items()
         if theirs not in ("scale_decoder_outputs", "decoder_start_token_id")
     }
+    kind = "umt5" if config.bias_per_layer else "t5"
     return {
-        "architectures": ["T5ForConditionalGeneration"],
-        "model_type": "t5",
+        "architectures": [f"{kind.upper()}ForConditionalGeneration"],
+        "model_type": kind,
         "is_encoder_decoder": True,
         **used,
         "decoder_start_token_id": config.start_id,
@@ -96,13 +97,10 @@ def config_from_huggingface(
       UserError: it is for another architecture, or a field is unsupported, missing or invalid.
     """
     kind = fields.get("model_type")
-    if kind == "umt5":
+    if kind not in _FEED_FORWARD:
         raise UserError(
-            f"{source} has the model type 'umt5', in which each layer has its own relative "
-            "position bias; only 't5' and 'mt5', whose layers share one, are supported."
+            f"{source} has the model type {shown(kind)}; expected 't5', 'mt5' or 'umt5'."
         )
-    if kind not in ("t5", "mt5"):
-        raise UserError(f"{source} has the model type {shown(kind)}; expected 't5' or 'mt5'.")
     for theirs, values in _FIXED.items():
         if fields.get(theirs) not in (None, *values):
             expected = " or ".join(map(shown, values)) or "none"
@@ -114,9 +112,9 @@ def config_from_huggingface(
     read = {theirs: _field(fields, theirs, source) for theirs in _USED}
     # transformers 5 always writes tie_word_embeddings=True, and in addition scale_decoder_outputs,
     # true for v1.0 only; older versions wrote only tie_word_embeddings for both. An mT5's output
-    # is never scaled.
+    # is never scaled; transformers 5 scales a UMT5's in any case, older versions if it is tied.
     tied, scaled = read.pop("tie_word_embeddings"), read.pop("scale_decoder_outputs")
-    scaled = kind == "t5" and (tied if scaled is None else scaled)
+    scaled = kind != "mt5" and (tied if scaled is None else scaled)
     given = read.pop("is_gated_act")
     gated = gated if given is None else given
     config = {_USED[theirs][0]: value for theirs, value in read.items()}
@@ -129,6 +127,7 @@ def config_from_huggingface(
             gated_mlp=gated,
             activation="" if activation == usual else activation,
             tie_embeddings=scaled,
+            bias_per_layer=kind == "umt5",
             **config,
         )
     except UserError as error:

@@ -50,6 +50,7 @@ _SIZE = (
     "num_decoder_layers",
     "gated_mlp",
     "tie_embeddings",
+    "bias_per_layer",
     "relative_attention_num_buckets",
 )
 
@@ -58,15 +59,15 @@ def canonical(arrays: Mapping[str, StoredArray], *, source: str) -> dict[str, St
     """Returns a model's arrays by the names of the common layout; `scan_layers` stay stacked.
 
     Raises:
-      UserError: layers have their own relative position biases, which a T5 shares, or a fused
-        kernel doesn't contain the expected number of kernels.
+      UserError: a fused kernel doesn't contain the expected number of kernels, or a stacked
+        relative position bias has another number of axes.
     """
     result: dict[str, StoredArray] = {}
     for name, array in arrays.items():
         scanned = _SCANNED.match(name) is not None
         name = _SCANNED.sub(r"\1/layers/", name)
         if scanned and name.endswith("relpos_bias/rel_embedding"):
-            name, array = _shared_bias(name, array, source)
+            name, array = _bias(name, array, source)
         module, _, rest = name.rpartition("/")
         parent, _, fused = module.rpartition("/")
         if fused in _FUSED:
@@ -184,7 +185,10 @@ def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -
         return max(numbers, default=-1) + 1
 
     vocab_size, embed_dim = shape("token_embedder/embedding", 2)
-    num_heads, num_buckets = shape("encoder/relpos_bias/rel_embedding", 2)
+    bias = "relpos_bias/rel_embedding"
+    bias_per_layer = f"encoder/{bias}" not in arrays and any(bias in name for name in arrays)
+    first = "layers_0/" if bias_per_layer else ""
+    num_heads, num_buckets = shape(f"encoder/{first}{bias}", 2)
     gated = any(name.endswith("/mlp/wi_0/kernel") for name in arrays)
     try:
         config = T5Config(
@@ -198,6 +202,7 @@ def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -
             num_decoder_layers=layers("decoder"),
             gated_mlp=gated,
             tie_embeddings="decoder/logits_dense/kernel" not in arrays,
+            bias_per_layer=bias_per_layer,
             relative_attention_num_buckets=num_buckets,
         )
     except UserError as error:  # the size is impossible
@@ -266,8 +271,8 @@ def _fold(name: str, array: StoredArray, scanned: bool) -> StoredArray:
     return array
 
 
-def _shared_bias(name: str, array: StoredArray, source: str) -> tuple[str, StoredArray]:
-    """Returns the relative position bias [heads, buckets] that all layers of a stack share."""
+def _bias(name: str, array: StoredArray, source: str) -> tuple[str, StoredArray]:
+    """Returns a stacked relative position bias, or the one [heads, buckets] that layers share."""
     if len(array.shape) != 3 or not array.shape[1]:
         raise UserError(
             f"In {source} {shown(name)} has shape {shown(array.shape)}; expected a relative "
@@ -275,8 +280,5 @@ def _shared_bias(name: str, array: StoredArray, source: str) -> tuple[str, Store
         )
     biases = np.asarray(array)
     if (biases != biases[:, :1]).any():
-        raise UserError(
-            f"In {source} each layer has its own relative position bias ({name}, {array.shape}); "
-            "T5's layers share one, so this model can't be loaded."
-        )
+        return name, array
     return name.replace("/layers/", "/"), array_in_memory(biases[:, 0])
