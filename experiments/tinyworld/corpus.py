@@ -72,9 +72,12 @@ CURRICULUM = (
             *(exercises.verify_action,) * 3,
             *(exercises.verify_several,) * 2,
             *(exercises.verify_answer,) * 2,
-            *(exercises.verify_colour,) * 2,
             exercises.choose_claim,
         ),
+    ),
+    Lesson(
+        name="colors",
+        exercises=(*(exercises.verify_part,) * 2, *(exercises.verify_colour,) * 3),
     ),
     Lesson(name="events", exercises=(exercises.choose_event,)),
 )

@@ -152,6 +152,24 @@ def verify_colour(world: World) -> Document:
     return _exercise(world, JUDGEMENTS, answer, told, asked_text)
 
 
+def verify_part(world: World) -> Document:
+    """Asks whether somebody has a thing, or a thing of a color; the text has one or two facts."""
+    asked, other = world.colours(2)
+    holds = world.rng.random() < 0.5
+    said = asked if holds else other
+    facts = world.rng.choice(([asked], [asked, other], [other, asked]))
+    told = tell_colours(world.rng, facts)
+    claimed = world.rng.choice(
+        (
+            f"{asked.person} has a {said.noun}",
+            f"the {said.noun} is that of {asked.person}",
+            f"what {asked.person} has is {said.colour}",
+            f"{said.colour} is what {asked.person} has",
+        )
+    )
+    return _exercise(world, VERDICTS, 0 if holds else 1, told, sentence(claimed))
+
+
 def verify_kinds(world: World) -> Document:
     """Asks for one to three things whether each is of a kind, without stating any fact."""
     claims, verdicts = [], []

@@ -4,11 +4,11 @@
     python experiments/tinyworld/pretrain.py --size base --grow_from small
 
 Documents are generated on the fly, so none is repeated. A lesson of the curriculum
-(`corpus.py`) ends when the model has mastered it, or after
-`--lesson_steps`; then it reads the whole mixture. A model grown from a smaller one (`grow.py`)
-skips the lessons and reads only the mixture, and so does one that is continued: grown from
-its own size, with `--seed` for other documents. Evaluation is zero-shot: the share of exercises of
-each kind, about held-out facts and in the corpus's own phrasing, that the model answers exactly.
+(`corpus.py`) ends when the model has mastered it, or after `--lesson_steps`; then it reads the
+whole mixture. A model grown from a smaller one (`grow.py`) skips the lessons, but for those of
+`--lessons`. A model grown from its own size is continued; `--seed` gives it other documents.
+Evaluation is zero-shot: the share of exercises of each kind, about held-out facts and in the
+corpus's own phrasing, that the model answers exactly.
 The learning curve is written to `results/<size>.jsonl`, the weights to the package's assets;
 `card.py` writes their card.
 """
@@ -187,12 +187,13 @@ def make_phases(args: argparse.Namespace) -> list[Phase]:
             goals=lesson.goals,
         )
         for number, lesson in enumerate(corpus.CURRICULUM)
+        if not args.grow_from or lesson.name in args.lessons
     ]
     stories = functools.partial(corpus.document, exercises=0.4)
     everything = functools.partial(corpus.document, exercises=0.85)
     mixture = Phase(name="mixture", steps=args.mixture_steps, write=everything, decays=True)
     if args.grow_from:
-        return [mixture]
+        return [*lessons, mixture]
     spans = Phase(name="span corruption", steps=args.span_corruption_steps, write=stories)
     return [spans, *lessons, mixture]
 
@@ -223,6 +224,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--grow_from", choices=SIZES, help="a pre-trained size, at most this one")
+    parser.add_argument("--lessons", nargs="*", default=(), help="of a model that is grown")
     parser.add_argument("--span_corruption_steps", type=int, default=1_000)
     parser.add_argument("--lesson_steps", type=int, default=2_500, help="at most, per lesson")
     parser.add_argument("--mixture_steps", type=int, default=4_000)

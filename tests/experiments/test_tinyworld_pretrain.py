@@ -50,6 +50,12 @@ def test_phases_are_span_corruption_the_lessons_and_the_mixture(pretrain, phases
     assert all(phase.goals for phase in phases[1:-1])
 
 
+def test_a_grown_model_reads_the_lessons_it_is_told_and_the_mixture(pretrain):
+    steps = {"span_corruption_steps": 3, "lesson_steps": 2, "mixture_steps": 4}
+    grown = argparse.Namespace(**steps, grow_from="small", lessons=["colors"])
+    assert [phase.name for phase in pretrain.make_phases(grown)] == ["colors", "mixture"]
+
+
 def test_every_document_fits_a_bucket_and_batches_have_their_shapes(pretrain, phases, vocabulary):
     shapes = {(512 // sum(bucket), *bucket) for bucket in pretrain.BUCKETS}
     for phase in phases:

@@ -63,6 +63,37 @@ def test_judgements_on_colours_are_true():
     assert seen == {0, 1, 2}
 
 
+def test_verdicts_on_parts_are_true():
+    facts = (
+        r"(?P<person>\w+) has a (?P<colour>\w+) (?P<noun>\w+)\.",
+        r"The (?P<noun>\w+) of (?P<person>\w+) is (?P<colour>\w+)\.",
+        r"(?P<colour>\w+) is the colour of the (?P<noun>\w+) that (?P<person>\w+) has\.",
+    )
+    claims = (
+        r"(?P<person>\w+) has a (?P<part>\w+)\.",
+        r"The (?P<part>\w+) is that of (?P<person>\w+)\.",
+        r"What (?P<person>\w+) has is (?P<part>\w+)\.",
+        r"(?P<part>\w+) is what (?P<person>\w+) has\.",
+    )
+    some = world.World("corpus", seed=8)
+    seen = set()
+    for _ in range(200):
+        document = exercises.verify_part(some)
+        holds = [yes for yes, no in exercises.VERDICTS].count(document.continuation) == 1
+        told = [m.groupdict() for fact in facts for m in re.finditer(fact, document.context)]
+        (claimed,) = (m for claim in claims for m in re.finditer(claim, document.context))
+        parts = {
+            value.lower()
+            for fact in told
+            if fact["person"] == claimed["person"]
+            for name, value in fact.items()
+            if name != "person"
+        }
+        assert (claimed["part"].lower() in parts) == holds, document
+        seen.add((len(told), holds))
+    assert seen == {(1, True), (1, False), (2, True), (2, False)}
+
+
 def test_whom_and_what_is_asked_for_is_told():
     some = world.World("corpus", seed=4)
     for _ in range(200):
