@@ -1,92 +1,137 @@
-"""Collects the scale curve's sweeps into one table, and draws the paper's Figure 1.
+"""The scale curve's table, and the paper's Figure 1 with the gap under it; run.py draws them.
 
-    python experiments/scale_curve/plot.py                   the miniature
-    python experiments/scale_curve/plot.py --runs-of sweep   the real models
-
-A method is drawn at a model if all its runs there have finished; missing ones are reported.
+A method is drawn at a model for each seed that has all tasks; what is missing is told.
 """
 
-import argparse
 import csv
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from prompt_tuning.analysis.sweep_plots import macro_scores, plot_scale_curve
+from prompt_tuning.analysis.trends import GapTrend, gap_trend
 from prompt_tuning.errors import UserError
-from prompt_tuning.recipes.scripts import run as with_one_line_errors
-from prompt_tuning.sweeps.results import PROVENANCE, Row, pivot, read_rows, write_table
+from prompt_tuning.sweeps.results import (
+    PROVENANCE,
+    Row,
+    pivot,
+    read_rows,
+    read_table,
+    write_table,
+)
 
 HERE = Path(__file__).parent
-RUNS = Path("runs")
 SUFFIXES = {"miniature": "", "quick": "_quick", "sweep": "_t5"}
 """What the gin files' names begin with, to what the names of their sweeps end in."""
+SEEDS = {"miniature": 3, "quick": 1, "sweep": 3}
 
 MULTITASK = "multi-task model tuning"
 DESIGN = "prompt design"
+PROMPT, MODEL = "prompt tuning", "model tuning"
 METHODS = {
-    "prompt_tuning": "prompt tuning",
-    "model_tuning": "model tuning",
-    "multitask": MULTITASK,
-    "prefix_tuning": "prefix tuning",
+    "prompt_tuning": PROMPT,
+    "model_tuning": MODEL,
     "lora": "LoRA",
+    "prefix_tuning": "prefix tuning",
+    "multitask": MULTITASK,
     "design": DESIGN,
 }
 """What a sweep's name says after `scale_curve_`, to what the figure calls the method."""
 
 COLUMNS = (
-    *("method", "model", "task", "SEED", "score", "accuracy", "f1", "em", "squad/em", "squad/f1"),
-    *("design", "best_step", "steps", "trained_parameters", "frozen_parameters", "wall_seconds"),
+    *("method", "model", "task", "SEED", "LEARNING_RATE", "score", "test_score"),
+    *("best_step", "steps", "trained_parameters", "frozen_parameters", "wall_seconds"),
     *(*PROVENANCE, "run"),
 )
 
 
-def collect(runs: Path, suffix: str) -> list[Row]:
+def collect(runs: Path, suffix: str, published: Path) -> list[Row]:
     """Returns a row for each finished run and task of every method.
 
     Of a mixture, the tasks are kept that the other methods have too; its mean is not among them.
     Its texts may begin with the task's name, which a task's own never do.
+
+    Args:
+      runs: the folder that the sweeps are in.
+      suffix: see `SUFFIXES`.
+      published: the table of earlier results, whose rows are kept unless there are newer ones.
     """
-    found = {
-        method: read_rows(folder)
+    rows = [
+        {**row, "method": method}
         for name, method in METHODS.items()
         if any((folder := runs / f"scale_curve_{name}{suffix}").glob("runs/*.json"))
-    }
+        for row in read_rows(folder)
+    ]
     designs = sorted((runs / f"scale_curve_design{suffix}").glob("*.json"))
-    found[DESIGN] = [json.loads(path.read_text()) for path in designs]
-    tasks = {row["task"] for method, rows in found.items() if method != MULTITASK for row in rows}
+    rows += [{**row, "method": DESIGN} for path in designs for row in json.loads(path.read_text())]
+    before = read_table(published) if published.exists() else []
+    tasks = {row["task"] for row in [*before, *rows] if row["method"] not in (MULTITASK, DESIGN)}
     if not tasks:
         raise UserError(f"{runs} has no results of the scale curve; start run.py first.")
-    rows = [
-        {**row, "method": method, "task": task}
-        for method, of_method in found.items()
-        for row in of_method
-        if (task := row["task"].removesuffix("_with_name")) in tasks
+    kept = {}
+    for row in [*before, *rows]:
+        row["task"] = row["task"].removesuffix("_with_name")
+        if row["task"] in tasks:
+            kept[tuple(row[name] for name in COLUMNS[:4])] = row
+    order = list(METHODS.values())
+    return [
+        {name: row.get(name) for name in COLUMNS}
+        for _, row in sorted(kept.items(), key=lambda item: (order.index(item[0][0]), item[0]))
     ]
-    columns = [name for name in COLUMNS if any(name in row for row in rows)]
-    return [{name: row.get(name) for name in columns} for row in rows]
 
 
-def complete(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
-    """Returns the rows of each method and model that has them all, and what was left out."""
+def complete(rows: Sequence[Row], seeds: int) -> tuple[list[Row], list[str]]:
+    """Returns the rows of each method, model and seed with all tasks, and what is missing.
+
+    Args:
+      rows: of `collect`.
+      seeds: how many each method but prompt design is to have.
+    """
     tasks = {row["task"] for row in rows}
-    groups: dict[tuple[str, str], list[Row]] = {}
+    models = dict.fromkeys(row["model"] for row in rows)
+    found: dict[tuple[str, str], dict[int, list[Row]]] = {}
     for row in rows:
-        groups.setdefault((row["method"], row["model"]), []).append(row)
-    most: dict[str, int] = {}
-    for (method, _), group in groups.items():
-        most[method] = max(most.get(method, 0), len(group))
+        of_seeds = found.setdefault((row["method"], row["model"]), {})
+        of_seeds.setdefault(row["SEED"], []).append(row)
     kept: list[Row] = []
-    left: list[str] = []
-    for (method, model), group in groups.items():
-        missing = len(tasks - {row["task"] for row in group})
-        if len(group) == most[method] and not missing:
-            kept += group
-        else:
-            left.append(
-                f"{method} on {model} is not drawn: {len(group)} scores, {missing} tasks missing"
-            )
-    return kept, left
+    missing: list[str] = []
+    for method in METHODS.values():
+        for model in models:
+            of_seeds = found.get((method, model), {})
+            whole = [group for group in of_seeds.values() if len(group) == len(tasks)]
+            kept += [row for group in whole for row in group]
+            number = sum(map(len, of_seeds.values()))
+            expected = len(tasks) * (1 if method == DESIGN else seeds)
+            if number < expected and any(method == row["method"] for row in rows):
+                missing.append(
+                    f"{method}, {model}: {number} of {expected} scores; {len(whole)} seeds drawn"
+                )
+    return kept, missing
+
+
+def gap_of(rows: Sequence[Row], parameters: dict[str, int]) -> tuple[list[int], GapTrend] | None:
+    """Returns model tuning minus prompt tuning at the sizes that have both for all tasks.
+
+    None if there are fewer than two such sizes. A seed's runs have the same batches, so the gap is
+    that of each seed.
+    """
+    scores = {(row["method"], row["model"], row["task"], row["SEED"]): row["score"] for row in rows}
+    tasks = sorted({row["task"] for row in rows})
+    seeds = sorted({row["SEED"] for row in rows})
+    models = sorted({row["model"] for row in rows}, key=parameters.__getitem__)
+
+    def gap(*where: str | int) -> float:
+        return scores.get((MODEL, *where), math.nan) - scores.get((PROMPT, *where), math.nan)
+
+    gaps = np.array([[[gap(m, t, s) for s in seeds] for t in tasks] for m in models])
+    whole = ~np.isnan(gaps).all(axis=2).any(axis=1)
+    if whole.sum() < 2:
+        return None
+    sizes = [parameters[model] for model, kept in zip(models, whole, strict=True) if kept]
+    return sizes, gap_trend(gaps[whole], sizes)
 
 
 def reference() -> list[Row]:
@@ -95,7 +140,7 @@ def reference() -> list[Row]:
         return [
             {
                 "model": row["model"].replace("t5_1_1_", "t5_1_1_lm100k_"),
-                "method": "prompt tuning",
+                "method": PROMPT,
                 "score": float(row["value"]) / 100,
                 "verified": row["verified"] == "yes",
             }
@@ -104,68 +149,80 @@ def reference() -> list[Row]:
         ]
 
 
-def markdown(scores: Sequence[Row], parameters: dict[str, int]) -> str:
-    """Returns a table with the methods in the figure's order, and the models by their size."""
-    # Some methods start from the LM-adapted models, others from those before.
-    scores = [{**row, "model": row["model"].replace("_lm100k", "")} for row in scores]
-    parameters = {name.replace("_lm100k", ""): number for name, number in parameters.items()}
-    header, lines = pivot(scores, down=["method"], across="model")
-    models = sorted(header[1:], key=parameters.__getitem__)
-    places = [0, *(header.index(model) for model in models)]
-    heads = ["method", *(f"{model} ({parameters[model] / 1e6:.3g}M)" for model in models)]
-    order = list(METHODS.values())
-    lines.sort(key=lambda line: order.index(line[0]))
-    table = [heads, ["---"] * len(heads), *([line[place] for place in places] for line in lines)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in table)
+def table(rows: Sequence[Row], down: Sequence[str], parameters: dict[str, int]) -> str:
+    """Returns a Markdown table of mean scores, with the models by their size."""
+    header, lines = pivot(rows, down=down, across="model")
+    models = sorted(header[len(down) :], key=parameters.__getitem__)
+    places = [*range(len(down)), *(header.index(model) for model in models)]
+    heads = [*down, *(f"{model} ({parameters[model] / 1e6:.3g}M)" for model in models)]
+    order = {str(row["method"]): place for place, row in enumerate(rows)}
+    lines.sort(key=lambda line: [order.get(cell, cell) for cell in line[: len(down)]])
+    body = [heads, ["---"] * len(heads), *([line[place] for place in places] for line in lines)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in body)
 
 
 def draw(kind: str, runs: Path, output: Path) -> None:
-    """Writes the table and the figure of what there is, and prints them.
+    """Writes the tables and the figure of what there is, and prints them.
 
     Args:
       kind: one of SUFFIXES.
       runs: the folder that the sweeps are in.
-      output: where to.
+      output: where to; its table is continued.
     """
-    rows = collect(runs, SUFFIXES[kind])
+    rows = collect(runs, SUFFIXES[kind], output / "scale_curve.parquet")
     output.mkdir(parents=True, exist_ok=True)
     paths = write_table(rows, output / "scale_curve")
-    drawn, left = complete(rows)
-    scores = macro_scores(drawn, by=("method", "model"))
+    # Some methods start from the LM-adapted models, others from those before.
+    rows = [{**row, "model": row["model"].replace("_lm100k", "")} for row in rows]
+    split = "development" if any(row["test_score"] is None for row in rows) else "test"
+    if split == "test":
+        rows = [{**row, "score": row["test_score"]} for row in rows]
+    drawn, missing = complete(rows, SEEDS[kind])
     parameters = {row["model"]: row["frozen_parameters"] for row in rows}
-    table = markdown(scores, parameters)
-    (output / "scale_curve.md").write_text(table)
+    scores = macro_scores(drawn, by=("method", "model"))
+    gap = gap_of(drawn, parameters)
+    tables = [table(scores, ["method"], parameters)]
+    if gap is not None:
+        trend = gap[1]
+        tables += [
+            "| parameters | gap | 95% interval |\n| --- | --- | --- |\n"
+            + "".join(
+                f"| {size:,} | {mean:.3f} | {low:.3f} to {high:.3f} |\n"
+                for size, mean, (low, high) in zip(
+                    gap[0], trend.gaps, trend.gap_intervals, strict=True
+                )
+            ),
+            f"Slope of the gap: {trend.slope:.3f} per tenfold size, "
+            f"95% interval {trend.slope_interval[0]:.3f} to {trend.slope_interval[1]:.3f}.\n",
+        ]
+    both = [row for row in drawn if row["method"] in (PROMPT, MODEL)]
+    if both:
+        tables.append(table(both, ["task", "method"], parameters))
+    if missing:
+        tables.append("Missing:\n\n" + "".join(f"- {line}\n" for line in missing))
+    text = "\n".join(tables)
+    (output / "scale_curve.md").write_text(text)
     figure = plot_scale_curve(
         scores,
         output / "scale_curve.png",
         parameters=parameters,
         methods=list(METHODS.values()),
-        title=f"Mean development score of {len({row['task'] for row in drawn})} tasks",
+        title=f"Mean {split} score of {len({row['task'] for row in drawn})} tasks",
         reference=reference(),
+        gap=gap,
     )
-    print(table, *left, figure, *paths, sep="\n")
+    print(text, figure, *paths, sep="\n")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what run.py takes as well."""
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where the sweeps are")
-    parser.add_argument("--output", type=Path, help="where the table and the figure go")
-
-
-def place(options: argparse.Namespace, kind: str) -> Path:
-    """Returns where the table and the figure go."""
-    folder = HERE / "results" if kind == "miniature" else options.runs / f"scale_curve_{kind}"
-    return options.output or folder
-
-
-def main(argv: Sequence[str]) -> None:
-    """Reads the sweeps and writes the table and the figure."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--runs-of", choices=SUFFIXES, default="miniature")
-    add_options(parser)
-    options = parser.parse_args(argv)
-    draw(options.runs_of, options.runs, place(options, options.runs_of))
-
-
-if __name__ == "__main__":
-    with_one_line_errors(main)
+def draw_search(runs: Path, output: Path) -> None:
+    """Writes the table of learning rates, if they have been searched."""
+    folder = runs / "scale_curve_search"
+    if any(folder.glob("runs/*.json")):
+        columns = [name for name in COLUMNS if name != "test_score"]
+        rows = [{name: row.get(name) for name in columns} for row in read_rows(folder)]
+        write_table(rows, output / "learning_rates")
+        header, lines = pivot(rows, down=["method", "task"], across="LEARNING_RATE")
+        body = [header, ["---"] * len(header), *lines]
+        text = "".join(f"| {' | '.join(line)} |\n" for line in body)
+        (output / "learning_rates.md").write_text(text)
+        print(text)

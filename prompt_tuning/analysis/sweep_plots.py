@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from prompt_tuning.analysis.figures import COLORS, QUIET, REFERENCE, new_axes, new_figure, save
+from prompt_tuning.analysis.trends import GapTrend
 from prompt_tuning.errors import UserError
 
 Row = Mapping[str, Any]
@@ -119,6 +122,7 @@ def plot_scale_curve(
     methods: Sequence[str],
     title: str,
     reference: Sequence[Row] = (),
+    gap: tuple[Sequence[int], GapTrend] | None = None,
 ) -> Path:
     """Draws scores against the model's size on a logarithmic axis, like the paper's Figure 1.
 
@@ -130,8 +134,12 @@ def plot_scale_curve(
       title: of the figure.
       reference: published scores of some models, with `model`, `method`, `score` from 0 to 1 and
         `verified`; unverified points are hollow.
+      gap: numbers of parameters, and the gap at each, for a panel below.
     """
-    figure, axes = _new(title)
+    figure = new_figure(6.4, 4.2 if gap is None else 6.2)
+    panels = new_axes(figure, 1 if gap is None else 2, sharex=True, **_PANELS if gap else {})
+    axes, *below = np.ravel(panels)
+    axes.set_title(title, loc="left", fontsize=10)
     colors = {name: COLORS[place % len(COLORS)] for place, name in enumerate(methods)}
     for name in methods:
         xs, means, spread = _means(rows, "method", name, lambda row: parameters[row["model"]])
@@ -150,12 +158,34 @@ def plot_scale_curve(
                 linestyle="none",
                 label=f"{row['method']}, the paper{'' if row['verified'] else ' (unverified)'}",
             )
+    if gap is not None:
+        _draw_gap(below[0], *gap)
     drawn = sorted({parameters[row["model"]] for row in rows})
+    lowest = below[0] if below else axes
     axes.set_xscale("log")
-    axes.set_xticks(drawn, [_short(number) for number in drawn])
-    axes.set_xticks([], minor=True)
-    axes.set_xlabel("parameters of the model")
+    lowest.set_xticks(drawn, [_short(number) for number in drawn])
+    lowest.set_xticks([], minor=True)
+    lowest.set_xlabel("parameters of the model")
     return _save(figure, axes, path)
+
+
+_PANELS = {"height_ratios": (2, 1)}
+
+
+def _draw_gap(axes: Any, sizes: Sequence[int], trend: GapTrend) -> None:
+    """Draws the gap at each size with its interval, and the line of the trend."""
+    ends = np.asarray(trend.gap_intervals).T
+    spread = np.abs(ends - np.asarray(trend.gaps))
+    style = {"color": COLORS[0], "marker": "o", "capsize": 3, "linestyle": "none"}
+    axes.errorbar(sizes, trend.gaps, yerr=spread, **style)
+    decades = np.log10(sizes)
+    line = np.mean(trend.gaps) + trend.slope * (decades - decades.mean())
+    low, high = trend.slope_interval
+    label = f"{trend.slope:+.2f} per tenfold size (95%: {low:+.2f} to {high:+.2f})"
+    axes.plot(sizes, line, color=COLORS[0], linewidth=1, label=label)
+    axes.axhline(0.0, **REFERENCE)
+    axes.set_ylabel("model tuning minus\nprompt tuning")
+    axes.legend(frameon=False)
 
 
 def plot_shares(rows: Sequence[Row], path: Path, *, methods: Mapping[str, str]) -> Path:

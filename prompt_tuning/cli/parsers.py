@@ -77,6 +77,7 @@ ARGUMENTS: Mapping[str, Sequence[Argument]] = {
         _arg("--shard", "I/N", "train shard I of N of the sweep, from 0"),
         _arg("--retries", None, "number of retries of a failed part (2)", default=2),
         _flag("--again", "retry parts that have used all retries"),
+        _arg("--done", "TABLE", "leave out the runs in this results.parquet"),
     ),
     "results": (
         _arg("folder", "FOLDER", "the sweep's folder"),

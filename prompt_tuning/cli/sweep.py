@@ -26,7 +26,7 @@ from prompt_tuning.recipes.counting import Counting
 from prompt_tuning.recipes.paths import run_folder
 from prompt_tuning.recipes.say import say
 from prompt_tuning.recipes.scripts import INTERRUPTED
-from prompt_tuning.sweeps.results import provenance
+from prompt_tuning.sweeps.results import provenance, read_table
 from prompt_tuning.sweeps.runs import Part, SweepRun, parts_of
 from prompt_tuning.sweeps.store import FIX, SweepStore
 from prompt_tuning.training.logging import read_rows
@@ -71,6 +71,9 @@ def _chosen(runs: Sequence[SweepRun], args: argparse.Namespace) -> list[SweepRun
         if not 0 <= args.index < len(runs):
             raise UserError(f"--index is {args.index}; the sweep has runs 0 to {len(runs) - 1}.")
         return [runs[args.index]]
+    if args.done is not None:
+        done = {row["run"] for row in read_table(as_path(args.done))}
+        runs = [each for each in runs if each.name not in done]
     if args.shard is None:
         return list(runs)
     index, slash, count = args.shard.partition("/")

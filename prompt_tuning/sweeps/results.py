@@ -176,6 +176,24 @@ def write_table(rows: Sequence[Row], stem: FilePath) -> list[FilePath]:
     return [parquet, text]
 
 
+def read_table(path: FilePath) -> list[Row]:
+    """Returns the rows of a table that `write_table` wrote.
+
+    Args:
+      path: of the .parquet file.
+
+    Raises:
+      UserError: it doesn't exist, or isn't Parquet.
+    """
+    try:
+        with path.open("rb") as file:
+            return pyarrow.parquet.read_table(file).to_pylist()
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        raise UserError(
+            f"Can't read {path} ({error}); expected the results.parquet of prompt-tuning results."
+        ) from error
+
+
 def select(rows: Sequence[Row], conditions: Mapping[str, str]) -> list[Row]:
     """Returns the rows with these values in their columns, compared as strings.
 

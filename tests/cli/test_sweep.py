@@ -16,6 +16,7 @@ from prompt_tuning.cli.sweep_cost import Cost, cost_text
 from prompt_tuning.cli.sweep_plan import load_sweep, runs_of
 from prompt_tuning.errors import UserError
 from prompt_tuning.planning.machines import find_machine
+from prompt_tuning.sweeps.results import write_table
 from prompt_tuning.sweeps.runs import parts_of
 
 SWEEP = """
@@ -108,6 +109,16 @@ def test_the_plan_trains_nothing(file, tmp_path, capsys):
     assert "small: 2 runs, 0 finished; 2 to train in 1 part, 4 steps at most" in shown
     assert "wic-prompt_length_3" in shown and "rte-prompt_length_3" not in shown
     assert not (tmp_path / "runs").exists()
+
+
+def test_runs_in_a_table_are_left_out(file, tmp_path, capsys):
+    _, runs = planned(file)
+    write_table([{"run": run.name, "score": 0.5} for run in runs[:3]], tmp_path / "results")
+    assert main(["sweep", file, "--plan", "--done", str(tmp_path / "results.parquet")]) == 0
+    out = capsys.readouterr().out
+    assert "small: 1 run, 0 finished; 1 to train" in out and runs[3].name in out
+    with pytest.raises(UserError, match=r"Can't read .*no\.parquet .*results\.parquet of prompt"):
+        main(["sweep", file, "--plan", "--done", str(tmp_path / "no.parquet")])
 
 
 def test_the_plan_tells_hours_of_a_machine(file, capsys):
