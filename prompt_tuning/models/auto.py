@@ -96,7 +96,7 @@ def kept_bytes(
       source: positions of the encoder for each, with the prompt.
       target: positions of the decoder.
       trained: the trained parameters; the model's own are named as in `parameter_shapes`.
-      model_parallel: devices that share the heads and feed-forward blocks.
+      model_parallel: devices that share the heads, the feed-forward blocks, and norms' inputs.
     """
     embed = config.embed_dim
     heads = config.num_heads * config.head_dim / model_parallel
@@ -105,7 +105,7 @@ def kept_bytes(
     # A norm's input for each block, the query, key and value, and the feed-forward block's
     # hidden layers; in the decoder also another query, and the keys and values of the source,
     # which short targets don't need (`attention.Attention.folds`).
-    kept = encoder * source * (2 * embed + 3 * heads + mlp)
+    kept = encoder * source * (2 * embed / model_parallel + 3 * heads + mlp)
     kept += decoder * target * (3 * embed + 4 * heads + mlp)
     if target > config.head_dim // 2:
         kept += decoder * source * 2 * heads

@@ -3,9 +3,8 @@
 `t5.py` joins them to a model; `attention.py` and `layers.py` have their parts.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from prompt_tuning.axes import BATCH, EMBED, SOURCE, TARGET
+from prompt_tuning.models.activation_layout import ONE_DEVICE, ActivationLayout
 from prompt_tuning.models.attention import Attention, RelativePositionBias, mask_bias
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
@@ -23,38 +23,7 @@ from prompt_tuning.models.injection import (
     with_prefix_mask,
 )
 from prompt_tuning.models.layers import MLP, Projection, RMSNorm, dropout
-from prompt_tuning.models.parameters import Axes
 from prompt_tuning.models.slots import KeyValue, Slots, repeat_per_row
-
-
-@runtime_checkable
-class ActivationLayout(Protocol):
-    """How activations are divided among devices, by their logical axes (`axes.py`)."""
-
-    def constrain(self, x: Array, logical_axes: Axes) -> Array:
-        """Returns `x`, with its sharding constrained if the compiler wouldn't find it itself."""
-        ...
-
-    def by_shard(self, f: Callable[..., Array], logical_axes: Sequence[Axes], out: Axes) -> Any:
-        """Returns `f` as a function that every device applies to its shards of the arguments."""
-        ...
-
-
-class OneDevice:
-    """The layout of a model on one device."""
-
-    def constrain(self, x: Array, logical_axes: Axes) -> Array:
-        """Returns `x`."""
-        del logical_axes
-        return x
-
-    def by_shard(self, f: Callable[..., Array], logical_axes: Sequence[Axes], out: Axes) -> Any:
-        """Returns `f`."""
-        del logical_axes, out
-        return f
-
-
-ONE_DEVICE = OneDevice()
 
 
 @jax.tree_util.register_dataclass
@@ -116,7 +85,7 @@ class EncoderLayer(nn.Module):
         if self.config.bias_per_layer:
             lengths = (x.shape[1], mask.shape[1])
             position_bias = _encoder_bias(self, positions, lengths if self.flash else None)
-        normed = RMSNorm(self.config, self.compute, name="pre_attention_layer_norm")(x)
+        normed = RMSNorm(self.config, self.compute, self.layout, name="pre_attention_layer_norm")(x)
         # [batch, heads, prefix + source, head_dim]
         keys_values = slots.prefixed("attention", attention.keys_and_values(normed, block_slots))
         if self.flash:
@@ -128,7 +97,7 @@ class EncoderLayer(nn.Module):
             attended = attention(normed, keys_values, *biases, slots=block_slots)
         x += dropout(self, slots.with_bottleneck("attention", attended))
 
-        normed = RMSNorm(self.config, self.compute, name="pre_mlp_layer_norm")(x)
+        normed = RMSNorm(self.config, self.compute, self.layout, name="pre_mlp_layer_norm")(x)
         mlp_output = MLP(**options, name="mlp")(normed, slots.submodule("mlp"))
         x += dropout(self, slots.with_bottleneck("mlp", mlp_output))
         return x, None

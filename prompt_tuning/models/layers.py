@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from prompt_tuning.models.activation_layout import ONE_DEVICE, ActivationLayout
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.parameters import CODES, SCALES
@@ -142,6 +143,7 @@ class RMSNorm(nn.Module):
 
     config: T5Config
     compute: Compute
+    layout: ActivationLayout = ONE_DEVICE
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch embed"]) -> Float[Array, "*batch embed"]:
@@ -149,36 +151,44 @@ class RMSNorm(nn.Module):
         scale = self.param(
             "scale", nn.initializers.ones, (x.shape[-1],), jnp.dtype(self.compute.param_dtype)
         )
-        return _rms_normed(x, scale, self.config.norm_epsilon)
+        return _rms_normed(x, scale, self.config.norm_epsilon, self.layout)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _rms_normed(x: Array, scale: Array, epsilon: float) -> Array:
-    """Returns `RMSNorm`'s output; the backward pass stores `x` and one number per position."""
-    return _rms_normed_forward(x, scale, epsilon)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _rms_normed(x: Array, scale: Array, epsilon: float, layout: ActivationLayout) -> Array:
+    """Returns `RMSNorm`'s output; the backward pass stores `x` and one number per position.
+
+    Model-parallel devices store a part of the features each, and compute the gradient of this part:
+    what was one sum of gradients over these devices becomes a sum of each part and its broadcast.
+    """
+    return _rms_normed_forward(x, scale, epsilon, layout)[0]
 
 
 def _rms_normed_forward(
-    x: Array, scale: Array, epsilon: float
+    x: Array, scale: Array, epsilon: float, layout: ActivationLayout
 ) -> tuple[Array, tuple[Array, Array, Array]]:
+    x = layout.gather(x)  # Else XLA may compute on parts here too, and move the batch for that.
     wide = x.astype(jnp.float32)
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + epsilon)
     normed = (wide * inverse * scale.astype(jnp.float32)).astype(x.dtype)
-    return normed, (x, scale, inverse)
+    return normed, (layout.scatter(x), scale, inverse)
 
 
 def _rms_normed_backward(
-    epsilon: float, residuals: tuple[Array, Array, Array], cotangent: Array
+    epsilon: float,
+    layout: ActivationLayout,
+    residuals: tuple[Array, Array, Array],
+    cotangent: Array,
 ) -> tuple[Array, Array]:
     del epsilon
     x, scale, inverse = residuals
-    cotangent, wide = cotangent.astype(jnp.float32), x.astype(jnp.float32)
+    wide, cotangent = x.astype(jnp.float32), layout.scatter(cotangent).astype(jnp.float32)
     scaled = cotangent * scale.astype(jnp.float32)
     mean = jnp.mean(scaled * wide, axis=-1, keepdims=True)
     # Without `wide * inverse`, which XLA would keep from the forward pass.
     of_x = inverse * scaled - wide * (inverse**3 * mean)
     of_scale = jnp.sum(cotangent * inverse * wide, axis=range(x.ndim - 1))
-    return of_x.astype(x.dtype), of_scale.astype(scale.dtype)
+    return layout.gather(of_x.astype(x.dtype)), of_scale.astype(scale.dtype)
 
 
 _rms_normed.defvjp(_rms_normed_forward, _rms_normed_backward)

@@ -15,17 +15,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from prompt_tuning.models.activation_layout import ONE_DEVICE, ActivationLayout
 from prompt_tuning.models.attention import Attention
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.encoder_decoder import (
-    ONE_DEVICE,
-    ActivationLayout,
-    Cache,
-    Decoder,
-    Encoded,
-    Encoder,
-)
+from prompt_tuning.models.encoder_decoder import Cache, Decoder, Encoded, Encoder
 from prompt_tuning.models.injection import (
     Injection,
     add_prompt,

@@ -114,6 +114,21 @@ class Layout:
         sharding = NamedSharding(self.mesh, PartitionSpec(*places))
         return jax.lax.with_sharding_constraint(x, sharding)
 
+    def scatter(self, x: jax.Array) -> jax.Array:
+        """Returns `x`, [batch, ..., embed], with `embed` sharded over `model`, if it can be."""
+        return self._last_axis(x, MODEL_AXIS)
+
+    def gather(self, x: jax.Array) -> jax.Array:
+        """Returns `x` with `embed` replicated over `model`."""
+        return self._last_axis(x, None)
+
+    def _last_axis(self, x: jax.Array, mesh_axis: str | None) -> jax.Array:
+        devices = self.mesh.shape[MODEL_AXIS]
+        if devices == 1 or x.shape[-1] % devices:
+            return x
+        spec = PartitionSpec(DATA_AXIS, *(None,) * (x.ndim - 2), mesh_axis)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+
     def by_shard(
         self,
         f: Callable[..., jax.Array],

@@ -34,6 +34,7 @@ from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config, parameter_axes
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.layers import RMSNorm
 from prompt_tuning.models.parameters import parameter_shapes
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.models.targets import attention_blocks, blocks, projections, scalable
@@ -164,10 +165,21 @@ def results(method, layout: Layout, all_decoders: bool, compute: Compute) -> dic
         )
         found["rank"] = np.asarray(scores).tolist()
     if mesh.size > 1:
+        found["kept"] = kept_by_a_norm(layout)
         found["collectives"] = [
             dataclasses.asdict(one) for one in Program(step.as_text()).collectives(mesh)
         ]
     return found
+
+
+def kept_by_a_norm(layout: Layout) -> int:
+    """How many values of its input, 8 x 3 positions, a device keeps for the backward pass."""
+    norm, x = RMSNorm(CONFIG, Compute(), layout), jnp.ones((8, 3, CONFIG.embed_dim))
+    x = shard_batch({"x": x}, layout.mesh)["x"]
+    scale = {"params": {"scale": jnp.ones(CONFIG.embed_dim)}}
+    backward = jax.jit(lambda x: jax.vjp(lambda x: norm.apply(scale, x), x)[1])(x)
+    (kept,) = (leaf for leaf in jax.tree.leaves(backward) if leaf.shape == x.shape)
+    return kept.addressable_shards[0].data.size
 
 
 def flat(tree) -> list[float]:
