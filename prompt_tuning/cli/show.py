@@ -15,7 +15,7 @@ from prompt_tuning.cli.parsers import parse
 from prompt_tuning.data.feature_lengths import feature_lengths
 from prompt_tuning.data.shortening import fit_inputs
 from prompt_tuning.data.tasks.task import Example
-from prompt_tuning.data.vocabularies import EOS_ID, Vocabulary
+from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError, at_least
 from prompt_tuning.recipes.say import say
 
@@ -99,10 +99,10 @@ Cell = tuple[str, str]
 
 def _ids(text: str, vocabulary: Vocabulary, length: int) -> tuple[list[int], str]:
     """Returns the ids with end of sequence, and a remark if they were truncated."""
-    ids = [*vocabulary.encode(text), EOS_ID]
+    ids = [*vocabulary.encode(text), vocabulary.eos_id]
     if len(ids) <= length:
         return ids, ""
-    return [*ids[: length - 1], EOS_ID], f" (cut from {len(ids)})"
+    return [*ids[: length - 1], vocabulary.eos_id], f" (cut from {len(ids)})"
 
 
 def _cells(ids: Sequence[int], vocabulary: Vocabulary) -> list[Cell]:

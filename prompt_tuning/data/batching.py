@@ -219,6 +219,7 @@ def mixed_batch(
         [splits[split].targets[row] for split, row in rows],
         source_lengths,
         target_length,
+        splits[0].pad_id,
     )
     return batch if len(splits) == 1 else of_task(batch, rows[:, 0])
 
@@ -234,20 +235,21 @@ def pad_batch(
     targets: Sequence[np.ndarray],
     source_lengths: Sequence[int],
     target_length: int,
+    pad_id: int = PAD_ID,
 ) -> Batch:
     """Returns examples as a batch, with inputs padded to the first length that fits all."""
     longest = max(map(len, inputs))
     source_length = next(length for length in source_lengths if length >= longest)
-    encoder_inputs = np.full((len(inputs), source_length), PAD_ID, np.int32)
-    decoder_targets = np.full((len(targets), target_length), PAD_ID, np.int32)
+    encoder_inputs = np.full((len(inputs), source_length), pad_id, np.int32)
+    decoder_targets = np.full((len(targets), target_length), pad_id, np.int32)
     for row, (source, target) in enumerate(zip(inputs, targets, strict=True)):
         encoder_inputs[row, : len(source)] = source
         decoder_targets[row, : len(target)] = target
     decoder_inputs = np.roll(decoder_targets, 1, axis=1)
-    decoder_inputs[:, 0] = PAD_ID  # the padding id is T5's start token
+    decoder_inputs[:, 0] = pad_id  # T5's start token; a model with another one replaces it
     return {
         "encoder_input_tokens": encoder_inputs,
         "decoder_input_tokens": decoder_inputs,
         "decoder_target_tokens": decoder_targets,
-        "decoder_loss_weights": (decoder_targets != PAD_ID).astype(np.float32),
+        "decoder_loss_weights": (decoder_targets != pad_id).astype(np.float32),
     }

@@ -238,6 +238,7 @@ class PretrainingStream:
         self._ids = ids
         self._vocab_size = vocabulary.first_sentinel + 1
         self._objective = objective
+        self._pad_id, self._eos_id = vocabulary.pad_id, vocabulary.eos_id
         self._batch_size = batch_size
         self._seed = seed
         self._input_length = input_length
@@ -275,7 +276,7 @@ class PretrainingStream:
         draws = range(step * self._batch_size, (step + 1) * self._batch_size)
         pairs = [self._example(*divmod(draw, self._num_pieces)) for draw in draws]
         inputs, targets = ([np.array(ids) for ids in part] for part in zip(*pairs, strict=True))
-        return pad_batch(inputs, targets, (self._input_length,), self._target_length)
+        return pad_batch(inputs, targets, (self._input_length,), self._target_length, self._pad_id)
 
     def _epoch_order(self, epoch: int) -> Integer[np.ndarray, "pieces"]:
         return np.random.default_rng((self._seed, _PIECE_ORDER, epoch)).permutation(
@@ -287,6 +288,6 @@ class PretrainingStream:
         piece = self._ids[start : start + self._piece_length].tolist()
         rng = np.random.default_rng((self._seed, _PIECE, epoch, position))
         if self._objective == "span_corruption":
-            return span_corruption(piece, rng, vocab_size=self._vocab_size)
+            return span_corruption(piece, rng, vocab_size=self._vocab_size, eos_id=self._eos_id)
         cut = int(rng.integers(1, len(piece)))
-        return lm_adaptation(piece[:cut], piece[cut:])
+        return lm_adaptation(piece[:cut], piece[cut:], self._eos_id)

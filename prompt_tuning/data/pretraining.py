@@ -65,6 +65,7 @@ def span_corruption(
     vocab_size: int,
     noise_density: float = 0.15,
     mean_span_length: float = 3.0,
+    eos_id: int = EOS_ID,
 ) -> tuple[list[int], list[int]]:
     """Replaces random spans by sentinels.
 
@@ -75,6 +76,7 @@ def span_corruption(
         by `vocab_size - 1 - i`, T5's `<extra_id_i>`.
       noise_density: share of the tokens that are corrupted.
       mean_span_length: in tokens.
+      eos_id: the id of EOS.
 
       Returns:
         `(inputs, targets)`, both ending in EOS; the targets are each sentinel followed by its span.
@@ -97,7 +99,7 @@ def span_corruption(
         targets += [sentinel, *ids[position : position + noise_lengths[i]]]
         position += noise_lengths[i]
     inputs += ids[position:]
-    return [*inputs, EOS_ID], [*targets, EOS_ID]
+    return [*inputs, eos_id], [*targets, eos_id]
 
 
 def noise_and_spans(
@@ -134,10 +136,10 @@ def span_corruption_lengths(
 
 
 def lm_adaptation(
-    prefix: Sequence[int], continuation: Sequence[int]
+    prefix: Sequence[int], continuation: Sequence[int], eos_id: int = EOS_ID
 ) -> tuple[list[int], list[int]]:
     """Returns the prefix as inputs and the continuation as targets, both ending in EOS."""
-    return [*prefix, EOS_ID], [*continuation, EOS_ID]
+    return [*prefix, eos_id], [*continuation, eos_id]
 
 
 def _random_partition(total: int, parts: int, rng: np.random.Generator) -> list[int]:

@@ -198,4 +198,5 @@ def _tokens_of(split: TokenizedSplit, rows: Int[np.ndarray, "rows"]) -> Tokenize
         inputs=split.inputs.take(rows),
         targets=split.targets.take(rows),
         metadata_json=b"",
+        pad_id=split.pad_id,
     )

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Int
 from prompt_tuning.data.feature_lengths import FEATURES, check_label_lengths, feature_lengths
 from prompt_tuning.data.shortening import fit_inputs
 from prompt_tuning.data.tasks.task import Task, is_withheld
-from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.data.vocabularies import PAD_ID, Vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import cache_file, default_cache_dir
 
@@ -116,6 +116,7 @@ class TokenizedSplit:
       facts: other facts about each example.
       texts_json: the text of each example's inputs, one JSON line each; empty for the training
         split, which is never shown.
+      pad_id: the id that batches are padded with.
     """
 
     task: str
@@ -125,6 +126,7 @@ class TokenizedSplit:
     metadata_json: bytes
     facts: RowFacts = NO_FACTS
     texts_json: bytes = b""
+    pad_id: int = PAD_ID
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -202,7 +204,7 @@ def tokenized(
         _write(path, examples, task, split, vocabulary)
         found = _read(path, task, split, lengths)
         assert found is not None, f"{path} was just written and cannot be read"
-    return found
+    return dataclasses.replace(found, pad_id=vocabulary.pad_id)
 
 
 def _key(

@@ -8,6 +8,7 @@ SeqIO tasks of `seqio_tasks.py`; `ByteVocabulary` likewise corresponds to `seqio
 shipped one. `tokenizer_json.py` reads folders with only a `tokenizer.json`.
 
 T5 reserves id 0 for padding (also the decoder's start), 1 for end of sequence and 2 for unknown.
+Other models have other ids, which are the vocabulary's.
 The ids of span corruption's sentinels, `<extra_id_0>` and so on, count down from the last id
 (Raffel et al., 2020, section 3.1.4). T5's file doesn't contain them, so code appends them; mT5's
 does; ByT5 reuses the last hundred byte ids (Xue et al., 2022, section 3.1). Tokens that a Hugging
@@ -64,7 +65,7 @@ def shipped_vocabularies() -> dict[str, Path]:
 
 
 class Vocabulary:
-    """A SentencePiece vocabulary with T5's special ids.
+    """A SentencePiece vocabulary.
 
     Args:
       path: a SentencePiece model file, on disk or in a bucket; or the name of a shipped one.
@@ -75,7 +76,12 @@ class Vocabulary:
 
       Raises:
         UserError: the file is missing, isn't a SentencePiece model, or was trained with other
-          special ids than T5's; or an added token has the id of another piece.
+          special ids than T5's and no padding; or an added token has the id of another piece.
+
+    Attributes:
+      pad_id: the id of padding; MADLAD-400's is in the `config.json` of the folder.
+      eos_id: the id of end of sequence.
+      unk_id: the id of unknown text.
     """
 
     pad_id, eos_id, unk_id = PAD_ID, EOS_ID, UNK_ID
@@ -86,6 +92,7 @@ class Vocabulary:
         folder = self.path.parent if self.path.name == HUB_FILE else None
         default = None if folder is None else hub_tokens.extra_ids(folder)
         self._processor, self.extra_ids, in_file = _load(self.path, extra_ids, default)
+        self.pad_id, self.eos_id, self.unk_id = _special_ids(self._processor, self.path)
         size = self._processor.get_piece_size()
         self.num_pieces = size - self.extra_ids - in_file
         """The number of ids of text, which come before sentinels and added tokens."""
@@ -138,14 +145,14 @@ class Vocabulary:
         """
         texts, run = [], []
         for id_ in map(int, ids):
-            if id_ == EOS_ID:
+            if id_ == self.eos_id:
                 break
             if id_ in self._added:
                 texts += [self._text(run), self._added[id_]]
                 run = []
             else:
                 # A model may output other ids: the embedding table has more rows.
-                run.append(id_ if self._has(id_) else UNK_ID)
+                run.append(id_ if self._has(id_) else self.unk_id)
         return " ".join(filter(None, [*texts, self._text(run)]))
 
     def _has(self, id_: int) -> bool:
@@ -188,8 +195,8 @@ class Vocabulary:
           UserError: as `check_labels`.
         """
         self.check_labels(labels)
-        rows = [self.encode(label) + [EOS_ID] for label in labels]
-        padded = np.full((len(rows), max(map(len, rows))), PAD_ID, np.int32)
+        rows = [self.encode(label) + [self.eos_id] for label in labels]
+        padded = np.full((len(rows), max(map(len, rows))), self.pad_id, np.int32)
         for row, ids in zip(padded, rows, strict=True):
             row[: len(ids)] = ids
         return padded
@@ -327,10 +334,24 @@ def _load(
         raise UserError(
             f"Vocabulary file {path} is not a SentencePiece model ({str(error).splitlines()[0]})."
         ) from error
+    return processor, extra_ids, in_file
+
+
+def _special_ids(
+    processor: sentencepiece.SentencePieceProcessor, path: FilePath
+) -> tuple[int, int, int]:
+    """Returns the ids of padding, end of sequence and unknown text.
+
+    A file without padding gets the id that the model in the same folder masks, if there is one.
+    """
     special = (processor.pad_id(), processor.eos_id(), processor.unk_id())
-    if special != (PAD_ID, EOS_ID, UNK_ID):
+    if special[0] < 0 and path.name == HUB_FILE:
+        pad_id = hub_tokens.read_json(path.parent / "config.json").get("pad_token_id")
+        if type(pad_id) is int and 0 <= pad_id < processor.get_piece_size():
+            special = (pad_id, *special[1:])
+    if min(special) < 0:
         raise UserError(
             f"Vocabulary {path} has pad, eos, unk ids {special}; T5 needs (0, 1, 2). Train it with "
             "--pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1."
         )
-    return processor, extra_ids, in_file
+    return special

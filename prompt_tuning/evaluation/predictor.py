@@ -35,7 +35,7 @@ from prompt_tuning.data.shortening import fit_inputs
 from prompt_tuning.data.tables import check_characters
 from prompt_tuning.data.target_sentinel import TargetForm
 from prompt_tuning.data.tasks.task import Task
-from prompt_tuning.data.vocabularies import EOS_ID, PAD_ID, Vocabulary
+from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError, did_you_mean, listed
 from prompt_tuning.evaluation.answerer import Answerer
 from prompt_tuning.evaluation.rank import RankOptions
@@ -336,7 +336,7 @@ class Predictor:
         """
         prompt = self.prompt(example.prompt)
         ids = self.vocabulary.encode(_text(example, prompt.task, where))
-        kept = [*ids[: self.max_input_length - 1], EOS_ID]
+        kept = [*ids[: self.max_input_length - 1], self.vocabulary.eos_id]
         labels, label_ids = prompt.labels, prompt.label_ids
         if example.labels not in (None, labels):
             labels = example.labels
@@ -404,7 +404,8 @@ class Predictor:
         shares = 1 if self._mesh is None else self._mesh.shape[DATA_AXIS]
         size = min(_smallest_power(2, shares, len(rows)), self.batch_size)
         prompt_length, input_length = np.max([row.shape for row in rows], axis=0)
-        tokens = np.full((size, min(input_length, self.max_input_length)), PAD_ID, np.int32)
+        length = min(input_length, self.max_input_length)
+        tokens = np.full((size, length), self.vocabulary.pad_id, np.int32)
         padded = [*rows, *itertools.repeat(rows[0], size - len(rows))]
         for row, ids in zip(padded, tokens, strict=True):
             ids[: len(row.ids)] = row.ids
@@ -438,7 +439,7 @@ class Predictor:
             )
         more = _smallest_power(LABEL_FACTOR, FEWEST_LABELS, number) - number
         longer = (longest if length > SHORTEST_LABEL else min(SHORTEST_LABEL, longest)) - length
-        ids = np.pad(ids, ((0, 0), (0, longer)), constant_values=PAD_ID)
+        ids = np.pad(ids, ((0, 0), (0, longer)), constant_values=self.vocabulary.pad_id)
         return np.pad(ids, ((0, more), (0, 0)), mode="edge")
 
 

@@ -330,7 +330,7 @@ def train_on_batches(
     for own in ("batches", "evaluate", "name", "quiet"):
         del arguments[own]
     with shown(not quiet):
-        source = BatchSource(batches, base.config.vocab_size)
+        source = BatchSource(batches, base.config)
         first = source.batch(0)
         rows, target_length = first["decoder_target_tokens"].shape
         lengths = {"inputs": first["encoder_input_tokens"].shape[1], "targets": target_length}

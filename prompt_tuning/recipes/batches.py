@@ -10,8 +10,8 @@ import numpy as np
 
 from prompt_tuning.checkpoints.adapters.adapter_files import Adapter
 from prompt_tuning.data.batching import Batch
-from prompt_tuning.data.vocabularies import PAD_ID
 from prompt_tuning.errors import UserError, listed
+from prompt_tuning.models.config import T5Config
 from prompt_tuning.parallel.mesh import check_batch, shard_batch
 from prompt_tuning.recipes.frozen_base import Base
 from prompt_tuning.recipes.job import Job, Training, initialized
@@ -41,8 +41,8 @@ _NAMES = (*_TOKENS, "decoder_loss_weights", "task")
 class BatchSource:
     """Validated batches by step; an iterable is advanced to the step."""
 
-    def __init__(self, batches: Batches, vocab_size: int):
-        self._given, self._vocab_size = batches, vocab_size
+    def __init__(self, batches: Batches, config: T5Config):
+        self._given, self._config = batches, config
         self._iterator: Iterator[GivenBatch] = iter(())
         self._made = 0
         self._last: GivenBatch | None = None
@@ -59,7 +59,7 @@ class BatchSource:
             found = self._given[step % len(self._given)]
         else:
             found = self._advanced(step)
-        return whole_batch(found, f"The batch of step {step}", self._vocab_size)
+        return whole_batch(found, f"The batch of step {step}", self._config)
 
     def _advanced(self, step: int) -> GivenBatch:
         assert not callable(self._given)
@@ -78,13 +78,13 @@ class BatchSource:
         return self._last
 
 
-def whole_batch(batch: GivenBatch, what: str, vocab_size: int) -> Batch:
+def whole_batch(batch: GivenBatch, what: str, config: T5Config) -> Batch:
     """Returns a batch as NumPy arrays, with missing ones derived from the targets.
 
     Args:
       batch: the user's batch.
       what: its name in messages.
-      vocab_size: the model's.
+      config: the model's.
 
     Raises:
       UserError: a name is missing or unknown, shapes don't match, or an id is out of range.
@@ -99,10 +99,10 @@ def whole_batch(batch: GivenBatch, what: str, vocab_size: int) -> Batch:
     targets = arrays["decoder_target_tokens"]
     if "decoder_input_tokens" not in arrays:
         shifted = np.roll(targets, 1, axis=-1)
-        shifted[..., 0] = PAD_ID  # T5 starts decoding from the padding id
+        shifted[..., 0] = config.start_id
         arrays["decoder_input_tokens"] = shifted
     if "decoder_loss_weights" not in arrays:
-        arrays["decoder_loss_weights"] = targets != PAD_ID
+        arrays["decoder_loss_weights"] = targets != config.pad_id
     rows = len(arrays["encoder_input_tokens"])
     for name, array in arrays.items():
         dimensions = 1 if name == "task" else 2
@@ -113,10 +113,14 @@ def whole_batch(batch: GivenBatch, what: str, vocab_size: int) -> Batch:
                 f"{what} has the shapes {shapes}; expected [batch, source] for the encoder, "
                 "[batch, target] for the decoder and [batch] for the task."
             )
-        if name in _TOKENS and array.size and not 0 <= array.min() <= array.max() < vocab_size:
+        if (
+            name in _TOKENS
+            and array.size
+            and not 0 <= array.min() <= array.max() < config.vocab_size
+        ):
             raise UserError(
                 f"{what} has ids from {array.min()} to {array.max()} in {name}; expected 0 to "
-                f"{vocab_size - 1}, the ids of the model's vocabulary."
+                f"{config.vocab_size - 1}, the ids of the model's vocabulary."
             )
     kinds = {"decoder_loss_weights": np.float32}
     return {name: array.astype(kinds.get(name, np.int32)) for name, array in arrays.items()}
@@ -183,7 +187,7 @@ def loss_of_batches(base: Base, batches: Iterable[GivenBatch]) -> Score:
     The loss is the cross-entropy only, without dropout. The score is the negative loss.
     """
     given = [
-        whole_batch(batch, f"Batch {number} of the evaluation", base.config.vocab_size)
+        whole_batch(batch, f"Batch {number} of the evaluation", base.config)
         for number, batch in enumerate(batches)
     ]
     if not given:

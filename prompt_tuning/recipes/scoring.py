@@ -8,7 +8,6 @@ from prompt_tuning.data.metrics import superglue_score
 from prompt_tuning.data.tasks.task import Task, is_withheld
 from prompt_tuning.data.token_batches import token_eval_batches
 from prompt_tuning.data.tokenized import TokenizedSplit
-from prompt_tuning.data.vocabularies import EOS_ID
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.answerer import Answerer, IndexedBatch, Inject
 from prompt_tuning.evaluation.ensemble import Ballot
@@ -43,10 +42,10 @@ def labels_to_rank(data: Data, task: Task, prediction: Prediction) -> tuple[str,
 
 def rank_options(base: Base, prediction: Prediction) -> RankOptions:
     """Returns the options for correcting the scores of labels."""
-    text = prediction.calibration
+    text, vocabulary = prediction.calibration, base.vocabulary
     return RankOptions(
         length_normalization=prediction.length_normalization,
-        content_free=None if text is None else (*base.vocabulary.encode(text), EOS_ID),
+        content_free=None if text is None else (*vocabulary.encode(text), vocabulary.eos_id),
     )
 
 

@@ -96,6 +96,7 @@ def train_jobs(
                 optimizer=each.job.training.optimizer,
                 trained=each.job.trained,
                 batches=each.job.batch,
+                pad_id=base.config.pad_id,
                 save_best=_saver(each.job, each.folder),
                 facts={
                     "task": each.job.data.name,

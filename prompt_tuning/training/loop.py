@@ -104,6 +104,7 @@ def train_loop(
                 target_length=max(
                     np.shape(member.batches(0)["decoder_target_tokens"])[1] for member in members
                 ),
+                pad_id=members[0].pad_id,
                 frozen=frozen,
                 accumulation_steps=members[0].options.accumulation_steps,
                 layout_of=lambda runs: devices.outputs(tuple(run.state for run in runs)),

@@ -59,6 +59,7 @@ class Member:
       trained: the initial trainable parameters; they are copied.
       batches: step (from 0) -> batch of host arrays under SeqIO's names. A pure function, called
         on its own thread, a few steps ahead.
+      pad_id: the id of padding in batches.
       save_best: called with (trained, step, score) after each evaluation that is the best so far.
       facts: further fields of the summary, such as the task's name.
     """
@@ -70,6 +71,7 @@ class Member:
     optimizer: optax.GradientTransformation
     trained: Any
     batches: Callable[[int], Batch]
+    pad_id: int = 0
     save_best: Callable[[Any, int, float], None] | None = None
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 

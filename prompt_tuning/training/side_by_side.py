@@ -128,6 +128,7 @@ class SideBySide:
     Args:
       concurrency: the maximum number of runs at a time.
       target_length: maximum length of the runs' targets, in tokens.
+      pad_id: the id of padding in batches.
       frozen: the frozen weights.
       accumulation_steps: number of microbatches per batch.
       layout_of: runs -> `layout` of `make_side_by_side_step`.
@@ -140,6 +141,7 @@ class SideBySide:
         *,
         concurrency: int,
         target_length: int,
+        pad_id: int,
         frozen: PyTree,
         accumulation_steps: int,
         layout_of: Callable[[Sequence[ActiveRun]], PyTree],
@@ -147,7 +149,7 @@ class SideBySide:
         flops_of: Callable[..., int],
     ):
         self._sizes = program_sizes(concurrency)
-        self._target_length, self._frozen = target_length, frozen
+        self._target_length, self._pad_id, self._frozen = target_length, pad_id, frozen
         self._accumulation_steps = accumulation_steps
         self._layout_of, self._place_batch, self._flops_of = layout_of, place_batch, flops_of
         self._programs: dict[tuple[ProgramKey, ...], Any] = {}
@@ -177,7 +179,7 @@ class SideBySide:
             arguments = (
                 tuple(run.state for run in rows),
                 self._frozen,
-                self._place_batch(stack_batches(batches, self._target_length)),
+                self._place_batch(stack_batches(batches, self._target_length, self._pad_id)),
                 np.stack([run.key_data for run in rows]),
                 np.array([0 if run.rate is None else run.rate for run in rows], np.float32),
             )
@@ -297,15 +299,17 @@ def groups_by_length(
     return groups[::-1]
 
 
-def stack_batches(batches: Sequence[Batch], target_length: int = 0) -> Batch:
+def stack_batches(batches: Sequence[Batch], target_length: int = 0, pad_id: int = 0) -> Batch:
     """Stacks the members' batches into arrays of [members, batch, length], padded to the longest.
 
-    Targets are padded to at least `target_length`. The examples' tasks are [members, batch].
+    Tokens are padded with `pad_id`, targets to at least `target_length`. The examples' tasks are
+    [members, batch].
     """
     stacked = {
         name: _pad_and_stack(
             [np.asarray(batch[name]) for batch in batches],
             target_length if name.startswith("decoder_") else 0,
+            pad_id if name.endswith("_tokens") else 0,
         )
         for name in batches[0]
         if name != "task"
@@ -321,9 +325,9 @@ def stack_batches(batches: Sequence[Batch], target_length: int = 0) -> Batch:
     return stacked
 
 
-def _pad_and_stack(arrays: Sequence[np.ndarray], length: int) -> np.ndarray:
+def _pad_and_stack(arrays: Sequence[np.ndarray], length: int, value: int) -> np.ndarray:
     rows, longest = (max(array.shape[axis] for array in arrays) for axis in (0, 1))
-    stacked = np.zeros((len(arrays), rows, max(longest, length)), arrays[0].dtype)
+    stacked = np.full((len(arrays), rows, max(longest, length)), value, arrays[0].dtype)
     for row, array in zip(stacked, arrays, strict=True):
         row[: array.shape[0], : array.shape[1]] = array
     return stacked

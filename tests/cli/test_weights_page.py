@@ -136,7 +136,7 @@ def test_the_program_runs(page):
 
 def test_the_gin_files_it_lists_are_there(page, checkout):
     rows = re.findall(
-        r"^\| `(\w+)_SIZE(_hf)?\.gin`.*?\| ([\w, ]+) \| (`.*`|not there) \|$", page, re.M
+        r"^\| `(\w+)_SIZE(_hf|_bt)?\.gin`.*?\| ([\w, ]+) \| (`.*`|not there) \|$", page, re.M
     )
     listed = set()
     for family, hf, sizes, hub in rows:

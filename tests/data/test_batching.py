@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from prompt_tuning.data.batching import BatchStream, bucket_lengths, eval_batches
+from prompt_tuning.data.batching import BatchStream, bucket_lengths, eval_batches, pad_batch
 from prompt_tuning.data.token_batches import TokenBatchStream, TokenBudget
 from prompt_tuning.data.tokenized import Ragged, TokenizedSplit
 from prompt_tuning.errors import UserError
+from prompt_tuning.training.side_by_side import stack_batches
 
 
 def ragged(rows: list[np.ndarray]) -> Ragged:
@@ -73,6 +74,17 @@ def test_features_of_a_batch():
         "decoder_target_tokens": np.int32,
         "decoder_loss_weights": np.float32,
     }
+
+
+def test_another_padding_than_t5s():
+    batch = pad_batch([np.array([5, 0, 2])], [np.array([4, 2])], (4,), 3, pad_id=1)
+    assert batch["encoder_input_tokens"].tolist() == [[5, 0, 2, 1]]
+    assert batch["decoder_target_tokens"].tolist() == [[4, 2, 1]]
+    assert batch["decoder_loss_weights"].tolist() == [[1, 1, 0]]
+    shorter = pad_batch([np.array([6, 2])], [np.array([2])], (2,), 1, pad_id=1)
+    found = stack_batches([batch, shorter], pad_id=1)
+    assert found["encoder_input_tokens"].tolist() == [[[5, 0, 2, 1]], [[6, 2, 1, 1]]]
+    assert found["decoder_loss_weights"].tolist() == [[[1, 1, 0]], [[1, 0, 0]]]
 
 
 def test_order_is_a_function_of_seed_and_step():

@@ -11,6 +11,7 @@ import sentencepiece
 import varied_lines
 from sentencepiece import sentencepiece_model_pb2
 
+from prompt_tuning.data.seqio_tasks import seqio_task
 from prompt_tuning.data.tasks.catalog import get_task, list_tasks
 from prompt_tuning.data.vocabularies import (
     ByteVocabulary,
@@ -202,6 +203,27 @@ def test_model_with_other_special_ids(tmp_path):
     )
     with pytest.raises(UserError, match=r"pad, eos, unk ids \(-1, 2, 0\); T5 needs \(0, 1, 2\)"):
         Vocabulary(tmp_path / "other.model")
+
+
+def test_padding_that_the_models_config_names(tmp_path):
+    """MADLAD-400's file has none: <unk>, <s>, </s>; its config.json pads with <s>."""
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b c d e f g"] * 10),
+        model_prefix=str(tmp_path / "spiece"),
+        vocab_size=20,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    (tmp_path / "config.json").write_text('{"pad_token_id": 1}')
+    vocabulary = find_vocabulary(tmp_path)
+    assert (vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id) == (1, 2, 0)
+    a, b = vocabulary.encode("a")[-1], vocabulary.encode("b")[-1]
+    assert vocabulary.decode([a, b, 2, a]) == "ab"
+    assert vocabulary.decode([a, 1, 1]) == "a"
+    found = vocabulary.encode_labels(["a", "a b"])
+    assert found[0, -1] == 1 and (found == 2).sum() == 2
+    task = seqio_task(get_task("superglue_rte"), vocabulary)
+    assert task.output_features["inputs"].vocabulary.eos_id == 2
 
 
 def test_a_bucket_without_a_network_is_one_line_at_once(monkeypatch):

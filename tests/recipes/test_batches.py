@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 import prompt_tuning as pt
+from prompt_tuning.models.config import get_config
 from prompt_tuning.recipes.batches import BatchSource, whole_batch
 
+CONFIG = get_config("t5_1_1_small", vocab_size=1000)
 RNG = np.random.default_rng(0)
 BATCHES = [
     {
@@ -22,7 +24,7 @@ def firsts(source, steps):
 
 
 def test_what_is_missing_is_made_of_the_targets():
-    batch = whole_batch(BATCHES[0], "It", 1000)
+    batch = whole_batch(BATCHES[0], "It", CONFIG)
     assert batch["decoder_input_tokens"].tolist() == [[0, 5, 1]] * 4
     assert batch["decoder_loss_weights"].tolist() == [[1.0, 1.0, 0.0]] * 4
     kinds = {name: array.dtype for name, array in batch.items()}
@@ -41,23 +43,23 @@ def test_what_is_missing_is_made_of_the_targets():
 )
 def test_what_is_no_batch_is_told_in_one_line(change, said):
     with pytest.raises(pt.UserError, match=f"The batch of step 7 {said}"):
-        whole_batch({**BATCHES[0], **change}, "The batch of step 7", 1000)
+        whole_batch({**BATCHES[0], **change}, "The batch of step 7", CONFIG)
 
 
 def test_batches_by_step():
     expected = [int(batch["encoder_input_tokens"][0, 0]) for batch in BATCHES]
     again = [*expected, *expected]
-    of_function = BatchSource(lambda step: BATCHES[step % 3], 1000)
+    of_function = BatchSource(lambda step: BATCHES[step % 3], CONFIG)
     assert firsts(of_function, (5, 0, 4)) == [again[step] for step in (5, 0, 4)]
-    assert firsts(BatchSource(BATCHES, 1000), (5, 0, 4)) == [again[step] for step in (5, 0, 4)]
+    assert firsts(BatchSource(BATCHES, CONFIG), (5, 0, 4)) == [again[step] for step in (5, 0, 4)]
     # What can be iterated over again begins anew; what can't is skipped to the step, and ends.
-    assert firsts(BatchSource(dict(enumerate(BATCHES)).values(), 1000), range(6)) == again
-    resumed = BatchSource(iter(BATCHES), 1000)
+    assert firsts(BatchSource(dict(enumerate(BATCHES)).values(), CONFIG), range(6)) == again
+    resumed = BatchSource(iter(BATCHES), CONFIG)
     assert firsts(resumed, (0, 0, 2)) == [expected[step] for step in (0, 0, 2)]
     with pytest.raises(pt.UserError, match="The batches end after 3, but step 3 needs another"):
         resumed.batch(3)
     with pytest.raises(pt.UserError, match="end after 0"):
-        BatchSource([], 1000).batch(0)
+        BatchSource([], CONFIG).batch(0)
 
 
 @pytest.fixture(scope="module")
