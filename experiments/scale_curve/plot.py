@@ -6,8 +6,9 @@ A method is drawn at a model for each seed that has all tasks; what is missing i
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -123,14 +124,14 @@ def gap_of(rows: Sequence[Row], parameters: dict[str, int]) -> tuple[list[int], 
     seeds = sorted({row["SEED"] for row in rows})
     models = sorted({row["model"] for row in rows}, key=parameters.__getitem__)
 
-    def gap(*where: str | int) -> float:
-        return scores.get((MODEL, *where), math.nan) - scores.get((PROMPT, *where), math.nan)
+    def gap(*run: Any) -> float:
+        return scores[MODEL].get(run, math.nan) - scores[PROMPT].get(run, math.nan)
 
     gaps = np.array([[[gap(m, t, s) for s in seeds] for t in tasks] for m in models])
-    whole = ~np.isnan(gaps).all(axis=2).any(axis=1)
-    if whole.sum() < 2:
+    whole = [place for place, each in enumerate(gaps) if not np.isnan(each).all(axis=1).any()]
+    if len(whole) < 2:
         return None
-    sizes = [parameters[model] for model, kept in zip(models, whole, strict=True) if kept]
+    sizes = [parameters[models[place]] for place in whole]
     return sizes, gap_trend(gaps[whole], sizes)
 
 
@@ -149,9 +150,11 @@ def reference() -> list[Row]:
         ]
 
 
-def table(rows: Sequence[Row], down: Sequence[str], parameters: dict[str, int]) -> str:
+def table(
+    rows: Sequence[Mapping[str, Any]], down: Sequence[str], parameters: dict[str, int]
+) -> str:
     """Returns a Markdown table of mean scores, with the models by their size."""
-    header, lines = pivot(rows, down=down, across="model")
+    header, lines = pivot([dict(row) for row in rows], down=down, across="model")
     models = sorted(header[len(down) :], key=parameters.__getitem__)
     places = [*range(len(down)), *(header.index(model) for model in models)]
     heads = [*down, *(f"{model} ({parameters[model] / 1e6:.3g}M)" for model in models)]
