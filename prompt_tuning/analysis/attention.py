@@ -16,8 +16,9 @@ from jaxtyping import Array, Bool, Float
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Batch
+from prompt_tuning.models.encoder_decoder import FrozenModel
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.t5 import T5, Params
+from prompt_tuning.models.t5 import Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class PromptAttention:
 
 
 def prompt_attention(
-    model: T5,
+    model: FrozenModel,
     frozen: Params,
     prompt: Float[np.ndarray, "prompt embed"],
     batches: Iterable[Batch],
@@ -81,7 +82,7 @@ Sum = tuple[Array, Array]
 
 @functools.partial(jax.jit, static_argnames=("model",))
 def _sums(
-    model: T5, frozen: Params, injection: Injection, batch: Batch
+    model: FrozenModel, frozen: Params, injection: Injection, batch: Batch
 ) -> tuple[Sum, Sum, Sum, Sum]:
     prompt = injection.encoder_prompt
     assert prompt is not None

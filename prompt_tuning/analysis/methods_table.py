@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from prompt_tuning.methods.base import Method
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.config import ModelConfig
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.parameters import count_parameters
@@ -61,7 +61,7 @@ class MethodFacts:
         return not self.kernels
 
 
-def method_facts(name: str, method: Method, config: T5Config) -> MethodFacts:
+def method_facts(name: str, method: Method, config: ModelConfig) -> MethodFacts:
     """Returns the properties of a method on a model of this config."""
     slots: list[str] = []
     saved: list[Any] = []

@@ -31,9 +31,10 @@ from prompt_tuning.evaluation.rank import (
 from prompt_tuning.host_memory import check_memory
 from prompt_tuning.methods.base import Batch
 from prompt_tuning.models.decoding import DecodingOptions, generate
+from prompt_tuning.models.encoder_decoder import FrozenModel
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.stacking import stack_injections
-from prompt_tuning.models.t5 import T5, Params
+from prompt_tuning.models.t5 import Params
 from prompt_tuning.parallel.mesh import gathered
 
 Inject = Callable[[Batch], Injection]
@@ -71,7 +72,7 @@ class Answerer:
         must repeat the last one: a padding row can then only tie, and argmax takes the first.
     """
 
-    model: T5
+    model: FrozenModel
     frozen: Params
     options: DecodingOptions | RankOptions
     decode: Callable[[Iterable[int]], str] = str
@@ -189,7 +190,7 @@ def _in_order(outputs: Iterable[tuple[int, Outputs]]) -> list[Outputs]:
 
 
 @functools.cache
-def _program(model: T5, options: DecodingOptions | RankOptions, compare: bool) -> Any:
+def _program(model: FrozenModel, options: DecodingOptions | RankOptions, compare: bool) -> Any:
     """Returns the jitted function of `Answerer.answer`, shared by all answerers of a model."""
 
     @jax.jit

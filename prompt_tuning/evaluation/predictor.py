@@ -39,11 +39,13 @@ from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError, did_you_mean, listed
 from prompt_tuning.evaluation.answerer import Answerer
 from prompt_tuning.evaluation.rank import RankOptions
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.config import ModelConfig
 from prompt_tuning.models.decoding import DecodingOptions
+from prompt_tuning.models.encoder_decoder import FrozenModel
+from prompt_tuning.models.families import model_of
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.stacking import batch_injections, with_prompt_length
-from prompt_tuning.models.t5 import T5, Params
+from prompt_tuning.models.t5 import Params
 from prompt_tuning.parallel.mesh import DATA_AXIS, shard_batch
 
 SHORTEST_INPUT = 16
@@ -178,7 +180,7 @@ class Predictor:
       ranking: how the scores of labels are corrected.
       seed: for sampling.
       mesh: devices that store the weights and share the rows of a batch.
-      model: the network, if not `T5(config)`, for example with sharding constraints.
+      model: the network, if not `model_of(config)`, for example with sharding constraints.
 
     Raises:
       UserError: an option is out of range, or a prompt doesn't fit the model.
@@ -186,7 +188,7 @@ class Predictor:
 
     def __init__(
         self,
-        config: T5Config,
+        config: ModelConfig,
         params: Params,
         vocabulary: Vocabulary,
         *,
@@ -197,7 +199,7 @@ class Predictor:
         ranking: RankOptions = RankOptions(),
         seed: int = 0,
         mesh: Mesh | None = None,
-        model: T5 | None = None,
+        model: FrozenModel | None = None,
     ):
         for name, value in {"batch_size": batch_size, "max_input_length": max_input_length}.items():
             if value < 1:
@@ -210,7 +212,7 @@ class Predictor:
         self._ranking = ranking
         self._seed = seed
         self._mesh = mesh
-        self._model = T5(config) if model is None else model
+        self._model = model_of(config) if model is None else model
         self._params = params
         self._shapes: set[Shape] = set()
         self._prompts: dict[str, LoadedPrompt] = {}

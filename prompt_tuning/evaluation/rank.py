@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from prompt_tuning.models.encoder_decoder import FrozenModel
 from prompt_tuning.models.injection import Injection, injected
-from prompt_tuning.models.t5 import T5, Params
+from prompt_tuning.models.t5 import Params
 
 LOGIT_BYTES = 512 * 2**20
 """Maximum memory for the float32 logits of a block of labels, unless one label needs more."""
@@ -41,7 +42,7 @@ class RankOptions:
 
 
 def label_scores(
-    model: T5,
+    model: FrozenModel,
     frozen: Params,
     encoder_input_tokens: Int[Array, "batch source"],
     injection: Injection,
@@ -69,7 +70,7 @@ def label_scores(
 
 
 def label_log_likelihoods(
-    model: T5,
+    model: FrozenModel,
     frozen: Params,
     encoder_input_tokens: Int[Array, "batch source"],
     injection: Injection,
@@ -95,7 +96,7 @@ def label_log_likelihoods(
 
 
 def target_log_likelihoods(
-    model: T5,
+    model: FrozenModel,
     frozen: Params,
     encoder_input_tokens: Int[Array, "batch source"],
     injection: Injection,

@@ -31,7 +31,7 @@ class FrozenModel(Protocol):
     """The frozen model as methods see it, such as `prompt_tuning.recipes.frozen_base.Base`.
 
     Attributes:
-      config: its `T5Config`.
+      config: its `ModelConfig`.
       params: its parameters, or only their shapes and dtypes.
       shapes: the shapes of its parameters by name, "/"-joined.
     """

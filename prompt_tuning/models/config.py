@@ -37,25 +37,53 @@ _OF_COMPUTE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class T5Config:
-    """Architecture of a T5; numerics are in `Compute` (compute.py).
+class ModelConfig:
+    """An architecture of any family; numerics are in `Compute` (compute.py).
 
     Attributes:
       name: the model's name in files and messages.
-      gated_mlp: whether the feed-forward block is gated (v1.1, mT5; not v1.0).
-      activation: of the feed-forward block, or of its gate, one of `ACTIVATIONS`; if empty,
-        tanh-approximated GELU if gated, else ReLU, as in the published T5s.
-      tie_embeddings: whether the embedding table is also the output layer, after scaling the
-        decoder's output by `embed_dim ** -0.5` (v1.0).
-      bias_per_layer: whether each layer has its own relative position bias (UMT5).
+      vocab_size: rows of the embedding table.
+      embed_dim: width of the encoder's embeddings, and so of prompts.
       pad_id: id of padding in inputs and targets, which is masked.
       eos_id: id that ends a sequence.
       decoder_start_id: id of the decoder's start token; `pad_id` if None.
     """
 
     name: str
-    vocab_size: int = 32128
+    vocab_size: int
     embed_dim: int
+    pad_id: int = 0
+    eos_id: int = 1
+    decoder_start_id: int | None = None
+
+    @property
+    def start_id(self) -> int:
+        """The id of the decoder's start token."""
+        return self.pad_id if self.decoder_start_id is None else self.decoder_start_id
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Returns one row per parameter of the model."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as a JSON-serializable dict."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class T5Config(ModelConfig):
+    """Architecture of a T5.
+
+    Attributes:
+      gated_mlp: whether the feed-forward block is gated (v1.1, mT5; not v1.0).
+      activation: of the feed-forward block, or of its gate, one of `ACTIVATIONS`; if empty,
+        tanh-approximated GELU if gated, else ReLU, as in the published T5s.
+      tie_embeddings: whether the embedding table is also the output layer, after scaling the
+        decoder's output by `embed_dim ** -0.5` (v1.0).
+      bias_per_layer: whether each layer has its own relative position bias (UMT5).
+    """
+
+    vocab_size: int = 32128
     num_heads: int
     head_dim: int = 64
     mlp_dim: int
@@ -68,9 +96,6 @@ class T5Config:
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
     norm_epsilon: float = 1e-6
-    pad_id: int = 0
-    eos_id: int = 1
-    decoder_start_id: int | None = None
 
     def __post_init__(self) -> None:
         _check(vars(self))
@@ -90,15 +115,6 @@ class T5Config:
     def activation_name(self) -> str:
         """The feed-forward block's activation, one of `ACTIVATIONS`."""
         return self.activation or ("gelu_tanh" if self.gated_mlp else "relu")
-
-    @property
-    def start_id(self) -> int:
-        """The id of the decoder's start token."""
-        return self.pad_id if self.decoder_start_id is None else self.decoder_start_id
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the fields as a JSON-serializable dict."""
-        return dataclasses.asdict(self)
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Returns one row per parameter of the model."""
@@ -159,7 +175,7 @@ def _check(fields: Mapping[str, Any]) -> None:
 
 def type_problem(kind: type, field: str, value: Any) -> str | None:
     """Returns the type that a dataclass's field expects, or None if the value has it."""
-    annotation: Any = kind.__annotations__[field]
+    annotation: Any = {f.name: f.type for f in dataclasses.fields(kind)}[field]
     types = get_args(annotation) or (annotation,)
     if type(value) in types or (float in types and type(value) is int):
         return None

@@ -14,11 +14,11 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.beam_search import beam_search
-from prompt_tuning.models.encoder_decoder import Cache
+from prompt_tuning.models.encoder_decoder import Cache, FrozenModel
 from prompt_tuning.models.injection import Injection, injected
 from prompt_tuning.models.sampling import restrict
 from prompt_tuning.models.slots import KeyValue
-from prompt_tuning.models.t5 import T5, Params
+from prompt_tuning.models.t5 import Params
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class _State(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("model", "options"))
 def generate(
-    model: T5,
+    model: FrozenModel,
     frozen: Params,
     encoder_input_tokens: Int[Array, "batch source"],
     injection: Injection = Injection(),
@@ -143,7 +143,7 @@ def generate(
 
     def advance(state: _State) -> _State:
         position, tokens, finished, self_kv = state
-        # At position 0 this reads padding, which is T5's start token.
+        # At position 0 this reads padding, which the model replaces by its start token.
         last = jax.lax.dynamic_index_in_dim(
             tokens, jnp.maximum(position - 1, 0), axis=1, keepdims=False
         )

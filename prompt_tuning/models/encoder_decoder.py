@@ -3,8 +3,9 @@
 `t5.py` joins them to a model; `attention.py` and `layers.py` have their parts.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -15,7 +16,7 @@ from prompt_tuning.axes import BATCH, EMBED, SOURCE, TARGET
 from prompt_tuning.models.activation_layout import ONE_DEVICE, ActivationLayout
 from prompt_tuning.models.attention import Attention, RelativePositionBias, mask_bias
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.config import ModelConfig, T5Config
 from prompt_tuning.models.flash_attention import bias_tables
 from prompt_tuning.models.injection import (
     Injection,
@@ -50,6 +51,65 @@ class Cache:
 
     self_kv: KeyValue
     cross_kv: KeyValue
+
+
+@runtime_checkable
+class FrozenModel(Protocol):
+    """The module of any family; generation, ranking and training use nothing else of a model."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """The architecture."""
+        ...
+
+    @property
+    def compute(self) -> Compute:
+        """Numerics and memory options."""
+        ...
+
+    def clone(self, *, parent: Any = ..., **fields: Any) -> Any:
+        """Returns the module with other fields."""
+        ...
+
+    def apply(self, variables: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        """Calls `__call__`, or the given `method`: `encode`, `decode` and the others."""
+        ...
+
+    def encode(
+        self,
+        encoder_input_tokens: Int[Array, "batch source"],
+        injection: Injection = Injection(),
+        *,
+        deterministic: bool = True,
+    ) -> Encoded:
+        """Returns the encoder's outputs, those of the prompt first."""
+        ...
+
+    def decode(
+        self,
+        encoded: Encoded,
+        decoder_input_tokens: Int[Array, "rows target"],
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "rows target vocab"]:
+        """Returns logits for targets, shifted right; the model puts its start token first."""
+        ...
+
+    def start_cache(self, encoded: Encoded, rows: int, length: int) -> Cache:
+        """Returns the cache of `rows` targets of at most `length` tokens."""
+        ...
+
+    def decode_step(
+        self, encoded: Encoded, tokens: Int[Array, "rows"], cache: Cache, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "rows vocab"], Cache]:
+        """Returns logits for the token after `tokens` at `position`, and the next cache."""
+        ...
+
+    def prepared_for_loop(
+        self, variables: Mapping[str, Any], cross_kv: KeyValue
+    ) -> Callable[[], tuple[dict[str, Any], KeyValue]]:
+        """Returns a function that rebuilds both arguments inside the body of a decoding loop."""
+        ...
 
 
 class EncoderLayer(nn.Module):

@@ -10,14 +10,15 @@ from flax.traverse_util import unflatten_dict
 from jaxtyping import Array, Key
 
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.config import ModelConfig, T5Config
+from prompt_tuning.models.families import model_of
 from prompt_tuning.models.parameters import Architecture, parameter_shapes
 from prompt_tuning.models.quantization import quantize_params
-from prompt_tuning.models.t5 import T5, Params
+from prompt_tuning.models.t5 import Params
 
 
 def init_params(
-    config: T5Config,
+    config: ModelConfig,
     key: Key[Array, ""],
     compute: Compute = Compute(),
     *,
@@ -39,14 +40,16 @@ def init_params(
         learn a local bias. TinyWorld's models use 3.
     """
     # Without fields that don't affect the weights, all models of a size share one compilation.
-    size = dataclasses.replace(config, name="", activation="", decoder_start_id=None)
+    size = dataclasses.replace(config, name="", decoder_start_id=None)
+    if isinstance(size, T5Config):
+        size = dataclasses.replace(size, activation="")
     params = _init(size, compute.param_dtype, key)
     table = params["token_embedder"]["embedding"]
     params["token_embedder"]["embedding"] = (table * embedding_stddev).astype(table.dtype)
     if relative_bias_stddev is not None:
         for stack in ("encoder", "decoder"):
-            where = params[stack]["layers"] if config.bias_per_layer else params[stack]
-            biases = where["relpos_bias"]
+            where = params[stack]
+            biases = (where if "relpos_bias" in where else where["layers"])["relpos_bias"]
             drawn = biases["rel_embedding"]
             scaled = drawn * (relative_bias_stddev / jnp.std(drawn))
             biases["rel_embedding"] = scaled.astype(drawn.dtype)
@@ -54,10 +57,11 @@ def init_params(
 
 
 @functools.partial(jax.jit, static_argnames=("config", "param_dtype"))
-def _init(config: T5Config, param_dtype: str, key: Key[Array, ""]) -> Params:
+def _init(config: ModelConfig, param_dtype: str, key: Key[Array, ""]) -> Params:
     tokens = jnp.ones((1, 1), jnp.int32)
     batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
-    variables: Any = T5(config, Compute(param_dtype=param_dtype)).init(key, batch)
+    model: Any = model_of(config, Compute(param_dtype=param_dtype))
+    variables = model.init(key, batch)
     return variables["params"]
 
 

@@ -21,8 +21,8 @@ from prompt_tuning.methods.base import Method
 from prompt_tuning.models import auto
 from prompt_tuning.models.compute import AUTO, Compute
 from prompt_tuning.models.config import T5Config, parameter_axes
+from prompt_tuning.models.families import model_of
 from prompt_tuning.models.initialization import abstract_params
-from prompt_tuning.models.t5 import T5
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS, check_batch, make_mesh
 from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.planning.compilers import Analysis, DoesNotFit, compiled
@@ -214,7 +214,7 @@ def needs_of(work: Work, devices: Sequence[Any] | None = None) -> Needs:
         unsplit=tuple(layout.unsplit(weights)),
     )
 
-    model = T5(work.config, work.compute, layout)
+    model = model_of(work.config, work.compute, layout)
     loss_fn = prompt_loss_fn(model, work.method, work.loss)
     step: Any = make_train_step(loss_fn, work.optimizer, work.accumulation_steps)
     try:

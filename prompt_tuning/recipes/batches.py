@@ -11,7 +11,7 @@ import numpy as np
 from prompt_tuning.checkpoints.adapters.adapter_files import Adapter
 from prompt_tuning.data.batching import Batch
 from prompt_tuning.errors import UserError, listed
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.config import ModelConfig
 from prompt_tuning.parallel.mesh import check_batch, shard_batch
 from prompt_tuning.recipes.frozen_base import Base
 from prompt_tuning.recipes.job import Job, Training, initialized
@@ -41,7 +41,7 @@ _NAMES = (*_TOKENS, "decoder_loss_weights", "task")
 class BatchSource:
     """Validated batches by step; an iterable is advanced to the step."""
 
-    def __init__(self, batches: Batches, config: T5Config):
+    def __init__(self, batches: Batches, config: ModelConfig):
         self._given, self._config = batches, config
         self._iterator: Iterator[GivenBatch] = iter(())
         self._made = 0
@@ -78,7 +78,7 @@ class BatchSource:
         return self._last
 
 
-def whole_batch(batch: GivenBatch, what: str, config: T5Config) -> Batch:
+def whole_batch(batch: GivenBatch, what: str, config: ModelConfig) -> Batch:
     """Returns a batch as NumPy arrays, with missing ones derived from the targets.
 
     Args:

@@ -25,8 +25,10 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.models import auto
 from prompt_tuning.models.compute import AUTO, Compute
 from prompt_tuning.models.config import MODELS, T5Config, get_config, parameter_axes
+from prompt_tuning.models.encoder_decoder import FrozenModel
+from prompt_tuning.models.families import model_of
 from prompt_tuning.models.parameters import parameter_shapes
-from prompt_tuning.models.t5 import T5, Params
+from prompt_tuning.models.t5 import Params
 from prompt_tuning.parallel.accelerators import memory_of
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS, gathered, make_mesh, values_at
 from prompt_tuning.parallel.processes import is_first
@@ -62,11 +64,11 @@ class Base:
         return self.layout.mesh
 
     @property
-    def model(self) -> T5:
+    def model(self) -> FrozenModel:
         """The Flax module of `params`."""
         if self.mesh.size == 1:
-            return T5(self.config, self.compute)
-        return T5(self.config, self.compute, self.layout)
+            return model_of(self.config, self.compute)
+        return model_of(self.config, self.compute, self.layout)
 
     @property
     def embedding(self) -> Any:

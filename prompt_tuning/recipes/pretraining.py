@@ -30,8 +30,9 @@ from prompt_tuning.errors import UserError, at_least
 from prompt_tuning.models.auto import resolved
 from prompt_tuning.models.compute import AUTO, Compute
 from prompt_tuning.models.config import T5Config, get_config
+from prompt_tuning.models.families import model_of
 from prompt_tuning.models.initialization import init_params
-from prompt_tuning.models.t5 import T5, Params
+from prompt_tuning.models.t5 import Params
 from prompt_tuning.parallel.mesh import check_batch, replicate, shard_batch
 from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.recipes import frozen_base
@@ -325,7 +326,7 @@ def held_out_scorer(job: PretrainingJob) -> Callable[[Params], Evaluation]:
     score is the negative loss.
     """
     base = job.base
-    model = T5(base.config, dataclasses.replace(base.compute, dropout_rate=0.0))
+    model = model_of(base.config, dataclasses.replace(base.compute, dropout_rate=0.0))
     loss_fn = jax.jit(model_loss_fn(model, LossOptions()))
     number = min(job.objective.held_out_batches, math.ceil(job.held_out.steps_per_epoch))
     unused_key = jax.random.key(0)

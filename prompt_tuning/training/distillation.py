@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from prompt_tuning.errors import at_least
+from prompt_tuning.models.encoder_decoder import FrozenModel
 from prompt_tuning.models.injection import Injection, injected
-from prompt_tuning.models.t5 import T5
 from prompt_tuning.training import losses
 from prompt_tuning.training.step import Batch, InjectionLossFn, differentiable
 
@@ -39,7 +39,7 @@ class Distillation:
 
 
 def distillation_loss_fn(
-    model: T5, options: losses.LossOptions, distillation: Distillation
+    model: FrozenModel, options: losses.LossOptions, distillation: Distillation
 ) -> InjectionLossFn:
     """Returns a function that computes an injection's loss, including the distillation losses.
 

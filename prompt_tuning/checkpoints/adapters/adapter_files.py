@@ -33,10 +33,11 @@ from prompt_tuning.files import FilePath, as_path, check_kind
 from prompt_tuning.methods.base import Batch, Method, Trained
 from prompt_tuning.methods.prompt import SoftPrompt, soft_prompt_array, soft_prompt_variables
 from prompt_tuning.methods.registry import describe, method_name, rebuild
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.config import ModelConfig
+from prompt_tuning.models.families import model_of
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.injection import Injection, injected
-from prompt_tuning.models.t5 import T5, Params
+from prompt_tuning.models.t5 import Params
 
 BEST_ADAPTER = "adapter_best"
 """Stem of the file with a run's best variables, unless they are a prompt."""
@@ -135,7 +136,7 @@ def load_adapter(
     embed_dim: int | None = None,
     model: str | None = None,
     vocabulary_hash: str | None = None,
-    config: T5Config | None = None,
+    config: ModelConfig | None = None,
 ) -> Adapter:
     """Reads an adapter of any method, and checks that it fits.
 
@@ -173,7 +174,7 @@ def load_adapter(
     return dataclasses.replace(adapter, trained=jax.tree.map(jax.numpy.asarray, adapter.trained))
 
 
-def _read_peft(path: FilePath, config: T5Config | None) -> Adapter | None:
+def _read_peft(path: FilePath, config: ModelConfig | None) -> Adapter | None:
     """Reads a PEFT adapter; returns None if it isn't one, or is a prompt."""
     folder = path if path.is_dir() else path.parent
     ours = not path.is_dir() and path.name not in (peft.WEIGHTS_FILE, peft.TORCH_FILE)
@@ -184,14 +185,14 @@ def _read_peft(path: FilePath, config: T5Config | None) -> Adapter | None:
     return Adapter(method=method, trained=trained, metadata=metadata)
 
 
-def check_fits(config: T5Config, adapter: Adapter, path: str) -> None:
+def check_fits(config: ModelConfig, adapter: Adapter, path: str) -> None:
     """Traces the model with the adapter's injection; raises UserError if shapes don't match."""
     batch = {**_ANY_BATCH, "decoder_input_tokens": _ANY_BATCH["encoder_input_tokens"]}
     batch = {name: jax.numpy.asarray(values) for name, values in batch.items()}
 
     def logits(frozen: Params) -> Any:
         variables, injection = injected(frozen, adapter.inject(batch))
-        return T5(config).apply(variables, batch, injection)
+        return model_of(config).apply(variables, batch, injection)
 
     try:
         jax.eval_shape(logits, abstract_params(config))

@@ -47,7 +47,7 @@ from prompt_tuning.methods.deep_prompt import DeepPrompt
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.methods.registry import method_name
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.config import ModelConfig
 from prompt_tuning.models.targets import Target, attention_blocks, projections, scalable
 
 _Arrays = dict[str, np.ndarray]
@@ -83,7 +83,7 @@ _PREFIX_BLOCK = "decoder/self_attention"
 
 
 def load_peft_method(
-    path: FilePath, config: T5Config | None
+    path: FilePath, config: ModelConfig | None
 ) -> tuple[Method, Trained, Mapping[str, str]] | None:
     """Returns an adapter's method, variables and metadata, or None if it is a prompt.
 
@@ -136,7 +136,7 @@ def save_peft_method(
     )
 
 
-def _read_lora(adapter: PeftAdapter, config: T5Config) -> tuple[LoRA, Mapping[str, Any]]:
+def _read_lora(adapter: PeftAdapter, config: ModelConfig) -> tuple[LoRA, Mapping[str, Any]]:
     _check_unset(adapter, _NOT_LORA)
     start = adapter.config.get("init_lora_weights")
     if start not in _LORA_STARTS:
@@ -186,7 +186,7 @@ def _write_lora(method: LoRA, params: Mapping[str, np.ndarray]) -> tuple[dict[st
     return fields, arrays
 
 
-def _read_ia3(adapter: PeftAdapter, config: T5Config) -> tuple[IA3, Mapping[str, Any]]:
+def _read_ia3(adapter: PeftAdapter, config: ModelConfig) -> tuple[IA3, Mapping[str, Any]]:
     _check_unset(adapter, ("modules_to_save",))
     modules = _by_module(adapter)
     by_name = {target.name: target for target in projections(config)}
@@ -230,7 +230,7 @@ def _write_ia3(method: IA3, params: Mapping[str, np.ndarray]) -> tuple[dict[str,
     return fields, arrays
 
 
-def _read_prefix(adapter: PeftAdapter, config: T5Config) -> tuple[DeepPrompt, Mapping[str, Any]]:
+def _read_prefix(adapter: PeftAdapter, config: ModelConfig) -> tuple[DeepPrompt, Mapping[str, Any]]:
     _check_unset(adapter, ("modules_to_save",))
     (target,) = (each for each in attention_blocks(config) if each.name == _PREFIX_BLOCK)
     heads, head_dim = target.outputs
@@ -295,7 +295,7 @@ class _PeftMethod(NamedTuple):
     """A method class, and the functions that convert it from and to PEFT."""
 
     method: type[Any]
-    read: Callable[[PeftAdapter, T5Config], tuple[Any, Mapping[str, Any]]]
+    read: Callable[[PeftAdapter, ModelConfig], tuple[Any, Mapping[str, Any]]]
     write: Callable[[Any, Mapping[str, np.ndarray]], tuple[dict[str, Any], _Arrays]]
 
 
