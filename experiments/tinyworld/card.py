@@ -6,6 +6,7 @@ Numbers are read from the weights' own metadata and from the learning curve in `
 """
 
 import argparse
+import itertools
 import json
 import re
 from pathlib import Path
@@ -63,12 +64,12 @@ Apache 2.0, as the project. There is no text of people in it.
 
 def describe(rows: list[dict], command: str, mastery: float) -> dict[str, object]:
     """Returns the card's description of a run, from its learning curve."""
-    steps = {row["phase"]: row["step"] for row in rows}
-    last = {row["phase"]: row for row in rows}
+    ends = [list(phase)[-1] for _, phase in itertools.groupby(rows, lambda row: row["phase"])]
     lessons = {lesson.name: lesson.goals for lesson in corpus.CURRICULUM}
     phases, before = [], 0
-    for phase, step in steps.items():
-        shares = [last[phase][goal.__name__] for goal in lessons.get(phase, ())]
+    for end in ends:
+        phase, step = end["phase"], end["step"]
+        shares = [end[goal.__name__] for goal in lessons.get(phase, ())]
         mastered = ("yes" if min(shares) >= mastery else "no") if shares else ""
         phases.append(f"| {phase} | {step - before:,} | {mastered} |")
         before = step
@@ -80,8 +81,8 @@ def describe(rows: list[dict], command: str, mastery: float) -> dict[str, object
     )
     if small := re.search(r"--grow_from (\w+)", command):
         phases_are = (
-            f"It was grown from `tinyworld_{small[1]}` (`grow.py`), which had had the lessons, and "
-            "read the mixture:"
+            f"It was grown from `tinyworld_{small[1]}` (`grow.py`), which had been pre-trained, "
+            "and read:"
         )
     return {
         "commands": "\n".join(

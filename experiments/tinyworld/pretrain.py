@@ -49,7 +49,6 @@ ASSETS = Path(__file__).parents[2] / "prompt_tuning" / "assets" / "tinyworld"
 RESULTS = Path(__file__).parent / "results"
 NUM_SENTINELS = 100
 CHUNK_DOCUMENTS = 8_192
-WARMUP_STEPS = 400
 BUCKETS = ((16, 8), (24, 8), (24, 16), (40, 16), (56, 28), (88, 40))
 """(encoder, decoder) lengths in tokens; a document goes to the first that holds it."""
 
@@ -230,6 +229,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--mixture_steps", type=int, default=4_000)
     parser.add_argument("--mastery", type=float, default=0.9, help="share that ends a lesson")
     parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--warmup_steps", type=int, default=400)
     parser.add_argument("--tokens_per_batch", type=int, default=2_048)
     parser.add_argument("--relative_bias_stddev", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -281,7 +281,11 @@ def main() -> None:
         losses = []
         for steps, batch in enumerate(progress, start=1):
             step += 1
-            rate = args.learning_rate * min(1.0, (step - first) / WARMUP_STEPS) * phase.rate(steps)
+            rate = (
+                args.learning_rate
+                * min(1.0, (step - first) / args.warmup_steps)
+                * phase.rate(steps)
+            )
             state.opt_state[1].hyperparams["learning_rate"] = np.float32(rate)
             state, metrics = step_fn(state, None, batch, key)
             losses.append(metrics["loss"])
