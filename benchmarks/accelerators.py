@@ -16,7 +16,8 @@ TPUs, the compiler's cycles; of a Pallas kernel, which has none, its FLOPs at th
 schedule; of GPUs, the roofline of each kernel, the least that it can take.
 
 Each result is written to benchmarks/results/accelerators.json as it comes, with the commit and the
-compiler, and replaces the one before; `accelerators_page.py` writes docs/accelerators.md from them.
+compiler, and replaces the one before. At the end `accelerators_page.py` writes
+docs/accelerators.md from them, and prints the table of targets against what the compilers say.
 A program already compiled at this commit isn't compiled again; with --missing, none that has a
 result.
 """
@@ -550,6 +551,10 @@ def main(arguments: list[str] | None = None) -> None:
         }
         options.output.write_text(json.dumps(results, indent=1) + "\n")
         print(f"{case.key}: {summary(result)}", flush=True)
+    if options.output == RESULTS:
+        subprocess.run(
+            [sys.executable, str(ROOT / "benchmarks" / "accelerators_page.py")], check=True
+        )
 
 
 def compile_apart(cases: Sequence[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:

@@ -431,7 +431,7 @@ _PAGE = """\
 
 XLA's compilers for TPUs and GPUs compile for devices that aren't there
 ([planning.md](planning.md)). `python benchmarks/accelerators.py` compiles every kind of program
-with them, and `python benchmarks/accelerators_page.py` writes this page from [the
+with them, prints the table of targets, and writes this page from [the
 results](../benchmarks/results/accelerators.json). A commit is that of the program's code: numbers
 of different commits aren't comparable.
 
@@ -501,6 +501,7 @@ def main() -> None:
     PAGE.write_text(page(results), encoding="utf-8")
     if drawable(results):
         draw(results, FIGURE)
+    print(targets(results), f"All programs are in {PAGE}.", sep="\n\n")
 
 
 if __name__ == "__main__":
