@@ -1,6 +1,6 @@
 """The scale curve's table, and the paper's Figure 1 with the gap under it; run.py draws them.
 
-A method is drawn at a model for each seed that has all tasks; what is missing is told.
+What is missing is told, and the tasks are drawn that all models have.
 """
 
 import csv
@@ -85,14 +85,24 @@ def collect(runs: Path, suffix: str, published: Path) -> list[Row]:
 
 
 def complete(rows: Sequence[Row], seeds: int) -> tuple[list[Row], list[str]]:
-    """Returns the rows of each method, model and seed with all tasks, and what is missing.
+    """Returns the rows to draw, and what is missing.
+
+    Drawn are the tasks that prompt tuning and model tuning have at every model, or all tasks if
+    they share none; and of each method and model the seeds that have all of these.
 
     Args:
       rows: of `collect`.
       seeds: how many each method but prompt design is to have.
     """
-    tasks = {row["task"] for row in rows}
+    every = {row["task"] for row in rows}
     models = dict.fromkeys(row["model"] for row in rows)
+    have = {(row["method"], row["model"], row["task"]) for row in rows}
+    compared = {row["method"] for row in rows} & {PROMPT, MODEL}
+    tasks = {
+        task
+        for task in every
+        if {(method, model, task) for method in compared for model in models} <= have
+    } or every
     found: dict[tuple[str, str], dict[int, list[Row]]] = {}
     for row in rows:
         of_seeds = found.setdefault((row["method"], row["model"]), {})
@@ -102,10 +112,11 @@ def complete(rows: Sequence[Row], seeds: int) -> tuple[list[Row], list[str]]:
     for method in METHODS.values():
         for model in models:
             of_seeds = found.get((method, model), {})
-            whole = [group for group in of_seeds.values() if len(group) == len(tasks)]
+            drawn = [[row for row in group if row["task"] in tasks] for group in of_seeds.values()]
+            whole = [group for group in drawn if len(group) == len(tasks)]
             kept += [row for group in whole for row in group]
             number = sum(map(len, of_seeds.values()))
-            expected = len(tasks) * (1 if method == DESIGN else seeds)
+            expected = len(every) * (1 if method == DESIGN else seeds)
             if number < expected and any(method == row["method"] for row in rows):
                 missing.append(
                     f"{method}, {model}: {number} of {expected} scores; {len(whole)} seeds drawn"
@@ -119,7 +130,9 @@ def gap_of(rows: Sequence[Row], parameters: dict[str, int]) -> tuple[list[int], 
     None if there are fewer than two such sizes. A seed's runs have the same batches, so the gap is
     that of each seed.
     """
-    scores = {(row["method"], row["model"], row["task"], row["SEED"]): row["score"] for row in rows}
+    scores: dict[str, dict[Any, float]] = {name: {} for name in METHODS.values()}
+    for row in rows:
+        scores[row["method"]][row["model"], row["task"], row["SEED"]] = row["score"]
     tasks = sorted({row["task"] for row in rows})
     seeds = sorted({row["SEED"] for row in rows})
     models = sorted({row["model"] for row in rows}, key=parameters.__getitem__)
@@ -184,7 +197,10 @@ def draw(kind: str, runs: Path, output: Path) -> None:
     parameters = {row["model"]: row["frozen_parameters"] for row in rows}
     scores = macro_scores(drawn, by=("method", "model"))
     gap = gap_of(drawn, parameters)
-    tables = [table(scores, ["method"], parameters)]
+    tasks = sorted({row["task"] for row in drawn})
+    names = f": {', '.join(tasks)}" if len(tasks) < len({row["task"] for row in rows}) else ""
+    title = f"Mean {split} score of {len(tasks)} tasks{names}"
+    tables = [f"{title}\n", table(scores, ["method"], parameters)]
     if gap is not None:
         trend = gap[1]
         tables += [
@@ -198,7 +214,7 @@ def draw(kind: str, runs: Path, output: Path) -> None:
             f"Slope of the gap: {trend.slope:.3f} per tenfold size, "
             f"95% interval {trend.slope_interval[0]:.3f} to {trend.slope_interval[1]:.3f}.\n",
         ]
-    both = [row for row in drawn if row["method"] in (PROMPT, MODEL)]
+    both = [row for row in rows if row["method"] in (PROMPT, MODEL)]
     if both:
         tables.append(table(both, ["task", "method"], parameters))
     if missing:
@@ -210,7 +226,7 @@ def draw(kind: str, runs: Path, output: Path) -> None:
         output / "scale_curve.png",
         parameters=parameters,
         methods=list(METHODS.values()),
-        title=f"Mean {split} score of {len({row['task'] for row in drawn})} tasks",
+        title=title,
         reference=reference(),
         gap=gap,
     )

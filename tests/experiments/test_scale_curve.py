@@ -108,10 +108,11 @@ def test_the_test_split_is_drawn_and_what_is_missing_is_told(script, runs, capsy
     assert "- model tuning, small: 1 of 3 scores; 1 seeds drawn" in told
     assert "LoRA" not in told
     lines = (runs / "out" / "scale_curve.md").read_text().splitlines()
-    assert lines[0] == "| method | tiny (0.001M) | small (0.004M) |"
-    assert lines[2] == "| prompt tuning | 0.400 ± 0.000 (2) | 0.400 ± 0.000 (2) |"
-    assert lines[3] == "| model tuning | 0.650 ± 0.000 (2) | 0.650 |"
-    assert lines[5] == "| prompt design | 0.250 | - |"
+    assert lines[0] == "Mean test score of 1 tasks"
+    assert lines[2] == "| method | tiny (0.001M) | small (0.004M) |"
+    assert lines[4] == "| prompt tuning | 0.400 ± 0.000 (2) | 0.400 ± 0.000 (2) |"
+    assert lines[5] == "| model tuning | 0.650 ± 0.000 (2) | 0.650 |"
+    assert lines[7] == "| prompt design | 0.250 | - |"
     assert "Slope of the gap: 0.000 per tenfold size, 95% interval 0.000 to 0.000." in lines
     assert (runs / "out" / "scale_curve.png").read_bytes().startswith(b"\x89PNG")
     # Again from the table alone.
@@ -134,6 +135,18 @@ def test_a_seed_without_all_tasks_is_not_drawn(script):
     drawn, missing = script("plot").complete(rows[:3], 2)
     assert drawn == [rows[0], rows[2]]
     assert missing == ["prompt tuning, tiny: 3 of 4 scores; 1 seeds drawn"]
+
+
+def test_the_tasks_are_drawn_that_all_models_have(script):
+    rows = [
+        {"method": method, "model": model, "task": task, "SEED": 0, "score": 0.5}
+        for method in ("prompt tuning", "model tuning")
+        for model in ("tiny", "small")
+        for task in ("rte", "cb")
+    ]
+    drawn, missing = script("plot").complete(rows[:-1], 1)
+    assert drawn == [row for row in rows if row["task"] == "rte"]
+    assert missing == ["model tuning, small: 1 of 2 scores; 1 seeds drawn"]
 
 
 def test_nothing_to_draw_is_told(script, tmp_path):
