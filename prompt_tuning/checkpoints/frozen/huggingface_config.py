@@ -97,7 +97,7 @@ def config_from_huggingface(
       UserError: it is for another architecture, or a field is unsupported, missing or invalid.
     """
     kind = fields.get("model_type")
-    if kind not in _FEED_FORWARD:
+    if kind not in tuple(_FEED_FORWARD):
         raise UserError(
             f"{source} has the model type {shown(kind)}; expected 't5', 'mt5' or 'umt5'."
         )
