@@ -186,7 +186,6 @@ def draw(kind: str, runs: Path, output: Path) -> None:
       output: where to; its table is continued.
     """
     rows = collect(runs, SUFFIXES[kind], output / "scale_curve.parquet")
-    output.mkdir(parents=True, exist_ok=True)
     paths = write_table(rows, output / "scale_curve")
     # Some methods start from the LM-adapted models, others from those before.
     rows = [{**row, "model": row["model"].replace("_lm100k", "")} for row in rows]

@@ -63,6 +63,7 @@ def main(argv: Sequence[str]) -> int:
                 if (HERE / f"{file}.gin").exists():
                     status |= sweep(file, folder, output / "scale_curve", seeds)
             design(kind, runs)
+    output.mkdir(parents=True, exist_ok=True)
     draw_search(runs, output)
     draw(kind, runs, output)
     return status

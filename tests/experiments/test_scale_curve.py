@@ -103,6 +103,7 @@ def test_a_model_is_one_column_with_its_size(script):
 
 def test_the_test_split_is_drawn_and_what_is_missing_is_told(script, runs, capsys):
     plot = script("plot")
+    (runs / "out").mkdir()
     plot.draw("miniature", runs, runs / "out")
     told = capsys.readouterr().out
     assert "- model tuning, small: 1 of 3 scores; 1 seeds drawn" in told
