@@ -114,12 +114,8 @@ def score_design(model: str, benchmark: str, split: str) -> dict[str, float]:
     """Returns each task's score of T5's text, with the likeliest label as the answer."""
     output = output_of(
         [
-            *(
-                "evaluate",
-                "--no_prompt",
-                f"--gin_file={model}",
-                f"--gin_file=tasks/{benchmark}.gin",
-            ),
+            *("evaluate", "--no_prompt", f"--gin_file={model}"),
+            *(f"--gin_file=tasks/{benchmark}.gin", "--gin_file=runs/evaluate.gin"),
             *(f"--gin.MIXTURE_OR_TASK_NAME='{benchmark}_with_name'", "--gin.predict.method='rank'"),
             *("--split", split),
         ]
