@@ -57,10 +57,10 @@ from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.methods.residual import ResidualPrompt
 from prompt_tuning.methods.weights import Weights, select_weights
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.config import T5Config, get_config, parameter_axes
+from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.initialization import abstract_params
-from prompt_tuning.models.parameters import parameter_shapes
+from prompt_tuning.models.parameters import parameter_axes, parameter_shapes
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.models.targets import (
     attention_blocks,

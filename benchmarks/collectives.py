@@ -33,8 +33,9 @@ import jax.numpy as jnp
 
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.config import T5Config, get_config, parameter_axes
+from prompt_tuning.models.config import T5Config, get_config
 from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.parameters import parameter_axes
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.parallel.mesh import DATA_AXIS, make_mesh, replicated
 from prompt_tuning.parallel.rules import Layout

@@ -3,6 +3,7 @@
 import dataclasses
 
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.t5gemma_config import Stack, T5GemmaConfig
 
 SMALL = T5Config(
     name="test",
@@ -24,9 +25,22 @@ TINY = T5Config(
     num_encoder_layers=1,
     num_decoder_layers=2,
 )
+_STACK = Stack(
+    embed_dim=12,
+    mlp_dim=16,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=6,
+    query_scalar=6.0,
+    windows=(3, 0),
+    attention_softcap=4.0,
+)
 _T5 = dataclasses.replace(TINY, vocab_size=32)
 TINY_FAMILIES = {
     "t5": _T5,
     "umt5": dataclasses.replace(_T5, bias_per_layer=True),
+    "t5gemma": T5GemmaConfig(
+        name="tiny", vocab_size=32, embed_dim=12, encoder=_STACK, decoder=_STACK
+    ),
 }
 """Tiny models that differ in what their layers are made of; all have padding 0 and end 1."""

@@ -32,8 +32,9 @@ from prompt_tuning.cli.parsers import parse
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.methods.base import Method
 from prompt_tuning.methods.multitask import MultitaskPrompt
-from prompt_tuning.models.config import MODELS, T5Config
+from prompt_tuning.models.config import MODELS
 from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.parameters import ModelConfig
 from prompt_tuning.parallel.mesh import make_mesh
 from prompt_tuning.parallel.rules import Layout
 
@@ -59,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
         print(methods_table(facts, markdown=args.markdown))
 
 
-def config_of(name: str) -> T5Config:
+def config_of(name: str) -> ModelConfig:
     """Returns the config of an architecture or of a model that `load_frozen` accepts.
 
     Raises:
@@ -83,7 +84,7 @@ def shipped_methods() -> list[str]:
     return sorted(path.stem for path in (shipped_configs() / "methods").glob("*.gin"))
 
 
-def facts_of_all(config: T5Config) -> list[MethodFacts]:
+def facts_of_all(config: ModelConfig) -> list[MethodFacts]:
     """Returns the facts of every shipped method."""
     with tempfile.TemporaryDirectory() as folder:
         return [
@@ -92,7 +93,7 @@ def facts_of_all(config: T5Config) -> list[MethodFacts]:
         ]
 
 
-def method_of_sizes(name: str, config: T5Config, folder: Path) -> Method:
+def method_of_sizes(name: str, config: ModelConfig, folder: Path) -> Method:
     """Returns a shipped method, as configured by its file, for a model of these sizes.
 
     Args:
@@ -122,13 +123,13 @@ def method_of_sizes(name: str, config: T5Config, folder: Path) -> Method:
     return gin_config.parameters("train")["method"](base)
 
 
-def _sources(config: T5Config, folder: Path) -> list[str]:
+def _sources(config: ModelConfig, folder: Path) -> list[str]:
     path = folder / "source.npy"
     np.save(path, np.zeros((_LENGTH, config.embed_dim), np.float32))
     return [str(path)] * SOURCES
 
 
-def _multitask_prompt(config: T5Config, folder: Path) -> str:
+def _multitask_prompt(config: ModelConfig, folder: Path) -> str:
     method = MultitaskPrompt(length=_LENGTH, embed_dim=config.embed_dim, tasks=2)
     shapes = jax.eval_shape(lambda: method.init(jax.random.key(0), {}))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

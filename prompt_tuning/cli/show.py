@@ -80,7 +80,8 @@ def example_lines(
             initial_indent=f"  {name:{_INDENT}}",
             subsequent_indent=indent,
         )
-    inputs, cut = _ids(example.inputs, vocabulary, lengths["inputs"])
+    inputs, _ = vocabulary.encode_inputs(example.inputs, lengths["inputs"])
+    cut = _cut(len(inputs), len(vocabulary.encode_inputs(example.inputs)[0]))
     yield ""
     yield (
         f"  the encoder reads {prompt_length + len(inputs)} positions: {prompt_length} of the "
@@ -88,7 +89,9 @@ def example_lines(
     )
     yield from _grid(_prompt_cells(prompt_length), 0, width)
     yield from _grid(_cells(inputs, vocabulary), prompt_length, width)
-    targets, cut = _ids(example.targets, vocabulary, lengths["targets"])
+    ids = [*vocabulary.encode(example.targets), vocabulary.eos_id]
+    targets = ids if len(ids) <= lengths["targets"] else [*ids[: lengths["targets"] - 1], ids[-1]]
+    cut = _cut(len(targets), len(ids))
     yield f"  the decoder is trained on {len(targets)} tokens{cut}"
     yield from _grid(_cells(targets, vocabulary), 0, width)
 
@@ -97,12 +100,8 @@ Cell = tuple[str, str]
 """A piece and its id."""
 
 
-def _ids(text: str, vocabulary: Vocabulary, length: int) -> tuple[list[int], str]:
-    """Returns the ids with end of sequence, and a remark if they were truncated."""
-    ids = [*vocabulary.encode(text), vocabulary.eos_id]
-    if len(ids) <= length:
-        return ids, ""
-    return [*ids[: length - 1], vocabulary.eos_id], f" (cut from {len(ids)})"
+def _cut(length: int, full: int) -> str:
+    return f" (cut from {full})" if length < full else ""
 
 
 def _cells(ids: Sequence[int], vocabulary: Vocabulary) -> list[Cell]:

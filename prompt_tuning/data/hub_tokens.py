@@ -30,6 +30,11 @@ def extra_ids(folder: FilePath) -> int | None:
     return number
 
 
+def begins_inputs(folder: FilePath) -> bool:
+    """Returns whether a folder's tokenizer puts a token of its own before each input."""
+    return read_json(folder / TOKENIZER_CONFIG).get("add_bos_token") is True
+
+
 def added_tokens(folder: FilePath) -> dict[int, str]:
     """Returns the tokens that a folder adds to its vocabulary, including special ones, by id.
 

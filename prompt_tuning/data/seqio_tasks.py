@@ -34,7 +34,10 @@ class TokenizedExample(TypedDict):
 
 def seqio_task(task: Task, vocabulary: Vocabulary, data_dir: str | None = None) -> seqio.Task:
     """Returns the SeqIO task of one of ours: T5's preprocessing of the text rendered by `task`."""
-    feature = seqio.Feature(vocabulary=vocabulary.seqio(), add_eos=True)
+    ids = vocabulary.seqio()
+    of_inputs = seqio.Feature(vocabulary=ids, add_eos=vocabulary.bos_id is None)
+    of_targets = seqio.Feature(vocabulary=ids, add_eos=True)
+    begin = [] if vocabulary.bos_id is None else [_begin_inputs(vocabulary.bos_id)]
 
     def dataset_fn(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
         del shuffle_files, seed  # one file per split; SeqIO shuffles examples
@@ -50,10 +53,11 @@ def seqio_task(task: Task, vocabulary: Vocabulary, data_dir: str | None = None) 
     return seqio.Task(
         task.name,
         source=seqio.FunctionDataSource(dataset_fn, splits=task.splits),
-        output_features=dict.fromkeys(FEATURES, feature),
+        output_features={"inputs": of_inputs, "targets": of_targets},
         preprocessors=[
             seqio.preprocessors.tokenize,
             _keep_full_lengths,
+            *begin,
             seqio.CacheDatasetPlaceholder(),
             seqio.preprocessors.append_eos_after_trim,
         ],
@@ -114,9 +118,21 @@ def _text_rows(task: Task, split: str, data_dir: str | None) -> Iterator[dict[st
 @seqio.map_over_dataset
 @tf.autograph.experimental.do_not_convert
 def _keep_full_lengths(example: dict[str, Any]) -> dict[str, Any]:
-    end_of_sequence = 1
+    end_of_sequence = 1  # or the token that begins inputs
     full = {f"{name}_full_length": tf.size(example[name]) + end_of_sequence for name in FEATURES}
     return {**example, **full}
+
+
+def _begin_inputs(bos_id: int) -> Any:
+    """Returns a preprocessor that puts the token before each input."""
+
+    @seqio.map_over_dataset
+    @tf.autograph.experimental.do_not_convert
+    def begin(example: dict[str, Any]) -> dict[str, Any]:
+        inputs = example["inputs"]
+        return {**example, "inputs": tf.concat([tf.constant([bos_id], inputs.dtype), inputs], 0)}
+
+    return begin
 
 
 def _postprocess(output: str, example: Mapping[str, Any], is_target: bool) -> Any:

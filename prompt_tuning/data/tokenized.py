@@ -217,6 +217,8 @@ def _key(
     """Returns a hash of everything the tokens depend on, and the number of examples."""
     shortening = task.shorten
     header = [_FORMAT, task.name, split, vocabulary.hash, vocabulary.extra_ids, lengths, shortening]
+    if vocabulary.bos_id is not None:
+        header.append(vocabulary.bos_id)
     digest = hashlib.sha256(json.dumps(header).encode())
     count = 0
     for example in task.examples(split, data_dir):

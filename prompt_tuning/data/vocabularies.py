@@ -8,7 +8,8 @@ SeqIO tasks of `seqio_tasks.py`; `ByteVocabulary` likewise corresponds to `seqio
 shipped one. `tokenizer_json.py` reads folders with only a `tokenizer.json`.
 
 T5 reserves id 0 for padding (also the decoder's start), 1 for end of sequence and 2 for unknown.
-Other models have other ids, which are the vocabulary's.
+Other models have other ids, which are the vocabulary's. T5's inputs end with end of sequence;
+Gemma's begin with a token of their own instead.
 The ids of span corruption's sentinels, `<extra_id_0>` and so on, count down from the last id
 (Raffel et al., 2020, section 3.1.4). T5's file doesn't contain them, so code appends them; mT5's
 does; ByT5 reuses the last hundred byte ids (Xue et al., 2022, section 3.1). Tokens that a Hugging
@@ -47,6 +48,7 @@ BYTES = "byt5"
 """The name of ByT5's vocabulary, which has no file, in place of a path."""
 
 HUB_FILE = "spiece.model"
+GEMMA_FILE = "tokenizer.model"
 BYT5_CLASS = "ByT5Tokenizer"
 _NUM_BYTES = 256
 _FIRST_BYTE = 3
@@ -69,10 +71,10 @@ class Vocabulary:
 
     Args:
       path: a SentencePiece model file, on disk or in a bucket; or the name of a shipped one.
-        For Hugging Face's `spiece.model`, the folder's number of sentinels and its added
-        tokens are read too.
+        For Hugging Face's `spiece.model` and `tokenizer.model`, the folder's number of sentinels
+        and its added tokens are read too, and whether inputs begin with a token of their own.
       extra_ids: number of sentinels to append. None for the folder's number; without one, for 0
-        if the file contains sentinels, as mT5's does, else for T5's 100.
+        if the file contains sentinels, as mT5's does, or is a `tokenizer.model`, else for T5's 100.
 
       Raises:
         UserError: the file is missing, isn't a SentencePiece model, or was trained with other
@@ -82,17 +84,24 @@ class Vocabulary:
       pad_id: the id of padding; MADLAD-400's is in the `config.json` of the folder.
       eos_id: the id of end of sequence.
       unk_id: the id of unknown text.
+      bos_id: the id that begins inputs, as in Gemma; None if end of sequence ends them, as in T5.
     """
 
     pad_id, eos_id, unk_id = PAD_ID, EOS_ID, UNK_ID
+    bos_id: int | None = None
 
     def __init__(self, path: str | FilePath, extra_ids: int | None = None):
         self.path = as_vocabulary_path(path)
         check_reachable(self.path)
-        folder = self.path.parent if self.path.name == HUB_FILE else None
+        folder = self.path.parent if self.path.name in (HUB_FILE, GEMMA_FILE) else None
         default = None if folder is None else hub_tokens.extra_ids(folder)
+        if default is None and self.path.name == GEMMA_FILE:
+            default = 0
         self._processor, self.extra_ids, in_file = _load(self.path, extra_ids, default)
         self.pad_id, self.eos_id, self.unk_id = _special_ids(self._processor, self.path)
+        bos_id = self._processor.bos_id()
+        if folder is not None and hub_tokens.begins_inputs(folder) and bos_id >= 0:
+            self.bos_id = bos_id
         size = self._processor.get_piece_size()
         self.num_pieces = size - self.extra_ids - in_file
         """The number of ids of text, which come before sentinels and added tokens."""
@@ -106,8 +115,8 @@ class Vocabulary:
         """Returns the tokens that aren't pieces of the model, by id."""
         size = self._processor.get_piece_size()
         for id_, token in tokens.items():
-            piece = self._processor.id_to_piece(id_).removeprefix("▁") if id_ < size else token
-            if piece != token:
+            piece = self._processor.id_to_piece(id_) if id_ < size else token
+            if token not in (piece, piece.removeprefix("▁")):
                 raise UserError(
                     f"The files next to {self.path} give the token {shown(token)} the id {id_}, "
                     f"but that is the id of the vocabulary's own piece {shown(piece)}."
@@ -137,6 +146,18 @@ class Vocabulary:
         for part in re.split(f"({tokens})", text):
             ids += [ids_of[part]] if part in ids_of else self._processor.encode(part)
         return ids
+
+    def encode_inputs(self, text: str, length: int | None = None) -> tuple[list[int], bool]:
+        """Returns the ids of `text` as the model's input, and whether they were truncated.
+
+        Args:
+          text: the input.
+          length: maximum number of ids; None for no limit.
+        """
+        ids = self.encode(text)
+        kept = ids if length is None else ids[: length - 1]
+        whole = [*kept, self.eos_id] if self.bos_id is None else [self.bos_id, *kept]
+        return whole, len(kept) < len(ids)
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:
         """Returns the text of `ids` up to the first end of sequence, without padding.
@@ -225,6 +246,9 @@ class Vocabulary:
                 file.write(content)
 
     def _files(self) -> dict[str, bytes]:
+        if self.path.name == GEMMA_FILE:
+            config = {"add_bos_token": self.bos_id is not None}
+            return {GEMMA_FILE: _read(self.path), hub_tokens.TOKENIZER_CONFIG: _json(config)}
         config = {"tokenizer_class": "T5Tokenizer", "extra_ids": self.extra_ids}
         files = {HUB_FILE: _read(self.path), hub_tokens.TOKENIZER_CONFIG: _json(config)}
         if self._added:

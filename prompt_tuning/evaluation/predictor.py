@@ -337,19 +337,19 @@ class Predictor:
             than the maximum answer.
         """
         prompt = self.prompt(example.prompt)
-        ids = self.vocabulary.encode(_text(example, prompt.task, where))
-        kept = [*ids[: self.max_input_length - 1], self.vocabulary.eos_id]
+        text = _text(example, prompt.task, where)
+        ids, truncated = self.vocabulary.encode_inputs(text, self.max_input_length)
         labels, label_ids = prompt.labels, prompt.label_ids
         if example.labels not in (None, labels):
             labels = example.labels
             label_ids = prompt.form.before(self._label_ids(labels, where)) if labels else None
         return Prepared(
-            ids=np.asarray(kept, np.int32),
+            ids=np.asarray(ids, np.int32),
             prompt=prompt,
             labels=labels,
             label_ids=label_ids,
             number=number,
-            truncated=len(kept) <= len(ids),
+            truncated=truncated,
         )
 
     def run(self, examples: Sequence[Prepared]) -> list[Answer]:

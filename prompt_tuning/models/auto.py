@@ -13,7 +13,7 @@ Quantized weights always have a loop: an unrolled program may dequantize many la
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
@@ -21,7 +21,8 @@ from jaxtyping import PyTree
 
 from prompt_tuning.models.compute import AUTO, Compute
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.parameters import parameter_shapes
+from prompt_tuning.models.parameters import ModelConfig, parameter_shapes
+from prompt_tuning.models.t5gemma_config import T5GemmaConfig
 
 CPU = "cpu"
 ACCELERATOR = "tpu"
@@ -46,7 +47,7 @@ def auto_param_dtype(platform: str) -> str | None:
 
 def resolved(
     compute: Compute,
-    config: T5Config,
+    config: ModelConfig,
     platform: str,
     *,
     compute_dtype: str = AUTO,
@@ -60,14 +61,16 @@ def resolved(
     if compute_dtype == AUTO:
         compute_dtype = "float32" if platform == CPU else "bfloat16"
     if unroll == AUTO:
-        size = (config.num_encoder_layers + config.num_decoder_layers) * config.embed_dim
+        size = sum(stack.num_layers * stack.embed_dim for stack in _stacks(config))
         most = _UNROLLED[CPU if platform == CPU else ACCELERATOR]
         unroll = 0 if size <= most and not compute.quantization else 1
     if remat == AUTO and platform == CPU:
         remat = False
     attention = compute.attention
     if attention == AUTO:
-        possible = config.head_dim >= 16 and config.head_dim.bit_count() == 1
+        # The kernels have a position bias, and no soft caps and windows.
+        head_dim = config.head_dim if isinstance(config, T5Config) else 0
+        possible = head_dim >= 16 and head_dim.bit_count() == 1
         attention = "flash" if platform != CPU and possible else "plain"
     return dataclasses.replace(
         compute, compute_dtype=compute_dtype, attention=attention, remat=remat, unroll=unroll
@@ -75,7 +78,7 @@ def resolved(
 
 
 def kept_bytes(
-    config: T5Config,
+    config: ModelConfig,
     compute: Compute,
     *,
     rows: int | float,
@@ -98,27 +101,71 @@ def kept_bytes(
       trained: the trained parameters; the model's own are named as in `parameter_shapes`.
       model_parallel: devices that share the heads, the feed-forward blocks, and norms' inputs.
     """
-    embed = config.embed_dim
-    heads = config.num_heads * config.head_dim / model_parallel
-    mlp = (2 if config.gated_mlp else 1) * config.mlp_dim / model_parallel
-    encoder, decoder = config.num_encoder_layers, config.num_decoder_layers
+    of_model = parameter_shapes(config).keys() & flatten_dict(trained, sep="/")
+    kernels = any(name.endswith("kernel") for name in of_model)
+    encoder, decoder = _stacks(config)
+    norms = 2 if isinstance(config, T5GemmaConfig) else 1  # of a block
     # A norm's input for each block, the query, key and value, and the feed-forward block's
     # hidden layers; in the decoder also another query, and the keys and values of the source,
     # which short targets don't need (`attention.Attention.folds`).
-    kept = encoder * source * (2 * embed / model_parallel + 3 * heads + mlp)
-    kept += decoder * target * (3 * embed + 4 * heads + mlp)
-    if target > config.head_dim // 2:
-        kept += decoder * source * 2 * heads
-    of_model = parameter_shapes(config).keys() & flatten_dict(trained, sep="/")
-    if any(name.endswith("kernel") for name in of_model):
-        inputs = 2 * embed + heads + config.mlp_dim / model_parallel
-        kept += encoder * source * inputs + decoder * target * (inputs + embed + heads)
+    embed, heads, mlp = _widths(encoder, model_parallel)
+    kept = norms * 2 * embed / model_parallel + 3 * heads + mlp
+    if kernels:
+        kept += 2 * embed + heads + encoder.mlp_dim / model_parallel
+    kept *= encoder.num_layers * source
+    embed, heads, mlp = _widths(decoder, model_parallel)
+    per_target = norms * 3 * embed + 4 * heads + mlp
+    if kernels:
+        per_target += 3 * embed + 2 * heads + decoder.mlp_dim / model_parallel
+    kept += decoder.num_layers * target * per_target
+    if target > decoder.head_dim // 2 or isinstance(config, T5GemmaConfig):
+        kept += decoder.num_layers * source * 2 * heads
     # Attention weights, [rows, heads, queries, keys]; trained biases take plain attention.
-    flash = compute.attention == "flash" and not any("relpos_bias" in name for name in of_model)
-    pairs = decoder * target * (target + source)
-    pairs += encoder * source**2 if not flash else 0
-    kept += config.num_heads / model_parallel * pairs
+    flash = compute.attention == "flash" and isinstance(config, T5Config)
+    flash = flash and not any("relpos_bias" in name for name in of_model)
+    pairs = decoder.num_layers * decoder.num_heads * target * (target + source)
+    pairs += encoder.num_layers * encoder.num_heads * source**2 if not flash else 0
+    kept += pairs / model_parallel
     return rows * kept * jnp.dtype(compute.compute_dtype).itemsize
+
+
+class _Sizes(NamedTuple):
+    num_layers: int
+    embed_dim: int
+    num_heads: int
+    head_dim: int
+    mlp_dim: int
+    gated_mlp: bool
+
+
+def _stacks(config: ModelConfig) -> tuple[_Sizes, _Sizes]:
+    """Returns the sizes of the encoder and the decoder."""
+    if isinstance(config, T5GemmaConfig):
+        encoder, decoder = (
+            _Sizes(*(getattr(stack, name) for name in _Sizes._fields))
+            for stack in (config.encoder, config.decoder)
+        )
+        return encoder, decoder
+    assert isinstance(config, T5Config)
+    encoder, decoder = (
+        _Sizes(
+            layers,
+            config.embed_dim,
+            config.num_heads,
+            config.head_dim,
+            config.mlp_dim,
+            config.gated_mlp,
+        )
+        for layers in (config.num_encoder_layers, config.num_decoder_layers)
+    )
+    return encoder, decoder
+
+
+def _widths(stack: _Sizes, model_parallel: int) -> tuple[float, float, float]:
+    """Returns the features of a position, of all heads, and of the feed-forward block."""
+    hidden = (2 if stack.gated_mlp else 1) * stack.mlp_dim
+    heads = stack.num_heads * stack.head_dim
+    return float(stack.embed_dim), heads / model_parallel, hidden / model_parallel
 
 
 def needs_remat(kept: int | float, weights: int | float, memory: int | float | None) -> bool:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
 from prompt_tuning.axes import (
-    BLOCKS,
     BUCKETS,
     EMBED,
     HEAD_DIM,
@@ -24,7 +23,8 @@ from prompt_tuning.axes import (
 )
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.json_text import shown
-from prompt_tuning.models.parameters import Axes, Parameter
+from prompt_tuning.models.parameters import Axes, ModelConfig, Parameter
+from prompt_tuning.models.t5gemma_config import T5GEMMA, T5GemmaConfig
 
 ACTIVATIONS = ("relu", "gelu_tanh", "gelu_erf", "silu")
 
@@ -34,40 +34,6 @@ _OF_COMPUTE = (
     *("param_dtype", "compute_dtype", "matmul_dtype", "remat", "unroll", "dropout_rate"),
     *("quantization", "quantization_block", "quantize_output_layer"),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """An architecture of any family; numerics are in `Compute` (compute.py).
-
-    Attributes:
-      name: the model's name in files and messages.
-      vocab_size: rows of the embedding table.
-      embed_dim: width of the encoder's embeddings, and so of prompts.
-      pad_id: id of padding in inputs and targets, which is masked.
-      eos_id: id that ends a sequence.
-      decoder_start_id: id of the decoder's start token; `pad_id` if None.
-    """
-
-    name: str
-    vocab_size: int
-    embed_dim: int
-    pad_id: int = 0
-    eos_id: int = 1
-    decoder_start_id: int | None = None
-
-    @property
-    def start_id(self) -> int:
-        """The id of the decoder's start token."""
-        return self.pad_id if self.decoder_start_id is None else self.decoder_start_id
-
-    def parameters(self) -> tuple[Parameter, ...]:
-        """Returns one row per parameter of the model."""
-        raise NotImplementedError
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the fields as a JSON-serializable dict."""
-        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,18 +226,6 @@ _ROWS = [
     *(_Row(f"{stack}/{stack}_norm/scale", _NORM, f"{stack}.final_layer_norm") for stack in _LAYERS),
     _Row(_OUTPUT, (EMBED, VOCAB), "lm_head", 1),
 ]
-_AXES = {row.name: row.axes for row in _ROWS}
-
-
-def parameter_axes(name: str) -> Axes:
-    """Returns the logical axes of a T5 parameter by its "/"-joined name.
-
-    A quantized kernel's codes have the kernel's axes; its scales have `BLOCKS` for `EMBED`.
-    """
-    axes = _AXES[name.removesuffix("_codes").removesuffix("_scales")]
-    if name.endswith("_scales"):
-        return tuple(BLOCKS if axis == EMBED else axis for axis in axes)
-    return axes
 
 
 def _sizes(
@@ -320,7 +274,7 @@ _MADLAD = {
     "10b": (2048, 16384, 32, 32, 128),
 }
 
-MODELS: dict[str, T5Config] = {
+T5_MODELS: dict[str, T5Config] = {
     **_sizes("t5_1_1", _V1_1),
     **_sizes("t5", _V1_0, gated_mlp=False, tie_embeddings=True),
     **_sizes("mt5", _V1_1, vocab_size=250112),
@@ -335,8 +289,17 @@ MODELS: dict[str, T5Config] = {
     **_sizes("madlad400", _MADLAD, vocab_size=256000, pad_id=1, eos_id=2, decoder_start_id=0),
 }
 
+MODELS: dict[str, ModelConfig] = {**T5_MODELS, **T5GEMMA}
 
-def get_config(name: str, **changes: Any) -> T5Config:
+
+def config_from_json(fields: Any) -> ModelConfig:
+    """Returns the config of any family that `to_json` made; raises UserError if it isn't one."""
+    if isinstance(fields, dict) and "encoder" in fields:
+        return T5GemmaConfig.from_json(fields)
+    return T5Config.from_json(fields)
+
+
+def get_config(name: str, **changes: Any) -> Any:
     """Returns the config of a named size, with any `changes` to its fields.
 
     Raises:

@@ -260,7 +260,7 @@ def _decoder_bias(
     )(relative_position)
 
 
-def _stack(layer: type[nn.Module], compute: Compute, length: int, in_axes: Any) -> Any:
+def stacked(layer: type[nn.Module], compute: Compute, length: int, in_axes: Any) -> Any:
     """Returns `layer` scanned over `length` layers with stacked parameters."""
     if compute.remat is True:
         # Within a loop XLA can't merge the recomputation with the forward pass, so barriers
@@ -309,8 +309,8 @@ class Encoder(nn.Module):
             positions = first + jnp.arange(source)[None, :] - jnp.arange(target)[:, None]
         if not config.bias_per_layer:
             positions = _encoder_bias(self, positions, (target, source) if flash else None)
-        dropped = _Dropout(**options)
-        layers = _stack(
+        dropped = Dropout(self.compute, deterministic)
+        layers = stacked(
             EncoderLayer, self.compute, config.num_encoder_layers, (0, nn.broadcast, nn.broadcast)
         )
         x, _ = layers(**options, flash=flash, layout=self.layout, name="layers")(
@@ -356,8 +356,8 @@ class Decoder(nn.Module):
         if visible is not None:
             self_bias += repeat_per_row(mask_bias(visible)[:, None, None, :], x.shape[0])
         cross_mask = with_prefix_mask(encoded.mask, injection, "decoder/encoder_decoder_attention")
-        dropped = _Dropout(**options)
-        layers = _stack(
+        dropped = Dropout(self.compute, deterministic)
+        layers = stacked(
             DecoderLayer, self.compute, config.num_decoder_layers, (0, 0, *(nn.broadcast,) * 5)
         )
         x, advanced = layers(**options, layout=self.layout, name="layers")(
@@ -385,10 +385,9 @@ class Decoder(nn.Module):
         return x, advanced
 
 
-class _Dropout(nn.Module):
+class Dropout(nn.Module):
     """`dropout` as a module, for callers that receive `deterministic` as an argument."""
 
-    config: T5Config
     compute: Compute
     deterministic: bool
 

@@ -12,8 +12,12 @@ from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import ModelConfig, T5Config
 from prompt_tuning.models.encoder_decoder import FrozenModel
 from prompt_tuning.models.t5 import T5
+from prompt_tuning.models.t5gemma import T5Gemma, T5GemmaConfig
 
-MODULES: dict[type[ModelConfig], Callable[[Any, Compute, ActivationLayout], Any]] = {T5Config: T5}
+MODULES: dict[type[ModelConfig], Callable[[Any, Compute, ActivationLayout], Any]] = {
+    T5Config: T5,
+    T5GemmaConfig: T5Gemma,
+}
 """The Flax module of each kind of config."""
 
 

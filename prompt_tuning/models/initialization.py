@@ -10,9 +10,9 @@ from flax.traverse_util import unflatten_dict
 from jaxtyping import Array, Key
 
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.config import ModelConfig, T5Config
+from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.families import model_of
-from prompt_tuning.models.parameters import Architecture, parameter_shapes
+from prompt_tuning.models.parameters import ModelConfig, parameter_shapes
 from prompt_tuning.models.quantization import quantize_params
 from prompt_tuning.models.t5 import Params
 
@@ -65,7 +65,7 @@ def _init(config: ModelConfig, param_dtype: str, key: Key[Array, ""]) -> Params:
     return variables["params"]
 
 
-def abstract_params(config: Architecture, compute: Compute = Compute()) -> Params:
+def abstract_params(config: ModelConfig, compute: Compute = Compute()) -> Params:
     """Returns the shapes and dtypes of the weights, without computing or tracing any."""
     dtype = jnp.dtype(compute.param_dtype)
     flat = {

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from prompt_tuning.errors import UserError
 from prompt_tuning.models.prompt_mixture import PromptMixture
 from prompt_tuning.models.slots import AnyArray, Bottleneck, KeyValue, LowRank, Slots
 
@@ -155,6 +156,11 @@ def prepend_decoder_prompt(
     prompt = injection.decoder_prompt
     if prompt is None:
         return embedded
+    if prompt.shape[-1] != embedded.shape[-1]:
+        raise UserError(
+            f"The decoder's prompt is {prompt.shape[-1]} wide, but its embeddings are "
+            f"{embedded.shape[-1]}; this model has no prompts in the decoder."
+        )
     prompt = jnp.repeat(prompt, embedded.shape[0] // prompt.shape[0], axis=0)
     return jnp.concatenate([prompt.astype(embedded.dtype), embedded], axis=1)
 

@@ -5,7 +5,7 @@ Attention is in attention.py, the stacks in encoder_decoder.py. Einsum letters a
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -151,11 +151,11 @@ class RMSNorm(nn.Module):
         scale = self.param(
             "scale", nn.initializers.ones, (x.shape[-1],), jnp.dtype(self.compute.param_dtype)
         )
-        return _rms_normed(x, scale, self.config.norm_epsilon, self.layout)
+        return rms_normed(x, scale, self.config.norm_epsilon, self.layout)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _rms_normed(x: Array, scale: Array, epsilon: float, layout: ActivationLayout) -> Array:
+def rms_normed(x: Array, scale: Array, epsilon: float, layout: ActivationLayout) -> Array:
     """Returns `RMSNorm`'s output; the backward pass stores `x` and one number per position.
 
     Model-parallel devices store a part of the features each, and compute the gradient of this part:
@@ -191,7 +191,7 @@ def _rms_normed_backward(
     return layout.gather(of_x.astype(x.dtype)), of_scale.astype(scale.dtype)
 
 
-_rms_normed.defvjp(_rms_normed_forward, _rms_normed_backward)
+rms_normed.defvjp(_rms_normed_forward, _rms_normed_backward)
 
 
 class TokenEmbedder(nn.Module):
@@ -219,13 +219,27 @@ class TokenEmbedder(nn.Module):
         )
 
 
+@runtime_checkable
+class FeedForwardSizes(Protocol):
+    """What `MLP` needs of a config."""
+
+    @property
+    def embed_dim(self) -> int: ...
+    @property
+    def mlp_dim(self) -> int: ...
+    @property
+    def gated_mlp(self) -> bool: ...
+    @property
+    def activation_name(self) -> str: ...
+
+
 class MLP(nn.Module):
     """The feed-forward block: gated GELU (Shazeer, 2020) in v1.1 and mT5, ReLU in v1.0.
 
     `ACTIVATIONS` in config.py lists all activations.
     """
 
-    config: T5Config
+    config: FeedForwardSizes
     compute: Compute
     deterministic: bool
 

@@ -4,15 +4,15 @@
 and the readers and writers of files are derived from it.
 """
 
+import dataclasses
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import jax
 from jaxtyping import PyTree
 
-from prompt_tuning.axes import LAYER
+from prompt_tuning.axes import BLOCKS, BUCKETS, EMBED, HEAD_DIM, HEADS, LAYER, MLP, VOCAB
 
 Axes = tuple[str | None, ...]
 """A logical axis (`axes.py`) for each axis of an array; None for one that is never sharded."""
@@ -63,16 +63,76 @@ class Parameter:
         return [self.huggingface.format(layer=layer) for layer in range(self.layers or 1)]
 
 
-@runtime_checkable
-class Architecture(Protocol):
-    """A config whose parameters are known without tracing its model."""
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """An architecture of any family; numerics are in `Compute` (compute.py).
 
-    def parameters(self) -> Iterable[Parameter]:
-        """Returns the table of parameters."""
-        ...
+    Attributes:
+      name: the model's name in files and messages.
+      vocab_size: rows of the embedding table.
+      embed_dim: width of the encoder's embeddings, and so of prompts.
+      pad_id: id of padding in inputs and targets, which is masked.
+      eos_id: id that ends a sequence.
+      decoder_start_id: id of the decoder's start token; `pad_id` if None.
+    """
+
+    name: str
+    vocab_size: int
+    embed_dim: int
+    pad_id: int = 0
+    eos_id: int = 1
+    decoder_start_id: int | None = None
+
+    @property
+    def start_id(self) -> int:
+        """The id of the decoder's start token."""
+        return self.pad_id if self.decoder_start_id is None else self.decoder_start_id
+
+    @property
+    def family(self) -> str:
+        """The name of the family."""
+        return "t5"
+
+    @property
+    def embedding_scale(self) -> float:
+        """The factor of the embedding table's rows in the input, to which prompts are prepended."""
+        return 1.0
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Returns one row per parameter of the model."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as a JSON-serializable dict."""
+        return dataclasses.asdict(self)
 
 
-def parameter_shapes(config: Architecture) -> dict[str, tuple[int, ...]]:
+_AXES: dict[str, Axes] = {
+    **dict.fromkeys(("token_embedder", "decoder_embedder"), (VOCAB, EMBED)),
+    "relpos_bias": (HEADS, BUCKETS),
+    **dict.fromkeys(("query", "key", "value"), (EMBED, HEADS, HEAD_DIM)),
+    "out": (HEADS, HEAD_DIM, EMBED),
+    **dict.fromkeys(("wi", "wi_0", "wi_1"), (EMBED, MLP)),
+    "wo": (MLP, EMBED),
+    "logits_dense": (EMBED, VOCAB),
+}
+
+
+def parameter_axes(name: str) -> Axes:
+    """Returns the logical axes of a parameter by its "/"-joined name, the same in all families.
+
+    A quantized kernel's codes have the kernel's axes; its scales have `BLOCKS` for `EMBED`.
+    """
+    module = name.split("/")[-2]
+    # Norms are a few kilobytes: cheaper to replicate than to gather.
+    axes = (None,) if module.endswith("norm") else _AXES[module]
+    axes = (LAYER, *axes) if "/layers/" in name else axes
+    if name.endswith("_scales"):
+        return tuple(BLOCKS if axis == EMBED else axis for axis in axes)
+    return axes
+
+
+def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every unquantized parameter by name, sorted."""
     return dict(sorted((each.name, each.shape) for each in config.parameters()))
 

@@ -37,8 +37,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from prompt_tuning.axes import EMBED
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.config import parameter_axes
-from prompt_tuning.models.parameters import CODES, SCALES
+from prompt_tuning.models.parameters import CODES, SCALES, parameter_axes
 
 _STEPS = 127  # of int8, to either side of zero
 

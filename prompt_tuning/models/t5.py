@@ -27,6 +27,7 @@ from prompt_tuning.models.injection import (
 )
 from prompt_tuning.models.layers import TokenEmbedder
 from prompt_tuning.models.slots import KeyValue, Slots, repeat_per_row
+from prompt_tuning.models.targets import attention_blocks
 
 Batch = Mapping[str, Array]
 Params = dict[str, Any]
@@ -99,7 +100,7 @@ class T5(nn.Module):
         i, which share its encoder outputs.
         """
         decoder_input_tokens = self._started(decoder_input_tokens, jnp.int32(0))
-        embedded = self.token_embedder(decoder_input_tokens)
+        embedded = self._target_embeddings(decoder_input_tokens)
         embedded = prepend_decoder_prompt(embedded, encoded.injection)
         hidden, _ = self.decoder(embedded, encoded, deterministic, None, jnp.int32(0))
         return self._logits(hidden)
@@ -127,8 +128,11 @@ class T5(nn.Module):
 
     def _empty_self_kv(self, slots: Slots, rows: int, length: int) -> KeyValue:
         """Returns the self-attention prefixes, each followed by zeros for `length` tokens."""
-        config = self.config
-        shape = (config.num_decoder_layers, rows, config.num_heads, length, config.head_dim)
+        (block,) = (
+            each for each in attention_blocks(self.config) if each.name == "decoder/self_attention"
+        )
+        heads, head_dim = block.outputs
+        shape = (block.layers, rows, heads, length, head_dim)
         zeros = jnp.zeros(shape, jnp.dtype(self.compute.product_dtype))
         return jax.vmap(lambda slots, kv: slots.prefixed("self_attention", kv))(
             slots, KeyValue(key=zeros, value=zeros)
@@ -136,10 +140,8 @@ class T5(nn.Module):
 
     def _cross_kv(self, outputs: Float[Array, "batch source embed"], slots: Slots) -> KeyValue:
         """Returns every decoder layer's keys and values of the encoder's outputs."""
-        config = self.config
         name = "encoder_decoder_attention"
-        # Unbound, to be applied to one layer of the stacked parameters at a time.
-        attention = Attention(config=config, compute=self.compute, deterministic=True, parent=None)
+        attention = self._cross_attention()
         stacked = self.variables["params"]["decoder"]["layers"][name]
         projections = {module: stacked[module] for module in ("key", "value")}
 
@@ -150,7 +152,7 @@ class T5(nn.Module):
             )
             return None, slots.prefixed(name, cast(KeyValue, cross_kv))
 
-        length = config.num_decoder_layers
+        length = self.config.num_decoder_layers
         _, cross_kv = jax.lax.scan(
             of_layer, None, (projections, slots), length, unroll=self.compute.unroll or length
         )
@@ -167,7 +169,7 @@ class T5(nn.Module):
 
         At position 0 the start token replaces `tokens`, as in `decode`.
         """
-        embedded = self.token_embedder(self._started(tokens[:, None], position))
+        embedded = self._target_embeddings(self._started(tokens[:, None], position))
         position = position + encoded.injection.decoder_prompt_length
         hidden, advanced = self.decoder(embedded, encoded, True, cache, position)
         return self._logits(hidden)[:, 0], cast(Cache, advanced)
@@ -206,6 +208,13 @@ class T5(nn.Module):
             return tokens
         positions = position + jnp.arange(tokens.shape[1])
         return jnp.where(positions == 0, self.config.start_id, tokens)
+
+    def _target_embeddings(self, tokens: Int[Array, "rows target"]) -> Array:
+        return self.token_embedder(tokens)
+
+    def _cross_attention(self) -> nn.Module:
+        """Returns it unbound, to be applied to one layer of the stacked parameters at a time."""
+        return Attention(config=self.config, compute=self.compute, deterministic=True, parent=None)
 
     def _logits(self, x: Float[Array, "rows target features"]) -> Array:
         return self.token_embedder.attend(x) if self.config.tie_embeddings else x

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prompt_tuning.errors import UserError, did_you_mean
-from prompt_tuning.models.parameters import Architecture
+from prompt_tuning.models.parameters import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Target:
         return self.layers * math.prod(self.inputs) * math.prod(self.outputs)
 
 
-def projections(config: Architecture) -> tuple[Target, ...]:
+def projections(config: ModelConfig) -> tuple[Target, ...]:
     """Returns every projection of the layers."""
     return tuple(
         Target(
@@ -52,13 +52,13 @@ def projections(config: Architecture) -> tuple[Target, ...]:
     )
 
 
-def attention_blocks(config: Architecture) -> tuple[Target, ...]:
+def attention_blocks(config: ModelConfig) -> tuple[Target, ...]:
     """Returns the attention blocks; `outputs` is the shape of their keys, [heads, head_dim]."""
     keys = select_targets(projections(config), ("key",))
     return tuple(dataclasses.replace(key, name=_block(key)) for key in keys)
 
 
-def scalable(config: Architecture) -> tuple[Target, ...]:
+def scalable(config: ModelConfig) -> tuple[Target, ...]:
     """Returns the outputs that can be scaled: keys, values and feed-forward hidden layers."""
     return tuple(
         # The input of "wo" is the hidden layer.
@@ -74,7 +74,7 @@ def scalable(config: Architecture) -> tuple[Target, ...]:
     )
 
 
-def blocks(config: Architecture) -> tuple[Target, ...]:
+def blocks(config: ModelConfig) -> tuple[Target, ...]:
     """Returns the attention and feed-forward blocks, each from `embed` to `embed`."""
     return tuple(
         dataclasses.replace(last, name=_block(last), inputs=last.outputs)

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float32
 
+from prompt_tuning.checkpoints.adapters import peft
 from prompt_tuning.checkpoints.adapters.adapter_files import Adapter, check_fits, load_adapter
 from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, load_prompt
 from prompt_tuning.checkpoints.arrays.stored_arrays import ShardingOf
@@ -22,12 +23,13 @@ from prompt_tuning.data.mixtures import mixture_of
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError
+from prompt_tuning.files import as_path
 from prompt_tuning.models import auto
 from prompt_tuning.models.compute import AUTO, Compute
-from prompt_tuning.models.config import MODELS, T5Config, get_config, parameter_axes
+from prompt_tuning.models.config import MODELS, get_config
 from prompt_tuning.models.encoder_decoder import FrozenModel
 from prompt_tuning.models.families import model_of
-from prompt_tuning.models.parameters import parameter_shapes
+from prompt_tuning.models.parameters import ModelConfig, parameter_axes, parameter_shapes
 from prompt_tuning.models.t5 import Params
 from prompt_tuning.parallel.accelerators import memory_of
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS, gathered, make_mesh, values_at
@@ -50,7 +52,7 @@ class Base:
       settings: the settings it was loaded with, under gin's names, if known.
     """
 
-    config: T5Config
+    config: ModelConfig
     params: Params
     vocabulary: Any
     layout: Layout
@@ -72,9 +74,14 @@ class Base:
 
     @property
     def embedding(self) -> Any:
-        """The frozen token embedding, [vocab, embed], fully addressable by this process."""
+        """The frozen token embedding, [vocab, embed], fully addressable by this process.
+
+        As it enters the encoder: a T5Gemma scales its table.
+        """
         table = self.params["token_embedder"]["embedding"]
-        return table if self.mesh.size == 1 else gathered(table)
+        table = table if self.mesh.size == 1 else gathered(table)
+        scale = self.config.embedding_scale
+        return table if scale == 1.0 else table * scale
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -122,6 +129,7 @@ class Base:
         Raises:
           UserError: it can't be read, or belongs to another model or vocabulary.
         """
+        self._check_form(path)
         adapter = load_adapter(
             path,
             embed_dim=self.config.embed_dim,
@@ -135,6 +143,7 @@ class Base:
 
     def load_prompt(self, path: str) -> tuple[Float32[np.ndarray, "prompt embed"], PromptMetadata]:
         """Reads a soft prompt and its metadata, and checks that it was trained for this model."""
+        self._check_form(path)
         return load_prompt(
             path,
             (None, self.config.embed_dim),
@@ -162,6 +171,16 @@ class Base:
         """Returns the number of tasks in a mixture, given as an object or by name; 1 for a task."""
         return len(mixture_of(mixture_or_task).tasks)
 
+    def _check_form(self, path: str) -> None:
+        """Raises UserError if `path` is PEFT's, whose names and scales here are those of T5."""
+        found = as_path(path)
+        folder = found if found.is_dir() else found.parent
+        if self.config.family != "t5" and peft.is_adapter(folder):
+            raise UserError(
+                f"{path} is a PEFT adapter, which can't be used with {self.config.name!r}, a "
+                f"model of the family {self.config.family}; expected a file that was trained here."
+            )
+
     @property
     def _vocabulary_hash(self) -> str | None:
         return None if self.vocabulary is None else self.vocabulary.hash
@@ -187,7 +206,7 @@ def frozen_model(
     unroll: Changeable[int | Literal["auto"]] = AUTO,
     sharding_of: Free[ShardingOf | None] = None,
     compute: Fields[Compute] = Compute(),
-) -> tuple[T5Config, Compute, Params]:
+) -> tuple[ModelConfig, Compute, Params]:
     """Loads the frozen model.
 
     Args:
@@ -249,7 +268,7 @@ def vocabulary(
 
 def load_base(
     layout: Layout,
-    load_model: Callable[[ShardingOf | None], tuple[T5Config, Compute, Params]],
+    load_model: Callable[[ShardingOf | None], tuple[ModelConfig, Compute, Params]],
     vocabulary: Vocabulary,
     settings: Mapping[str, Any] | None = None,
 ) -> Base:
@@ -279,7 +298,7 @@ def load_base(
     )
 
 
-def check_vocabulary(vocabulary: Vocabulary, config: T5Config) -> None:
+def check_vocabulary(vocabulary: Vocabulary, config: ModelConfig) -> None:
     """Checks that a vocabulary's size and special ids match the model."""
     unused = config.vocab_size - len(vocabulary)
     if not 0 <= unused < _UNUSED_ROWS:

@@ -16,7 +16,7 @@ from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import FilePath
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.parameters import ModelConfig
 from prompt_tuning.models.t5 import Params
 
 HUGGING_FACE = "huggingface"
@@ -26,7 +26,7 @@ FORMATS = ("safetensors", HUGGING_FACE)
 def write_model(
     folder: FilePath,
     params: Params,
-    config: T5Config,
+    config: ModelConfig,
     vocabulary: Vocabulary,
     metadata: Mapping[str, str],
     *,

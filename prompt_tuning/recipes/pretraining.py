@@ -96,6 +96,8 @@ def new_model(
         vocab_size=-(-len(vocabulary) // _ROW_MULTIPLE) * _ROW_MULTIPLE,
         **given,
     )
+    if not isinstance(config, T5Config):
+        raise UserError(f"new_model.architecture is {architecture!r}; expected one of T5's family.")
     compute = resolved(
         Compute(matmul_dtype=matmul_dtype, dropout_rate=dropout_rate),
         config,

@@ -42,10 +42,10 @@ def labels_to_rank(data: Data, task: Task, prediction: Prediction) -> tuple[str,
 
 def rank_options(base: Base, prediction: Prediction) -> RankOptions:
     """Returns the options for correcting the scores of labels."""
-    text, vocabulary = prediction.calibration, base.vocabulary
+    text = prediction.calibration
     return RankOptions(
         length_normalization=prediction.length_normalization,
-        content_free=None if text is None else (*vocabulary.encode(text), vocabulary.eos_id),
+        content_free=None if text is None else tuple(base.vocabulary.encode_inputs(text)[0]),
     )
 
 

@@ -225,6 +225,7 @@ def _saver(job: Job, folder: RunFolder) -> Callable[[Any, int, float | None], No
             seed=job.training.options.seed,
             vocabulary_hash=job.base.vocabulary.hash,
             target_sentinel=job.data.target_sentinel,
+            family=None if job.base.config.family == "t5" else job.base.config.family,
         )
         save_adapter(folder.path, job.method, trained, metadata)
 

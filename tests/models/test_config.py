@@ -7,7 +7,7 @@ import pytest
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.config import MODELS, T5Config, get_config
+from prompt_tuning.models.config import MODELS, T5Config, config_from_json, get_config
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.parameters import count_parameters
 
@@ -41,6 +41,14 @@ PARAMETERS = {
     "madlad400_3b": 2_940_374_016,
     "madlad400_7b": 8_296_829_952,
     "madlad400_10b": 10_712_586_240,
+    # S and B as KerasHub counts them.
+    "t5gemma_s_s": 312_517_632,
+    "t5gemma_b_b": 591_490_560,
+    "t5gemma_l_l": 1_241_761_792,
+    "t5gemma_xl_xl": 3_766_980_608,
+    "t5gemma_2b_2b": 5_596_853_760,
+    "t5gemma_9b_9b": 20_333_401_088,
+    "t5gemma_9b_2b": 12_292_375_296,
 }
 
 
@@ -79,9 +87,29 @@ def test_unknown_name_is_told_with_the_close_ones():
         get_config("t5_1_1_lage")
 
 
-def test_json_round_trip():
-    config = get_config("mt5_base")
-    assert T5Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+@pytest.mark.parametrize("name", ["mt5_base", "umt5_small", "t5gemma_9b_2b"])
+def test_json_round_trip(name):
+    config = get_config(name)
+    assert config_from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize(
+    ("stack", "message"),
+    [
+        ({"num_heads": "4"}, "num_heads of a T5Gemma is '4'; expected an integer from 1 to"),
+        ({"num_kv_heads": 3}, "8 heads of 64 for 3 of keys and values; expected a multiple"),
+        ({"windows": [3.5]}, "windows of a T5Gemma are"),
+        ({"windows": None}, "windows of a T5Gemma are "),
+        ({"depth": 3}, "Not a T5Gemma config.*depth"),
+        ({"rope_theta": float("nan")}, "rope_theta of a T5Gemma is "),
+        ({"activation_name": "tanh"}, "activation_name of a T5Gemma is 'tanh'"),
+        ({"embed_dim": 16}, "embed_dim of a T5Gemma is 512; expected the encoder's, 16"),
+    ],
+)
+def test_json_of_an_impossible_t5gemma_is_told(stack, message):
+    fields = get_config("t5gemma_s_s").to_json()
+    with pytest.raises(UserError, match=message):
+        config_from_json({**fields, "encoder": {**fields["encoder"], **stack}})
 
 
 def test_json_of_another_kind_is_told():

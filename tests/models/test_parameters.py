@@ -10,9 +10,8 @@ from small_configs import SMALL as V1_1
 
 from prompt_tuning.axes import BUCKETS, EMBED, HEAD_DIM, HEADS, LAYER, MLP, VOCAB
 from prompt_tuning.checkpoints.frozen.weights import flatten
-from prompt_tuning.models.config import parameter_axes
 from prompt_tuning.models.initialization import abstract_params
-from prompt_tuning.models.parameters import parameter_shapes
+from prompt_tuning.models.parameters import parameter_axes, parameter_shapes
 from prompt_tuning.models.t5 import T5
 
 

@@ -11,8 +11,9 @@ from jax.sharding import AxisType, PartitionSpec
 
 from prompt_tuning.checkpoints.frozen.weights import flatten
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.config import get_config, parameter_axes
+from prompt_tuning.models.config import get_config
 from prompt_tuning.models.initialization import abstract_params
+from prompt_tuning.models.parameters import parameter_axes
 from prompt_tuning.parallel.rules import Layout
 
 

@@ -50,6 +50,7 @@ class PromptMetadata:
       method: the method that trained it.
       base_model: the base model named in a PEFT adapter: a hub name or a folder.
       target_sentinel: whether a sentinel precedes the targets, and therefore the answers.
+      family: the frozen model's family, if it isn't T5's.
     """
 
     model: str | None = None
@@ -62,6 +63,7 @@ class PromptMetadata:
     method: str = "soft_prompt"
     base_model: str | None = None
     target_sentinel: bool | None = None
+    family: str | None = None
 
     def to_strings(self) -> dict[str, str]:
         """Returns the fields that aren't None as strings; floats keep full precision."""

@@ -23,7 +23,8 @@ from prompt_tuning.checkpoints.frozen.huggingface_config import config_from_hugg
 from prompt_tuning.checkpoints.frozen.layouts import from_layers, layer_shape
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import parse_json, shown, shown_names
-from prompt_tuning.models.config import MODELS, T5Config
+from prompt_tuning.models.config import T5_MODELS, T5Config
+from prompt_tuning.models.parameters import ModelConfig
 
 CONFIG_FILE = "config.json"
 SAFETENSORS = "model.safetensors"
@@ -42,7 +43,7 @@ _MODULES = {"shared", "encoder", "decoder", "lm_head"}
 
 def stored_huggingface(
     folder: str | epath.PathLike, *, name: str | None = None
-) -> tuple[T5Config, dict[str, StoredParameter]]:
+) -> tuple[ModelConfig, dict[str, StoredParameter]]:
     """Returns the config and the parameters of a folder, without reading their values.
 
     Args:
@@ -100,7 +101,7 @@ def _shards(index: epath.Path) -> list[str]:
 
 
 def parameters_from_state(
-    state: Mapping[str, StoredArray], config: T5Config, *, source: str
+    state: Mapping[str, StoredArray], config: ModelConfig, *, source: str
 ) -> dict[str, StoredParameter]:
     """Returns the model's parameters, backed by arrays with Hugging Face's names.
 
@@ -108,6 +109,24 @@ def parameters_from_state(
       UserError: arrays are missing, unexpected or misshapen (all listed by Hugging Face's names).
     """
     state = _without_prefix(state)
+    tables = {}
+    if isinstance(config, T5Config):
+        tables = _renamed(state, config)
+    else:
+        state = _of_t5gemma(state, config, source)
+    check_parameters(state, huggingface_shapes(config), source=source)
+    if isinstance(config, T5Config):
+        _check_copies(tables, config, source)
+    return {
+        each.name: from_layers(
+            [state[name] for name in each.huggingface_names()], each, transposed=each.transposed
+        )
+        for each in config.parameters()
+    }
+
+
+def _renamed(state: dict[str, StoredArray], config: T5Config) -> dict[str, StoredArray]:
+    """Renames the embedding table of a T5's state; returns it under the names that it had."""
     state.pop(_UNUSED, None)
     tables = {name: state.pop(name) for name in _TABLES if name in state}
     if tables:
@@ -115,14 +134,31 @@ def parameters_from_state(
         state[_TABLE] = first
         if not config.tie_embeddings:  # `transformers` 5 also falls back to the table
             state[_HEAD] = tables.get(_HEAD, first)
-    check_parameters(state, huggingface_shapes(config), source=source)
-    _check_copies(tables, config, source)
-    return {
-        each.name: from_layers(
-            [state[name] for name in each.huggingface_names()], each, transposed=each.transposed
-        )
-        for each in config.parameters()
+    return tables
+
+
+def _of_t5gemma(
+    state: Mapping[str, StoredArray], config: ModelConfig, source: str
+) -> dict[str, StoredArray]:
+    """Returns a T5Gemma's state under the names of its table, without a copy of a tied table.
+
+    Raises:
+      UserError: the output layer differs from the table that it is tied to.
+    """
+    head, table = "lm_head.out_proj.weight", "model.decoder.embed_tokens.weight"
+    named = {
+        name if name.startswith(("model.", "lm_head.")) else f"model.{name}": array
+        for name, array in state.items()
     }
+    if head in huggingface_shapes(config):
+        if head not in named and table in named:
+            named[head] = named[table]
+    elif head in named and table in named and not _same_values(named.pop(head), named[table]):
+        raise UserError(
+            f"{source} has different values for {head} and {table}, but tie_word_embeddings is "
+            "true in its config.json, so they are the same table."
+        )
+    return named
 
 
 def _without_prefix(state: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
@@ -156,7 +192,7 @@ def _same_values(one: StoredArray, other: StoredArray) -> bool:
     )
 
 
-def huggingface_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
+def huggingface_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Returns the names and shapes of the arrays in a Hugging Face folder."""
     return {
         name: layer_shape(each)[::-1] if each.transposed else layer_shape(each)
@@ -168,7 +204,7 @@ def huggingface_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
 # From all models, since names don't depend on sizes.
 _MODULES_OF_LAYERS = {
     each.module: each.huggingface.removesuffix(".weight")
-    for config in MODELS.values()
+    for config in T5_MODELS.values()
     for each in config.parameters()
     if each.layers
 }

@@ -7,9 +7,11 @@ here. All others are ignored: those for training, tokenizers or `generate`.
 from collections.abc import Mapping
 from typing import Any
 
+from prompt_tuning.checkpoints.frozen.huggingface_t5gemma import t5gemma_config
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import shown
 from prompt_tuning.models.config import T5Config, problem_of
+from prompt_tuning.models.parameters import ModelConfig
 
 _REQUIRED = object()
 _USED: dict[str, tuple[str, Any]] = {
@@ -61,8 +63,13 @@ _THEIR_ACTIVATIONS = {
 }
 
 
-def config_to_huggingface(config: T5Config, dtype: str) -> dict[str, Any]:
+def config_to_huggingface(config: ModelConfig, dtype: str) -> dict[str, Any]:
     """Returns the config.json of a model, for `config_from_huggingface` and `transformers`."""
+    if not isinstance(config, T5Config):
+        raise UserError(
+            f"The model {config.name!r} is a T5Gemma, which can't be written for Hugging Face; "
+            "omit --format huggingface."
+        )
     activation = _THEIR_ACTIVATIONS[config.activation_name]
     gated = f"gated-{activation}".replace("gelu_new", "gelu")
     used = {
@@ -85,7 +92,7 @@ def config_to_huggingface(config: T5Config, dtype: str) -> dict[str, Any]:
 
 def config_from_huggingface(
     fields: Mapping[str, Any], *, name: str, source: str = "config.json"
-) -> T5Config:
+) -> ModelConfig:
     """Returns the config that a config.json describes.
 
     Args:
@@ -97,9 +104,11 @@ def config_from_huggingface(
       UserError: it is for another architecture, or a field is unsupported, missing or invalid.
     """
     kind = fields.get("model_type")
+    if kind == "t5gemma":
+        return t5gemma_config(fields, name=name, source=source)
     if kind not in tuple(_FEED_FORWARD):
         raise UserError(
-            f"{source} has the model type {shown(kind)}; expected 't5', 'mt5' or 'umt5'."
+            f"{source} has the model type {shown(kind)}; expected 't5', 'mt5', 'umt5' or 't5gemma'."
         )
     for theirs, values in _FIXED.items():
         if fields.get(theirs) not in (None, *values):

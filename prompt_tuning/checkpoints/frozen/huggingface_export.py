@@ -18,13 +18,13 @@ from prompt_tuning.checkpoints.frozen.huggingface import (
 from prompt_tuning.checkpoints.frozen.huggingface_config import config_to_huggingface
 from prompt_tuning.checkpoints.frozen.layouts import layer_shape
 from prompt_tuning.files import FilePath, atomic_write
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.parameters import ModelConfig
 
 _FIX = "Give another folder."
 
 
 def save_huggingface(
-    folder: FilePath, read: Callable[[str], np.ndarray], config: T5Config, dtype: str
+    folder: FilePath, read: Callable[[str], np.ndarray], config: ModelConfig, dtype: str
 ) -> list[FilePath]:
     """Writes a model to an existing folder; returns the files' paths.
 

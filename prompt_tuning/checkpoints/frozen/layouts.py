@@ -28,8 +28,8 @@ from prompt_tuning.checkpoints.arrays.stored_arrays import (
 )
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import shown
-from prompt_tuning.models.config import MODELS, T5Config
-from prompt_tuning.models.parameters import Axes, Parameter
+from prompt_tuning.models.config import T5_MODELS, T5Config
+from prompt_tuning.models.parameters import Axes, ModelConfig, Parameter, parameter_shapes
 
 _LAYER = re.compile(r"(encoder|decoder)/layers_(\d{1,4})/")
 _SCANNED = re.compile(r"^(encoder|decoder)/\1/")
@@ -85,7 +85,7 @@ def canonical(arrays: Mapping[str, StoredArray], *, source: str) -> dict[str, St
     return result
 
 
-def layer_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
+def layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Returns the names and shapes of the common layout."""
     return {name: layer_shape(each) for each in config.parameters() for name in each.layer_names()}
 
@@ -97,7 +97,7 @@ def layer_shape(parameter: Parameter) -> tuple[int, ...]:
 
 
 def expected_shapes(
-    config: T5Config, arrays: Mapping[str, StoredArray]
+    config: ModelConfig, arrays: Mapping[str, StoredArray]
 ) -> dict[str, tuple[int, ...]]:
     """Returns the expected names and shapes of canonical arrays, stacked or separate."""
     shapes = {}
@@ -111,7 +111,7 @@ def expected_shapes(
 
 
 def parameters_from_layers(
-    arrays: Mapping[str, StoredArray], config: T5Config
+    arrays: Mapping[str, StoredArray], config: ModelConfig
 ) -> dict[str, StoredParameter]:
     """Returns the model's parameters, backed by canonical arrays.
 
@@ -207,16 +207,28 @@ def infer_config(arrays: Mapping[str, StoredArray], *, name: str, source: str) -
         )
     except UserError as error:  # the size is impossible
         raise UserError(f"{source} isn't a T5 checkpoint: {error}") from error
-    named = (known for known in MODELS.values() if dataclasses.replace(known, name=name) == config)
+    named = (
+        known for known in T5_MODELS.values() if dataclasses.replace(known, name=name) == config
+    )
     return next(named, config)
 
 
-def check_size(found: T5Config, expected: T5Config, *, source: str) -> None:
+def check_size(found: ModelConfig, expected: ModelConfig, *, source: str) -> None:
     """Checks that a checkpoint has the expected size.
 
     Raises:
       UserError: it doesn't; lists the differences.
     """
+    if not (isinstance(found, T5Config) and isinstance(expected, T5Config)):
+        ours, theirs = parameter_shapes(expected), parameter_shapes(found)
+        odd = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        if odd:
+            raise UserError(
+                f"The checkpoint {source} doesn't match the model {expected.name!r}: its "
+                f"{odd[0]} has shape {theirs.get(odd[0])}, not {ours.get(odd[0])}. Use the gin "
+                "file of its size."
+            )
+        return
     differences = [
         f"its {field} is {getattr(found, field)}, not {getattr(expected, field)}"
         for field in _SIZE

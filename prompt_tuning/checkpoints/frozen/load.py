@@ -25,7 +25,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.files import check_kind
 from prompt_tuning.json_text import shown_names
 from prompt_tuning.models.compute import Compute
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.parameters import ModelConfig
 from prompt_tuning.models.t5 import Params
 
 _FORMS = (
@@ -36,14 +36,14 @@ _FORMS = (
 
 def load_frozen(
     path_or_name: str | epath.PathLike,
-    config: T5Config | None = None,
+    config: ModelConfig | None = None,
     dtype: str | None = None,
     sharding_of: ShardingOf | None = None,
     *,
     quantization: str = "",
     quantization_block: int = 64,
     quantize_output_layer: bool = False,
-) -> tuple[T5Config, Params]:
+) -> tuple[ModelConfig, Params]:
     """Returns the config and the weights of a frozen model.
 
     Args:
@@ -85,12 +85,12 @@ class StoredModel:
     """
 
     format: str
-    config: T5Config
+    config: ModelConfig
     parameters: dict[str, StoredParameter]
 
 
 def stored_frozen(
-    path_or_name: str | epath.PathLike, config: T5Config | None = None
+    path_or_name: str | epath.PathLike, config: ModelConfig | None = None
 ) -> StoredModel:
     """Finds a frozen model, detects its format, and checks names and shapes; reads no weights.
 

@@ -26,6 +26,7 @@ _FILES = [
     "model-*.safetensors",
     "spiece.model",
     "sentencepiece.model",
+    "tokenizer.model",
     "tokenizer.json",
     "tokenizer_config.json",
     "added_tokens.json",

@@ -38,7 +38,7 @@ from prompt_tuning.checkpoints.frozen.layouts import (
 )
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import parse_json, shown
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.parameters import ModelConfig
 
 INDEX_FILE = "checkpoint"
 ORBAX_FILE = "_METADATA"
@@ -54,8 +54,8 @@ _MODELS = ("optimizer/target/", "target/", "params/params/", "params/", "")
 
 
 def stored_t5x(
-    path: str | epath.PathLike, config: T5Config | None = None, *, name: str | None = None
-) -> tuple[T5Config, dict[str, StoredParameter]]:
+    path: str | epath.PathLike, config: ModelConfig | None = None, *, name: str | None = None
+) -> tuple[ModelConfig, dict[str, StoredParameter]]:
     """Returns the config and the parameters of a checkpoint, without reading their values.
 
     Args:

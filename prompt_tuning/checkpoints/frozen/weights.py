@@ -1,7 +1,7 @@
 """Frozen weights in our own safetensors format.
 
 A file's keys are the "/"-joined paths of the parameter tree, with layers stacked as in the model.
-Its metadata contains the `T5Config` as JSON, and any strings that the writer adds. huggingface.py
+Its metadata contains the config as JSON, and any strings that the writer adds. huggingface.py
 and t5x.py read other formats; load.py detects the format.
 """
 
@@ -24,8 +24,8 @@ from prompt_tuning.checkpoints.arrays.stored_arrays import (
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import FilePath
 from prompt_tuning.json_text import parse_json
-from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.parameters import CODES, parameter_shapes
+from prompt_tuning.models.config import config_from_json
+from prompt_tuning.models.parameters import CODES, ModelConfig, parameter_shapes
 from prompt_tuning.models.t5 import Params
 
 CONFIG_KEY = "t5_config"
@@ -36,7 +36,7 @@ WEIGHTS_FILE = "weights.safetensors"
 def save_weights(
     path: str | FilePath,
     frozen: Params,
-    config: T5Config,
+    config: ModelConfig,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a model to a safetensors file, in the dtypes of `frozen`.
@@ -57,7 +57,7 @@ def save_weights(
     )
 
 
-def check_not_quantized(names: Iterable[str], config: T5Config) -> None:
+def check_not_quantized(names: Iterable[str], config: ModelConfig) -> None:
     """Raises UserError if a model's weights are quantized, because no file format supports them."""
     if any(name.endswith(CODES) for name in names):
         raise UserError(
@@ -69,7 +69,7 @@ def check_not_quantized(names: Iterable[str], config: T5Config) -> None:
 def save_parameters(
     path: str | FilePath,
     parameters: Mapping[str, StoredParameter],
-    config: T5Config,
+    config: ModelConfig,
     dtype: str | None,
     metadata: Mapping[str, str],
 ) -> str:
@@ -94,7 +94,7 @@ def save_parameters(
 
 def load_weights(
     path: str | FilePath, dtype: str | None = None, sharding_of: ShardingOf | None = None
-) -> tuple[T5Config, Params, dict[str, str]]:
+) -> tuple[ModelConfig, Params, dict[str, str]]:
     """Returns the config, the weights and the metadata of a file written by `save_weights`.
 
     Args:
@@ -109,7 +109,7 @@ def load_weights(
     return config, unflatten(read_parameters(parameters, dtype, sharding_of)), metadata
 
 
-def stored_weights(path: Any) -> tuple[T5Config, dict[str, StoredParameter], dict[str, str]]:
+def stored_weights(path: Any) -> tuple[ModelConfig, dict[str, StoredParameter], dict[str, str]]:
     """Returns the config, the parameters (without reading values) and the metadata of our file.
 
     Raises:
@@ -122,7 +122,7 @@ def stored_weights(path: Any) -> tuple[T5Config, dict[str, StoredParameter], dic
             "wasn't saved by prompt_tuning; for a Hugging Face model, give the folder."
         )
     try:
-        config = T5Config.from_json(parse_json(metadata.pop(CONFIG_KEY)))
+        config = config_from_json(parse_json(metadata.pop(CONFIG_KEY)))
     except ValueError as error:
         raise UserError(f"The T5 config in {str(path)!r} isn't JSON: {error}.") from error
     except UserError as error:
