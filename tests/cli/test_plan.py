@@ -113,7 +113,8 @@ def test_a_refusal_and_what_would_fit(tmp_path, capfd):
         pytest.skip(f"v5e's compiler isn't installed: {needed}")
     file = tmp_path / "plan.json"
     large = ["plan", "--gin_file=models/t5_1_1_lm100k_large.gin", "--accelerator=v5e"]
-    large += ["--gin.frozen_model.remat=False", "--gin.BATCH_SIZE=64"]
+    large += [f"--gin.frozen_model.{setting}" for setting in ("remat=False", "unroll=1")]
+    large += ["--gin.BATCH_SIZE=64"]
     assert main([*large, f"--json={file}"]) == 0
     text, plan = capfd.readouterr().out, json.loads(file.read_text())
     assert "The compiler refuses it: Ran out of memory" in text
