@@ -181,11 +181,11 @@ def _draw_gap(axes: Any, sizes: Sequence[int], trend: GapTrend) -> None:
     decades = np.log10(sizes)
     line = np.mean(trend.gaps) + trend.slope * (decades - decades.mean())
     low, high = trend.slope_interval
-    label = f"{trend.slope:+.2f} per tenfold size (95%: {low:+.2f} to {high:+.2f})"
-    axes.plot(sizes, line, color=COLORS[0], linewidth=1, label=label)
+    axes.plot(sizes, line, color=COLORS[0], linewidth=1)
+    label = f"Slope {trend.slope:+.2f} per tenfold size (95%: {low:+.2f} to {high:+.2f})"
+    axes.set_title(label, loc="left", fontsize=10)
     axes.axhline(0.0, **REFERENCE)
     axes.set_ylabel("model tuning minus\nprompt tuning")
-    axes.legend(frameon=False)
 
 
 def plot_shares(rows: Sequence[Row], path: Path, *, methods: Mapping[str, str]) -> Path:
