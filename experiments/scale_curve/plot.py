@@ -197,7 +197,8 @@ def draw(kind: str, runs: Path, output: Path) -> None:
     scores = macro_scores(drawn, by=("method", "model"))
     gap = gap_of(drawn, parameters)
     tasks = sorted({row["task"] for row in drawn})
-    names = f": {', '.join(tasks)}" if len(tasks) < len({row["task"] for row in rows}) else ""
+    shown = ", ".join(task.partition("_")[2] for task in tasks)
+    names = f": {shown}" if len(tasks) < len({row["task"] for row in rows}) else ""
     title = f"Mean {split} score of {len(tasks)} tasks{names}"
     tables = [f"{title}\n", table(scores, ["method"], parameters)]
     if gap is not None:
