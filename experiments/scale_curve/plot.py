@@ -238,7 +238,10 @@ def draw_search(runs: Path, output: Path) -> None:
     folder = runs / "scale_curve_search"
     if any(folder.glob("runs/*.json")):
         columns = [name for name in COLUMNS if name != "test_score"]
-        rows = [{name: row.get(name) for name in columns} for row in read_rows(folder)]
+        before = output / "learning_rates.parquet"
+        known = [*(read_table(before) if before.exists() else []), *read_rows(folder)]
+        by_run = {row["run"]: {name: row.get(name) for name in columns} for row in known}
+        rows = list(by_run.values())
         write_table(rows, output / "learning_rates")
         header, lines = pivot(rows, down=["method", "task"], across="LEARNING_RATE")
         body = [header, ["---"] * len(header), *lines]
