@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.models import layers
+from prompt_tuning.models.activation_layout import ONE_DEVICE
 
 RNG = np.random.default_rng(0)
 
@@ -19,7 +20,11 @@ def plain_gated(gate, linear):
 @pytest.mark.parametrize(
     ("ours", "plain", "shapes"),
     [
-        (lambda x, scale: layers._rms_normed(x, scale, 1e-6), plain_norm, [(2, 3, 8), (8,)]),
+        (
+            lambda x, scale: layers.rms_normed(x, scale, 1e-6, ONE_DEVICE),
+            plain_norm,
+            [(2, 3, 8), (8,)],
+        ),
         (lambda *x: layers._gated("gelu_tanh", *x), plain_gated, [(2, 3, 8)] * 2),
         (lambda *x: layers._gated("gelu_tanh", *x), plain_gated, [(2, layers._WIDE)] * 2),
     ],
