@@ -52,6 +52,19 @@ class Cache:
     self_kv: KeyValue
     cross_kv: KeyValue
 
+    def written(self, step: KeyValue, position: Int[Array, ""]) -> KeyValue:
+        """Returns a layer's `self_kv` with `step` written into it from `position` on.
+
+        Args:
+          step: [rows, heads, extended, head_dim].
+          position: counting an injected prefix.
+        """
+        return jax.tree.map(
+            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=2),
+            self.self_kv,
+            step,
+        )
+
 
 @runtime_checkable
 class FrozenModel(Protocol):
@@ -202,12 +215,7 @@ class DecoderLayer(nn.Module):
         if cache is None:
             self_kv = slots.prefixed("self_attention", self_kv)
         else:
-            # Writes this step's [rows, heads, extended, head_dim] at `position` of the cache.
-            self_kv = jax.tree.map(
-                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=2),
-                cache.self_kv,
-                self_kv,
-            )
+            self_kv = cache.written(self_kv, position)
         if positions is not None:
             self_bias += _decoder_bias(self, positions)
         attended = attention(normed, self_kv, self_bias, slots=block_slots)

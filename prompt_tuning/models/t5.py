@@ -37,7 +37,7 @@ class T5(nn.Module):
     """The T5 encoder-decoder.
 
     A batch is a mapping with SeqIO's names: `encoder_input_tokens` [batch, source],
-    `decoder_input_tokens` [batch, target] and the loss's features. Padding has id 0.
+    `decoder_input_tokens` [batch, target] and the loss's features. Padding is `config.pad_id`.
 
     Attributes:
       config: the architecture.

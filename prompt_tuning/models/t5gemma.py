@@ -14,7 +14,6 @@ Injected prefixes have no position: their keys aren't rotated and are in every w
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -192,11 +191,7 @@ class Layer(nn.Module):
         if cache is None:
             self_kv = slots.prefixed(name, self_kv)
         else:
-            self_kv = jax.tree.map(
-                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=2),
-                cache.self_kv,
-                self_kv,
-            )
+            self_kv = cache.written(self_kv, position)
         near = (window == 0) | (distances < window + (0 if self.source_dim else 1))
         attended = attention(normed, self_kv, self_bias + mask_bias(near), block, positions)
         x += self._added(slots, name, f"post_{name}", attended)
