@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints.frozen.huggingface_config import config_from_huggingface
+from prompt_tuning.checkpoints.frozen.huggingface_export import save_huggingface
 from prompt_tuning.checkpoints.frozen.load import load_frozen
-from prompt_tuning.checkpoints.frozen.weights import save_weights
+from prompt_tuning.checkpoints.frozen.weights import flatten, save_weights, unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.decoding import DecodingOptions, generate
@@ -112,6 +113,13 @@ def inputs_of(config):
     return {"input_ids": tokens, "attention_mask": (tokens != config.pad_id).long()}
 
 
+def their_logits(theirs, config, **inputs):
+    targets = torch.tensor(batch_of(config)["decoder_input_tokens"]).long()
+    inputs = inputs or inputs_of(config)
+    with torch.no_grad():
+        return theirs(**inputs, decoder_input_ids=targets, use_cache=False).logits.numpy()
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def logits_of(model, frozen, batch, injection):
     return model.apply({"params": frozen}, batch, injection)
@@ -131,12 +139,9 @@ def test_logits_agree(theirs, ours, prompted):
         inputs["inputs_embeds"] = torch.cat([vectors, tokens], dim=1)
         seen = torch.ones(5, 4, dtype=torch.long)
         inputs["attention_mask"] = torch.cat([seen, inputs["attention_mask"]], dim=1)
-    batch = batch_of(config)
-    targets = torch.tensor(batch["decoder_input_tokens"]).long()
-    with torch.no_grad():
-        expected = theirs(**inputs, decoder_input_ids=targets, use_cache=False).logits.numpy()
+    expected = their_logits(theirs, config, **inputs)
     assert expected.std() > 0.5
-    found = logits_of(model, frozen, batch, injection)
+    found = logits_of(model, frozen, batch_of(config), injection)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -167,6 +172,19 @@ def test_our_own_file_gives_the_model_back(ours, tmp_path):
     config, again = load_frozen(file)
     assert config == model.config
     jax.tree.map(np.testing.assert_array_equal, again, frozen)
+
+
+def test_transformers_computes_the_same_with_our_folder(ours, tmp_path):
+    model, frozen = ours
+    others = {name: np.asarray(1.1 * leaf) for name, leaf in flatten(frozen).items()}
+    folder = tmp_path / model.config.name
+    folder.mkdir()
+    save_huggingface(folder, others.__getitem__, model.config, "float32")
+    assert load_frozen(folder)[0] == model.config
+    saved = transformers.T5GemmaForConditionalGeneration.from_pretrained(folder).eval()
+    saved.set_attn_implementation("eager")
+    found = logits_of(model, unflatten(others), batch_of(model.config), Injection())
+    np.testing.assert_allclose(found, their_logits(saved, model.config), atol=1e-4)
 
 
 def test_quantized_weights_are_close(folder, variant):

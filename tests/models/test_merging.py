@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_configs import TINY as GATED
+from small_configs import TINY_FAMILIES
 
 from prompt_tuning.checkpoints.frozen.weights import unflatten
 from prompt_tuning.errors import UserError
@@ -15,13 +16,14 @@ from prompt_tuning.methods.deep_prompt import DeepPrompt
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.models.families import model_of
 from prompt_tuning.models.injection import Injection, LowRank
 from prompt_tuning.models.merging import merge_injection
 from prompt_tuning.models.parameters import parameter_shapes
-from prompt_tuning.models.t5 import T5
 from prompt_tuning.models.targets import attention_blocks, blocks, projections, scalable
 
 CONFIGS = {"v1.1": GATED, "v1.0": dataclasses.replace(GATED, gated_mlp=False, tie_embeddings=True)}
+CONFIGS["T5Gemma"] = TINY_FAMILIES["t5gemma"]
 
 
 merge = jax.jit(merge_injection)  # one program in place of a hundred
@@ -71,7 +73,7 @@ def everything(config, params) -> Injection:
 
 
 def logits_of(config, params, batch, injection=Injection()):
-    forward = jax.jit(T5(config).apply)
+    forward = jax.jit(model_of(config).apply)
     return np.asarray(forward({"params": params}, batch, injection), np.float32)
 
 

@@ -7,11 +7,15 @@ here. All others are ignored: those for training, tokenizers or `generate`.
 from collections.abc import Mapping
 from typing import Any
 
-from prompt_tuning.checkpoints.frozen.huggingface_t5gemma import t5gemma_config
+from prompt_tuning.checkpoints.frozen.huggingface_t5gemma import (
+    t5gemma_config,
+    t5gemma_to_huggingface,
+)
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import shown
 from prompt_tuning.models.config import T5Config, problem_of
 from prompt_tuning.models.parameters import ModelConfig
+from prompt_tuning.models.t5gemma_config import T5GemmaConfig
 
 _REQUIRED = object()
 _USED: dict[str, tuple[str, Any]] = {
@@ -65,11 +69,9 @@ _THEIR_ACTIVATIONS = {
 
 def config_to_huggingface(config: ModelConfig, dtype: str) -> dict[str, Any]:
     """Returns the config.json of a model, for `config_from_huggingface` and `transformers`."""
-    if not isinstance(config, T5Config):
-        raise UserError(
-            f"The model {config.name!r} is a T5Gemma, which can't be written for Hugging Face; "
-            "omit --format huggingface."
-        )
+    if isinstance(config, T5GemmaConfig):
+        return t5gemma_to_huggingface(config, dtype)
+    assert isinstance(config, T5Config)
     activation = _THEIR_ACTIVATIONS[config.activation_name]
     gated = f"gated-{activation}".replace("gelu_new", "gelu")
     used = {

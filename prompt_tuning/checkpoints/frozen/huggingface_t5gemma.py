@@ -8,7 +8,7 @@ from typing import Any
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import shown
-from prompt_tuning.models.t5gemma_config import T5GemmaConfig
+from prompt_tuning.models.t5gemma_config import Stack, T5GemmaConfig
 
 # Hugging Face's name -> (our name, default)
 _SIZES = {
@@ -27,6 +27,47 @@ _ACTIVATIONS = {
     "silu": "silu",
 }
 _WINDOWS = {"sliding_attention": True, "full_attention": False}
+_IDS = (
+    ("pad_id", "pad_token_id", 0),
+    ("eos_id", "eos_token_id", 1),
+    ("decoder_start_id", "bos_token_id", 2),
+)
+
+
+def t5gemma_to_huggingface(config: T5GemmaConfig, dtype: str) -> dict[str, Any]:
+    """Returns the config.json of a T5Gemma, for `t5gemma_config` and `transformers`."""
+    common: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs, _ in _IDS}
+    common |= {"bos_token_id": config.start_id, "vocab_size": config.vocab_size}
+    common["tie_word_embeddings"] = config.tie_embeddings
+    cap = {"final_logit_softcapping": config.final_softcap or None}
+    return {
+        "architectures": ["T5GemmaForConditionalGeneration"],
+        "model_type": "t5gemma",
+        "is_encoder_decoder": True,
+        **common,
+        "encoder": {**common, **cap, **_stack_to_huggingface(config.encoder)},
+        "decoder": {**common, **cap, **_stack_to_huggingface(config.decoder)},
+        "torch_dtype": dtype,
+    }
+
+
+def _stack_to_huggingface(stack: Stack) -> dict[str, Any]:
+    kinds = {used: theirs for theirs, used in _WINDOWS.items()}
+    activations = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+    sizes: dict[str, Any] = {theirs: getattr(stack, ours) for theirs, (ours, _) in _SIZES.items()}
+    if stack.query_scalar.is_integer():
+        sizes["query_pre_attn_scalar"] = int(stack.query_scalar)  # `transformers` accepts no 256.0
+    return {
+        "model_type": "t5_gemma_module",
+        **sizes,
+        "num_hidden_layers": stack.num_layers,
+        "layer_types": [kinds[window > 0] for window in stack.windows],
+        "sliding_window": max(stack.windows) or 4096,  # `transformers` needs one in any case
+        "rope_parameters": {"rope_type": "default", "rope_theta": stack.rope_theta},
+        "attn_logit_softcapping": stack.attention_softcap or None,
+        "hidden_activation": activations[stack.activation_name],
+        "attention_bias": False,
+    }
 
 
 def t5gemma_config(fields: Mapping[str, Any], *, name: str, source: str) -> T5GemmaConfig:
@@ -57,11 +98,7 @@ def t5gemma_config(fields: Mapping[str, Any], *, name: str, source: str) -> T5Ge
             )
     ids = {
         ours: _first(fields.get(theirs, decoder.get(theirs)), default)
-        for ours, theirs, default in (
-            ("pad_id", "pad_token_id", 0),
-            ("eos_id", "eos_token_id", 1),
-            ("decoder_start_id", "bos_token_id", 2),
-        )
+        for ours, theirs, default in _IDS
     }
     if decoder.get("bos_token_id") is not None:
         ids["decoder_start_id"] = decoder["bos_token_id"]
