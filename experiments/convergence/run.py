@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from prompt_tuning.analysis.figures import COLORS, new_axes, new_figure, save
 from prompt_tuning.recipes.scripts import COMMAND, output_of
 from prompt_tuning.recipes.scripts import run as with_one_line_errors
 from prompt_tuning.sweeps.results import (
@@ -104,7 +105,35 @@ def write() -> None:
         lines.append([recipe, *(cell([r for r in of_recipe if r["task"] == t]) for t in tasks)])
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     (output / "convergence.md").write_text(text)
-    print(text)
+    print(text, draw(rows, heads, output / "convergence.png"), sep="\n")
+
+
+def draw(rows: Sequence[Row], heads: Sequence[str], path: Path) -> Path:
+    """Draws the steps of every run, hollow if they didn't suffice."""
+    recipes = list(dict.fromkeys(row["recipe"] for row in rows if row["recipe"] != TUNE))
+    figure = new_figure(7.2, 4.2)
+    axes = new_axes(figure)
+    for place, (_, task, _, _) in enumerate(TASKS):
+        for row in rows:
+            if row["task"] == task and row["recipe"] != TUNE:
+                axes.plot(
+                    row["steps"],
+                    recipes.index(row["recipe"]) + 0.24 * place - 0.12,
+                    marker="o",
+                    color=COLORS[place],
+                    markerfacecolor=COLORS[place] if row["score"] >= row["target"] else "none",
+                    linestyle="none",
+                    label=heads[place],
+                    clip_on=False,
+                )
+    axes.set_yticks(range(len(recipes)), recipes)
+    axes.invert_yaxis()
+    axes.set_xlim(0, SETTINGS["TRAIN_STEPS"])
+    axes.set_xlabel("steps to the target; hollow: not reached")
+    handles, labels = axes.get_legend_handles_labels()
+    by_label = dict(zip(labels, handles, strict=True))
+    figure.legend(by_label.values(), by_label, loc="outside upper right", ncols=2, frameon=False)
+    return save(figure, path)
 
 
 def cell(rows: Sequence[Row]) -> str:

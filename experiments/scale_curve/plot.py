@@ -29,6 +29,9 @@ SUFFIXES = {"miniature": "", "quick": "_quick", "sweep": "_t5"}
 """What the gin files' names begin with, to what the names of their sweeps end in."""
 SEEDS = {"miniature": 3, "quick": 1, "sweep": 3}
 
+EXCLUDED = {"tinyworld_cb": "only Large was taught its skill, so it would show a lesson, not size"}
+"""Tasks whose scores are in the table, but not in a mean or in the trend, and why."""
+
 MULTITASK = "multi-task model tuning"
 DESIGN = "prompt design"
 PROMPT, MODEL = "prompt tuning", "model tuning"
@@ -87,13 +90,15 @@ def collect(runs: Path, suffix: str, published: Path) -> list[Row]:
 def complete(rows: Sequence[Row], seeds: int) -> tuple[list[Row], list[str]]:
     """Returns the rows to draw, and what is missing.
 
-    Drawn are the tasks that prompt tuning and model tuning have at every model, or all tasks if
-    they share none; and of each method and model the seeds that have all of these.
+    Drawn are the tasks, except for `EXCLUDED`, that prompt tuning and model tuning have at every
+    model, or all tasks if they share none; and of each method and model the seeds that have all of
+    these.
 
     Args:
       rows: of `collect`.
       seeds: how many each method but prompt design is to have.
     """
+    rows = [row for row in rows if row["task"] not in EXCLUDED]
     every = {row["task"] for row in rows}
     models = dict.fromkeys(row["model"] for row in rows)
     have = {(row["method"], row["model"], row["task"]) for row in rows}
@@ -119,7 +124,7 @@ def complete(rows: Sequence[Row], seeds: int) -> tuple[list[Row], list[str]]:
             expected = len(every) * (1 if method == DESIGN else seeds)
             if number < expected and any(method == row["method"] for row in rows):
                 missing.append(
-                    f"{method}, {model}: {number} of {expected} scores; {len(whole)} seeds drawn"
+                    f"{method}, {model}: {number} of {expected} scores; seeds drawn: {len(whole)}"
                 )
     return kept, missing
 
@@ -217,6 +222,10 @@ def draw(kind: str, runs: Path, output: Path) -> None:
     both = [row for row in rows if row["method"] in (PROMPT, MODEL)]
     if both:
         tables.append(table(both, ["task", "method"], parameters))
+    excluded = {task: why for task, why in EXCLUDED.items() if any(r["task"] == task for r in rows)}
+    if excluded:
+        lines = "".join(f"- {task}: {why}\n" for task, why in excluded.items())
+        tables.append(f"Not in the mean and the trend:\n\n{lines}")
     if missing:
         tables.append("Missing:\n\n" + "".join(f"- {line}\n" for line in missing))
     text = "\n".join(tables)

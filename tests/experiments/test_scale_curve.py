@@ -106,7 +106,7 @@ def test_the_test_split_is_drawn_and_what_is_missing_is_told(script, runs, capsy
     (runs / "out").mkdir()
     plot.draw("miniature", runs, runs / "out")
     told = capsys.readouterr().out
-    assert "- model tuning, small: 1 of 3 scores; 1 seeds drawn" in told
+    assert "- model tuning, small: 1 of 3 scores; seeds drawn: 1" in told
     assert "LoRA" not in told
     lines = (runs / "out" / "scale_curve.md").read_text().splitlines()
     assert lines[0] == "Mean test score of 1 tasks"
@@ -135,7 +135,7 @@ def test_a_seed_without_all_tasks_is_not_drawn(script):
     rows = [{**row, "task": task, "SEED": seed} for task in ("rte", "cb") for seed in (0, 1)]
     drawn, missing = script("plot").complete(rows[:3], 2)
     assert drawn == [rows[0], rows[2]]
-    assert missing == ["prompt tuning, tiny: 3 of 4 scores; 1 seeds drawn"]
+    assert missing == ["prompt tuning, tiny: 3 of 4 scores; seeds drawn: 1"]
 
 
 def test_the_tasks_are_drawn_that_all_models_have(script):
@@ -147,7 +147,22 @@ def test_the_tasks_are_drawn_that_all_models_have(script):
     ]
     drawn, missing = script("plot").complete(rows[:-1], 1)
     assert drawn == [row for row in rows if row["task"] == "rte"]
-    assert missing == ["model tuning, small: 1 of 2 scores; 1 seeds drawn"]
+    assert missing == ["model tuning, small: 1 of 2 scores; seeds drawn: 1"]
+
+
+def test_an_excluded_task_is_in_the_table_but_not_in_the_mean(script, runs):
+    for model in SIZES:
+        for name in ("prompt_tuning", "model_tuning"):
+            folder = runs / f"scale_curve_{name}"
+            finish(folder, model, 0, {"accuracy": 0.9}, task="tinyworld_cb")
+    (runs / "out").mkdir()
+    script("plot").draw("miniature", runs, runs / "out")
+    lines = (runs / "out" / "scale_curve.md").read_text().splitlines()
+    assert lines[0] == "Mean test score of 1 tasks: rte"
+    assert "| prompt tuning | 0.400 ± 0.000 (2) | 0.400 ± 0.000 (2) |" in lines
+    assert "| tinyworld_cb | prompt tuning | 0.800 | 0.800 |" in lines
+    assert any(line.startswith("- tinyworld_cb: only Large") for line in lines)
+    assert not any("of 6 scores" in line for line in lines)
 
 
 def test_nothing_to_draw_is_told(script, tmp_path):

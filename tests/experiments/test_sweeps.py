@@ -45,7 +45,7 @@ FOLDERS = {
 CURVE = "scale_curve"
 """Whose script draws several sweeps at once."""
 # No figure of the paper, so there is neither a sweep of the real models nor a miniature.
-BESIDE = ("real_text",)
+BESIDE = ("convergence", "real_text")
 # Of these nothing is swept: parameters are counted, and batches are mixed of prompts as they are.
 WITHOUT_SWEEP = {"mixed_batches": "Figure 2", "parameter_use": "Figure 4"}
 
