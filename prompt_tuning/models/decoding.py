@@ -5,6 +5,7 @@ encoder's outputs are computed once, and an example's beams share them.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -98,7 +99,7 @@ def generate(
     batch = encoder_input_tokens.shape[0]
     rows = batch * options.beam_size if options.method == "beam" else batch
     cache = apply("start_cache", encoded, rows, options.max_length)
-    in_loop = model.prepared_for_loop(variables, cache.cross_kv)
+    in_loop = _prepared_for_loop(model, variables, cache.cross_kv)
 
     def step(
         tokens: Int[Array, "rows"], self_kv: KeyValue, position: Int[Array, ""]
@@ -163,3 +164,28 @@ def generate(
         self_kv=cache.self_kv,
     )
     return jax.lax.while_loop(unfinished, advance, start).tokens
+
+
+def _prepared_for_loop(
+    model: FrozenModel, variables: dict[str, Params], cross_kv: KeyValue
+) -> Callable[[], tuple[dict[str, Params], KeyValue]]:
+    """Returns a function that rebuilds both arguments inside the body of a decoding loop.
+
+    Unrolled layers read a slice of each stacked array, which XLA on CPUs would copy in every
+    iteration. So arrays are sliced before the loop and stacked inside, where XLA removes the
+    slicing of a stack.
+    """
+    params = variables["params"]
+    if model.compute.unroll:
+        return lambda: (variables, cross_kv)
+    stacked = (params["decoder"]["layers"], cross_kv)
+    slices = [
+        jax.tree.map(lambda x, layer=layer: x[layer], stacked) for layer in range(len(cross_kv.key))
+    ]
+
+    def prepared() -> tuple[dict[str, Params], KeyValue]:
+        layers, cross_kv = jax.tree.map(lambda *each: jnp.stack(each), *slices)
+        decoder = {**params["decoder"], "layers": layers}
+        return {"params": {**params, "decoder": decoder}}, cross_kv
+
+    return prepared

@@ -3,7 +3,7 @@
 `t5.py` joins them to a model; `attention.py` and `layers.py` have their parts.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -116,12 +116,6 @@ class FrozenModel(Protocol):
         self, encoded: Encoded, tokens: Int[Array, "rows"], cache: Cache, position: Int[Array, ""]
     ) -> tuple[Float[Array, "rows vocab"], Cache]:
         """Returns logits for the token after `tokens` at `position`, and the next cache."""
-        ...
-
-    def prepared_for_loop(
-        self, variables: Mapping[str, Any], cross_kv: KeyValue
-    ) -> Callable[[], tuple[dict[str, Any], KeyValue]]:
-        """Returns a function that rebuilds both arguments inside the body of a decoding loop."""
         ...
 
 
@@ -380,17 +374,22 @@ class Decoder(nn.Module):
         )
         if cache is None:
             x = x[:, injection.decoder_prompt_length :]
-        x = self.layout.constrain(x, (BATCH, TARGET, EMBED))
         x = dropped(RMSNorm(config, self.compute, name="decoder_norm")(x))
-        if not config.tie_embeddings:
-            x = Projection(
-                compute=self.compute,
-                spec="btd,dv->btv",
-                shape=(config.embed_dim, config.vocab_size),
-                stddev=config.embed_dim**-0.5,
-                name="logits_dense",
-            )(x)
-        return x, advanced
+        return with_output_layer(self, x), advanced
+
+
+def with_output_layer(decoder: Any, x: Float[Array, "rows target embed"]) -> Array:
+    """Returns a decoder's logits, or `x` unchanged if the output layer is the embedding table."""
+    x = decoder.layout.constrain(x, (BATCH, TARGET, EMBED))
+    if decoder.config.tie_embeddings:
+        return x
+    return Projection(
+        compute=decoder.compute,
+        spec="btd,dv->btv",
+        shape=(x.shape[-1], decoder.config.vocab_size),
+        stddev=x.shape[-1] ** -0.5,
+        name="logits_dense",
+    )(x)
 
 
 class Dropout(nn.Module):

@@ -123,7 +123,15 @@ def add_prompt(
 
     The prompt is at positions 0 to p-1 (section 2 of the paper), a suffix right after the input's
     last token, before any padding. Relative positions count the prompt and the suffix.
+
+    Raises:
+      ValueError: the injection still contains weights, which `injected` must put in place.
     """
+    if injection.weights:
+        raise ValueError(
+            "The injection contains weights; first replace the frozen ones by them: "
+            "variables, injection = injected(frozen, injection)."
+        )
     parts = [(embedded, mask)]
     prompt, mixture = injection.encoder_prompt, injection.encoder_prompt_mixture
     if mixture is not None:

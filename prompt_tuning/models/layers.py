@@ -104,18 +104,20 @@ _contract_quantized.defvjp(_contract_quantized_forward, _contract_quantized_back
 
 
 class Projection(nn.Module):
-    """A matrix product with one `kernel`, which may be quantized, and no bias.
+    """A matrix product with one `kernel`, which may be quantized.
 
     Attributes:
       spec: the einsum of the input and the kernel.
       shape: the kernel's shape.
       stddev: of the normal initializer.
+      biased: whether there is a `bias` too, for a kernel that sums over one axis.
     """
 
     compute: Compute
     spec: str
     shape: tuple[int, ...]
     stddev: float
+    biased: bool = False
 
     @nn.compact
     def __call__(self, x: Array, low_rank: LowRank | None = None, spec: str | None = None) -> Array:
@@ -124,6 +126,9 @@ class Projection(nn.Module):
         Another `spec` than the module's may sum over other axes of the kernel.
         """
         projected = contract(spec or self.spec, x, self._kernel(), self.compute)
+        if self.biased:
+            dtype = jnp.dtype(self.compute.param_dtype)
+            projected += self.param("bias", nn.initializers.zeros, self.shape[1:], dtype)
         return projected if low_rank is None else projected + low_rank_product(x, low_rank)
 
     def _kernel(self) -> Array | QuantizedKernel:

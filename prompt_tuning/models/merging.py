@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from jaxtyping import Array
 
 from prompt_tuning.errors import UserError
@@ -41,6 +42,7 @@ def merge_injection(frozen: Params, injection: Injection) -> Params:
             )
     variables, injection = injected(frozen, injection)
     params = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), variables["params"], frozen)
+    names = flatten_dict(params, sep="/")
     for name, low_rank in injection.low_rank.items():
         product = _product(low_rank)
 
@@ -64,6 +66,10 @@ def merge_injection(frozen: Params, injection: Injection) -> Params:
             params = _changed(params, f"{block}/wo", with_inputs)
         else:
             params = _changed(params, name, with_outputs)
+            if name.replace("/", "/layers/", 1) + "/bias" in names:
+                params = _changed(
+                    params, name, lambda bias, factors=factors: bias * factors, "bias"
+                )
     return params
 
 
@@ -89,8 +95,8 @@ def _drop_batch_axis(name: str, array: Array) -> Array:
     return jnp.asarray(array[:, 0], jnp.float32)
 
 
-def _changed(params: Params, name: str, change: Any) -> Params:
-    """Returns the parameters with `change` applied to the stacked kernel of "STACK/MODULE"."""
+def _changed(params: Params, name: str, change: Any, parameter: str = "kernel") -> Params:
+    """Returns the parameters with `change` applied to a stacked parameter of "STACK/MODULE"."""
     stack, *rest = name.split("/")
 
     def within(tree: Any, path: list[str]) -> Any:
@@ -100,4 +106,4 @@ def _changed(params: Params, name: str, change: Any) -> Params:
             raise ValueError(f"The model has no {name}.")
         return {**tree, path[0]: within(tree[path[0]], path[1:])}
 
-    return within(params, [stack, "layers", *rest, "kernel"])
+    return within(params, [stack, "layers", *rest, parameter])

@@ -126,6 +126,7 @@ def parameter_axes(name: str) -> Axes:
     module = name.split("/")[-2]
     # Norms are a few kilobytes: cheaper to replicate than to gather.
     axes = (None,) if module.endswith("norm") else _AXES[module]
+    axes = axes[1:] if name.endswith("/bias") else axes
     axes = (LAYER, *axes) if "/layers/" in name else axes
     if name.endswith("_scales"):
         return tuple(BLOCKS if axis == EMBED else axis for axis in axes)

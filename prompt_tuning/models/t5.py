@@ -7,7 +7,7 @@ Parameters have T5X's names, with the layers of a stack on a leading `layer` axi
 config.py, the slots of methods in injection.py, generation in decoding.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import flax.linen as nn
@@ -68,16 +68,7 @@ class T5(nn.Module):
         *,
         deterministic: bool = True,
     ) -> Encoded:
-        """Returns the encoder's outputs, those of the prompt first.
-
-        Raises:
-          ValueError: the injection still contains weights, which `injected` must put in place.
-        """
-        if injection.weights:
-            raise ValueError(
-                "The injection contains weights; first replace the frozen ones by them: "
-                "variables, injection = injected(frozen, injection)."
-            )
+        """Returns the encoder's outputs, those of the prompt first."""
         embedded = self.token_embedder(encoder_input_tokens)
         mask = encoder_input_tokens != self.config.pad_id
         embedded, mask = add_prompt(embedded, mask, injection)
@@ -173,32 +164,6 @@ class T5(nn.Module):
         position = position + encoded.injection.decoder_prompt_length
         hidden, advanced = self.decoder(embedded, encoded, True, cache, position)
         return self._logits(hidden)[:, 0], cast(Cache, advanced)
-
-    @nn.nowrap
-    def prepared_for_loop(
-        self, variables: Mapping[str, Params], cross_kv: KeyValue
-    ) -> Callable[[], tuple[dict[str, Params], KeyValue]]:
-        """Returns a function that rebuilds both arguments inside the body of a decoding loop.
-
-        Unrolled layers read a slice of each stacked array, which XLA on CPUs would copy in every
-        iteration. So arrays are sliced before the loop and stacked inside, where XLA removes the
-        slicing of a stack.
-        """
-        params = dict(variables["params"])
-        if self.compute.unroll:
-            return lambda: ({"params": params}, cross_kv)
-        stacked = (params["decoder"]["layers"], cross_kv)
-        slices = [
-            jax.tree.map(lambda x, layer=layer: x[layer], stacked)
-            for layer in range(self.config.num_decoder_layers)
-        ]
-
-        def prepared() -> tuple[dict[str, Params], KeyValue]:
-            layers, cross_kv = jax.tree.map(lambda *each: jnp.stack(each), *slices)
-            decoder = {**params["decoder"], "layers": layers}
-            return {"params": {**params, "decoder": decoder}}, cross_kv
-
-        return prepared
 
     def _started(
         self, tokens: Int[Array, "rows target"], position: Int[Array, ""]

@@ -1,86 +1,15 @@
 """T5Gemma's architectures (Zhang et al., 2025): Gemma 2's layers in T5's and in Gemma 2's sizes."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prompt_tuning.axes import EMBED, HEAD_DIM, HEADS, LAYER, MLP, VOCAB
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import shown
-from prompt_tuning.models.parameters import ModelConfig, Parameter, parameter_axes
-
-ACTIVATIONS = ("gelu_tanh", "gelu_erf", "relu", "silu")
-_SIZES = ("embed_dim", "mlp_dim", "num_heads", "num_kv_heads", "head_dim")
-_MOST_LAYERS = 1000  # a corrupt file could otherwise request a billion parameter names
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stack:
-    """Architecture of the encoder or the decoder.
-
-    Attributes:
-      num_kv_heads: heads of keys and values; each serves `num_heads / num_kv_heads` queries.
-      query_scalar: attention logits are divided by its square root.
-      windows: for each layer, how far it sees; 0 is everywhere. A decoder layer sees that many
-        positions with its own, an encoder layer that many to either side.
-      rope_theta: base of the wavelengths of rotary positions.
-      attention_softcap: bound of attention logits; 0 for none.
-    """
-
-    embed_dim: int
-    mlp_dim: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    query_scalar: float
-    windows: tuple[int, ...]
-    rope_theta: float = 10000.0
-    attention_softcap: float = 50.0
-    norm_epsilon: float = 1e-6
-    activation_name: str = "gelu_tanh"
-    gated_mlp: bool = True  # of `layers.MLP`
-
-    def __post_init__(self) -> None:
-        if self.num_heads % self.num_kv_heads or self.head_dim % 2:
-            raise UserError(
-                f"A T5Gemma has {self.num_heads} heads of {self.head_dim} for "
-                f"{self.num_kv_heads} of keys and values; expected a multiple, and an even width."
-            )
-
-    @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> "Stack":
-        """Returns the stack with these fields of a file; raises UserError if one is invalid."""
-        unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise UserError(f"Not a T5Gemma config: unknown fields {shown(unknown)}.")
-        found = dict(fields)
-        for name in _SIZES:
-            _number(name, found.get(name), int, 1)
-        for name in ("query_scalar", "rope_theta", "attention_softcap", "norm_epsilon"):
-            if name in found or name == "query_scalar":
-                _number(name, found.get(name), float, 0)
-                found[name] = float(found[name])
-        windows = found.get("windows")
-        if (
-            not isinstance(windows, list | tuple)
-            or not 1 <= len(windows) <= _MOST_LAYERS
-            or not all(type(window) is int and 0 <= window < 2**31 for window in windows)
-        ):
-            raise UserError(f"windows of a T5Gemma are {shown(windows)}; expected integers.")
-        if found.get("activation_name", ACTIVATIONS[0]) not in ACTIVATIONS:
-            raise UserError(
-                f"activation_name of a T5Gemma is {shown(found['activation_name'])}; expected one "
-                f"of {ACTIVATIONS}."
-            )
-        if found.pop("gated_mlp", True) is not True:
-            raise UserError("A T5Gemma's feed-forward blocks are gated.")
-        return cls(**{**found, "windows": tuple(windows)})
-
-    @property
-    def num_layers(self) -> int:
-        """The number of layers."""
-        return len(self.windows)
+from prompt_tuning.models.parameters import ModelConfig, Parameter
+from prompt_tuning.models.stack import Stack, block_modules, check_names, check_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,104 +58,63 @@ class T5GemmaConfig(ModelConfig):
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Returns one row per parameter of the model."""
-        rows = [
-            self._row("token_embedder/embedding", self.encoder, "model.encoder.embed_tokens"),
-            self._row("decoder_embedder/embedding", self.decoder, "model.decoder.embed_tokens"),
-        ]
+        rows = []
         for name, stack in {"encoder": self.encoder, "decoder": self.decoder}.items():
-            for module, theirs in _MODULES[name].items():
-                hf = f"model.{name}.layers.{{layer}}.{theirs}"
-                rows.append(self._row(f"{name}/layers/{module}", stack, hf))
-            rows.append(self._row(f"{name}/{name}_norm/scale", stack, f"model.{name}.norm"))
+            row = functools.partial(stack.parameter, vocab_size=self.vocab_size)
+            table = "token_embedder" if name == "encoder" else "decoder_embedder"
+            rows.append(row(f"{table}/embedding", f"model.{name}.embed_tokens"))
+            for block in _BLOCKS[name]:
+                width = self.encoder.embed_dim if block is _CROSS else stack.embed_dim
+                for module, theirs in block_modules(stack, *block).items():
+                    hf = f"model.{name}.layers.{{layer}}.{theirs}"
+                    rows.append(row(f"{name}/layers/{module}", hf, source_dim=width))
+            rows.append(row(f"{name}/{name}_norm/scale", f"model.{name}.norm"))
         if not self.tie_embeddings:
-            rows.append(self._row("decoder/logits_dense/kernel", self.decoder, "lm_head.out_proj"))
+            rows.append(
+                self.decoder.parameter(
+                    "decoder/logits_dense/kernel", "lm_head.out_proj", self.vocab_size
+                )
+            )
         return tuple(rows)
-
-    def _row(self, name: str, stack: Stack, huggingface: str) -> Parameter:
-        axes = parameter_axes(name)
-        inputs = {"kernel": 2 if name.endswith("out/kernel") else 1}.get(name.rpartition("/")[2], 0)
-        grouped = name.endswith(("key/kernel", "value/kernel"))
-        across = grouped and "encoder_decoder_attention" in name
-        sizes = {
-            LAYER: stack.num_layers,
-            VOCAB: self.vocab_size,
-            EMBED: self.encoder.embed_dim if across else stack.embed_dim,
-            HEADS: stack.num_kv_heads if grouped else stack.num_heads,
-            HEAD_DIM: stack.head_dim,
-            MLP: stack.mlp_dim,
-            None: stack.embed_dim,
-        }
-        return Parameter(
-            name=name,
-            shape=tuple(sizes[axis] for axis in axes),
-            axes=axes,
-            inputs=inputs,
-            huggingface=f"{huggingface}.weight",
-            transposed=inputs > 0,
-        )
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "T5GemmaConfig":
         """Returns the config written by `to_json`; raises UserError if it isn't one."""
-        unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
         stacks = {name: fields.get(name) for name in ("encoder", "decoder")}
-        if unknown or not all(isinstance(stack, dict) for stack in stacks.values()):
-            raise UserError(
-                f"Not a T5Gemma config: unknown fields {shown(unknown)}, or no encoder or decoder."
-            )
+        check_names(fields, {field.name: field for field in dataclasses.fields(cls)})
+        if not all(isinstance(stack, dict) for stack in stacks.values()):
+            raise UserError("Not a T5Gemma config: it has no encoder or no decoder.")
         if type(fields.get("name")) is not str:
             raise UserError(f"The name of a T5Gemma is {shown(fields.get('name'))}.")
-        _number("vocab_size", fields.get("vocab_size"), int, 1)
+        check_number("vocab_size", fields.get("vocab_size"), int, 1)
         for name, default in {"pad_id": 0, "eos_id": 1, "decoder_start_id": 2}.items():
-            _number(name, fields.get(name, default), int, 0, fields["vocab_size"])
-        _number("final_softcap", fields.get("final_softcap", 0.0), float, 0)
+            check_number(name, fields.get(name, default), int, 0, fields["vocab_size"])
+        check_number("final_softcap", fields.get("final_softcap", 0.0), float, 0)
         if type(fields.get("tie_embeddings", True)) is not bool:
-            tied = shown(fields["tie_embeddings"])
-            raise UserError(f"tie_embeddings of a T5Gemma is {tied}; expected true or false.")
+            raise UserError(
+                f"tie_embeddings is {shown(fields['tie_embeddings'])}; expected true or false."
+            )
         found: dict[str, Any] = {name: Stack.of(stack or {}) for name, stack in stacks.items()}
         width = found["encoder"].embed_dim
         if fields.get("embed_dim", width) != width:
             raise UserError(
-                f"embed_dim of a T5Gemma is {shown(fields['embed_dim'])}; expected the encoder's, "
-                f"{width}."
+                f"embed_dim is {shown(fields['embed_dim'])}; expected the encoder's, {width}."
             )
         return cls(**{"embed_dim": width, **fields, **found})
 
 
-def _number(name: str, value: Any, kind: type, least: int, most: int = 2**31) -> None:
-    """Raises UserError if a field isn't a number from `least` to below `most`."""
-    if type(value) not in (int, kind) or not least <= value < most:
-        expected = "an integer" if kind is int else "a number"
-        raise UserError(
-            f"{name} of a T5Gemma is {shown(value)}; expected {expected} from {least} to below "
-            f"{most:,}."
-        )
+def _norms(theirs: str) -> tuple[str, str]:
+    return f"pre_{theirs}_layernorm", f"post_{theirs}_layernorm"
 
 
-def _modules(blocks: dict[str, tuple[str, str, str]]) -> dict[str, str]:
-    """Returns the parameters of a layer: our name -> Hugging Face's module."""
-    found = {}
-    for module, (norm, theirs, their_norm) in blocks.items():
-        for when in ("pre", "post"):
-            found[f"{when}_{norm}_layer_norm/scale"] = f"{when}_{their_norm}_layernorm"
-        names = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "o_proj"}
-        if module == "mlp":
-            names = {"wi_0": "gate_proj", "wi_1": "up_proj", "wo": "down_proj"}
-        found |= {f"{module}/{ours}/kernel": f"{theirs}.{name}" for ours, name in names.items()}
-    return found
-
-
-_FEED_FORWARD = ("mlp", "mlp", "feedforward")
-_MODULES = {
-    "encoder": _modules(
-        {"attention": ("attention", "self_attn", "self_attn"), "mlp": _FEED_FORWARD}
-    ),
-    "decoder": _modules(
-        {
-            "self_attention": ("self_attention", "self_attn", "self_attn"),
-            "encoder_decoder_attention": ("cross_attention", "cross_attn", "cross_attn"),
-            "mlp": _FEED_FORWARD,
-        }
+_MLP = ("mlp", "mlp", "mlp", _norms("feedforward"))
+_CROSS = ("encoder_decoder_attention", "cross_attention", "cross_attn", _norms("cross_attn"))
+_BLOCKS = {
+    "encoder": (("attention", "attention", "self_attn", _norms("self_attn")), _MLP),
+    "decoder": (
+        ("self_attention", "self_attention", "self_attn", _norms("self_attn")),
+        _CROSS,
+        _MLP,
     ),
 }
 

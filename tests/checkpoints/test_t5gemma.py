@@ -216,7 +216,7 @@ def test_the_ids_are_those_of_the_file():
         ({"sliding_window": 0}, {}, "sliding_window=0; expected an integer"),
         ({"rope_parameters": {"rope_type": "linear"}}, {}, "rope_type 'default'"),
         ({"attn_logit_softcapping": -1}, {}, "attn_logit_softcapping=-1; expected a number"),
-        ({"head_dim": "6"}, {}, "head_dim of a T5Gemma is '6'"),
+        ({"head_dim": "6"}, {}, "head_dim is '6'"),
         ({"num_hidden_layers": 10**9}, {}, "for 1000000000 layers"),
         ({"vocab_size": 61}, {}, "vocab_size=61 in encoder, but 60 elsewhere"),
         ({}, {"decoder": 3}, "decoder=3; expected a JSON object"),
