@@ -23,6 +23,7 @@ from prompt_tuning.axes import (
 )
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.json_text import shown
+from prompt_tuning.models.decoder_only_config import DECODER_ONLY, DecoderOnlyConfig
 from prompt_tuning.models.parameters import Axes, ModelConfig, Parameter
 from prompt_tuning.models.t5gemma_config import T5GEMMA, T5GemmaConfig
 
@@ -289,13 +290,15 @@ T5_MODELS: dict[str, T5Config] = {
     **_sizes("madlad400", _MADLAD, vocab_size=256000, pad_id=1, eos_id=2, decoder_start_id=0),
 }
 
-MODELS: dict[str, ModelConfig] = {**T5_MODELS, **T5GEMMA}
+MODELS: dict[str, ModelConfig] = {**T5_MODELS, **T5GEMMA, **DECODER_ONLY}
 
 
 def config_from_json(fields: Any) -> ModelConfig:
     """Returns the config of any family that `to_json` made; raises UserError if it isn't one."""
     if isinstance(fields, dict) and "encoder" in fields:
         return T5GemmaConfig.from_json(fields)
+    if isinstance(fields, dict) and "decoder" in fields:
+        return DecoderOnlyConfig.from_json(fields)
     return T5Config.from_json(fields)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from prompt_tuning.models.activation_layout import ONE_DEVICE, ActivationLayout
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import ModelConfig, T5Config
+from prompt_tuning.models.decoder_only import DecoderOnly, DecoderOnlyConfig
 from prompt_tuning.models.encoder_decoder import FrozenModel
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.models.t5gemma import T5Gemma, T5GemmaConfig
@@ -17,6 +18,7 @@ from prompt_tuning.models.t5gemma import T5Gemma, T5GemmaConfig
 MODULES: dict[type[ModelConfig], Callable[[Any, Compute, ActivationLayout], Any]] = {
     T5Config: T5,
     T5GemmaConfig: T5Gemma,
+    DecoderOnlyConfig: DecoderOnly,
 }
 """The Flax module of each kind of config."""
 

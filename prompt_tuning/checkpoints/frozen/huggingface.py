@@ -1,10 +1,11 @@
-"""Reads Hugging Face T5 and mT5 checkpoints: a folder with config.json and weights.
+"""Reads Hugging Face checkpoints: a folder with config.json and weights.
 
 The weights are safetensors, in one file or in shards with an index, or PyTorch files. Kernels are
 transposed, [out, in], and each layer has its own array. The config's table of parameters has the
 names. huggingface_config.py reads config.json.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,8 @@ _HEAD = "lm_head.weight"
 _TABLES = (_TABLE, "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", _HEAD)
 # An unused bias of cross-attention, saved by old versions.
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+# Modules of models with images.
+_OF_IMAGES = ("vision_tower.", "multi_modal_projector.")
 # The first parts of all names; any other common first part is a wrapper's.
 _MODULES = {"shared", "encoder", "decoder", "lm_head"}
 
@@ -113,7 +116,7 @@ def parameters_from_state(
     if isinstance(config, T5Config):
         tables = _renamed(state, config)
     else:
-        state = _of_t5gemma(state, config, source)
+        state = _of_rotary(state, config, source)
     check_parameters(state, huggingface_shapes(config), source=source)
     if isinstance(config, T5Config):
         _check_copies(tables, config, source)
@@ -137,19 +140,24 @@ def _renamed(state: dict[str, StoredArray], config: T5Config) -> dict[str, Store
     return tables
 
 
-def _of_t5gemma(
+def _of_rotary(
     state: Mapping[str, StoredArray], config: ModelConfig, source: str
 ) -> dict[str, StoredArray]:
-    """Returns a T5Gemma's state under the names of its table, without a copy of a tied table.
+    """Returns a state under the names of its table, without a copy of a tied table.
+
+    Of a model with images, only the text's part.
 
     Raises:
       UserError: the output layer differs from the table that it is tied to.
     """
-    head, table = "lm_head.out_proj.weight", "model.decoder.embed_tokens.weight"
-    named = {
-        name if name.startswith(("model.", "lm_head.")) else f"model.{name}": array
-        for name, array in state.items()
-    }
+    head, table = "lm_head.weight", "model.embed_tokens.weight"
+    if config.family == "t5gemma":
+        head, table = "lm_head.out_proj.weight", "model.decoder.embed_tokens.weight"
+    named = {}
+    for name, array in state.items():
+        inner = re.sub(r"^(model\.|language_model\.)+", "", name)
+        if not inner.startswith(_OF_IMAGES):
+            named[inner if inner.startswith("lm_head.") else f"model.{inner}"] = array
     if head in huggingface_shapes(config):
         if head not in named and table in named:
             named[head] = named[table]

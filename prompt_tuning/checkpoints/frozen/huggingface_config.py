@@ -7,6 +7,7 @@ here. All others are ignored: those for training, tokenizers or `generate`.
 from collections.abc import Mapping
 from typing import Any
 
+from prompt_tuning.checkpoints.frozen.huggingface_decoder import KIND_OF, decoder_only_config
 from prompt_tuning.checkpoints.frozen.huggingface_t5gemma import (
     t5gemma_config,
     t5gemma_to_huggingface,
@@ -71,7 +72,11 @@ def config_to_huggingface(config: ModelConfig, dtype: str) -> dict[str, Any]:
     """Returns the config.json of a model, for `config_from_huggingface` and `transformers`."""
     if isinstance(config, T5GemmaConfig):
         return t5gemma_to_huggingface(config, dtype)
-    assert isinstance(config, T5Config)
+    if not isinstance(config, T5Config):
+        raise UserError(
+            f"The model {config.name!r} is of the family {config.family}, which can't be written "
+            "for Hugging Face; omit --format huggingface."
+        )
     activation = _THEIR_ACTIVATIONS[config.activation_name]
     gated = f"gated-{activation}".replace("gelu_new", "gelu")
     used = {
@@ -108,10 +113,11 @@ def config_from_huggingface(
     kind = fields.get("model_type")
     if kind == "t5gemma":
         return t5gemma_config(fields, name=name, source=source)
+    if kind in tuple(KIND_OF):
+        return decoder_only_config(fields, name=name, source=source)
     if kind not in tuple(_FEED_FORWARD):
-        raise UserError(
-            f"{source} has the model type {shown(kind)}; expected 't5', 'mt5', 'umt5' or 't5gemma'."
-        )
+        expected = ", ".join(map(repr, (*_FEED_FORWARD, "t5gemma", *KIND_OF)))
+        raise UserError(f"{source} has the model type {shown(kind)}; expected one of {expected}.")
     for theirs, values in _FIXED.items():
         if fields.get(theirs) not in (None, *values):
             expected = " or ".join(map(shown, values)) or "none"
