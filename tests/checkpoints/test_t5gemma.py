@@ -214,7 +214,7 @@ def test_the_ids_are_those_of_the_file():
         ({"layer_types": ["full_attention"]}, {}, "layer_types=.* for 3 layers"),
         ({"layer_types": ["chunked_attention"] * 3}, {}, "expected sliding_attention or full_"),
         ({"sliding_window": 0}, {}, "sliding_window=0; expected an integer"),
-        ({"rope_parameters": {"rope_type": "linear"}}, {}, "rope_type 'default'"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, {}, "rope_type 'default'"),
         ({"attn_logit_softcapping": -1}, {}, "attn_logit_softcapping=-1; expected a number"),
         ({"head_dim": "6"}, {}, "head_dim is '6'"),
         ({"num_hidden_layers": 10**9}, {}, "for 1000000000 layers"),

@@ -125,11 +125,25 @@ def stack_to_huggingface(stack: Stack) -> dict[str, Any]:
         "num_hidden_layers": stack.num_layers,
         "layer_types": [kinds[window > 0] for window in stack.windows],
         "sliding_window": max(stack.windows) or 4096,  # `transformers` needs one in any case
-        "rope_parameters": {"rope_type": "default", "rope_theta": stack.rope_theta},
+        "rope_parameters": _rope_to_huggingface(stack),
         "attn_logit_softcapping": stack.attention_softcap or None,
         "hidden_activation": activations[stack.activation_name],
         "attention_bias": False,
     }
+
+
+def _rope_to_huggingface(stack: Stack) -> dict[str, Any]:
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": stack.rope_theta}
+    if stack.rope_factor != 1.0:
+        rope |= {"rope_type": "linear", "factor": stack.rope_factor}
+    if stack.rope_length:
+        rope |= {
+            "rope_type": "llama3",
+            "low_freq_factor": stack.rope_low,
+            "high_freq_factor": stack.rope_high,
+            "original_max_position_embeddings": stack.rope_length,
+        }
+    return rope
 
 
 def first_id(value: Any, default: int) -> Any:
