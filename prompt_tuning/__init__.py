@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         random_uniform,
         sampled_vocabulary,
     )
+    from prompt_tuning.recipes.publishing import publish
     from prompt_tuning.recipes.run import Run, load_run
     from prompt_tuning.training.run import Evaluation
 
@@ -92,6 +93,7 @@ __all__ = [
     "p_tuning",
     "predictor",
     "prefix",
+    "publish",
     "random_uniform",
     "register_task",
     "residual_prompt",
@@ -133,6 +135,7 @@ _MODULES = {
         *("class_label", "from_file", "from_string", "most_similar", "random_uniform"),
         "sampled_vocabulary",
     ),
+    "recipes.publishing": ("publish",),
     "recipes.run": ("Run", "load_run"),
     "training.run": ("Evaluation",),
 }

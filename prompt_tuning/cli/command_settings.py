@@ -27,6 +27,7 @@ COMMANDS = {
     "convert": "convert a frozen model of any format to one file or to Hugging Face's format",
     "merge": "merge LoRA, IA3 or model tuning into the model's weights",
     "export": "export a prompt for PEFT or T5X, or as NumPy or safetensors",
+    "publish": "share a run's prompt, with a model card, on the Hugging Face hub",
 }
 
 _MODEL = ("INITIAL_CHECKPOINT_PATH", "VOCABULARY_PATH")

@@ -314,6 +314,20 @@ ARGUMENTS: Mapping[str, Sequence[Argument]] = {
             "with which PEFT's AutoPeftModel classes load it",
         ),
     ),
+    "publish": (
+        _arg("run", "RUN", "a run folder"),
+        _arg("repository", "OWNER/NAME", "the repository on the Hugging Face hub", nargs="?"),
+        _arg(
+            "--output", "FOLDER", "a new folder to write the files to; alone, nothing is uploaded"
+        ),
+        _arg(
+            "--base_model",
+            "NAME",
+            "the frozen model's hub name, such as google/t5-base-lm-adapt, which the card names",
+        ),
+        _arg("--license", "ID", "the license, by the hub's identifier, such as apache-2.0"),
+        _flag("--private", "create a private repository"),
+    ),
     "tasks": (),
 }
 _TASKS_EPILOG = "For your own files, see --gin_file=tasks/user_files.gin and docs/data.md."

@@ -20,6 +20,7 @@ from prompt_tuning.recipes.scripts import USER_ERROR, status_of
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
+WRITERS = ("export", "publish")
 RELEASED = "released_prompts/t5_1_1_lm100k_base/rte.npy"
 
 
@@ -67,7 +68,7 @@ def commands(page, base_folder):
     found = re.findall(r"^    prompt-tuning ((?:.*\\\n)*.*)", page, re.MULTILINE)
     # Those of a merged model are trials of folders.
     found = [command for command in found if "models/lora" not in command]
-    assert len(found) == 8
+    assert len(found) == 9
     local = (command.replace("google/t5-small-lm-adapt", str(base_folder)) for command in found)
     return [shlex.split(command.replace("\\\n", " ")) for command in local]
 
@@ -78,23 +79,29 @@ def exported(commands, workplace, tmp_path, monkeypatch):
     shutil.copytree(workplace, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     for argv in commands:
-        if argv[0] == "export":
+        if argv[0] in WRITERS:
             main(argv)
     return load_prompt("runs/rte")
 
 
 def test_the_exports_of_the_page_hold_the_prompt(exported):
     prompt, metadata = exported
-    for form in ("adapters/rte", "numpy/rte", "prompts/rte", "t5x/rte/checkpoint_1200"):
+    for form in (
+        "adapters/rte",
+        "numpy/rte",
+        "prompts/rte",
+        "t5x/rte/checkpoint_1200",
+        "shared/rte",
+    ):
         np.testing.assert_array_equal(load_prompt(form)[0], prompt)
-    for form in ("adapters/rte", "prompts/rte"):
+    for form in ("adapters/rte", "prompts/rte", "shared/rte"):
         assert load_prompt(form)[1] == metadata
 
 
 def test_the_other_commands_of_the_page_take_what_was_exported(exported, commands, tiny):
     """As far as the prompt that each would use, or start from."""
     for argv in commands:
-        if argv[0] != "export":
+        if argv[0] not in WRITERS:
             found = prompt_used([*argv, *tiny, "--gin.PROMPT_LENGTH=3"])
             np.testing.assert_array_equal(found, exported[0])
 
@@ -119,7 +126,7 @@ def prompt_used(argv):
 def test_the_other_commands_of_the_page_run(exported, commands, tiny, capsys):
     printed = {}
     for argv in commands:
-        if argv[0] not in ("export", "train"):
+        if argv[0] not in (*WRITERS, "train"):
             capsys.readouterr()
             main([*argv, *tiny])
             printed[argv[0]] = capsys.readouterr().out

@@ -28,6 +28,7 @@ from prompt_tuning.checkpoints.adapters.prompt_files import (
 from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors, write_arrays
 from prompt_tuning.checkpoints.arrays.stored_arrays import check_parameters
 from prompt_tuning.checkpoints.frozen.weights import flatten
+from prompt_tuning.checkpoints.hub import adapter_path
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import FilePath, as_path, check_kind
 from prompt_tuning.methods.base import Batch, Method, Trained
@@ -141,8 +142,8 @@ def load_adapter(
     """Reads an adapter of any method, and checks that it fits.
 
     Args:
-      path: a file of `save_adapter`, a run folder, a prompt in any format of `load_prompt`, or a
-        PEFT adapter of any method in `peft_methods.py`.
+      path: a file of `save_adapter`, a run folder, a prompt in any format of `load_prompt`, a
+        PEFT adapter of any method in `peft_methods.py`, or the hub name of any of these.
       embed_dim: the model's embedding size, which a prompt must have.
       model: name of the model in use; checked if the file names one.
       vocabulary_hash: of the vocabulary in use; checked if the file has one.
@@ -152,6 +153,7 @@ def load_adapter(
       UserError: it can't be read, is damaged, or was trained for another model or vocabulary.
     """
     check_reachable(path := as_path(path))
+    path = adapter_path(path)
     check_kind(path)
     file = best_file(path) if path.is_dir() else path
     strings = {} if file is None else _header(file)

@@ -20,6 +20,7 @@ from prompt_tuning.checkpoints.adapters import peft, t5x_prompts
 from prompt_tuning.checkpoints.arrays.msgpack_files import FIRST_BYTES
 from prompt_tuning.checkpoints.arrays.safetensors_files import stored_safetensors, write_arrays
 from prompt_tuning.checkpoints.frozen.locations import same_model
+from prompt_tuning.checkpoints.hub import adapter_path
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import FilePath, as_path, atomic_write, check_kind
 from prompt_tuning.json_text import shown, shown_names
@@ -131,8 +132,8 @@ def load_prompt(
 
     Args:
       path: a `.npy` or `.safetensors` file of any name, a run folder, a folder written by
-        `save_prompt` or `export`, a folder of PEFT's `save_pretrained`, a T5X checkpoint, or a step
-        of its numpy_checkpoints.
+        `save_prompt` or `export`, a folder of PEFT's `save_pretrained`, a T5X checkpoint, a step of
+        its numpy_checkpoints, or the hub name of such a folder.
       expect: the expected (length, embed); None accepts any.
       model: name of the model in use; checked if the file names one.
       vocabulary_hash: of the vocabulary in use; checked if the file has one.
@@ -144,7 +145,7 @@ def load_prompt(
       UserError: the file doesn't exist or isn't a prompt, its values aren't finite, its shape is
         unexpected, or it was trained for another model or vocabulary.
     """
-    path = as_path(path)
+    path = adapter_path(as_path(path))
     check_kind(path)
     array, metadata = _read_folder(path) if path.is_dir() else _read_file(path)
     prompt = _check_array(path, array)

@@ -1,10 +1,8 @@
 """Finds frozen models: shipped with the package, on disk, in a bucket, or on the hub.
 
-`huggingface_hub` (the extra `hf`) downloads models from the hub to its cache. load.py detects the
-format.
+load.py detects the format.
 """
 
-import importlib.util
 import os
 import re
 from importlib import resources
@@ -13,8 +11,9 @@ from pathlib import Path
 from etils import epath
 
 from prompt_tuning.buckets import check_reachable
+from prompt_tuning.checkpoints.hub import download, is_hub_name
 from prompt_tuning.errors import UserError, did_you_mean
-from prompt_tuning.files import as_path
+from prompt_tuning.files import FilePath, as_path
 
 SHIPPED_SUFFIX = ".safetensors"
 # A model's files to download, including its vocabulary, and those to download only if the former
@@ -32,7 +31,6 @@ _FILES = [
     "added_tokens.json",
 ]
 _TORCH_FILES = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"]
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 # A model in the hub's cache, `models--google--t5-small-lm-adapt/snapshots/<hash>`.
 _SNAPSHOT = re.compile(r"models--(?:.*--)?([^/]+)/snapshots/[^/]+")
 # The folder inside a checkpoint, called the item by T5X and Orbax.
@@ -61,7 +59,7 @@ def locate(path_or_name: str | epath.PathLike) -> epath.Path:
     path = epath.Path(as_path(path_or_name))
     if _exists(path):
         return path
-    if _is_hub_name(str(path_or_name)):
+    if is_hub_name(str(path_or_name)):
         return epath.Path(_from_hub(str(path_or_name)))
     raise UserError(
         f"{str(path)!r} isn't a checkpoint: it is neither a file nor a folder, nor a name such as "
@@ -79,7 +77,7 @@ def model_name(path_or_name: str | epath.PathLike) -> str:
     """
     given = str(path_or_name)
     path = epath.Path(as_path(path_or_name))
-    if _is_hub_name(given) and not _exists(path):
+    if is_hub_name(given) and not _exists(path):
         return given.partition("@")[0].rpartition("/")[2]
     # Resolve ".", whose name would be empty.
     place = str(path) if "://" in given else os.path.abspath(os.path.expanduser(path))
@@ -99,10 +97,6 @@ def _common_name(path_or_name: str) -> str:
     return re.sub(r"^t5-(\w+)-lm-adapt$", r"t5-1-1-lm100k-\1", name)
 
 
-def _is_hub_name(text: str) -> bool:
-    return _HUB_NAME.fullmatch(text) is not None and not text.startswith(".")
-
-
 def _exists(path: epath.Path) -> bool:
     check_reachable(path)
     try:
@@ -112,26 +106,8 @@ def _exists(path: epath.Path) -> bool:
         raise UserError(f"Can't look up {str(path)!r}: {reason}.") from error
 
 
-def _from_hub(name: str) -> str:
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise UserError(
-            f"{name!r} is neither a file nor a folder here; to download a model of that name from "
-            "the Hugging Face hub, pip install huggingface_hub."
-        )
-    import huggingface_hub
-
-    repository, _, revision = name.partition("@")
-    try:
-        for files in (_FILES, _FILES + _TORCH_FILES):
-            folder = huggingface_hub.snapshot_download(
-                repository, revision=revision or None, allow_patterns=files
-            )
-            if any(Path(folder).glob("model*.safetensors")):
-                break
-    except Exception as error:  # from HTTP, the file system, and the hub's library
-        reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
-        raise UserError(
-            f"{name!r} is neither a file nor a folder here, and the Hugging Face hub can't "
-            f"provide a model of that name ({type(error).__name__}: {reason})."
-        ) from error
-    return folder
+def _from_hub(name: str) -> FilePath:
+    folder = download(name, _FILES, kind="model")
+    if any(folder.glob("model*.safetensors")):
+        return folder
+    return download(name, _FILES + _TORCH_FILES, kind="model")

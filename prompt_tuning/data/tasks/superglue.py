@@ -171,7 +171,7 @@ def _tinyworld_source(entry: _Entry, data_dir: str | None) -> Source:
     elif rows != data_dir and rows.isdecimal() and int(rows):
         folder = generate.tinyworld_folder(training_rows=int(rows))
     else:
-        folder = existing_folder(data_dir, _HOLDING)
+        folder = existing_folder(data_dir, _HOLDING, instead="tinyworld:ROWS")
     return _official_folder(entry, folder)
 
 

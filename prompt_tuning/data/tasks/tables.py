@@ -43,12 +43,13 @@ def tfds_source(
     )
 
 
-def existing_folder(data_dir: str | None, holding: str) -> FilePath:
+def existing_folder(data_dir: str | None, holding: str, instead: str = "tfds") -> FilePath:
     """Returns the data folder.
 
     Args:
       data_dir: the user's, not denoting TFDS.
       holding: the expected contents, for the message.
+      instead: what may be given instead of a folder, for the message.
 
     Raises:
       UserError: there is no such folder.
@@ -56,7 +57,8 @@ def existing_folder(data_dir: str | None, holding: str) -> FilePath:
     folder = as_path(data_dir or "")
     if not folder.is_dir():
         raise UserError(
-            f"Data folder {folder} does not exist; expected a folder with {holding} (or 'tfds')."
+            f"Data folder {folder} does not exist; expected a folder with {holding} (or "
+            f"'{instead}')."
         )
     return folder
 
