@@ -82,3 +82,9 @@ def _say_class_scores(tasks: Sequence[Task], rows: Sequence[Mapping[str, Any]]) 
         if found := class_scores(own, task.labels):
             name = f"{task.name}, by class" if len(tasks) > 1 else "By class"
             say(f"{name}:\n{found.scores_table.text()}")
+            answers = [row["prediction"] for row in own]
+            if other := [text for text in answers if text not in found.labels]:
+                say(
+                    f"{len(other)} of {len(answers)} answers are none of the labels; the first is "
+                    f"{other[0]!r}."
+                )

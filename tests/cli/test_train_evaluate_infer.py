@@ -62,10 +62,23 @@ def test_evaluate_reproduces_the_score_to_the_last_digit(run_folder, tmp_path, c
     printed = capsys.readouterr()
     assert json.loads(printed.out)["score"] == summary["score"]
     assert "the same" in printed.err and "not the same" not in printed.err
+    assert "none of the labels" not in printed.err
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").open()]
     right = [row["prediction"] == row["targets"] for row in rows]
     assert sum(right) / len(right) == summary["metrics"]["accuracy"]
     assert {row["prediction"] for row in rows} <= {"entailment", "not_entailment"}
+
+
+def test_evaluate_counts_answers_that_are_no_label(run_folder, tmp_path, capsys):
+    written = tmp_path / "predictions.jsonl"
+    main(["evaluate", str(run_folder), "--gin.predict.method=greedy", f"--predictions={written}"])
+    answers = [json.loads(line)["prediction"] for line in written.open()]
+    other = [text for text in answers if text not in ("entailment", "not_entailment")]
+    assert other, "a random model writes no label"
+    told = (
+        f"{len(other)} of {len(answers)} answers are none of the labels; the first is {other[0]!r}."
+    )
+    assert told in capsys.readouterr().err
 
 
 def test_evaluate_takes_any_prompt_file(run_folder, tiny_prompt_file, capsys):
