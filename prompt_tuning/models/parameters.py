@@ -98,6 +98,11 @@ class ModelConfig:
         """The factor of the embedding table's rows in the input, to which prompts are prepended."""
         return 1.0
 
+    @property
+    def rope_theta(self) -> float | None:
+        """The base of the rotary positions of the decoder's self-attention; None for others."""
+        return None
+
     def parameters(self) -> tuple[Parameter, ...]:
         """Returns one row per parameter of the model."""
         raise NotImplementedError

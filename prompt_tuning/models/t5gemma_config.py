@@ -47,6 +47,11 @@ class T5GemmaConfig(ModelConfig):
         return self.encoder.embed_dim**0.5
 
     @property
+    def rope_theta(self) -> float:
+        """The base of the rotary positions of the decoder's self-attention."""
+        return self.decoder.rope_theta
+
+    @property
     def num_encoder_layers(self) -> int:
         """The number of the encoder's layers."""
         return self.encoder.num_layers

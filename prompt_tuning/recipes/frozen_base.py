@@ -13,7 +13,6 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float32
 
-from prompt_tuning.checkpoints.adapters import peft
 from prompt_tuning.checkpoints.adapters.adapter_files import Adapter, check_fits, load_adapter
 from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, load_prompt
 from prompt_tuning.checkpoints.arrays.stored_arrays import ShardingOf
@@ -23,7 +22,6 @@ from prompt_tuning.data.mixtures import mixture_of
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.data.vocabulary_files import find_vocabulary
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import as_path
 from prompt_tuning.models import auto
 from prompt_tuning.models.compute import AUTO, Compute
 from prompt_tuning.models.config import MODELS, get_config
@@ -129,7 +127,6 @@ class Base:
         Raises:
           UserError: it can't be read, or belongs to another model or vocabulary.
         """
-        self._check_form(path)
         adapter = load_adapter(
             path,
             embed_dim=self.config.embed_dim,
@@ -143,12 +140,12 @@ class Base:
 
     def load_prompt(self, path: str) -> tuple[Float32[np.ndarray, "prompt embed"], PromptMetadata]:
         """Reads a soft prompt and its metadata, and checks that it was trained for this model."""
-        self._check_form(path)
         return load_prompt(
             path,
             (None, self.config.embed_dim),
             model=self.config.name,
             vocabulary_hash=self._vocabulary_hash,
+            embedding_scale=self.config.embedding_scale,
         )
 
     def source_prompts(self, paths: Sequence[str]) -> Float32[np.ndarray, "sources prompt embed"]:
@@ -170,16 +167,6 @@ class Base:
     def count_tasks(self, mixture_or_task: Any) -> int:
         """Returns the number of tasks in a mixture, given as an object or by name; 1 for a task."""
         return len(mixture_of(mixture_or_task).tasks)
-
-    def _check_form(self, path: str) -> None:
-        """Raises UserError if `path` is PEFT's, whose names and scales here are those of T5."""
-        found = as_path(path)
-        folder = found if found.is_dir() else found.parent
-        if self.config.family != "t5" and peft.is_adapter(folder):
-            raise UserError(
-                f"{path} is a PEFT adapter, which can't be used with {self.config.name!r}, a "
-                f"model of the family {self.config.family}; expected a file that was trained here."
-            )
 
     @property
     def _vocabulary_hash(self) -> str | None:

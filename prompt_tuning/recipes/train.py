@@ -216,8 +216,8 @@ def _saver(job: Job, folder: RunFolder) -> Callable[[Any, int, float | None], No
     """Returns a function (trained, step, score) -> None that saves the adapter to the folder."""
 
     def save_best(trained, step: int, best: float | None) -> None:
-        metadata = PromptMetadata(
-            model=job.base.config.name,
+        metadata = PromptMetadata.of_model(
+            job.base.config,
             task=job.data.name,
             step=step,
             metric=None if best is None else f"{job.prediction.split} score",
@@ -225,7 +225,6 @@ def _saver(job: Job, folder: RunFolder) -> Callable[[Any, int, float | None], No
             seed=job.training.options.seed,
             vocabulary_hash=job.base.vocabulary.hash,
             target_sentinel=job.data.target_sentinel,
-            family=None if job.base.config.family == "t5" else job.base.config.family,
         )
         save_adapter(folder.path, job.method, trained, metadata)
 

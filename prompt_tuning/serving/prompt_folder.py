@@ -127,6 +127,7 @@ class PromptFolder:
             embed_dim=predictor.config.embed_dim,
             model=predictor.config.name,
             vocabulary_hash=predictor.vocabulary.hash,
+            config=predictor.config,
         )
         if not adapter.is_prompt:
             check_fits(predictor.config, adapter, str(file))

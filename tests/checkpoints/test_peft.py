@@ -235,7 +235,7 @@ def test_a_broken_configuration_is_refused(adapter, text):
 
 def test_an_adapter_of_another_method_is_refused(adapter):
     change(adapter, peft_type="LORA")
-    refused("peft_type 'LORA'.*only 'PROMPT_TUNING' is supported", adapter)
+    refused("peft_type 'LORA'.*only 'PROMPT_TUNING' or 'P_TUNING' is supported", adapter)
 
 
 def test_an_adapter_of_another_kind_of_model_is_refused(adapter):

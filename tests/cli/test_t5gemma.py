@@ -6,7 +6,10 @@ import jax
 import numpy as np
 import pytest
 import sentencepiece
+from safetensors.numpy import load_file
 
+from prompt_tuning.checkpoints.adapters.adapter_files import load_adapter
+from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.checkpoints.frozen.weights import save_weights
 from prompt_tuning.cli.__main__ import main
 from prompt_tuning.data.tasks.catalog import get_task
@@ -102,5 +105,19 @@ def test_it_is_trained_evaluated_and_asked(folder, tiny_flags, tmp_path, monkeyp
     for method in ("rank", "beam"):
         assert main(["evaluate", "run", f"--gin.predict.method={method}"]) == 0
         assert 0 <= json.loads(capsys.readouterr().out)["score"] <= 1
-    with pytest.raises(UserError, match="family t5gemma, which the format 'peft' doesn't support"):
-        main(["export", "run", "--output", "peft", "--format", "peft"])
+    with pytest.raises(UserError, match="family t5gemma, which T5X doesn't have; expected peft"):
+        main(["export", "run", "--output", "t5x", "--format", "t5x"])
+    assert main(["export", "run", "--output", "adapter", "--format", "peft"]) == 0
+    config, frozen = load_frozen(folder)
+    loaded = [
+        load_adapter(path, config=config, model="tiny_t5gemma").prompt
+        for path in ("run", "adapter")
+    ]
+    np.testing.assert_allclose(*loaded, rtol=1e-6)
+    stored = load_file("adapter/adapter_model.safetensors")["prompt_embeddings"]
+    np.testing.assert_allclose(stored, loaded[0] / 4, rtol=1e-6)  # the root of the width
+
+    assert main(["convert", str(folder), "folder", "--format", "huggingface"]) == 0
+    again = load_frozen("folder")[1]
+    jax.tree.map(np.testing.assert_array_equal, again, frozen)
+    assert find_vocabulary("folder").bos_id == BOS

@@ -147,7 +147,8 @@ def load_adapter(
       embed_dim: the model's embedding size, which a prompt must have.
       model: name of the model in use; checked if the file names one.
       vocabulary_hash: of the vocabulary in use; checked if the file has one.
-      config: the model's; if None, the only PEFT adapters that can be read are prompts.
+      config: the model's; if None, the only PEFT adapters that can be read are prompts, and those
+        that PEFT itself wrote must be for models without scaled embeddings, such as T5.
 
     Raises:
       UserError: it can't be read, is damaged, or was trained for another model or vocabulary.
@@ -160,7 +161,11 @@ def load_adapter(
     if (adapter := _read_peft(path, config)) is None:
         if file is None or _ATTRIBUTES not in strings:
             prompt, metadata = load_prompt(
-                path, (None, embed_dim), model=model, vocabulary_hash=vocabulary_hash
+                path,
+                (None, embed_dim),
+                model=model,
+                vocabulary_hash=vocabulary_hash,
+                embedding_scale=config.embedding_scale if config else 1.0,
             )
             method: Any = SoftPrompt(length=prompt.shape[0], embed_dim=prompt.shape[1])
             trained = soft_prompt_variables(prompt)

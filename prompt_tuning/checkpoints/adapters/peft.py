@@ -2,15 +2,17 @@
 
 This module reads and writes the folder of any method, and PEFT's prompt tuning: one array,
 `prompt_embeddings`, in front of the encoder's input. `peft_methods.py` handles the other methods.
-For a T5, PEFT's default trains twice the rows it uses: `num_virtual_tokens` rows for the encoder
-and as many for the decoder, of which it uses only the first half, in the encoder (PEFT 0.21,
-`PeftModelForSeq2SeqLM.forward`). Both shapes are read; the one without dead rows is written. PEFT
-isn't required.
+PEFT's default trains twice the rows it uses: `num_virtual_tokens` rows for the encoder and as many
+for the decoder, of which it uses only the first half, in the encoder (PEFT 0.21,
+`PeftModelForSeq2SeqLM.forward`). Both shapes are read; the one without dead rows is written. An
+adapter of P-tuning is a prompt too: PEFT saves what its network computes. Models that scale their
+embeddings, such as T5Gemma, scale PEFT's prompts too, but not ours: `prompt_files.py` and
+`prompt_export.py` account for it. PEFT isn't required.
 """
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +30,8 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 TORCH_FILE = "adapter_model.bin"  # of older versions of PEFT
 TORCH_MAGICS = (b"PK\x03\x04", b"\x80")
 """First bytes of PyTorch's files: a zip archive or, in old versions, a pickle."""
-PROMPT_TUNING = "PROMPT_TUNING"
+PROMPT_TYPES = ("PROMPT_TUNING", "P_TUNING")
+"""PEFT's names of methods that train one prompt."""
 PROMPT_KEY = "prompt_embeddings"
 _TASK_TYPE = "SEQ_2_SEQ_LM"
 _FIX = "Give the adapter a folder that exists, is writable and has free space."
@@ -70,12 +73,12 @@ def peft_type_of(path: FilePath) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def read_adapter(path: FilePath, *, peft_type: str) -> PeftAdapter:
-    """Reads an adapter of a T5.
+def read_adapter(path: FilePath, *, peft_types: Sequence[str]) -> PeftAdapter:
+    """Reads an adapter of an encoder-decoder.
 
     Args:
       path: the folder of PEFT's `save_pretrained`, or the weight file in it.
-      peft_type: PEFT's name of the expected method, such as "PROMPT_TUNING".
+      peft_types: PEFT's names of the expected methods, such as "PROMPT_TUNING".
 
     Raises:
       UserError: a file is missing or damaged, weights in a pickle can't be read without running
@@ -86,11 +89,11 @@ def read_adapter(path: FilePath, *, peft_type: str) -> PeftAdapter:
         is_torch = stream.read(8).startswith(TORCH_MAGICS)
     arrays, metadata = (stored_torch(file), {}) if is_torch else stored_safetensors(file)
     config = _read_config(file.parent / CONFIG_FILE)
-    for field, expected in (("peft_type", peft_type), ("task_type", _TASK_TYPE)):
-        if config.get(field) != expected:
+    for field, expected in (("peft_type", peft_types), ("task_type", (_TASK_TYPE,))):
+        if config.get(field) not in expected:
             raise UserError(
                 f"The adapter in {file.parent} has {field} {shown(config.get(field))} "
-                f"({CONFIG_FILE}); only {expected!r} is supported."
+                f"({CONFIG_FILE}); only {' or '.join(map(repr, expected))} is supported."
             )
     values = {name: np.asarray(array) for name, array in arrays.items()}
     base = config.get("base_model_name_or_path")
@@ -138,7 +141,7 @@ def write_adapter(
 
 
 def load_peft_prompt(path: FilePath) -> tuple[np.ndarray, Mapping[str, str]]:
-    """Returns the live rows of a prompt-tuning adapter, [prompt, embed], and its metadata.
+    """Returns the live rows of a prompt's adapter, [prompt, embed], and its metadata.
 
     If there are 2n rows, only the first n are live; a warning is logged.
 
@@ -146,7 +149,7 @@ def load_peft_prompt(path: FilePath) -> tuple[np.ndarray, Mapping[str, str]]:
       UserError: as for `read_adapter`; or the array is missing or isn't the only one, or its number
         of rows is neither `num_virtual_tokens` nor twice that.
     """
-    adapter = read_adapter(path, peft_type=PROMPT_TUNING)
+    adapter = read_adapter(path, peft_types=PROMPT_TYPES)
     if list(adapter.arrays) != [PROMPT_KEY]:
         found = shown_names(sorted(adapter.arrays)) or "no array"
         raise UserError(
@@ -193,10 +196,13 @@ def save_peft_prompt(
         "token_dim": array.shape[1],
         # Only the encoder; otherwise, PEFT would expect 2n rows.
         "num_transformer_submodules": 1,
+        # Not used, but required for models whose config.json has a part for each stack.
+        "num_layers": 1,
+        "num_attention_heads": 1,
         "prompt_tuning_init": "RANDOM",
     }
     arrays = {PROMPT_KEY: array}
-    return write_adapter(folder, PROMPT_TUNING, fields, arrays, metadata, base_model=base_model)
+    return write_adapter(folder, PROMPT_TYPES[0], fields, arrays, metadata, base_model=base_model)
 
 
 def _read_config(path: FilePath) -> Mapping[str, Any]:

@@ -12,14 +12,20 @@ IA3: `ia3_l` [outputs, 1], or [1, inputs] for "feedforward" modules. PEFT scales
 and v and the input of wo, as in the paper. Its default for mT5 scales the output of wi_1 instead;
 in a gated block, the hidden layer is a product with that output, so the factors are equivalent.
 
-Prefix tuning: `prompt_embeddings` [prefix, num_layers * 2 * token_dim], only in a T5's decoder
+Prefix tuning: `prompt_embeddings` [prefix, num_layers * 2 * token_dim], only in the decoder's
 self-attention. Layer i doesn't read the i-th of the num_layers pairs of keys and values: PEFT
 repeats all pairs for two submodules and splits the result into groups of four arrays per layer, of
 which it uses the first two (PEFT 0.21, `PeftModel.get_prompt`). So layer i reads pair
 2i mod num_layers; if num_layers is even, half of the trained pairs are never read, and two layers
 share each other pair. This module computes the same. Any prefix can still be written, with an odd
 num_layers: the model's, or one more with a pair that no layer reads. PEFT's token_dim must be
-heads * head_dim; its default, the model's width, fails if they differ, as in T5 1.1 Small.
+heads * head_dim, with the heads of keys; its default, the model's width, fails if they differ, as
+in T5 1.1 Small, and a T5Gemma has no default.
+
+With rotary positions, PEFT's prefix takes the first positions and the target's tokens those after
+it; here the prefix has none and the target begins at 0. PEFT rotates no key of the prefix either,
+so ours are its keys rotated back by the prefix's length. In layers with a window PEFT's prefix
+leaves it after as many tokens, and ours doesn't: T5Gemma's windows are longer than its targets.
 """
 
 import math
@@ -27,18 +33,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.checkpoints.adapters.peft import (
     CONFIG_FILE,
     PROMPT_KEY,
-    PROMPT_TUNING,
+    PROMPT_TYPES,
     PeftAdapter,
     peft_type_of,
     read_adapter,
     write_adapter,
 )
-from prompt_tuning.checkpoints.frozen.huggingface import huggingface_module
+from prompt_tuning.checkpoints.frozen.huggingface import huggingface_modules
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import FilePath
 from prompt_tuning.json_text import shown, shown_names
@@ -48,6 +55,7 @@ from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.methods.registry import method_name
 from prompt_tuning.models.config import ModelConfig
+from prompt_tuning.models.t5gemma import rotated
 from prompt_tuning.models.targets import Target, attention_blocks, projections, scalable
 
 _Arrays = dict[str, np.ndarray]
@@ -79,7 +87,7 @@ _LORA_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 _FACTORS = "ia3_l"
 
 _PREFIX_BLOCK = "decoder/self_attention"
-"""The only block of a T5 with prefixes in PEFT."""
+"""The only block of an encoder-decoder with prefixes in PEFT."""
 
 
 def load_peft_method(
@@ -92,19 +100,19 @@ def load_peft_method(
         None.
     """
     kind = peft_type_of(path)
-    if kind == PROMPT_TUNING:
+    if kind in PROMPT_TYPES:
         return None
     if kind not in _METHODS:
         raise UserError(
-            f"The adapter in {path} has peft_type {shown(kind)}; only {PROMPT_TUNING!r}, "
-            f"{', '.join(map(repr, _METHODS))} are supported."
+            f"The adapter in {path} has peft_type {shown(kind)}; only "
+            f"{', '.join(map(repr, (*PROMPT_TYPES, *_METHODS)))} are supported."
         )
     if config is None:
         raise UserError(
             f"The adapter in {path} has peft_type {kind!r}, which can only be read together with "
             "its model; use a command that loads a model."
         )
-    adapter = read_adapter(path, peft_type=kind)
+    adapter = read_adapter(path, peft_types=(kind,))
     method, params = _METHODS[kind].read(adapter, config)
     return method, {"params": params}, adapter.metadata
 
@@ -128,7 +136,7 @@ def save_peft_method(
     for kind, (ours, _, write) in _METHODS.items():
         if type(method) is ours:
             params = {name: np.asarray(x, np.float32) for name, x in trained["params"].items()}
-            fields, arrays = write(method, params)
+            fields, arrays = write(method, params, metadata)
             return write_adapter(folder, kind, fields, arrays, metadata, base_model=base_model)
     raise UserError(
         f"Parameters trained by {method_name(method)} can't be exported to PEFT; only prompts, "
@@ -155,7 +163,7 @@ def _read_lora(adapter: PeftAdapter, config: ModelConfig) -> tuple[LoRA, Mapping
     targets, params = [], {}
     for target in projections(config):
         shapes = {_DOWN: (rank, math.prod(target.inputs)), _UP: (math.prod(target.outputs), rank)}
-        if found := _take(modules, target, shapes, adapter.path):
+        if found := _take(modules, _paths(config.family, target), shapes, adapter.path):
             down, up = found  # [layer, rank, inputs], [layer, outputs, rank]
             targets.append(target)
             params[f"{target.name}/down"] = down.mT.reshape(target.layers, *target.inputs, rank)
@@ -166,13 +174,16 @@ def _read_lora(adapter: PeftAdapter, config: ModelConfig) -> tuple[LoRA, Mapping
     return method, params
 
 
-def _write_lora(method: LoRA, params: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], _Arrays]:
+def _write_lora(
+    method: LoRA, params: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> tuple[dict[str, Any], _Arrays]:
     arrays: _Arrays = {}
+    family = metadata.get("family", "t5")
     for target in method.targets:
         down, up = params[f"{target.name}/down"], params[f"{target.name}/up"]
         down = down.reshape(target.layers, -1, method.rank).mT
         up = up.reshape(target.layers, method.rank, -1).mT
-        for module, of_down, of_up in zip(_paths(target), down, up, strict=True):
+        for module, of_down, of_up in zip(_paths(family, target), down, up, strict=True):
             arrays |= {f"{_START}{module}.{_DOWN}": of_down, f"{_START}{module}.{_UP}": of_up}
     fields = {
         "r": method.rank,
@@ -181,7 +192,7 @@ def _write_lora(method: LoRA, params: Mapping[str, np.ndarray]) -> tuple[dict[st
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
-        "target_modules": [path for target in method.targets for path in _paths(target)],
+        "target_modules": [path for target in method.targets for path in _paths(family, target)],
     }
     return fields, arrays
 
@@ -199,7 +210,8 @@ def _read_ia3(adapter: PeftAdapter, config: ModelConfig) -> tuple[IA3, Mapping[s
             places = {f"{block}/wo": (1, size), f"{block}/wi_1": (size, 1)}
         for name, shape in places.items():
             each = by_name.get(name)  # an ungated block has no wi_1
-            if each and (found := _take(modules, each, {_FACTORS: shape}, adapter.path)):
+            paths = _paths(config.family, each) if each else []
+            if found := _take(modules, paths, {_FACTORS: shape}, adapter.path):
                 factors = found[0].reshape(target.layers, *target.outputs)
                 params[target.name] = factors * params.get(target.name, 1)
         if target.name in params:
@@ -208,13 +220,16 @@ def _read_ia3(adapter: PeftAdapter, config: ModelConfig) -> tuple[IA3, Mapping[s
     return IA3(targets=tuple(targets)), params
 
 
-def _write_ia3(method: IA3, params: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], _Arrays]:
+def _write_ia3(
+    method: IA3, params: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> tuple[dict[str, Any], _Arrays]:
     arrays: _Arrays = {}
     feed_forward: list[str] = []
     for target in method.targets:
         factors = params[target.name].reshape(target.layers, -1, 1)
         block, _, module = target.name.rpartition("/")
-        paths = _paths(target, f"{block}/wo" if module == "hidden" else target.name)
+        family = metadata.get("family", "t5")
+        paths = _paths(family, target, f"{block}/wo" if module == "hidden" else target.name)
         if module == "hidden":
             factors = factors.mT
             feed_forward += paths
@@ -261,16 +276,17 @@ def _read_prefix(adapter: PeftAdapter, config: ModelConfig) -> tuple[DeepPrompt,
     array = array.reshape(len(array), pairs, 2, heads, head_dim)
     read = np.moveaxis(array[:, _read_pairs(target.layers, pairs)], 0, 2)
     # [layer, 2, prefix, heads, head_dim]
+    read = _moved(read, -len(array), config.rope_theta)
     return DeepPrompt(length=len(array), targets=(target,)), {_PREFIX_BLOCK: read}
 
 
 def _write_prefix(
-    method: DeepPrompt, params: Mapping[str, np.ndarray]
+    method: DeepPrompt, params: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> tuple[dict[str, Any], _Arrays]:
     names = [target.name for target in method.targets]
     if names != [_PREFIX_BLOCK]:
         raise UserError(
-            f"PEFT's prefix tuning of T5 supports only {_PREFIX_BLOCK}, but this adapter has "
+            f"PEFT's prefix tuning supports only {_PREFIX_BLOCK}, but this adapter has "
             f"prefixes for {', '.join(names)}; train with blocks=('self_attention',) to export it."
         )
     (target,) = method.targets
@@ -278,7 +294,9 @@ def _write_prefix(
     # Odd, so that 2i mod pairs differs for every layer i.
     pairs = target.layers + 1 - target.layers % 2
     whole = np.zeros((method.length, pairs, 2, heads, head_dim), np.float32)
-    whole[:, _read_pairs(target.layers, pairs)] = np.moveaxis(params[_PREFIX_BLOCK], 2, 0)
+    theta = float(metadata["rope_theta"]) if "rope_theta" in metadata else None
+    prefixes = _moved(params[_PREFIX_BLOCK], method.length, theta)
+    whole[:, _read_pairs(target.layers, pairs)] = np.moveaxis(prefixes, 2, 0)
     fields = {
         "num_virtual_tokens": method.length,
         "num_layers": pairs,
@@ -296,7 +314,9 @@ class _PeftMethod(NamedTuple):
 
     method: type[Any]
     read: Callable[[PeftAdapter, ModelConfig], tuple[Any, Mapping[str, Any]]]
-    write: Callable[[Any, Mapping[str, np.ndarray]], tuple[dict[str, Any], _Arrays]]
+    write: Callable[
+        [Any, Mapping[str, np.ndarray], Mapping[str, str]], tuple[dict[str, Any], _Arrays]
+    ]
 
 
 _METHODS = {
@@ -312,9 +332,19 @@ def _read_pairs(layers: int, pairs: int) -> list[int]:
     return [2 * layer % pairs for layer in range(layers)]
 
 
-def _paths(target: Target, name: str | None = None) -> list[str]:
+def _moved(prefixes: np.ndarray, positions: int, theta: float | None) -> np.ndarray:
+    """Returns prefixes [layer, 2, prefix, heads, head_dim] with keys rotated by `positions`."""
+    if theta is None:
+        return prefixes
+    keys = prefixes[:, 0].swapaxes(1, 2)  # [layer, heads, prefix, head_dim]
+    keys = rotated(jnp.asarray(keys), jnp.full(keys.shape[2], positions), theta)
+    return np.stack([np.asarray(keys).swapaxes(1, 2), prefixes[:, 1]], axis=1)
+
+
+def _paths(family: str, target: Target, name: str | None = None) -> list[str]:
     """Returns Hugging Face's paths of a target, or of module `name`, in all layers."""
-    return [huggingface_module(name or target.name, layer) for layer in range(target.layers)]
+    path = huggingface_modules(family)[name or target.name]
+    return [path.format(layer=layer) for layer in range(target.layers)]
 
 
 def _by_module(adapter: PeftAdapter) -> dict[str, _Arrays]:
@@ -329,18 +359,18 @@ def _by_module(adapter: PeftAdapter) -> dict[str, _Arrays]:
 
 def _take(
     modules: dict[str, _Arrays],
-    target: Target,
+    paths: Sequence[str],
     shapes: Mapping[str, tuple[int, ...]],
     path: FilePath,
 ) -> list[np.ndarray]:
-    """Removes a target's arrays from `modules`, and returns one per name, stacked over layers.
+    """Removes the arrays at the paths of a target's layers from `modules`; returns them stacked.
 
-    Returns an empty list if there are none.
+    Returns one array per name, or an empty list if there are none.
 
     Raises:
       UserError: a layer's arrays have other names or shapes than `shapes`.
     """
-    layers = {module: modules.pop(module, {}) for module in _paths(target)}
+    layers = {module: modules.pop(module, {}) for module in paths}
     if not any(layers.values()):
         return []
     for module, arrays in layers.items():

@@ -50,10 +50,15 @@ def export_prompt(
     Raises:
       UserError: the format is unknown, the folder isn't empty, or it can't be written.
     """
-    _check_family(metadata, form)
+    if metadata.family is not None and form == "t5x":
+        raise UserError(
+            f"This was trained for a model of the family {metadata.family}, which T5X doesn't "
+            "have; expected peft, safetensors or npy."
+        )
     folder = _new_folder(folder, form, base_model)
     if form == "peft":
-        files = save_peft_prompt(folder, prompt, metadata.to_strings(), base_model=base_model)
+        scaled = prompt / np.float32(metadata.embedding_scale or 1)
+        files = save_peft_prompt(folder, scaled, metadata.to_strings(), base_model=base_model)
         return [write_model_card(folder, metadata, base_model=base_model, fix=_FIX), *files]
     if form == "t5x":
         return save_t5x_prompt(folder, prompt, step=metadata.step or 0)
@@ -88,7 +93,6 @@ def export_adapter(
             f"Only prompts can be exported as {form}, but this was trained by "
             f"{adapter.metadata.method}; expected safetensors, or peft if PEFT has the method."
         )
-    _check_family(adapter.metadata, form)
     folder = _new_folder(folder, form, base_model)
     if form == "peft":
         strings = adapter.metadata.to_strings()
@@ -99,14 +103,6 @@ def export_adapter(
         return [write_model_card(folder, metadata, base_model=base_model, fix=_FIX), *files]
     path = folder / f"{BEST_ADAPTER}.safetensors"
     return [write_adapter(path, adapter.method, adapter.trained, adapter.metadata)]
-
-
-def _check_family(metadata: PromptMetadata, form: str) -> None:
-    if metadata.family is not None and form in ("peft", "t5x"):
-        raise UserError(
-            f"This was trained for a model of the family {metadata.family}, which the format "
-            f"{form!r} doesn't support; expected safetensors or npy."
-        )
 
 
 def _new_folder(folder: str | os.PathLike[str], form: str, base_model: str | None) -> FilePath:

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -24,6 +25,7 @@ from prompt_tuning.checkpoints.hub import adapter_path
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import FilePath, as_path, atomic_write, check_kind
 from prompt_tuning.json_text import shown, shown_names
+from prompt_tuning.models.parameters import ModelConfig
 
 BEST_PROMPT = "prompt_best"
 """Stem of the files with a run's best prompt."""
@@ -52,6 +54,8 @@ class PromptMetadata:
       base_model: the base model named in a PEFT adapter: a hub name or a folder.
       target_sentinel: whether a sentinel precedes the targets, and therefore the answers.
       family: the frozen model's family, if it isn't T5's.
+      embedding_scale, rope_theta: the model's, if it isn't a T5: PEFT's prompts enter the model
+        before embeddings are scaled, and its prefixes are elsewhere on the rotary circle.
     """
 
     model: str | None = None
@@ -65,6 +69,17 @@ class PromptMetadata:
     base_model: str | None = None
     target_sentinel: bool | None = None
     family: str | None = None
+    embedding_scale: float | None = None
+    rope_theta: float | None = None
+
+    @classmethod
+    def of_model(cls, config: ModelConfig, **fields: Any) -> "PromptMetadata":
+        """Returns metadata of something trained for a model."""
+        if config.family != "t5":
+            fields["family"] = config.family
+            fields["embedding_scale"] = config.embedding_scale
+            fields["rope_theta"] = config.rope_theta
+        return cls(model=config.name, **fields)
 
     def to_strings(self) -> dict[str, str]:
         """Returns the fields that aren't None as strings; floats keep full precision."""
@@ -78,7 +93,7 @@ class PromptMetadata:
         read = {
             "step": int,
             "seed": int,
-            "score": float,
+            **dict.fromkeys(("score", "embedding_scale", "rope_theta"), float),
             "target_sentinel": lambda text: text == "True",
         }
         return cls(**{n: read.get(n, str)(text) for n, text in strings.items() if n in known})
@@ -127,6 +142,7 @@ def load_prompt(
     *,
     model: str | None = None,
     vocabulary_hash: str | None = None,
+    embedding_scale: float = 1.0,
 ) -> tuple[Float32[np.ndarray, "prompt embed"], PromptMetadata]:
     """Reads a prompt and checks that it fits.
 
@@ -137,6 +153,7 @@ def load_prompt(
       expect: the expected (length, embed); None accepts any.
       model: name of the model in use; checked if the file names one.
       vocabulary_hash: of the vocabulary in use; checked if the file has one.
+      embedding_scale: of the model in use, by which PEFT's prompts are scaled.
 
     Returns:
       The prompt as float32 and its metadata, which is empty unless we wrote the file.
@@ -147,7 +164,8 @@ def load_prompt(
     """
     path = adapter_path(as_path(path))
     check_kind(path)
-    array, metadata = _read_folder(path) if path.is_dir() else _read_file(path)
+    read = _read_folder if path.is_dir() else _read_file
+    array, metadata = read(path, embedding_scale)
     prompt = _check_array(path, array)
     check_metadata(path, metadata, model=model)
     length, embed_dim = expect
@@ -165,16 +183,16 @@ def load_prompt(
     return prompt, metadata
 
 
-def _read_folder(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
+def _read_folder(path: FilePath, embedding_scale: float) -> tuple[np.ndarray, PromptMetadata]:
     if peft.is_adapter(path):
-        return _read_adapter(path)
+        return _read_adapter(path, embedding_scale)
     if t5x_prompts.is_checkpoint(path):
         return t5x_prompts.load_t5x_prompt(path), PromptMetadata()
     if len(exported := sorted(path.glob(f"checkpoint_*/{t5x_prompts.INDEX_FILE}"))) == 1:
         return t5x_prompts.load_t5x_prompt(exported[0].parent), PromptMetadata()
     for name in (t5x_prompts.NUMPY_FILE, *_NAMES):
         if (path / name).is_file():
-            return _read_file(path / name)
+            return _read_file(path / name, embedding_scale)
     inside = sorted(entry.name for entry in path.iterdir())
     raise UserError(
         f"{path} is a folder that is neither an adapter nor a T5X checkpoint and contains none of "
@@ -183,7 +201,7 @@ def _read_folder(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
     )
 
 
-def _read_file(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
+def _read_file(path: FilePath, embedding_scale: float) -> tuple[np.ndarray, PromptMetadata]:
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -196,15 +214,16 @@ def _read_file(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
     # A safetensors file begins with its header's length in eight bytes, and has "{" at offset 8.
     if start[8:] != b"{":
         if start.startswith(peft.TORCH_MAGICS):
-            return _read_adapter(path)
+            return _read_adapter(path, embedding_scale)
         if start and start[0] in FIRST_BYTES:
             return t5x_prompts.load_t5x_prompt(path), PromptMetadata()
-    return _read_safetensors(path)
+    return _read_safetensors(path, embedding_scale)
 
 
-def _read_adapter(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
+def _read_adapter(path: FilePath, embedding_scale: float) -> tuple[np.ndarray, PromptMetadata]:
     array, strings = peft.load_peft_prompt(path)
-    return array, _metadata(path, strings)
+    metadata = _metadata(path, strings)
+    return array * np.float32(metadata.embedding_scale or embedding_scale), metadata
 
 
 def _read_npy(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
@@ -220,7 +239,7 @@ def _read_npy(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
         raise UserError(f"{path} is not a readable .npy file: {shown(str(error))}.") from error
 
 
-def _read_safetensors(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
+def _read_safetensors(path: FilePath, embedding_scale: float) -> tuple[np.ndarray, PromptMetadata]:
     try:
         arrays, strings = stored_safetensors(path)
     except UserError as error:
@@ -229,7 +248,7 @@ def _read_safetensors(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
         ) from error
     names = sorted(arrays)
     if names == [peft.PROMPT_KEY]:
-        return _read_adapter(path)
+        return _read_adapter(path, embedding_scale)
     if names != [_KEY]:
         raise UserError(
             f"{path} is not a prompt file: it contains {len(names)} arrays "

@@ -5,6 +5,7 @@ transposed, [out, in], and each layer has its own array. The config's table of p
 names. huggingface_config.py reads config.json.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +25,7 @@ from prompt_tuning.checkpoints.frozen.huggingface_config import config_from_hugg
 from prompt_tuning.checkpoints.frozen.layouts import from_layers, layer_shape
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import parse_json, shown, shown_names
-from prompt_tuning.models.config import T5_MODELS, T5Config
+from prompt_tuning.models.config import MODELS, T5Config
 from prompt_tuning.models.parameters import ModelConfig
 
 CONFIG_FILE = "config.json"
@@ -209,18 +210,19 @@ def huggingface_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     }
 
 
-# From all models, since names don't depend on sizes.
-_MODULES_OF_LAYERS = {
-    each.module: each.huggingface.removesuffix(".weight")
-    for config in T5_MODELS.values()
-    for each in config.parameters()
-    if each.layers
-}
+@functools.cache
+def huggingface_modules(family: str) -> dict[str, str]:
+    """Returns Hugging Face's paths of a family's modules in layers, by name here: "STACK/MODULE".
 
-
-def huggingface_module(name: str, layer: int) -> str:
-    """Returns Hugging Face's path of a layer's projection, whose name here is "STACK/MODULE"."""
-    return _MODULES_OF_LAYERS[name].format(layer=layer)
+    A path has "{layer}" for a layer's index. Paths don't depend on sizes.
+    """
+    return {
+        each.module: each.huggingface.removesuffix(".weight")
+        for config in MODELS.values()
+        if config.family == family
+        for each in config.parameters()
+        if each.layers
+    }
 
 
 def _read_json(path: epath.Path) -> dict[str, Any]:
