@@ -55,7 +55,7 @@ from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.methods.registry import method_name
 from prompt_tuning.models.config import ModelConfig
-from prompt_tuning.models.t5gemma import rotated
+from prompt_tuning.models.rotary_layers import angles_of, rotated
 from prompt_tuning.models.targets import Target, attention_blocks, projections, scalable
 
 _Arrays = dict[str, np.ndarray]
@@ -336,9 +336,11 @@ def _moved(prefixes: np.ndarray, positions: int, theta: float | None) -> np.ndar
     """Returns prefixes [layer, 2, prefix, heads, head_dim] with keys rotated by `positions`."""
     if theta is None:
         return prefixes
-    keys = prefixes[:, 0].swapaxes(1, 2)  # [layer, heads, prefix, head_dim]
-    keys = rotated(jnp.asarray(keys), jnp.full(keys.shape[2], positions), theta)
-    return np.stack([np.asarray(keys).swapaxes(1, 2), prefixes[:, 1]], axis=1)
+    half = prefixes.shape[-1] // 2
+    frequencies = jnp.asarray(theta ** (-np.arange(half) / half), jnp.float32)
+    angles = angles_of(jnp.full(prefixes.shape[2], positions), frequencies)[None]
+    keys = rotated(jnp.asarray(prefixes[:, 0]), angles)
+    return np.stack([np.asarray(keys), prefixes[:, 1]], axis=1)
 
 
 def _paths(family: str, target: Target, name: str | None = None) -> list[str]:
