@@ -35,6 +35,7 @@ from prompt_tuning.methods.multitask import MultitaskPrompt
 from prompt_tuning.models.config import MODELS
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.parameters import ModelConfig
+from prompt_tuning.models.t5 import Params
 from prompt_tuning.parallel.mesh import make_mesh
 from prompt_tuning.parallel.rules import Layout
 
@@ -93,13 +94,16 @@ def facts_of_all(config: ModelConfig) -> list[MethodFacts]:
         ]
 
 
-def method_of_sizes(name: str, config: ModelConfig, folder: Path) -> Method:
+def method_of_sizes(
+    name: str, config: ModelConfig, folder: Path, params: Params | None = None
+) -> Method:
     """Returns a shipped method, as configured by its file, for a model of these sizes.
 
     Args:
       name: the file's stem.
       config: the model's config.
       folder: for placeholder files of source prompts, if the method needs any.
+      params: the model's weights; if None, a method that trains weights has only their shapes.
     """
     file = gin_config.shipped_configs() / "methods" / f"{name}.gin"
     bindings = [
@@ -116,7 +120,7 @@ def method_of_sizes(name: str, config: ModelConfig, folder: Path) -> Method:
     gin_config.load([str(file)], bindings)
     base = configurables.Base(
         config=config,
-        params=abstract_params(config),
+        params=abstract_params(config) if params is None else params,
         vocabulary=cast(Any, None),
         layout=Layout(mesh=make_mesh(), axes_of=lambda name: ()),
     )

@@ -124,6 +124,7 @@ class Decoder(nn.Module):
     config: DecoderOnlyConfig
     compute: Compute = Compute()
     layout: ActivationLayout = ONE_DEVICE
+    layer: type[Layer] = Layer
 
     @nn.compact
     def __call__(
@@ -145,7 +146,7 @@ class Decoder(nn.Module):
         stack = self.config.decoder
         dropped = Dropout(self.compute, deterministic)
         layers = stacked(
-            Layer, self.compute, stack.num_layers, (0, 0, 0, 0, 0, *(nn.broadcast,) * 4)
+            self.layer, self.compute, stack.num_layers, (0, 0, 0, 0, 0, *(nn.broadcast,) * 4)
         )
         x, keys_values = layers(stack, 0, self.compute, deterministic, self.layout, name="layers")(
             dropped(x),
@@ -164,18 +165,23 @@ class Decoder(nn.Module):
 
 
 class DecoderOnly(nn.Module):
-    """A decoder-only model; batches, attributes and methods are those of `T5`."""
+    """A decoder-only model; batches, attributes and methods are those of `T5`.
+
+    Attributes:
+      layer: the module of a layer, for families that change it (docs/adding_a_family.md).
+    """
 
     config: DecoderOnlyConfig
     compute: Compute = Compute()
     layout: ActivationLayout = ONE_DEVICE
+    layer: type[Layer] = Layer
 
     def setup(self) -> None:
         config = self.config
         self.token_embedder = Embedder(
             config.vocab_size, config.embed_dim, config.embedding_scale, self.compute
         )
-        self.decoder = Decoder(config, self.compute, self.layout)
+        self.decoder = Decoder(config, self.compute, self.layout, self.layer)
 
     def __call__(
         self,
@@ -304,8 +310,14 @@ class DecoderOnly(nn.Module):
             None if cache is None else cache.self_kv,
             _distances(positions - shift, of_keys, encoded.visible),
         )
+        return self.logits(hidden), keys_values
+
+    def logits(
+        self, hidden: Float[Array, "rows target features"]
+    ) -> Float[Array, "rows target vocab"]:
+        """Returns the logits of the decoder's last hidden layer, or its logits bounded."""
         logits: Any = self.token_embedder.attend(hidden) if self.config.tie_embeddings else hidden
-        return capped(logits, self.config.final_softcap), keys_values
+        return capped(logits, self.config.final_softcap)
 
 
 def _distances(

@@ -4,7 +4,7 @@ Every field that affects a model's computation is either used or must have the o
 here. All others are ignored: those for training, tokenizers or `generate`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prompt_tuning.checkpoints.frozen.huggingface_decoder import KIND_OF, decoder_only_config
@@ -111,13 +111,14 @@ def config_from_huggingface(
       UserError: it is for another architecture, or a field is unsupported, missing or invalid.
     """
     kind = fields.get("model_type")
-    if kind == "t5gemma":
-        return t5gemma_config(fields, name=name, source=source)
-    if kind in tuple(KIND_OF):
-        return decoder_only_config(fields, name=name, source=source)
-    if kind not in tuple(_FEED_FORWARD):
-        expected = ", ".join(map(repr, (*_FEED_FORWARD, "t5gemma", *KIND_OF)))
+    if kind not in tuple(READERS):
+        expected = ", ".join(map(repr, READERS))
         raise UserError(f"{source} has the model type {shown(kind)}; expected one of {expected}.")
+    return READERS[kind](fields, name=name, source=source)
+
+
+def _t5_config(fields: Mapping[str, Any], *, name: str, source: str) -> T5Config:
+    kind = fields["model_type"]
     for theirs, values in _FIXED.items():
         if fields.get(theirs) not in (None, *values):
             expected = " or ".join(map(shown, values)) or "none"
@@ -149,6 +150,14 @@ def config_from_huggingface(
         )
     except UserError as error:
         raise UserError(f"Can't use {source}: {error}") from error
+
+
+READERS: dict[str, Callable[..., ModelConfig]] = {
+    **dict.fromkeys(_FEED_FORWARD, _t5_config),
+    "t5gemma": t5gemma_config,
+    **dict.fromkeys(KIND_OF, decoder_only_config),
+}
+"""The reader of each model type; its arguments are those of `config_from_huggingface`."""
 
 
 def _field(fields: Mapping[str, Any], theirs: str, source: str) -> Any:
