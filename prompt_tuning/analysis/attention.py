@@ -90,8 +90,11 @@ def _sums(
     _, state = model.apply({"params": frozen}, batch, injection, mutable=["intermediates"])
     stacks: Any = state["intermediates"]
     # [layer, batch, heads, queries, keys]; the prompt's keys come first.
-    (encoder,) = stacks["encoder"]["layers"]["attention"]["weights"]
-    (decoder,) = stacks["decoder"]["layers"]["encoder_decoder_attention"]["weights"]
+    if "encoder" in stacks:
+        (encoder,) = stacks["encoder"]["layers"]["attention"]["weights"]
+        (decoder,) = stacks["decoder"]["layers"]["encoder_decoder_attention"]["weights"]
+    else:  # of the input, then of the targets
+        encoder, decoder = stacks["decoder"]["layers"]["self_attention"]["weights"]
 
     visible = jnp.asarray(batch["encoder_input_tokens"]) != model.config.pad_id
     targets = jnp.asarray(batch["decoder_loss_weights"]) > 0

@@ -35,7 +35,7 @@ class TokenizedExample(TypedDict):
 def seqio_task(task: Task, vocabulary: Vocabulary, data_dir: str | None = None) -> seqio.Task:
     """Returns the SeqIO task of one of ours: T5's preprocessing of the text rendered by `task`."""
     ids = vocabulary.seqio()
-    of_inputs = seqio.Feature(vocabulary=ids, add_eos=vocabulary.bos_id is None)
+    of_inputs = seqio.Feature(vocabulary=ids, add_eos=vocabulary.ends_inputs)
     of_targets = seqio.Feature(vocabulary=ids, add_eos=True)
     begin = [] if vocabulary.bos_id is None else [_begin_inputs(vocabulary.bos_id)]
 
@@ -56,8 +56,8 @@ def seqio_task(task: Task, vocabulary: Vocabulary, data_dir: str | None = None) 
         output_features={"inputs": of_inputs, "targets": of_targets},
         preprocessors=[
             seqio.preprocessors.tokenize,
-            _keep_full_lengths,
             *begin,
+            _keep_full_lengths(vocabulary.ends_inputs),
             seqio.CacheDatasetPlaceholder(),
             seqio.preprocessors.append_eos_after_trim,
         ],
@@ -115,12 +115,17 @@ def _text_rows(task: Task, split: str, data_dir: str | None) -> Iterator[dict[st
         }
 
 
-@seqio.map_over_dataset
-@tf.autograph.experimental.do_not_convert
-def _keep_full_lengths(example: dict[str, Any]) -> dict[str, Any]:
-    end_of_sequence = 1  # or the token that begins inputs
-    full = {f"{name}_full_length": tf.size(example[name]) + end_of_sequence for name in FEATURES}
-    return {**example, **full}
+def _keep_full_lengths(ends_inputs: bool) -> Any:
+    """Returns a preprocessor that notes the numbers of tokens, end of sequence included."""
+    ends = {"inputs": int(ends_inputs), "targets": 1}
+
+    @seqio.map_over_dataset
+    @tf.autograph.experimental.do_not_convert
+    def keep(example: dict[str, Any]) -> dict[str, Any]:
+        full = {f"{name}_full_length": tf.size(example[name]) + ends[name] for name in FEATURES}
+        return {**example, **full}
+
+    return keep
 
 
 def _begin_inputs(bos_id: int) -> Any:

@@ -1,6 +1,7 @@
-"""Hugging Face's Unigram `tokenizer.json`, the only vocabulary file that `transformers` 5 writes.
+"""Hugging Face's `tokenizer.json`, the only vocabulary file that `transformers` 5 writes.
 
-The `tokenizers` package (the extra `hf`) reads it, so that ids are those of `transformers`.
+T5's is Unigram, those of decoder-only models are BPE. The `tokenizers` package (the extra `hf`)
+reads it, so that ids are those of `transformers`.
 """
 
 import functools
@@ -8,6 +9,7 @@ import hashlib
 import importlib.util
 import itertools
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, SupportsInt
 
 from prompt_tuning.data import hub_tokens
@@ -39,8 +41,7 @@ class TokenizerVocabulary(Vocabulary):
         kind = model.get("type")
         if kind != "Unigram":
             raise UserError(
-                f"{path} is a vocabulary of type {shown(kind)}; expected Unigram, as in T5."
-                f"{' CodeT5 has byte-level BPE.' if kind == 'BPE' else ''}"
+                f"{path} is a vocabulary of type {shown(kind)}; expected Unigram, as in T5, or BPE."
             )
         self._tokenizer = _loaded(path)
         self.extra_ids = 0
@@ -109,6 +110,67 @@ class TokenizerVocabulary(Vocabulary):
     def _files(self) -> dict[str, bytes]:
         files = (self.path, self.path.parent / hub_tokens.TOKENIZER_CONFIG)
         return {file.name: file.read_bytes() for file in files if file.exists()}
+
+
+class BPEVocabulary(TokenizerVocabulary):
+    """The vocabulary of a decoder-only model's `tokenizer.json`.
+
+    Inputs begin with what the tokenizer puts before each text, and don't end. Padding is -1, which
+    is no token's: these models have no padding, or end sequences with it.
+
+    Args:
+      path: the file; `tokenizer_config.json` in the same folder names the token that ends a
+        sequence, or `config.json` has its id.
+
+      Raises:
+        UserError: the file is damaged, or neither file has such a token; or `tokenizers` isn't
+          installed.
+    """
+
+    pad_id = -1
+    ends_inputs = False
+
+    def __init__(self, path: FilePath):
+        self.path = path
+        self._tokenizer = _loaded(path)
+        self.extra_ids = self.num_sentinels = 0
+        self._added = {}
+        self._size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        self.num_pieces = self._tokenizer.get_vocab_size(with_added_tokens=False)
+        self.first_sentinel = self._size - 1
+        self.eos_id = self.unk_id = self._end()
+        before = self._tokenizer.encode("", add_special_tokens=True).ids
+        self.bos_id = next((id_ for id_ in before if id_ != self.eos_id), None)
+
+    def _end(self) -> int:
+        """Returns the id that ends a sequence."""
+        folder = self.path.parent
+        token = hub_tokens.read_json(folder / hub_tokens.TOKENIZER_CONFIG).get("eos_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        found = self._tokenizer.token_to_id(str(token))
+        if found is None:
+            found = hub_tokens.read_json(folder / "config.json").get("eos_token_id")
+            found = found[0] if isinstance(found, list) and found else found
+        if type(found) is not int or not 0 <= found < self._size:
+            raise UserError(
+                f"{self.path} doesn't say which token ends a sequence; expected an eos_token of "
+                f"the vocabulary in {hub_tokens.TOKENIZER_CONFIG} next to it, found {shown(token)}."
+            )
+        return found
+
+    def decode(self, ids: Iterable[SupportsInt]) -> str:
+        """Returns the text of `ids` up to the first end of sequence, without special tokens."""
+        whole = itertools.takewhile(
+            lambda id_: id_ not in (self.eos_id, self.pad_id), map(int, ids)
+        )
+        # A model may output other ids: the embedding table has more rows.
+        return self._tokenizer.decode([*filter(self._has, whole)], skip_special_tokens=True)
+
+
+def read_tokenizer(path: FilePath) -> TokenizerVocabulary:
+    """Returns the vocabulary of a `tokenizer.json`; raises UserError as its class does."""
+    kind = dict(hub_tokens.read_json(path).get("model") or {}).get("type")
+    return BPEVocabulary(path) if kind == "BPE" else TokenizerVocabulary(path)
 
 
 def _loaded(path: FilePath) -> Any:

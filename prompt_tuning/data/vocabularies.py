@@ -8,8 +8,8 @@ SeqIO tasks of `seqio_tasks.py`; `ByteVocabulary` likewise corresponds to `seqio
 shipped one. `tokenizer_json.py` reads folders with only a `tokenizer.json`.
 
 T5 reserves id 0 for padding (also the decoder's start), 1 for end of sequence and 2 for unknown.
-Other models have other ids, which are the vocabulary's. T5's inputs end with end of sequence;
-Gemma's begin with a token of their own instead.
+Other models have other ids, which are the vocabulary's. T5's inputs end with end of sequence; those
+of decoder-only models and of T5Gemma don't, and most begin with a token of their own.
 The ids of span corruption's sentinels, `<extra_id_0>` and so on, count down from the last id
 (Raffel et al., 2020, section 3.1.4). T5's file doesn't contain them, so code appends them; mT5's
 does; ByT5 reuses the last hundred byte ids (Xue et al., 2022, section 3.1). Tokens that a Hugging
@@ -81,14 +81,17 @@ class Vocabulary:
           special ids than T5's and no padding; or an added token has the id of another piece.
 
     Attributes:
-      pad_id: the id of padding; MADLAD-400's is in the `config.json` of the folder.
+      pad_id: the id of padding; MADLAD-400's is in the `config.json` of the folder. -1, which is no
+        token's, in a `tokenizer.model` without padding: batches are padded with it nonetheless.
       eos_id: the id of end of sequence.
       unk_id: the id of unknown text.
-      bos_id: the id that begins inputs, as in Gemma; None if end of sequence ends them, as in T5.
+      bos_id: the id that begins inputs, as in Gemma; None if none does, as in T5.
+      ends_inputs: whether end of sequence ends inputs, as in T5.
     """
 
     pad_id, eos_id, unk_id = PAD_ID, EOS_ID, UNK_ID
     bos_id: int | None = None
+    ends_inputs = True
 
     def __init__(self, path: str | FilePath, extra_ids: int | None = None):
         self.path = as_vocabulary_path(path)
@@ -101,7 +104,7 @@ class Vocabulary:
         self.pad_id, self.eos_id, self.unk_id = _special_ids(self._processor, self.path)
         bos_id = self._processor.bos_id()
         if folder is not None and hub_tokens.begins_inputs(folder) and bos_id >= 0:
-            self.bos_id = bos_id
+            self.bos_id, self.ends_inputs = bos_id, False
         size = self._processor.get_piece_size()
         self.num_pieces = size - self.extra_ids - in_file
         """The number of ids of text, which come before sentinels and added tokens."""
@@ -155,9 +158,10 @@ class Vocabulary:
           length: maximum number of ids; None for no limit.
         """
         ids = self.encode(text)
-        kept = ids if length is None else ids[: length - 1]
-        whole = [*kept, self.eos_id] if self.bos_id is None else [self.bos_id, *kept]
-        return whole, len(kept) < len(ids)
+        before = [] if self.bos_id is None else [self.bos_id]
+        after = [self.eos_id] if self.ends_inputs else []
+        kept = ids if length is None else ids[: length - len(before) - len(after)]
+        return [*before, *kept, *after], len(kept) < len(ids)
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:
         """Returns the text of `ids` up to the first end of sequence, without padding.
@@ -166,7 +170,7 @@ class Vocabulary:
         """
         texts, run = [], []
         for id_ in map(int, ids):
-            if id_ == self.eos_id:
+            if id_ in (self.eos_id, -1):
                 break
             if id_ in self._added:
                 texts += [self._text(run), self._added[id_]]
@@ -373,7 +377,7 @@ def _special_ids(
         pad_id = hub_tokens.read_json(path.parent / "config.json").get("pad_token_id")
         if type(pad_id) is int and 0 <= pad_id < processor.get_piece_size():
             special = (pad_id, *special[1:])
-    if min(special) < 0:
+    if min(special[path.name == GEMMA_FILE :]) < 0:
         raise UserError(
             f"Vocabulary {path} has pad, eos, unk ids {special}; T5 needs (0, 1, 2). Train it with "
             "--pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1."

@@ -2,7 +2,7 @@
 
 from prompt_tuning.buckets import check_reachable
 from prompt_tuning.data import hub_tokens
-from prompt_tuning.data.tokenizer_json import TokenizerVocabulary
+from prompt_tuning.data.tokenizer_json import read_tokenizer
 from prompt_tuning.data.vocabularies import (
     BYT5_CLASS,
     BYTES,
@@ -24,7 +24,7 @@ def find_vocabulary(path: str | FilePath, extra_ids: int | None = None) -> Vocab
     """Returns the vocabulary that a path names.
 
     Args:
-      path: a SentencePiece model file; a Unigram `tokenizer.json`; a folder with either, such as
+      path: a SentencePiece model file; a `tokenizer.json`; a folder with either, such as
         a checkpoint's; any of them in a bucket (gs://); the name of a shipped vocabulary,
         "tinyworld"; or "byt5".
       extra_ids: number of sentinels to append, as for `Vocabulary`.
@@ -48,11 +48,11 @@ def find_vocabulary(path: str | FilePath, extra_ids: int | None = None) -> Vocab
         return Vocabulary(path, extra_ids)
     file = found / hub_tokens.TOKENIZER if found.is_dir() else found
     if file.exists():
-        return TokenizerVocabulary(file)
+        return read_tokenizer(file)
     if (found / _BPE_FILE).exists():
         raise UserError(
             f"{found} has a byte-level BPE vocabulary ({_BPE_FILE}), as CodeT5 does, which isn't "
-            f"supported; expected SentencePiece ({HUB_FILE}) or a Unigram {hub_tokens.TOKENIZER}."
+            f"supported; expected SentencePiece ({HUB_FILE}) or {hub_tokens.TOKENIZER}."
         )
     raise UserError(
         f"{found} contains no vocabulary (none of {', '.join(_FILES)}, {hub_tokens.TOKENIZER}); "

@@ -21,6 +21,7 @@ from jaxtyping import PyTree
 
 from prompt_tuning.models.compute import AUTO, Compute
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.decoder_only_config import DecoderOnlyConfig
 from prompt_tuning.models.parameters import ModelConfig, parameter_shapes
 from prompt_tuning.models.t5gemma_config import T5GemmaConfig
 
@@ -103,8 +104,9 @@ def kept_bytes(
     """
     of_model = parameter_shapes(config).keys() & flatten_dict(trained, sep="/")
     kernels = any(name.endswith("kernel") for name in of_model)
-    encoder, decoder = _stacks(config)
-    norms = 2 if isinstance(config, T5GemmaConfig) else 1  # of a block
+    encoder, *_, decoder = _stacks(config) * 2  # a decoder-only model's stack is both
+    rotary = not isinstance(config, T5Config)
+    norms = 2 if rotary else 1  # of a block
     # A norm's input for each block, the query, key and value, and the feed-forward block's
     # hidden layers; in the decoder also another query, and the keys and values of the source,
     # which short targets don't need (`attention.Attention.folds`).
@@ -118,7 +120,7 @@ def kept_bytes(
     if kernels:
         per_target += 3 * embed + 2 * heads + decoder.mlp_dim / model_parallel
     kept += decoder.num_layers * target * per_target
-    if target > decoder.head_dim // 2 or isinstance(config, T5GemmaConfig):
+    if target > decoder.head_dim // 2 or rotary:
         kept += decoder.num_layers * source * 2 * heads
     # Attention weights, [rows, heads, queries, keys]; trained biases take plain attention.
     flash = compute.attention == "flash" and isinstance(config, T5Config)
@@ -138,16 +140,15 @@ class _Sizes(NamedTuple):
     gated_mlp: bool
 
 
-def _stacks(config: ModelConfig) -> tuple[_Sizes, _Sizes]:
-    """Returns the sizes of the encoder and the decoder."""
-    if isinstance(config, T5GemmaConfig):
-        encoder, decoder = (
-            _Sizes(*(getattr(stack, name) for name in _Sizes._fields))
-            for stack in (config.encoder, config.decoder)
-        )
-        return encoder, decoder
+def _stacks(config: ModelConfig) -> tuple[_Sizes, ...]:
+    """Returns the sizes of the encoder and the decoder, or of the only stack."""
+    if isinstance(config, T5GemmaConfig | DecoderOnlyConfig):
+        stacks = [config.decoder]
+        if isinstance(config, T5GemmaConfig):
+            stacks.insert(0, config.encoder)
+        return tuple(_Sizes(*(getattr(stack, name) for name in _Sizes._fields)) for stack in stacks)
     assert isinstance(config, T5Config)
-    encoder, decoder = (
+    return tuple(
         _Sizes(
             layers,
             config.embed_dim,
@@ -158,7 +159,6 @@ def _stacks(config: ModelConfig) -> tuple[_Sizes, _Sizes]:
         )
         for layers in (config.num_encoder_layers, config.num_decoder_layers)
     )
-    return encoder, decoder
 
 
 def _widths(stack: _Sizes, model_parallel: int) -> tuple[float, float, float]:

@@ -25,6 +25,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.models import auto
 from prompt_tuning.models.compute import AUTO, Compute
 from prompt_tuning.models.config import MODELS, get_config
+from prompt_tuning.models.decoder_only_config import DecoderOnlyConfig
 from prompt_tuning.models.encoder_decoder import FrozenModel
 from prompt_tuning.models.families import model_of
 from prompt_tuning.models.parameters import ModelConfig, parameter_axes, parameter_shapes
@@ -272,6 +273,9 @@ def load_base(
     """
     # A single device needs no sharding.
     config, compute, params = load_model(layout.sharding_of if layout.mesh.size > 1 else None)
+    if isinstance(config, DecoderOnlyConfig):
+        # What pads and ends sequences are conventions of the data; some files have several ids.
+        config = dataclasses.replace(config, pad_id=vocabulary.pad_id, eos_id=vocabulary.eos_id)
     check_vocabulary(vocabulary, config)
     for line in layout.unsplit(params) if is_first() else ():
         say(line)
@@ -288,6 +292,8 @@ def load_base(
 def check_vocabulary(vocabulary: Vocabulary, config: ModelConfig) -> None:
     """Checks that a vocabulary's size and special ids match the model."""
     unused = config.vocab_size - len(vocabulary)
+    if isinstance(config, DecoderOnlyConfig):  # a Gemma 3 without images lacks their tokens' rows
+        unused = max(unused, min(config.vocab_size - vocabulary.num_pieces, 0))
     if not 0 <= unused < _UNUSED_ROWS:
         raise UserError(
             f"The vocabulary {vocabulary.path} has {len(vocabulary)} pieces, but the model "

@@ -14,6 +14,7 @@ from prompt_tuning.analysis.tables import Table, report_folder, write_report
 from prompt_tuning.data.batching import eval_batches
 from prompt_tuning.data.tokenized import TokenizedSplit
 from prompt_tuning.errors import UserError
+from prompt_tuning.models.decoder_only_config import DecoderOnlyConfig
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.recipes import scoring
 from prompt_tuning.recipes.frozen_base import Base
@@ -91,9 +92,10 @@ class Report:
         rows = min(_ATTENTION_ROWS, self._data.batch_size)
         batches = (batch for batch, _ in eval_batches(examples, rows, self._data.num_lengths))
         found = prompt_attention(self._base.model, self._base.params, self._prompt, batches)
+        first = "prefill" if isinstance(self._base.config, DecoderOnlyConfig) else "encoder"
         kinds = {
-            "encoder, from the input": found.encoder_inputs,
-            "encoder, from the prompt": found.encoder_prompt,
+            f"{first}, from the input": found.encoder_inputs,
+            f"{first}, from the prompt": found.encoder_prompt,
             "decoder, from the target": found.decoder,
         }
         mass = {name: by_position.sum(axis=1) for name, by_position in kinds.items()}

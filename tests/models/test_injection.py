@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from small_configs import TINY, TINY_FAMILIES
 
+from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation.rank import label_log_likelihoods
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.decoder_only_config import DecoderOnlyConfig
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.families import model_of
 from prompt_tuning.models.initialization import init_params
@@ -65,7 +67,9 @@ def prompts(config, seed: int, length: int) -> Injection:
     return Injection(
         encoder_prompt=draw(1, length, embed),
         encoder_suffix=draw(1, length + 1, embed),
-        decoder_prompt=draw(1, length + 2, embed),
+        decoder_prompt=None
+        if isinstance(config, DecoderOnlyConfig)
+        else draw(1, length + 2, embed),
     )
 
 
@@ -179,11 +183,12 @@ def test_a_suffix_follows_the_last_token(batch):
 
 
 def test_weights_stand_in_for_the_frozen_ones(model, frozen, batch):
-    scale = frozen["encoder"]["encoder_norm"]["scale"]
-    injection = Injection(weights={"encoder/encoder_norm/scale": 2 * scale})
+    name = "decoder/decoder_norm/scale"
+    scale = frozen["decoder"]["decoder_norm"]["scale"] + 1
+    injection = Injection(weights={name: 2 * scale})
     params = injected(frozen, injection)[0]["params"]
-    assert np.array_equal(params["encoder"]["encoder_norm"]["scale"], 2 * scale)
-    assert params["decoder"] == frozen["decoder"]
+    assert np.array_equal(params["decoder"]["decoder_norm"]["scale"], 2 * scale)
+    assert params["token_embedder"] == frozen["token_embedder"]
     scores = functools.partial(label_log_likelihoods, model)
     tokens = batch["encoder_input_tokens"]
     np.testing.assert_array_equal(
@@ -193,7 +198,7 @@ def test_weights_stand_in_for_the_frozen_ones(model, frozen, batch):
     with pytest.raises(ValueError, match="no parameters named"):
         injected(frozen, Injection(weights={"encoder/scale": scale}))
     with pytest.raises(ValueError, match="has shape"):
-        injected(frozen, Injection(weights={"encoder/encoder_norm/scale": scale[:3]}))
+        injected(frozen, Injection(weights={name: scale[:3]}))
     with pytest.raises(ValueError, match="injected"):  # not the frozen model's own answers
         model.apply({"params": frozen}, jax.tree.map(jnp.asarray, batch), injection)
 
@@ -208,6 +213,13 @@ def test_what_cannot_share_a_batch(two):
     longer = dataclasses.replace(both, encoder_prompt=jnp.ones((1, 3, 12)))
     with pytest.raises(ValueError, match="come between the two"):
         stack_injections([both, longer])
+
+
+def test_a_model_without_encoder_has_no_decoder_s_prompt(batch):
+    model = MODELS["qwen2"]
+    frozen = init_params(model.config, jax.random.key(0))
+    with pytest.raises(UserError, match="expected a prompt before, after or around the input"):
+        logits_of(model, frozen, batch, Injection(decoder_prompt=jnp.ones((1, 2, 12))))
 
 
 @pytest.mark.parametrize("size", [None, 3])

@@ -24,6 +24,7 @@ from prompt_tuning.models.targets import attention_blocks, blocks, projections, 
 
 CONFIGS = {"v1.1": GATED, "v1.0": dataclasses.replace(GATED, gated_mlp=False, tie_embeddings=True)}
 CONFIGS["T5Gemma"] = TINY_FAMILIES["t5gemma"]
+CONFIGS["Qwen 2"] = TINY_FAMILIES["qwen2"]
 
 
 merge = jax.jit(merge_injection)  # one program in place of a hundred
