@@ -1,11 +1,13 @@
 """Pre-trains one of TinyWorld's models: span corruption, then LM adaptation lesson by lesson.
 
     python experiments/tinyworld/pretrain.py --size small
+    python experiments/tinyworld/pretrain.py --size decoder
     python experiments/tinyworld/pretrain.py --size base --grow_from small
 
 Documents are generated on the fly, so none is repeated. A lesson of the curriculum
 (`corpus.py`) ends when the model has mastered it, or after `--lesson_steps`; then it reads the
-whole mixture. A model grown from a smaller one (`grow.py`) skips the lessons, but for those of
+whole mixture. The decoder-only model predicts the next words of stories instead of corrupted
+spans. A model grown from a smaller one (`grow.py`) skips the lessons, but for those of
 `--lessons`. A model grown from its own size is continued; `--seed` gives it other documents.
 Evaluation is zero-shot: the share of exercises of each kind, about held-out facts and in the
 corpus's own phrasing, that the model answers exactly.
@@ -38,9 +40,12 @@ from prompt_tuning.checkpoints.frozen.weights import load_weights, save_weights
 from prompt_tuning.data.pretraining import lm_adaptation, span_corruption
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.decoder_only_config import DecoderOnlyConfig
+from prompt_tuning.models.encoder_decoder import FrozenModel
+from prompt_tuning.models.families import model_of
 from prompt_tuning.models.initialization import init_params
-from prompt_tuning.models.parameters import count_parameters
-from prompt_tuning.models.t5 import T5
+from prompt_tuning.models.parameters import ModelConfig, count_parameters
+from prompt_tuning.models.stack import Stack
 from prompt_tuning.tinyworld.world import World
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.step import TrainState, make_train_step, model_loss_fn
@@ -49,7 +54,7 @@ ASSETS = Path(__file__).parents[2] / "prompt_tuning" / "assets" / "tinyworld"
 RESULTS = Path(__file__).parent / "results"
 NUM_SENTINELS = 100
 CHUNK_DOCUMENTS = 8_192
-BUCKETS = ((16, 8), (24, 8), (24, 16), (40, 16), (56, 28), (88, 40))
+BUCKETS = ((16, 8), (24, 8), (24, 16), (40, 16), (56, 28), (88, 40), (1, 128))
 """(encoder, decoder) lengths in tokens; a document goes to the first that holds it."""
 
 Pair = tuple[list[int], list[int]]
@@ -69,7 +74,36 @@ def size_config(name: str, embed: int, heads: int, layers: int) -> T5Config:
     )
 
 
-SIZES = {
+def decoder_config(name: str, embed: int, heads: int, layers: int) -> DecoderOnlyConfig:
+    stack = Stack(
+        embed_dim=embed,
+        mlp_dim=2 * embed,
+        num_heads=heads,
+        num_kv_heads=heads // 2,
+        head_dim=embed // heads,
+        query_scalar=float(embed // heads),
+        windows=(0,) * layers,
+        rope_theta=1000.0,
+        attention_softcap=0.0,
+        activation_name="silu",
+        unit_offset=False,
+        post_norms=False,
+        head_norms=True,
+    )
+    return DecoderOnlyConfig(
+        name=f"tinyworld_{name}",
+        kind="qwen3",
+        vocab_size=1408,
+        embed_dim=embed,
+        decoder=stack,
+        tie_embeddings=True,
+        pad_id=0,
+        eos_id=1,
+    )
+
+
+SIZES: dict[str, ModelConfig] = {
+    "decoder": decoder_config("decoder", 96, 6, 4),
     "nano": size_config("nano", 32, 2, 2),
     "tiny": size_config("tiny", 48, 3, 2),
     "mini": size_config("mini", 64, 4, 3),
@@ -111,6 +145,9 @@ def examples(phase: Phase, encode: Callable, seed: int, vocab_size: int) -> Iter
             rng = np.random.default_rng(chunk)
             for ids in encode([document.text for document in documents]):
                 yield span_corruption(ids, rng, vocab_size=vocab_size)
+        elif phase.name == "next words":
+            for ids in encode([document.text for document in documents]):
+                yield lm_adaptation([], ids)
         else:
             contexts = encode([document.context for document in documents])
             continuations = encode([document.continuation for document in documents])
@@ -146,7 +183,7 @@ def batches(examples: Iterator[Pair], tokens: int) -> Iterator[dict]:
             yield make_batch(waiting.pop(bucket), bucket)
 
 
-def make_probe(model: T5, encode: Callable, count: int = 128):
+def make_probe(model: FrozenModel, encode: Callable, count: int = 128):
     """Returns a function from weights and exercises to {exercise: share answered exactly}."""
     probes = {}
     for exercise in dict.fromkeys(corpus.EXERCISES):
@@ -173,7 +210,9 @@ def make_probe(model: T5, encode: Callable, count: int = 128):
     }
 
 
-def save_in_bfloat16(path: Path, params: dict, config: T5Config, metadata: dict[str, str]) -> None:
+def save_in_bfloat16(
+    path: Path, params: dict, config: ModelConfig, metadata: dict[str, str]
+) -> None:
     save_weights(path, jax.tree.map(lambda leaf: leaf.astype("bfloat16"), params), config, metadata)
 
 
@@ -193,16 +232,17 @@ def make_phases(args: argparse.Namespace) -> list[Phase]:
     mixture = Phase(name="mixture", steps=args.mixture_steps, write=everything, decays=True)
     if args.grow_from:
         return [*lessons, mixture]
-    spans = Phase(name="span corruption", steps=args.span_corruption_steps, write=stories)
-    return [spans, *lessons, mixture]
+    name = "next words" if args.size == "decoder" else "span corruption"
+    first = Phase(name=name, steps=args.span_corruption_steps, write=stories)
+    return [first, *lessons, mixture]
 
 
-def first_params(args: argparse.Namespace, config: T5Config) -> dict:
+def first_params(args: argparse.Namespace, config: ModelConfig) -> dict:
     """Returns random weights, or a smaller model's, grown to the size."""
     params = init_params(
         config,
         jax.random.key(args.seed),
-        relative_bias_stddev=args.relative_bias_stddev,
+        relative_bias_stddev=None if args.size == "decoder" else args.relative_bias_stddev,
     )
     if not args.grow_from:
         return params
@@ -244,7 +284,7 @@ def main() -> None:
     config = SIZES[args.size]
     vocabulary = sentencepiece.SentencePieceProcessor(model_file=str(ASSETS / "tinyworld.model"))
     assert vocabulary.vocab_size() + NUM_SENTINELS == config.vocab_size
-    model = T5(config, Compute(unroll=0))
+    model = model_of(config, Compute(unroll=0))
     params = first_params(args, config)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
