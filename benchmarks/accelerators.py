@@ -48,6 +48,8 @@ from prompt_tuning.methods.adapter import PLACEMENTS, BottleneckAdapter
 from prompt_tuning.methods.attention_mixed import AttentionMixedPrompt, MixedPrompt
 from prompt_tuning.methods.base import bind
 from prompt_tuning.methods.deep_prompt import ATTENTION, DeepPrompt
+from prompt_tuning.methods.dept import DePT
+from prompt_tuning.methods.dora import DoRA
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.methods.multitask import MultitaskPrompt
@@ -55,6 +57,7 @@ from prompt_tuning.methods.p_tuning import PTuning
 from prompt_tuning.methods.prefix import PrefixTuning
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.methods.residual import ResidualPrompt
+from prompt_tuning.methods.vera import VeRA
 from prompt_tuning.methods.weights import Weights, select_weights
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config, get_config
@@ -132,6 +135,9 @@ METHODS: dict[str, Callable[[T5Config], Any]] = {
         length=10, targets=select_targets(attention_blocks(c), ATTENTION)
     ),
     "LoRA": lambda c: LoRA(targets=select_targets(projections(c), ("query", "value"))),
+    "DoRA": lambda c: DoRA(targets=select_targets(projections(c), ("query", "value"))),
+    "VeRA": lambda c: VeRA(targets=select_targets(projections(c), ("query", "value"))),
+    "DePT": lambda c: DePT(length=40, embed_dim=c.embed_dim, positions=512),
     "IA3": lambda c: IA3(targets=scalable(c)),
     "adapter": lambda c: BottleneckAdapter(
         targets=select_targets(blocks(c), PLACEMENTS["houlsby"])

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from prompt_tuning.methods.adapter import adapter
     from prompt_tuning.methods.attention_mixed import attention_mixed_prompt, mixed_prompt
     from prompt_tuning.methods.deep_prompt import deep_prompt
+    from prompt_tuning.methods.dept import dept
+    from prompt_tuning.methods.dora import dora
     from prompt_tuning.methods.ia3 import ia3
     from prompt_tuning.methods.lora import lora
     from prompt_tuning.methods.multitask import adapted_multitask_prompt, multitask_prompt
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from prompt_tuning.methods.prefix import prefix
     from prompt_tuning.methods.prompt import soft_prompt
     from prompt_tuning.methods.residual import residual_prompt
+    from prompt_tuning.methods.vera import vera
     from prompt_tuning.methods.weights import weights
     from prompt_tuning.recipes.api import evaluate, load, train, train_many, train_on_batches
     from prompt_tuning.recipes.choices import (
@@ -77,6 +80,8 @@ __all__ = [
     "constant",
     "cosine_decay",
     "deep_prompt",
+    "dept",
+    "dora",
     "ensemble",
     "evaluate",
     "from_file",
@@ -104,6 +109,7 @@ __all__ = [
     "train",
     "train_many",
     "train_on_batches",
+    "vera",
     "weights",
 ]
 __version__ = "0.1.0"
@@ -117,6 +123,8 @@ _MODULES = {
     "methods.adapter": ("adapter",),
     "methods.attention_mixed": ("attention_mixed_prompt", "mixed_prompt"),
     "methods.deep_prompt": ("deep_prompt",),
+    "methods.dept": ("dept",),
+    "methods.dora": ("dora",),
     "methods.ia3": ("ia3",),
     "methods.lora": ("lora",),
     "methods.multitask": ("adapted_multitask_prompt", "multitask_prompt"),
@@ -124,6 +132,7 @@ _MODULES = {
     "methods.prefix": ("prefix",),
     "methods.prompt": ("soft_prompt",),
     "methods.residual": ("residual_prompt",),
+    "methods.vera": ("vera",),
     "methods.weights": ("weights",),
     "recipes.api": ("evaluate", "load", "train", "train_many", "train_on_batches"),
     "recipes.choices": (

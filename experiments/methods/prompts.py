@@ -52,6 +52,15 @@ def experiments(runs: Path) -> dict[str, tuple[str, dict]]:
         "p_tuning": ("methods/p_tuning", {}),
         "p_tuning_mlp": ("methods/p_tuning", {"p_tuning.encoder": "mlp"}),
         "residual_prompt": ("methods/residual_prompt", {}),
+        "dept": (
+            "methods/dept",
+            {
+                "PROMPT_LENGTH": 10,
+                "dept.positions": 64,
+                "dept.rank": 6,
+                "linear_warmup.warmup_steps": 20,
+            },
+        ),
         "mixed_prompt": ("methods/mixed_prompt", {"SOURCE_PROMPTS": sources}),
         "attention_mixed_prompt": ("methods/attention_mixed_prompt", {"SOURCE_PROMPTS": sources}),
         "multitask_prompt": (

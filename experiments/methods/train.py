@@ -42,6 +42,8 @@ EXPERIMENTS = {
         pt.adamw(pt.linear_warmup(1e-2, 20)),
         {},
     ),
+    "dora": (pt.dora(), pt.adamw(pt.linear_warmup(1e-2, 20)), {}),
+    "vera": (pt.vera(), pt.adamw(pt.linear_warmup(1e-1, 20)), {}),
     "ia3": (pt.ia3(), scaled(pt.linear_warmup(3e-2, 20)), {}),
     "adapter": (pt.adapter(), pt.adamw(pt.linear_warmup(3e-3, 20)), {}),
     "adapter_pfeiffer": (

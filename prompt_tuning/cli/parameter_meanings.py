@@ -14,7 +14,8 @@ _SIZES = (
     "num_decoder_layers",
 )
 _COMPUTE = ("compute_dtype", "matmul_dtype", "remat", "unroll", "dropout_rate")
-_PROMPTS = ("soft_prompt", "p_tuning", "residual_prompt", "multitask_prompt")
+_PROMPTS = ("soft_prompt", "p_tuning", "residual_prompt", "multitask_prompt", "dept")
+_LORA = ("rank", "alpha", "projections", "rank_stabilized")
 _PIECES = "the rest is sampled from this many most common pieces"
 
 MEANINGS = {
@@ -112,6 +113,7 @@ MEANINGS = {
     "adafactor.clipping_threshold": "maximum root mean square of an update",
     "adafactor.weight_decay": "share of the parameters subtracted at each step",
     "adafactor.max_gradient_norm": "scale larger gradients down to this global norm; None: never",
+    "adafactor.rate_factors": "factors of the learning rate, by name of the trained parameters",
     "adafactor.multiply_by_parameter_scale": "scale updates by the parameters' root mean square",
     "adafactor.min_dim_size_to_factor": "minimum dimension for factored second moments",
     "adamw.learning_rate": "a value or a schedule, such as @cosine_decay()",
@@ -120,6 +122,7 @@ MEANINGS = {
     "adamw.eps": "added to the square root of the second moment",
     "adamw.weight_decay": "decoupled weight decay",
     "adamw.max_gradient_norm": "scale larger gradients down to this global norm; None: never",
+    "adamw.rate_factors": "factors of the learning rate, by name of the trained parameters",
     "constant.value": "the learning rate",
     "linear_warmup.value": "the rate after the warm-up",
     "linear_warmup.warmup_steps": "steps of the warm-up",
@@ -148,6 +151,13 @@ MEANINGS = {
     "lora.alpha": "updates are scaled by alpha / rank",
     "lora.projections": "query, key, value, out, wi_0, wi_1, wi, wo",
     "lora.rank_stabilized": "scale by alpha / sqrt(rank) instead",
+    **{f"dora.{name}": "as for lora" for name in _LORA},
+    "dept.positions": "update the embeddings of this many tokens of the input",
+    "dept.rank": "rank of their update",
+    "vera.rank": "rank of the random matrices",
+    "vera.projections": "as for lora",
+    "vera.initial_scale": "initial value of the scales of the rank",
+    "vera.seed": "seed of the random matrices",
     "ia3.modules": "modules to scale: key, value, hidden",
     "adapter.width": "width of the bottleneck",
     "adapter.placement": "'houlsby' (after attention and feed-forward) or 'pfeiffer'",

@@ -51,6 +51,8 @@ class Injection:
         position is visible. The same holds for the other masks.
       encoder_prompt_mixture: instead of `encoder_prompt`, parts that the model mixes into a prompt
         for each input (Asai et al., 2022).
+      encoder_update: vectors added by position to the input's embeddings (Shi & Lipani, 2024), of
+        which those beyond the last vector are unchanged.
       encoder_suffix: vectors inserted right after each input's last token.
       encoder_suffix_mask: its mask.
       decoder_prompt: vectors prepended to the decoder's embedded input.
@@ -58,7 +60,7 @@ class Injection:
       prefixes: keys and values prepended in an attention block (Li & Liang, 2021). In
         self-attention their positions are just before the sequence.
       prefix_masks: masks of some prefixes, by the same names, [batch or 1, prefix].
-      low_rank: additions to projections (LoRA; Hu et al., 2021).
+      low_rank: additions to projections (LoRA; Hu et al., 2021), with magnitudes in DoRA.
       scales: factors of modules' outputs (IA3; Liu et al., 2022).
       bottlenecks: additions to blocks' outputs (adapters; Houlsby et al., 2019).
       weights: parameters that replace frozen ones, by "/"-joined name. They have no batch axis.
@@ -67,6 +69,7 @@ class Injection:
     encoder_prompt: Float[AnyArray, "#batch prompt embed"] | None = None
     encoder_prompt_mask: Bool[AnyArray, "#batch prompt"] | None = None
     encoder_prompt_mixture: PromptMixture | None = None
+    encoder_update: Float[AnyArray, "#batch update embed"] | None = None
     encoder_suffix: Float[AnyArray, "#batch suffix embed"] | None = None
     encoder_suffix_mask: Bool[AnyArray, "#batch suffix"] | None = None
     decoder_prompt: Float[AnyArray, "#batch decoder_prompt embed"] | None = None
@@ -119,7 +122,7 @@ def add_prompt(
     mask: Bool[Array, "batch source"],
     injection: Injection,
 ) -> tuple[Float[Array, "batch extended embed"], Bool[Array, "batch extended"]]:
-    """Returns `[P; X]`, or `[P; X; S]`, and its mask.
+    """Returns `[P; X]`, or `[P; X; S]`, and its mask; X with its update, if there is one.
 
     The prompt is at positions 0 to p-1 (section 2 of the paper), a suffix right after the input's
     last token, before any padding. Relative positions count the prompt and the suffix.
@@ -132,6 +135,11 @@ def add_prompt(
             "The injection contains weights; first replace the frozen ones by them: "
             "variables, injection = injected(frozen, injection)."
         )
+    if injection.encoder_update is not None:
+        length = embedded.shape[1]
+        update = injection.encoder_update[:, :length]
+        update = jnp.pad(update, ((0, 0), (0, length - update.shape[1]), (0, 0)))
+        embedded += update.astype(embedded.dtype)
     parts = [(embedded, mask)]
     prompt, mixture = injection.encoder_prompt, injection.encoder_prompt_mixture
     if mixture is not None:

@@ -17,7 +17,7 @@ from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.parameters import CODES, SCALES
 from prompt_tuning.models.quantization import QuantizedKernel
-from prompt_tuning.models.slots import LowRank, Slots, low_rank_product
+from prompt_tuning.models.slots import LowRank, Slots, with_low_rank
 
 
 def contract(spec: str, x: Array, y: Array | QuantizedKernel, compute: Compute) -> Array:
@@ -125,11 +125,15 @@ class Projection(nn.Module):
 
         Another `spec` than the module's may sum over other axes of the kernel.
         """
-        projected = contract(spec or self.spec, x, self._kernel(), self.compute)
+        kernel = self._kernel()
+        projected = contract(spec or self.spec, x, kernel, self.compute)
+        if low_rank is not None:
+            kernel = kernel.dequantize() if isinstance(kernel, QuantizedKernel) else kernel
+            projected = with_low_rank(projected, x, kernel, low_rank)
         if self.biased:
             dtype = jnp.dtype(self.compute.param_dtype)
             projected += self.param("bias", nn.initializers.zeros, self.shape[1:], dtype)
-        return projected if low_rank is None else projected + low_rank_product(x, low_rank)
+        return projected
 
     def _kernel(self) -> Array | QuantizedKernel:
         if self.has_variable("params", CODES):

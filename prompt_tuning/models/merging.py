@@ -7,6 +7,7 @@ weight and can't be merged.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -37,19 +38,14 @@ def merge_injection(frozen: Params, injection: Injection) -> Params:
         if field.name not in _MERGEABLE and jax.tree.leaves(filled):
             raise UserError(
                 f"The trained parameters have {field.name.replace('_', ' ')}, which can't be "
-                "merged into the model's weights; only lora, ia3 and weights (model_tuning, "
-                "norm_scales) can. Use them with the frozen model."
+                "merged into the model's weights; only lora, dora, vera, ia3 and weights "
+                "(model_tuning, norm_scales) can. Use them with the frozen model."
             )
     variables, injection = injected(frozen, injection)
     params = jax.tree.map(lambda leaf, old: leaf.astype(old.dtype), variables["params"], frozen)
     names = flatten_dict(params, sep="/")
     for name, low_rank in injection.low_rank.items():
-        product = _product(low_rank)
-
-        def with_product(kernel: Array, product: Array = product) -> Array:
-            return kernel + _shaped(product, kernel.shape)
-
-        params = _changed(params, name, with_product)
+        params = _changed(params, name, functools.partial(_with_product, low_rank=low_rank))
     # After low ranks, since factors scale the sum of a projection and its addition.
     for name, scale in injection.scales.items():
         factors = _drop_batch_axis(name, scale)
@@ -79,10 +75,17 @@ def _shaped(array: Array, shape: tuple[int, ...]) -> Array:
     return array
 
 
-def _product(low_rank: LowRank) -> Array:
-    """Returns down @ up, [layer, *inputs, *outputs]."""
+def _with_product(kernel: Array, low_rank: LowRank) -> Array:
+    """Returns kernels with down @ up, [layer, *inputs, *outputs], added and with magnitudes."""
     down, up = (_drop_batch_axis("a low rank", array) for array in (low_rank.down, low_rank.up))
-    return jax.vmap(lambda down, up: jnp.tensordot(down, up, axes=1))(down, up)
+    product = jax.vmap(lambda down, up: jnp.tensordot(down, up, axes=1))(down, up)
+    kernel = kernel + _shaped(product, kernel.shape)
+    if low_rank.magnitude is None:
+        return kernel
+    magnitude = _drop_batch_axis("a magnitude", low_rank.magnitude)
+    inputs = tuple(range(1, down.ndim - 1))
+    norm = jnp.sqrt(jnp.sum(jnp.square(kernel), axis=inputs, keepdims=True))
+    return kernel * jnp.expand_dims(magnitude, inputs) / norm
 
 
 def _drop_batch_axis(name: str, array: Array) -> Array:

@@ -7,6 +7,7 @@ share the values. A method fills slots through `injection.py`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -41,15 +42,20 @@ class KeyValue:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class LowRank:
-    """An addition to a projection's output: x @ down @ up (LoRA).
+    """An addition to a projection's output x @ W: x @ down @ up (LoRA).
+
+    With a magnitude, the output is x @ V * magnitude / ||V||, V = W + down @ up, with the norm over
+    the inputs of each output feature (DoRA).
 
     Attributes:
       down: [layer, batch or 1, *inputs, rank]; `inputs` are the axes the projection sums over.
       up: [layer, batch or 1, rank, *outputs], with any scaling included.
+      magnitude: [layer, batch or 1, *outputs], or None.
     """
 
     down: Float[AnyArray, "..."]
     up: Float[AnyArray, "..."]
+    magnitude: Float[AnyArray, "..."] | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -147,10 +153,48 @@ class Slots:
         return x + added.astype(x.dtype)
 
 
-def low_rank_product(x: Float[Array, "rows length ..."], low_rank: LowRank) -> Array:
+def with_low_rank(
+    projected: Float[Array, "rows length ..."],
+    x: Float[Array, "rows length ..."],
+    kernel: Float[Array, "..."],
+    low_rank: LowRank,
+) -> Array:
+    """Returns a projection's output with its low-rank addition, in float32.
+
+    Args:
+      projected: x @ kernel.
+      x: the projection's input.
+      kernel: [*inputs, *outputs].
+      low_rank: without a layer axis.
+    """
+    projected += _low_rank_product(x, low_rank)
+    if low_rank.magnitude is None:
+        return projected
+    # A constant in the backward pass (Liu et al., 2024, section 4.3).
+    norm = jax.lax.stop_gradient(_norms(kernel, low_rank))
+    return projected * repeat_per_row(low_rank.magnitude / norm, x.shape[0])[:, None]
+
+
+def _norms(kernel: Float[Array, "..."], low_rank: LowRank) -> Float[Array, "#batch ..."]:
+    """Returns the norms of kernel + down @ up, which no example's sum is made for."""
+    inputs, outputs = _axes(low_rank)
+    kernel, down, up = (each.astype(jnp.float32) for each in (kernel, low_rank.down, low_rank.up))
+    einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    crossed = einsum(f"b{inputs}r,{inputs}{outputs}->br{outputs}", down, kernel)
+    square = einsum(f"b{inputs}r,b{inputs}s->brs", down, down)
+    added = einsum(f"brs,bs{outputs}->br{outputs}", square, up)
+    own = jnp.sum(jnp.square(kernel), axis=tuple(range(len(inputs))))
+    return jnp.sqrt(own + jnp.sum(up * (2 * crossed + added), axis=1))
+
+
+def _axes(low_rank: LowRank) -> tuple[str, str]:
+    """Returns letters for the inputs and the outputs of a projection."""
+    return "ijk"[: low_rank.down.ndim - 2], "uvw"[: low_rank.up.ndim - 2]
+
+
+def _low_rank_product(x: Float[Array, "rows length ..."], low_rank: LowRank) -> Array:
     """Returns x @ down @ up, in float32."""
-    inputs = "ijk"[: low_rank.down.ndim - 2]
-    outputs = "uvw"[: low_rank.up.ndim - 2]
+    inputs, outputs = _axes(low_rank)
     narrow = _einsum_per_example(f"bt{inputs},{inputs}r->btr", x, low_rank.down)
     return _einsum_per_example(f"btr,r{outputs}->bt{outputs}", narrow, low_rank.up)
 

@@ -1,9 +1,9 @@
 """Combines injections: one for each example of a batch, or stacked on an axis for `vmap`.
 
 Slots of different sizes are padded: prompts and prefixes on the left and suffixes on the right,
-with the padding masked; low ranks and bottlenecks with zeros, which add nothing. So every example's
-result is unchanged. Prompts are padded on the left to keep their distances to the input: T5's
-positions are relative.
+with the padding masked; updates of embeddings, low ranks and bottlenecks with zeros, which add
+nothing. So every example's result is unchanged. Prompts are padded on the left to keep their
+distances to the input: T5's positions are relative.
 """
 
 import dataclasses
@@ -122,6 +122,10 @@ def _pad_alike(injections: Sequence[Injection]) -> list[Injection]:
             visible = _all_visible(vectors) if visible is None else visible
             change[slot] = _padded(vectors, 1, max(lengths), side)
             change[mask] = _padded(visible, 1, max(lengths), side)
+    longest = max(_length(injection.encoder_update) for injection in injections)
+    for change, injection in zip(changes, injections, strict=True):
+        if injection.encoder_update is not None:
+            change["encoder_update"] = _padded(injection.encoder_update, 1, longest, "right")
     for field, fill in (("low_rank", _fill_ranks), ("bottlenecks", _fill_widths)):
         names = set().union(*(getattr(injection, field) for injection in injections))
         if names:
@@ -165,7 +169,8 @@ def _fill_ranks(slots: Sequence[Mapping[str, LowRank]]) -> list[dict[str, LowRan
     }
     return [
         {
-            name: LowRank(
+            name: dataclasses.replace(
+                slot,
                 down=_padded(slot.down, slot.down.ndim - 1, ranks[name], "right"),
                 up=_padded(slot.up, 2, ranks[name], "right"),
             )

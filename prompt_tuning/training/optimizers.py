@@ -8,6 +8,7 @@ settings: scaled by the parameter's scale, with `rsqrt_decay`.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import jax
@@ -16,7 +17,7 @@ import numpy as np
 import optax
 from jaxtyping import Float32
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, listed
 from prompt_tuning.settings import Mark, PerMember
 
 _OTHER_RATES = "the steps so far had other learning rates than in an uninterrupted run"
@@ -101,23 +102,58 @@ def _check_rate(value: float) -> None:
         raise UserError(f"LEARNING_RATE is {value}; it must be above 0.")
 
 
-def _clipped(
+def _extended(
     make: Callable[..., optax.GradientTransformation],
 ) -> Callable[..., optax.GradientTransformation]:
-    """Returns `make` with the argument `max_gradient_norm`."""
+    """Returns `make` with the arguments `max_gradient_norm` and `rate_factors`."""
 
-    def clipped(
-        learning_rate: Any, *, max_gradient_norm: float | None, **options: Any
+    def extended(
+        learning_rate: Any,
+        *,
+        max_gradient_norm: float | None,
+        rate_factors: tuple[tuple[str, float], ...],
+        **options: Any,
     ) -> optax.GradientTransformation:
-        optimizer = make(learning_rate, **options)
-        if max_gradient_norm is None:
-            return optimizer
-        return optax.chain(optax.clip_by_global_norm(max_gradient_norm), optimizer)
+        steps = [make(learning_rate, **options)]
+        if max_gradient_norm is not None:
+            steps.insert(0, optax.clip_by_global_norm(max_gradient_norm))
+        if rate_factors:
+            steps.append(_scaled_by_name(rate_factors))
+        return steps[0] if len(steps) == 1 else optax.chain(*steps)
 
-    return clipped
+    return extended
 
 
-_ADAFACTOR, _ADAMW = _clipped(optax.adafactor), _clipped(optax.adamw)
+_ADAFACTOR, _ADAMW = _extended(optax.adafactor), _extended(optax.adamw)
+
+
+def _scaled_by_name(factors: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
+    """Multiplies the updates of parameters by the factor of the first pattern that they match."""
+
+    def factor(path: tuple[Any, ...]) -> float:
+        return next((value for pattern, value in factors if fnmatchcase(_name(path), pattern)), 1.0)
+
+    def init(params: optax.Params) -> optax.EmptyState:
+        names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        for pattern, _ in factors:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise UserError(
+                    f"rate_factors has '{pattern}', which no trained parameter matches; they are "
+                    f"{listed(names)}."
+                )
+        return optax.EmptyState()
+
+    def update(updates: optax.Updates, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        scaled = jax.tree_util.tree_map_with_path(lambda path, x: factor(path) * x, updates)
+        return scaled, state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    """Returns a trained parameter's "/"-joined name, without the collection of its method."""
+    return "/".join(str(getattr(key, "key", key)) for key in path).removeprefix("params/")
 
 
 def adafactor(
@@ -129,6 +165,7 @@ def adafactor(
     multiply_by_parameter_scale: bool = False,
     min_dim_size_to_factor: int = 128,
     max_gradient_norm: float | None = None,
+    rate_factors: Mapping[str, float] | None = None,
 ) -> Optimizer:
     """Adafactor; the defaults are the paper's.
 
@@ -142,6 +179,10 @@ def adafactor(
     doesn't scale the weight decay. Before, gradients with a larger global norm than
     `max_gradient_norm` are scaled down to it (Pascanu et al. 2013). Adafactor's first update
     doesn't depend on the gradients' scale, so clipping only weighs later ones against each other.
+
+    `rate_factors` gives parameters learning rates of their own: factors of `learning_rate` by
+    name, such as {"up": 0.1}; * matches any text. A factor scales the weight decay too. `init`
+    raises UserError if a name matches nothing.
     """
     return Optimizer.of(
         _ADAFACTOR,
@@ -154,6 +195,7 @@ def adafactor(
         momentum=None,
         eps=1e-30,
         max_gradient_norm=max_gradient_norm,
+        rate_factors=tuple((rate_factors or {}).items()),
     )
 
 
@@ -165,10 +207,11 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     max_gradient_norm: float | None = None,
+    rate_factors: Mapping[str, float] | None = None,
 ) -> Optimizer:
     """AdamW (Loshchilov & Hutter 2019); the learning rate scales its weight decay.
 
-    `max_gradient_norm` is as for `adafactor`.
+    `max_gradient_norm` and `rate_factors` are as for `adafactor`.
     """
     return Optimizer.of(
         _ADAMW,
@@ -178,6 +221,7 @@ def adamw(
         eps=eps,
         weight_decay=weight_decay,
         max_gradient_norm=max_gradient_norm,
+        rate_factors=tuple((rate_factors or {}).items()),
     )
 
 

@@ -13,11 +13,14 @@ from small_configs import TINY as CONFIG
 from prompt_tuning.checkpoints.frozen.weights import unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.adapter import BottleneckAdapter
+from prompt_tuning.methods.base import bind
 from prompt_tuning.methods.deep_prompt import DeepPrompt
+from prompt_tuning.methods.dora import DoRA, kernel_norms
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.methods.prefix import PrefixTuning
 from prompt_tuning.methods.registry import describe, method_name, rebuild
+from prompt_tuning.methods.vera import VeRA
 from prompt_tuning.methods.weights import Weights, select_weights
 from prompt_tuning.models.config import MODELS
 from prompt_tuning.models.decoding import DecodingOptions, generate
@@ -53,10 +56,15 @@ def make(name, config=CONFIG, *, frozen=None, size=3, **options):
     if name in ("prefix", "deep_prompt"):
         kind = {"prefix": PrefixTuning, "deep_prompt": DeepPrompt}[name]
         return kind(length=size, targets=attention_blocks(config), **options)
-    if name == "lora":
+    if name in ("lora", "dora", "vera"):
         endings = options.pop("projections", ("query", "value"))
         targets = select_targets(projections(config), endings)
-        return LoRA(targets=targets, rank=size, **options)
+        if name == "vera":
+            method = VeRA(targets=targets, rank=size, **options)
+            return bind(method, method.init(jax.random.key(0), {}))[0]
+        if name == "dora" and frozen is not None:
+            options["initializer"] = lambda target: kernel_norms(frozen, target)
+        return {"lora": LoRA, "dora": DoRA}[name](targets=targets, rank=size, **options)
     if name == "ia3":
         return IA3(targets=scalable(config))
     if name == "adapter":
@@ -69,9 +77,12 @@ def make(name, config=CONFIG, *, frozen=None, size=3, **options):
 
 
 BLOCKS = ("attention", "self_attention", "encoder_decoder_attention", "mlp")
-METHODS = ("prefix", "deep_prompt", "lora", "ia3", "adapter", "norm_scales", "model_tuning")
-NO_EFFECT_AT_FIRST = ("lora", "ia3", "adapter", "norm_scales", "model_tuning")
-OF_EXAMPLES = ("prefix", "deep_prompt", "lora", "ia3", "adapter")
+METHODS = (
+    *("prefix", "deep_prompt", "lora", "dora", "vera", "ia3", "adapter"),
+    *("norm_scales", "model_tuning"),
+)
+NO_EFFECT_AT_FIRST = METHODS[2:]
+OF_EXAMPLES = METHODS[:-2]
 
 
 def quick(*names, of):
@@ -129,13 +140,18 @@ def drawn(method, seed, scale=0.3):
     )
 
 
+def unbound(method):
+    """The method without its constants."""
+    return getattr(method, "method", method)
+
+
 def bits(tree):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_written_down_and_made_again(name):
-    method = make(name)
+    method = unbound(make(name))
     again = rebuild(method_name(method), describe(method))
     assert again == method and hash(again) == hash(method)
     shapes = [jax.eval_shape(each.init, jax.random.key(0), {}) for each in (method, again)]
@@ -187,6 +203,10 @@ def count(method):
         ("lora", "t5_base", {"size": 8}, 884_736),
         ("lora", "t5_1_1_small", {"size": 8}, 2 * 24 * 8 * (512 + 384)),
         ("lora", "t5_1_1_xxl", {"size": 4}, 2 * 72 * 4 * (4096 + 4096)),
+        ("dora", "t5_base", {"size": 8}, 884_736 + 2 * 36 * 768),
+        # Table 1 of the paper: layers * (width + rank) for each kind of projection.
+        ("vera", "t5_base", {"size": 256}, 2 * 36 * (768 + 256)),
+        ("vera", "t5_1_1_small", {"size": 16}, 2 * 24 * (384 + 16)),
         # T-Few's T0-3B is T5 1.1 XL: d_k + d_v + d_ff in each encoder layer, and d_k + d_v more in
         # each decoder layer.
         ("ia3", "t5_1_1_xl", {}, 24 * (2 * 2048 + 5120) + 24 * (4 * 2048 + 5120)),
@@ -232,7 +252,8 @@ def test_folded_is_unfolded(name, frozen, batch):
     found = logits_of(frozen, batch, folded.apply(numbers, batch))
     expected = logits_of(frozen, batch, method.apply(trained, batch))
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert method_name(folded) == ("deep_prompt" if name == "prefix" else method_name(method))
+    same_name = "deep_prompt" if name == "prefix" else method_name(unbound(method))
+    assert method_name(folded) == same_name
     again, same = folded.fold(numbers)
     assert again == folded and bits(same) == bits(numbers)
 

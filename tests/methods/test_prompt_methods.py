@@ -17,6 +17,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.methods import registry
 from prompt_tuning.methods.attention_mixed import AttentionMixedPrompt, MixedPrompt
 from prompt_tuning.methods.base import bind
+from prompt_tuning.methods.dept import DePT
 from prompt_tuning.methods.initializers import random_uniform
 from prompt_tuning.methods.multitask import MultitaskPrompt
 from prompt_tuning.methods.p_tuning import PTuning
@@ -64,6 +65,7 @@ METHODS = {
     "mixed": MixedPrompt(sources=2, **SIZES),
     "attention_mixed": AttentionMixedPrompt(sources=2, width=4, temperature=3.0, **SIZES),
     "multitask": MultitaskPrompt(tasks=TASKS, **SIZES),
+    "dept": DePT(positions=6, rank=2, **SIZES),
 }
 FOLD = ("p_tuning_lstm", "p_tuning_mlp", "residual", "mixed")
 
@@ -146,6 +148,8 @@ def test_parameter_counts_of_mixed_prompts_are_the_papers():
     assert count(MixedPrompt(sources=6, **sizes)) == 76_800 + 7
     assert count(MultitaskPrompt(tasks=1, **sizes)) == 77_668
     assert count(MultitaskPrompt(tasks=6, **sizes)) == 76_800 + 6 * 868
+    # DePT's are as many as those of 100 virtual tokens (its section 2.2).
+    assert count(DePT(length=40, embed_dim=embed)) == 40 * embed + 45 * (256 + embed) == 76_800
 
 
 def test_the_table_of_methods_knows_constants_and_tasks():
@@ -182,7 +186,7 @@ def toy_loss(injection, frozen, batch, key):
 
 def loss_of_injection(name):
     """The model's own loss where something is injected that the plain soft prompt doesn't."""
-    if name in ("after", "around", "decoder", "encoder_and_decoder", "attention_mixed"):
+    if name in ("after", "around", "decoder", "encoder_and_decoder", "attention_mixed", "dept"):
         return injection_loss_fn(MODEL, LossOptions())
     return toy_loss
 
@@ -242,7 +246,7 @@ def test_residuals_and_task_vectors_start_without_an_effect():
         np.testing.assert_array_equal(found, np.broadcast_to(prompt, found.shape))
 
 
-@pytest.mark.parametrize("name", ["around", "attention_mixed", "multitask"])
+@pytest.mark.parametrize("name", ["around", "attention_mixed", "multitask", "dept"])
 def test_methods_share_a_batch(name, frozen):
     """Each half of a batch has numbers of its own, and gives what it gives alone."""
     (method, first), (_, second) = start(name), start(name, seed=5)
@@ -321,6 +325,7 @@ def test_a_population_is_its_members_one_by_one(name, frozen):
         (lambda: AttentionMixedPrompt(sources=1, width=0, **SIZES), "width is 0"),
         (lambda: AttentionMixedPrompt(sources=1, temperature=0.0, **SIZES), "above 0"),
         (lambda: MultitaskPrompt(tasks=0, **SIZES), "has 0 tasks"),
+        (lambda: DePT(rank=0, **SIZES), "dept.rank is 0; it must be at least 1"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(make, message):

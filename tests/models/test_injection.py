@@ -66,6 +66,7 @@ def prompts(config, seed: int, length: int) -> Injection:
     embed = config.embed_dim
     return Injection(
         encoder_prompt=draw(1, length, embed),
+        encoder_update=draw(1, 3 * length, embed),  # shorter than the inputs, or longer
         encoder_suffix=draw(1, length + 1, embed),
         decoder_prompt=None
         if isinstance(config, DecoderOnlyConfig)
@@ -89,8 +90,10 @@ def of_layers(config, seed: int, size: int) -> Injection:
             each.name: LowRank(
                 down=draw(each.layers, 1, *each.inputs, size),
                 up=draw(each.layers, 1, size, *each.outputs),
+                magnitude=draw(each.layers, 1, *each.outputs) if with_magnitude else None,
             )
             for each in projections(config)
+            for with_magnitude in [each.name.endswith(("query", "out", "wo"))]
         },
         scales={each.name: draw(each.layers, 1, *each.outputs) for each in scalable(config)},
         bottlenecks={

@@ -13,6 +13,7 @@ from prompt_tuning.checkpoints.frozen.weights import unflatten
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.adapter import BottleneckAdapter
 from prompt_tuning.methods.deep_prompt import DeepPrompt
+from prompt_tuning.methods.dora import DoRA
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.methods.prompt import SoftPrompt
@@ -64,9 +65,15 @@ def drawn(method, scale):
 
 def everything(config, params) -> Injection:
     """Low ranks of all projections, factors of all modules, and weights of the norms."""
-    lora = LoRA(targets=projections(config), rank=2, alpha=3.0)
+    in_turn = (projections(config)[::2], projections(config)[1::2])
+    of_ranks = [
+        kind(targets=targets, rank=2, alpha=3.0)
+        for kind, targets in zip((LoRA, DoRA), in_turn, strict=True)
+    ]
     ia3 = IA3(targets=scalable(config))
-    low_rank = lora.apply(drawn(lora, 0.2), {}).low_rank
+    low_rank = {}
+    for method in of_ranks:
+        low_rank |= method.apply(drawn(method, 0.2), {}).low_rank
     scales = ia3.apply(drawn(ia3, 0.3), {}).scales
     norm = 1.5 * params["decoder"]["decoder_norm"]["scale"].astype(jnp.float32)
     weights = {"decoder/decoder_norm/scale": norm}

@@ -21,6 +21,8 @@ from prompt_tuning.methods.adapter import BottleneckAdapter
 from prompt_tuning.methods.attention_mixed import AttentionMixedPrompt, MixedPrompt
 from prompt_tuning.methods.base import bind
 from prompt_tuning.methods.deep_prompt import DeepPrompt
+from prompt_tuning.methods.dept import DePT
+from prompt_tuning.methods.dora import DoRA
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.initializers import random_uniform
 from prompt_tuning.methods.lora import LoRA
@@ -29,6 +31,7 @@ from prompt_tuning.methods.p_tuning import PTuning
 from prompt_tuning.methods.prefix import PrefixTuning
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.methods.residual import ResidualPrompt
+from prompt_tuning.methods.vera import VeRA
 from prompt_tuning.methods.weights import Weights, select_weights
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
@@ -83,6 +86,9 @@ METHODS = {
     FLASH: lambda: PrefixTuning(length=3, targets=attention_blocks(CONFIG), hidden_dim=5),
     "deep_prompt": lambda: DeepPrompt(length=3, targets=attention_blocks(CONFIG)),
     "lora": lambda: LoRA(targets=projections(CONFIG), rank=2),
+    "dora": lambda: DoRA(targets=projections(CONFIG), rank=2),
+    "vera": lambda: VeRA(targets=projections(CONFIG), rank=2),
+    "dept": lambda: DePT(**SIZES, positions=6, rank=2),
     "ia3": lambda: IA3(targets=scalable(CONFIG)),
     "adapter": lambda: BottleneckAdapter(targets=blocks(CONFIG), width=3),
     "norm_scales": lambda: weights("*norm/scale"),
@@ -94,6 +100,8 @@ MADE_BY_A_NETWORK = {
     "mixed_prompt",
     "attention_mixed_prompt",
     "multitask_prompt",
+    "dept",
+    "vera",
     "prefix",
     FLASH,
 }

@@ -3,6 +3,7 @@ import numpy as np
 import optax
 import pytest
 
+from prompt_tuning.errors import UserError
 from prompt_tuning.training import optimizers
 
 
@@ -99,6 +100,24 @@ def test_clipping_scales_larger_gradients_down_to_the_norm(make):
     for name in p:
         np.testing.assert_allclose(as_large[name], as_two[name], rtol=1e-5)
     assert not np.allclose(as_large["b"], unclipped["b"], atol=1e-3)
+
+
+@pytest.mark.parametrize("make", [optimizers.adafactor, optimizers.adamw])
+def test_factors_are_learning_rates_of_their_own(make):
+    p = {"params": {"prompt": jnp.ones((2,)), "encoder/query/up": jnp.ones((3,))}}
+    gradients = [
+        {"params": {"prompt": jnp.ones((2,)) * g, "encoder/query/up": jnp.ones((3,)) / g}}
+        for g in (1.0, -3.0, 0.2)
+    ]
+    options = {"weight_decay": 0.0, "max_gradient_norm": 2.0}
+    slow, fast = (run(make(rate, **options), p, gradients)[0]["params"] for rate in (0.02, 0.2))
+    factors = {"*/up": 0.1, "*": 1.0}
+    found = run(make(0.2, rate_factors=factors, **options), p, gradients)[0]["params"]
+    np.testing.assert_allclose(found["prompt"], fast["prompt"], rtol=1e-6)
+    np.testing.assert_allclose(found["encoder/query/up"], slow["encoder/query/up"], rtol=1e-5)
+    assert not np.allclose(slow["encoder/query/up"], fast["encoder/query/up"])
+    with pytest.raises(UserError, match="'down', which no .* are encoder/query/up, prompt"):
+        make(0.2, rate_factors={"down": 0.1}).init(p)
 
 
 def test_schedules():
