@@ -51,12 +51,14 @@ from prompt_tuning.methods.deep_prompt import ATTENTION, DeepPrompt
 from prompt_tuning.methods.dept import DePT
 from prompt_tuning.methods.dora import DoRA
 from prompt_tuning.methods.ia3 import IA3
+from prompt_tuning.methods.llama_adapter import LLaMAAdapter
 from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.methods.multitask import MultitaskPrompt
 from prompt_tuning.methods.p_tuning import PTuning
 from prompt_tuning.methods.prefix import PrefixTuning
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.methods.residual import ResidualPrompt
+from prompt_tuning.methods.smop import SMoP
 from prompt_tuning.methods.vera import VeRA
 from prompt_tuning.methods.weights import Weights, select_weights
 from prompt_tuning.models.compute import Compute
@@ -68,6 +70,7 @@ from prompt_tuning.models.t5 import T5
 from prompt_tuning.models.targets import (
     attention_blocks,
     blocks,
+    gated_blocks,
     projections,
     scalable,
     select_targets,
@@ -134,9 +137,13 @@ METHODS: dict[str, Callable[[T5Config], Any]] = {
     "prefix tuning": lambda c: PrefixTuning(
         length=10, targets=select_targets(attention_blocks(c), ATTENTION)
     ),
+    "LLaMA-Adapter": lambda c: LLaMAAdapter(
+        targets=select_targets(gated_blocks(c), ("attention/prompt", "self_attention/prompt"))
+    ),
     "LoRA": lambda c: LoRA(targets=select_targets(projections(c), ("query", "value"))),
     "DoRA": lambda c: DoRA(targets=select_targets(projections(c), ("query", "value"))),
     "VeRA": lambda c: VeRA(targets=select_targets(projections(c), ("query", "value"))),
+    "SMoP": lambda c: SMoP(length=5, embed_dim=c.embed_dim),
     "DePT": lambda c: DePT(length=40, embed_dim=c.embed_dim, positions=512),
     "IA3": lambda c: IA3(targets=scalable(c)),
     "adapter": lambda c: BottleneckAdapter(

@@ -28,13 +28,16 @@ if TYPE_CHECKING:
     from prompt_tuning.methods.deep_prompt import deep_prompt
     from prompt_tuning.methods.dept import dept
     from prompt_tuning.methods.dora import dora
+    from prompt_tuning.methods.factored import factored_prompt
     from prompt_tuning.methods.ia3 import ia3
+    from prompt_tuning.methods.llama_adapter import llama_adapter
     from prompt_tuning.methods.lora import lora
     from prompt_tuning.methods.multitask import adapted_multitask_prompt, multitask_prompt
     from prompt_tuning.methods.p_tuning import p_tuning
     from prompt_tuning.methods.prefix import prefix
     from prompt_tuning.methods.prompt import soft_prompt
     from prompt_tuning.methods.residual import residual_prompt
+    from prompt_tuning.methods.smop import smop
     from prompt_tuning.methods.vera import vera
     from prompt_tuning.methods.weights import weights
     from prompt_tuning.recipes.api import evaluate, load, train, train_many, train_on_batches
@@ -84,10 +87,12 @@ __all__ = [
     "dora",
     "ensemble",
     "evaluate",
+    "factored_prompt",
     "from_file",
     "from_string",
     "ia3",
     "linear_warmup",
+    "llama_adapter",
     "load",
     "load_prompt",
     "load_run",
@@ -105,6 +110,7 @@ __all__ = [
     "rsqrt_decay",
     "sampled_vocabulary",
     "save_prompt",
+    "smop",
     "soft_prompt",
     "train",
     "train_many",
@@ -125,13 +131,16 @@ _MODULES = {
     "methods.deep_prompt": ("deep_prompt",),
     "methods.dept": ("dept",),
     "methods.dora": ("dora",),
+    "methods.factored": ("factored_prompt",),
     "methods.ia3": ("ia3",),
+    "methods.llama_adapter": ("llama_adapter",),
     "methods.lora": ("lora",),
     "methods.multitask": ("adapted_multitask_prompt", "multitask_prompt"),
     "methods.p_tuning": ("p_tuning",),
     "methods.prefix": ("prefix",),
     "methods.prompt": ("soft_prompt",),
     "methods.residual": ("residual_prompt",),
+    "methods.smop": ("smop",),
     "methods.vera": ("vera",),
     "methods.weights": ("weights",),
     "recipes.api": ("evaluate", "load", "train", "train_many", "train_on_batches"),

@@ -49,6 +49,12 @@ def experiments(runs: Path) -> dict[str, tuple[str, dict]]:
             f"soft_prompt_{placement}": (placed, {"soft_prompt.placement": placement})
             for placement in ("after", "around", "decoder", "encoder_and_decoder")
         },
+        "soft_prompt_attention": ("methods/soft_prompt_attention", {}),
+        "smop": ("methods/smop", {"PROMPT_LENGTH": 5}),
+        "factored_prompt": (
+            "methods/factored_prompt",
+            {"PARTS": (("tinyworld", "rte"),), "PROMPT_LENGTH": 10},
+        ),
         "p_tuning": ("methods/p_tuning", {}),
         "p_tuning_mlp": ("methods/p_tuning", {"p_tuning.encoder": "mlp"}),
         "residual_prompt": ("methods/residual_prompt", {}),

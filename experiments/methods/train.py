@@ -42,6 +42,11 @@ EXPERIMENTS = {
         pt.adamw(pt.linear_warmup(1e-2, 20)),
         {},
     ),
+    "llama_adapter": (
+        pt.llama_adapter(length=20),
+        pt.adamw(pt.linear_warmup(1e-1, 20), weight_decay=0.02),
+        {},
+    ),
     "dora": (pt.dora(), pt.adamw(pt.linear_warmup(1e-2, 20)), {}),
     "vera": (pt.vera(), pt.adamw(pt.linear_warmup(1e-1, 20)), {}),
     "ia3": (pt.ia3(), scaled(pt.linear_warmup(3e-2, 20)), {}),

@@ -29,6 +29,7 @@ from prompt_tuning.cli import (
 )
 from prompt_tuning.cli.gin_config import shipped_configs
 from prompt_tuning.cli.parsers import parse
+from prompt_tuning.data.mixtures import mixture_of
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.methods.base import Method
 from prompt_tuning.methods.multitask import MultitaskPrompt
@@ -117,6 +118,9 @@ def method_of_sizes(
             bindings.append((macro, repr(write(config, folder))))
     if "%MIXTURE_OR_TASK_NAME" in file.read_text():
         bindings.append(("MIXTURE_OR_TASK_NAME", repr(MIXTURE)))
+    if "%PARTS" in file.read_text():
+        tasks = mixture_of(MIXTURE).tasks
+        bindings.append(("PARTS", repr([("en", task.name) for task in tasks])))
     gin_config.load([str(file)], bindings)
     base = configurables.Base(
         config=config,

@@ -14,7 +14,10 @@ _SIZES = (
     "num_decoder_layers",
 )
 _COMPUTE = ("compute_dtype", "matmul_dtype", "remat", "unroll", "dropout_rate")
-_PROMPTS = ("soft_prompt", "p_tuning", "residual_prompt", "multitask_prompt", "dept")
+_PROMPTS = (
+    *("soft_prompt", "p_tuning", "residual_prompt", "multitask_prompt"),
+    *("dept", "smop", "factored_prompt"),
+)
 _LORA = ("rank", "alpha", "projections", "rank_stabilized")
 _PIECES = "the rest is sampled from this many most common pieces"
 
@@ -133,6 +136,11 @@ MEANINGS = {
     "cosine_decay.warmup_steps": "steps of the warm-up",
     "cosine_decay.final_fraction": "final rate as a share of the initial rate",
     "soft_prompt.placement": "'before', 'after', 'around', 'decoder' or 'encoder_and_decoder'",
+    "soft_prompt.attention": "who attends to whom in the encoder, as in the paper's code",
+    "factored_prompt.mixture_or_task": "the tasks to train on",
+    "factored_prompt.parts": "a language and a task for each of them, by any names",
+    "smop.prompts": "number of prompts",
+    "smop.noise": "noise of the router's logits in training, relative to them",
     "random_uniform.low": "minimum initial value",
     "random_uniform.high": "maximum initial value",
     "sampled_vocabulary.num_pieces": "sampled from this many most common pieces",
@@ -152,6 +160,9 @@ MEANINGS = {
     "lora.projections": "query, key, value, out, wi_0, wi_1, wi, wo",
     "lora.rank_stabilized": "scale by alpha / sqrt(rank) instead",
     **{f"dora.{name}": "as for lora" for name in _LORA},
+    "llama_adapter.length": "virtual tokens of each layer",
+    "llama_adapter.layers": "layers with a prompt, from the last one down",
+    "llama_adapter.blocks": "attention blocks with a prompt",
     "dept.positions": "update the embeddings of this many tokens of the input",
     "dept.rank": "rank of their update",
     "vera.rank": "rank of the random matrices",

@@ -5,7 +5,7 @@ Logits aren't scaled by `head_dim ** -0.5`: the query kernel's initializer conta
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.flash_attention import flash_attention
 from prompt_tuning.models.layers import Projection, contract, dropout
-from prompt_tuning.models.slots import KeyValue, Slots
+from prompt_tuning.models.slots import GatedPrompt, KeyValue, Slots, repeat_per_row
 
 # Added to the logits of hidden positions; finite, so that a fully masked row isn't NaN.
 HIDDEN = -1e9
@@ -81,6 +81,27 @@ softmax.defvjp(_softmax_forward, _softmax_backward)
 def by_head(x: Float[Array, "batch length heads head_dim"]) -> Array:
     """Returns [batch, heads, length, head_dim]: each head's matrix is contiguous."""
     return x.swapaxes(1, 2)
+
+
+class PromptOfRows(NamedTuple):
+    """A gated prompt as an attention block uses it."""
+
+    key: Float[Array, "batch heads prompt head_dim"]
+    value: Float[Array, "batch heads prompt head_dim"]
+    bias: Float[Array, "#batch prompt"]
+    gate: Float[Array, "#batch query_heads"]
+
+
+def prompt_of_rows(injected: GatedPrompt, own: KeyValue, batch: int) -> PromptOfRows:
+    """Returns the gated prompt of each of `batch` rows, given its keys and values."""
+    visible = jnp.ones((1, own.key.shape[2]), bool)
+    visible = visible if injected.visible is None else injected.visible
+    key, value = (
+        jnp.broadcast_to(repeat_per_row(each, batch), (batch, *each.shape[1:]))
+        for each in (own.key, own.value)
+    )
+    bias, gate = (repeat_per_row(each, batch) for each in (mask_bias(visible), injected.gate))
+    return PromptOfRows(key=key, value=value, bias=bias, gate=gate)
 
 
 class RelativePositionBias(nn.Module):
@@ -184,7 +205,7 @@ class Attention(nn.Module):
         logits = contract("bhtk,bhsk->bhts", query, keys_values.key, self.compute)
         weights = self._weights(logits, biases)
         gathered = contract("bhts,bhsk->bhtk", weights, keys_values.value, self.compute)
-        return self._output(gathered, x, slots)
+        return self._output(gathered, query, x, slots)
 
     def flash(
         self,
@@ -212,7 +233,7 @@ class Attention(nn.Module):
         )
         query = self._queries(x, x.shape[0], slots)
         gathered = attend(query, keys_values.key, keys_values.value, tables, mask)
-        return self._output(gathered, x, slots)
+        return self._output(gathered, query, x, slots)
 
     def folded(
         self,
@@ -227,11 +248,11 @@ class Attention(nn.Module):
         kernel. With fewer queries per example than `head_dim`, that is less work and memory.
         """
         query = self._queries(x, source.shape[0], slots)
-        query = self.key(query, spec="bhtk,dhk->bhtd")
-        logits = contract("bhtd,bsd->bhts", query, source, self.compute)
+        folded = self.key(query, spec="bhtk,dhk->bhtd")
+        logits = contract("bhtd,bsd->bhts", folded, source, self.compute)
         weights = self._weights(logits, biases)
         gathered = contract("bhts,bsd->bhtd", weights, source, self.compute)
-        return self._output(self.value(gathered, spec="bhtd,dhk->bhtk"), x, slots)
+        return self._output(self.value(gathered, spec="bhtd,dhk->bhtk"), query, x, slots)
 
     def folds(self, queries: int, slots: Slots) -> bool:
         """Whether `folded` is possible and less work, forward and backward, for an example."""
@@ -259,9 +280,19 @@ class Attention(nn.Module):
     def _output(
         self,
         gathered: Float[Array, "batch heads queries head_dim"],
+        query: Float[Array, "batch heads queries head_dim"],
         x: Float[Array, "rows target embed"],
         slots: Slots,
     ) -> Float[Array, "rows target embed"]:
+        injected = slots.gated_prompts.get("prompt")
+        if injected is not None:
+            dtype = jnp.dtype(self.compute.compute_dtype)
+            own = self.keys_and_values(injected.prompt.astype(dtype), slots)
+            prompt = prompt_of_rows(injected, own, query.shape[0])
+            logits = contract("bhtk,bhsk->bhts", query, prompt.key, self.compute)
+            weights: Any = softmax(logits + prompt.bias[:, None, None], self._dtype)
+            added = contract("bhts,bhsk->bhtk", weights, prompt.value, self.compute)
+            gathered += prompt.gate[:, :, None, None] * added
         gathered = by_head(gathered.astype(self._dtype))  # [batch, queries, heads, head_dim]
         gathered = gathered.reshape(*x.shape[:2], *gathered.shape[2:])
         return self.out(gathered, slots.low_rank.get("out")).astype(x.dtype)

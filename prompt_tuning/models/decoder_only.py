@@ -35,7 +35,7 @@ from prompt_tuning.models.encoder_decoder import (
     stacked,
     with_output_layer,
 )
-from prompt_tuning.models.injection import Injection, add_prompt, with_prefix_mask
+from prompt_tuning.models.injection import ROUTER, Injection, add_prompt, with_prefix_mask
 from prompt_tuning.models.rotary_layers import Blocks, Embedder, Norm, angles_of, capped
 from prompt_tuning.models.slots import KeyValue, Slots
 
@@ -204,15 +204,23 @@ class DecoderOnly(nn.Module):
         """Returns the keys and values of the input, those of the prompt first.
 
         Raises:
-          UserError: the injection has a prompt of the decoder's input, which has no place here.
+          UserError: the injection has a prompt of the decoder's input, or restricts the attention
+            of an encoder, which have no place here.
         """
         if injection.decoder_prompt is not None:
             raise UserError(
                 f"{self.config.name!r} has no encoder, so it has no decoder's prompt besides that "
                 "of its input; expected a prompt before, after or around the input."
             )
+        if injection.encoder_prompt_attention is not None:
+            raise UserError(
+                f"{self.config.name!r} has no encoder, whose attention a prompt could restrict; "
+                "its prompt sees only what is before it. Leave soft_prompt.attention unset."
+            )
         mask = encoder_input_tokens != self.config.pad_id
-        embedded, mask = add_prompt(self.token_embedder(encoder_input_tokens), mask, injection)
+        key = self.make_rng(ROUTER) if self.has_rng(ROUTER) else None
+        embedded = self.token_embedder(encoder_input_tokens)
+        embedded, mask = add_prompt(embedded, mask, injection, key)
         places = jnp.arange(mask.shape[1])
         last = jnp.max(jnp.where(mask, places, 0), axis=1)  # [batch]
         # A visible prefix shifts positions. As only differences of rotated positions count, masked

@@ -20,6 +20,7 @@ from prompt_tuning.models.config import ModelConfig, T5Config
 from prompt_tuning.models.flash_attention import bias_tables
 from prompt_tuning.models.injection import (
     Injection,
+    encoder_sight,
     visible_decoder_keys,
     with_prefix_mask,
 )
@@ -134,7 +135,7 @@ class EncoderLayer(nn.Module):
         x: Float[Array, "batch source embed"],
         slots: Slots,
         positions: Array,
-        mask: Bool[Array, "batch keys"],
+        seen: Bool[Array, "batch #source keys"],
     ) -> tuple[Float[Array, "batch source embed"], None]:
         """Returns the next `x`, and None since `nn.scan` expects a second result.
 
@@ -150,17 +151,22 @@ class EncoderLayer(nn.Module):
         block_slots = slots.submodule("attention")
         position_bias = positions
         if self.config.bias_per_layer:
-            lengths = (x.shape[1], mask.shape[1])
+            lengths = (x.shape[1], seen.shape[2])
             position_bias = _encoder_bias(self, positions, lengths if self.flash else None)
         normed = RMSNorm(self.config, self.compute, self.layout, name="pre_attention_layer_norm")(x)
         # [batch, heads, prefix + source, head_dim]
         keys_values = slots.prefixed("attention", attention.keys_and_values(normed, block_slots))
         if self.flash:
             attended = attention.flash(
-                normed, keys_values, position_bias, mask, layout=self.layout, slots=block_slots
+                normed,
+                keys_values,
+                position_bias,
+                seen[:, 0],
+                layout=self.layout,
+                slots=block_slots,
             )
         else:
-            biases = (position_bias, mask_bias(mask)[:, None, None, :])
+            biases = (position_bias, mask_bias(seen)[:, None])
             attended = attention(normed, keys_values, *biases, slots=block_slots)
         x += dropout(self, slots.with_bottleneck("attention", attended))
 
@@ -296,12 +302,14 @@ class Encoder(nn.Module):
         """Returns the outputs for the embedded input `x`; no position attends to padding."""
         config = self.config
         options = {"config": config, "compute": self.compute, "deterministic": deterministic}
-        mask = with_prefix_mask(mask, injection, "encoder/attention")
-        target, source = x.shape[1], mask.shape[1]
+        seen = encoder_sight(mask, injection)
+        target, source = x.shape[1], seen.shape[2]
         first = target - source  # the position of the first key; a prefix's are negative
-        # The kernel has no dropout, and shows no weights to callers who request them.
+        # The kernel has one mask for all queries and no dropout, and shows no weights to callers
+        # who request them.
         flash = (
             self.compute.attention == "flash"
+            and seen.shape[1] == 1
             and (deterministic or not self.compute.dropout_rate)
             and not self.is_mutable_collection("intermediates")
         )
@@ -316,7 +324,7 @@ class Encoder(nn.Module):
             EncoderLayer, self.compute, config.num_encoder_layers, (0, nn.broadcast, nn.broadcast)
         )
         x, _ = layers(**options, flash=flash, layout=self.layout, name="layers")(
-            dropped(x), injection.layers("encoder"), positions, mask
+            dropped(x), injection.layers("encoder"), positions, seen
         )
         x = self.layout.constrain(x, (BATCH, SOURCE, EMBED))
         return dropped(RMSNorm(config, self.compute, name="encoder_norm")(x))

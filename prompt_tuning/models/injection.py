@@ -14,19 +14,29 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.models.prompt_mixture import PromptMixture
-from prompt_tuning.models.slots import AnyArray, Bottleneck, KeyValue, LowRank, Slots
+from prompt_tuning.models.prompt_mixture import PromptMixture, RoutedPrompts
+from prompt_tuning.models.slots import (
+    AnyArray,
+    Bottleneck,
+    GatedPrompt,
+    KeyValue,
+    LowRank,
+    Slots,
+)
 
 __all__ = [
     "Bottleneck",
+    "GatedPrompt",
     "Injection",
     "KeyValue",
     "LowRank",
     "PromptMixture",
+    "RoutedPrompts",
     "add_prompt",
+    "encoder_sight",
     "injected",
     "prepend_decoder_prompt",
     "visible_decoder_keys",
@@ -34,6 +44,9 @@ __all__ = [
 ]
 
 Params = dict[str, Any]
+
+ROUTER = "router"
+"""The stream of random numbers for the noise of `RoutedPrompts` in training."""
 
 
 @jax.tree_util.register_dataclass
@@ -50,7 +63,9 @@ class Injection:
       encoder_prompt_mask: False where a shorter prompt of a mixed batch is padded; None if every
         position is visible. The same holds for the other masks.
       encoder_prompt_mixture: instead of `encoder_prompt`, parts that the model mixes into a prompt
-        for each input (Asai et al., 2022).
+        for each input (Asai et al., 2022), or prompts of which it picks one (Choi et al., 2023).
+      encoder_prompt_attention: which positions see which in the encoder's self-attention, the
+        virtual tokens in order and last the input's tokens as one. All see all if None.
       encoder_update: vectors added by position to the input's embeddings (Shi & Lipani, 2024), of
         which those beyond the last vector are unchanged.
       encoder_suffix: vectors inserted right after each input's last token.
@@ -60,6 +75,8 @@ class Injection:
       prefixes: keys and values prepended in an attention block (Li & Liang, 2021). In
         self-attention their positions are just before the sequence.
       prefix_masks: masks of some prefixes, by the same names, [batch or 1, prefix].
+      gated_prompts: vectors to which attention blocks attend in a softmax of their own (Zhang et
+        al., 2023), by the name BLOCK/prompt.
       low_rank: additions to projections (LoRA; Hu et al., 2021), with magnitudes in DoRA.
       scales: factors of modules' outputs (IA3; Liu et al., 2022).
       bottlenecks: additions to blocks' outputs (adapters; Houlsby et al., 2019).
@@ -68,7 +85,8 @@ class Injection:
 
     encoder_prompt: Float[AnyArray, "#batch prompt embed"] | None = None
     encoder_prompt_mask: Bool[AnyArray, "#batch prompt"] | None = None
-    encoder_prompt_mixture: PromptMixture | None = None
+    encoder_prompt_mixture: PromptMixture | RoutedPrompts | None = None
+    encoder_prompt_attention: Bool[AnyArray, "#batch queries queries"] | None = None
     encoder_update: Float[AnyArray, "#batch update embed"] | None = None
     encoder_suffix: Float[AnyArray, "#batch suffix embed"] | None = None
     encoder_suffix_mask: Bool[AnyArray, "#batch suffix"] | None = None
@@ -76,6 +94,7 @@ class Injection:
     decoder_prompt_mask: Bool[AnyArray, "#batch decoder_prompt"] | None = None
     prefixes: Mapping[str, KeyValue] = field(default_factory=dict)
     prefix_masks: Mapping[str, Bool[AnyArray, "..."]] = field(default_factory=dict)
+    gated_prompts: Mapping[str, GatedPrompt] = field(default_factory=dict)
     low_rank: Mapping[str, LowRank] = field(default_factory=dict)
     scales: Mapping[str, Float[AnyArray, "..."]] = field(default_factory=dict)
     bottlenecks: Mapping[str, Bottleneck] = field(default_factory=dict)
@@ -85,6 +104,7 @@ class Injection:
         """Returns the slots of the layers of the "encoder" or the "decoder"."""
         return Slots(
             prefixes=self.prefixes,
+            gated_prompts=self.gated_prompts,
             low_rank=self.low_rank,
             scales=self.scales,
             bottlenecks=self.bottlenecks,
@@ -103,7 +123,7 @@ class Injection:
     def encoder_prompt_length(self) -> int:
         """The number of positions before the encoder's input."""
         if self.encoder_prompt_mixture is not None:
-            return self.encoder_prompt_mixture.own.shape[1]
+            return self.encoder_prompt_mixture.length
         return 0 if self.encoder_prompt is None else self.encoder_prompt.shape[1]
 
     @property
@@ -121,11 +141,18 @@ def add_prompt(
     embedded: Float[Array, "batch source embed"],
     mask: Bool[Array, "batch source"],
     injection: Injection,
+    key: Key[Array, ""] | None = None,
 ) -> tuple[Float[Array, "batch extended embed"], Bool[Array, "batch extended"]]:
     """Returns `[P; X]`, or `[P; X; S]`, and its mask; X with its update, if there is one.
 
     The prompt is at positions 0 to p-1 (section 2 of the paper), a suffix right after the input's
     last token, before any padding. Relative positions count the prompt and the suffix.
+
+    Args:
+      embedded: the embedded input.
+      mask: False for its padding.
+      injection: all of its slots but the encoder's prompts and update are ignored.
+      key: for the noise of a mixture; None for none.
 
     Raises:
       ValueError: the injection still contains weights, which `injected` must put in place.
@@ -145,7 +172,7 @@ def add_prompt(
     if mixture is not None:
         if prompt is not None:
             raise ValueError("Give an encoder prompt or a mixture that computes one, not both.")
-        prompt = mixture.prompt(embedded, mask)
+        prompt = mixture.prompt(embedded, mask, key)
     if prompt is not None:
         parts.insert(0, _broadcast_to_batch(prompt, injection.encoder_prompt_mask, parts[0]))
     if injection.encoder_suffix is not None:
@@ -190,6 +217,20 @@ def with_prefix_mask(
     before = injection.prefix_mask(name)
     before = jnp.broadcast_to(before, (mask.shape[0], before.shape[1]))
     return jnp.concatenate([before, mask], axis=1)
+
+
+def encoder_sight(
+    mask: Bool[Array, "batch source"], injection: Injection
+) -> Bool[Array, "batch #target keys"]:
+    """Returns which keys each position of the encoder's self-attention sees, a prefix's first."""
+    seen = with_prefix_mask(mask, injection, "encoder/attention")[:, None]
+    allowed = injection.encoder_prompt_attention
+    if allowed is None:
+        return seen
+    kinds = jnp.minimum(jnp.arange(mask.shape[1]), allowed.shape[1] - 1)
+    allowed = jnp.asarray(allowed)[:, kinds][:, :, kinds]
+    before = ((0, 0), (0, 0), (seen.shape[2] - mask.shape[1], 0))
+    return seen & jnp.pad(allowed, before, constant_values=True)
 
 
 def visible_decoder_keys(injection: Injection, keys: int) -> Bool[Array, "#batch keys"] | None:

@@ -1,14 +1,15 @@
-"""A prompt mixed from several, for each input (ATTEMPT; Asai et al., 2022, section 3.2).
+"""A prompt mixed of several, or picked from them, for each input.
 
-The mixture depends on the input's embeddings, which only the model has. So the method provides the
-parts, and the model mixes them after embedding the input.
+It depends on the input's embeddings, which only the model has. So the method provides the parts,
+and the model mixes them after embedding the input (ATTEMPT; Asai et al., 2022, section 3.2) or
+picks one (SMoP; Choi et al., 2023, section 2).
 """
 
 from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
 from prompt_tuning.models.slots import AnyArray
 
@@ -44,10 +45,19 @@ class PromptMixture:
     norm_bias: Float[AnyArray, "#batch embed"]
     temperature: float = field(metadata={"static": True})
 
+    @property
+    def length(self) -> int:
+        """The number of virtual tokens."""
+        return self.own.shape[1]
+
     def prompt(
-        self, embedded: Float[Array, "batch source embed"], mask: Bool[Array, "batch source"]
+        self,
+        embedded: Float[Array, "batch source embed"],
+        mask: Bool[Array, "batch source"],
+        key: Key[Array, ""] | None = None,
     ) -> Float[Array, "batch prompt embed"]:
-        """Returns the prompt of each input, in float32."""
+        """Returns the prompt of each input, in float32; without noise."""
+        del key
         prompts = self._prompts()
         weights = self.weights(embedded, mask)
         return self.own + jnp.sum(weights[:, :, None, None] * prompts, axis=1)
@@ -68,3 +78,42 @@ class PromptMixture:
 
     def _prompts(self) -> Float[Array, "#batch prompts prompt embed"]:
         return jnp.concatenate([self.sources, self.own[:, None]], axis=1)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class RoutedPrompts:
+    """Prompts of which each input gets one: p_c P_c, p = softmax(x @ router), c = argmax_j p_j.
+
+    x is the mean of the input's embedded tokens. A batch axis of 1 serves the whole batch.
+
+    Attributes:
+      prompts: the prompts P_j.
+      router: the projection to their logits.
+      noise: in training, each logit is multiplied by 1 + noise * e, with e normal.
+    """
+
+    prompts: Float[AnyArray, "#batch prompts prompt embed"]
+    router: Float[AnyArray, "#batch embed prompts"]
+    noise: float = field(default=0.0, metadata={"static": True})
+
+    @property
+    def length(self) -> int:
+        """The number of virtual tokens."""
+        return self.prompts.shape[2]
+
+    def prompt(
+        self,
+        embedded: Float[Array, "batch source embed"],
+        mask: Bool[Array, "batch source"],
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "batch prompt embed"]:
+        """Returns the prompt of each input, in float32; with noise if there is a key."""
+        seen = jnp.where(mask[..., None], embedded.astype(jnp.float32), 0.0)
+        count = jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]  # a row may only pad the batch
+        logits = jnp.sum((seen.sum(axis=1) / count)[:, :, None] * self.router, axis=1)
+        if key is not None:
+            logits *= 1 + self.noise * jax.random.normal(key, logits.shape)
+        shares = jax.nn.softmax(logits, axis=-1)
+        picked = jax.nn.one_hot(shares.argmax(axis=-1), shares.shape[-1]) * shares
+        return jnp.sum(picked[:, :, None, None] * self.prompts, axis=1)

@@ -9,13 +9,14 @@ Injected prefixes have no position: their keys aren't rotated and are in every w
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from prompt_tuning.models.activation_layout import ONE_DEVICE, ActivationLayout
-from prompt_tuning.models.attention import by_head, softmax
+from prompt_tuning.models.attention import by_head, prompt_of_rows, softmax
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.layers import MLP, Projection, contract, dropout, rms_normed
 from prompt_tuning.models.slots import KeyValue, Slots
@@ -155,10 +156,33 @@ class GroupedAttention(nn.Module):
             ends.append(ends[-1] + value.shape[-2])
             part = weights[..., ends[-2] : ends[-1]]
             gathered += contract(f"bgnrts,{of}->bntgrk", part, value, self.compute)
-        gathered = jnp.asarray(gathered, dtype).reshape(
-            *x.shape[:2], stack.num_heads, stack.head_dim
+        gathered = (
+            self._with_prompt(jnp.asarray(gathered), query, slots)
+            .astype(dtype)
+            .reshape(*x.shape[:2], stack.num_heads, stack.head_dim)
         )
         return self.out(gathered, slots.low_rank.get("out")).astype(x.dtype)
+
+    def _with_prompt(
+        self,
+        gathered: Float[Array, "batch n target groups each head_dim"],
+        query: Float[Array, "batch n target groups each head_dim"],
+        slots: Slots,
+    ) -> Array:
+        """Returns what is gathered with that of a gated prompt, if there is one."""
+        injected = slots.gated_prompts.get("prompt")
+        if injected is None:
+            return gathered
+        stack = self.stack
+        own = self.keys_and_values(injected.prompt.astype(self.compute.compute_dtype), slots)
+        prompt = prompt_of_rows(injected, own, query.shape[0])
+        logits = contract("bntgrk,bgsk->bgnrts", query, prompt.key, self.compute)
+        logits = capped(logits * stack.query_scalar**-0.5, stack.attention_softcap)
+        bias = prompt.bias[:, None, None, None, None]
+        weights: Any = softmax(logits + bias, jnp.dtype(self.compute.product_dtype))
+        added = contract("bgnrts,bgsk->bntgrk", weights, prompt.value, self.compute)
+        gate = prompt.gate.reshape(-1, 1, 1, *query.shape[3:5], 1)
+        return gathered + gate * added
 
     def _sow(self, weights: Float[Array, "batch groups n heads target keys"], rows: int) -> None:
         """Stores the weights, [rows, heads, target, keys], if a caller requests them."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from prompt_tuning.errors import UserError
 
@@ -60,6 +60,24 @@ class LowRank:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
+class GatedPrompt:
+    """Vectors to which an attention block attends in a softmax of their own (Zhang et al., 2023).
+
+    The block computes their keys and values, without a position.
+
+    Attributes:
+      prompt: [layer, batch or 1, prompt, embed].
+      gate: [layer, batch or 1, heads], factors of what each head of the queries gathers.
+      visible: [layer, batch or 1, prompt], False for padding; None if all are visible.
+    """
+
+    prompt: Float[AnyArray, "..."]
+    gate: Float[AnyArray, "..."]
+    visible: Bool[AnyArray, "..."] | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
 class Bottleneck:
     """An addition to a block's output h: activation(h @ down + down_bias) @ up + up_bias.
 
@@ -92,6 +110,7 @@ class Slots:
 
     Attributes:
       prefixes: keys and values prepended to an attention block's own.
+      gated_prompts: vectors to which an attention block attends too, by the name BLOCK/prompt.
       low_rank: additions to projections.
       scales: factors [layer, batch or 1, *outputs] of modules' outputs: of attention's projections
         "key" and "value", and of the feed-forward block's "hidden" layer (IA3).
@@ -99,6 +118,7 @@ class Slots:
     """
 
     prefixes: Mapping[str, KeyValue] = field(default_factory=dict)
+    gated_prompts: Mapping[str, GatedPrompt] = field(default_factory=dict)
     low_rank: Mapping[str, LowRank] = field(default_factory=dict)
     scales: Mapping[str, Float[AnyArray, "..."]] = field(default_factory=dict)
     bottlenecks: Mapping[str, Bottleneck] = field(default_factory=dict)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.slots import AnyArray, Bottleneck, KeyValue, LowRank
+from prompt_tuning.models.slots import AnyArray, Bottleneck, GatedPrompt, KeyValue, LowRank
 
 # Vectors with a mask: the slot's field, the mask's field, and the side on which it is padded.
 _VECTORS = (
@@ -30,7 +30,7 @@ _SELF_ATTENTION = {
     "encoder_suffix": "",
     "decoder_prompt": "decoder/self_attention",
 }
-_BY_NAME = ("prefixes", "low_rank", "scales", "bottlenecks")
+_BY_NAME = ("prefixes", "gated_prompts", "low_rank", "scales", "bottlenecks")
 
 
 class UnlikeInjectionsError(ValueError):
@@ -43,8 +43,10 @@ def with_prompt_length(injection: Injection, length: int) -> Injection:
     if prompt is None:
         return injection
     mask = _all_visible(prompt) if mask is None else mask
+    attention = injection.encoder_prompt_attention
     return dataclasses.replace(
         injection,
+        encoder_prompt_attention=attention if attention is None else _widened(attention, length),
         encoder_prompt=_padded(prompt, 1, length, "left"),
         encoder_prompt_mask=_padded(mask, 1, length, "left"),
     )
@@ -122,11 +124,25 @@ def _pad_alike(injections: Sequence[Injection]) -> list[Injection]:
             visible = _all_visible(vectors) if visible is None else visible
             change[slot] = _padded(vectors, 1, max(lengths), side)
             change[mask] = _padded(visible, 1, max(lengths), side)
+    if any(injection.encoder_prompt_attention is not None for injection in injections):
+        longest = max(injection.encoder_prompt_length for injection in injections)
+        for change, injection in zip(changes, injections, strict=True):
+            attention, prompt = injection.encoder_prompt_attention, injection.encoder_prompt
+            if attention is None and prompt is not None:
+                size = prompt.shape[1] + 1
+                attention = _numpy_of(prompt).ones((prompt.shape[0], size, size), bool)
+            if attention is not None:
+                change["encoder_prompt_attention"] = _widened(attention, longest)
     longest = max(_length(injection.encoder_update) for injection in injections)
     for change, injection in zip(changes, injections, strict=True):
         if injection.encoder_update is not None:
             change["encoder_update"] = _padded(injection.encoder_update, 1, longest, "right")
-    for field, fill in (("low_rank", _fill_ranks), ("bottlenecks", _fill_widths)):
+    fillers = {
+        "gated_prompts": _fill_lengths,
+        "low_rank": _fill_ranks,
+        "bottlenecks": _fill_widths,
+    }
+    for field, fill in fillers.items():
         names = set().union(*(getattr(injection, field) for injection in injections))
         if names:
             filled = fill([getattr(injection, field) for injection in injections])
@@ -160,6 +176,32 @@ def _fill_prefixes(injections: Sequence[Injection], changes: list[dict[str, Any]
                 **change.get("prefix_masks", injection.prefix_masks),
                 name: _padded(visible, 1, max(lengths), "left"),
             }
+
+
+def _fill_lengths(slots: Sequence[Mapping[str, GatedPrompt]]) -> list[dict[str, GatedPrompt]]:
+    longest = {
+        name: max(each[name].prompt.shape[2] for each in slots if name in each)
+        for name in set().union(*slots)
+    }
+    alike = all(
+        slot.visible is None and slot.prompt.shape[2] == longest[name]
+        for each in slots
+        for name, slot in each.items()
+    )
+
+    def padded(slot: GatedPrompt, length: int) -> GatedPrompt:
+        shape = slot.prompt.shape[:3]
+        visible = _numpy_of(slot.prompt).ones(shape, bool) if slot.visible is None else slot.visible
+        return dataclasses.replace(
+            slot,
+            prompt=_padded(slot.prompt, 2, length, "right"),
+            visible=_padded(visible, 2, length, "right"),
+        )
+
+    return [
+        {name: slot if alike else padded(slot, longest[name]) for name, slot in each.items()}
+        for each in slots
+    ]
 
 
 def _fill_ranks(slots: Sequence[Mapping[str, LowRank]]) -> list[dict[str, LowRank]]:
@@ -209,6 +251,15 @@ def _padded(x: AnyArray, axis: int, length: int, side: str) -> Any:
     widths = [(0, 0)] * x.ndim
     widths[axis] = (missing, 0) if side == "left" else (0, missing)
     return _numpy_of(x).pad(x, widths) if missing else x
+
+
+def _widened(attention: AnyArray, length: int) -> Any:
+    """Returns the attention of a prompt padded to a length; its mask hides the padding."""
+    missing = length + 1 - attention.shape[1]
+    widths = ((0, 0), (missing, 0), (missing, 0))
+    if not missing:
+        return attention
+    return _numpy_of(attention).pad(attention, widths, constant_values=True)
 
 
 def _all_visible(vectors: AnyArray) -> Any:

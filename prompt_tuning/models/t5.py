@@ -21,6 +21,7 @@ from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.encoder_decoder import Cache, Decoder, Encoded, Encoder
 from prompt_tuning.models.injection import (
+    ROUTER,
     Injection,
     add_prompt,
     prepend_decoder_prompt,
@@ -71,7 +72,8 @@ class T5(nn.Module):
         """Returns the encoder's outputs, those of the prompt first."""
         embedded = self.token_embedder(encoder_input_tokens)
         mask = encoder_input_tokens != self.config.pad_id
-        embedded, mask = add_prompt(embedded, mask, injection)
+        key = self.make_rng(ROUTER) if self.has_rng(ROUTER) else None
+        embedded, mask = add_prompt(embedded, mask, injection, key)
         outputs = self.encoder(embedded, mask, injection, deterministic)
         return Encoded(outputs=outputs, mask=mask, injection=injection)
 

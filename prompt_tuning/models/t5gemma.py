@@ -24,7 +24,12 @@ from prompt_tuning.models.encoder_decoder import (
     stacked,
     with_output_layer,
 )
-from prompt_tuning.models.injection import Injection, visible_decoder_keys, with_prefix_mask
+from prompt_tuning.models.injection import (
+    Injection,
+    encoder_sight,
+    visible_decoder_keys,
+    with_prefix_mask,
+)
 from prompt_tuning.models.rotary_layers import (
     Blocks,
     Embedder,
@@ -122,10 +127,10 @@ class Encoder(nn.Module):
     ) -> Float[Array, "batch source embed"]:
         """Returns the outputs for the embedded input `x`; no position attends to padding."""
         stack = self.config.encoder
-        mask = with_prefix_mask(mask, injection, "encoder/attention")
+        seen = encoder_sight(mask, injection)
         positions = jnp.arange(x.shape[1])
         distances = jnp.abs(positions[None, :] - positions[:, None])
-        prefix = mask.shape[1] - x.shape[1]
+        prefix = seen.shape[2] - x.shape[1]
         dropped = Dropout(self.compute, deterministic)
         layers = _layers(stack, self.compute)
         x, _ = layers(stack, 0, self.compute, deterministic, self.layout, name="layers")(
@@ -137,7 +142,7 @@ class Encoder(nn.Module):
             jnp.int32(0),
             positions,
             jnp.pad(distances, ((0, 0), (prefix, 0))),
-            mask_bias(mask)[:, None],
+            mask_bias(seen),
             None,
             None,
         )

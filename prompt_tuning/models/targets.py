@@ -58,6 +58,15 @@ def attention_blocks(config: ModelConfig) -> tuple[Target, ...]:
     return tuple(dataclasses.replace(key, name=_block(key)) for key in keys)
 
 
+def gated_blocks(config: ModelConfig) -> tuple[Target, ...]:
+    """Returns the places of gated prompts, BLOCK/prompt: from a key's inputs to [heads]."""
+    pairs = (select_targets(projections(config), (each,)) for each in ("key", "query"))
+    return tuple(
+        dataclasses.replace(key, name=f"{_block(key)}/prompt", outputs=query.outputs[:1])
+        for key, query in zip(*pairs, strict=True)
+    )
+
+
 def scalable(config: ModelConfig) -> tuple[Target, ...]:
     """Returns the outputs that can be scaled: keys, values and feed-forward hidden layers."""
     return tuple(

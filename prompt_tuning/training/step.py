@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key, PyTree
 
-from prompt_tuning.models.injection import Injection, injected
+from prompt_tuning.models.injection import ROUTER, Injection, RoutedPrompts, injected
 from prompt_tuning.training import losses
 from prompt_tuning.training.optimizers import AnyRate, Optimizer, at_rate
 
@@ -229,6 +229,8 @@ def _apply(model, params, batch, key, injection=Injection()):
     model = differentiable(model, injection)
     dropout = model.compute.dropout_rate > 0
     rngs = {"dropout": key} if dropout else {}
+    if isinstance(injection.encoder_prompt_mixture, RoutedPrompts):
+        rngs[ROUTER] = key
     variables, injection = injected(params, injection)
     return model.apply(variables, batch, injection, deterministic=not dropout, rngs=rngs)
 

@@ -18,11 +18,13 @@ from prompt_tuning.methods import registry
 from prompt_tuning.methods.attention_mixed import AttentionMixedPrompt, MixedPrompt
 from prompt_tuning.methods.base import bind
 from prompt_tuning.methods.dept import DePT
+from prompt_tuning.methods.factored import FactoredPrompt
 from prompt_tuning.methods.initializers import random_uniform
 from prompt_tuning.methods.multitask import MultitaskPrompt
 from prompt_tuning.methods.p_tuning import PTuning
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.methods.residual import ResidualPrompt
+from prompt_tuning.methods.smop import SMoP
 from prompt_tuning.models.config import MODELS, T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.initialization import abstract_params
@@ -42,6 +44,7 @@ from prompt_tuning.training.step import (
 pytestmark = pytest.mark.usefixtures("compile_once")
 
 EMBED, LENGTH, TASKS = 16, 5, 3
+PARTS = (("en", "qa"), ("en", "span"), ("th", "span"))
 CONFIG = T5Config(
     name="tiny",
     vocab_size=64,
@@ -66,6 +69,9 @@ METHODS = {
     "attention_mixed": AttentionMixedPrompt(sources=2, width=4, temperature=3.0, **SIZES),
     "multitask": MultitaskPrompt(tasks=TASKS, **SIZES),
     "dept": DePT(positions=6, rank=2, **SIZES),
+    "masked": SoftPrompt(attention=("input->prompt", "prompt->prompt;causal"), **SIZES),
+    "smop": SMoP(prompts=3, **SIZES),
+    "factored": FactoredPrompt(parts=PARTS, **SIZES),
 }
 FOLD = ("p_tuning_lstm", "p_tuning_mlp", "residual", "mixed")
 
@@ -150,6 +156,9 @@ def test_parameter_counts_of_mixed_prompts_are_the_papers():
     assert count(MultitaskPrompt(tasks=6, **sizes)) == 76_800 + 6 * 868
     # DePT's are as many as those of 100 virtual tokens (its section 2.2).
     assert count(DePT(length=40, embed_dim=embed)) == 40 * embed + 45 * (256 + embed) == 76_800
+    # SMoP's 18K (its table 1).
+    assert count(SMoP(length=5, embed_dim=embed)) == 4 * (5 + 1) * embed == 18_432
+    assert count(FactoredPrompt(length=50, embed_dim=embed, parts=PARTS)) == 4 * 50 * embed
 
 
 def test_the_table_of_methods_knows_constants_and_tasks():
@@ -186,7 +195,7 @@ def toy_loss(injection, frozen, batch, key):
 
 def loss_of_injection(name):
     """The model's own loss where something is injected that the plain soft prompt doesn't."""
-    if name in ("after", "around", "decoder", "encoder_and_decoder", "attention_mixed", "dept"):
+    if name not in (*FOLD, "multitask", "factored"):
         return injection_loss_fn(MODEL, LossOptions())
     return toy_loss
 
@@ -246,7 +255,16 @@ def test_residuals_and_task_vectors_start_without_an_effect():
         np.testing.assert_array_equal(found, np.broadcast_to(prompt, found.shape))
 
 
-@pytest.mark.parametrize("name", ["around", "attention_mixed", "multitask", "dept"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "around",
+        "attention_mixed",
+        "multitask",
+        "dept",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("masked", "smop", "factored")),
+    ],
+)
 def test_methods_share_a_batch(name, frozen):
     """Each half of a batch has numbers of its own, and gives what it gives alone."""
     (method, first), (_, second) = start(name), start(name, seed=5)
@@ -325,6 +343,14 @@ def test_a_population_is_its_members_one_by_one(name, frozen):
         (lambda: AttentionMixedPrompt(sources=1, width=0, **SIZES), "width is 0"),
         (lambda: AttentionMixedPrompt(sources=1, temperature=0.0, **SIZES), "above 0"),
         (lambda: MultitaskPrompt(tasks=0, **SIZES), "has 0 tasks"),
+        (lambda: SMoP(prompts=0, **SIZES), "smop.prompts is 0"),
+        (lambda: SMoP(noise=-0.5, **SIZES), "noise is -0.5; it must be 0 or above"),
+        (lambda: FactoredPrompt(parts=(), **SIZES), r"are \(\); expected a language and a task"),
+        (lambda: SoftPrompt(attention=("prompt>input",), **SIZES), "expected input->prompt.*mean"),
+        (
+            lambda: SoftPrompt(attention=(), placement="after", **SIZES),
+            "only be restricted before the input; its placement is 'after'",
+        ),
         (lambda: DePT(rank=0, **SIZES), "dept.rank is 0; it must be at least 1"),
     ],
 )

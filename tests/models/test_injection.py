@@ -19,6 +19,7 @@ from prompt_tuning.models.families import model_of
 from prompt_tuning.models.initialization import init_params
 from prompt_tuning.models.injection import (
     Bottleneck,
+    GatedPrompt,
     Injection,
     KeyValue,
     LowRank,
@@ -26,7 +27,13 @@ from prompt_tuning.models.injection import (
     injected,
 )
 from prompt_tuning.models.stacking import batch_injections, stack_injections
-from prompt_tuning.models.targets import attention_blocks, blocks, projections, scalable
+from prompt_tuning.models.targets import (
+    attention_blocks,
+    blocks,
+    gated_blocks,
+    projections,
+    scalable,
+)
 
 MODELS = {name: model_of(config) for name, config in TINY_FAMILIES.items()}
 LABELS = np.array([[5, 1, 0], [6, 7, 1]], np.int32)
@@ -85,6 +92,13 @@ def of_layers(config, seed: int, size: int) -> Injection:
             )
             for each in attention_blocks(config)
             for heads, head_dim in [each.outputs]
+        },
+        gated_prompts={
+            each.name: GatedPrompt(
+                prompt=draw(each.layers, 1, size, *each.inputs),
+                gate=draw(each.layers, 1, *each.outputs),
+            )
+            for each in gated_blocks(config)
         },
         low_rank={
             each.name: LowRank(

@@ -23,14 +23,17 @@ from prompt_tuning.methods.base import bind
 from prompt_tuning.methods.deep_prompt import DeepPrompt
 from prompt_tuning.methods.dept import DePT
 from prompt_tuning.methods.dora import DoRA
+from prompt_tuning.methods.factored import FactoredPrompt
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.initializers import random_uniform
+from prompt_tuning.methods.llama_adapter import LLaMAAdapter
 from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.methods.multitask import MultitaskPrompt
 from prompt_tuning.methods.p_tuning import PTuning
 from prompt_tuning.methods.prefix import PrefixTuning
 from prompt_tuning.methods.prompt import SoftPrompt
 from prompt_tuning.methods.residual import ResidualPrompt
+from prompt_tuning.methods.smop import SMoP
 from prompt_tuning.methods.vera import VeRA
 from prompt_tuning.methods.weights import Weights, select_weights
 from prompt_tuning.models.compute import Compute
@@ -40,7 +43,13 @@ from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.layers import RMSNorm
 from prompt_tuning.models.parameters import parameter_axes, parameter_shapes
 from prompt_tuning.models.t5 import T5
-from prompt_tuning.models.targets import attention_blocks, blocks, projections, scalable
+from prompt_tuning.models.targets import (
+    attention_blocks,
+    blocks,
+    gated_blocks,
+    projections,
+    scalable,
+)
 from prompt_tuning.parallel.mesh import make_mesh, replicate, replicated, shard_batch
 from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.planning.hlo import Program
@@ -86,8 +95,14 @@ METHODS = {
     FLASH: lambda: PrefixTuning(length=3, targets=attention_blocks(CONFIG), hidden_dim=5),
     "deep_prompt": lambda: DeepPrompt(length=3, targets=attention_blocks(CONFIG)),
     "lora": lambda: LoRA(targets=projections(CONFIG), rank=2),
+    "llama_adapter": lambda: LLaMAAdapter(targets=gated_blocks(CONFIG), length=3, layers=1),
     "dora": lambda: DoRA(targets=projections(CONFIG), rank=2),
     "vera": lambda: VeRA(targets=projections(CONFIG), rank=2),
+    "smop": lambda: SMoP(**SIZES, prompts=3),
+    "factored_prompt": lambda: FactoredPrompt(**SIZES, parts=(("en", "qa"), ("th", "span"))),
+    "soft_prompt_causal": lambda: SoftPrompt(
+        **SIZES, attention=("input->prompt", "prompt->prompt;causal")
+    ),
     "dept": lambda: DePT(**SIZES, positions=6, rank=2),
     "ia3": lambda: IA3(targets=scalable(CONFIG)),
     "adapter": lambda: BottleneckAdapter(targets=blocks(CONFIG), width=3),
@@ -101,6 +116,8 @@ MADE_BY_A_NETWORK = {
     "attention_mixed_prompt",
     "multitask_prompt",
     "dept",
+    "smop",
+    "factored_prompt",
     "vera",
     "prefix",
     FLASH,
