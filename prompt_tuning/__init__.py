@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from prompt_tuning.methods.p_tuning import p_tuning
     from prompt_tuning.methods.prefix import prefix
     from prompt_tuning.methods.prompt import soft_prompt
+    from prompt_tuning.methods.recycling import recycle
     from prompt_tuning.methods.residual import residual_prompt
     from prompt_tuning.methods.smop import smop
     from prompt_tuning.methods.vera import vera
@@ -53,10 +54,12 @@ if TYPE_CHECKING:
     from prompt_tuning.recipes.frozen_base import Base
     from prompt_tuning.recipes.initializers import (
         class_label,
+        combined,
         from_file,
         from_string,
         most_similar,
         random_uniform,
+        recycled,
         sampled_vocabulary,
     )
     from prompt_tuning.recipes.publishing import publish
@@ -80,6 +83,7 @@ __all__ = [
     "adapter",
     "attention_mixed_prompt",
     "class_label",
+    "combined",
     "constant",
     "cosine_decay",
     "deep_prompt",
@@ -105,6 +109,8 @@ __all__ = [
     "prefix",
     "publish",
     "random_uniform",
+    "recycle",
+    "recycled",
     "register_task",
     "residual_prompt",
     "rsqrt_decay",
@@ -139,6 +145,7 @@ _MODULES = {
     "methods.p_tuning": ("p_tuning",),
     "methods.prefix": ("prefix",),
     "methods.prompt": ("soft_prompt",),
+    "methods.recycling": ("recycle",),
     "methods.residual": ("residual_prompt",),
     "methods.smop": ("smop",),
     "methods.vera": ("vera",),
@@ -151,7 +158,7 @@ _MODULES = {
     "recipes.frozen_base": ("Base",),
     "recipes.initializers": (
         *("class_label", "from_file", "from_string", "most_similar", "random_uniform"),
-        "sampled_vocabulary",
+        *("sampled_vocabulary", "combined", "recycled"),
     ),
     "recipes.publishing": ("publish",),
     "recipes.run": ("Run", "load_run"),
