@@ -25,7 +25,7 @@ COMMANDS = {
     "compare": "compare prompts of different tasks and seeds by similarity",
     "launch": "write a job for SLURM, Cloud TPU, Kubernetes or SkyPilot",
     "convert": "convert a frozen model of any format to one file or to Hugging Face's format",
-    "merge": "merge LoRA, IA3 or model tuning into the model's weights",
+    "merge": "merge LoRA and its variants, IA3 or model tuning into the model's weights",
     "export": "export a prompt for PEFT or T5X, or as NumPy or safetensors",
     "publish": "share a run's prompt, with a model card, on the Hugging Face hub",
 }

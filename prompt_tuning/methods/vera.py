@@ -53,14 +53,22 @@ class VeRA(MethodModule):
         at_least(1, {"vera.rank": self.rank}, " (the paper's are 256 and 1024)")
         super().__post_init__()
 
+    @property
+    def widest_inputs(self) -> int:
+        """The rows of A."""
+        return max(math.prod(target.inputs) for target in self.targets)
+
+    @property
+    def widest_outputs(self) -> int:
+        """The columns of B."""
+        return max(math.prod(target.outputs) for target in self.targets)
+
     @nn.compact
     def __call__(self, batch: Batch) -> Injection:
         """Returns the injection of the scaled products, the same for every batch."""
         del batch
-        widest_in = max(math.prod(target.inputs) for target in self.targets)
-        widest_out = max(math.prod(target.outputs) for target in self.targets)
-        shared_down = self._random("down", (widest_in, self.rank))
-        shared_up = self._random("up", (self.rank, widest_out))
+        shared_down = self._random("down", (self.widest_inputs, self.rank))
+        shared_up = self._random("up", (self.rank, self.widest_outputs))
         low_rank = {}
         for target in self.targets:
             layers, inputs, outputs = target.layers, target.inputs, target.outputs

@@ -18,10 +18,12 @@ from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
 from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.deep_prompt import DeepPrompt
+from prompt_tuning.methods.dora import DoRA
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.methods.prefix import PrefixTuning
 from prompt_tuning.methods.prompt import SoftPrompt
+from prompt_tuning.methods.vera import VeRA
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.families import model_of
 from prompt_tuning.models.injection import Injection
@@ -178,6 +180,8 @@ def methods_of(config):
     return {
         "lora": LoRA(targets=select_targets(every, ["query", "value"]), rank=2, alpha=3.0),
         "lora of all": LoRA(targets=every, rank=3, alpha=4.5, rank_stabilized=True),
+        "dora": DoRA(targets=every, rank=3, alpha=4.5),
+        "vera": VeRA(targets=every, rank=5),
         "ia3": IA3(targets=scalable(config)),
         "deep prompt": DeepPrompt(length=PREFIX, targets=self_attention),
         "prompt": SoftPrompt(length=PREFIX, embed_dim=config.embed_dim),
@@ -188,6 +192,8 @@ def methods_of(config):
 METHODS = (
     pytest.param("lora", marks=pytest.mark.slow),
     "lora of all",
+    "dora",
+    "vera",
     "ia3",
     "deep prompt",
     "prompt",
@@ -230,6 +236,8 @@ def configs_of_peft(config) -> dict:
     return {
         "lora": peft.LoraConfig(r=2, lora_alpha=5, target_modules=[q, v]),
         "lora of all": peft.LoraConfig(r=3, use_rslora=True, target_modules="all-linear"),
+        "dora": peft.LoraConfig(r=3, use_dora=True, target_modules="all-linear"),
+        "vera": peft.VeraConfig(r=5, target_modules=[q, v, down]),
         "ia3": peft.IA3Config(**ia3),
         "ia3 of mT5": peft.IA3Config(target_modules=[k, v, up], feedforward_modules=[]),
         "p-tuning": peft.PromptEncoderConfig(token_dim=32, encoder_hidden_size=5, **sizes),
@@ -243,6 +251,8 @@ def configs_of_peft(config) -> dict:
     [
         pytest.param("lora", marks=pytest.mark.slow),
         "lora of all",
+        "dora",
+        "vera",
         "ia3",
         "ia3 of mT5",
         "p-tuning",
@@ -343,7 +353,6 @@ def test_what_is_no_plain_lora_is_refused(model, saved):
     config = model.config
     whole = json.loads((folder / "adapter_config.json").read_text())
     for field, value in {
-        "use_dora": True,
         "bias": "lora_only",
         "modules_to_save": ["lm_head"],
         "rank_pattern": {"q": 4},

@@ -1,12 +1,16 @@
-"""Converts PEFT's LoRA, IA3 and prefix tuning to and from our variables.
+"""Converts PEFT's LoRA, DoRA, VeRA, IA3 and prefix tuning to and from our variables.
 
 The name of a module's array is "base_model.model." + Hugging Face's path of the module + "." + its
 own name, such as "lora_A.weight". There is one per layer; ours are stacked over a target's layers.
 
 LoRA: `lora_A` [rank, inputs] and `lora_B` [outputs, rank]. PEFT computes x A^T B^T, times
-lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora. Variants that change the frozen weights for
-initialization (such as PiSSA), scale the product differently (DoRA) or train further parameters are
-rejected.
+lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora. With use_dora, `lora_magnitude_vector`
+[outputs] is DoRA's magnitude. Variants that change the frozen weights for initialization (such as
+PiSSA) or train further parameters are rejected.
+
+VeRA: `vera_lambda_d` [rank] and `vera_lambda_b` [outputs], and once for all modules `vera_A` [rank,
+widest inputs] and `vera_B` [widest outputs, rank], which PEFT saves unless save_projection is
+False: only PyTorch can draw them again.
 
 IA3: `ia3_l` [outputs, 1], or [1, inputs] for "feedforward" modules. PEFT scales the outputs of k
 and v and the input of wo, as in the paper. Its default for mT5 scales the output of wi_1 instead;
@@ -33,6 +37,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -51,9 +56,11 @@ from prompt_tuning.files import FilePath
 from prompt_tuning.json_text import shown, shown_names
 from prompt_tuning.methods.base import Method, Trained
 from prompt_tuning.methods.deep_prompt import DeepPrompt
+from prompt_tuning.methods.dora import DoRA
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.methods.registry import method_name
+from prompt_tuning.methods.vera import VeRA
 from prompt_tuning.models.config import ModelConfig
 from prompt_tuning.models.rotary_layers import angles_of, rotated
 from prompt_tuning.models.targets import Target, attention_blocks, projections, scalable
@@ -62,9 +69,8 @@ _Arrays = dict[str, np.ndarray]
 _START = "base_model.model."
 _MODULE_AND_NAME = re.compile(r"(?:base_model\.model\.)?(.*?)\.(lora_.*|[^.]*)", re.DOTALL)
 
-_DOWN, _UP = "lora_A.weight", "lora_B.weight"
+_DOWN, _UP, _MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
 _NOT_LORA = (
-    "use_dora",
     "use_qalora",
     "use_bdlora",
     "lora_bias",
@@ -85,6 +91,9 @@ _NOT_LORA = (
 _LORA_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 _FACTORS = "ia3_l"
+
+_RANK_SCALE, _OUTPUT_SCALE = "vera_lambda_d", "vera_lambda_b"
+_SHARED = ("vera_A", "vera_B")
 
 _PREFIX_BLOCK = "decoder/self_attention"
 """The only block of an encoder-decoder with prefixes in PEFT."""
@@ -113,8 +122,8 @@ def load_peft_method(
             "its model; use a command that loads a model."
         )
     adapter = read_adapter(path, peft_types=(kind,))
-    method, params = _METHODS[kind].read(adapter, config)
-    return method, {"params": params}, adapter.metadata
+    method, variables = _METHODS[kind].read(adapter, config)
+    return method, variables, adapter.metadata
 
 
 def save_peft_method(
@@ -134,17 +143,17 @@ def save_peft_method(
     """
     method, trained = method.fold(trained)
     for kind, (ours, _, write) in _METHODS.items():
-        if type(method) is ours:
-            params = {name: np.asarray(x, np.float32) for name, x in trained["params"].items()}
-            fields, arrays = write(method, params, metadata)
+        if type(method) in ours:
+            arrays = jax.tree.map(lambda x: np.asarray(x, np.float32), trained)
+            fields, arrays = write(method, arrays, metadata)
             return write_adapter(folder, kind, fields, arrays, metadata, base_model=base_model)
     raise UserError(
         f"Parameters trained by {method_name(method)} can't be exported to PEFT; only prompts, "
-        "lora, ia3 and decoder prefixes can."
+        "lora, dora, vera, ia3 and decoder prefixes can."
     )
 
 
-def _read_lora(adapter: PeftAdapter, config: ModelConfig) -> tuple[LoRA, Mapping[str, Any]]:
+def _read_lora(adapter: PeftAdapter, config: ModelConfig) -> tuple[LoRA, Trained]:
     _check_unset(adapter, _NOT_LORA)
     start = adapter.config.get("init_lora_weights")
     if start not in _LORA_STARTS:
@@ -160,24 +169,31 @@ def _read_lora(adapter: PeftAdapter, config: ModelConfig) -> tuple[LoRA, Mapping
             f"({CONFIG_FILE}); expected a positive integer and a number."
         )
     modules = _by_module(adapter)
+    kind = DoRA if adapter.config.get("use_dora") else LoRA
     targets, params = [], {}
     for target in projections(config):
-        shapes = {_DOWN: (rank, math.prod(target.inputs)), _UP: (math.prod(target.outputs), rank)}
+        outputs = math.prod(target.outputs)
+        shapes = {_DOWN: (rank, math.prod(target.inputs)), _UP: (outputs, rank)}
+        shapes |= {_MAGNITUDE: (outputs,)} if kind is DoRA else {}
         if found := _take(modules, _paths(config.family, target), shapes, adapter.path):
-            down, up = found  # [layer, rank, inputs], [layer, outputs, rank]
+            down, up, *magnitude = found  # [layer, rank, inputs], [layer, outputs, rank]
             targets.append(target)
+            if magnitude:
+                magnitude = magnitude[0].reshape(target.layers, *target.outputs)
+                params[f"{target.name}/magnitude"] = magnitude
             params[f"{target.name}/down"] = down.mT.reshape(target.layers, *target.inputs, rank)
             params[f"{target.name}/up"] = up.mT.reshape(target.layers, rank, *target.outputs)
     _check_all_taken(modules, targets, adapter.path)
     stabilized = bool(adapter.config.get("use_rslora"))
-    method = LoRA(targets=tuple(targets), rank=rank, alpha=float(alpha), rank_stabilized=stabilized)
-    return method, params
+    method = kind(targets=tuple(targets), rank=rank, alpha=float(alpha), rank_stabilized=stabilized)
+    return method, {"params": params}
 
 
 def _write_lora(
-    method: LoRA, params: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+    method: LoRA, variables: Trained, metadata: Mapping[str, str]
 ) -> tuple[dict[str, Any], _Arrays]:
     arrays: _Arrays = {}
+    params = variables["params"]
     family = metadata.get("family", "t5")
     for target in method.targets:
         down, up = params[f"{target.name}/down"], params[f"{target.name}/up"]
@@ -185,10 +201,15 @@ def _write_lora(
         up = up.reshape(target.layers, method.rank, -1).mT
         for module, of_down, of_up in zip(_paths(family, target), down, up, strict=True):
             arrays |= {f"{_START}{module}.{_DOWN}": of_down, f"{_START}{module}.{_UP}": of_up}
+        if isinstance(method, DoRA):
+            magnitude = params[f"{target.name}/magnitude"].reshape(target.layers, -1)
+            for module, of_layer in zip(_paths(family, target), magnitude, strict=True):
+                arrays[f"{_START}{module}.{_MAGNITUDE}"] = of_layer
     fields = {
         "r": method.rank,
         "lora_alpha": int(method.alpha) if method.alpha == int(method.alpha) else method.alpha,
         "use_rslora": method.rank_stabilized,
+        "use_dora": isinstance(method, DoRA),
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -197,7 +218,69 @@ def _write_lora(
     return fields, arrays
 
 
-def _read_ia3(adapter: PeftAdapter, config: ModelConfig) -> tuple[IA3, Mapping[str, Any]]:
+def _read_vera(adapter: PeftAdapter, config: ModelConfig) -> tuple[VeRA, Trained]:
+    _check_unset(adapter, ("bias", "modules_to_save", "layers_to_transform"))
+    modules = _by_module(adapter)
+    shared = modules.pop("base_model", {})
+    rank = adapter.config.get("r")
+    if shared.keys() != set(_SHARED):
+        raise UserError(
+            f"The adapter {adapter.path} has {shown_names(sorted(shared)) or 'no projections'}; "
+            f"expected {' and '.join(_SHARED)}: save it with PEFT's save_projection=True."
+        )
+    down, up = (np.asarray(shared[name], np.float32).T for name in _SHARED)
+    if type(rank) is not int or rank < 1 or down.ndim != 2 or up.ndim != 2:
+        raise UserError(
+            f"The adapter {adapter.path} has r={shown(rank)} and {_SHARED[0]} of shape "
+            f"{list(down.T.shape)}; expected a positive integer and a matrix."
+        )
+    targets, params = [], {}
+    for target in projections(config):
+        shapes = {_RANK_SCALE: (rank,), _OUTPUT_SCALE: (math.prod(target.outputs),)}
+        if found := _take(modules, _paths(config.family, target), shapes, adapter.path):
+            targets.append(target)
+            params[f"{target.name}/d"] = found[0]
+            params[f"{target.name}/b"] = found[1].reshape(target.layers, *target.outputs)
+    _check_all_taken(modules, targets, adapter.path)
+    method = VeRA(targets=tuple(targets), rank=rank)
+    expected = ((method.widest_inputs, rank), (rank, method.widest_outputs))
+    if (down.shape, up.shape) != expected:
+        raise UserError(
+            f"The adapter {adapter.path} has {' and '.join(_SHARED)} of shapes "
+            f"{list(down.T.shape)} and {list(up.T.shape)}; expected {list(expected[0][::-1])} and "
+            f"{list(expected[1][::-1])}: it was trained on another model."
+        )
+    return method, {"params": params, "projections": {"down": down, "up": up}}
+
+
+def _write_vera(
+    method: VeRA, variables: Trained, metadata: Mapping[str, str]
+) -> tuple[dict[str, Any], _Arrays]:
+    family = metadata.get("family", "t5")
+    params, shared = variables["params"], variables["projections"]
+    arrays: _Arrays = {"base_model.vera_A": shared["down"].T, "base_model.vera_B": shared["up"].T}
+    for target in method.targets:
+        scales = (params[f"{target.name}/d"], params[f"{target.name}/b"])
+        scales = (scale.reshape(target.layers, -1) for scale in scales)
+        for module, d, b in zip(_paths(family, target), *scales, strict=True):
+            arrays |= {
+                f"{_START}{module}.{_RANK_SCALE}": d,
+                f"{_START}{module}.{_OUTPUT_SCALE}": b,
+            }
+    fields = {
+        "r": method.rank,
+        "d_initial": method.initial_scale,
+        "projection_prng_key": method.seed,
+        "save_projection": True,
+        "vera_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "target_modules": [path for target in method.targets for path in _paths(family, target)],
+    }
+    return fields, arrays
+
+
+def _read_ia3(adapter: PeftAdapter, config: ModelConfig) -> tuple[IA3, Trained]:
     _check_unset(adapter, ("modules_to_save",))
     modules = _by_module(adapter)
     by_name = {target.name: target for target in projections(config)}
@@ -217,13 +300,14 @@ def _read_ia3(adapter: PeftAdapter, config: ModelConfig) -> tuple[IA3, Mapping[s
         if target.name in params:
             targets.append(target)
     _check_all_taken(modules, targets, adapter.path)
-    return IA3(targets=tuple(targets)), params
+    return IA3(targets=tuple(targets)), {"params": params}
 
 
 def _write_ia3(
-    method: IA3, params: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+    method: IA3, variables: Trained, metadata: Mapping[str, str]
 ) -> tuple[dict[str, Any], _Arrays]:
     arrays: _Arrays = {}
+    params = variables["params"]
     feed_forward: list[str] = []
     for target in method.targets:
         factors = params[target.name].reshape(target.layers, -1, 1)
@@ -245,7 +329,7 @@ def _write_ia3(
     return fields, arrays
 
 
-def _read_prefix(adapter: PeftAdapter, config: ModelConfig) -> tuple[DeepPrompt, Mapping[str, Any]]:
+def _read_prefix(adapter: PeftAdapter, config: ModelConfig) -> tuple[DeepPrompt, Trained]:
     _check_unset(adapter, ("modules_to_save",))
     (target,) = (each for each in attention_blocks(config) if each.name == _PREFIX_BLOCK)
     heads, head_dim = target.outputs
@@ -277,11 +361,12 @@ def _read_prefix(adapter: PeftAdapter, config: ModelConfig) -> tuple[DeepPrompt,
     read = np.moveaxis(array[:, _read_pairs(target.layers, pairs)], 0, 2)
     # [layer, 2, prefix, heads, head_dim]
     read = _moved(read, -len(array), config.rope_theta)
-    return DeepPrompt(length=len(array), targets=(target,)), {_PREFIX_BLOCK: read}
+    method = DeepPrompt(length=len(array), targets=(target,))
+    return method, {"params": {_PREFIX_BLOCK: read}}
 
 
 def _write_prefix(
-    method: DeepPrompt, params: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+    method: DeepPrompt, variables: Trained, metadata: Mapping[str, str]
 ) -> tuple[dict[str, Any], _Arrays]:
     names = [target.name for target in method.targets]
     if names != [_PREFIX_BLOCK]:
@@ -295,7 +380,7 @@ def _write_prefix(
     pairs = target.layers + 1 - target.layers % 2
     whole = np.zeros((method.length, pairs, 2, heads, head_dim), np.float32)
     theta = float(metadata["rope_theta"]) if "rope_theta" in metadata else None
-    prefixes = _moved(params[_PREFIX_BLOCK], method.length, theta)
+    prefixes = _moved(variables["params"][_PREFIX_BLOCK], method.length, theta)
     whole[:, _read_pairs(target.layers, pairs)] = np.moveaxis(prefixes, 2, 0)
     fields = {
         "num_virtual_tokens": method.length,
@@ -310,19 +395,18 @@ def _write_prefix(
 
 
 class _PeftMethod(NamedTuple):
-    """A method class, and the functions that convert it from and to PEFT."""
+    """Method classes, and the functions that convert their variables from and to PEFT."""
 
-    method: type[Any]
-    read: Callable[[PeftAdapter, ModelConfig], tuple[Any, Mapping[str, Any]]]
-    write: Callable[
-        [Any, Mapping[str, np.ndarray], Mapping[str, str]], tuple[dict[str, Any], _Arrays]
-    ]
+    methods: tuple[type[Any], ...]
+    read: Callable[[PeftAdapter, ModelConfig], tuple[Any, Trained]]
+    write: Callable[[Any, Trained, Mapping[str, str]], tuple[dict[str, Any], _Arrays]]
 
 
 _METHODS = {
-    "LORA": _PeftMethod(LoRA, _read_lora, _write_lora),
-    "IA3": _PeftMethod(IA3, _read_ia3, _write_ia3),
-    "PREFIX_TUNING": _PeftMethod(DeepPrompt, _read_prefix, _write_prefix),
+    "LORA": _PeftMethod((LoRA, DoRA), _read_lora, _write_lora),
+    "VERA": _PeftMethod((VeRA,), _read_vera, _write_vera),
+    "IA3": _PeftMethod((IA3,), _read_ia3, _write_ia3),
+    "PREFIX_TUNING": _PeftMethod((DeepPrompt,), _read_prefix, _write_prefix),
 }
 """By PEFT's names."""
 
