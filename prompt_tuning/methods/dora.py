@@ -12,10 +12,8 @@ training all of it can be merged into W (`prompt_tuning.models.merging`).
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -23,8 +21,7 @@ from prompt_tuning.methods.base import Batch
 from prompt_tuning.methods.factories import FrozenModel, method
 from prompt_tuning.methods.lora import LoRA
 from prompt_tuning.models.injection import Injection
-from prompt_tuning.models.quantization import dequantize_params
-from prompt_tuning.models.targets import Target, select_targets
+from prompt_tuning.models.targets import Target, kernel_norms, select_targets
 from prompt_tuning.models.targets import projections as projections_of
 
 
@@ -58,21 +55,6 @@ class DoRA(LoRA):
                 low_rank[target.name], magnitude=magnitude[:, None]
             )
         return Injection(low_rank=low_rank)
-
-
-def kernel_norms(params: Any, target: Target) -> Float[Array, "layer *outputs"]:
-    """Returns the norm of each output feature's kernel, or ones if `params` are only shapes."""
-    stack, *modules = target.name.split("/")
-    path = [stack, "layers", *modules]
-    for key in path:
-        params = params[key]
-    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)):
-        return _ones(target)
-    for key in reversed(path):
-        params = {key: params}
-    (kernel,) = jax.tree.leaves(dequantize_params(params))
-    inputs = tuple(range(1, 1 + len(target.inputs)))
-    return jnp.sqrt(jnp.sum(jnp.square(kernel.astype(jnp.float32)), axis=inputs))
 
 
 @method

@@ -11,9 +11,15 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.models.parameters import ModelConfig
+from prompt_tuning.models.quantization import dequantize_params
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +95,24 @@ def blocks(config: ModelConfig) -> tuple[Target, ...]:
         dataclasses.replace(last, name=_block(last), inputs=last.outputs)
         for last in select_targets(projections(config), ("out", "wo"))
     )
+
+
+def kernel_norms(params: Any, target: Target) -> Float[Array, "layer *outputs"]:
+    """Returns the norm of each output feature's kernel, or ones if `params` are only shapes."""
+    stack, *modules = target.name.split("/")
+    path = [stack, "layers", *modules]
+    for key in path:
+        params = params[key]
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)):
+        return jnp.ones((target.layers, *target.outputs))
+    for key in reversed(path):
+        params = {key: params}
+    found: Any = dequantize_params(params)
+    for key in path:
+        found = found[key]
+    kernel = found["kernel"]
+    inputs = tuple(range(1, 1 + len(target.inputs)))
+    return jnp.sqrt(jnp.sum(jnp.square(kernel.astype(jnp.float32)), axis=inputs))
 
 
 def select_targets(targets: Sequence[Target], endings: Sequence[str]) -> tuple[Target, ...]:

@@ -15,7 +15,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.methods.adapter import BottleneckAdapter
 from prompt_tuning.methods.base import bind
 from prompt_tuning.methods.deep_prompt import DeepPrompt
-from prompt_tuning.methods.dora import DoRA, kernel_norms
+from prompt_tuning.methods.dora import DoRA
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.llama_adapter import LLaMAAdapter
 from prompt_tuning.methods.lora import LoRA
@@ -33,6 +33,7 @@ from prompt_tuning.models.targets import (
     attention_blocks,
     blocks,
     gated_blocks,
+    kernel_norms,
     projections,
     scalable,
     select_targets,

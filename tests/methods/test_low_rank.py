@@ -8,12 +8,12 @@ from small_configs import TINY
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import bind
-from prompt_tuning.methods.dora import DoRA, kernel_norms
+from prompt_tuning.methods.dora import DoRA
 from prompt_tuning.methods.vera import VeRA
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.layers import Projection
 from prompt_tuning.models.quantization import dequantize_params, quantize_params
-from prompt_tuning.models.targets import projections
+from prompt_tuning.models.targets import kernel_norms, projections
 
 (TARGET,) = (each for each in projections(TINY) if each.name == "decoder/self_attention/out")
 NUMBERS = np.random.default_rng(0)
