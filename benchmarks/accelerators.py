@@ -50,6 +50,7 @@ from prompt_tuning.methods.base import bind
 from prompt_tuning.methods.deep_prompt import ATTENTION, DeepPrompt
 from prompt_tuning.methods.dept import DePT
 from prompt_tuning.methods.dora import DoRA
+from prompt_tuning.methods.factored import FactoredPrompt
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.llama_adapter import LLaMAAdapter
 from prompt_tuning.methods.lora import LoRA
@@ -131,6 +132,9 @@ METHODS: dict[str, Callable[[T5Config], Any]] = {
         length=100, embed_dim=c.embed_dim, sources=4, temperature=math.e * c.embed_dim
     ),
     "multitask prompt": lambda c: MultitaskPrompt(length=100, embed_dim=c.embed_dim, tasks=8),
+    "factored prompt": lambda c: FactoredPrompt(
+        length=50, embed_dim=c.embed_dim, parts=(("en", "qa"), ("en", "span"), ("th", "span"))
+    ),
     "deep prompt": lambda c: DeepPrompt(
         length=20, targets=select_targets(attention_blocks(c), ATTENTION)
     ),
@@ -264,7 +268,7 @@ class Case:
             name: jax.ShapeDtypeStruct((*members, self.batch, length), dtype)
             for name, (length, dtype) in lengths.items()
         }
-        if self.method == "multitask prompt":
+        if self.method in ("multitask prompt", "factored prompt"):
             shapes["task"] = jax.ShapeDtypeStruct((*members, self.batch), jnp.int32)
         by_member = self.members and self.members % self.data == 0
         spec = PartitionSpec(*() if by_member or not members else (None,), DATA_AXIS)

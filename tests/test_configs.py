@@ -87,9 +87,10 @@ def test_a_model_s_architecture_has_the_parameters_that_the_head_tells(name):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_command_makes_a_shrunken_step(
-    name, tiny_flags, tiny_prompt_file, tmp_path, monkeypatch, capsys
+    name, tiny_flags, tiny_prompt_file, tiny_weights_file, tmp_path, monkeypatch, capsys
 ):
     program, *argv = command(name)
+    argv = [each.replace("SOURCE_MODEL=...", f"SOURCE_MODEL={tiny_weights_file}") for each in argv]
     assert program == "prompt-tuning"
     monkeypatch.setattr(sys, "stdin", io.StringIO("hypothesis: a premise: b\n"))
     monkeypatch.chdir(tmp_path)

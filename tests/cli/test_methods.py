@@ -47,7 +47,7 @@ def test_what_helps_in_training_alone_is_not_saved(facts):
 
 def test_what_can_be_done_with_them(facts):
     merging = {name for name, each in facts.items() if each.merges}
-    assert merging == {"lora", "ia3", "norm_scales", "model_tuning"}
+    assert merging == {"lora", "dora", "vera", "ia3", "norm_scales", "model_tuning"}
     alone = {name for name, each in facts.items() if not each.batches}
     assert alone == {"norm_scales", "model_tuning"}
     assert {name for name, each in facts.items() if not each.quantizes} == {"model_tuning"}
