@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from prompt_tuning.methods.base import Batch
 from prompt_tuning.methods.factories import FrozenModel, method
@@ -37,10 +37,10 @@ class DoRA(LoRA):
     layers * (rank * (inputs + outputs) + outputs) values. Other attributes and errors are LoRA's.
 
     Attributes:
-      initializer: returns a target's initial magnitudes: the norms of the frozen kernels.
+      initializer: returns a target's initial magnitudes [layer, *outputs]: the frozen kernels' norms.
     """
 
-    initializer: Callable[[Target], Float[Array, "layer *outputs"]] = _ones
+    initializer: Callable[[Target], Array] = _ones
 
     @nn.compact
     def __call__(self, batch: Batch) -> Injection:
