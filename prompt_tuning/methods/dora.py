@@ -37,7 +37,7 @@ class DoRA(LoRA):
     layers * (rank * (inputs + outputs) + outputs) values. Other attributes and errors are LoRA's.
 
     Attributes:
-      initializer: returns a target's initial magnitudes [layer, *outputs]: the frozen kernels' norms.
+      initializer: returns a target's initial magnitudes, the norms of the frozen kernels.
     """
 
     initializer: Callable[[Target], Array] = _ones

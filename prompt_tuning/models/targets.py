@@ -97,7 +97,7 @@ def blocks(config: ModelConfig) -> tuple[Target, ...]:
     )
 
 
-def kernel_norms(params: Any, target: Target) -> Float[Array, "layer *outputs"]:
+def kernel_norms(params: Any, target: Target) -> Float[Array, "layer ..."]:
     """Returns the norm of each output feature's kernel, or ones if `params` are only shapes."""
     stack, *modules = target.name.split("/")
     path = [stack, "layers", *modules]
