@@ -33,7 +33,7 @@ ALIKE = re.compile(
     r"|tasks/(superglue_(ax|boolq|copa|wic)|xsum|tinyworld\.)"
     r"|quantization/int8|runs/(lm_adapt|train_released_code|tune)"
     # Costly to compile; `tests/methods` trains a step of each.
-    r"|methods/(?!soft_prompt|lora)"
+    r"|methods/(?!soft_prompt\.|soft_prompt_placement|lora)|prompts/combined"
 )
 COMMANDS = [
     pytest.param(name, marks=pytest.mark.slow if ALIKE.match(name) else ()) for name in FILES
