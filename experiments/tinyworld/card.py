@@ -14,6 +14,8 @@ from pathlib import Path
 import corpus
 
 from prompt_tuning.checkpoints.frozen.weights import load_weights
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.decoder_only_config import DecoderOnlyConfig
 from prompt_tuning.models.parameters import count_parameters
 
 ASSETS = Path(__file__).parents[2] / "prompt_tuning" / "assets" / "tinyworld"
@@ -22,14 +24,14 @@ RESULTS = Path(__file__).parent / "results"
 CARD = """\
 # {name}
 
-A T5 1.1 of {parameters:,} parameters, pre-trained on the generated corpus of TinyWorld
+{kind} of {parameters:,} parameters, pre-trained on the generated corpus of TinyWorld
 (`prompt_tuning/tinyworld/`), for experiments with prompts that take minutes on two CPU
 cores. It knows TinyWorld's few hundred words and nothing else.
 
 | | |
 |---|---|
 | width, heads, feed-forward | {embed_dim}, {num_heads} of {head_dim}, {mlp_dim} |
-| layers | {num_encoder_layers} encoder, {num_decoder_layers} decoder |
+| layers | {layers} |
 | vocabulary | {vocab_size:,} rows: `tinyworld.model`, 100 sentinels, padding |
 | stored as | {dtype} |
 
@@ -102,13 +104,25 @@ def main() -> None:
     size = parser.parse_args().size
     config, params, metadata = load_weights(ASSETS / f"tinyworld_{size}.safetensors")
     rows = [json.loads(line) for line in (RESULTS / f"{size}.jsonl").read_text().splitlines()]
+    sizes = config.to_json()
+    if isinstance(config, T5Config):
+        kind, layers = (
+            "A T5 1.1",
+            f"{config.num_encoder_layers} encoder, {config.num_decoder_layers} decoder",
+        )
+    else:
+        assert isinstance(config, DecoderOnlyConfig)
+        kind, layers = "A decoder-only model, with the layers of Qwen 3,", config.decoder.num_layers
+        sizes |= sizes.pop("decoder")
     card = CARD.format(
         size=size,
+        kind=kind,
+        layers=layers,
         parameters=count_parameters(params),
         dtype=params["token_embedder"]["embedding"].dtype,
         tokens=int(metadata["tokens_per_batch"]),
         **describe(rows, metadata["command"], float(metadata["mastery"])),
-        **config.to_json(),
+        **sizes,
     )
     (ASSETS / f"tinyworld_{size}.md").write_text(card)
 

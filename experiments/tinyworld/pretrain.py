@@ -247,6 +247,8 @@ def first_params(args: argparse.Namespace, config: ModelConfig) -> dict:
     if not args.grow_from:
         return params
     small, trained, _ = load_weights(ASSETS / f"tinyworld_{args.grow_from}.safetensors")
+    if args.grow_from == args.size:
+        return jax.tree.map(lambda old, new: old.astype(new.dtype), trained, params)
     return grow(trained, small, params, config)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from pretrain import RESULTS, SIZES
 
 from prompt_tuning.analysis.sweep_plots import plot_scale_curve
+from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.parameters import parameter_shapes
 from prompt_tuning.sweeps.results import Row, write_table
 
@@ -33,10 +34,10 @@ def group(exercise: str) -> str:
 
 
 def skills() -> list[Row]:
-    """Returns a row for each model and exercise, from the smallest model."""
+    """Returns a row for each T5 and exercise, from the smallest model."""
     rows = []
     for size, config in SIZES.items():
-        if not (curve := RESULTS / f"{size}.jsonl").exists():
+        if not isinstance(config, T5Config) or not (curve := RESULTS / f"{size}.jsonl").exists():
             continue
         last = json.loads(curve.read_text().splitlines()[-1])
         known = ("step", "phase", "seconds", "loss", *LEFT_OUT)
