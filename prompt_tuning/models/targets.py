@@ -44,6 +44,9 @@ class Target:
         return self.layers * math.prod(self.inputs) * math.prod(self.outputs)
 
 
+_ATTENTION = ("attention", "self_attention", "encoder_decoder_attention")
+
+
 def projections(config: ModelConfig) -> tuple[Target, ...]:
     """Returns every projection of the layers."""
     return tuple(
@@ -119,12 +122,16 @@ def select_targets(targets: Sequence[Target], endings: Sequence[str]) -> tuple[T
     """Returns the targets whose names end with any of `endings`, in the order of `targets`.
 
     An ending is one or more whole parts of a name: "query" matches every query, "attention/query"
-    only the encoder's, "encoder" nothing.
+    only the encoder's, "encoder" nothing. A kind of attention that the model lacks is left out:
+    without an encoder it has "self_attention" only.
 
     Raises:
-      UserError: an ending matches no target.
+      UserError: an ending matches no target, or all do so.
     """
+    found = tuple(t for t in targets if any(_ends(t.name, ending) for ending in endings))
     for ending in endings:
+        if found and ending in _ATTENTION:
+            continue
         if not any(_ends(target.name, ending) for target in targets):
             known = sorted({part for t in targets for part in (t.name, t.name.split("/")[-1])})
             raise UserError(
@@ -132,7 +139,7 @@ def select_targets(targets: Sequence[Target], endings: Sequence[str]) -> tuple[T
                 f"{', '.join(sorted({t.name.split('/')[-1] for t in targets}))}."
                 f"{did_you_mean(ending, known)}"
             )
-    return tuple(t for t in targets if any(_ends(t.name, ending) for ending in endings))
+    return found
 
 
 def _ends(name: str, ending: str) -> bool:

@@ -4,9 +4,11 @@ import math
 
 import pytest
 
+from prompt_tuning.errors import UserError
 from prompt_tuning.models.config import get_config
 from prompt_tuning.models.decoder_only_config import DECODER_ONLY
 from prompt_tuning.models.parameters import parameter_shapes
+from prompt_tuning.models.targets import attention_blocks, select_targets
 
 PUBLISHED = {
     "gemma2_2b": 2_614_341_888,
@@ -50,3 +52,12 @@ def test_the_number_of_parameters_is_the_published_one(name):
 
 def test_every_size_is_listed():
     assert set(DECODER_ONLY) == set(PUBLISHED)
+
+
+def test_blocks_that_the_model_lacks_are_left_out():
+    targets = attention_blocks(get_config("llama3_2_1b"))
+    (found,) = select_targets(targets, ("attention", "self_attention", "encoder_decoder_attention"))
+    assert (found.name, found.outputs) == ("decoder/self_attention", (8, 64))
+    for ending in ("encoder_decoder_attention", "selfattention"):
+        with pytest.raises(UserError, match=f"no module named '{ending}'"):
+            select_targets(targets, (ending,))
