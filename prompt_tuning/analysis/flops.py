@@ -2,15 +2,18 @@
 
 Derived from the sizes of a model, as a reference for XLA's counts: a step that computes no gradient
 of a frozen weight, and an evaluation that runs the encoder once, come close
-(tests/analysis/test_flops.py).
+(tests/analysis/test_flops.py). A window saves nothing: keys outside it are multiplied, then masked.
 
 A product of [m, k] and [k, n] is 2mkn FLOPs. Only matrix products are counted; elementwise
 operations (norms, softmax, GELU) add about 1 %. Lengths are in tokens.
 """
 
 import dataclasses
+import math
 
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.parameters import ModelConfig
+from prompt_tuning.models.targets import projections
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,7 @@ class StepFlops:
       forward: of the loss.
       backward: of the prompt's gradient, through activations only.
       recomputed: with `remat`, of each layer's second forward pass, except for its last product,
-        which the backward pass doesn't need.
+        which the backward pass doesn't need, unless it is normed.
     """
 
     forward: int
@@ -34,58 +37,73 @@ class StepFlops:
         return self.forward + self.backward + self.recomputed
 
 
-@dataclasses.dataclass(frozen=True)
 class _Products:
-    """FLOPs of the model's matrix products, for `batch` examples."""
+    """FLOPs of the model's matrix products, for `batch` examples.
 
-    config: T5Config
-    batch: int
+    Kernels are those of the family's table of parameters.
+    """
 
-    def weight(self, rows: int, fan_in: int, fan_out: int) -> int:
-        """Returns the FLOPs of multiplying `rows` positions of each example by a weight."""
-        return 2 * self.batch * rows * fan_in * fan_out
+    def __init__(self, config: ModelConfig, batch: int):
+        self.batch = batch
+        self.targets = {target.name: target for target in projections(config)}
+        self.logits_size = self.targets[f"{_SELF}/out"].outputs[0] * config.vocab_size
 
-    def projection(self, rows: int) -> int:
-        """Returns the FLOPs of the queries, keys, values or output of attention, all equal."""
-        return self.weight(rows, self.config.embed_dim, self.inner)
+    def weight(self, rows: int, *names: str) -> int:
+        """Returns the FLOPs of `rows` positions of each example times a layer's kernels."""
+        kernels = (self.targets[name] for name in names if name in self.targets)
+        sizes = (kernel.parameters // kernel.layers for kernel in kernels)
+        return 2 * self.batch * rows * sum(sizes)
 
-    def attention(self, pairs: int) -> int:
+    def of_block(self, rows: int, block: str, *modules: str) -> int:
+        """Returns the same for modules of a block."""
+        return self.weight(rows, *(f"{block}/{module}" for module in modules))
+
+    def attention(self, block: str, pairs: int) -> int:
         """Returns the FLOPs of one of attention's two products, for `pairs` per example."""
-        return 2 * self.batch * pairs * self.inner
+        return 2 * self.batch * pairs * math.prod(self.targets[f"{block}/query"].outputs)
 
-    def mlp(self, rows: int) -> int:
-        products = 3 if self.config.gated_mlp else 2
-        return products * self.weight(rows, self.config.embed_dim, self.config.mlp_dim)
+    def self_attention(self, block: str, rows: int, pairs: int) -> int:
+        return self.of_block(rows, block, *_PROJECTIONS) + 2 * self.attention(block, pairs)
+
+    def mlp(self, stack: str, rows: int) -> int:
+        return self.of_block(rows, f"{stack}/mlp", "wi", "wi_0", "wi_1", "wo")
 
     def logits(self, rows: int) -> int:
-        return self.weight(rows, self.config.embed_dim, self.config.vocab_size)
+        return 2 * self.batch * rows * self.logits_size
 
-    @property
-    def inner(self) -> int:
-        return self.config.num_heads * self.config.head_dim
+    def layers(self, block: str) -> int:
+        return self.targets[f"{block}/query"].layers
 
     def encoder_layer(self, source: int) -> int:
-        return 4 * self.projection(source) + 2 * self.attention(source**2) + self.mlp(source)
+        return self.self_attention(_ENCODER, source, source**2) + self.mlp("encoder", source)
 
     def decoder_layer(self, target: int, keys: int, source: int) -> int:
         """Returns the FLOPs of a layer, without the keys and values of cross-attention."""
-        own = 4 * self.projection(target) + 2 * self.attention(target * keys)
-        cross = 2 * self.projection(target) + 2 * self.attention(target * source)
-        return own + cross + self.mlp(target)
+        own = self.self_attention(_SELF, target, target * keys)
+        cross = self.of_block(target, _CROSS, "query", "out")
+        cross += 2 * self.attention(_CROSS, target * source)
+        return own + cross + self.mlp("decoder", target)
 
 
-def encoder_flops(config: T5Config, *, batch: int, source: int) -> int:
+_ENCODER, _SELF = "encoder/attention", "decoder/self_attention"
+_CROSS = "decoder/encoder_decoder_attention"
+_PROJECTIONS = ("query", "key", "value", "out")
+
+
+def encoder_flops(config: ModelConfig, *, batch: int, source: int) -> int:
     """Returns the FLOPs of the encoder's forward pass; `source` includes the prompt."""
-    return config.num_encoder_layers * _Products(config, batch).encoder_layer(source)
+    products = _Products(config, batch)
+    return products.layers(_ENCODER) * products.encoder_layer(source)
 
 
-def cross_key_value_flops(config: T5Config, *, batch: int, source: int) -> int:
+def cross_key_value_flops(config: ModelConfig, *, batch: int, source: int) -> int:
     """Returns the FLOPs of all decoder layers' cross-attention keys and values."""
-    return config.num_decoder_layers * 2 * _Products(config, batch).projection(source)
+    products = _Products(config, batch)
+    return products.layers(_CROSS) * products.of_block(source, _CROSS, "key", "value")
 
 
 def decoder_flops(
-    config: T5Config, *, rows: int, target: int, source: int, keys: int | None = None
+    config: ModelConfig, *, rows: int, target: int, source: int, keys: int | None = None
 ) -> int:
     """Returns the FLOPs of the decoder with logits, given the cross-attention keys and values.
 
@@ -98,11 +116,11 @@ def decoder_flops(
     """
     products = _Products(config, rows)
     layer = products.decoder_layer(target, target if keys is None else keys, source)
-    return config.num_decoder_layers * layer + products.logits(target)
+    return products.layers(_SELF) * layer + products.logits(target)
 
 
 def step_flops(
-    config: T5Config, *, batch: int, prompt: int, source: int, target: int, remat: bool = False
+    config: ModelConfig, *, batch: int, prompt: int, source: int, target: int, remat: bool = False
 ) -> StepFlops:
     """Returns the minimum FLOPs of a step of prompt tuning (Lester et al., 2021).
 
@@ -119,7 +137,8 @@ def step_flops(
     - in the first decoder layer, self-attention and the query of cross-attention don't depend on
       the prompt.
 
-    Cross-attention of few queries needs no keys and values (`models.attention.Attention.folded`).
+    T5's cross-attention of few queries needs no keys and values
+    (`models.attention.Attention.folded`).
     Gradient accumulation doesn't change the FLOPs.
 
     Args:
@@ -131,39 +150,46 @@ def step_flops(
       remat: whether the backward pass recomputes the layers' forward pass.
     """
     products = _Products(config, batch)
-    attention, projection, mlp = products.attention, products.projection, products.mlp
+    of_block, attention, mlp = products.of_block, products.attention, products.mlp
+    encoder_layers, decoder_layers = products.layers(_ENCODER), products.layers(_SELF)
     p, s, t = prompt, prompt + source, target
     # Of cross-attention: the products with the kernels of keys and values, and one of the two
     # products of activations. Without keys and values, heads are as wide as the embedding.
-    if t <= config.head_dim // 2:
-        kernels, cross = (
-            2 * projection(t),
-            products.weight(t * config.num_heads, s, config.embed_dim),
+    heads, head_dim = products.targets[f"{_CROSS}/query"].outputs
+    if isinstance(config, T5Config) and t <= head_dim // 2:
+        kernels, first_kernels = (  # the gradient of the first layer's queries isn't needed
+            of_block(t, _CROSS, *modules) for modules in (("key", "value"), ("value",))
         )
-        first_kernels = projection(t)  # the gradient of its queries isn't needed
+        cross = 2 * batch * t * s * heads * config.embed_dim
     else:
-        kernels = first_kernels = 2 * projection(s)
-        cross = attention(t * s)
-    decoder_layer = products.decoder_layer(t, t, s) - 2 * attention(t * s) + kernels + 2 * cross
-    layers = (
-        encoder_flops(config, batch=batch, source=s) + config.num_decoder_layers * decoder_layer
-    )
-    last_products = config.num_encoder_layers * products.weight(
-        s, config.mlp_dim, config.embed_dim
-    ) + config.num_decoder_layers * products.weight(t, config.mlp_dim, config.embed_dim)
+        kernels = first_kernels = of_block(s, _CROSS, "key", "value")
+        cross = attention(_CROSS, t * s)
+    decoder_layer = products.decoder_layer(t, t, s) + kernels
+    decoder_layer += 2 * cross - 2 * attention(_CROSS, t * s)
+    layers = encoder_layers * products.encoder_layer(s) + decoder_layers * decoder_layer
+    last_products = encoder_layers * of_block(s, "encoder/mlp", "wo")
+    last_products += decoder_layers * of_block(t, "decoder/mlp", "wo")
+    if any("post_mlp_layer_norm" in each.name for each in config.parameters()):
+        last_products = 0  # what is normed is needed
 
     # Gradients of queries, keys, values: p rows each. Of attention weights: p rows and p columns.
-    first_attention = 3 * attention(p * s) + attention(2 * p * s - p * p)
-    first_encoder_layer = 3 * projection(p) + first_attention + projection(s) + mlp(s)
-    upper_encoder_layer = products.encoder_layer(s) + 2 * attention(s * s)
+    first_encoder_layer = (
+        of_block(p, _ENCODER, "query", "key", "value")
+        + 3 * attention(_ENCODER, p * s)
+        + attention(_ENCODER, 2 * p * s - p * p)
+        + of_block(s, _ENCODER, "out")
+        + mlp("encoder", s)
+    )
+    upper_encoder_layer = products.encoder_layer(s) + 2 * attention(_ENCODER, s * s)
     # Gradients of the attention weights, the keys and the values, but not of the queries.
-    first_decoder_layer = projection(t) + first_kernels + 3 * cross + mlp(t)
-    upper_decoder_layer = decoder_layer + 2 * attention(t * t) + 2 * cross
+    first_decoder_layer = of_block(t, _CROSS, "out") + first_kernels + 3 * cross
+    first_decoder_layer += mlp("decoder", t)
+    upper_decoder_layer = decoder_layer + 2 * attention(_SELF, t * t) + 2 * cross
     backward = (
         first_encoder_layer
-        + (config.num_encoder_layers - 1) * upper_encoder_layer
+        + (encoder_layers - 1) * upper_encoder_layer
         + first_decoder_layer
-        + (config.num_decoder_layers - 1) * upper_decoder_layer
+        + (decoder_layers - 1) * upper_decoder_layer
         + products.logits(t)
     )
     return StepFlops(

@@ -25,7 +25,8 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.files import new_file
 from prompt_tuning.models import auto
 from prompt_tuning.models.compute import AUTO, Compute
-from prompt_tuning.models.config import T5Config, get_config
+from prompt_tuning.models.config import get_config
+from prompt_tuning.models.decoder_only_config import DecoderOnlyConfig
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS
 from prompt_tuning.planning import compilers
@@ -117,8 +118,8 @@ def configured(args: argparse.Namespace) -> tuple[Work, int]:
     else:
         stored = stored_frozen(checkpoint)
         config, dtype = stored.config, dtype_of(stored.parameters, dtype)
-    if not isinstance(config, T5Config):
-        raise UserError(f"{config.name} is a T5Gemma; plans are only made for T5's family.")
+    if isinstance(config, DecoderOnlyConfig):
+        raise UserError(f"{config.name} has no encoder; plans are only made for encoder-decoders.")
     config = dataclasses.replace(config, name=name or architecture or config.name)
     compute = auto.resolved(
         Compute(param_dtype=dtype or "float32", **given), config, auto.ACCELERATOR, **may_be_auto

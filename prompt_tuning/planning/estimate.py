@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from prompt_tuning.errors import UserError
+from prompt_tuning.models.targets import projections, select_targets
 from prompt_tuning.planning.machines import Machine
 from prompt_tuning.planning.program import Needs, Work, needs_of, weights_on_device
 
@@ -98,7 +99,8 @@ def changes(work: Work) -> Iterator[tuple[str, Callable[[Work], Work]]]:
     if not work.fsdp and work.data_parallel > 1:
         yield "--gin.FSDP=True", lambda w: dataclasses.replace(w, fsdp=True)
     model = 2 * work.model_parallel
-    while work.devices % model == 0 and config.num_heads % model == 0:
+    heads = [each.outputs[0] for each in select_targets(projections(config), ("query",))]
+    while work.devices % model == 0 and not any(number % model for number in heads):
         yield f"--gin.MODEL_PARALLEL={model}", with_model_parallel(model)
         model *= 2
     if compute.param_dtype == "float32" or compute.compute_dtype == "float32":

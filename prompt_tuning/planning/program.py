@@ -20,10 +20,9 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Method
 from prompt_tuning.models import auto
 from prompt_tuning.models.compute import AUTO, Compute
-from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.families import model_of
 from prompt_tuning.models.initialization import abstract_params
-from prompt_tuning.models.parameters import parameter_axes
+from prompt_tuning.models.parameters import ModelConfig, parameter_axes
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS, check_batch, make_mesh
 from prompt_tuning.parallel.rules import Layout
 from prompt_tuning.planning.compilers import Analysis, DoesNotFit, compiled
@@ -45,7 +44,7 @@ class Work:
       model_parallel, data_parallel, fsdp: as in `make_mesh` and `Layout`.
     """
 
-    config: T5Config
+    config: ModelConfig
     compute: Compute
     method: Method
     optimizer: optax.GradientTransformation
