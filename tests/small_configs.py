@@ -63,5 +63,13 @@ TINY_FAMILIES = {
     "qwen2": tiny_decoder(
         "qwen2", dataclasses.replace(_LLAMA, projection_bias=True, head_norms=True)
     ),
+    "t5gemma2": T5GemmaConfig(
+        name="tiny",
+        vocab_size=32,
+        embed_dim=12,
+        encoder=dataclasses.replace(_STACK, head_norms=True, local_rope_theta=100.0),
+        decoder=dataclasses.replace(_STACK, head_norms=True, local_rope_theta=100.0),
+        merged=True,
+    ),
 }
 """Tiny models that differ in what their layers are made of; all have padding 0 and end 1."""

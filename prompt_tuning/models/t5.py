@@ -133,17 +133,18 @@ class T5(nn.Module):
 
     def _cross_kv(self, outputs: Float[Array, "batch source embed"], slots: Slots) -> KeyValue:
         """Returns every decoder layer's keys and values of the encoder's outputs."""
-        name = "encoder_decoder_attention"
+        name = self._cross_block
         attention = self._cross_attention()
         stacked = self.variables["params"]["decoder"]["layers"][name]
-        projections = {module: stacked[module] for module in ("key", "value")}
+        needed = ("key", "value", "key_norm")
+        projections = {module: stacked[module] for module in needed if module in stacked}
 
         def of_layer(_: None, layer: tuple[Params, Slots]) -> tuple[None, KeyValue]:
             params, slots = layer
             cross_kv = attention.apply(
                 {"params": params}, outputs, slots.submodule(name), method="keys_and_values"
             )
-            return None, slots.prefixed(name, cast(KeyValue, cross_kv))
+            return None, slots.prefixed("encoder_decoder_attention", cast(KeyValue, cross_kv))
 
         length = self.config.num_decoder_layers
         _, cross_kv = jax.lax.scan(
@@ -178,6 +179,11 @@ class T5(nn.Module):
 
     def _target_embeddings(self, tokens: Int[Array, "rows target"]) -> Array:
         return self.token_embedder(tokens)
+
+    @property
+    def _cross_block(self) -> str:
+        """The decoder's block that attends to the encoder's outputs."""
+        return "encoder_decoder_attention"
 
     def _cross_attention(self) -> nn.Module:
         """Returns it unbound, to be applied to one layer of the stacked parameters at a time."""

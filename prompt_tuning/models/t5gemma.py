@@ -5,6 +5,10 @@
 
 Its layers are in rotary_layers.py; each stack has an embedding table, whose rows are multiplied by
 the square root of its width, and the output is soft-capped.
+
+T5Gemma 2 has Gemma 3's layers and one table. In its decoder one block attends to the layer's own
+positions and to the encoder's outputs, with one softmax: `T5GemmaConfig.merged`. Images are left
+out, and so is the embedding of their end.
 """
 
 from typing import Any
@@ -45,7 +49,13 @@ from prompt_tuning.models.t5gemma_config import T5GemmaConfig
 
 
 class Layer(Blocks):
-    """A layer of the encoder, or with `source_dim` of the decoder, which attends to its outputs."""
+    """A layer of the encoder, or with `source_dim` of the decoder, which attends to its outputs.
+
+    Attributes:
+      merged: as in `T5GemmaConfig`.
+    """
+
+    merged: bool = False
 
     @nn.compact
     def __call__(
@@ -72,7 +82,8 @@ class Layer(Blocks):
           frequencies: the layer's of `Stack.frequencies`.
           position: where in the cache.
           positions: of the inputs, for rotation.
-          distances: how far keys are from queries, never beyond a window for those of a prefix.
+          distances: how far keys are from queries, below a window's size within it, as those of a
+            prefix always are.
           self_bias: of keys that no layer sees.
           encoder_outputs: for the decoder.
           cross_bias: for the decoder.
@@ -88,19 +99,21 @@ class Layer(Blocks):
             self_kv = slots.prefixed(name, self_kv)
         else:
             self_kv = cache.written(self_kv, position)
-        near = (window == 0) | (distances < window + (0 if self.source_dim else 1))
+        near = (window == 0) | (distances < window)
         sources = [(self_kv, self_bias + mask_bias(near))]
+        cross_kv = None if cache is None else cache.cross_kv  # computed once, by `T5.start_cache`
+        if self.merged and encoder_outputs is not None and cross_bias is not None:
+            if cross_kv is None:
+                cross_kv = attention.keys_and_values(encoder_outputs, block)
+            sources.append((cross_kv, cross_bias))
         x += self.added(slots, name, attention(normed, sources, block, angles))
 
-        cross_kv = None
-        if encoder_outputs is not None and cross_bias is not None:
+        if not self.merged and encoder_outputs is not None and cross_bias is not None:
             name = "encoder_decoder_attention"
             attention, block = self.attention(name, self.source_dim), slots.submodule(name)
             normed = self.normed("cross_attention", x)
-            if cache is None:
+            if cross_kv is None:
                 cross_kv = slots.prefixed(name, attention.keys_and_values(encoder_outputs, block))
-            else:  # computed once, by `T5.start_cache`
-                cross_kv = cache.cross_kv
             attended = attention(normed, [(cross_kv, cross_bias)], block)
             x += self.added(slots, name, attended, "cross_attention")
 
@@ -129,7 +142,11 @@ class Encoder(nn.Module):
         stack = self.config.encoder
         seen = encoder_sight(mask, injection)
         positions = jnp.arange(x.shape[1])
-        distances = jnp.abs(positions[None, :] - positions[:, None])
+        distances = positions[:, None] - positions[None, :]
+        if self.config.merged:  # a window's keys are half up to the query's own, and half after
+            distances = jnp.where(distances < 0, -2 * distances - 1, 2 * distances)
+        else:  # a window's keys to either side
+            distances = jnp.abs(distances) - 1
         prefix = seen.shape[2] - x.shape[1]
         dropped = Dropout(self.compute, deterministic)
         layers = _layers(stack, self.compute)
@@ -176,12 +193,13 @@ class Decoder(nn.Module):
         self_bias = mask_bias(distances >= 0)[None]
         visible = visible_decoder_keys(injection, keys)
         if visible is not None:
-            self_bias += repeat_per_row(mask_bias(visible)[:, None], x.shape[0])
+            rows = encoded.mask.shape[0] if config.merged else x.shape[0]
+            self_bias += repeat_per_row(mask_bias(visible)[:, None], rows)
         cross_mask = with_prefix_mask(encoded.mask, injection, "decoder/encoder_decoder_attention")
         dropped = Dropout(self.compute, deterministic)
-        layers = _layers(stack, self.compute)
-        width = config.encoder.embed_dim
-        x, advanced = layers(stack, width, self.compute, deterministic, self.layout, name="layers")(
+        options = (config.encoder.embed_dim, self.compute, deterministic, self.layout)
+        layers = _layers(stack, self.compute)(stack, *options, config.merged, name="layers")
+        x, advanced = layers(
             dropped(x),
             cache,
             injection.layers("decoder"),
@@ -211,19 +229,28 @@ class T5Gemma(T5):
 
     def setup(self) -> None:
         config = self.config
-        self.token_embedder, self.decoder_embedder = (
-            Embedder(config.vocab_size, stack.embed_dim, stack.embed_dim**0.5, self.compute)
-            for stack in (config.encoder, config.decoder)
-        )
+        width = config.encoder.embed_dim
+        self.token_embedder = Embedder(config.vocab_size, width, width**0.5, self.compute)
+        if not config.merged:
+            width = config.decoder.embed_dim
+            self.decoder_embedder = Embedder(config.vocab_size, width, width**0.5, self.compute)
         self.encoder = Encoder(config, self.compute, self.layout)
         self.decoder = Decoder(config, self.compute, self.layout)
 
     def _target_embeddings(self, tokens: Int[Array, "rows target"]) -> Array:
-        return self.decoder_embedder(tokens)
+        return self._decoder_table(tokens)
 
     def _logits(self, x: Float[Array, "rows target features"]) -> Array:
-        logits = self.decoder_embedder.attend(x) if self.config.tie_embeddings else x
+        logits = self._decoder_table.attend(x) if self.config.tie_embeddings else x
         return capped(logits, self.config.final_softcap)
+
+    @property
+    def _decoder_table(self) -> Embedder:
+        return self.token_embedder if self.config.merged else self.decoder_embedder
+
+    @property
+    def _cross_block(self) -> str:
+        return "self_attention" if self.config.merged else super()._cross_block
 
     def _cross_attention(self) -> nn.Module:
         stack, width = self.config.decoder, self.config.encoder.embed_dim

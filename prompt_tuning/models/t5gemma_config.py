@@ -1,4 +1,7 @@
-"""T5Gemma's architectures (Zhang et al., 2025): Gemma 2's layers in T5's and in Gemma 2's sizes."""
+"""T5Gemma's architectures: Gemma 2's layers in T5's and in Gemma 2's sizes (Zhang et al., 2025).
+
+And T5Gemma 2's (Zhang et al., 2025b), without its images: Gemma 3's layers in Gemma 3's sizes.
+"""
 
 import dataclasses
 import functools
@@ -8,6 +11,7 @@ from typing import Any
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.json_text import shown
+from prompt_tuning.models.decoder_only_config import DECODER_ONLY
 from prompt_tuning.models.parameters import ModelConfig, Parameter
 from prompt_tuning.models.stack import Stack, block_modules, check_names, check_number
 
@@ -21,12 +25,15 @@ class T5GemmaConfig(ModelConfig):
       decoder: the decoder, of the same or another size.
       tie_embeddings: whether the decoder's embedding table is also the output layer.
       final_softcap: bound of the output's logits; 0 for none.
+      merged: whether the decoder's layers attend to their own positions and the encoder's in one
+        block, and all embeddings are one table (T5Gemma 2).
     """
 
     encoder: Stack
     decoder: Stack
     tie_embeddings: bool = True
     final_softcap: float = 30.0
+    merged: bool = False
     decoder_start_id: int | None = 2
 
     def __post_init__(self) -> None:
@@ -39,7 +46,7 @@ class T5GemmaConfig(ModelConfig):
     @property
     def family(self) -> str:
         """The name of the family."""
-        return "t5gemma"
+        return "t5gemma2" if self.merged else "t5gemma"
 
     @property
     def embedding_scale(self) -> float:
@@ -67,13 +74,19 @@ class T5GemmaConfig(ModelConfig):
         for name, stack in {"encoder": self.encoder, "decoder": self.decoder}.items():
             row = functools.partial(stack.parameter, vocab_size=self.vocab_size)
             table = "token_embedder" if name == "encoder" else "decoder_embedder"
-            rows.append(row(f"{table}/embedding", f"model.{name}.embed_tokens"))
+            theirs_of = f"model.{name}"
+            if self.merged and name == "encoder":
+                theirs_of += ".text_model"
+            if name == "encoder" or not self.merged:
+                rows.append(row(f"{table}/embedding", f"{theirs_of}.embed_tokens"))
             for block in _BLOCKS[name]:
+                if block is _CROSS and self.merged:
+                    continue
                 width = self.encoder.embed_dim if block is _CROSS else stack.embed_dim
                 for module, theirs in block_modules(stack, *block).items():
-                    hf = f"model.{name}.layers.{{layer}}.{theirs}"
+                    hf = f"{theirs_of}.layers.{{layer}}.{theirs}"
                     rows.append(row(f"{name}/layers/{module}", hf, source_dim=width))
-            rows.append(row(f"{name}/{name}_norm/scale", f"model.{name}.norm"))
+            rows.append(row(f"{name}/{name}_norm/scale", f"{theirs_of}.norm"))
         if not self.tie_embeddings:
             rows.append(
                 self.decoder.parameter(
@@ -95,10 +108,9 @@ class T5GemmaConfig(ModelConfig):
         for name, default in {"pad_id": 0, "eos_id": 1, "decoder_start_id": 2}.items():
             check_number(name, fields.get(name, default), int, 0, fields["vocab_size"])
         check_number("final_softcap", fields.get("final_softcap", 0.0), float, 0)
-        if type(fields.get("tie_embeddings", True)) is not bool:
-            raise UserError(
-                f"tie_embeddings is {shown(fields['tie_embeddings'])}; expected true or false."
-            )
+        for name in ("tie_embeddings", "merged"):
+            if type(fields.get(name, True)) is not bool:
+                raise UserError(f"{name} is {shown(fields[name])}; expected true or false.")
         found: dict[str, Any] = {name: Stack.of(stack or {}) for name, stack in stacks.items()}
         width = found["encoder"].embed_dim
         if fields.get("embed_dim", width) != width:
@@ -158,3 +170,15 @@ T5GEMMA = {
     for encoder, decoder in (*((size, size) for size in _STACKS), ("9b", "2b"))
 }
 """The published sizes by name."""
+
+for _size in ("270m", "1b", "4b"):
+    _gemma = DECODER_ONLY[f"gemma3_{_size}"].decoder
+    T5GEMMA[f"t5gemma2_{_size}_{_size}"] = T5GemmaConfig(
+        name=f"t5gemma2_{_size}_{_size}",
+        vocab_size=262144,
+        embed_dim=_gemma.embed_dim,
+        encoder=_gemma,
+        decoder=_gemma,
+        final_softcap=0.0,
+        merged=True,
+    )

@@ -49,6 +49,10 @@ PARAMETERS = {
     "t5gemma_2b_2b": 5_596_853_760,
     "t5gemma_9b_9b": 20_333_401_088,
     "t5gemma_9b_2b": 12_292_375_296,
+    # Two of Gemma 3's stacks and one table, without images: 370M, 1.7B and 7B in the paper.
+    "t5gemma2_270m_270m": 368_424_192,
+    "t5gemma2_1b_1b": 1_697_782_016,
+    "t5gemma2_4b_4b": 7_089_110_016,
 }
 
 

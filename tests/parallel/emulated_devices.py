@@ -2,7 +2,8 @@
 
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python emulated_devices.py METHOD MESH...
 
-A mesh is DATA,MODEL,FSDP. Prints a JSON object: for "one" and each mesh, numbers by name.
+METHOD is of a T5, or t5gemma/METHOD. A mesh is DATA,MODEL,FSDP. Prints a JSON object: for "one" and
+each mesh, numbers by name.
 """
 
 import dataclasses
@@ -39,10 +40,12 @@ from prompt_tuning.methods.weights import Weights, select_weights
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.decoding import DecodingOptions, generate
+from prompt_tuning.models.families import model_of
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.layers import RMSNorm
-from prompt_tuning.models.parameters import parameter_axes, parameter_shapes
-from prompt_tuning.models.t5 import T5
+from prompt_tuning.models.parameters import ModelConfig, parameter_axes, parameter_shapes
+from prompt_tuning.models.stack import Stack
+from prompt_tuning.models.t5gemma_config import T5GemmaConfig
 from prompt_tuning.models.targets import (
     attention_blocks,
     blocks,
@@ -56,7 +59,7 @@ from prompt_tuning.planning.hlo import Program
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
 
-CONFIG = T5Config(
+T5_CONFIG = T5Config(
     name="eight_heads",
     vocab_size=64,
     embed_dim=16,
@@ -66,6 +69,19 @@ CONFIG = T5Config(
     num_encoder_layers=2,
     num_decoder_layers=2,
 )
+_STACK = Stack(
+    embed_dim=16,
+    mlp_dim=32,
+    num_heads=8,
+    num_kv_heads=4,
+    head_dim=4,
+    query_scalar=4.0,
+    windows=(3, 0),
+)
+T5GEMMA_CONFIG = T5GemmaConfig(
+    name="eight_heads", vocab_size=64, embed_dim=16, encoder=_STACK, decoder=_STACK
+)
+CONFIG: ModelConfig = T5_CONFIG
 SIZES = {"length": 3, "embed_dim": CONFIG.embed_dim}
 
 
@@ -150,7 +166,7 @@ def make_params():
 def results(method, layout: Layout, all_decoders: bool, compute: Compute) -> dict:
     """A few steps, and decoding with what they made."""
     mesh = layout.mesh
-    model = T5(CONFIG, compute, layout)
+    model = model_of(CONFIG, compute, layout)
     frozen = jax.tree.map(jax.device_put, make_params(), layout.shardings(abstract_params(CONFIG)))
     method, trained = bind(method, method.init(jax.random.key(1), make_batch(0)))
     trained = replicate(trained, mesh)
@@ -199,7 +215,7 @@ def results(method, layout: Layout, all_decoders: bool, compute: Compute) -> dic
 
 def kept_by_a_norm(layout: Layout) -> int:
     """How many values of its input, 8 x 3 positions, a device keeps for the backward pass."""
-    norm, x = RMSNorm(CONFIG, Compute(), layout), jnp.ones((8, 3, CONFIG.embed_dim))
+    norm, x = RMSNorm(T5_CONFIG, Compute(), layout), jnp.ones((8, 3, CONFIG.embed_dim))
     x = shard_batch({"x": x}, layout.mesh)["x"]
     scale = {"params": {"scale": jnp.ones(CONFIG.embed_dim)}}
     backward = jax.jit(lambda x: jax.vjp(lambda x: norm.apply(scale, x), x)[1])(x)
@@ -212,6 +228,9 @@ def flat(tree) -> list[float]:
 
 
 def main(name: str, meshes: list[str]) -> None:
+    global CONFIG
+    family, _, name = name.rpartition("/")
+    CONFIG = T5GEMMA_CONFIG if family == "t5gemma" else T5_CONFIG
     method = METHODS[name]()
     compute = Compute(attention="flash" if name == FLASH else "plain")
     devices = jax.devices()

@@ -41,6 +41,8 @@ _TABLES = (_TABLE, "encoder.embed_tokens.weight", "decoder.embed_tokens.weight",
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 # Modules of models with images.
 _OF_IMAGES = ("vision_tower.", "multi_modal_projector.")
+# The beginning of a T5Gemma 2's names whose next part may be missing, "text_model".
+_TEXT = re.compile(r"^(model\.)?encoder\.(?=(embed_tokens|layers|norm)\.)")
 # The first parts of all names; any other common first part is a wrapper's.
 _MODULES = {"shared", "encoder", "decoder", "lm_head"}
 
@@ -154,10 +156,17 @@ def _of_rotary(
     head, table = "lm_head.weight", "model.embed_tokens.weight"
     if config.family == "t5gemma":
         head, table = "lm_head.out_proj.weight", "model.decoder.embed_tokens.weight"
+    elif config.family == "t5gemma2":
+        head, table = "lm_head.out_proj.weight", "model.encoder.text_model.embed_tokens.weight"
+        state = {
+            _TEXT.sub("encoder.text_model.", name): array
+            for name, array in state.items()
+            if not name.endswith("decoder.embed_tokens.weight")  # the same table
+        }
     named = {}
     for name, array in state.items():
         inner = re.sub(r"^(model\.|language_model\.)+", "", name)
-        if not inner.startswith(_OF_IMAGES):
+        if not inner.removeprefix("encoder.").startswith(_OF_IMAGES) and "eoi_emb" not in inner:
             named[inner if inner.startswith("lm_head.") else f"model.{inner}"] = array
     if head in huggingface_shapes(config):
         if head not in named and table in named:

@@ -70,7 +70,7 @@ _THEIR_ACTIVATIONS = {
 
 def config_to_huggingface(config: ModelConfig, dtype: str) -> dict[str, Any]:
     """Returns the config.json of a model, for `config_from_huggingface` and `transformers`."""
-    if isinstance(config, T5GemmaConfig):
+    if isinstance(config, T5GemmaConfig) and not config.merged:
         return t5gemma_to_huggingface(config, dtype)
     if not isinstance(config, T5Config):
         raise UserError(
@@ -154,7 +154,7 @@ def _t5_config(fields: Mapping[str, Any], *, name: str, source: str) -> T5Config
 
 READERS: dict[str, Callable[..., ModelConfig]] = {
     **dict.fromkeys(_FEED_FORWARD, _t5_config),
-    "t5gemma": t5gemma_config,
+    **dict.fromkeys(("t5gemma", "t5gemma2"), t5gemma_config),
     **dict.fromkeys(KIND_OF, decoder_only_config),
 }
 """The reader of each model type; its arguments are those of `config_from_huggingface`."""

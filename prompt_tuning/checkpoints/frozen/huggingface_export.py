@@ -35,7 +35,7 @@ def save_huggingface(
       dtype: of the weights in the file.
 
     Raises:
-      UserError: a file can't be written.
+      UserError: a file can't be written, or the model's family can't.
     """
 
     def arrays() -> Iterator[tuple[str, np.ndarray]]:
@@ -44,11 +44,12 @@ def save_huggingface(
             for name, layer in zip(each.huggingface_names(), layers, strict=True):
                 yield name, layer.T if each.transposed else layer
 
+    text = json.dumps(config_to_huggingface(config, dtype), indent=2) + "\n"
     shapes = huggingface_shapes(config)
     config_file, weights_file = folder / CONFIG_FILE, folder / SAFETENSORS
     write_safetensors(
         weights_file, arrays(), shapes, dict.fromkeys(shapes, as_dtype(dtype)), {"format": "pt"}
     )
     with atomic_write(config_file, fix=_FIX) as file:
-        file.write((json.dumps(config_to_huggingface(config, dtype), indent=2) + "\n").encode())
+        file.write(text.encode())
     return [config_file, weights_file]

@@ -1,4 +1,4 @@
-"""Converts the config.json of a Hugging Face T5Gemma, field by field."""
+"""Converts the config.json of a Hugging Face T5Gemma or T5Gemma 2, field by field."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -55,9 +55,13 @@ def t5gemma_config(fields: Mapping[str, Any], *, name: str, source: str) -> T5Ge
     for part, found in parts.items():
         if not isinstance(found, dict):
             raise UserError(f"{source} has {part}={shown(found)}; expected a JSON object.")
+    merged = fields.get("model_type") == "t5gemma2"
+    kind = "gemma3" if merged else "gemma2"
+    if merged:  # with the text's part of the encoder, and another for images
+        parts["encoder"] = parts["encoder"].get("text_config", {})
     decoder = parts["decoder"]
     fixed(fields, {"is_encoder_decoder": True, "quantization_config": None}, source)
-    vocab_size = fields.get("vocab_size", decoder.get("vocab_size", 256000))
+    vocab_size = fields.get("vocab_size", decoder.get("vocab_size", 262208 if merged else 256000))
     for part, found in parts.items():
         if found.get("vocab_size", vocab_size) != vocab_size:
             raise UserError(
@@ -79,11 +83,14 @@ def t5gemma_config(fields: Mapping[str, Any], *, name: str, source: str) -> T5Ge
                 "name": name,
                 "vocab_size": vocab_size,
                 **{
-                    part: stack_fields(found, "gemma2", f"{part} of {source}")
+                    part: stack_fields(found, kind, f"{part} of {source}")
                     for part, found in parts.items()
                 },
                 "tie_embeddings": tied,
-                "final_softcap": softcap(decoder, "final_logit_softcapping", 30.0, source),
+                "final_softcap": softcap(
+                    decoder, "final_logit_softcapping", None if merged else 30.0, source
+                ),
+                "merged": merged,
                 **ids,
             }
         )
