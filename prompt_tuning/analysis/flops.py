@@ -46,6 +46,8 @@ class _Products:
     def __init__(self, config: ModelConfig, batch: int):
         self.batch = batch
         self.targets = {target.name: target for target in projections(config)}
+        merged = f"{_CROSS}/query" not in self.targets  # T5Gemma 2
+        self.cross = _SELF if merged else _CROSS
         self.logits_size = self.targets[f"{_SELF}/out"].outputs[0] * config.vocab_size
 
     def weight(self, rows: int, *names: str) -> int:
@@ -81,7 +83,7 @@ class _Products:
         """Returns the FLOPs of a layer, without the keys and values of cross-attention."""
         own = self.self_attention(_SELF, target, target * keys)
         cross = self.of_block(target, _CROSS, "query", "out")
-        cross += 2 * self.attention(_CROSS, target * source)
+        cross += 2 * self.attention(self.cross, target * source)
         return own + cross + self.mlp("decoder", target)
 
 
@@ -99,7 +101,7 @@ def encoder_flops(config: ModelConfig, *, batch: int, source: int) -> int:
 def cross_key_value_flops(config: ModelConfig, *, batch: int, source: int) -> int:
     """Returns the FLOPs of all decoder layers' cross-attention keys and values."""
     products = _Products(config, batch)
-    return products.layers(_CROSS) * products.of_block(source, _CROSS, "key", "value")
+    return products.layers(_SELF) * products.of_block(source, products.cross, "key", "value")
 
 
 def decoder_flops(
@@ -155,17 +157,18 @@ def step_flops(
     p, s, t = prompt, prompt + source, target
     # Of cross-attention: the products with the kernels of keys and values, and one of the two
     # products of activations. Without keys and values, heads are as wide as the embedding.
-    heads, head_dim = products.targets[f"{_CROSS}/query"].outputs
+    block = products.cross
+    heads, head_dim = products.targets[f"{block}/query"].outputs
     if isinstance(config, T5Config) and t <= head_dim // 2:
         kernels, first_kernels = (  # the gradient of the first layer's queries isn't needed
-            of_block(t, _CROSS, *modules) for modules in (("key", "value"), ("value",))
+            of_block(t, block, *modules) for modules in (("key", "value"), ("value",))
         )
         cross = 2 * batch * t * s * heads * config.embed_dim
     else:
-        kernels = first_kernels = of_block(s, _CROSS, "key", "value")
-        cross = attention(_CROSS, t * s)
+        kernels = first_kernels = of_block(s, block, "key", "value")
+        cross = attention(block, t * s)
     decoder_layer = products.decoder_layer(t, t, s) + kernels
-    decoder_layer += 2 * cross - 2 * attention(_CROSS, t * s)
+    decoder_layer += 2 * cross - 2 * attention(block, t * s)
     layers = encoder_layers * products.encoder_layer(s) + decoder_layers * decoder_layer
     last_products = encoder_layers * of_block(s, "encoder/mlp", "wo")
     last_products += decoder_layers * of_block(t, "decoder/mlp", "wo")
@@ -182,7 +185,7 @@ def step_flops(
     )
     upper_encoder_layer = products.encoder_layer(s) + 2 * attention(_ENCODER, s * s)
     # Gradients of the attention weights, the keys and the values, but not of the queries.
-    first_decoder_layer = of_block(t, _CROSS, "out") + first_kernels + 3 * cross
+    first_decoder_layer = of_block(t, block, "out") + first_kernels + 3 * cross
     first_decoder_layer += mlp("decoder", t)
     upper_decoder_layer = decoder_layer + 2 * attention(_SELF, t * t) + 2 * cross
     backward = (

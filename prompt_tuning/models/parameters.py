@@ -99,6 +99,11 @@ class ModelConfig:
         return 1.0
 
     @property
+    def peft_scale(self) -> float:
+        """The factor of PEFT's prompts; not 1 if `transformers` scales given vectors."""
+        return 1.0
+
+    @property
     def rope_theta(self) -> float | None:
         """The base of the rotary positions of the decoder's self-attention; None for others."""
         return None

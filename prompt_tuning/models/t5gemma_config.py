@@ -54,6 +54,11 @@ class T5GemmaConfig(ModelConfig):
         return self.encoder.embed_dim**0.5
 
     @property
+    def peft_scale(self) -> float:
+        """The factor of PEFT's prompts in the input; T5Gemma 2 scales only what it looks up."""
+        return 1.0 if self.merged else self.embedding_scale
+
+    @property
     def rope_theta(self) -> float:
         """The base of the rotary positions of the decoder's self-attention."""
         return self.decoder.rope_theta

@@ -146,7 +146,7 @@ class Base:
             (None, self.config.embed_dim),
             model=self.config.name,
             vocabulary_hash=self._vocabulary_hash,
-            embedding_scale=self.config.embedding_scale,
+            peft_scale=self.config.peft_scale,
         )
 
     def source_prompts(self, paths: Sequence[str]) -> Float32[np.ndarray, "sources prompt embed"]:

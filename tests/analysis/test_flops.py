@@ -117,7 +117,7 @@ def test_the_minimum_for_the_papers_small_model():
 
 
 SIZES = [*(f"t5_1_1_{size}" for size in ("small", "base", "large", "xl", "xxl"))]
-SIZES += ["t5gemma_b_b", "t5gemma_9b_2b"]
+SIZES += ["t5gemma_b_b", "t5gemma_9b_2b", "t5gemma2_270m_270m"]
 
 
 @pytest.mark.parametrize("name", SIZES)

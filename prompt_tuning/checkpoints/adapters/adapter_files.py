@@ -165,7 +165,7 @@ def load_adapter(
                 (None, embed_dim),
                 model=model,
                 vocabulary_hash=vocabulary_hash,
-                embedding_scale=config.embedding_scale if config else 1.0,
+                peft_scale=config.peft_scale if config else 1.0,
             )
             method: Any = SoftPrompt(length=prompt.shape[0], embed_dim=prompt.shape[1])
             trained = soft_prompt_variables(prompt)

@@ -330,6 +330,7 @@ def _write_ia3(
 
 
 def _read_prefix(adapter: PeftAdapter, config: ModelConfig) -> tuple[DeepPrompt, Trained]:
+    _check_prefixes(config.family)
     _check_unset(adapter, ("modules_to_save",))
     (target,) = (each for each in attention_blocks(config) if each.name == _PREFIX_BLOCK)
     heads, head_dim = target.outputs
@@ -368,6 +369,7 @@ def _read_prefix(adapter: PeftAdapter, config: ModelConfig) -> tuple[DeepPrompt,
 def _write_prefix(
     method: DeepPrompt, variables: Trained, metadata: Mapping[str, str]
 ) -> tuple[dict[str, Any], _Arrays]:
+    _check_prefixes(metadata.get("family", "t5"))
     names = [target.name for target in method.targets]
     if names != [_PREFIX_BLOCK]:
         raise UserError(
@@ -392,6 +394,14 @@ def _write_prefix(
         "prefix_projection": False,
     }
     return fields, {PROMPT_KEY: whole.reshape(method.length, -1)}
+
+
+def _check_prefixes(family: str) -> None:
+    """Raises UserError for T5Gemma 2, whose model type PEFT 0.21 takes for Gemma 2's."""
+    if family == "t5gemma2":
+        raise UserError(
+            "PEFT itself can't run prefix tuning of T5Gemma 2; expected a prompt, lora or ia3."
+        )
 
 
 class _PeftMethod(NamedTuple):

@@ -25,6 +25,7 @@ from prompt_tuning.files import FilePath, as_path, new_folder
 from prompt_tuning.methods.registry import method_name
 
 _FIX = "Give another folder."
+_IN_PEFT = (None, "t5gemma", "t5gemma2")  # families; None is T5's
 FORMATS = ("peft", "t5x", "npy", "safetensors")
 
 
@@ -55,9 +56,10 @@ def export_prompt(
             f"This was trained for a model of the family {metadata.family}, which T5X doesn't "
             "have; expected peft, safetensors or npy."
         )
+    _check_peft(metadata, form)
     folder = _new_folder(folder, form, base_model)
     if form == "peft":
-        scaled = prompt / np.float32(metadata.embedding_scale or 1)
+        scaled = prompt / np.float32(metadata.peft_scale or 1)
         files = save_peft_prompt(folder, scaled, metadata.to_strings(), base_model=base_model)
         return [write_model_card(folder, metadata, base_model=base_model, fix=_FIX), *files]
     if form == "t5x":
@@ -93,6 +95,7 @@ def export_adapter(
             f"Only prompts can be exported as {form}, but this was trained by "
             f"{adapter.metadata.method}; expected safetensors, or peft if PEFT has the method."
         )
+    _check_peft(adapter.metadata, form)
     folder = _new_folder(folder, form, base_model)
     if form == "peft":
         strings = adapter.metadata.to_strings()
@@ -103,6 +106,14 @@ def export_adapter(
         return [write_model_card(folder, metadata, base_model=base_model, fix=_FIX), *files]
     path = folder / f"{BEST_ADAPTER}.safetensors"
     return [write_adapter(path, adapter.method, adapter.trained, adapter.metadata)]
+
+
+def _check_peft(metadata: PromptMetadata, form: str) -> None:
+    if form == "peft" and metadata.family not in _IN_PEFT:
+        raise UserError(
+            f"This was trained for a model of the family {metadata.family}, whose adapters aren't "
+            "written for PEFT yet; expected safetensors."
+        )
 
 
 def _new_folder(folder: str | os.PathLike[str], form: str, base_model: str | None) -> FilePath:

@@ -54,7 +54,7 @@ class PromptMetadata:
       base_model: the base model named in a PEFT adapter: a hub name or a folder.
       target_sentinel: whether a sentinel precedes the targets, and therefore the answers.
       family: the frozen model's family, if it isn't T5's.
-      embedding_scale, rope_theta: the model's, if it isn't a T5: PEFT's prompts enter the model
+      peft_scale, rope_theta: the model's, if it isn't a T5: PEFT's prompts may enter the model
         before embeddings are scaled, and its prefixes are elsewhere on the rotary circle.
     """
 
@@ -69,7 +69,7 @@ class PromptMetadata:
     base_model: str | None = None
     target_sentinel: bool | None = None
     family: str | None = None
-    embedding_scale: float | None = None
+    peft_scale: float | None = None
     rope_theta: float | None = None
 
     @classmethod
@@ -77,7 +77,7 @@ class PromptMetadata:
         """Returns metadata of something trained for a model."""
         if config.family != "t5":
             fields["family"] = config.family
-            fields["embedding_scale"] = config.embedding_scale
+            fields["peft_scale"] = config.peft_scale
             fields["rope_theta"] = config.rope_theta
         return cls(model=config.name, **fields)
 
@@ -93,7 +93,7 @@ class PromptMetadata:
         read = {
             "step": int,
             "seed": int,
-            **dict.fromkeys(("score", "embedding_scale", "rope_theta"), float),
+            **dict.fromkeys(("score", "peft_scale", "rope_theta"), float),
             "target_sentinel": lambda text: text == "True",
         }
         return cls(**{n: read.get(n, str)(text) for n, text in strings.items() if n in known})
@@ -142,7 +142,7 @@ def load_prompt(
     *,
     model: str | None = None,
     vocabulary_hash: str | None = None,
-    embedding_scale: float = 1.0,
+    peft_scale: float = 1.0,
 ) -> tuple[Float32[np.ndarray, "prompt embed"], PromptMetadata]:
     """Reads a prompt and checks that it fits.
 
@@ -153,7 +153,7 @@ def load_prompt(
       expect: the expected (length, embed); None accepts any.
       model: name of the model in use; checked if the file names one.
       vocabulary_hash: of the vocabulary in use; checked if the file has one.
-      embedding_scale: of the model in use, by which PEFT's prompts are scaled.
+      peft_scale: of the model in use, by which PEFT's prompts are scaled.
 
     Returns:
       The prompt as float32 and its metadata, which is empty unless we wrote the file.
@@ -165,7 +165,7 @@ def load_prompt(
     path = adapter_path(as_path(path))
     check_kind(path)
     read = _read_folder if path.is_dir() else _read_file
-    array, metadata = read(path, embedding_scale)
+    array, metadata = read(path, peft_scale)
     prompt = _check_array(path, array)
     check_metadata(path, metadata, model=model)
     length, embed_dim = expect
@@ -183,16 +183,16 @@ def load_prompt(
     return prompt, metadata
 
 
-def _read_folder(path: FilePath, embedding_scale: float) -> tuple[np.ndarray, PromptMetadata]:
+def _read_folder(path: FilePath, peft_scale: float) -> tuple[np.ndarray, PromptMetadata]:
     if peft.is_adapter(path):
-        return _read_adapter(path, embedding_scale)
+        return _read_adapter(path, peft_scale)
     if t5x_prompts.is_checkpoint(path):
         return t5x_prompts.load_t5x_prompt(path), PromptMetadata()
     if len(exported := sorted(path.glob(f"checkpoint_*/{t5x_prompts.INDEX_FILE}"))) == 1:
         return t5x_prompts.load_t5x_prompt(exported[0].parent), PromptMetadata()
     for name in (t5x_prompts.NUMPY_FILE, *_NAMES):
         if (path / name).is_file():
-            return _read_file(path / name, embedding_scale)
+            return _read_file(path / name, peft_scale)
     inside = sorted(entry.name for entry in path.iterdir())
     raise UserError(
         f"{path} is a folder that is neither an adapter nor a T5X checkpoint and contains none of "
@@ -201,7 +201,7 @@ def _read_folder(path: FilePath, embedding_scale: float) -> tuple[np.ndarray, Pr
     )
 
 
-def _read_file(path: FilePath, embedding_scale: float) -> tuple[np.ndarray, PromptMetadata]:
+def _read_file(path: FilePath, peft_scale: float) -> tuple[np.ndarray, PromptMetadata]:
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -214,16 +214,16 @@ def _read_file(path: FilePath, embedding_scale: float) -> tuple[np.ndarray, Prom
     # A safetensors file begins with its header's length in eight bytes, and has "{" at offset 8.
     if start[8:] != b"{":
         if start.startswith(peft.TORCH_MAGICS):
-            return _read_adapter(path, embedding_scale)
+            return _read_adapter(path, peft_scale)
         if start and start[0] in FIRST_BYTES:
             return t5x_prompts.load_t5x_prompt(path), PromptMetadata()
-    return _read_safetensors(path, embedding_scale)
+    return _read_safetensors(path, peft_scale)
 
 
-def _read_adapter(path: FilePath, embedding_scale: float) -> tuple[np.ndarray, PromptMetadata]:
+def _read_adapter(path: FilePath, peft_scale: float) -> tuple[np.ndarray, PromptMetadata]:
     array, strings = peft.load_peft_prompt(path)
     metadata = _metadata(path, strings)
-    return array * np.float32(metadata.embedding_scale or embedding_scale), metadata
+    return array * np.float32(metadata.peft_scale or peft_scale), metadata
 
 
 def _read_npy(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
@@ -239,7 +239,7 @@ def _read_npy(path: FilePath) -> tuple[np.ndarray, PromptMetadata]:
         raise UserError(f"{path} is not a readable .npy file: {shown(str(error))}.") from error
 
 
-def _read_safetensors(path: FilePath, embedding_scale: float) -> tuple[np.ndarray, PromptMetadata]:
+def _read_safetensors(path: FilePath, peft_scale: float) -> tuple[np.ndarray, PromptMetadata]:
     try:
         arrays, strings = stored_safetensors(path)
     except UserError as error:
@@ -248,7 +248,7 @@ def _read_safetensors(path: FilePath, embedding_scale: float) -> tuple[np.ndarra
         ) from error
     names = sorted(arrays)
     if names == [peft.PROMPT_KEY]:
-        return _read_adapter(path, embedding_scale)
+        return _read_adapter(path, peft_scale)
     if names != [_KEY]:
         raise UserError(
             f"{path} is not a prompt file: it contains {len(names)} arrays "
