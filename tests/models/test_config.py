@@ -8,6 +8,7 @@ import pytest
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import MODELS, T5Config, config_from_json, get_config
+from prompt_tuning.models.decoder_only_config import DECODER_ONLY
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.models.parameters import count_parameters
 
@@ -57,7 +58,7 @@ PARAMETERS = {
 
 
 def test_every_model_is_counted():
-    assert set(PARAMETERS) == set(MODELS)
+    assert set(PARAMETERS) == set(MODELS) - set(DECODER_ONLY)  # test_decoder_only_sizes.py
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -100,14 +101,14 @@ def test_json_round_trip(name):
 @pytest.mark.parametrize(
     ("stack", "message"),
     [
-        ({"num_heads": "4"}, "num_heads of a T5Gemma is '4'; expected an integer from 1 to"),
+        ({"num_heads": "4"}, "num_heads is '4'; expected an integer from 1 to"),
         ({"num_kv_heads": 3}, "8 heads of 64 for 3 of keys and values; expected a multiple"),
-        ({"windows": [3.5]}, "windows of a T5Gemma are"),
-        ({"windows": None}, "windows of a T5Gemma are "),
-        ({"depth": 3}, "Not a T5Gemma config.*depth"),
-        ({"rope_theta": float("nan")}, "rope_theta of a T5Gemma is "),
-        ({"activation_name": "tanh"}, "activation_name of a T5Gemma is 'tanh'"),
-        ({"embed_dim": 16}, "embed_dim of a T5Gemma is 512; expected the encoder's, 16"),
+        ({"windows": [3.5]}, "windows are"),
+        ({"windows": None}, "windows are "),
+        ({"depth": 3}, "Not a model.s config.*depth"),
+        ({"rope_theta": float("nan")}, "rope_theta is "),
+        ({"activation_name": "tanh"}, "activation_name is 'tanh'"),
+        ({"embed_dim": 16}, "embed_dim is 512; expected the encoder's, 16"),
     ],
 )
 def test_json_of_an_impossible_t5gemma_is_told(stack, message):
