@@ -24,7 +24,7 @@ RESULTS = Path(__file__).parent / "results"
 CARD = """\
 # {name}
 
-{kind} of {parameters:,} parameters, pre-trained on the generated corpus of TinyWorld
+{architecture} of {parameters:,} parameters, pre-trained on the generated corpus of TinyWorld
 (`prompt_tuning/tinyworld/`), for experiments with prompts that take minutes on two CPU
 cores. It knows TinyWorld's few hundred words and nothing else.
 
@@ -81,7 +81,8 @@ def describe(rows: list[dict], command: str, mastery: float) -> dict[str, object
         "A lesson ends when its exercises are answered with the wanted share, or when its steps "
         "run out:"
     )
-    if small := re.search(r"--grow_from (\w+)", command):
+    size = re.search(r"--size (\w+)", command)
+    if (small := re.search(r"--grow_from (\w+)", command)) and not (size and size[1] == small[1]):
         phases_are = (
             f"It was grown from `tinyworld_{small[1]}` (`grow.py`), which had been pre-trained, "
             "and read:"
@@ -106,17 +107,16 @@ def main() -> None:
     rows = [json.loads(line) for line in (RESULTS / f"{size}.jsonl").read_text().splitlines()]
     sizes = config.to_json()
     if isinstance(config, T5Config):
-        kind, layers = (
-            "A T5 1.1",
-            f"{config.num_encoder_layers} encoder, {config.num_decoder_layers} decoder",
-        )
+        architecture = "A T5 1.1"
+        layers = f"{config.num_encoder_layers} encoder, {config.num_decoder_layers} decoder"
     else:
         assert isinstance(config, DecoderOnlyConfig)
-        kind, layers = "A decoder-only model, with the layers of Qwen 3,", config.decoder.num_layers
+        architecture = "A decoder-only model with Qwen 3's layers,"
+        layers = str(config.decoder.num_layers)
         sizes |= sizes.pop("decoder")
     card = CARD.format(
         size=size,
-        kind=kind,
+        architecture=architecture,
         layers=layers,
         parameters=count_parameters(params),
         dtype=params["token_embedder"]["embedding"].dtype,

@@ -13,6 +13,7 @@ from etils.epath import backend, gpath, testing
 from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.checkpoints.frozen.locations import locate, model_name
 from prompt_tuning.errors import UserError
+from prompt_tuning.models.parameters import count_parameters
 
 BUCKET = "gs://bucket"
 
@@ -186,3 +187,9 @@ def test_a_bucket_that_cannot_be_reached(without_tensorflow, monkeypatch):
     with testing.mock_epath(exists=refuse), pytest.raises(UserError) as error:
         locate(f"{BUCKET}/checkpoint_3")
     assert str(error.value) == "Can't look up 'gs://bucket/checkpoint_3': Could not reach storage."
+
+
+def test_the_shipped_decoder_only_model():
+    config, frozen = load_frozen("tinyworld_decoder")
+    assert (config.family, config.pad_id, config.eos_id) == ("qwen3", 0, 1)
+    assert count_parameters(frozen) == 467_936
