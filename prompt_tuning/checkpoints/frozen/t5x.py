@@ -51,12 +51,17 @@ _ONE_THREAD = tensorstore.Context(
 )
 # Prefixes of the model's parameters, as opposed to the optimizer's state.
 _MODELS = ("optimizer/target/", "target/", "params/params/", "params/", "")
+OF_METHODS = ("encoder/prompt/", "method/")
+"""Prefixes of a method's parameters among them: a prompt of the paper's code, or of
+`prompt_tuning.contrib.t5x`, and the parameters of other methods of the latter."""
 
 
 def stored_t5x(
     path: str | epath.PathLike, config: ModelConfig | None = None, *, name: str | None = None
 ) -> tuple[ModelConfig, dict[str, StoredParameter]]:
     """Returns the config and the parameters of a checkpoint, without reading their values.
+
+    Those of a method that T5X trained are left out.
 
     Args:
       path: the `checkpoint_<step>` folder, or a single msgpack file.
@@ -70,7 +75,9 @@ def stored_t5x(
     """
     path = epath.Path(path)
     source = repr(str(path))
-    arrays = canonical(variables(path), source=source)
+    found = variables(path)
+    found = {name: array for name, array in found.items() if not name.startswith(OF_METHODS)}
+    arrays = canonical(found, source=source)
     inferred = infer_config(arrays, name=name or path.name, source=source)
     if config is not None:
         check_size(inferred, config, source=source)

@@ -1,0 +1,1 @@
+"""Modules for other frameworks, which import a library that isn't installed with this package."""
