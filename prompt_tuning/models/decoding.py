@@ -99,7 +99,7 @@ def generate(
     batch = encoder_input_tokens.shape[0]
     rows = batch * options.beam_size if options.method == "beam" else batch
     cache = apply("start_cache", encoded, rows, options.max_length)
-    in_loop = _prepared_for_loop(model, variables, cache.cross_kv)
+    in_loop = prepared_for_loop(model, variables, cache.cross_kv)
 
     def step(
         tokens: Int[Array, "rows"], self_kv: KeyValue, position: Int[Array, ""]
@@ -166,7 +166,7 @@ def generate(
     return jax.lax.while_loop(unfinished, advance, start).tokens
 
 
-def _prepared_for_loop(
+def prepared_for_loop(
     model: FrozenModel, variables: dict[str, Params], cross_kv: KeyValue
 ) -> Callable[[], tuple[dict[str, Params], KeyValue]]:
     """Returns a function that rebuilds both arguments inside the body of a decoding loop.

@@ -188,7 +188,7 @@ def test_ten_steps_have_equal_losses(compared):
     found = rows(compared / "losses.csv")
     assert len(found) == 10 and float(found[9]["t5x"]) < float(found[0]["t5x"]) / 2
     for row in found:
-        assert float(row["t5x"]) == pytest.approx(float(row["ours"]), rel=1e-5)
+        assert float(row["t5x"]) == pytest.approx(float(row["ours"]), abs=1e-4)
     trained = [
         load_t5x_prompt(compared / "t5x" / "checkpoint_10"),
         pt.load_prompt(compared / "ours" / "prompt_best.npy"),

@@ -52,6 +52,7 @@ def write_checkpoint(
     if adapter is not None:
         params |= flatten_dict(trained_to_t5x(adapter.trained), sep="/")
     state = train_state.InferenceState.create(with_axes(params, config)).replace_step(step)
+    folder = folder.absolute()  # as Orbax expects
     folder.mkdir(parents=True, exist_ok=True)
     manager = checkpoints.OrbaxCheckpointManagerInterface(
         str(folder), state, partitioning.PjitPartitioner(num_partitions=1)

@@ -32,6 +32,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.methods.base import Method, Trained
 from prompt_tuning.models.compute import Compute
 from prompt_tuning.models.config import get_config
+from prompt_tuning.models.decoding import prepared_for_loop
 from prompt_tuning.models.encoder_decoder import Cache
 from prompt_tuning.models.initialization import abstract_params, init_params
 from prompt_tuning.models.injection import injected
@@ -194,7 +195,7 @@ class PromptTunedModel(models.EncoderDecoderModel):
         apply = functools.partial(self.module.apply, variables)
         encoded = apply(batch["encoder_input_tokens"], injection, method="encode")
         cache = apply(encoded, *targets.shape, method="start_cache")
-        in_loop = self.module.prepared_for_loop(variables, cache.cross_kv)
+        in_loop = prepared_for_loop(self.module, variables, cache.cross_kv)
 
         def step(state: Any) -> tuple[Float[Array, "rows vocab"], dict[str, Any]]:
             variables, cross_kv = in_loop()
