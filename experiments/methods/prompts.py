@@ -14,71 +14,102 @@ from pathlib import Path
 
 from train import RESULTS, run
 
+import prompt_tuning as pt
 from prompt_tuning.data import mixtures
 
 MODEL, TARGET = "tinyworld_small", "tinyworld_rte"
 SOURCES = ("tinyworld_boolq", "tinyworld_cb")
 MIXTURE = "tinyworld_sources"  # of SOURCES, which no shipped mixture is
-SETTINGS = {
-    "TRAIN_STEPS": 200,
-    "PROMPT_LENGTH": 20,
-    "train.eval_every": 20,
-    "train.checkpoint_every": 200,
-    "train.patience": 3,
-    "train.tensorboard": False,
-    "data.num_lengths": 1,  # less to compile
+LENGTH = 20
+ARGUMENTS = {
+    "task": TARGET,
+    "steps": 200,
+    "eval_every": 20,
+    "checkpoint_every": 200,
+    "patience": 3,
+    "settings": {"data.num_lengths": 1},  # less to compile
 }
 
 
-def experiments(runs: Path) -> dict[str, tuple[str, dict]]:
-    """Returns each run's gin file and settings by name, those before which others must have run."""
-    sampled, placed = "prompts/sampled_vocabulary", "methods/soft_prompt_placement"
+def experiments(runs: Path) -> dict[str, tuple]:
+    """Returns each run's method, optimizer and other arguments of `pt.train`, by name.
+
+    Runs that others start from come before them.
+    """
+    sampled = {"initializer": pt.sampled_vocabulary()}
     # What others start from is trained to its end.
-    longer = {"TRAIN_STEPS": 400, "train.patience": None}
+    longer = {"steps": 400, "checkpoint_every": 400, "patience": None}
     prompts = {task: runs / f"soft_prompt_{task}" for task in SOURCES}
     sources = [f"{prompts[task]}/prompt_best.safetensors" for task in SOURCES]
     multitask = runs / "multitask_prompt" / "adapter_best.safetensors"
     target = runs / "spot_target" / "prompt_best.safetensors"
+    factors = {"down": 0.0167, "up": 0.0167}
+
+    def soft_prompt(**options):
+        return pt.soft_prompt(length=LENGTH, **{**sampled, **options})
+
+    def p_tuning(encoder):
+        start = pt.random_uniform()
+        return pt.p_tuning(length=LENGTH, initializer=start, encoder=encoder)
+
+    distilled = {"settings": {**ARGUMENTS["settings"], "train.teachers": sources}}
     return {
         **{
-            folder.name: (sampled, {"MIXTURE_OR_TASK_NAME": task, **longer})
+            folder.name: (soft_prompt(), None, {"task": task, **longer})
             for task, folder in prompts.items()
         },
-        "soft_prompt": (sampled, {}),
+        "soft_prompt": (soft_prompt(), None, {}),
         **{
-            f"soft_prompt_{placement}": (placed, {"soft_prompt.placement": placement})
+            f"soft_prompt_{placement}": (soft_prompt(placement=placement), None, {})
             for placement in ("after", "around", "decoder", "encoder_and_decoder")
         },
-        "soft_prompt_attention": ("methods/soft_prompt_attention", {}),
-        "smop": ("methods/smop", {"PROMPT_LENGTH": 5}),
-        "factored_prompt": (
-            "methods/factored_prompt",
-            {"PARTS": (("tinyworld", "rte"),), "PROMPT_LENGTH": 10},
+        "soft_prompt_attention": (
+            soft_prompt(attention=("input->prompt", "prompt->prompt;causal")),
+            None,
+            {},
         ),
-        "p_tuning": ("methods/p_tuning", {}),
-        "p_tuning_mlp": ("methods/p_tuning", {"p_tuning.encoder": "mlp"}),
-        "residual_prompt": ("methods/residual_prompt", {}),
+        "smop": (pt.smop(length=5, **sampled), pt.adafactor(0.5), {}),
         "dept": (
-            "methods/dept",
-            {
-                "PROMPT_LENGTH": 10,
-                "dept.positions": 64,
-                "dept.rank": 6,
-                "linear_warmup.warmup_steps": 20,
-            },
+            pt.dept(length=10, positions=64, rank=6, **sampled),
+            pt.adamw(pt.linear_warmup(0.3, 20), weight_decay=1e-5, rate_factors=factors),
+            {},
         ),
-        "mixed_prompt": ("methods/mixed_prompt", {"SOURCE_PROMPTS": sources}),
-        "attention_mixed_prompt": ("methods/attention_mixed_prompt", {"SOURCE_PROMPTS": sources}),
+        "factored_prompt": (
+            pt.factored_prompt(
+                length=10, mixture_or_task=TARGET, parts=(("tinyworld", "rte"),), **sampled
+            ),
+            None,
+            {},
+        ),
+        "p_tuning": (p_tuning("lstm"), pt.adamw(1e-3), {}),
+        "p_tuning_mlp": (p_tuning("mlp"), pt.adamw(1e-3), {}),
+        "residual_prompt": (
+            pt.residual_prompt(length=LENGTH, **sampled),
+            pt.adamw(0.3, weight_decay=1e-5),
+            {},
+        ),
+        "mixed_prompt": (pt.mixed_prompt(sources=sources, **sampled), None, {}),
+        "attention_mixed_prompt": (
+            pt.attention_mixed_prompt(sources=sources, **sampled),
+            None,
+            {},
+        ),
         "multitask_prompt": (
-            "methods/multitask_prompt",
-            {"MIXTURE_OR_TASK_NAME": MIXTURE, "TEACHERS": sources, **longer},
+            pt.multitask_prompt(length=LENGTH, mixture_or_task=MIXTURE, **sampled),
+            None,
+            {"task": MIXTURE, **longer, **distilled},
         ),
         "multitask_prompt_adapted": (
-            "methods/multitask_prompt_adapted",
-            {"MULTITASK_PROMPT": str(multitask)},
+            pt.adapted_multitask_prompt(source=str(multitask)),
+            None,
+            {},
         ),
-        "spot_target": (sampled, {"TRAIN_STEPS": 5}),
-        "spot": ("prompts/spot", {"SOURCE_PROMPTS": sources, "TARGET_PROMPT": str(target)}),
+        "spot_target": (soft_prompt(), None, {"steps": 5}),
+        "spot": (
+            soft_prompt(initializer=pt.most_similar(target=str(target), sources=sources)),
+            None,
+            {},
+        ),
     }
 
 
@@ -91,11 +122,10 @@ def main() -> None:
     mixtures.MIXTURES = {**mixtures.MIXTURES, MIXTURE: SOURCES}
     known = experiments(args.runs)
     for name in args.names or known:
-        file, changes = known[name]
-        settings = {**SETTINGS, **changes}
-        row = {"method": name, **run(args.runs / name, MODEL, TARGET, [file], settings)}
-        (RESULTS / f"{name}.json").write_text(json.dumps(row, indent=1) + "\n")
-        print(json.dumps(row), flush=True)
+        method, optimizer, changes = known[name]
+        row = run(args.runs / name, MODEL, method, optimizer, {**ARGUMENTS, **changes})
+        (RESULTS / f"{name}.json").write_text(json.dumps({"method": name, **row}, indent=1) + "\n")
+        print(json.dumps({"method": name, **row}), flush=True)
 
 
 if __name__ == "__main__":

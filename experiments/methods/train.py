@@ -72,21 +72,16 @@ def run(folder: Path, model: str, method, optimizer, arguments: Mapping) -> dict
     values = untrained.init(stream_key(0, "prompt_init"), batch)
     first = pt.Adapter(method=untrained, trained=values, metadata=pt.PromptMetadata())
     task = arguments["task"]
-    trained = pt.train(
-        base,
-        method,
-        folder=folder,
-        optimizer=optimizer,
-        settings={"train.tensorboard": False},
-        **arguments,
-    )
+    settings = {"train.tensorboard": False, **arguments.get("settings", {})}
+    arguments = {**arguments, "folder": folder, "optimizer": optimizer, "settings": settings}
+    trained = pt.train(base, method, **arguments)
     file = best_file(folder)
     assert file is not None
     return {
         "model": model,
         "task": task,
         "settings": json.loads((folder / "settings.json").read_text()),
-        "trained_parameters": sum(leaf.size for leaf in jax.tree.leaves(values)),
+        "trained_parameters": sum(leaf.size for leaf in jax.tree.leaves(values["params"])),
         "steps": arguments["steps"],
         "best_step": trained.best_step,
         "untrained_test_score": round(pt.evaluate(base, first, task, split="test").score, 4),
