@@ -20,6 +20,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("EPATH_USE_TF", "0")
 # Two cores are shared by two test processes, and no test needs more than a CPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests compile much and compute little.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
