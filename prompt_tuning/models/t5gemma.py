@@ -68,7 +68,7 @@ class Layer(Blocks):
         position: Int[Array, ""],
         positions: Int[Array, "length"],
         distances: Int[Array, "length keys"],
-        self_bias: Float[Array, "#rows #length keys"],
+        self_bias: Float[Array, "_ #length keys"],
         encoder_outputs: Float[Array, "batch source width"] | None,
         cross_bias: Float[Array, "batch 1 prefixed"] | None,
     ) -> tuple[Float[Array, "rows length embed"], Cache | None]:
@@ -84,7 +84,7 @@ class Layer(Blocks):
           positions: of the inputs, for rotation.
           distances: how far keys are from queries, below a window's size within it, as those of a
             prefix always are.
-          self_bias: of keys that no layer sees.
+          self_bias: of keys that no layer sees, for each of the rows or of the examples.
           encoder_outputs: for the decoder.
           cross_bias: for the decoder.
         """
