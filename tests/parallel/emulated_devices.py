@@ -111,7 +111,7 @@ METHODS = {
     FLASH: lambda: PrefixTuning(length=3, targets=attention_blocks(CONFIG), hidden_dim=5),
     "deep_prompt": lambda: DeepPrompt(length=3, targets=attention_blocks(CONFIG)),
     "lora": lambda: LoRA(targets=projections(CONFIG), rank=2),
-    "llama_adapter": lambda: LLaMAAdapter(targets=gated_blocks(CONFIG), length=3, layers=1),
+    "llama_adapter": lambda: LLaMAAdapter(targets=gated_blocks(CONFIG), length=3),
     "dora": lambda: DoRA(targets=projections(CONFIG), rank=2),
     "vera": lambda: VeRA(targets=projections(CONFIG), rank=2),
     "smop": lambda: SMoP(**SIZES, prompts=3),
