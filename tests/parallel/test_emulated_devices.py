@@ -138,6 +138,7 @@ def test_only_the_gradient_crosses_data_and_no_weights_move(method, mesh):
         collective
         for collective in collectives
         if collective["kind"] == "all-gather" and collective["times"] > 1
+        if "data" in collective["axes"]  # those over `model` are small, as tested above
     ]
     assert bool(in_loops) == fsdp
     kernels = {
