@@ -66,7 +66,7 @@ class Layer(Blocks):
         window: Int[Array, ""],
         frequencies: Float[Array, "half"],
         position: Int[Array, ""],
-        positions: Int[Array, "length"],
+        positions: Int[Array, "#rows length"],
         distances: Int[Array, "length keys"],
         self_bias: Float[Array, "_ #length keys"],
         encoder_outputs: Float[Array, "batch source width"] | None,
@@ -90,7 +90,7 @@ class Layer(Blocks):
         """
         axes = (BATCH, TARGET if self.source_dim else SOURCE, EMBED)
         x = self.layout.constrain(x, axes)
-        angles = angles_of(positions, frequencies)[None]
+        angles = angles_of(positions, frequencies)
         name = "self_attention" if self.source_dim else "attention"
         attention, block = self.attention(name), slots.submodule(name)
         normed = self.normed(name, x)
@@ -157,7 +157,7 @@ class Encoder(nn.Module):
             jnp.array(stack.windows),
             jnp.array(stack.frequencies()),
             jnp.int32(0),
-            positions,
+            positions[None],
             jnp.pad(distances, ((0, 0), (prefix, 0))),
             mask_bias(seen),
             None,
@@ -206,7 +206,7 @@ class Decoder(nn.Module):
             jnp.array(stack.windows),
             jnp.array(stack.frequencies()),
             position + prefix,
-            positions,
+            positions - self._masked(injection, x.shape[0]),
             jnp.where(of_keys < 0, 0, distances),
             self_bias,
             encoded.outputs,
@@ -216,6 +216,17 @@ class Decoder(nn.Module):
             x = x[:, injection.decoder_prompt_length :]
         norm = Norm(stack, self.compute, self.layout, name="decoder_norm")
         return with_output_layer(self, dropped(norm(x))), advanced
+
+    def _masked(self, injection: Injection, rows: int) -> Int[Array, "#rows 1"]:
+        """Returns how many positions of a shorter prompt are masked, for rotation.
+
+        Only where the encoder's keys aren't rotated does it matter where a target begins.
+        """
+        mask = injection.decoder_prompt_mask
+        if mask is None or not self.config.merged:
+            return jnp.zeros((1, 1), jnp.int32)
+        masked = jnp.sum(~mask, axis=1, keepdims=True).astype(jnp.float32)
+        return repeat_per_row(masked, rows).astype(jnp.int32)
 
 
 def _layers(stack: Stack, compute: Compute) -> Any:
