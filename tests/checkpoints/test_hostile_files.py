@@ -74,7 +74,7 @@ def told():
         ("", "isn't JSON"),
         (b"\xff\xfe\xfa", "isn't JSON"),
         (DEEP, "nested more deeply than"),
-        ({"model_type": ["t5"]}, "has the model type ['t5']; expected 't5', 'mt5'"),
+        ({"model_type": ["t5"]}, "has the model type ['t5']; expected one of 't5', 'mt5'"),
         ({"feed_forward_proj": {"a": 1}}, "feed_forward_proj={'a': 1}; expected relu"),
         ({"d_model": "512"}, "d_model='512'; expected an integer"),
         ({"d_model": None}, "lacks the field 'd_model'"),
