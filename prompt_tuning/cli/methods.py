@@ -133,13 +133,13 @@ def method_of_sizes(
 
 def _sources(config: ModelConfig, folder: Path) -> list[str]:
     path = folder / "source.npy"
-    np.save(path, np.zeros((_LENGTH, config.embed_dim), np.float32))
+    np.save(path, np.ones((_LENGTH, config.embed_dim), np.float32))
     return [str(path)] * SOURCES
 
 
 def _multitask_prompt(config: ModelConfig, folder: Path) -> str:
     method = MultitaskPrompt(length=_LENGTH, embed_dim=config.embed_dim, tasks=2)
     shapes = jax.eval_shape(lambda: method.init(jax.random.key(0), {}))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
     path = folder / "multitask.safetensors"
-    return str(write_adapter(path, cast(Any, method), zeros, PromptMetadata()))
+    return str(write_adapter(path, cast(Any, method), ones, PromptMetadata()))

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from prompt_tuning.checkpoints.adapters.adapter_files import load_adapter
 from prompt_tuning.checkpoints.adapters.prompt_export import export_prompt
 from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata, load_prompt
 from prompt_tuning.checkpoints.frozen.load import load_frozen
 from prompt_tuning.errors import UserError
+from prompt_tuning.models.config import MODELS
 from prompt_tuning.models.decoding import DecodingOptions, generate
 from prompt_tuning.models.injection import Injection
 from prompt_tuning.models.t5 import T5
@@ -239,8 +241,11 @@ def test_an_adapter_of_another_method_is_refused(adapter):
 
 
 def test_an_adapter_of_another_kind_of_model_is_refused(adapter):
+    change(adapter, task_type="SEQ_CLS")
+    refused("task_type 'SEQ_CLS'.*only 'SEQ_2_SEQ_LM' or 'CAUSAL_LM' is supported", adapter)
     change(adapter, task_type="CAUSAL_LM")
-    refused("task_type 'CAUSAL_LM'.*only 'SEQ_2_SEQ_LM' is supported", adapter)
+    with pytest.raises(UserError, match="task_type 'CAUSAL_LM'.*expected 'SEQ_2_SEQ_LM' for"):
+        load_adapter(adapter, config=MODELS["t5_1_1_small"])
 
 
 def test_an_adapter_of_another_width_or_model_is_refused(adapter):

@@ -439,7 +439,7 @@ def test_prefixes_that_do_not_fit_are_refused(model, saved):
     change(folder, token_dim=32)
     refused("token_dim=32.*expected 4 and 24", folder, model.config)
     change(folder, token_dim=24, num_layers=1)
-    refused("num_layers=1.*expected at least", folder, model.config)
+    refused("num_layers=1.*expected 2 and 2", folder, model.config)
     change(folder, num_layers=3, num_virtual_tokens=4)
     refused(r"of shape \[3, 144\]; expected only prompt_embeddings", folder, model.config)
 

@@ -185,7 +185,11 @@ def _read_peft(path: FilePath, config: ModelConfig | None) -> Adapter | None:
     """Reads a PEFT adapter; returns None if it isn't one, or is a prompt."""
     folder = path if path.is_dir() else path.parent
     ours = not path.is_dir() and path.name not in (peft.WEIGHTS_FILE, peft.TORCH_FILE)
-    if ours or not peft.is_adapter(folder) or not (found := load_peft_method(path, config)):
+    if ours or not peft.is_adapter(folder):
+        return None
+    if config is not None:
+        peft.check_task_type(path, config)
+    if not (found := load_peft_method(path, config)):
         return None
     method, trained, strings = found
     metadata = PromptMetadata.from_strings({**strings, "method": method_name(method)})

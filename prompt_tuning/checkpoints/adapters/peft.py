@@ -24,6 +24,8 @@ from prompt_tuning.checkpoints.arrays.torch_files import stored_torch
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import FilePath, atomic_write
 from prompt_tuning.json_text import parse_json, shown, shown_names
+from prompt_tuning.models.decoder_only_config import KINDS
+from prompt_tuning.models.parameters import ModelConfig
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -33,7 +35,8 @@ TORCH_MAGICS = (b"PK\x03\x04", b"\x80")
 PROMPT_TYPES = ("PROMPT_TUNING", "P_TUNING")
 """PEFT's names of methods that train one prompt."""
 PROMPT_KEY = "prompt_embeddings"
-_TASK_TYPE = "SEQ_2_SEQ_LM"
+_TASK_TYPES = ("SEQ_2_SEQ_LM", "CAUSAL_LM")
+"""PEFT's names of encoder-decoders and of decoder-only models."""
 _FIX = "Give the adapter a folder that exists, is writable and has free space."
 
 _log = logging.getLogger(__name__)
@@ -73,8 +76,24 @@ def peft_type_of(path: FilePath) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def task_type_of(family: str | None) -> str:
+    """Returns PEFT's task type of a family; None is T5's."""
+    return _TASK_TYPES[family in KINDS]
+
+
+def check_task_type(path: FilePath, config: ModelConfig) -> None:
+    """Raises UserError if an adapter's task type isn't that of the model."""
+    folder = path if path.is_dir() else path.parent
+    found = _read_config(folder / CONFIG_FILE).get("task_type")
+    if found != (expected := task_type_of(config.family)):
+        raise UserError(
+            f"The adapter in {folder} has task_type {shown(found)} ({CONFIG_FILE}); expected "
+            f"{expected!r} for the model '{config.name}'."
+        )
+
+
 def read_adapter(path: FilePath, *, peft_types: Sequence[str]) -> PeftAdapter:
-    """Reads an adapter of an encoder-decoder.
+    """Reads an adapter.
 
     Args:
       path: the folder of PEFT's `save_pretrained`, or the weight file in it.
@@ -89,7 +108,7 @@ def read_adapter(path: FilePath, *, peft_types: Sequence[str]) -> PeftAdapter:
         is_torch = stream.read(8).startswith(TORCH_MAGICS)
     arrays, metadata = (stored_torch(file), {}) if is_torch else stored_safetensors(file)
     config = _read_config(file.parent / CONFIG_FILE)
-    for field, expected in (("peft_type", peft_types), ("task_type", (_TASK_TYPE,))):
+    for field, expected in (("peft_type", peft_types), ("task_type", _TASK_TYPES)):
         if config.get(field) not in expected:
             raise UserError(
                 f"The adapter in {file.parent} has {field} {shown(config.get(field))} "
@@ -127,7 +146,7 @@ def write_adapter(
     """
     config = {
         "peft_type": peft_type,
-        "task_type": _TASK_TYPE,
+        "task_type": task_type_of(metadata.get("family")),
         **fields,
         "base_model_name_or_path": base_model,
         "inference_mode": True,
@@ -194,7 +213,7 @@ def save_peft_prompt(
     fields = {
         "num_virtual_tokens": array.shape[0],
         "token_dim": array.shape[1],
-        # Only the encoder; otherwise, PEFT would expect 2n rows.
+        # Not the decoder of an encoder-decoder; otherwise, PEFT would expect 2n rows.
         "num_transformer_submodules": 1,
         # Not used, but required for models whose config.json has a part for each stack.
         "num_layers": 1,

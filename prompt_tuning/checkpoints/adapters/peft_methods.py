@@ -26,7 +26,10 @@ num_layers: the model's, or one more with a pair that no layer reads. PEFT's tok
 heads * head_dim, with the heads of keys; its default, the model's width, fails if they differ, as
 in T5 1.1 Small, and a T5Gemma has no default.
 
-With rotary positions, PEFT's prefix takes the first positions and the target's tokens those after
+Of a decoder-only model, layer i reads the i-th pair, and there are as many pairs as layers; keys
+and positions are PEFT's. Windows aren't: PEFT's prefix leaves them, ours doesn't.
+
+In a T5Gemma, PEFT's prefix takes the first positions and the target's tokens those after
 it; here the prefix has none and the target begins at 0. PEFT rotates no key of the prefix either,
 so ours are its keys rotated back by the prefix's length. In layers with a window PEFT's prefix
 leaves it after as many tokens, and ours doesn't: T5Gemma's windows are longer than its targets.
@@ -48,6 +51,7 @@ from prompt_tuning.checkpoints.adapters.peft import (
     PeftAdapter,
     peft_type_of,
     read_adapter,
+    task_type_of,
     write_adapter,
 )
 from prompt_tuning.checkpoints.frozen.huggingface import huggingface_modules
@@ -342,12 +346,16 @@ def _read_prefix(adapter: PeftAdapter, config: ModelConfig) -> tuple[DeepPrompt,
             f"token_dim={shown(sizes[1])} ({CONFIG_FILE}); expected {heads} and "
             f"{heads * head_dim} for the model '{config.name}'."
         )
-    submodules = adapter.config.get("num_transformer_submodules", 2)
-    if type(pairs) is not int or pairs < target.layers or submodules not in (None, 2):
+    stacks = _stacks(config.family)
+    submodules = adapter.config.get("num_transformer_submodules", stacks)
+    fits = type(pairs) is int and (
+        pairs == target.layers or (stacks == 2 and pairs > target.layers)
+    )
+    if not fits or submodules not in (None, stacks):
         raise UserError(
             f"The adapter {adapter.path} has num_layers={shown(pairs)} and "
             f"num_transformer_submodules={shown(submodules)} ({CONFIG_FILE}), with which PEFT "
-            f"itself can't run the model '{config.name}'; expected at least {target.layers} and 2."
+            f"itself can't run the model '{config.name}'; expected {target.layers} and {stacks}."
         )
     shapes = {name: list(array.shape) for name, array in adapter.arrays.items()}
     expected = [length, pairs * 2 * heads * head_dim]
@@ -359,7 +367,7 @@ def _read_prefix(adapter: PeftAdapter, config: ModelConfig) -> tuple[DeepPrompt,
         )
     array = np.asarray(adapter.arrays[PROMPT_KEY], np.float32)
     array = array.reshape(len(array), pairs, 2, heads, head_dim)
-    read = np.moveaxis(array[:, _read_pairs(target.layers, pairs)], 0, 2)
+    read = np.moveaxis(array[:, _read_pairs(target.layers, pairs, stacks)], 0, 2)
     # [layer, 2, prefix, heads, head_dim]
     read = _moved(read, -len(array), config.rope_theta)
     method = DeepPrompt(length=len(array), targets=(target,))
@@ -378,18 +386,19 @@ def _write_prefix(
         )
     (target,) = method.targets
     heads, head_dim = target.outputs
+    stacks = _stacks(metadata.get("family", "t5"))
     # Odd, so that 2i mod pairs differs for every layer i.
-    pairs = target.layers + 1 - target.layers % 2
+    pairs = target.layers + 1 - target.layers % 2 if stacks == 2 else target.layers
     whole = np.zeros((method.length, pairs, 2, heads, head_dim), np.float32)
     theta = float(metadata["rope_theta"]) if "rope_theta" in metadata else None
     prefixes = _moved(variables["params"][_PREFIX_BLOCK], method.length, theta)
-    whole[:, _read_pairs(target.layers, pairs)] = np.moveaxis(prefixes, 2, 0)
+    whole[:, _read_pairs(target.layers, pairs, stacks)] = np.moveaxis(prefixes, 2, 0)
     fields = {
         "num_virtual_tokens": method.length,
         "num_layers": pairs,
         "num_attention_heads": heads,
         "token_dim": heads * head_dim,
-        "num_transformer_submodules": 2,
+        "num_transformer_submodules": stacks,
         "encoder_hidden_size": heads * head_dim,
         "prefix_projection": False,
     }
@@ -421,9 +430,14 @@ _METHODS = {
 """By PEFT's names."""
 
 
-def _read_pairs(layers: int, pairs: int) -> list[int]:
+def _stacks(family: str) -> int:
+    """Returns the number of stacks that PEFT counts in a model of the family."""
+    return 1 if task_type_of(family) == "CAUSAL_LM" else 2
+
+
+def _read_pairs(layers: int, pairs: int, stacks: int) -> list[int]:
     """Returns the index of the pair in PEFT's array that each layer reads."""
-    return [2 * layer % pairs for layer in range(layers)]
+    return [stacks * layer % pairs for layer in range(layers)]
 
 
 def _moved(prefixes: np.ndarray, positions: int, theta: float | None) -> np.ndarray:

@@ -23,9 +23,10 @@ from prompt_tuning.checkpoints.adapters.t5x_prompts import save_t5x_prompt
 from prompt_tuning.errors import UserError, did_you_mean
 from prompt_tuning.files import FilePath, as_path, new_folder
 from prompt_tuning.methods.registry import method_name
+from prompt_tuning.models.decoder_only_config import KINDS
 
 _FIX = "Give another folder."
-_IN_PEFT = (None, "t5gemma", "t5gemma2")  # families; None is T5's
+_IN_PEFT = (None, "t5gemma", "t5gemma2", *KINDS)  # families; None is T5's
 FORMATS = ("peft", "t5x", "npy", "safetensors")
 
 
