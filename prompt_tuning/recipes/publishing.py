@@ -16,6 +16,7 @@ from prompt_tuning.analysis.curves import plot_learning_curve
 from prompt_tuning.checkpoints import hub
 from prompt_tuning.checkpoints.adapters.adapter_files import Adapter, load_adapter, save_adapter
 from prompt_tuning.checkpoints.adapters.model_card import README
+from prompt_tuning.checkpoints.adapters.peft import auto_class_of
 from prompt_tuning.checkpoints.adapters.prompt_export import export_adapter
 from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
 from prompt_tuning.errors import UserError
@@ -143,15 +144,16 @@ base = pt.load("{model}")
 print(pt.evaluate(base, "{name}", "{metadata.task or "TASK"}").metrics)
 ```"""
     if peft:
+        auto_class = auto_class_of(metadata.family)
         text += f"""
 
 With PEFT:
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForSeq2SeqLM
+from transformers import {auto_class}
 
-base = AutoModelForSeq2SeqLM.from_pretrained("{base_model or "BASE_MODEL"}")
+base = {auto_class}.from_pretrained("{base_model or "BASE_MODEL"}")
 model = PeftModel.from_pretrained(base, "{name}", subfolder="{_PEFT}")
 ```"""
     return text

@@ -1,5 +1,6 @@
 """The README.md of a PEFT folder: facts about the adapter, and a code snippet to use it."""
 
+from prompt_tuning.checkpoints.adapters.peft import auto_class_of
 from prompt_tuning.checkpoints.adapters.prompt_files import PromptMetadata
 from prompt_tuning.files import FilePath, atomic_write
 
@@ -41,6 +42,7 @@ def _card(name: str, metadata: PromptMetadata, base_model: str | None) -> str:
     rows = "\n".join(f"- {fact}: {value}" for fact, value in facts.items() if value is not None)
     # The hub accepts only a hub name or a folder as the base model.
     base = f"base_model: {base_model}\n" if base_model else ""
+    auto_class = auto_class_of(metadata.family)
     return f"""---
 library_name: peft
 {base}---
@@ -51,9 +53,9 @@ library_name: peft
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForSeq2SeqLM
+from transformers import {auto_class}
 
-base = AutoModelForSeq2SeqLM.from_pretrained({(base_model or "BASE_MODEL")!r})
+base = {auto_class}.from_pretrained({(base_model or "BASE_MODEL")!r})
 model = PeftModel.from_pretrained(base, {name!r})
 ```
 

@@ -81,6 +81,12 @@ def task_type_of(family: str | None) -> str:
     return _TASK_TYPES[family in KINDS]
 
 
+def auto_class_of(family: str | None) -> str:
+    """Returns the name of the class of `transformers` that loads a family's models."""
+    kind = {"SEQ_2_SEQ_LM": "Seq2SeqLM", "CAUSAL_LM": "CausalLM"}[task_type_of(family)]
+    return f"AutoModelFor{kind}"
+
+
 def check_task_type(path: FilePath, config: ModelConfig) -> None:
     """Raises UserError if an adapter's task type isn't that of the model."""
     folder = path if path.is_dir() else path.parent

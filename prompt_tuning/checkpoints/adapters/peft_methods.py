@@ -348,10 +348,8 @@ def _read_prefix(adapter: PeftAdapter, config: ModelConfig) -> tuple[DeepPrompt,
         )
     stacks = _stacks(config.family)
     submodules = adapter.config.get("num_transformer_submodules", stacks)
-    fits = type(pairs) is int and (
-        pairs == target.layers or (stacks == 2 and pairs > target.layers)
-    )
-    if not fits or submodules not in (None, stacks):
+    known = type(pairs) is int and submodules in (None, stacks)
+    if not known or not (pairs == target.layers or (stacks == 2 and pairs > target.layers)):
         raise UserError(
             f"The adapter {adapter.path} has num_layers={shown(pairs)} and "
             f"num_transformer_submodules={shown(submodules)} ({CONFIG_FILE}), with which PEFT "
