@@ -348,8 +348,12 @@ def _read_prefix(adapter: PeftAdapter, config: ModelConfig) -> tuple[DeepPrompt,
         )
     stacks = _stacks(config.family)
     submodules = adapter.config.get("num_transformer_submodules", stacks)
-    known = type(pairs) is int and submodules in (None, stacks)
-    if not known or not (pairs == target.layers or (stacks == 2 and pairs > target.layers)):
+    if (
+        type(pairs) is not int
+        or submodules not in (None, stacks)
+        or pairs < target.layers
+        or (stacks == 1 and pairs > target.layers)
+    ):
         raise UserError(
             f"The adapter {adapter.path} has num_layers={shown(pairs)} and "
             f"num_transformer_submodules={shown(submodules)} ({CONFIG_FILE}), with which PEFT "
