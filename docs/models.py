@@ -9,7 +9,7 @@ widths and number of layers are shrunken. That takes about ten minutes on two co
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -43,7 +43,6 @@ from prompt_tuning.models.merging import merge_injection
 from prompt_tuning.models.parameters import ModelConfig, count_parameters
 from prompt_tuning.models.stack import Stack
 from prompt_tuning.models.stacking import batch_injections
-from prompt_tuning.recipes.paths import shipped_configs
 from prompt_tuning.training.losses import LossOptions
 from prompt_tuning.training.step import TrainState, make_train_step, prompt_loss_fn
 
@@ -84,11 +83,14 @@ example of a family of your own.
 _FEATURES = """## What each family can do
 
 Each "yes" has run when this page was made, with random weights, on the family's smallest size with
-its widths and number of layers shrunken: a training step with each method of
-[methods.md](methods.md), and each feature. That the results are those of `transformers` is shown by
-the tests (`tests/checkpoints/`), not here. A number refers to what is refused, below the table.
+its widths and number of layers shrunken: each feature and, on four families whose layers differ, a
+training step with each method of [methods.md](methods.md). That the results are those of
+`transformers` is shown by the tests (`tests/checkpoints/`), not here. A number refers to what is
+refused, below the table.
 """
 
+METHODS_ON = ("t5_1_1_small", "t5gemma_s_s", "gemma3_270m", "qwen2_5_0_5b")
+"""The sizes, shrunken, on which every method makes a step."""
 LENGTHS = {"encoder_input_tokens": 8, "decoder_input_tokens": 4, "decoder_target_tokens": 4}
 
 
@@ -170,7 +172,8 @@ def results(config: ModelConfig) -> dict[str, str]:
     params = init_params(config, jax.random.key(1))
     with tempfile.TemporaryDirectory() as folder:
         tiny = Tiny(config=config, params=params, batch=batch, folder=Path(folder))
-        methods = {name: refusal(train, tiny, name) for name in shipped_methods()}
+        chosen = config in (shrunken(MODELS[name]) for name in METHODS_ON)
+        methods = {name: refusal(train, tiny, name) for name in shipped_methods() if chosen}
         return methods | {title: refusal(run, tiny) for title, run in FEATURES.items()}
 
 
@@ -301,46 +304,35 @@ FEATURES: Mapping[str, Callable[[Tiny], None]] = {
 
 def page(sizes: Mapping[str, list[str]], found: Mapping[str, Mapping[str, str]]) -> str:
     """Returns the page's text."""
-    files = {path.stem for path in (shipped_configs() / "models").glob("*.gin")}
-    rows = []
+    lines = [_HEAD]
     for title, (_, source) in FAMILIES.items():
-        known = ", ".join(
-            f"`{name}`{'' if name in files else ' (no file)'} "
-            f"{_billions(count_parameters(abstract_params(MODELS[name])))}"
-            for name in sizes[title]
-        )
-        rows.append(f"| {title} | {known} | {source} |")
-    ran = [_HEAD, *rows, "", _FEATURES]
-    methods = shipped_methods()
-    ran += [
-        "| family | methods | " + " | ".join(FEATURES) + " |",
-        "| --- " * (2 + len(FEATURES)) + "|",
-    ]
+        known = ", ".join(f"`{name}` ({_count(MODELS[name])})" for name in sizes[title])
+        lines.append(f"| {title} | {known} | {source} |")
+    columns = ["family", "methods", *FEATURES]
+    lines += ["", _FEATURES, _row(columns), _row(["---"] * len(columns))]
     notes: dict[str, int] = {}
-    for title, cells in found.items():
-        trained = sum(not cells[name] for name in methods)
-        marks = [f"{trained} of {len(methods)}", *(_yes(cells[name]) for name in FEATURES)]
-        for name in methods:
-            marks[0] += _note(cells[name], notes)
-        marks[1:] = [
-            mark + _note(cells[name], notes) for mark, name in zip(marks[1:], FEATURES, strict=True)
+    for title, refusals in found.items():
+        methods = [text for name, text in refusals.items() if name not in FEATURES]
+        cells = [
+            f"{methods.count('')} of {len(methods)}" if methods else "",
+            *("no" if refusals[name] else "yes" for name in FEATURES),
         ]
-        ran.append(f"| {title} | " + " | ".join(marks) + " |")
-    ran += ["", *(f"{number}. {text}" for text, number in notes.items())]
-    return "\n".join(ran).rstrip() + "\n"
+        reasons = [set(methods), *({refusals[name]} for name in FEATURES)]
+        for place, texts in enumerate(reasons):
+            for text in sorted(texts - {""}):
+                cells[place] += f" [{notes.setdefault(text, len(notes) + 1)}]"
+        lines.append(_row([title, *cells]))
+    lines += ["", *(f"{number}. {text}" for text, number in notes.items())]
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def _yes(refused: str) -> str:
-    return "no" if refused else "yes"
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
-def _note(refused: str, notes: dict[str, int]) -> str:
-    """Returns the mark of a refusal's note, numbered by its first appearance."""
-    return f" [{notes.setdefault(refused, len(notes) + 1)}]" if refused else ""
-
-
-def _billions(count: int) -> str:
-    return f"({count / 1e9:.2f}B)" if count >= 1e9 else f"({count / 1e6:.0f}M)"
+def _count(config: ModelConfig) -> str:
+    count = count_parameters(abstract_params(config))
+    return f"{count / 1e9:.2f}B" if count >= 1e9 else f"{count / 1e6:.0f}M"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import dataclasses
 import math
 
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.decoder_only_config import DecoderOnlyConfig
 from prompt_tuning.models.parameters import ModelConfig
 from prompt_tuning.models.targets import projections
 
@@ -47,7 +48,7 @@ class _Products:
         self.batch = batch
         self.targets = {target.name: target for target in projections(config)}
         merged = f"{_CROSS}/query" not in self.targets  # T5Gemma 2
-        self.cross = _SELF if merged else _CROSS
+        self.cross = _SELF if merged else _CROSS  # of an encoder-decoder
         self.logits_size = self.targets[f"{_SELF}/out"].outputs[0] * config.vocab_size
 
     def weight(self, rows: int, *names: str) -> int:
@@ -151,6 +152,8 @@ def step_flops(
       target: the target's length.
       remat: whether the backward pass recomputes the layers' forward pass.
     """
+    if isinstance(config, DecoderOnlyConfig):
+        return _decoder_only_step_flops(config, batch, prompt, prompt + source, target, remat)
     products = _Products(config, batch)
     of_block, attention, mlp = products.of_block, products.attention, products.mlp
     encoder_layers, decoder_layers = products.layers(_ENCODER), products.layers(_SELF)
@@ -199,4 +202,42 @@ def step_flops(
         forward=layers + products.logits(t),
         backward=backward,
         recomputed=layers - last_products if remat else 0,
+    )
+
+
+def _decoder_only_step_flops(
+    config: DecoderOnlyConfig, batch: int, p: int, s: int, t: int, remat: bool
+) -> StepFlops:
+    """Returns the same of a decoder-only model, with a prefill of s positions and t of the target.
+
+    The prefill of the last layer ends with its keys and values. The first layer is as in an
+    encoder-decoder: of the prefill, only the prompt's queries, keys and values need a gradient; of
+    the target, none do.
+    """
+    products = _Products(config, batch)
+    of_block, attention, mlp = products.of_block, products.attention, products.mlp
+    layers = products.layers(_SELF)
+    keys = of_block(s, _SELF, "key", "value")
+    prefill = products.self_attention(_SELF, s, s * s) + mlp("decoder", s)
+    target = products.self_attention(_SELF, t, t * (s + t)) + mlp("decoder", t)
+    forward = (layers - 1) * prefill + keys + layers * target
+    last_products = of_block((layers - 1) * s + layers * t, "decoder/mlp", "wo")
+    if config.decoder.post_norms:
+        last_products = 0  # what is normed is needed
+
+    first = (
+        of_block(p, _SELF, "query", "key", "value")
+        + 3 * attention(_SELF, p * s)
+        + attention(_SELF, 2 * p * s - p * p)
+        + 3 * attention(_SELF, t * p)
+        + of_block(s + t, _SELF, "out")
+        + mlp("decoder", s + t)
+    )
+    upper_prefill = prefill + 2 * attention(_SELF, s * s)
+    upper_target = target + 2 * attention(_SELF, t * (s + t))
+    backward = first + (layers - 2) * upper_prefill + keys + (layers - 1) * upper_target
+    return StepFlops(
+        forward=forward + products.logits(t),
+        backward=backward + products.logits(t),
+        recomputed=forward - last_products if remat else 0,
     )

@@ -21,12 +21,10 @@ from prompt_tuning.checkpoints.arrays.stored_arrays import dtype_of
 from prompt_tuning.checkpoints.frozen.load import stored_frozen
 from prompt_tuning.cli import configurables, gin_config, registry
 from prompt_tuning.cli.parsers import parse
-from prompt_tuning.errors import UserError
 from prompt_tuning.files import new_file
 from prompt_tuning.models import auto
 from prompt_tuning.models.compute import AUTO, Compute
 from prompt_tuning.models.config import get_config
-from prompt_tuning.models.decoder_only_config import DecoderOnlyConfig
 from prompt_tuning.models.initialization import abstract_params
 from prompt_tuning.parallel.mesh import DATA_AXIS, MODEL_AXIS
 from prompt_tuning.planning import compilers
@@ -118,8 +116,6 @@ def configured(args: argparse.Namespace) -> tuple[Work, int]:
     else:
         stored = stored_frozen(checkpoint)
         config, dtype = stored.config, dtype_of(stored.parameters, dtype)
-    if isinstance(config, DecoderOnlyConfig):
-        raise UserError(f"{config.name} has no encoder; plans are only made for encoder-decoders.")
     config = dataclasses.replace(config, name=name or architecture or config.name)
     compute = auto.resolved(
         Compute(param_dtype=dtype or "float32", **given), config, auto.ACCELERATOR, **may_be_auto

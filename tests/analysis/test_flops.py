@@ -139,6 +139,15 @@ def test_nor_with_accumulation_and_recomputation(name):
     assert 0.99 < counted / minimum.total < 1.03
 
 
+@pytest.mark.parametrize("remat", [False, True])
+def test_a_decoder_only_step(remat):
+    """Beyond the minimum, it computes the prefill of the last layer to its end."""
+    config = get_config("llama3_2_1b")
+    counted = counted_step_flops(config, batch=8, remat=remat, **LENGTHS)
+    minimum = step_flops(config, batch=8, remat=remat, **LENGTHS)
+    assert 1.0 < counted / minimum.total < 1.01 + 1 / config.num_decoder_layers
+
+
 def rank_flops(config, labels):
     """What XLA counts for rank classification of 4 examples with so many labels of 3 tokens."""
     lowered = jax.jit(
