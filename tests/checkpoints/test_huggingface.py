@@ -253,7 +253,7 @@ def test_a_separate_head_in_a_tied_model_is_told():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"model_type": "gpt2"}', "'gpt2'; expected 't5'"),
+        ('{"model_type": "gpt2"}', "'gpt2'; expected one of 't5'"),
         ('{"model_type": "t5", "feed_forward_proj": "gated-tanh"}', "feed_forward_proj"),
         ('{"model_type": "t5"}', "vocab_size"),
         ("{", "Can't read"),

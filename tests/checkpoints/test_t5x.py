@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_listed(single_file, tmp_path):
     content = _content(single_file)
     target = content["optimizer"]["target"]
     del target["decoder"]["layers_1"]["mlp"]["wo"]
-    target["encoder"]["prompt"] = {"prompt": target["encoder"]["encoder_norm"]["scale"]}
+    target["encoder"]["head"] = {"kernel": target["encoder"]["encoder_norm"]["scale"]}
     target["encoder"]["layers_0"]["mlp"]["wo"] = target["encoder"]["layers_0"]["mlp"]["wi_0"]
     path = tmp_path / "checkpoint"
     path.write_bytes(msgpack.packb(content))
@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_listed(single_file, tmp_path):
         stored_t5x(path)
     for part in (
         "decoder/layers_1/mlp/wo/kernel is missing",
-        "encoder/prompt/prompt is unexpected",
+        "encoder/head/kernel is unexpected",
         "encoder/layers_0/mlp/wo/kernel has shape (8, 16), expected (16, 8)",
     ):
         assert part in str(error.value)

@@ -32,7 +32,13 @@ def pretrain():
 @pytest.fixture(scope="module")
 def phases(pretrain):
     return pretrain.make_phases(
-        argparse.Namespace(span_corruption_steps=3, lesson_steps=2, mixture_steps=4, grow_from=None)
+        argparse.Namespace(
+            size="small",
+            span_corruption_steps=3,
+            lesson_steps=2,
+            mixture_steps=4,
+            grow_from=None,
+        )
     )
 
 
@@ -52,7 +58,7 @@ def test_phases_are_span_corruption_the_lessons_and_the_mixture(pretrain, phases
 
 def test_a_grown_model_reads_the_lessons_it_is_told_and_the_mixture(pretrain):
     steps = {"span_corruption_steps": 3, "lesson_steps": 2, "mixture_steps": 4}
-    grown = argparse.Namespace(**steps, grow_from="small", lessons=["colors"])
+    grown = argparse.Namespace(**steps, size="base", grow_from="small", lessons=["colors"])
     assert [phase.name for phase in pretrain.make_phases(grown)] == ["colors", "mixture"]
 
 

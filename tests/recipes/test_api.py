@@ -201,6 +201,7 @@ def test_a_choice_is_recorded_under_gins_names():
         "class_label.labels": ["a"],
         "class_label.num_pieces": 5000,
         "soft_prompt.placement": "before",
+        "soft_prompt.attention": ("input->prompt", "prompt->input", "prompt->prompt"),
     }
     rate = pt.linear_warmup(0.1, 3)
     assert settings_of("train.optimizer", pt.adamw(rate))["linear_warmup.warmup_steps"] == 3

@@ -143,9 +143,9 @@ def test_s2_a_peft_folder_says_what_it_is(tmp_path):
 
 def test_s2_what_was_given_is_named(tmp_path, command):
     output = tmp_path / "new"
-    result = command("export", "runs/nope", "--format", "npy", "--output", output)
+    result = command("export", "runs/rte/nope", "--format", "npy", "--output", output)
     assert result.status == 2
-    assert result.message.endswith("There is no prompt file or run folder runs/nope.")
+    assert result.message.endswith("There is no prompt file or run folder runs/rte/nope.")
 
 
 def test_s2_methods_knows_every_model(tiny_weights_file, command):

@@ -110,10 +110,9 @@ def test_trial_17_with_any_number_of_sentinels(tmp_path, tiny_vocabulary_file, s
         assert len(_differing(vocabulary, tokenizer, lines)) <= allowed
 
 
-@pytest.mark.parametrize("kind", ["BPE", "WordPiece"])
-def test_trial_17_another_kind_of_tokenizer_is_refused_by_name(tmp_path, kind):
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"type": kind}}))
-    with pytest.raises(UserError, match=f"type '{kind}'; expected Unigram"):
+def test_trial_17_another_kind_of_tokenizer_is_refused_by_name(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"type": "WordPiece"}}))
+    with pytest.raises(UserError, match="type 'WordPiece'; expected Unigram"):
         find_vocabulary(tmp_path)
 
 
