@@ -61,19 +61,21 @@ def t5_of_transformers(*, gated, layers):
     return model
 
 
+STACK = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 6,
+    "query_pre_attn_scalar": 6,
+    "bos_token_id": 0,  # as the batch has it
+}
+
+
 def t5gemma_of_transformers():
-    stack = {
-        "vocab_size": 60,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 6,
-        "query_pre_attn_scalar": 6,
-        "bos_token_id": 0,  # as the batch has it
-    }
-    config = transformers.T5GemmaConfig(encoder=stack, decoder=stack, vocab_size=60)
+    config = transformers.T5GemmaConfig(encoder=STACK, decoder=STACK, vocab_size=60)
     model = transformers.T5GemmaForConditionalGeneration(config)
     for parameter in model.parameters():
         parameter.data = 0.3 * torch.randn_like(parameter)
@@ -81,21 +83,10 @@ def t5gemma_of_transformers():
 
 
 def t5gemma2_of_transformers():
-    stack = {
-        "vocab_size": 60,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 6,
-        "query_pre_attn_scalar": 6,
-        "bos_token_id": 0,
-    }
     images = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
     images |= {"num_attention_heads": 1, "image_size": 4, "patch_size": 2}
-    encoder = {"text_config": stack, "vision_config": images, "mm_tokens_per_image": 4}
-    config = transformers.T5Gemma2Config(encoder=encoder, decoder=stack)
+    encoder = {"text_config": STACK, "vision_config": images, "mm_tokens_per_image": 4}
+    config = transformers.T5Gemma2Config(encoder=encoder, decoder=STACK)
     model = transformers.T5Gemma2ForConditionalGeneration(config)
     for parameter in model.parameters():
         parameter.data = 0.3 * torch.randn_like(parameter)
